@@ -1,0 +1,145 @@
+"""Every error a person may meet, with its exit code and what to do next.
+
+K3sError                 exit 1
+ ├ UsageError            exit 2   the command line or config.yaml is wrong
+ │  └ InventoryError     exit 2   problems of the inventory, all of them
+ ├ ArtifactError         exit 2   the K3s binary, installer or images are missing or not what was asked for
+ ├ HostError                      carries the host's name
+ │  ├ HostUnreachable    exit 4   no connection to the host
+ │  │  ├ AuthenticationFailed    exit 4   user, key, password or sudo password refused
+ │  │  └ HostKeyError            exit 4   the host's key is unknown or has changed
+ │  ├ CommandFailed      exit 1   a script on the host ended badly
+ │  ├ OutcomeUnknown     exit 1   the connection or the deadline ended before the script's result was known
+ │  └ NotReady           exit 1   a wait ended before its condition held
+ ├ PreflightFailed       exit 1   problems found before the first change
+ └ Interrupted           exit 130 stopped by the operator
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class K3sError(Exception):
+    """The root of all expected errors.
+
+    Arguments:
+        message: What happened, in words, without secrets.
+        hint: What to do next.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """Return the message, and the next step below it."""
+        return f"{self.message}\n  next: {self.hint}" if self.hint else self.message
+
+
+class UsageError(K3sError):
+    """The command line or config.yaml is wrong."""
+
+    exit_code = 2
+
+
+class InventoryError(UsageError):
+    """Problems of the inventory, all of them at once.
+
+    Arguments:
+        problems: One line each, with file and line where known.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        count = len(self.problems)
+        super().__init__(
+            "\n".join([f"the inventory has {count} problem{'s' if count != 1 else ''}:"] + [f"  - {p}" for p in problems]),
+            hint="mend these lines; no host was contacted",
+        )
+
+
+class ArtifactError(K3sError):
+    """The K3s binary, installer or images are missing or not what was asked for."""
+
+    exit_code = 2
+
+
+class HostError(K3sError):
+    """Something went wrong on or with one host.
+
+    Arguments:
+        host: The host's name in the inventory.
+    """
+
+    def __init__(self, host: str, message: str, *, hint: str = "") -> None:
+        super().__init__(f"{host}: {message}", hint=hint)
+        self.host = host
+
+
+class HostUnreachable(HostError):
+    """No connection to the host."""
+
+    exit_code = 4
+
+
+class AuthenticationFailed(HostUnreachable):
+    """User, key, password or sudo password was refused."""
+
+
+class HostKeyError(HostUnreachable):
+    """The host's key is unknown or is not the one on record."""
+
+
+class CommandFailed(HostError):
+    """A script on the host ended with a status other than 0.
+
+    Arguments:
+        status: The exit status.
+        stderr: The end of what the script wrote to standard error, without secrets.
+    """
+
+    def __init__(self, host: str, what: str, *, status: int, stderr: str = "", hint: str = "") -> None:
+        tail = "\n".join("    " + line for line in stderr.strip().splitlines()[-15:])
+        super().__init__(host, f"{what} failed with status {status}" + (f"\n{tail}" if tail else ""), hint=hint)
+        self.status = status
+        self.stderr = stderr
+
+
+class OutcomeUnknown(HostError):
+    """The connection or the deadline ended before the script's result was known: read the state again, never repeat."""
+
+
+class NotReady(HostError):
+    """A wait ended before its condition held.
+
+    Arguments:
+        what: The condition, named.
+        journal: The failing unit's last journal lines.
+    """
+
+    def __init__(self, host: str, what: str, *, journal: str = "", hint: str = "") -> None:
+        lines = "\n".join("    " + line for line in journal.strip().splitlines())
+        super().__init__(host, what + (f"\n  last journal lines:\n{lines}" if lines else ""), hint=hint)
+        self.journal = journal
+
+
+class PreflightFailed(K3sError):
+    """Problems of the hosts, all of them at once, found before the first change."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        super().__init__(
+            "\n".join([f"preflight found {len(self.problems)} problem(s):"] + [f"  - {p}" for p in problems]),
+            hint="mend these; nothing was changed on any host",
+        )
+
+
+class Interrupted(K3sError):
+    """Stopped by the operator."""
+
+    exit_code = 130
