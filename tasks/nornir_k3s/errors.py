@@ -12,6 +12,7 @@ K3sError                 exit 1
  │  ├ OutcomeUnknown     exit 1   the connection or the deadline ended before the script's result was known
  │  └ NotReady           exit 1   a wait ended before its condition held
  ├ PreflightFailed       exit 1   problems found before the first change
+ ├ HostsFailed                    several hosts' errors; the exit code of the first, 4 where one is unreachable
  └ Interrupted           exit 130 stopped by the operator
 """
 
@@ -58,7 +59,9 @@ class InventoryError(UsageError):
         self.problems = list(problems)
         count = len(self.problems)
         super().__init__(
-            "\n".join([f"the inventory has {count} problem{'s' if count != 1 else ''}:"] + [f"  - {p}" for p in problems]),
+            "\n".join(
+                [f"the inventory has {count} problem{'s' if count != 1 else ''}:"] + [f"  - {p}" for p in problems]
+            ),
             hint="mend these lines; no host was contacted",
         )
 
@@ -137,6 +140,20 @@ class PreflightFailed(K3sError):
             "\n".join([f"preflight found {len(self.problems)} problem(s):"] + [f"  - {p}" for p in problems]),
             hint="mend these; nothing was changed on any host",
         )
+
+
+class HostsFailed(K3sError):
+    """The errors of several hosts, all of them at once.
+
+    Arguments:
+        errors: One for each host that failed.
+    """
+
+    def __init__(self, errors: Sequence[K3sError]) -> None:
+        self.errors = list(errors)
+        super().__init__("\n".join(str(error) for error in errors))
+        codes = [error.exit_code for error in errors]
+        self.exit_code = 4 if 4 in codes else codes[0]  # type: ignore[misc]
 
 
 class Interrupted(K3sError):

@@ -1,0 +1,54 @@
+# Two commands for everybody: `make demo` and `make test`. The rest is for people who change this project.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: help setup bundle demo test unit lint format down clean
+
+help:
+	@echo "make demo   a highly available cluster on eight hosts of this machine (Debian, root)"
+	@echo "make test   all tests, end to end on such hosts included (Debian, root, about half an hour)"
+	@echo "make down   remove the demo's hosts and everything they left on this machine"
+	@echo "make unit   the tests that need no hosts; make lint: ruff and mypy"
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml uv.lock
+	test -x $(VENV)/bin/pip || test -x $(VENV)/bin/uv || $(PYTHON) -m venv $(VENV) 2>/dev/null \
+		|| (rm -rf $(VENV) && apt-get update -qq && apt-get install -y -qq python3-venv && $(PYTHON) -m venv $(VENV))
+	test -x $(VENV)/bin/uv || $(VENV)/bin/pip install -q --disable-pip-version-check uv
+	$(VENV)/bin/uv sync -q --frozen
+	touch $@
+
+bundle: setup
+	$(RUN) tests/bundle.py .lab/bundle
+
+demo: bundle
+	$(RUN) runbooks/lab.py up
+	$(RUN) runbooks/deploy.py
+	@echo
+	@echo "The cluster is up. Look at it:  .lab/bundle/k3s kubectl --kubeconfig .state/lab/kubeconfig get nodes"
+	@echo "                  a host:      $(RUN) runbooks/lab.py ssh s1"
+	@echo "Remove it all:                 make down"
+
+down: setup
+	$(RUN) runbooks/lab.py down
+
+test: setup lint
+	$(RUN) -m pytest tests
+
+unit: setup
+	$(RUN) -m pytest tests -m "not e2e"
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: setup
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean: down
+	rm -rf $(VENV) .lab .state

@@ -1,0 +1,152 @@
+"""apply: steps in, one script out. Only its scripts write on a host; each step looks again before it acts."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Sequence
+
+from nornir_k3s.artifacts import INSTALLER
+from nornir_k3s.groups.spec import Artifact, File, HostSpec, Install, Unit
+from nornir_k3s.observe import STATE
+from nornir_k3s.plan import Step, install_mark
+from nornir_k3s.secret import Secret
+
+_PRELUDE = r"""
+set -eu
+step=start
+say() { printf '%s' "$1"; shift; for w in "$@"; do printf '\t%s' "$w"; done; printf '\n'; }
+trap 'rc=$?; [ "$rc" = 0 ] || say fail "$step"' EXIT
+mkdir -p -m 700 STATE STATE/pending
+
+# Its own ledger says which files are ours; anything else is kept beside before it is replaced.
+keep_foreign() {
+  [ -e "$1" ] || [ -L "$1" ] || return 0
+  if [ -f STATE/files ] && grep -qxF "$1" STATE/files; then return 0; fi
+  if [ ! -e "$1.before-nornir-k3s" ]; then cp -a "$1" "$1.before-nornir-k3s"; say kept "$1" "$1.before-nornir-k3s"; fi
+}
+put() { # path mode group unit check; the content comes base64-encoded on stdin
+  dir=$(dirname "$1"); [ -d "$dir" ] || mkdir -p -m 755 "$dir"
+  draft="$dir/.nornir-k3s.$$"
+  ( umask 077; base64 -d >"$draft" )
+  if [ -f "$1" ] && [ ! -L "$1" ] && cmp -s "$draft" "$1" && [ "$(stat -c '%a %U %G' "$1")" = "$2 root $3" ]; then
+    rm -f "$draft"; say did "$step" same; return 0
+  fi
+  chown "root:$3" "$draft"; chmod "$2" "$draft"
+  if [ -n "$5" ] && ! out=$(eval "$5" 2>&1); then
+    rm -f "$draft"; printf 'the new %s is refused:\n%s\n' "$1" "$out" >&2; return 1
+  fi
+  keep_foreign "$1"
+  if [ -n "$4" ]; then : >"STATE/pending/$4"; fi
+  sync "$draft" 2>/dev/null || :
+  mv -fT "$draft" "$1"
+  grep -qxF "$1" STATE/files 2>/dev/null || printf '%s\n' "$1" >>STATE/files
+  say did "$step" changed
+}
+receipt() { # path sha256
+  line=$(printf '%s\t%s\t%s' "$1" "$(stat -c '%s %Y %Z %i' "$1")" "$2")
+  { grep -vF "$1$(printf '\t')" STATE/receipts 2>/dev/null || :; printf '%s\n' "$line"; } >STATE/.receipts
+  mv -f STATE/.receipts STATE/receipts
+}
+journal() { say journal "$(journalctl -u "$1" -n 20 -o cat --no-pager 2>/dev/null | base64 -w0)"; }
+act() { # unit action blocking
+  systemctl enable -q "$1"
+  case $2 in
+    reload) systemctl reload "$1" ;;
+    enable) : ;;
+    *) systemctl reset-failed "$1" 2>/dev/null || :
+       if [ "$3" = wait ]; then systemctl "$2" "$1"
+       else { [ "$2" = start ] || systemctl stop "$1"; } && systemctl start --no-block "$1"
+       fi ;;
+  esac || { journal "$1"; return 1; }
+  rm -f "STATE/pending/$1"
+  say did "$step" changed
+}
+""".replace("STATE", STATE)
+
+
+def script(steps: Sequence[Step], spec: HostSpec) -> Secret:
+    """Return the one script that carries out these steps; a Secret, since files in it may hold some.
+
+    Arguments:
+        steps: In this order. Artefacts must have been pushed before.
+        spec: The host's spec, for the note that the installer has run.
+    """
+    return Secret(_PRELUDE + "\n".join(_lines(step, spec) for step in steps) + "\nstep=end\nsay end\n")
+
+
+def _lines(step: Step, spec: HostSpec) -> str:
+    head = f"step={shlex.quote(step.id)}\n"
+    match step.payload:
+        case File():
+            return head + _file(step.payload)
+        case Unit():
+            blocking = "no" if spec.install else "wait"
+            return head + f"act {step.payload.name} {step.action} {blocking}\n"
+        case Artifact():
+            return head + _artifact(step.payload)
+        case Install():
+            return head + _install(step.payload, install_mark(spec))
+        case Secret():
+            return head + _sql(step.payload)
+        case tuple():
+            return head + _packages(step.payload)
+        case _:
+            raise AssertionError(step)
+
+
+def _file(file: File) -> str:
+    encoded = base64.b64encode(file.text.reveal().encode()).decode()
+    check = file.check.replace("{}", '"$draft"')
+    quoted = " ".join(shlex.quote(word) for word in (file.path, f"{file.mode:o}", file.group, file.unit, check))
+    return f"put {quoted} <<'END'\n{encoded}\nEND\n"
+
+
+def _artifact(artifact: Artifact) -> str:
+    path = shlex.quote(artifact.path)
+    return f'chmod {artifact.mode:o} {path}\nreceipt {path} {artifact.sha256}\nsay did "$step" changed\n'
+
+
+def _packages(names: Sequence[str]) -> str:
+    listed = " ".join(shlex.quote(name) for name in names)
+    return f"""export DEBIAN_FRONTEND=noninteractive
+apt() {{ apt-get -qy -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@" >/dev/null; }}
+apt update
+apt -o Dpkg::Options::=--force-confold --no-install-recommends install {listed}
+say did "$step" changed
+"""
+
+
+def _install(install: Install, mark: str) -> str:
+    # A clean environment: the installer writes every K3S_* variable it sees into the unit's environment file.
+    return f"""out=$(env -i PATH="$PATH" HOME=/root INSTALL_K3S_SKIP_DOWNLOAD=true INSTALL_K3S_SKIP_START=true \\
+  INSTALL_K3S_SKIP_SELINUX_RPM=true sh {INSTALLER} {install.role} 2>&1) || {{ printf '%s\\n' "$out" >&2; exit 1; }}
+printf '%s' '{mark}' >{STATE}/installed
+say did "$step" changed
+"""
+
+
+def _sql(sql: Secret) -> str:
+    return f"""n=0
+until mariadb -e 'SELECT 1' >/dev/null 2>&1; do n=$((n+1)); [ "$n" -lt 120 ]; sleep 0.5; done
+mariadb <<'SQL'
+{sql.reveal()}
+SQL
+say did "$step" changed
+"""
+
+
+def parse(text: str) -> tuple[list[str], list[tuple[str, str]], str, str]:
+    """Return what the script said: changed steps, foreign files kept aside, the step that failed, its journal."""
+    changed, kept, failed, journal = [], [], "", ""
+    for line in text.splitlines():
+        match line.split("\t"):
+            case ["did", step, "changed"]:
+                changed.append(step)
+            case ["kept", path, copy]:
+                kept.append((path, copy))
+            case ["fail", step]:
+                failed = step
+            case ["journal", encoded]:
+                journal = base64.b64decode(encoded).decode(errors="replace")
+    return changed, kept, failed, journal

@@ -1,0 +1,99 @@
+"""HostSpec: what one host must look like, as data. Nothing here reads or writes a host."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from nornir_k3s.secret import Secret
+
+HEADER = "# Managed by nornir-k3s: changes made here are found as drift and undone by the next deploy.\n"
+Masking = Literal["none", "yaml", "all"]
+
+
+@dataclass(frozen=True)
+class File:
+    """A text file that must be on the host with this content, mode and owner.
+
+    Arguments:
+        path: Where.
+        text: The whole content; a Secret, since many of these files hold one.
+        mode: Permission bits.
+        masking: What a diff may show: all of it, all but the values of secret keys, or nothing.
+        unit: The unit that reads it, if any.
+        action: What that unit needs when the file has changed.
+        group: The group that owns it; the owner is always root.
+        check: A command that proves a draft of it, `{}` standing for the draft's path.
+    """
+
+    path: str
+    text: Secret
+    mode: int = 0o644
+    masking: Masking = "none"
+    unit: str = ""
+    action: Literal["restart", "reload"] = "restart"
+    group: str = "root"
+    check: str = ""
+
+    @property
+    def sha256(self) -> str:
+        """The content's SHA-256 in hex."""
+        return hashlib.sha256(self.text.reveal().encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A big file that is pushed from the controller: by content, never twice."""
+
+    source: Path
+    path: str
+    sha256: str
+    mode: int = 0o755
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A systemd unit that must be enabled and active."""
+
+    name: str
+    reloadable: bool = False
+
+
+@dataclass(frozen=True)
+class Install:
+    """K3s' own installer, which writes the unit and the links; it neither downloads nor starts.
+
+    Arguments:
+        role: server or agent.
+        script: Where the installer was staged.
+        unit: The unit it writes.
+    """
+
+    role: Literal["server", "agent"]
+    script: str
+    unit: str
+
+
+@dataclass(frozen=True)
+class HostSpec:
+    """All of what one host must look like."""
+
+    packages: tuple[str, ...] = ()
+    artifacts: tuple[Artifact, ...] = ()
+    install: Install | None = None
+    files: tuple[File, ...] = ()
+    units: tuple[Unit, ...] = ()
+    watch: tuple[str, ...] = ()  # paths whose presence the preflight wants to know
+
+
+def settings_yaml(settings: Mapping[str, Any]) -> Secret:
+    """Return K3s' config.yaml for these settings, secrets revealed, keys in the given order."""
+    plain = {key: value.reveal() if isinstance(value, Secret) else value for key, value in settings.items()}
+    return Secret(
+        HEADER + yaml.safe_dump(plain, sort_keys=False, default_flow_style=False, allow_unicode=True, width=4096)
+    )

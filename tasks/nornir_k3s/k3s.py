@@ -1,0 +1,241 @@
+"""What K3s knows: its settings, which must match, tokens, versions, and what its journal says when it fails.
+
+Sources: docs.k3s.io `cli/server.md`, `cli/agent.md`, `cli/token.md`, `datastore/ha.md`; k3s
+`pkg/daemons/config/types.go` (`CriticalControlArgs`),
+`pkg/clientaccess/token.go`, `pkg/cluster/storage.go`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from packaging.version import Version
+
+from nornir_k3s.secret import Secret
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+CONFIG = "/etc/rancher/k3s/config.yaml"
+BINARY = "/usr/local/bin/k3s"
+DATA = "/var/lib/rancher/k3s"
+API_PORT = 6443
+UNITS = {"server": "k3s.service", "agent": "k3s-agent.service"}
+
+# Accepted by server and agent: they concern one node.
+NODE_SETTINGS = _words("""
+    node-name with-node-id node-label node-taint node-ip node-external-ip node-internal-dns node-external-dns
+    image-credential-provider-bin-dir image-credential-provider-config docker container-runtime-endpoint
+    image-service-endpoint default-runtime disable-default-registry-endpoint nonroot-devices pause-image snapshotter
+    private-registry resolv-conf flannel-iface flannel-conf flannel-cni-conf kubelet-arg kube-proxy-arg
+    protect-kernel-defaults enable-pprof rootless prefer-bundled-bin selinux lb-server-port vpn-auth vpn-auth-file
+    bind-address airgap-extra-registry data-dir debug v vmodule
+""")
+AGENT_SETTINGS = NODE_SETTINGS | {"disable-apiserver-lb"}
+SERVER_SETTINGS = NODE_SETTINGS | _words("""
+    https-listen-port advertise-address advertise-port tls-san tls-san-security cluster-cidr service-cidr
+    service-node-port-range cluster-dns cluster-domain flannel-backend flannel-ipv6-masq flannel-external-ip
+    egress-selector-mode servicelb-namespace write-kubeconfig write-kubeconfig-mode write-kubeconfig-group
+    helm-job-image kube-apiserver-arg etcd-arg kube-controller-manager-arg kube-scheduler-arg
+    kube-cloud-controller-manager-arg default-local-storage-path disable disable-scheduler disable-cloud-controller
+    disable-kube-proxy disable-network-policy disable-helm-controller embedded-registry supervisor-metrics
+    secrets-encryption secrets-encryption-provider system-default-registry kine-tls
+""")
+# With an external datastore K3s compares none of these between servers: the tool is the only guard.
+MUST_MATCH = _words("""
+    cluster-cidr service-cidr cluster-dns cluster-domain disable disable-cloud-controller disable-helm-controller
+    disable-network-policy disable-kube-proxy disable-scheduler secrets-encryption secrets-encryption-provider
+    embedded-registry flannel-backend flannel-ipv6-masq flannel-external-ip egress-selector-mode supervisor-metrics
+    service-node-port-range system-default-registry kube-apiserver-arg kube-controller-manager-arg tls-san
+    https-listen-port
+""")
+# Written by this tool only, and why.
+OURS = {
+    "token": "give it as `token` of the cluster",
+    "token-file": "give it as `token` of the cluster",
+    "agent-token": "give it as `agent_token` of the cluster",
+    "agent-token-file": "give it as `agent_token` of the cluster",
+    "server": "agents get the registration address; servers need none with an external datastore",
+    "datastore-endpoint": "give it as `datastore` of the cluster",
+    "datastore-cafile": "give it as `datastore` of the cluster",
+    "datastore-certfile": "give it as `datastore` of the cluster",
+    "datastore-keyfile": "give it as `datastore` of the cluster",
+    "cluster-init": "it starts an embedded etcd; this tool is for external datastores",
+    "cluster-reset": "it is for embedded etcd",
+    "disable-apiserver": "K3s refuses it with an external datastore",
+    "disable-etcd": "K3s refuses it with an external datastore",
+    "disable-controller-manager": "every server of this tool runs the whole control plane",
+    "disable-agent": "a server without its agent never becomes a node, and readiness could not be told",
+    "log": "K3s then tells systemd it is ready at once, and the journal stays empty",
+    "config": f"the settings are written to {CONFIG}",
+}
+LISTS = _words("""
+    tls-san node-label node-taint kubelet-arg kube-proxy-arg kube-apiserver-arg etcd-arg kube-controller-manager-arg
+    kube-scheduler-arg kube-cloud-controller-manager-arg disable node-ip node-external-ip node-internal-dns
+    node-external-dns cluster-cidr service-cidr cluster-dns airgap-extra-registry
+""")
+SERVER_TAINT = "CriticalAddonsOnly=true:NoExecute"
+
+_VERSION = re.compile(r"^v(\d+\.\d+\.\d+)(-rc\d+)?\+k3s(\d+)$")
+_BOOTSTRAP_TOKEN = re.compile(r"^[a-z0-9]{6}\.[a-z0-9]{16}$")
+
+
+def parse_version(text: str) -> Version:
+    """Return a K3s version that orders as releases do.
+
+    Arguments:
+        text: As K3s prints it, `v1.34.9+k3s1`.
+
+    Raises:
+        ValueError: It is not a K3s version.
+    """
+    match = _VERSION.match(text)
+    if not match:
+        raise ValueError(f"{text!r} is not a K3s version; one looks like v1.34.9+k3s1")
+    base, candidate, build = match.groups()
+    return Version(f"{base}{(candidate or '').replace('-', '')}+k3s{build}")
+
+
+def unknown_settings(given: Iterable[str], known: frozenset[str]) -> list[str]:
+    """Return one problem in words for each key that K3s does not have or this tool does not take."""
+    problems = []
+    for key in given:
+        if key in OURS:
+            problems.append(f"`{key}` cannot be given here: {OURS[key]}")
+        elif key.rstrip("+") not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            problems.append(f"K3s has no setting `{key}` here" + (f"; did you mean `{near[0]}`?" if near else ""))
+    return problems
+
+
+def new_token() -> Secret:
+    """Return a new token: 64 hex digits, a form that K3s takes everywhere."""
+    return Secret(secrets.token_hex(32))
+
+
+def token_problem(token: Secret) -> str | None:
+    """Return why K3s would refuse this as a first server's token, or None (docs: cli/token.md; k3s#7313)."""
+    text = token.reveal()
+    if not text or text != text.strip():
+        return "it is empty or has blanks around it"
+    if any(ch.isspace() or not ch.isprintable() for ch in text):
+        return "it contains blanks or control characters"
+    if _BOOTSTRAP_TOKEN.match(text):
+        return "it has the form of a bootstrap token (6 characters, a dot, 16 characters), which a server refuses"
+    if text.startswith("K10"):
+        return "it is in the full form K10<hash>::<user>:<password>; give the password alone"
+    if ":" in text:
+        return "it contains `:`, which separates user and password in K3s' own token file"
+    return None
+
+
+def bootstrap_key(token: Secret) -> str:
+    """Return the datastore's key of the bootstrap data for this token (k3s: pkg/cluster/storage.go, storageKey)."""
+    return "/bootstrap/" + hashlib.sha256(token.reveal().encode()).hexdigest()[:12]
+
+
+def agent_token(ca_prefix: str, *, token: Secret, agent: Secret | None) -> Secret:
+    """Return the full form an agent joins with, so that it verifies the cluster's CA before it says its password.
+
+    Arguments:
+        ca_prefix: `K10` and the CA's hash, the first 67 characters of a server's token file.
+        token: The server token.
+        agent: The agent token, when it is a separate one.
+    """
+    user, password = ("node", agent) if agent else ("server", token)
+    return Secret(f"{ca_prefix}::{user}:{password.reveal()}")
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What a journal line means: the cause in words, what to do, and whether waiting is pointless."""
+
+    text: str
+    hint: str
+    fatal: bool = True
+
+
+CATALOGUE: tuple[tuple[str, Cause], ...] = (
+    (
+        "bootstrap data already found and encrypted with different token",
+        Cause(
+            "the datastore holds a cluster made with another token", "give that cluster's token, or an empty database"
+        ),
+    ),
+    (
+        "newer than datastore",
+        Cause(
+            "files of a false start on this server are newer than the cluster's own data",
+            f"check the clocks, then remove {DATA}/server/tls and {DATA}/server/cred on this server and deploy again",
+        ),
+    ),
+    ("failed to normalize server token", Cause("K3s refuses the token's form", "use letters and digits only")),
+    ("address already in use", Cause("a port that K3s needs is taken", "find its owner with `ss -lntp` on the host")),
+    ("Error 1045", Cause("the database refuses user or password", "check the datastore's user and password")),
+    ("Error 1044", Cause("the database user has no right to this database", "create the database or grant the right")),
+    ("28P01", Cause("the database refuses the password", "check the datastore's user and password")),
+    ("3D000", Cause("the database does not exist", "create it, or let the user create databases")),
+    ("no pg_hba.conf entry", Cause("PostgreSQL does not let this host in", "add the host to pg_hba.conf")),
+    ("unknown driver", Cause("the datastore endpoint's scheme is not one K3s knows", "use mysql, postgres or https")),
+    (
+        "default addr for network",
+        Cause("the MySQL endpoint lacks tcp()", "write mysql://user:password@tcp(host:3306)/db"),
+    ),
+    ("invalid DSN", Cause("the datastore endpoint cannot be read", "check its form")),
+    ("error parsing URL", Cause("the PostgreSQL endpoint cannot be read", "percent-encode user and password")),
+    ("x509: ", Cause("a TLS certificate is not trusted or does not fit its name", "check the CA and the names in it")),
+    ("invalid flag use", Cause("two settings exclude each other", "see the line in the journal")),
+    ("flag provided but not defined", Cause("the configuration has a key this K3s does not know", "remove the key")),
+    (
+        "cgroup v1",
+        Cause("this kubelet does not run on cgroup v1", "boot with cgroup v2, or set kubelet-arg fail-cgroupv1=false"),
+    ),
+    (
+        "invalid kernel flag",
+        Cause("protect-kernel-defaults is on and a sysctl is wrong", "set the sysctl the line names"),
+    ),
+    (
+        "failed to find memory cgroup",
+        Cause("the memory cgroup is off", "boot with cgroup_enable=memory cgroup_memory=1"),
+    ),
+    (
+        "unknown service runtime.v1.RuntimeService",
+        Cause("containerd's CRI plugin did not load", "raise fs.inotify.max_user_instances to 8192 or more"),
+    ),
+    (
+        "Node password rejected",
+        Cause(
+            "the cluster knows a node of this name with another node password (a re-imaged host?)",
+            "`k3s kubectl delete node NAME` on a server, then deploy again",
+        ),
+    ),
+    (
+        "token CA hash does not match",
+        Cause("the registration address leads to another cluster than the token's", "check address and token"),
+    ),
+    ("not authorized", Cause("the cluster refuses the token", "check the token in the inventory")),
+    (
+        "failed to get CA certs",
+        Cause("the registration address does not answer", "check the load balancers and the address", fatal=False),
+    ),
+    ("connection refused", Cause("the datastore's port is closed", "check that the datastore runs", fatal=False)),
+    ("i/o timeout", Cause("the datastore does not answer", "check route and firewall to the datastore", fatal=False)),
+)
+
+
+def diagnose(journal: str) -> Cause | None:
+    """Return the most telling cause that the catalogue recognises in these journal lines, or None."""
+    found = [cause for pattern, cause in CATALOGUE if pattern in journal]
+    return next((c for c in found if c.fatal), found[0] if found else None)
+
+
+def fatal_pattern() -> str:
+    """Return an extended regular expression that matches journal lines after which waiting is pointless."""
+    return "|".join(re.sub(r"([.()\[\]*+?])", r"\\\1", pattern) for pattern, cause in CATALOGUE if cause.fatal)

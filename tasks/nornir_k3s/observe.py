@@ -1,0 +1,316 @@
+"""What is true on a host: one script that only reads, and its typed answer.
+
+This module cannot write on a host: it must not import `apply` (a test says so).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from nornir_k3s import k3s
+from nornir_k3s.groups.spec import HostSpec
+
+STATE = "/var/lib/nornir-k3s"
+MAX_TEXT = 65536
+
+_PRELUDE = r"""
+tab="$(printf '\t')"
+say() { printf '%s' "$1"; shift; for w in "$@"; do printf '\t%s' "$w"; done; printf '\n'; }
+look_file() {
+  if [ -L "$1" ]; then say file "$1" link 0 - - 0 0 "$(readlink "$1")"
+  elif [ -f "$1" ]; then
+    p=$1 want=$2 show=$3
+    set -- $(stat -c '%a %U %G %s %Z' "$p")
+    h=$(sha256sum <"$p"); h=${h%% *}
+    say file "$p" file "$1" "$2" "$3" "$4" "$5" "$h"
+    [ "$h" = "$want" ] || [ "$show" = hide ] || [ "$4" -gt MAX_TEXT ] || say text "$p" "$(base64 -w0 <"$p")"
+  elif [ -e "$1" ]; then say file "$1" other 0 - - 0 0 -
+  else say file "$1" absent 0 - - 0 0 -
+  fi
+}
+# A receipt says what we put there and how it looked then; only a file that still looks so is taken at its word.
+look_artifact() {
+  if [ ! -f "$1" ]; then say artifact "$1" - 0; return; fi
+  now=$(stat -c '%s %Y %Z %i' "$1"); mode=$(stat -c %a "$1")
+  if [ -f STATE/receipts ]; then
+    while IFS="$tab" read -r rpath rstat rsum; do
+      if [ "$rpath" = "$1" ] && [ "$rstat" = "$now" ]; then say artifact "$1" "$rsum" "$mode"; return; fi
+    done <STATE/receipts
+  fi
+  h=$(sha256sum <"$1"); say artifact "$1" "${h%% *}" "$mode"
+}
+""".replace("MAX_TEXT", str(MAX_TEXT)).replace("STATE", STATE)
+
+_HOST = r"""
+say now "$(date +%s.%N)"
+say uname "$(uname -m)" "$(uname -r)"
+say hostname "$(uname -n)"
+say machine "$(cat /etc/machine-id 2>/dev/null)"
+if [ -r /etc/os-release ]; then ( . /etc/os-release; say os "${ID:-}" "${VERSION_ID:-}" "${PRETTY_NAME:-}" ); fi
+if [ -d /run/systemd/system ]; then say init systemd; else say init other; fi
+if command -v apt-get >/dev/null 2>&1; then say manager apt; fi
+ip -o addr show 2>/dev/null | while read -r _ dev fam addr _; do
+  case $fam in inet|inet6) say address "$dev" "$addr";; esac
+done
+ip route show default 2>/dev/null | while read -r line; do say default "$line"; done
+ip -6 route show default 2>/dev/null | while read -r line; do say default "$line"; done
+ss -Hlntp 2>/dev/null | while read -r _ _ _ local _ who; do say listen "$local" "${who:-}"; done
+say cgroup "$(stat -fc %T /sys/fs/cgroup 2>/dev/null)"
+say inotify "$(cat /proc/sys/fs/inotify/max_user_instances 2>/dev/null)"
+say memory "$(sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo)"
+say disk "$(df -Pk /var/lib 2>/dev/null | { read -r _; read -r _ _ _ free _; echo "$free"; })"
+"""
+
+SERVER = rf"""
+if [ -s {k3s.DATA}/server/token ]; then
+  say ca "$(cut -c1-67 {k3s.DATA}/server/token)"
+  say token "$(sed 's/^K10[0-9a-f]*::[^:]*://' {k3s.DATA}/server/token | tr -d '\n' | sha256sum | cut -c1-12)"
+fi
+if [ -s {k3s.DATA}/server/tls/server-ca.crt ]; then say cacert "$(base64 -w0 <{k3s.DATA}/server/tls/server-ca.crt)"; fi
+if systemctl is-active -q k3s.service 2>/dev/null; then
+  say ready "$(timeout 10 {k3s.BINARY} kubectl get --raw /readyz 2>/dev/null | tr -d '\n')"
+  nodes=$(timeout 10 {k3s.BINARY} kubectl get nodes -o json 2>/dev/null) &&
+    say nodes "$(printf '%s' "$nodes" | base64 -w0)"
+fi
+"""
+
+
+@dataclass(frozen=True)
+class FileState:
+    """One file as found: kind is file, link, other or absent."""
+
+    kind: str
+    mode: int = 0
+    owner: str = ""
+    group: str = ""
+    size: int = 0
+    changed: int = 0
+    sha256: str = ""
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class UnitState:
+    """One systemd unit as found; times are seconds since the epoch, 0 when never."""
+
+    load: str = "not-found"
+    active: str = "inactive"
+    sub: str = "dead"
+    enabled: str = ""
+    restarts: int = 0
+    started: int = 0
+    changed: int = 0
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """One Kubernetes node as a server lists it."""
+
+    name: str
+    ready: bool
+    version: str
+    roles: tuple[str, ...] = ()
+    taints: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    schedulable: bool = True
+
+
+@dataclass
+class Observed:
+    """What is true on one host."""
+
+    host: str
+    now: float = 0.0
+    skew: float = 0.0  # seconds its clock is ahead of the controller's
+    arch: str = ""
+    kernel: str = ""
+    hostname: str = ""
+    machine: str = ""
+    os: tuple[str, str, str] = ("", "", "")
+    init: str = ""
+    manager: str = ""
+    addresses: list[tuple[str, str]] = field(default_factory=list)
+    defaults: list[str] = field(default_factory=list)
+    listening: list[tuple[str, str]] = field(default_factory=list)
+    cgroup: str = ""
+    inotify: int = 0
+    memory_kib: int = 0
+    disk_kib: int = 0
+    packages: dict[str, str] = field(default_factory=dict)
+    files: dict[str, FileState] = field(default_factory=dict)
+    artifacts: dict[str, tuple[str, int]] = field(default_factory=dict)
+    units: dict[str, UnitState] = field(default_factory=dict)
+    present: set[str] = field(default_factory=set)
+    pending: set[str] = field(default_factory=set)
+    installed: str = ""
+    database: list[tuple[str, str, str]] = field(default_factory=list)
+    ca_prefix: str = ""
+    token: str = ""
+    ca_cert: str = ""
+    ready: bool = False
+    nodes: list[NodeState] | None = None
+
+    def unit(self, name: str) -> UnitState:
+        """Return a unit's state; one that was not looked at counts as not found."""
+        return self.units.get(name, UnitState())
+
+    def interface_of(self, address: str) -> str:
+        """Return the interface that carries an address, or nothing."""
+        return next((dev for dev, have in self.addresses if have.split("/")[0] == address), "")
+
+
+def script(spec: HostSpec, *, role: str, look: str = "") -> str:
+    """Return the one script that reads everything the plan needs from a host.
+
+    Arguments:
+        spec: What the host must look like: names the files, units and packages to look at.
+        role: datastore, servers, agents or lb.
+        look: More lines, which print records of their own.
+    """
+    lines = [_PRELUDE, _HOST]
+    if spec.packages:
+        names = " ".join(spec.packages)
+        lines.append(
+            f"dpkg-query -W -f '${{Package}}\\t${{db:Status-Abbrev}}\\t${{Version}}\\n' {names} 2>/dev/null"
+            ' | while read -r name status version; do [ "$status" = ii ] && say package "$name" "$version"; done'
+        )
+    lines += [
+        f"look_file {shlex.quote(file.path)} {file.sha256} {'hide' if file.masking == 'all' else 'show'}"
+        for file in spec.files
+    ]
+    lines += [f"look_artifact {shlex.quote(artifact.path)}" for artifact in spec.artifacts]
+    lines += [f"[ -e {shlex.quote(path)} ] && say present {shlex.quote(path)}" for path in spec.watch]
+    units = [unit.name for unit in spec.units]
+    if units:
+        shown = "Id,LoadState,ActiveState,SubState,UnitFileState,NRestarts,ExecMainStartTimestamp,StateChangeTimestamp"
+        lines.append(
+            f"systemctl show --timestamp=unix -p {shown} {' '.join(units)} 2>/dev/null"
+            ' | while IFS= read -r line; do say unit "$line"; done'
+        )
+        lines.append(f'for p in {STATE}/pending/*; do [ -e "$p" ] && say pending "${{p##*/}}"; done')
+    if spec.install:
+        lines.append(f'[ -r {STATE}/installed ] && say installed "$(cat {STATE}/installed)"')
+    if role == "servers":
+        lines.append(SERVER)
+    lines += [look, "say end"]
+    return "\n".join(lines)
+
+
+def parse(host: str, text: str) -> Observed:
+    """Return what the script's answer says.
+
+    Raises:
+        ValueError: The answer is not complete.
+    """
+    observed = Observed(host)
+    unit: dict[str, str] = {}
+    ended = False
+    for line in text.splitlines():
+        kind, *words = line.split("\t")
+        if kind == "unit":
+            _unit_line(observed, unit, words[0] if words else "")
+        elif kind == "end":
+            ended = True
+        else:
+            _record(observed, kind, words)
+    _unit_line(observed, unit, "")
+    if not ended:
+        raise ValueError("the answer of the observing script is cut short")
+    return observed
+
+
+def _unit_line(observed: Observed, unit: dict[str, str], line: str) -> None:
+    if line:
+        key, _, value = line.partition("=")
+        unit[key] = value
+        return
+    if "Id" in unit:
+        observed.units[unit["Id"]] = UnitState(
+            load=unit.get("LoadState", ""),
+            active=unit.get("ActiveState", ""),
+            sub=unit.get("SubState", ""),
+            enabled=unit.get("UnitFileState", ""),
+            restarts=_int(unit.get("NRestarts", "")),
+            started=_int(unit.get("ExecMainStartTimestamp", "").lstrip("@")),
+            changed=_int(unit.get("StateChangeTimestamp", "").lstrip("@")),
+        )
+    unit.clear()
+
+
+def _int(text: str) -> int:
+    return int(text) if text.strip().isdigit() else 0
+
+
+def _record(observed: Observed, kind: str, words: list[str]) -> None:  # noqa: PLR0912 - one line a record
+    match kind, words:
+        case "now", [text]:
+            observed.now = float(text)
+        case "uname", [arch, kernel]:
+            observed.arch, observed.kernel = arch, kernel
+        case "hostname" | "machine" | "init" | "manager" | "cgroup" | "token" | "installed", [text]:
+            setattr(observed, kind, text)
+        case "os", [name, version, pretty]:
+            observed.os = (name, version, pretty)
+        case "address", [dev, address]:
+            observed.addresses.append((dev, address))
+        case "default", [line]:
+            observed.defaults.append(line)
+        case "listen", [local, who]:
+            observed.listening.append((local, who))
+        case "inotify", [text]:
+            observed.inotify = _int(text)
+        case "memory", [text]:
+            observed.memory_kib = _int(text)
+        case "disk", [text]:
+            observed.disk_kib = _int(text)
+        case "package", [name, version]:
+            observed.packages[name] = version
+        case "file", [path, what, mode, owner, group, size, changed, last]:
+            observed.files[path] = FileState(what, int(mode, 8), owner, group, int(size), int(changed), last)
+        case "text", [path, encoded]:
+            state = observed.files[path]
+            text = base64.b64decode(encoded).decode(errors="replace")
+            observed.files[path] = FileState(**{**state.__dict__, "text": text})
+        case "artifact", [path, digest, mode]:
+            observed.artifacts[path] = (digest, int(mode, 8))
+        case "present", [path]:
+            observed.present.add(path)
+        case "pending", [unit]:
+            observed.pending.add(unit)
+        case "db", [what, name, value]:
+            observed.database.append((what, name, value))
+        case "ca", [prefix]:
+            observed.ca_prefix = prefix if prefix.startswith("K10") else ""
+        case "cacert", [encoded]:
+            observed.ca_cert = base64.b64decode(encoded).decode(errors="replace")
+        case "ready", [text]:
+            observed.ready = text == "ok"
+        case "nodes", [encoded]:
+            observed.nodes = nodes(json.loads(base64.b64decode(encoded))["items"])
+        case _:
+            pass  # a line that a program on the host wrote
+
+
+def nodes(items: Iterable[dict[str, Any]]) -> list[NodeState]:
+    """Return Kubernetes' node objects as typed states."""
+    found = []
+    for item in items:
+        labels = item["metadata"].get("labels", {})
+        taints = item["spec"].get("taints") or []
+        found.append(
+            NodeState(
+                name=item["metadata"]["name"],
+                ready=any(c["type"] == "Ready" and c["status"] == "True" for c in item["status"].get("conditions", [])),
+                version=item["status"].get("nodeInfo", {}).get("kubeletVersion", ""),
+                roles=tuple(sorted(k.split("/")[1] for k in labels if k.startswith("node-role.kubernetes.io/"))),
+                taints=tuple(f"{t['key']}={t.get('value', '')}:{t['effect']}" for t in taints),
+                labels=tuple(sorted(labels.items())),
+                schedulable=not item["spec"].get("unschedulable", False),
+            )
+        )
+    return found

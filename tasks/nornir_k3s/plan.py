@@ -1,0 +1,156 @@
+"""plan: a pure function from what must be true and what is true to the steps between them, as data."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nornir_k3s.groups.spec import Artifact, File, HostSpec, Install, Unit
+from nornir_k3s.observe import FileState, Observed
+from nornir_k3s.secret import Secret
+
+Kind = Literal["packages", "artifact", "install", "file", "sql", "unit"]
+Action = Literal["start", "restart", "reload", "enable"]
+_SECRET_LINE = re.compile(r"^(\s*[\"']?(?:token|agent-token|datastore-endpoint|vpn-auth)[\"']?\s*:).*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One change on one host.
+
+    Arguments:
+        kind: What kind of change.
+        target: Package names, path or unit.
+        summary: In words.
+        diff: Unified, secrets masked; files only.
+        payload: What `apply` needs to carry it out.
+        action: For units: what is done to them.
+    """
+
+    kind: Kind
+    target: str
+    summary: str
+    diff: str = ""
+    payload: tuple[str, ...] | Artifact | Install | File | Secret | Unit | None = field(default=None, repr=False)
+    action: Action | None = None
+
+    @property
+    def id(self) -> str:
+        """Stable name of the change."""
+        return f"{self.kind}:{self.target}"
+
+
+def stage(spec: HostSpec, observed: Observed) -> list[Step]:
+    """Return the steps that restart nothing: packages, artefacts, K3s' installer."""
+    steps: list[Step] = []
+    missing = tuple(name for name in spec.packages if name not in observed.packages)
+    if missing:
+        steps.append(Step("packages", " ".join(missing), f"install {', '.join(missing)}", payload=missing))
+    for artifact in spec.artifacts:
+        if observed.artifacts.get(artifact.path) != (artifact.sha256, artifact.mode):
+            was = "another" if observed.artifacts.get(artifact.path, ("-",))[0] != "-" else "no"
+            steps.append(
+                Step(
+                    "artifact", artifact.path, f"put {artifact.source.name} ({was} file is there now)", payload=artifact
+                )
+            )
+    if spec.install and observed.installed != install_mark(spec):
+        steps.append(
+            Step("install", spec.install.unit, f"run K3s' installer as {spec.install.role}", payload=spec.install)
+        )
+    return steps
+
+
+def install_mark(spec: HostSpec) -> str:
+    """Return what the host notes after a finished installation: role, and the hashes of installer and binary."""
+    if not spec.install:
+        return ""
+    content = "".join(artifact.sha256 for artifact in spec.artifacts[:2])
+    return f"{spec.install.role} {hashlib.sha256(content.encode()).hexdigest()[:16]}"
+
+
+def converge(
+    spec: HostSpec, observed: Observed, *, sql: Secret | None = None, lacks: list[str] | None = None
+) -> list[Step]:
+    """Return the steps that make files, units and the database right, in the order they are carried out.
+
+    Arguments:
+        sql: SQL that gives the database what it lacks.
+        lacks: What it lacks, in words.
+    """
+    steps = [step for file in spec.files if (step := _file(file, observed.files.get(file.path)))]
+    changed = {step.target for step in steps}
+    renewed = any(observed.artifacts.get(a.path) != (a.sha256, a.mode) for a in spec.artifacts[:1])
+    for unit in spec.units:
+        action = _unit_action(unit, spec, observed, changed, renewed=renewed)
+        if action:
+            steps.append(Step("unit", unit.name, f"{action} {unit.name}", payload=unit, action=action))
+    if sql and lacks:
+        steps.append(Step("sql", "database", f"make {', '.join(lacks)}", payload=sql))
+    return steps
+
+
+def _file(file: File, state: FileState | None) -> Step | None:
+    state = state or FileState("absent")
+    if state.kind == "absent":
+        return Step("file", file.path, f"write {file.path}", diff=diff(file, ""), payload=file)
+    if state.kind != "file":
+        return Step(
+            "file", file.path, f"replace {file.path}, which is a {state.kind}", diff=diff(file, ""), payload=file
+        )
+    if state.sha256 != file.sha256:
+        return Step("file", file.path, f"change {file.path}", diff=diff(file, state.text), payload=file)
+    if (state.mode, state.owner, state.group) != (file.mode, "root", file.group):
+        found = f"{state.mode:o} {state.owner}:{state.group}"
+        return Step(
+            "file", file.path, f"set {file.path} to {file.mode:o} root:{file.group} (it is {found})", payload=file
+        )
+    return None
+
+
+def _unit_action(unit: Unit, spec: HostSpec, observed: Observed, changed: set[str], *, renewed: bool) -> Action | None:
+    state = observed.unit(unit.name)
+    if state.active not in ("active", "reloading", "activating"):
+        return "start"
+    files = [file for file in spec.files if file.unit == unit.name]
+    touched = [file for file in files if file.path in changed]
+    for file in files:
+        since = state.started if file.action == "restart" else state.changed
+        have = observed.files.get(file.path)
+        if have and have.changed > since > 0 and file.path not in changed:
+            touched.append(file)  # written, but the process that should have read it is older
+    if renewed and spec.install:
+        return "restart"
+    if touched:
+        return "reload" if unit.reloadable and all(file.action == "reload" for file in touched) else "restart"
+    if unit.name in observed.pending:
+        return "reload" if unit.reloadable else "restart"
+    if state.active == "activating":
+        return "start"
+    return "enable" if state.enabled != "enabled" else None
+
+
+def diff(file: File, before: str | None) -> str:
+    """Return the unified diff from what is there to what must be there, without secrets.
+
+    Arguments:
+        before: The text on the host; None when it was too large to fetch.
+    """
+    after = file.text.reveal()
+    if file.masking == "all" or before is None:
+        return f"--- {file.path}\n+++ {file.path}\n(content not shown)\n"
+    old, new = mask(file, before), mask(file, after)
+    lines = list(
+        difflib.unified_diff(old.splitlines(keepends=True), new.splitlines(keepends=True), file.path, file.path, n=2)
+    )
+    if not lines:
+        return f"--- {file.path}\n+++ {file.path}\n(a secret value differs)\n"
+    return "".join(line if line.endswith("\n") else line + "\n" for line in lines)
+
+
+def mask(file: File, text: str) -> str:
+    """Return a file's text as it may be shown."""
+    return _SECRET_LINE.sub(r"\1 ********", text) if file.masking == "yaml" else text

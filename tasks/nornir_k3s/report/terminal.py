@@ -1,0 +1,30 @@
+"""The report of a run for people."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from nornir_k3s.workflows.run import Report
+
+
+def show(report: Report, console: Console) -> None:
+    """Print what a run did: a table of hosts, seconds by phase, and the next command."""
+    table = Table(title=f"cluster {report.cluster}", title_justify="left", expand=False)
+    for column in ("host", "group", "changed", "restarted", "round trips"):
+        table.add_column(column, justify="right" if column == "round trips" else "left")
+    for name, host in report.hosts.items():
+        changed = f"{len(host.changes)} changes" if host.changes else "-"
+        table.add_row(name, host.role, changed, ", ".join(host.restarts) or "-", str(host.round_trips))
+    console.print(table)
+    spent = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in report.phases.items())
+    console.print(f"phases: {spent}", soft_wrap=True)
+    for name, host in report.hosts.items():
+        for copy in host.kept:
+            console.print(f"{name}: what was there before is kept as {copy}", soft_wrap=True)
+    for warning in report.warnings:
+        console.print(f"warning: {warning}", soft_wrap=True, markup=False)
+    if report.kubeconfig:
+        state = "changed" if report.changed else "nothing to change: it is as the inventory says"
+        console.print(f"\n{state}; the API answers at {report.url}", soft_wrap=True)
+        console.print(f"next: kubectl --kubeconfig {report.kubeconfig} get nodes", soft_wrap=True)

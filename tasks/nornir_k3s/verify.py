@@ -1,0 +1,115 @@
+"""Proof that the finished cluster works: scripts that only read, and what their answers say."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass, field
+
+from nornir_k3s import k3s
+from nornir_k3s.cluster import Cluster
+from nornir_k3s.observe import NodeState, nodes
+
+KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"
+
+
+@dataclass
+class Seen:
+    """What one host answered.
+
+    Arguments:
+        nodes: The nodes, asked for through the registration address with the cluster's CA; None when it did not answer.
+        error: Why not.
+        kubeconfig: The server's own kubeconfig.
+        unreachable: Servers this agent cannot reach directly.
+        holds_vip: Whether this load balancer has the VIP.
+    """
+
+    nodes: list[NodeState] | None = None
+    error: str = ""
+    kubeconfig: str = field(default="", repr=False)
+    unreachable: tuple[str, ...] = ()
+    holds_vip: bool = False
+
+
+def through_address(cluster: Cluster) -> str:
+    """Return a server's script that asks the API for the nodes through the registration address."""
+    ask = f"timeout 15 {k3s.BINARY} kubectl --server={cluster.url} get nodes -o json"
+    return f"""
+printf 'kubeconfig\\t%s\\n' "$(base64 -w0 <{KUBECONFIG})"
+if out=$({ask} 2>/dev/null); then printf 'nodes\\t%s\\n' "$(printf '%s' "$out" | base64 -w0)"
+else printf 'error\\t%s\\n' "$({ask} 2>&1 | tail -n 1)"; fi
+"""
+
+
+def to_servers(cluster: Cluster) -> str:
+    """Return an agent's script that opens a connection to every server directly: its tunnels need that."""
+    port = cluster.server.get("https-listen-port", k3s.API_PORT)
+    lines = [
+        f"timeout 5 bash -c 'exec 3<>/dev/tcp/{server.address}/{port}' 2>/dev/null || lost {server.name}"
+        for server in cluster.of("servers")
+    ]
+    return "lost() { printf 'unreachable\\t%s\\n' \"$1\"; }\n" + "\n".join(lines) + "\n"
+
+
+def vip(cluster: Cluster) -> str:
+    """Return a load balancer's script that says whether it holds the VIP."""
+    address = cluster.registration.address
+    return f"ip -o addr show to {address} 2>/dev/null | grep -q . && printf 'vip\\n'; :\n"
+
+
+def parse(text: str) -> Seen:
+    """Return what the answer says."""
+    seen = Seen()
+    for line in text.splitlines():
+        match line.split("\t"):
+            case ["nodes", encoded]:
+                seen.nodes = nodes(json.loads(base64.b64decode(encoded))["items"])
+            case ["kubeconfig", encoded]:
+                seen.kubeconfig = base64.b64decode(encoded).decode()
+            case ["error", text_]:
+                seen.error = text_
+            case ["unreachable", name]:
+                seen.unreachable = (*seen.unreachable, name)
+            case ["vip"]:
+                seen.holds_vip = True
+    return seen
+
+
+def problems(cluster: Cluster, seen: dict[str, Seen]) -> list[str]:
+    """Return in words what is not yet as it must be; nothing when the cluster works.
+
+    Arguments:
+        seen: By host name: one server, every agent, every load balancer.
+    """
+    found: list[str] = []
+    for member in cluster.of("servers"):
+        if member.name in seen:
+            found += _nodes(cluster, member.name, seen[member.name])
+    for member in cluster.of("agents"):
+        lost = seen[member.name].unreachable if member.name in seen else ()
+        found += [f"{member.name} does not reach server {server} directly" for server in lost]
+    balancers = [m.name for m in cluster.of("lb") if m.name in seen]
+    holders = [name for name in balancers if seen[name].holds_vip]
+    if balancers and len(holders) != 1:
+        where = " and ".join(holders) if holders else "no load balancer"
+        found.append(f"the VIP {cluster.registration.address} is on {where}; exactly one must hold it")
+    return found
+
+
+def _nodes(cluster: Cluster, server: str, answer: Seen) -> list[str]:
+    if answer.nodes is None:
+        return [f"the API does not answer {server} through {cluster.url}: {answer.error}"]
+    have = {node.name: node for node in answer.nodes}
+    found = []
+    for member in (*cluster.of("servers"), *cluster.of("agents")):
+        node = have.get(member.node_name)
+        if node is None:
+            found.append(f"node {member.node_name} is not listed")
+        elif not node.ready:
+            found.append(f"node {member.node_name} is not Ready")
+        elif node.version != cluster.version:
+            found.append(f"node {member.node_name} runs {node.version}, wanted is {cluster.version}")
+        elif (member.role == "servers") != ("control-plane" in node.roles):
+            found.append(f"node {member.node_name} has the roles {node.roles}, it is in group {member.role}")
+    return found

@@ -1,0 +1,183 @@
+"""Run: what the phases of one deploy, plan or drift share, and how a phase is carried out on its hosts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nornir.core import Nornir
+from nornir.core.task import Result, Task
+
+from nornir_k3s import certificate
+from nornir_k3s.artifacts import Bundle
+from nornir_k3s.cluster import Cluster, Member
+from nornir_k3s.errors import HostError, HostsFailed, Interrupted, K3sError
+from nornir_k3s.groups import agents, datastore, lb, servers
+from nornir_k3s.groups.spec import HostSpec
+from nornir_k3s.observe import Observed
+from nornir_k3s.plan import Step, converge, stage
+from nornir_k3s.plugins.runner import K3sRunner
+from nornir_k3s.remote.session import Session
+from nornir_k3s.vault import Vault
+
+DEADLINES = {"observe": 60, "packages": 900, "push": 1800, "server": 600, "agent": 600, "apply": 300, "verify": 300}
+WIDTHS = {"stage": 20, "agents": 10}
+
+
+@dataclass
+class HostReport:
+    """What happened on one host."""
+
+    role: str
+    changes: list[str] = field(default_factory=list)
+    restarts: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    round_trips: int = 0
+
+
+@dataclass
+class Report:
+    """What happened in one run: hosts by name, seconds by phase, warnings, and where the kubeconfig lies."""
+
+    cluster: str
+    hosts: dict[str, HostReport]
+    phases: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    kubeconfig: Path | None = None
+    url: str = ""
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was changed on any host."""
+        return any(host.changes for host in self.hosts.values())
+
+
+@dataclass
+class Run:
+    """One run over one cluster.
+
+    Arguments:
+        nr: The team's Nornir.
+        cluster: What must be true.
+        bundle: The release of K3s to install.
+        vault: Secrets and results on the controller.
+        deadlines: Seconds, by kind of work.
+        widths: Hosts at the same time, by phase.
+    """
+
+    nr: Nornir
+    cluster: Cluster
+    bundle: Bundle
+    vault: Vault
+    deadlines: Mapping[str, float]
+    widths: Mapping[str, int]
+    report: Report
+    observed: dict[str, Observed] = field(default_factory=dict)
+    sessions: dict[str, Session] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)  # servers this run has made right and seen ready
+
+    def member(self, name: str) -> Member:
+        """Return the member with this name."""
+        return self.cluster.member(name)
+
+    @property
+    def ca_prefix(self) -> str:
+        """`K10` and the hash of the cluster's CA, from the first server that has it; empty before."""
+        return next((o.ca_prefix for o in self._servers() if o.ca_prefix), "")
+
+    @property
+    def ca_cert(self) -> str:
+        """The CA of the servers' certificates, PEM; empty before the first server has made it."""
+        return next((o.ca_cert for o in self._servers() if o.ca_prefix and o.ca_cert), "")
+
+    def _servers(self) -> Iterable[Observed]:
+        seen = [self.observed[m.name] for m in self.cluster.of("servers") if m.name in self.observed]
+        return sorted(seen, key=lambda o: not o.ready)  # the word of a ready server counts first
+
+    def spec(self, name: str) -> HostSpec:
+        """Return what this host must look like, as far as is known now."""
+        member = self.member(name)
+        if member.role == "datastore":
+            return datastore.spec(self.cluster, member)
+        if member.role == "servers":
+            return servers.spec(self.cluster, member, self.bundle)
+        if member.role == "agents":
+            return agents.spec(self.cluster, member, self.bundle, self.ca_prefix)
+        seen = self.observed.get(name)
+        return lb.spec(
+            self.cluster,
+            member,
+            interface=member.interface or (seen.interface_of(member.address) if seen else ""),
+            check_pem=certificate.kept(self.vault, self.ca_prefix),
+            server_ca=self.ca_cert,
+        )
+
+    def stage_steps(self, name: str) -> list[Step]:
+        """Return the steps that restart nothing on this host."""
+        return stage(self.spec(name), self.observed[name])
+
+    def converge_steps(self, name: str) -> list[Step]:
+        """Return the steps that make this host's files, units and database right."""
+        seen = self.observed[name]
+        if self.member(name).role != "datastore":
+            return converge(self.spec(name), seen)
+        lacks = datastore.missing(self.cluster, tuple(seen.database))
+        return converge(self.spec(name), seen, sql=datastore.prepare(self.cluster), lacks=lacks)
+
+    def phase(
+        self, title: str, names: Iterable[str], task: Callable[[Task, Run], Result], *, width: int | None = None
+    ) -> dict[str, Any]:
+        """Carry out one phase on its hosts and return each host's result.
+
+        Arguments:
+            title: Shown to people, and the phase's name in the report.
+            names: The hosts; nothing is done when there are none.
+            task: Runs on each host; it gets the Nornir task and this Run.
+            width: Hosts at the same time.
+
+        Raises:
+            K3sError: One host failed, or HostsFailed for several; the phase has ended on all hosts by then.
+        """
+        wanted = list(names)
+        if not wanted:
+            return {}
+        begin = time.monotonic()
+        runner = K3sRunner(num_workers=width or len(wanted), stop=getattr(self.nr.runner, "stop", None))
+        chosen = self.nr.filter(filter_func=lambda host: host.name in wanted).with_runner(runner)
+        results = chosen.run(task=_adapter(task, self), name=title)
+        self.report.phases[title] = self.report.phases.get(title, 0.0) + time.monotonic() - begin
+        for name, link in self.sessions.items():
+            self.report.hosts[name].round_trips = link.round_trips
+        self._raise_failures(title, wanted, results)
+        return {name: results[name].result for name in wanted}
+
+    def _raise_failures(self, title: str, wanted: list[str], results: Any) -> None:  # noqa: ANN401 - AggregatedResult
+        errors: list[K3sError] = []
+        for name in wanted:
+            if name not in results:
+                errors.append(
+                    HostError(name, f"it was left out of phase {title!r}: it failed before", hint="run again")
+                )
+            elif results[name].failed:
+                cause = results[name].exception
+                if isinstance(cause, K3sError):
+                    errors.append(cause)
+                elif cause is not None:
+                    raise cause
+        stopped = [error for error in errors if isinstance(error, Interrupted)]
+        if stopped:
+            raise stopped[0]
+        if errors:
+            raise errors[0] if len(errors) == 1 else HostsFailed(errors)
+
+
+def _adapter(task: Callable[[Task, Run], Result], run: Run) -> Callable[[Task], Result]:
+    def run_on_host(task_: Task) -> Result:
+        return task(task_, run)
+
+    # Nornir logs a task's arguments: the run, which holds secrets, is bound instead of passed.
+    run_on_host.__name__ = task.__name__
+    return run_on_host

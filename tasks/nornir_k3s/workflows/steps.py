@@ -1,0 +1,184 @@
+"""The Nornir tasks that the phases run on each host."""
+
+from __future__ import annotations
+
+import time
+
+from nornir.core.task import Result, Task
+
+from nornir_k3s import apply, certificate, k3s, observe, readiness, verify
+from nornir_k3s.artifacts import HOST_FOLDER
+from nornir_k3s.errors import CommandFailed, HostError, NotReady
+from nornir_k3s.groups import datastore
+from nornir_k3s.groups.spec import Artifact
+from nornir_k3s.plan import Step
+from nornir_k3s.remote.retry import wait_until
+from nornir_k3s.remote.session import Session, session
+from nornir_k3s.workflows.run import Run
+
+CONNECTION_NAME = "netmiko"
+
+
+def _session(task: Task, run: Run) -> Session:
+    link = session(task)
+    run.sessions[task.host.name] = link
+    return link
+
+
+def observe_host(task: Task, run: Run) -> Result:
+    """Read everything the plan needs from this host, and keep it in the run."""
+    name = task.host.name
+    member = run.member(name)
+    look = datastore.look(run.cluster) if member.role == "datastore" else ""
+    script = observe.script(run.spec(name), role=member.role, look=look)
+    begin = time.time()
+    answer = _session(task, run).run(
+        script, what="observing", timeout=run.deadlines["observe"], secrets=run.cluster.secrets()
+    )
+    seen = observe.parse(name, answer.stdout)
+    seen.skew = seen.now - (begin + time.time()) / 2
+    run.observed[name] = seen
+    return Result(host=task.host, result=seen)
+
+
+def stage_host(task: Task, run: Run) -> Result:
+    """Push artefacts, install packages, run K3s' installer: nothing that runs is touched."""
+    name = task.host.name
+    steps = run.stage_steps(name)
+    link = _session(task, run)
+    for step in steps:
+        if isinstance(step.payload, Artifact):
+            artifact = step.payload
+            link.push(
+                artifact.source,
+                artifact.path,
+                sha256=artifact.sha256,
+                mode=artifact.mode,
+                timeout=run.deadlines["push"],
+            )
+    return _apply(task, run, steps, deadline=run.deadlines["packages"])
+
+
+def converge_host(task: Task, run: Run) -> Result:
+    """Make this host's files, units and database right."""
+    return _apply(task, run, run.converge_steps(task.host.name), deadline=run.deadlines["apply"])
+
+
+def converge_server(task: Task, run: Run) -> Result:
+    """Make a server right and wait until it is ready again."""
+    result = converge_host(task, run)
+    name = task.host.name
+    answer = _wait(task, run, readiness.server(run.member(name).node_name), "server")
+    fresh = observe.parse(name, answer + "\nend")
+    seen = run.observed[name]
+    seen.ca_prefix, seen.ca_cert, seen.token = fresh.ca_prefix, fresh.ca_cert, fresh.token
+    seen.ready, seen.nodes = fresh.ready, fresh.nodes
+    run.done.add(name)
+    return result
+
+
+def converge_agent(task: Task, run: Run) -> Result:
+    """Make an agent right and wait until it has joined."""
+    result = converge_host(task, run)
+    _wait(task, run, readiness.agent(), "agent")
+    return result
+
+
+def bootstrap_row(task: Task, run: Run) -> Result:
+    """Wait until the datastore holds the cluster's bootstrap data: before that no other server may start."""
+    key = k3s.bootstrap_key(run.cluster.token)
+    link = _session(task, run)
+
+    def filled() -> bool:
+        answer = link.run(datastore.look(run.cluster), what="looking into the datastore", timeout=60)
+        seen = observe.parse(task.host.name, answer.stdout + "\nend")
+        run.observed[task.host.name].database = seen.database
+        return any(kind == "bootstrap" and name == key and value != "0" for kind, name, value in seen.database)
+
+    wait_until(
+        filled,
+        what=f"the datastore holds the bootstrap data {key}",
+        host=task.host.name,
+        deadline=run.deadlines["verify"],
+        stop=link.stop,
+    )
+    return Result(host=task.host)
+
+
+def sign_check_certificate(task: Task, run: Run) -> Result:
+    """Have the cluster sign the load balancers' health check certificate, and keep it on the controller."""
+    csr, key = certificate.request()
+    answer = _session(task, run).run(
+        certificate.sign_script(csr), what="signing the health check certificate", timeout=120
+    )
+    certificate.keep(run.vault, run.ca_prefix, certificate.parse(answer.stdout), key)
+    return Result(host=task.host, changed=False)
+
+
+def verify_host(task: Task, run: Run) -> Result:
+    """Ask this host for its part of the proof that the cluster works."""
+    script = {
+        "servers": verify.through_address,
+        "agents": verify.to_servers,
+        "lb": verify.vip,
+    }[run.member(task.host.name).role](run.cluster)
+    answer = _session(task, run).run(script, what="verifying", timeout=90, secrets=run.cluster.secrets())
+    return Result(host=task.host, result=verify.parse(answer.stdout))
+
+
+def _apply(task: Task, run: Run, steps: list[Step], *, deadline: float) -> Result:
+    name = task.host.name
+    if not steps:
+        return Result(host=task.host, changed=False)
+    link = _session(task, run)
+    spec = run.spec(name)
+    answer = link.run(
+        apply.script(steps, spec).reveal(),
+        what="applying",
+        timeout=deadline,
+        check=False,
+        secrets=run.cluster.secrets(),
+    )
+    changed, kept, failed, journal = apply.parse(answer.stdout)
+    report = run.report.hosts[name]
+    report.changes += changed
+    report.kept += [copy for _, copy in kept]
+    report.restarts += [s.target for s in steps if s.action in ("start", "restart", "reload") and s.id in changed]
+    if answer.status != 0:
+        if journal:
+            raise NotReady(name, f"{failed} failed", journal=journal, hint=_hint(journal))
+        raise CommandFailed(name, failed or "the script", status=answer.status, stderr=answer.stderr)
+    shown = "\n".join(step.diff or step.summary for step in steps)
+    return Result(host=task.host, changed=bool(changed), diff=shown, result=changed)
+
+
+def _wait(task: Task, run: Run, script: str, kind: str) -> str:
+    name = task.host.name
+    link = _session(task, run)
+    last = readiness.Answer(ready=False, hopeless=False, missing="not looked at", journal="")
+    text = ""
+
+    def ready() -> bool:
+        nonlocal last, text
+        text = link.run(script, what="waiting", timeout=readiness.CHUNK + 60, secrets=run.cluster.secrets()).stdout
+        last = readiness.parse(text)
+        if last.hopeless:
+            raise _not_ready(name, last)
+        return last.ready
+
+    try:
+        wait_until(ready, what=f"{kind} is ready", host=name, deadline=run.deadlines[kind], stop=link.stop)
+    except NotReady:
+        raise _not_ready(name, last) from None
+    return text
+
+
+def _not_ready(name: str, answer: readiness.Answer) -> HostError:
+    cause = k3s.diagnose(answer.journal)
+    what = f"it does not get ready: {answer.missing}" + (f"; {cause.text}" if cause else "")
+    return NotReady(name, what, journal=answer.journal, hint=_hint(answer.journal))
+
+
+def _hint(journal: str) -> str:
+    cause = k3s.diagnose(journal)
+    return cause.hint if cause else f"see the journal on the host; what was staged lies in {HOST_FOLDER}"

@@ -1,0 +1,163 @@
+"""A lab of its own for the end-to-end tests, and the runbooks run on it as an operator would: as commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from nornir_k3s.artifacts import version_of
+from nornir_k3s.lab import Lab
+
+PROJECT = Path(__file__).resolve().parents[2]
+VIP = "10.79.0.100"
+
+
+@dataclass
+class Site:
+    """A folder with config and inventory, the lab its hosts run in, and the commands."""
+
+    folder: Path
+    lab: Lab
+    version: str
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.folder / ".state" / "lab" / "kubeconfig"
+
+    def runbook(self, name: str, *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+        """Run a runbook from a folder that is not the project's."""
+        command = [
+            sys.executable,
+            str(PROJECT / "runbooks" / name),
+            "--config",
+            str(self.folder / "config.yaml"),
+            *arguments,
+        ]
+        return subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=timeout, check=False)
+
+    def start(self, name: str) -> subprocess.Popen[str]:
+        command = [sys.executable, str(PROJECT / "runbooks" / name), "--config", str(self.folder / "config.yaml")]
+        return subprocess.Popen(command, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def deploy(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        done = self.runbook("deploy.py", *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def kubectl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run kubectl on this machine with the kubeconfig that was handed over: through the VIP."""
+        command = [str(self.folder / "bundle" / "k3s"), "kubectl", f"--kubeconfig={self.kubeconfig}", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    def nodes(self) -> dict[str, bool]:
+        answer = self.kubectl("get", "nodes", "-o", "json")
+        assert answer.returncode == 0, answer.stderr
+        return {
+            item["metadata"]["name"]: any(
+                c["type"] == "Ready" and c["status"] == "True" for c in item["status"]["conditions"]
+            )
+            for item in json.loads(answer.stdout)["items"]
+        }
+
+    def answers(self) -> None:
+        answer = self.kubectl("get", "--raw", "/readyz")
+        assert answer.stdout.strip() == "ok", answer.stderr
+
+    def holder(self) -> str:
+        found = [n for n in ("lb1", "lb2") if VIP in self.lab.exec(n, ["ip", "-o", "addr"]).stdout]
+        assert len(found) == 1, found
+        return found[0]
+
+    def edit(self, change: Callable[[dict[str, Any]], None], file: str = "defaults.yaml") -> None:
+        """Change an inventory file as an operator would."""
+        path = self.folder / "inventory" / file
+        yaml = YAML()
+        data = yaml.load(path)
+        change(data)
+        yaml.dump(data, path)
+
+    def processes(self) -> dict[str, str]:
+        """Return start times of everything that a run without changes must not restart."""
+        units = {"db1": ["mariadb"], "lb1": ["haproxy", "keepalived"], "lb2": ["haproxy", "keepalived"]}
+        units |= {name: ["k3s"] for name in ("s1", "s2", "s3")} | {name: ["k3s-agent"] for name in ("a1", "a2")}
+        return {
+            host: self.lab.exec(
+                host,
+                [
+                    "systemctl",
+                    "show",
+                    "-p",
+                    "MainPID,ExecMainStartTimestampMonotonic,StateChangeTimestampMonotonic",
+                    *names,
+                ],
+            ).stdout
+            for host, names in units.items()
+        }
+
+
+def eventually(check: Callable[[], Any], deadline: float = 120) -> Any:
+    """Call until it no longer fails an assertion; its last failure is the test's."""
+    for attempt in Retrying(
+        stop=stop_after_delay(deadline),
+        wait=wait_fixed(0.5),
+        retry=retry_if_exception_type(AssertionError),
+        reraise=True,
+    ):
+        with attempt:
+            return check()
+    raise AssertionError("no attempt was made")
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The lab's eight hosts, bare."""
+    if os.geteuid() != 0:
+        pytest.fail("the end-to-end tests boot hosts on this machine: run them as root, or only `make unit`")
+    folder = tmp_path_factory.mktemp("site")
+    prepare_site(folder)
+    _bundle(folder / "bundle")
+    version = version_of(folder / "bundle" / "k3s")
+    assert version
+    lab = Lab.from_inventory(folder / "config.yaml")
+    site = Site(folder, lab, version)
+    site.edit(lambda data: data["data"]["k3s_cluster"].update(version=version))
+    lab.down()
+    lab.up()
+    try:
+        yield site
+    finally:
+        lab.down()
+
+
+def prepare_site(folder: Path) -> None:
+    """Copy the project's own config and inventory, moved to another lab: name, range and folders."""
+    shutil.copytree(PROJECT / "inventory", folder / "inventory")
+    shutil.copy(PROJECT / "config.yaml", folder / "config.yaml")
+    for path in [folder / "config.yaml", *folder.glob("inventory/*.yaml")]:
+        text = path.read_text().replace("10.77.0.", "10.79.0.").replace("../.lab/lab/", "../.lab/e2e/")
+        text = text.replace("../.lab/bundle", "../bundle").replace(
+            "    name: lab\n    network", "    name: e2e\n    network"
+        )
+        path.write_text(text)
+
+
+def _bundle(folder: Path) -> None:
+    subprocess.run([sys.executable, str(PROJECT / "tests" / "bundle.py"), str(folder), "--no-download"], check=True)
+
+
+@pytest.fixture(scope="session")
+def cluster(site: Site) -> Site:
+    """The same hosts with a finished cluster."""
+    site.deploy()
+    return site

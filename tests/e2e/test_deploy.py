@@ -1,0 +1,137 @@
+"""The main job, on hosts no one touched by hand. The tests go on from each other's cluster, in this order."""
+
+from __future__ import annotations
+
+import itertools
+import stat
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from .conftest import VIP, Site, eventually
+
+pytestmark = pytest.mark.e2e
+
+SERVERS = ("s1", "s2", "s3")
+AGENTS = ("a1", "a2")
+
+
+def test_a_fresh_deploy_gives_five_ready_nodes_through_the_vip(cluster: Site) -> None:
+    assert cluster.nodes() == dict.fromkeys((*SERVERS, *AGENTS), True)
+    assert stat.S_IMODE(cluster.kubeconfig.stat().st_mode) == 0o600
+    config = yaml.safe_load(cluster.kubeconfig.read_text())
+    assert config["clusters"][0]["cluster"]["server"] == f"https://{VIP}:6443"
+
+
+def test_a_second_run_changes_nothing_and_restarts_nothing(cluster: Site) -> None:
+    before = cluster.processes()
+    done = cluster.deploy()
+    assert "nothing to change" in done.stdout
+    assert cluster.processes() == before
+
+
+def test_the_deploy_works_from_any_folder_and_says_every_phase(cluster: Site) -> None:
+    said = cluster.deploy().stderr
+    for phase in ("observe", "verify"):
+        assert phase in said
+
+
+def test_no_secret_is_in_argv_journal_or_readable_files(cluster: Site) -> None:
+    token = (cluster.folder / ".state" / "lab" / "token").read_text().strip()
+    password = (cluster.folder / ".state" / "lab" / "datastore-password").read_text().strip()
+    for host in (*SERVERS, *AGENTS, "db1", "lb1"):
+        script = (
+            f"cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c -e {token} -e {password};"
+            f" journalctl --no-pager | grep -v 'grep -c' | grep -c -e {token} -e {password};"
+            f" find /etc /var/lib/rancher /var/lib/nornir-k3s /usr/local /tmp -xdev -type f -perm /044 -size -1M"
+            f" -exec grep -l -e {token} -e {password} {{}} + | wc -l"
+        )
+        # The script itself is given on stdin, so that it is not its own finding.
+        counts = cluster.lab.exec(host, ["sh", "-s"], input=script + "\n", check=False).stdout.split()
+        assert counts == ["0", "0", "0"], host
+    for log in (cluster.folder / ".state" / "log").iterdir():
+        text = log.read_text()
+        assert token not in text
+        assert password not in text
+        assert stat.S_IMODE(log.stat().st_mode) == 0o600
+
+
+def test_the_servers_differ_in_nothing_that_must_match(cluster: Site) -> None:
+    configs = []
+    for host in SERVERS:
+        config = yaml.safe_load(cluster.lab.exec(host, ["cat", "/etc/rancher/k3s/config.yaml"]).stdout)
+        assert config.pop("node-name") == host
+        config.pop("node-ip")
+        configs.append(config)
+        assert (
+            cluster.lab.exec(host, ["stat", "-c", "%a %U", "/etc/rancher/k3s/config.yaml"]).stdout.strip() == "600 root"
+        )
+    assert configs[0] == configs[1] == configs[2]
+
+
+def test_a_lost_config_of_one_agent_is_repaired_and_nothing_else_is_touched(cluster: Site) -> None:
+    before = cluster.processes()
+    cluster.lab.exec("a1", ["rm", "/etc/rancher/k3s/config.yaml"])
+    done = cluster.deploy()
+    assert "changed" in done.stdout
+    after = cluster.processes()
+    assert after.pop("a1") != before.pop("a1")
+    assert after == before
+    assert cluster.nodes() == dict.fromkeys((*SERVERS, *AGENTS), True)
+
+
+@pytest.fixture
+def stopped_haproxy(cluster: Site) -> Iterator[str]:
+    holder = cluster.holder()
+    cluster.lab.exec(holder, ["systemctl", "stop", "haproxy"])
+    yield holder
+    cluster.lab.exec(holder, ["systemctl", "start", "haproxy"])
+
+
+def test_stopping_haproxy_on_the_holder_moves_the_vip_and_the_api_still_answers(
+    cluster: Site, stopped_haproxy: str
+) -> None:
+    def moved() -> None:
+        assert cluster.holder() != stopped_haproxy
+
+    eventually(moved)
+    eventually(cluster.answers)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_the_api_answers_while_any_one_server_is_stopped(cluster: Site, server: str) -> None:
+    cluster.lab.exec(server, ["systemctl", "stop", "k3s"])
+    try:
+        eventually(cluster.answers)
+        for _ in range(5):
+            cluster.answers()
+    finally:
+        cluster.lab.exec(server, ["systemctl", "start", "k3s"])
+
+
+def test_a_stopped_server_is_brought_back_alone(cluster: Site) -> None:
+    cluster.deploy()
+    before = cluster.processes()
+    cluster.lab.exec("s2", ["systemctl", "stop", "k3s"])
+    cluster.deploy()
+    after = cluster.processes()
+    assert after.pop("s2") != before.pop("s2")
+    assert after == before
+
+
+def test_a_changed_setting_rolls_over_the_servers_one_at_a_time(cluster: Site) -> None:
+    cluster.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"kube-apiserver-arg": ["v=1"]}))
+    cluster.deploy()
+    starts = []
+    for host in SERVERS:
+        unit = cluster.lab.exec(
+            host, ["systemctl", "show", "--timestamp=us+utc", "-p", "InactiveExitTimestamp,ActiveEnterTimestamp", "k3s"]
+        ).stdout
+        values = dict(line.split("=", 1) for line in unit.split("\n") if line)
+        starts.append((values["InactiveExitTimestamp"], values["ActiveEnterTimestamp"]))
+        assert "v=1" in cluster.lab.exec(host, ["cat", "/etc/rancher/k3s/config.yaml"]).stdout
+    ordered = sorted(starts)
+    for (_, ready), (begun, _) in itertools.pairwise(ordered):
+        assert ready <= begun, "a server was restarted before the one before it was ready"
+    assert "nothing to change" in cluster.deploy().stdout

@@ -1,0 +1,59 @@
+"""A cluster in memory, for tests that need no host."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nornir.core.inventory import Defaults, Group, Groups, Host, Hosts, Inventory, ParentGroups
+
+from nornir_k3s import cluster
+from nornir_k3s.cluster import Cluster
+from nornir_k3s.vault import Vault
+
+HOSTS = {
+    "db1": ("10.0.0.11", "datastore"),
+    "s1": ("10.0.0.12", "servers"),
+    "s2": ("10.0.0.13", "servers"),
+    "a1": ("10.0.0.14", "agents"),
+    "lb1": ("10.0.0.15", "lb"),
+    "lb2": ("10.0.0.16", "lb"),
+}
+SETTINGS: dict[str, Any] = {
+    "name": "test",
+    "version": "v1.34.9+k3s1",
+    "artifacts": {"folder": "bundle"},
+    "registration": {"address": "10.0.0.100"},
+    "datastore": {"kind": "mariadb"},
+    "server": {"disable": ["traefik"], "cluster-cidr": "10.42.0.0/16"},
+}
+
+
+def inventory(
+    settings: dict[str, Any], hosts: dict[str, tuple[str, str]], data: dict[str, dict[str, Any]]
+) -> Inventory:
+    groups = Groups({name: Group(name) for name in ("datastore", "servers", "agents", "lb")})
+    defaults = Defaults(data={"k3s_cluster": settings})
+    members = Hosts()
+    for name, (address, group) in hosts.items():
+        members[name] = Host(
+            name, hostname=address, groups=ParentGroups([groups[group]]), data=data.get(name, {}), defaults=defaults
+        )
+    return Inventory(hosts=members, groups=groups, defaults=defaults)
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Callable[..., Cluster]:
+    """Load a cluster with some settings changed: `load({"version": …}, s1={"node-label": …})`."""
+
+    def loader(
+        changes: dict[str, Any] | None = None, *, hosts: dict[str, tuple[str, str]] | None = None, **data: Any
+    ) -> Cluster:
+        settings = copy.deepcopy(SETTINGS) | (changes or {})
+        inv = inventory(settings, hosts or HOSTS, {name: {"k3s": value} for name, value in data.items()})
+        return cluster.load(inv, vault=Vault(tmp_path / "state", base=tmp_path), base=tmp_path)
+
+    return loader

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nornir_k3s.cluster import Cluster
+from nornir_k3s.errors import InventoryError
+
+Load = Callable[..., Cluster]
+
+
+def test_a_right_inventory_gives_every_member_its_role_and_address(load: Load) -> None:
+    cluster = load()
+    assert [(m.name, m.role, m.address) for m in cluster.members][:2] == [
+        ("db1", "datastore", "10.0.0.11"),
+        ("s1", "servers", "10.0.0.12"),
+    ]
+    assert cluster.url == "https://10.0.0.100:6443"
+
+
+def test_the_token_is_generated_once_and_kept_0600(load: Load, tmp_path: Path) -> None:
+    first, second = load(), load()
+    assert first.token == second.token
+    assert len(first.token.reveal()) == 64
+    assert stat.S_IMODE((tmp_path / "state" / "token").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
+
+
+def test_secrets_do_not_show(load: Load) -> None:
+    cluster = load()
+    assert cluster.token.reveal() not in repr(cluster)
+    assert cluster.datastore_password.reveal() not in repr(cluster)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"versoin": "x"}, "versoin"),
+        ({"version": "1.34"}, "is not a K3s version"),
+        ({"server": {"cluster-cdir": "10.0.0.0/8"}}, "did you mean `cluster-cidr`"),
+        ({"server": {"token": "x"}}, "give it as `token` of the cluster"),
+        ({"server": {"cluster-init": True}}, "embedded etcd"),
+        ({"server": {"cluster-cidr": "10.43.0.0/16"}}, "overlaps service-cidr"),
+        ({"server": {"cluster-dns": "10.99.0.10"}}, "not inside service-cidr"),
+        ({"agent": {"cluster-cidr": "10.42.0.0/16"}}, "no setting `cluster-cidr` here"),
+        ({"registration": {"address": "10.0.0.12"}}, "is the address of host s1"),
+        ({"registration": {}}, "the VIP is missing"),
+        ({"token": "plain"}, "token"),
+        ({"token": {"vault": "x"}}, "a secret is a reference"),
+        ({"datastore": {"kind": "oracle"}}, "mariadb"),
+        ({"datastore": {"endpoint": {"env": "X"}}}, "someone else runs"),
+        ({"datastore": {"endpoint": {"env": "X"}, "certfile": "c.pem"}}, "belong together"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_problem(load: Load, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InventoryError) as caught:
+        load(changes)
+    assert words in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"s1": {"cluster-cidr": "10.1.0.0/16"}}, "s1: k3s: `cluster-cidr` must be the same on all servers"),
+        ({"s1": {"node-lable": "x"}}, "did you mean `node-label`"),
+        ({"a1": {"tls-san": "x"}}, "a1: k3s: `tls-san` must be the same"),
+        ({"lb1": {"node-label": "x"}}, "no K3s runs on a host of group lb"),
+        ({"s2": {"node-name": "s1"}}, "same node name as s1"),
+        ({"s2": {"node-ip": "10.0.0.12"}}, "same address as s1"),
+        ({"a1": {"node-name": "Bad_Name"}}, "cannot be a node's name"),
+    ],
+)
+def test_a_wrong_setting_of_a_host_names_the_host(load: Load, data: dict[str, Any], words: str) -> None:
+    with pytest.raises(InventoryError) as caught:
+        load(**data)
+    assert words in str(caught.value)
+
+
+def test_all_problems_come_at_once_and_nothing_is_generated(load: Load, tmp_path: Path) -> None:
+    with pytest.raises(InventoryError) as caught:
+        load({"version": "nope", "server": {"x": 1}}, s1={"y": 1}, lb1={"z": 1})
+    assert len(caught.value.problems) >= 4
+    assert not (tmp_path / "state").exists()
+
+
+def test_empty_groups_are_refused(load: Load) -> None:
+    with pytest.raises(InventoryError) as caught:
+        load(hosts={"a1": ("10.0.0.14", "agents")})
+    text = str(caught.value)
+    assert "group servers" in text
+    assert "group datastore" in text
+    assert "group lb" in text
+
+
+@pytest.mark.parametrize("token", ["abcdef.0123456789abcdef", "K10" + "0" * 64 + "::server:x", "a b", "user:pass"])
+def test_a_token_that_k3s_would_refuse_is_refused(load: Load, tmp_path: Path, token: str) -> None:
+    (tmp_path / "t").write_text(token)
+    with pytest.raises(InventoryError) as caught:
+        load({"token": {"file": "t"}})
+    assert "token" in str(caught.value)
+    assert token not in str(caught.value)

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nornir_k3s.groups.spec import Artifact, File, HostSpec, Install, Unit
+from nornir_k3s.observe import FileState, Observed, UnitState
+from nornir_k3s.plan import converge, diff, install_mark, stage
+from nornir_k3s.secret import Secret
+
+UNIT = "k3s.service"
+TEXT = "token: abc\nnode-name: s1\n"
+FILE = File("/etc/rancher/k3s/config.yaml", Secret(TEXT), 0o600, masking="yaml", unit=UNIT)
+BINARY = Artifact(Path("k3s"), "/usr/local/bin/k3s", "a" * 64)
+SPEC = HostSpec(
+    packages=("haproxy",),
+    artifacts=(BINARY,),
+    install=Install("server", "/var/lib/nornir-k3s/install.sh", UNIT),
+    files=(FILE,),
+    units=(Unit(UNIT),),
+)
+SAME = FileState("file", 0o600, "root", "root", len(TEXT), 100, FILE.sha256)
+RUNNING = UnitState("loaded", "active", "running", "enabled", 0, 200, 200)
+
+
+def converged() -> Observed:
+    return Observed(
+        "s1",
+        packages={"haproxy": "2.6"},
+        files={FILE.path: SAME},
+        artifacts={BINARY.path: (BINARY.sha256, BINARY.mode)},
+        units={UNIT: RUNNING},
+        installed=install_mark(SPEC),
+    )
+
+
+def test_a_converged_host_needs_nothing() -> None:
+    assert stage(SPEC, converged()) == []
+    assert converge(SPEC, converged()) == []
+
+
+def test_a_bare_host_needs_everything_in_order() -> None:
+    bare = Observed("s1", files={FILE.path: FileState("absent")}, artifacts={BINARY.path: ("-", 0)})
+    assert [s.id for s in stage(SPEC, bare)] == ["packages:haproxy", f"artifact:{BINARY.path}", f"install:{UNIT}"]
+    steps = converge(SPEC, bare)
+    assert [s.id for s in steps] == [f"file:{FILE.path}", f"unit:{UNIT}"]
+    assert steps[-1].action == "start"
+
+
+@pytest.mark.parametrize(
+    ("file", "unit", "pending", "action"),
+    [
+        (replace(SAME, sha256="0" * 64, text="token: old\nnode-name: s1\n"), RUNNING, set(), "restart"),
+        (replace(SAME, mode=0o644), RUNNING, set(), "restart"),
+        (replace(SAME, changed=300), RUNNING, set(), "restart"),  # newer than the process
+        (SAME, RUNNING, {UNIT}, "restart"),  # a run was killed between writing and restarting
+        (SAME, replace(RUNNING, active="failed"), set(), "start"),
+        (SAME, replace(RUNNING, active="inactive"), set(), "start"),
+        (SAME, replace(RUNNING, active="activating", started=0), set(), "start"),
+        (SAME, replace(RUNNING, enabled="disabled"), set(), "enable"),
+        (SAME, RUNNING, set(), None),
+    ],
+)
+def test_what_a_unit_needs(file: FileState, unit: UnitState, pending: set[str], action: str | None) -> None:
+    seen = converged()
+    seen.files[FILE.path], seen.units[UNIT], seen.pending = file, unit, pending
+    actions = [s.action for s in converge(SPEC, seen) if s.kind == "unit"]
+    assert actions == ([action] if action else [])
+
+
+def test_a_new_binary_restarts_the_unit() -> None:
+    seen = converged()
+    seen.artifacts[BINARY.path] = ("b" * 64, 0o755)
+    assert [s.id for s in stage(SPEC, seen)] == [f"artifact:{BINARY.path}"]
+    assert [s.action for s in converge(SPEC, seen)] == ["restart"]
+
+
+def test_a_reloadable_unit_is_reloaded_and_never_restarted_for_its_files() -> None:
+    file = File("/etc/haproxy/haproxy.cfg", Secret("x"), unit="haproxy.service", action="reload")
+    spec = HostSpec(files=(file,), units=(Unit("haproxy.service", reloadable=True),))
+    state = FileState("file", 0o644, "root", "root", 1, 100, "0" * 64, "y")
+    seen = Observed("lb1", files={file.path: state}, units={"haproxy.service": RUNNING})
+    assert [s.action for s in converge(spec, seen)] == [None, "reload"]
+
+
+def test_a_diff_shows_what_changes_and_no_secret() -> None:
+    shown = diff(FILE, "token: old-secret\nnode-name: s9\n")
+    assert "-node-name: s9" in shown
+    assert "+node-name: s1" in shown
+    assert "old-secret" not in shown
+    assert "abc" not in shown
+
+
+def test_a_diff_of_secrets_alone_says_so() -> None:
+    assert "a secret value differs" in diff(FILE, "token: other\nnode-name: s1\n")
+
+
+def test_a_wholly_secret_file_shows_nothing() -> None:
+    key = replace(FILE, masking="all", text=Secret("PRIVATE"))
+    assert "PRIVATE" not in diff(key, "OLDPRIVATE")
+    assert key.sha256 == hashlib.sha256(b"PRIVATE").hexdigest()
