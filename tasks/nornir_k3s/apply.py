@@ -18,6 +18,9 @@ step=start
 say() { printf '%s' "$1"; shift; for w in "$@"; do printf '\t%s' "$w"; done; printf '\n'; }
 trap 'rc=$?; [ "$rc" = 0 ] || say fail "$step"' EXIT
 mkdir -p -m 700 STATE STATE/pending
+# The script of a run that was killed may still be at work: it is let finish.
+exec 9>STATE/lock
+flock -w 300 9 || { echo 'another run is at work on this host' >&2; exit 75; }
 
 # Its own ledger says which files are ours; anything else is kept beside before it is replaced.
 keep_foreign() {
@@ -111,6 +114,7 @@ def _packages(names: Sequence[str]) -> str:
     listed = " ".join(shlex.quote(name) for name in names)
     return f"""export DEBIAN_FRONTEND=noninteractive
 apt() {{ apt-get -qy -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@" >/dev/null; }}
+dpkg --configure -a >/dev/null
 apt update
 apt -o Dpkg::Options::=--force-confold --no-install-recommends install {listed}
 say did "$step" changed

@@ -35,14 +35,14 @@ look_file() {
 }
 # A receipt says what we put there and how it looked then; only a file that still looks so is taken at its word.
 look_artifact() {
-  if [ ! -f "$1" ]; then say artifact "$1" - 0; return; fi
-  now=$(stat -c '%s %Y %Z %i' "$1"); mode=$(stat -c %a "$1")
+  if [ ! -f "$1" ]; then say artifact "$1" - 0 0; return; fi
+  now=$(stat -c '%s %Y %Z %i' "$1"); mode=$(stat -c %a "$1") written=$(stat -c %Y "$1")
   if [ -f STATE/receipts ]; then
     while IFS="$tab" read -r rpath rstat rsum; do
-      if [ "$rpath" = "$1" ] && [ "$rstat" = "$now" ]; then say artifact "$1" "$rsum" "$mode"; return; fi
+      if [ "$rpath" = "$1" ] && [ "$rstat" = "$now" ]; then say artifact "$1" "$rsum" "$mode" "$written"; return; fi
     done <STATE/receipts
   fi
-  h=$(sha256sum <"$1"); say artifact "$1" "${h%% *}" "$mode"
+  h=$(sha256sum <"$1"); say artifact "$1" "${h%% *}" "$mode" "$written"
 }
 """.replace("MAX_TEXT", str(MAX_TEXT)).replace("STATE", STATE)
 
@@ -95,6 +95,19 @@ class FileState:
 
 
 @dataclass(frozen=True)
+class ArtifactState:
+    """One big file as found; `-` stands for the hash of one that is not there."""
+
+    sha256: str = "-"
+    mode: int = 0
+    written: int = 0
+
+    def same(self, sha256: str, mode: int) -> bool:
+        """Say whether it is the wanted one."""
+        return (self.sha256, self.mode) == (sha256, mode)
+
+
+@dataclass(frozen=True)
 class UnitState:
     """One systemd unit as found; times are seconds since the epoch, 0 when never."""
 
@@ -143,7 +156,7 @@ class Observed:
     disk_kib: int = 0
     packages: dict[str, str] = field(default_factory=dict)
     files: dict[str, FileState] = field(default_factory=dict)
-    artifacts: dict[str, tuple[str, int]] = field(default_factory=dict)
+    artifacts: dict[str, ArtifactState] = field(default_factory=dict)
     units: dict[str, UnitState] = field(default_factory=dict)
     present: set[str] = field(default_factory=set)
     pending: set[str] = field(default_factory=set)
@@ -276,8 +289,8 @@ def _record(observed: Observed, kind: str, words: list[str]) -> None:  # noqa: P
             state = observed.files[path]
             text = base64.b64decode(encoded).decode(errors="replace")
             observed.files[path] = FileState(**{**state.__dict__, "text": text})
-        case "artifact", [path, digest, mode]:
-            observed.artifacts[path] = (digest, int(mode, 8))
+        case "artifact", [path, digest, mode, written]:
+            observed.artifacts[path] = ArtifactState(digest, int(mode, 8), int(written))
         case "present", [path]:
             observed.present.add(path)
         case "pending", [unit]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nornir_k3s.groups.spec import Artifact, File, HostSpec, Install, Unit
-from nornir_k3s.observe import FileState, Observed
+from nornir_k3s.observe import ArtifactState, FileState, Observed
 from nornir_k3s.secret import Secret
 
 Kind = Literal["packages", "artifact", "install", "file", "sql", "unit"]
@@ -50,8 +50,9 @@ def stage(spec: HostSpec, observed: Observed) -> list[Step]:
     if missing:
         steps.append(Step("packages", " ".join(missing), f"install {', '.join(missing)}", payload=missing))
     for artifact in spec.artifacts:
-        if observed.artifacts.get(artifact.path) != (artifact.sha256, artifact.mode):
-            was = "another" if observed.artifacts.get(artifact.path, ("-",))[0] != "-" else "no"
+        state = observed.artifacts.get(artifact.path, ArtifactState())
+        if not state.same(artifact.sha256, artifact.mode):
+            was = "no" if state.sha256 == "-" else "another"
             steps.append(
                 Step(
                     "artifact", artifact.path, f"put {artifact.source.name} ({was} file is there now)", payload=artifact
@@ -83,9 +84,8 @@ def converge(
     """
     steps = [step for file in spec.files if (step := _file(file, observed.files.get(file.path)))]
     changed = {step.target for step in steps}
-    renewed = any(observed.artifacts.get(a.path) != (a.sha256, a.mode) for a in spec.artifacts[:1])
     for unit in spec.units:
-        action = _unit_action(unit, spec, observed, changed, renewed=renewed)
+        action = _unit_action(unit, spec, observed, changed)
         if action:
             steps.append(Step("unit", unit.name, f"{action} {unit.name}", payload=unit, action=action))
     if sql and lacks:
@@ -111,7 +111,7 @@ def _file(file: File, state: FileState | None) -> Step | None:
     return None
 
 
-def _unit_action(unit: Unit, spec: HostSpec, observed: Observed, changed: set[str], *, renewed: bool) -> Action | None:
+def _unit_action(unit: Unit, spec: HostSpec, observed: Observed, changed: set[str]) -> Action | None:
     state = observed.unit(unit.name)
     if state.active not in ("active", "reloading", "activating"):
         return "start"
@@ -122,7 +122,7 @@ def _unit_action(unit: Unit, spec: HostSpec, observed: Observed, changed: set[st
         have = observed.files.get(file.path)
         if have and have.changed > since > 0 and file.path not in changed:
             touched.append(file)  # written, but the process that should have read it is older
-    if renewed and spec.install:
+    if spec.install and _renewed(spec, observed, state.started):
         return "restart"
     if touched:
         return "reload" if unit.reloadable and all(file.action == "reload" for file in touched) else "restart"
@@ -131,6 +131,13 @@ def _unit_action(unit: Unit, spec: HostSpec, observed: Observed, changed: set[st
     if state.active == "activating":
         return "start"
     return "enable" if state.enabled != "enabled" else None
+
+
+def _renewed(spec: HostSpec, observed: Observed, started: int) -> bool:
+    """Say whether the binary is, or is about to be, newer than the process that runs it."""
+    binary = spec.artifacts[0]
+    state = observed.artifacts.get(binary.path, ArtifactState())
+    return state.sha256 != binary.sha256 or state.written > started > 0
 
 
 def diff(file: File, before: str | None) -> str:

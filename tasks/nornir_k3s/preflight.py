@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import yaml
+
 from nornir_k3s import k3s
 from nornir_k3s.cluster import Cluster, Member
 from nornir_k3s.observe import Observed
@@ -61,6 +63,7 @@ def check(cluster: Cluster, observed: Mapping[str, Observed]) -> list[Finding]:
     findings += _same_machine(cluster, observed)
     findings += _clocks(observed)
     findings += _datastore(cluster, observed)
+    findings += _living(cluster, observed)
     return sorted(findings, key=lambda f: f.level != "error")
 
 
@@ -212,3 +215,35 @@ def _datastore(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[F
                 f"{k3s.DATA}/server/tls holds another CA than the running cluster's: files of a false start",
                 f"remove {k3s.DATA}/server/tls and {k3s.DATA}/server/cred on it; K3s fetches the right ones",
             )
+
+
+# What a cluster can never change once it was started (docs.k3s.io `cli/server.md`; k3s#3967).
+_FOR_EVER = {"cluster-cidr": "10.42.0.0/16", "service-cidr": "10.43.0.0/16"}
+
+
+def _living(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Finding]:
+    """Measure the inventory by the servers that are up: a new file does not change what a cluster was started with."""
+    for member in cluster.of("servers"):
+        seen = observed[member.name]
+        state = seen.files.get(k3s.CONFIG)
+        if not seen.ready or state is None or state.text is None:
+            continue
+        for key, default in _FOR_EVER.items():
+            live = _setting(state.text, key, default)
+            wanted = cluster.server.get(key, default)
+            wanted = ",".join(wanted) if isinstance(wanted, list) else str(wanted)
+            if live != wanted:
+                yield Finding(
+                    member.name,
+                    "for-ever",
+                    f"the running cluster has {key} {live}, the inventory says {wanted}",
+                    "put the old value back: it cannot be changed after the first start",
+                )
+
+
+def _setting(text: str, key: str, default: str) -> str:
+    try:
+        value = (yaml.safe_load(text) or {}).get(key, default)
+    except (yaml.YAMLError, AttributeError):
+        return default
+    return ",".join(str(v) for v in value) if isinstance(value, list) else str(value)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nornir_k3s.groups.spec import Artifact, File, HostSpec, Install, Unit
-from nornir_k3s.observe import FileState, Observed, UnitState
+from nornir_k3s.observe import ArtifactState, FileState, Observed, UnitState
 from nornir_k3s.plan import converge, diff, install_mark, stage
 from nornir_k3s.secret import Secret
 
@@ -31,7 +31,7 @@ def converged() -> Observed:
         "s1",
         packages={"haproxy": "2.6"},
         files={FILE.path: SAME},
-        artifacts={BINARY.path: (BINARY.sha256, BINARY.mode)},
+        artifacts={BINARY.path: ArtifactState(BINARY.sha256, BINARY.mode, 100)},
         units={UNIT: RUNNING},
         installed=install_mark(SPEC),
     )
@@ -43,7 +43,7 @@ def test_a_converged_host_needs_nothing() -> None:
 
 
 def test_a_bare_host_needs_everything_in_order() -> None:
-    bare = Observed("s1", files={FILE.path: FileState("absent")}, artifacts={BINARY.path: ("-", 0)})
+    bare = Observed("s1", files={FILE.path: FileState("absent")}, artifacts={})
     assert [s.id for s in stage(SPEC, bare)] == ["packages:haproxy", f"artifact:{BINARY.path}", f"install:{UNIT}"]
     steps = converge(SPEC, bare)
     assert [s.id for s in steps] == [f"file:{FILE.path}", f"unit:{UNIT}"]
@@ -73,8 +73,15 @@ def test_what_a_unit_needs(file: FileState, unit: UnitState, pending: set[str], 
 
 def test_a_new_binary_restarts_the_unit() -> None:
     seen = converged()
-    seen.artifacts[BINARY.path] = ("b" * 64, 0o755)
+    seen.artifacts[BINARY.path] = ArtifactState("b" * 64, 0o755, 100)
     assert [s.id for s in stage(SPEC, seen)] == [f"artifact:{BINARY.path}"]
+    assert [s.action for s in converge(SPEC, seen)] == ["restart"]
+
+
+def test_a_binary_that_was_put_there_by_a_run_that_was_killed_restarts_the_unit() -> None:
+    seen = converged()
+    seen.artifacts[BINARY.path] = ArtifactState(BINARY.sha256, BINARY.mode, 300)
+    assert stage(SPEC, seen) == []
     assert [s.action for s in converge(SPEC, seen)] == ["restart"]
 
 

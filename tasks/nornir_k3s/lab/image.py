@@ -74,13 +74,14 @@ def _fetch_packages(packages: Path, scratch: Path, lock: int) -> None:
         "Dir::State::status": status,
         "Dir::Cache::archives": packages,
         "APT::Sandbox::User": "root",
+        "APT::Architectures::": run(["dpkg", "--print-architecture"]).stdout.strip(),  # only the machine's own
         "APT::Install-Recommends": "false",
         "APT::Get::Download-Only": "true",
     }
     argv = ["apt-get", "-y", "-q", *(f"-o{key}={value}" for key, value in options.items()), "install"]
     wanted = ["?essential", "?priority(required)", "apt", *BASE, *EXTRA]
-    if run([*argv, *wanted], check=False, pass_fds=[lock]).returncode:
-        run(["apt-get", "update", "-q"])
+    if run([*argv, *wanted], check=False, timeout=1800, pass_fds=[lock]).returncode:
+        run(["apt-get", "update", "-q"], check=False)  # a source that is away may not matter: the next line tells
         run([*argv, *wanted], timeout=1800, pass_fds=[lock])
     shutil.rmtree(packages / "partial")
     (packages / "lock").unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from nornir_k3s.lab.model import LabHost, LabSpec, load, problems_of
 from nornir_k3s.lab.system import (
     LabError,
     locked,
+    plain_umask,
     raise_settings,
     remove_folder,
     require_programs,
@@ -117,6 +118,7 @@ class Lab:
         """The lab's hosts."""
         return self.spec.hosts
 
+    @plain_umask()
     def up(self) -> list[str]:
         """Boot every host that does not run, and wait until all take logins; return the names of those booted."""
         require_root()
@@ -184,6 +186,7 @@ class Lab:
 
     def status(self) -> list[HostStatus]:
         """What is to be seen of every host."""
+        require_root()
         found = []
         for name, machine in self._machines.items():
             init = machine.init
@@ -263,10 +266,9 @@ class Lab:
 
     def ssh(self, host: str, argv: Sequence[str] = ()) -> list[str]:
         """The command line of OpenSSH that logs in to a host as its user."""
-        machine = self._machine(host)
         options = [f"UserKnownHostsFile={self.spec.known_hosts}", "StrictHostKeyChecking=yes", "IdentitiesOnly=yes"]
         words = [word for option in options for word in ("-o", option)]
-        login = f"{machine.host.user}@{machine.host.address}"
+        login = f"{self._host(host).user}@{self._host(host).address}"
         return ["ssh", "-F", "none", "-i", str(self.spec.key_file), *words, login, *argv]
 
     def cut(self, host: str) -> None:
@@ -291,6 +293,7 @@ class Lab:
         machine.power_on()
         self._wait([machine])
 
+    @plain_umask()
     def reset(self, *hosts: str) -> None:
         """Throw the disks of these hosts away and boot them as bare Linux; they keep address and host key."""
         machines = [self._machine(host) for host in hosts]
@@ -311,7 +314,12 @@ class Lab:
         self.reset(*self._machines)
 
     def _machine(self, host: str) -> Machine:
+        self._host(host)
+        require_root()
+        return self._machines[host]
+
+    def _host(self, host: str) -> LabHost:
         try:
-            return self._machines[host]
+            return self._machines[host].host
         except KeyError:
             raise UsageError(f"the lab {self.name} has no host {host!r}: {', '.join(self._machines)}") from None

@@ -181,13 +181,7 @@ class Machine:
         init = self.init
         if init is None:
             raise LabError(f"{self.host.name} is not running", hint="runbooks/lab.py status")
-        inside = [
-            "env",
-            "-i",
-            f"PATH={PATH}",
-            "HOME=/root",
-            "LC_ALL=C.UTF-8",
-            f"TERM={os.environ.get('TERM', 'dumb')}",
-        ]
+        terminal = os.environ.get("TERM", "dumb")
+        inside = ["env", "-i", f"PATH={PATH}", "HOME=/root", "LC_ALL=C.UTF-8", f"TERM={terminal}"]
         spaces = ["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wdns=/"]
         return ["nsenter", f"--target={init}", *spaces, "--", *inside, *argv]

@@ -117,8 +117,18 @@ def require_programs(say: Callable[[str], None]) -> None:
     install = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "install", "-y", "-q", "--no-install-recommends", *missing]
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     if run(install, check=False, env=env).returncode:
-        run(["apt-get", "update", "-q"], env=env)
+        run(["apt-get", "update", "-q"], check=False, env=env)  # a source that is away may not matter
         run(install, env=env)
+
+
+@contextlib.contextmanager
+def plain_umask() -> Iterator[None]:
+    """Let what is made be readable, as hosts need it; private files have their own modes."""
+    old = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(old)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,68 @@
+"""Rules of the house that a machine can check."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "tasks" / "nornir_k3s"
+READERS = ("observe", "preflight", "plan", "readiness", "verify", "cluster", "k3s")
+
+
+def imports(path: Path) -> set[str]:
+    """Return the package's modules that a file imports directly."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nornir_k3s"):
+            module = (node.module or "").removeprefix("nornir_k3s").lstrip(".")
+            found |= {module} if module else {alias.name for alias in node.names}
+    return found
+
+
+def reachable(module: str) -> set[str]:
+    """Return everything of the package that importing a module leads to."""
+    seen: set[str] = set()
+    todo = [module]
+    while todo:
+        name = todo.pop()
+        for path in (PACKAGE / (name.replace(".", "/") + ".py"), PACKAGE / name.replace(".", "/") / "__init__.py"):
+            if path.exists() and name not in seen:
+                seen.add(name)
+                todo += imports(path)
+    return seen
+
+
+@pytest.mark.parametrize("module", READERS)
+def test_what_reads_and_decides_cannot_reach_what_writes(module: str) -> None:
+    assert (PACKAGE / f"{module}.py").exists()
+    assert not {"apply", "remote.session"} & reachable(module)
+
+
+def test_the_package_neither_prints_nor_exits_nor_starts_nornir() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        if "lab" in path.parts or "report" in path.parts:
+            continue
+        calls = {
+            node.func.id
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        assert not calls & {"print", "exit", "InitNornir"}, path
+
+
+def test_the_product_knows_nothing_of_the_stand_in() -> None:
+    for path in (*PACKAGE.rglob("*.py"), *(PACKAGE.parents[1] / "runbooks").glob("*.py")):
+        assert not re.search(r"stand-in|\bstandin\b|k3s_standin", path.read_text().lower()), path
+
+
+def test_a_runbook_without_the_package_says_how_to_install_it() -> None:
+    runbook = PACKAGE.parents[1] / "runbooks" / "deploy.py"
+    done = subprocess.run([sys.executable, "-S", "-E", str(runbook)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "make setup" in done.stderr
+    assert "Traceback" not in done.stderr
