@@ -11,9 +11,10 @@ from pathlib import Path
 try:
     from nornir_k3s.errors import K3sError
     from nornir_k3s.lab import Lab
-except ModuleNotFoundError as missing:
+except ImportError as missing:
     sys.exit(
-        f"{missing.name} is not installed: run `uv sync` or `pip install .` in the project's folder, and use its Python"
+        f"{missing.name or missing} is not installed. In the project's folder run `make setup` and use"
+        " `.venv/bin/python`, or install it: pip install -e ."
     )
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2 if error.exit_code == 2 else 1
     except KeyboardInterrupt:
         print("stopped; `status` shows what is up, `up` goes on, `down` takes it away", file=sys.stderr)
-        return 1
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(lab: Lab, options: argparse.Namespace) -> int:
+    words = getattr(options, "argv", [])
+    words = words[1:] if words[:1] == ["--"] else words
     if options.command == "up":
         booted = lab.up()
         print(f"the lab {lab.name} is up: {len(lab.hosts)} hosts, {len(booted)} booted now")
@@ -69,9 +72,9 @@ def _run(lab: Lab, options: argparse.Namespace) -> int:
     elif options.command == "status":
         return _status(lab)
     elif options.command == "ssh":
-        return subprocess.call(lab.ssh(options.host, options.argv))
+        return subprocess.call(lab.ssh(options.host, words))
     elif options.command == "exec":
-        return subprocess.call(lab.command(options.host, options.argv or ["bash"]))
+        return subprocess.call(lab.command(options.host, words or ["bash"]))
     else:
         getattr(lab, options.command)(options.host)
         print(f"{options.host}: {options.command} done")

@@ -52,8 +52,13 @@ receipt() { # path sha256
   mv -f STATE/.receipts STATE/receipts
 }
 journal() { say journal "$(journalctl -u "$1" -n 20 -o cat --no-pager 2>/dev/null | base64 -w0)"; }
-act() { # unit action blocking
+act() { # unit action blocking proof
+  begin=$(date +%s)
   systemctl enable -q "$1"
+  # A package's own scripts may have started it before its files were written.
+  if [ "$2" = start ] && [ -e "STATE/pending/$1" ] && systemctl is-active -q "$1"; then
+    set -- "$1" restart "$3" "$4"
+  fi
   case $2 in
     reload) systemctl reload "$1" ;;
     enable) : ;;
@@ -62,6 +67,11 @@ act() { # unit action blocking
        else { [ "$2" = start ] || systemctl stop "$1"; } && systemctl start --no-block "$1"
        fi ;;
   esac || { journal "$1"; return 1; }
+  n=0
+  until [ -z "$4" ] || eval "$4"; do
+    n=$((n+1)); [ "$n" -lt 40 ] || { journal "$1"; return 1; }
+    sleep 0.25
+  done
   rm -f "STATE/pending/$1"
   say did "$step" changed
 }
@@ -85,7 +95,7 @@ def _lines(step: Step, spec: HostSpec) -> str:
             return head + _file(step.payload)
         case Unit():
             blocking = "no" if spec.install else "wait"
-            return head + f"act {step.payload.name} {step.action} {blocking}\n"
+            return head + f"act {step.payload.name} {step.action} {blocking} {shlex.quote(step.payload.proof)}\n"
         case Artifact():
             return head + _artifact(step.payload)
         case Install():

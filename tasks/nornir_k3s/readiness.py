@@ -30,9 +30,9 @@ missing=
 look() { CONDITION
 }
 while :; do
-  if look; then say ready yes; break; fi
-  if hopeless; then say ready never "$missing"; break; fi
-  if [ $(( $(date +%s) - begin )) -ge SECONDS ]; then say ready no "$missing"; break; fi
+  if look; then say waited yes; break; fi
+  if hopeless; then say waited never "$missing"; break; fi
+  if [ $(( $(date +%s) - begin )) -ge SECONDS ]; then say waited no "$missing"; break; fi
   sleep 0.3
 done
 [ -z "$missing" ] || say journal "$(journalctl -u "$unit" -n 15 -o cat --no-pager 2>/dev/null | base64 -w0)"
@@ -85,7 +85,7 @@ def parse(text: str) -> Answer:
     state, missing, journal = "no", "the host's answer", ""
     for line in text.splitlines():
         match line.split("\t"):
-            case ["ready", word, *rest]:
+            case ["waited", word, *rest]:
                 state, missing = word, (rest[0] if rest else "")
             case ["journal", encoded]:
                 journal = base64.b64decode(encoded).decode(errors="replace")

@@ -11,6 +11,7 @@ from nornir_k3s.cluster import Cluster
 from nornir_k3s.observe import NodeState, nodes
 
 KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"
+PATIENCE = 30
 
 
 @dataclass
@@ -33,12 +34,24 @@ class Seen:
 
 
 def through_address(cluster: Cluster) -> str:
-    """Return a server's script that asks the API for the nodes through the registration address."""
-    ask = f"timeout 15 {k3s.BINARY} kubectl --server={cluster.url} get nodes -o json"
+    """Return a server's script that asks the API for the nodes through the registration address.
+
+    It waits there, for `PATIENCE` seconds at the most, until every node is Ready; what it then prints is judged here.
+    """
+    names = [member.node_name for member in (*cluster.of("servers"), *cluster.of("agents"))]
     return f"""
+ask() {{ timeout 15 {k3s.BINARY} kubectl --server={cluster.url} get nodes "$@"; }}
+ready() {{
+  list=$(ask --no-headers 2>/dev/null) || return 1
+  for name in {" ".join(names)}; do
+    printf '%s\\n' "$list" | grep -qE "^$name +Ready" || return 1
+  done
+}}
+begin=$(date +%s)
+until ready || [ $(( $(date +%s) - begin )) -ge {PATIENCE} ]; do sleep 0.3; done
 printf 'kubeconfig\\t%s\\n' "$(base64 -w0 <{KUBECONFIG})"
-if out=$({ask} 2>/dev/null); then printf 'nodes\\t%s\\n' "$(printf '%s' "$out" | base64 -w0)"
-else printf 'error\\t%s\\n' "$({ask} 2>&1 | tail -n 1)"; fi
+if out=$(ask -o json 2>/dev/null); then printf 'nodes\\t%s\\n' "$(printf '%s' "$out" | base64 -w0)"
+else printf 'error\\t%s\\n' "$(ask 2>&1 | tail -n 1)"; fi
 """
 
 

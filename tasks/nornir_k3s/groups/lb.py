@@ -25,7 +25,6 @@ global
     user haproxy
     group haproxy
     stats socket /run/haproxy/admin.sock mode 660 level admin
-    maxconn 20000
 
 defaults
     mode tcp
@@ -100,6 +99,11 @@ _TRACK = """\
 read -r pid </run/haproxy.pid && kill -0 "$pid"
 """
 
+# A master that cannot load its new configuration keeps the old one, and systemd still calls the reload a success.
+_LOADED = """\
+ss -Hlnt 'sport = :PORT' | grep -q . && \
+! journalctl -u haproxy.service --since "@$begin" -o cat --no-pager | grep -q 'Loading failure'"""
+
 
 def _render(template: str, **values: object) -> str:
     environment = Environment(  # noqa: S701 - configuration text, not HTML
@@ -155,5 +159,8 @@ def spec(cluster: Cluster, member: Member, *, interface: str, check_pem: Secret,
                 check="keepalived -t -f {}",
             ),
         ),
-        units=(Unit("haproxy.service", reloadable=True), Unit("keepalived.service", reloadable=True)),
+        units=(
+            Unit("haproxy.service", reloadable=True, proof=_LOADED.replace("PORT", str(cluster.registration.port))),
+            Unit("keepalived.service", reloadable=True),
+        ),
     )

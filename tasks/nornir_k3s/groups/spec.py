@@ -58,10 +58,17 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Unit:
-    """A systemd unit that must be enabled and active."""
+    """A systemd unit that must be enabled and active.
+
+    Arguments:
+        name: With its suffix.
+        reloadable: A reload makes it read its files again.
+        proof: A command that is true, some seconds after the unit was touched, when it really works; `$begin` is then.
+    """
 
     name: str
     reloadable: bool = False
+    proof: str = ""
 
 
 @dataclass(frozen=True)

@@ -105,10 +105,13 @@ def write_index(packages: Path) -> None:
 
 
 def _install_base(building: Path, lock: int) -> None:
-    source = f"deb [trusted=yes] copy:{building}/packages ./"
-    required = [name for name, priority in _priorities(building / "packages") if priority == "required"]
+    packages = building / "packages"
+    source = f"deb [trusted=yes] copy:{packages} ./"
     options = [f"--dpkgopt={option}" for option in DPKG_OPTIONS]
-    options += ["--aptopt=APT::Install-Recommends false", "--include=" + ",".join(dict.fromkeys([*required, *BASE]))]
+    options += [
+        "--aptopt=APT::Install-Recommends false",
+        "--include=" + ",".join(dict.fromkeys([*required_packages(packages), *BASE])),
+    ]
     run(
         [
             "mmdebstrap",
@@ -134,12 +137,14 @@ def _suite() -> str:
     return "stable"
 
 
-def _priorities(packages: Path) -> list[tuple[str, str]]:
-    found = []
+def required_packages(packages: Path) -> list[str]:
+    """The packages of a repository that no Debian is without."""
+    required = []
     for entry in (packages / "Packages").read_text().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in entry.splitlines() if ": " in line and line[0] != " ")
-        found.append((fields["Package"], fields.get("Priority", "")))
-    return found
+        if fields.get("Priority") == "required":
+            required.append(fields["Package"])
+    return required
 
 
 def _furnish(root: Path) -> None:

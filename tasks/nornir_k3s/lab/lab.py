@@ -19,6 +19,7 @@ from nornir_k3s.lab.model import LabHost, LabSpec, load, problems_of
 from nornir_k3s.lab.system import (
     LabError,
     locked,
+    mount_type,
     plain_umask,
     raise_settings,
     remove_folder,
@@ -123,6 +124,11 @@ class Lab:
         """Boot every host that does not run, and wait until all take logins; return the names of those booted."""
         require_root()
         require_programs(self.say)
+        if mount_type(self.runtime) == "overlay":
+            raise LabError(
+                f"{self.runtime} is on an overlay, and hosts cannot have their disks there",
+                hint="mount a real file system there",
+            )
         image = ensure_image(self.cache, self.say, used_images(self.runtime))
         with locked(self.folder, self.say):
             self._refuse_changed()
@@ -138,6 +144,7 @@ class Lab:
             self._each(missing, lambda machine: self._boot(machine, image))
             self._remember_host_keys()
             self._wait(self._machines.values())
+            self._refuse_firewall()
         return [machine.host.name for machine in missing]
 
     def _refuse_changed(self) -> None:
@@ -147,6 +154,16 @@ class Lab:
             raise LabError(
                 f"the lab {self.name} is up with another inventory: {', '.join(changed + strangers)} differ",
                 hint="runbooks/lab.py down, then up",
+            )
+
+    def _refuse_firewall(self) -> None:
+        if len(self.hosts) < 2 or not network.bridges_are_filtered():
+            return
+        first, second = self.hosts[:2]
+        if self.exec(first.name, ["ping", "-c3", "-W2", second.address], check=False).returncode:
+            raise LabError(
+                f"{first.name} cannot reach {second.name}: this machine's firewall drops what passes its bridges",
+                hint="allow it, or: sysctl -w net.bridge.bridge-nf-call-iptables=0",
             )
 
     def _ensure_credentials(self) -> None:

@@ -25,6 +25,10 @@ POWER_OFF_SECONDS = 150  # systemd itself gives a service 90 to end
 REAL_FOLDERS = {"rancher": "/var/lib/rancher", "kubelet": "/var/lib/kubelet"}
 
 
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
 def used_images(runtime: Path) -> set[Path]:
     """The images that hosts of any lab have their disks on."""
     found = set()
@@ -60,8 +64,8 @@ class Machine:
 
     @property
     def exists(self) -> bool:
-        """Whether the host has a disk that was prepared to the end."""
-        return self.record.exists()
+        """Whether the host has a disk that was prepared to the end, since this machine was started."""
+        return self.record.exists() and self._recorded()["boot"] == _boot_id()
 
     def wanted(self) -> dict[str, Any]:
         """What the host was, or would be, prepared for; as JSON knows it."""
@@ -70,7 +74,7 @@ class Machine:
 
     def outdated(self) -> bool:
         """Whether the host was prepared for something else than the inventory says now."""
-        return self.exists and {k: v for k, v in self._recorded().items() if k != "image"} != self.wanted()
+        return self.exists and self._recorded()["host"] != self.wanted()
 
     def _recorded(self) -> dict[str, Any]:
         recorded: dict[str, Any] = json.loads(self.record.read_text())
@@ -94,7 +98,7 @@ class Machine:
         password = ensure_password(self.host.sudo_password_file) if self.host.sudo_password_file else ""
         script = prepare_script(self.host.user, ensure_key(self.spec.key_file), password)
         run(["chroot", self.root, "sh", "-s"], stdin=script, env={"PATH": PATH})
-        write_private(self.record, json.dumps({**self.wanted(), "image": str(image)}) + "\n")
+        write_private(self.record, json.dumps({"host": self.wanted(), "image": str(image), "boot": _boot_id()}))
 
     def host_key(self) -> str:
         """The public key the host's sshd shows."""
@@ -104,8 +108,8 @@ class Machine:
         self.root.mkdir(exist_ok=True)
         if mount_points(self.root):
             return
-        # Without waiting for the disk: what a power cut of the whole machine leaves of a lab does not matter. The
-        # kernel marks such a disk, and takes it a second time only without the mark.
+        # Never waits for the machine's disk, so a host's disk is worth nothing after a restart of the machine; the
+        # kernel marks it so, and takes it a second time only without the mark.
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.folder / "work/work/incompat")
         layers = f"lowerdir={image}/root,upperdir={self.folder}/upper,workdir={self.folder}/work"
@@ -183,5 +187,5 @@ class Machine:
             raise LabError(f"{self.host.name} is not running", hint="runbooks/lab.py status")
         terminal = os.environ.get("TERM", "dumb")
         inside = ["env", "-i", f"PATH={PATH}", "HOME=/root", "LC_ALL=C.UTF-8", f"TERM={terminal}"]
-        spaces = ["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wdns=/"]
+        spaces = ["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd"]
         return ["nsenter", f"--target={init}", *spaces, "--", *inside, *argv]

@@ -100,3 +100,8 @@ def remove_links(lab: str) -> None:
         unnamed = not alias and name.startswith((bridge_name(lab), f"nk{short_id(lab)[:5]}"))
         if (alias == mine or alias.startswith(mine + " ") or unnamed) and link_exists(name):
             run(["ip", "link", "delete", name])
+
+
+def bridges_are_filtered(setting: Path = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")) -> bool:
+    """Whether this machine sends what passes its bridges through its firewall, as Docker and Kubernetes ask for."""
+    return setting.exists() and setting.read_text().strip() == "1"

@@ -1,0 +1,137 @@
+"""The lab as the inventory tells it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nornir_k3s.errors import InventoryError, UsageError
+from nornir_k3s.lab import Lab, LabHost
+from nornir_k3s.lab.model import load, problems_of, short_id
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+CONFIG = """\
+inventory:
+  options: {host_file: inv/hosts.yaml, group_file: inv/groups.yaml, defaults_file: inv/defaults.yaml}
+user_defined: {lab: {name: tiny, network: 10.99.0.0/24}}
+"""
+HOSTS = """\
+a: {hostname: 10.99.0.2, groups: [g]}
+b: {hostname: 10.99.0.3, username: root}
+c: {hostname: 10.99.0.4, data: {k3s_ssh: {sudo_password: {file: ../secrets/pw}}}}
+"""
+DEFAULTS = """\
+username: ops
+connection_options: {netmiko: {extras: {key_file: ../keys/id, alt_key_file: ../keys/known}}}
+"""
+
+
+def write(folder: Path, *, config: str = CONFIG, hosts: str = HOSTS, defaults: str = DEFAULTS) -> Path:
+    (folder / "inv").mkdir()
+    (folder / "inv/hosts.yaml").write_text(hosts)
+    (folder / "inv/groups.yaml").write_text("g: {username: admin}\n")
+    (folder / "inv/defaults.yaml").write_text(defaults)
+    (folder / "config.yaml").write_text(config)
+    return folder / "config.yaml"
+
+
+def test_reads_users_passwords_and_keys_where_the_inventory_says(tmp_path: Path) -> None:
+    spec = load(write(tmp_path))
+    assert spec.hosts == (
+        LabHost("a", "10.99.0.2", "admin"),
+        LabHost("b", "10.99.0.3", "root"),
+        LabHost("c", "10.99.0.4", "ops", tmp_path / "secrets/pw"),
+    )
+    assert (spec.key_file, spec.known_hosts) == (tmp_path / "keys/id", tmp_path / "keys/known")
+    assert spec.gateway == "10.99.0.1/24"
+
+
+def test_keys_have_a_place_when_the_inventory_names_none(tmp_path: Path) -> None:
+    spec = load(write(tmp_path, defaults="username: ops\n"))
+    assert spec.key_file == tmp_path / ".lab/tiny/id_ed25519"
+    assert spec.known_hosts == tmp_path / ".lab/tiny/known_hosts"
+
+
+def test_another_inventory_folder_replaces_the_configs_own(tmp_path: Path) -> None:
+    config = write(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "hosts.yaml").write_text("z: {hostname: 10.99.0.9}\n")
+    assert [host.name for host in load(config, other).hosts] == ["z"]
+
+
+def test_the_projects_own_inventory_exercises_all_three_ways_of_sudo() -> None:
+    hosts = {host.name: host for host in load(PROJECT / "config.yaml").hosts}
+    assert len(hosts) == 8
+    assert hosts["a2"].user == "root"
+    assert hosts["s3"].sudo_password_file
+    assert hosts["s1"].user == "ops"
+    assert not hosts["s1"].sudo_password_file
+
+
+@pytest.mark.parametrize(
+    ("hosts", "said"),
+    [
+        ("", "no hosts"),
+        ("a: {hostname: 10.1.2.3}", "no host address of the lab's network"),
+        ("a: {hostname: 10.99.0.255}", "no host address"),
+        ("a: {hostname: 10.99.0.1}", "the machine itself already"),
+        ("a: {hostname: 10.99.0.2}\nb: {hostname: 10.99.0.2}", "the address of a already"),
+        ("a: {hostname: somewhere.example}", "must be an IPv4 address"),
+        ("'a b': {hostname: 10.99.0.2}", "lower-case letters"),
+        ("a: {hostname: 10.99.0.2, username: 'x; reboot'}", "no user name"),
+        ("a: {hostname: 10.99.0.2, username: root, data: {k3s_ssh: {sudo_password: {file: p}}}}", "root needs no sudo"),
+        (
+            "a: {hostname: 10.99.0.2, connection_options: {netmiko: {extras: {key_file: x}}}}\n"
+            "b: {hostname: 10.99.0.3}",
+            "share one key_file",
+        ),
+    ],
+)
+def test_problems_are_told_before_anything_is_made(tmp_path: Path, hosts: str, said: str) -> None:
+    with pytest.raises(InventoryError, match=said):
+        load(write(tmp_path, hosts=hosts or "{}"))
+
+
+@pytest.mark.parametrize("config", ["", "[]", "user_defined: {}", "user_defined: {lab: {name: x}}", "a: ["])
+def test_a_config_without_a_lab_is_a_usage_error(tmp_path: Path, config: str) -> None:
+    with pytest.raises(UsageError):
+        load(write(tmp_path, config=config))
+
+
+def test_files_that_are_not_there_are_usage_errors(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot read"):
+        load(tmp_path / "config.yaml")
+    with pytest.raises(UsageError, match="does not exist"):
+        load(write(tmp_path), tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("network", ["10.99.0.0/33", "10.99.0.5/24", "8.8.8.0/24", "10.99.0.0/30", "nonsense"])
+def test_networks_that_cannot_be_a_lab(network: str) -> None:
+    assert problems_of("x", network, [LabHost("a", "10.99.0.2")])
+
+
+def test_all_problems_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InventoryError) as raised:
+        Lab("Bad Name", "10.99.0.0/24", [LabHost("a", "10.1.1.1"), LabHost("b", "x")], tmp_path)
+    assert len(raised.value.problems) == 3
+
+
+def test_names_of_interfaces_do_not_collide() -> None:
+    assert short_id("a", "b-c") != short_id("a-b", "c")
+
+
+def test_an_unknown_host_is_named_with_those_that_exist(tmp_path: Path) -> None:
+    lab = Lab("tiny", "10.99.0.0/24", [LabHost("a", "10.99.0.2")], tmp_path)
+    with pytest.raises(UsageError, match="no host 'q': a"):
+        lab.ssh("q")
+
+
+def test_ssh_refuses_hosts_that_known_hosts_does_not_know(tmp_path: Path) -> None:
+    lab = Lab("tiny", "10.99.0.0/24", [LabHost("a", "10.99.0.2", "ops")], tmp_path)
+    argv = lab.ssh("a", ["id"])
+    assert argv[-2:] == ["ops@10.99.0.2", "id"]
+    assert "StrictHostKeyChecking=yes" in argv
+    assert f"UserKnownHostsFile={tmp_path}/known_hosts" in argv
