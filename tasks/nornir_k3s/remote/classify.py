@@ -84,8 +84,7 @@ def classify(host: str, error: BaseException) -> HostUnreachable:
     for cause in causes:
         if found := _one(host, cause):
             return found
-    words = str(causes[-1]).strip().splitlines()
-    reason = words[0] if words else type(causes[-1]).__name__
+    reason = " ".join(str(causes[-1]).split())[:300] or type(causes[-1]).__name__
     return HostUnreachable(host, f"no SSH connection: {reason}", hint="try `ssh -v` to the host from here")
 
 
