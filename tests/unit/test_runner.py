@@ -87,5 +87,5 @@ def test_an_error_in_one_host_s_task_is_that_host_s_alone() -> None:
 
 @pytest.mark.parametrize("value", [None, "text"])
 def test_odd_results_do_no_harm(value: Any) -> None:
-    results = nornir(2, K3sRunner(2)).run(task=lambda task: value)
+    results = nornir(2, K3sRunner(2)).run(task=lambda task: value)  # noqa: ARG005
     assert not results.failed

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from types import FrameType
 
 from nornir.core.inventory import Host
 from nornir.core.task import AggregatedResult, MultiResult, Result, Task
@@ -28,35 +32,39 @@ class K3sRunner:
 
         A first Ctrl-C sets the stop event and waits for what runs; a second one leaves at once.
         """
+        done: dict[str, MultiResult] = {}
+        with self._interruptible(), ThreadPoolExecutor(self.num_workers) as pool:
+            wait([pool.submit(self._start, task.copy(), host, done) for host in hosts])
         results = AggregatedResult(task.name)
-        with ThreadPoolExecutor(self.num_workers) as pool:
-            futures: dict[str, Future[MultiResult]] = {
-                host.name: pool.submit(self._start, task.copy(), host) for host in hosts
-            }
-            try:
-                wait(futures.values())
-            except KeyboardInterrupt:
-                self.stop.set()
-                for future in futures.values():
-                    future.cancel()
-                wait(futures.values())
         for host in hosts:
-            results[host.name] = _result(futures[host.name], host, task.name)
+            results[host.name] = done.get(host.name) or _skipped(host, task.name)
         return results
 
-    def _start(self, task: Task, host: Host) -> MultiResult:
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Turn the first Ctrl-C into a stop; only the main thread can, and only it gets the signal."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            if self.stop.is_set():
+                signal.default_int_handler(number, frame)
+            self.stop.set()
+
+        before = signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _start(self, task: Task, host: Host, done: dict[str, MultiResult]) -> None:
         if self.stop.is_set():
-            return _skipped(host, task.name)
-        return task.start(host)
-
-
-def _result(future: Future[MultiResult], host: Host, name: str) -> MultiResult:
-    if future.cancelled():
-        return _skipped(host, name)
-    error = future.exception()
-    if error is None:
-        return future.result()
-    return _failed(host, name, error)
+            return
+        try:
+            done[host.name] = task.start(host)
+        except BaseException as error:
+            done[host.name] = _failed(host, task.name, error)
 
 
 def _skipped(host: Host, name: str) -> MultiResult:

@@ -23,7 +23,16 @@ from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.remote.session import Session
 from nornir_k3s.vault import Vault
 
-DEADLINES = {"observe": 60, "packages": 900, "push": 1800, "server": 600, "agent": 600, "apply": 300, "verify": 300}
+DEADLINES = {
+    "connect": 60,
+    "observe": 60,
+    "packages": 900,
+    "push": 1800,
+    "server": 600,
+    "agent": 600,
+    "apply": 300,
+    "verify": 300,
+}
 WIDTHS = {"stage": 20, "agents": 10}
 
 

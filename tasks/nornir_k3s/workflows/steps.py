@@ -20,7 +20,7 @@ CONNECTION_NAME = "netmiko"
 
 
 def _session(task: Task, run: Run) -> Session:
-    link = session(task)
+    link = session(task, deadline=run.deadlines["connect"])
     run.sessions[task.host.name] = link
     return link
 
@@ -70,11 +70,25 @@ def converge_server(task: Task, run: Run) -> Result:
     name = task.host.name
     answer = _wait(task, run, readiness.server(run.member(name).node_name), "server")
     fresh = observe.parse(name, answer + "\nend")
+    _same_cluster(run, name, fresh)
     seen = run.observed[name]
     seen.ca_prefix, seen.ca_cert, seen.token = fresh.ca_prefix, fresh.ca_cert, fresh.token
     seen.ready, seen.nodes = fresh.ready, fresh.nodes
     run.done.add(name)
     return result
+
+
+def _same_cluster(run: Run, name: str, fresh: observe.Observed) -> None:
+    """A server whose settings lead elsewhere starts without a word, as a cluster of its own."""
+    others = [run.observed[m.name] for m in run.cluster.of("servers") if m.name != name]
+    known = {run.member(other.host).node_name for other in others if other.ready}
+    missing = known - {node.name for node in fresh.nodes or []}
+    if missing:
+        raise NotReady(
+            name,
+            f"it runs, but does not know the nodes {', '.join(sorted(missing))}: it uses another datastore than they do",
+            hint="look for settings beside ours in /etc/rancher/k3s/config.yaml.d, /etc/default/k3s and the unit",
+        )
 
 
 def converge_agent(task: Task, run: Run) -> Result:

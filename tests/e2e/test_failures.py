@@ -1,0 +1,186 @@
+"""What goes wrong on the way, on the real command: a clear message, the right exit code, a next run that finishes."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import Site, eventually
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def intact(cluster: Site) -> Iterator[Site]:
+    """The finished cluster; inventory files are put back afterwards."""
+    folder = cluster.folder / "inventory"
+    kept = {path: path.read_text() for path in folder.iterdir()}
+    yield cluster
+    for path, text in kept.items():
+        path.write_text(text)
+
+
+def untouched(site: Site) -> dict[str, str]:
+    return site.processes()
+
+
+def test_a_host_that_is_down_is_named_and_nothing_is_changed(intact: Site) -> None:
+    intact.edit(lambda data: data.update({"s1": dict(data["s1"], hostname="10.79.0.201")}), "hosts.yaml")
+    intact.edit(lambda data: data.update({"a1": dict(data["a1"], hostname="10.79.0.202")}), "hosts.yaml")
+    (intact.folder / "config.yaml").write_text(
+        (intact.folder / "config.yaml").read_text().replace("connect: 60", "connect: 3")
+    )
+    before = untouched(intact)
+    done = intact.runbook("deploy.py")
+    (intact.folder / "config.yaml").write_text(
+        (intact.folder / "config.yaml").read_text().replace("connect: 3", "connect: 60")
+    )
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert "s1: " in done.stderr
+    assert "a1: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert untouched(intact) == before
+
+
+def test_a_wrong_sudo_password_is_told_and_nothing_is_changed(intact: Site) -> None:
+    wrong = intact.folder / "wrong-password"
+    wrong.write_text("not the password\n")
+    intact.edit(lambda data: data["s3"]["data"]["k3s_ssh"].update(sudo_password={"file": str(wrong)}), "hosts.yaml")
+    before = untouched(intact)
+    done = intact.runbook("deploy.py")
+    assert done.returncode == 4
+    assert "s3: sudo refuses this user" in done.stderr
+    assert "not the password" not in done.stdout + done.stderr
+    assert untouched(intact) == before
+
+
+def test_a_wrong_token_is_found_before_anything_is_changed(intact: Site) -> None:
+    (intact.folder / "other-token").write_text("another-token-than-before\n")
+    token = {"file": str(intact.folder / "other-token")}
+    intact.edit(lambda data: data["data"]["k3s_cluster"].update(token=token))
+    before = untouched(intact)
+    done = intact.runbook("deploy.py")
+    assert done.returncode == 1
+    assert "another token" in done.stderr
+    assert "[foreign-data]" in done.stderr
+    assert "another-token-than-before" not in done.stdout + done.stderr
+    assert untouched(intact) == before
+
+
+def test_a_wrong_artefact_is_refused_before_any_host_is_contacted(intact: Site) -> None:
+    sums = intact.folder / "bundle" / "sha256sum-amd64.txt"
+    kept = sums.read_text() if sums.exists() else None
+    sums.write_text(f"{'0' * 64}  k3s\n")
+    try:
+        done = intact.runbook("deploy.py")
+    finally:
+        sums.unlink()
+        if kept is not None:
+            sums.write_text(kept)
+    assert done.returncode == 2
+    assert "is not the published file" in done.stderr
+
+
+def test_another_version_than_the_binary_s_is_refused(intact: Site) -> None:
+    intact.edit(lambda data: data["data"]["k3s_cluster"].update(version="v1.30.1+k3s1"))
+    done = intact.runbook("deploy.py")
+    assert done.returncode == 2
+    assert "v1.30.1+k3s1" in done.stderr
+
+
+def test_problems_of_the_inventory_come_all_at_once(intact: Site) -> None:
+    intact.edit(lambda data: data["data"]["k3s_cluster"].update(colour="blue", name="Not Valid"))
+    intact.edit(lambda data: data["a1"].update(data={"k3s": {"node-lable": "x=y"}}), "hosts.yaml")
+    done = intact.runbook("deploy.py")
+    assert done.returncode == 2
+    for words in ("colour", "name", "did you mean `node-label`"):
+        assert words in done.stderr
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "- list\n", "inventory: {plugin: Nonsense}\n"])
+def test_a_config_that_is_none_is_told_in_words(intact: Site, tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    done = intact.runbook("deploy.py", "--config", str(tmp_path / "config.yaml"))
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_ends_the_run_with_130_and_the_next_one_finishes(intact: Site) -> None:
+    intact.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"kube-apiserver-arg": ["v=3"]}))
+    said = ""
+    with intact.start("deploy.py") as process:
+        assert process.stdout
+        for line in process.stdout:  # servers are changed one at a time: the first has just been
+            said += line
+            if "[servers]" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        said += process.stdout.read()
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    intact.deploy()
+    assert "nothing to change" in intact.deploy().stdout
+
+
+def test_a_run_that_is_killed_anywhere_is_finished_by_the_next(intact: Site) -> None:
+    dice = random.Random(7)  # noqa: S311 - moments, not secrets
+    for number in range(4):
+        change = {"kube-apiserver-arg": [f"v={4 + number}"]}
+        intact.edit(lambda data, change=change: data["data"]["k3s_cluster"]["server"].update(change))
+        with intact.start("deploy.py") as process:
+            try:
+                process.wait(dice.uniform(1.5, 12))
+            except subprocess.TimeoutExpired:
+                process.kill()
+            process.communicate()
+    intact.deploy()
+    for host in ("s1", "s2", "s3"):
+        running = intact.lab.exec(host, ["k3s", "kubectl", "get", "node", host, "-o", "json"]).stdout
+        arguments = json.loads(running)["metadata"]["annotations"]["k3s.io/node-args"]
+        assert "v=7" in arguments, "a server runs with settings that were written but never read"
+    assert "nothing to change" in intact.deploy().stdout
+
+
+BROKEN = "/etc/rancher/k3s/config.yaml.d/99-broken.yaml"
+
+
+def test_a_server_that_cannot_start_stops_the_run_at_the_first_one(intact: Site) -> None:
+    """A canary: the other servers keep their old settings and keep running."""
+    intact.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"kube-apiserver-arg": ["v=1"]}))
+    wrong = "datastore-endpoint: mysql://nobody:wrong@tcp(10.79.0.11:3306)/k3s"
+    intact.lab.exec("s1", ["sh", "-c", f"mkdir -p $(dirname {BROKEN}); echo '{wrong}' >{BROKEN}"])
+    before = untouched(intact)
+    done = intact.runbook("deploy.py")
+    intact.lab.exec("s1", ["rm", BROKEN])
+    after = untouched(intact)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "s1: it does not get ready" in done.stderr
+    assert "the database refuses user or password" in done.stderr
+    assert "Error 1045" in done.stderr
+    assert {h for h in before if before[h] != after[h]} == {"s1"}
+    eventually(intact.answers)
+
+
+def test_a_server_that_came_up_with_a_datastore_of_its_own_is_not_taken_for_ready(intact: Site) -> None:
+    intact.deploy()
+    intact.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"kube-apiserver-arg": ["v=2"]}))
+    intact.lab.exec("s1", ["sh", "-c", f"echo 'datastore-endpoint: \"\"' >{BROKEN}"])
+    before = untouched(intact)
+    done = intact.runbook("deploy.py")
+    intact.lab.exec("s1", ["rm", BROKEN])
+    after = untouched(intact)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "another datastore" in done.stderr
+    assert {h for h in before if before[h] != after[h]} == {"s1"}
+
+
+def test_the_cluster_is_whole_again_at_the_end(cluster: Site) -> None:
+    cluster.lab.exec("s1", ["systemctl", "restart", "k3s"])
+    cluster.deploy()
+    assert "nothing to change" in cluster.deploy().stdout
