@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup bundle demo test unit lint format down clean
+.PHONY: help setup bundle demo test tools unit lint format down clean
 
 help:
 	@echo "make demo   a highly available cluster on eight hosts of this machine (Debian, root)"
@@ -21,7 +21,7 @@ $(VENV)/.ready: pyproject.toml uv.lock
 	$(VENV)/bin/uv sync -q --frozen
 	touch $@
 
-bundle: setup
+bundle: setup tools
 	$(RUN) tests/bundle.py .lab/bundle
 
 demo: bundle
@@ -35,8 +35,13 @@ demo: bundle
 down: setup
 	$(RUN) runbooks/lab.py down
 
-test: setup lint
+test: setup lint tools
 	$(RUN) -m pytest tests
+
+# What the tests need of the machine: a real sshd, and what builds the stand-in.
+tools:
+	@test -x /usr/sbin/sshd && command -v objdump >/dev/null \
+		|| (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq openssh-server binutils >/dev/null)
 
 unit: setup
 	$(RUN) -m pytest tests -m "not e2e"

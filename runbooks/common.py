@@ -15,6 +15,8 @@ from typing import Any
 try:
     from nornir import InitNornir
     from nornir.core import Nornir
+    from nornir.core.processor import Processor
+    from nornir.core.task import AggregatedResult, Task
     from rich.console import Console
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
@@ -42,6 +44,21 @@ class Context:
     log: Path
 
 
+class Verbose(Progress):
+    """Prints every phase's results and diffs as people who know Nornir expect them."""
+
+    def __init__(self) -> None:
+        super().__init__(Console(quiet=True))
+
+    def task_completed(self, task: Task, result: AggregatedResult) -> None:
+        """Print what each host gave."""
+        # Imported here: it takes hold of standard output for its colours.
+        from nornir_utils.plugins.functions import print_result  # noqa: PLC0415
+
+        if task.name != "close_connections_task":
+            print_result(result)
+
+
 def parser(description: str) -> argparse.ArgumentParser:
     """Return a parser with the options every runbook has."""
     result = argparse.ArgumentParser(description=description)
@@ -52,6 +69,9 @@ def parser(description: str) -> argparse.ArgumentParser:
         "--inventory",
         type=Path,
         help="folder with hosts.yaml, groups.yaml, defaults.yaml (default: as the config says)",
+    )
+    result.add_argument(
+        "-v", "--verbose", action="store_true", help="also print each host's result and diff, as Nornir does"
     )
     return result
 
@@ -142,7 +162,8 @@ def main(arguments: argparse.Namespace, work: Callable[[Context], int]) -> int:
     try:
         ctx = context(arguments)
         with ctx.nr as nr:
-            ctx.nr = nr.with_processors([Progress(Console(stderr=True, highlight=False))])
+            shown: list[Processor] = [Progress(Console(stderr=True, highlight=False))]
+            ctx.nr = nr.with_processors([*shown, Verbose()] if arguments.verbose else shown)
             return work(ctx)
     except KeyboardInterrupt:
         err.print("interrupted")

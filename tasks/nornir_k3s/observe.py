@@ -91,7 +91,7 @@ class FileState:
     size: int = 0
     changed: int = 0
     sha256: str = ""
-    text: str | None = None
+    text: str | None = field(default=None, repr=False)  # may hold secrets
 
 
 @dataclass(frozen=True)

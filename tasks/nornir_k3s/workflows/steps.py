@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from nornir.core.task import Result, Task
@@ -38,7 +39,7 @@ def observe_host(task: Task, run: Run) -> Result:
     seen = observe.parse(name, answer.stdout)
     seen.skew = seen.now - (begin + time.time()) / 2
     run.observed[name] = seen
-    return Result(host=task.host, result=seen)
+    return Result(host=task.host, result=seen, severity_level=logging.DEBUG)
 
 
 def stage_host(task: Task, run: Run) -> Result:
@@ -86,7 +87,7 @@ def _same_cluster(run: Run, name: str, fresh: observe.Observed) -> None:
     if missing:
         raise NotReady(
             name,
-            f"it runs, but does not know the nodes {', '.join(sorted(missing))}: it uses another datastore than they do",
+            f"it runs, but does not list {', '.join(sorted(missing))}: it uses another datastore than the others",
             hint="look for settings beside ours in /etc/rancher/k3s/config.yaml.d, /etc/default/k3s and the unit",
         )
 

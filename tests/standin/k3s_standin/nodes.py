@@ -164,7 +164,8 @@ def heartbeat(store: Store, wanted: dict[str, Any], *, ready: bool) -> None:
             condition["lastTransitionTime"] = old["lastTransitionTime"]
     node["status"]["conditions"] = fresh
     if "podCIDR" not in node["spec"]:
-        node["spec"] = {"podCIDR": f"10.42.{len(store.list('/registry/minions/'))}.0/24"} | node["spec"]
+        network = f"10.42.{len(store.list('/registry/minions/'))}.0/24"
+        node["spec"] = {"podCIDR": network, "podCIDRs": [network]} | node["spec"]
     store.put(key, json.dumps(node).encode())
 
 

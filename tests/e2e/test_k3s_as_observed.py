@@ -1,0 +1,174 @@
+"""What the deployed K3s answers, and how it fails, held against what real K3s did on such hosts."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import re
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .conftest import Site, eventually
+
+pytestmark = pytest.mark.e2e
+
+OBSERVED = Path(__file__).resolve().parents[1] / "standin" / "observed"
+ENDPOINTS = yaml.safe_load((OBSERVED / "endpoints.yaml").read_text())
+FAILURES = yaml.safe_load((OBSERVED / "failures.yaml").read_text())
+DROP_IN = "/etc/rancher/k3s/config.yaml.d/99-observed.yaml"
+DB, NOBODY = "10.79.0.11", "10.79.0.199"
+
+
+def ask(path: str, *, credentials: str = "", host: str = "10.79.0.12") -> tuple[int, str, str]:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    connection = http.client.HTTPSConnection(host, 6443, timeout=20, context=context)
+    headers = {"Authorization": "Basic " + base64.b64encode(credentials.encode()).decode()} if credentials else {}
+    try:
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.headers.get("Content-Type", ""), answer.read().decode()
+    finally:
+        connection.close()
+
+
+def credentials(site: Site, who: str) -> str:
+    token = (site.folder / ".state" / "lab" / "token").read_text().strip()
+    return {"anonymous": "", "node": f"node:{token}", "wrong": "node:wrong"}[who]
+
+
+@pytest.mark.parametrize(("who", "path"), [(w, p) for w in ("anonymous", "node", "wrong") for p in ENDPOINTS[w]])
+def test_endpoints_answer_as_observed(cluster: Site, who: str, path: str) -> None:
+    status, kind, start = ENDPOINTS[who][path]
+    answer = ask(path, credentials=credentials(cluster, who))
+    assert answer[:2] == (status, kind)
+    assert answer[2].startswith(start)
+
+
+def test_the_live_settings_are_told(cluster: Site) -> None:
+    told = json.loads(ask("/v1-k3s/config", credentials=credentials(cluster, "node"))[2])
+    assert set(ENDPOINTS["config"]) <= set(told)
+    assert told["FlannelBackend"] == "host-gw"
+    assert set(told["Disables"]) == {"traefik", "metrics-server", "servicelb", "local-storage", "coredns"}
+    assert told["ClusterIPRange"] == {"IP": "10.42.0.0", "Mask": "//8AAA=="}
+
+
+def test_all_servers_are_known_to_the_cluster(cluster: Site) -> None:
+    told = json.loads(ask("/v1-k3s/apiservers", credentials=credentials(cluster, "node"))[2])
+    assert set(told) == {f"10.79.0.{n}:6443" for n in (12, 13, 14)}
+
+
+def shape(value: Any, skip: tuple[str, ...]) -> Any:
+    """Return what kind of thing stands where, without the things."""
+    if isinstance(value, dict):
+        return {key: shape(item, skip) for key, item in value.items() if key not in skip}
+    if isinstance(value, list):
+        return [shape(item, skip) for item in value if isinstance(item, (dict, list))]
+    return type(value).__name__
+
+
+@pytest.mark.parametrize(("name", "index"), [("s1", 0), ("a1", 1)])
+def test_nodes_have_the_shape_observed(cluster: Site, name: str, index: int) -> None:
+    skip = ("images", "runtimeHandlers", "features", "taints", "resourceVersion", "swap", "declaredFeatures")
+    observed = json.loads((OBSERVED / "nodes.json").read_text())["items"][index]
+    answer = cluster.kubectl("get", "nodes", "-o", "json")
+    node = next(item for item in json.loads(answer.stdout)["items"] if item["metadata"]["name"] == name)
+    assert shape(node, skip) == shape(observed, skip)
+    conditions = {c["type"]: c["status"] for c in node["status"]["conditions"]}
+    assert conditions == {c["type"]: c["status"] for c in observed["status"]["conditions"]}
+    roles = {key for key in node["metadata"]["labels"] if "node-role" in key}
+    assert roles == {key for key in observed["metadata"]["labels"] if "node-role" in key}
+    arguments = node["metadata"]["annotations"]["k3s.io/node-args"]
+    assert '"--token","********"' in arguments
+
+
+def test_the_datastore_holds_the_table_and_the_bootstrap_row(cluster: Site) -> None:
+    def sql(text: str) -> str:
+        return cluster.lab.exec("db1", ["mariadb", "-N", "-B", "k3s", "-e", text]).stdout
+
+    table = sql("SHOW CREATE TABLE kine")
+    for words in (
+        "`name` varchar(630) CHARACTER SET ascii", "`value` mediumblob", "PRIMARY KEY (`id`)",
+        "UNIQUE KEY `kine_name_prev_revision_uindex` (`name`,`prev_revision`)",
+        "KEY `kine_name_id_index` (`name`,`id`)",
+        "KEY `kine_id_deleted_index` (`id`,`deleted`)", "KEY `kine_prev_revision_index` (`prev_revision`)",
+    ):  # fmt: skip
+        assert words in table
+    rows = sql(
+        "SELECT name, created, prev_revision > 0, value IS NULL FROM kine WHERE name LIKE '/bootstrap/%' ORDER BY id"
+    )
+    names = {line.split("\t")[0] for line in rows.splitlines()}
+    assert len(names) == 1
+    assert re.fullmatch(r"/bootstrap/[0-9a-f]{12}", names.pop())
+    flags = [line.split("\t")[1:] for line in rows.splitlines()]
+    assert flags[:2] == [["1", "0", "1"], ["0", "1", "0"]], "first an empty lock, then the data"
+    value = sql("SELECT LEFT(value, 17) FROM kine WHERE name LIKE '/bootstrap/%' ORDER BY id DESC LIMIT 1").strip()
+    assert re.fullmatch(r"[0-9a-f]{16}:", value)
+
+
+@pytest.fixture(scope="module", params=["server", "agent"])
+def role(request: pytest.FixtureRequest, cluster: Site) -> Iterator[str]:
+    """One server and one agent are spoilt, and put right at the end."""
+    yield request.param
+    host, unit = spoilt(request.param)
+    cluster.lab.exec(host, ["sh", "-c", f"rm -f {DROP_IN}; systemctl restart --no-block {unit}"])
+    cluster.deploy()
+    eventually(lambda: _all_ready(cluster))
+
+
+def spoilt(role: str) -> tuple[str, str]:
+    return ("s3", "k3s") if role == "server" else ("a2", "k3s-agent")
+
+
+@pytest.mark.parametrize("number", range(max(len(cases) for cases in FAILURES.values())))
+def test_it_fails_as_observed(cluster: Site, role: str, number: int) -> None:
+    names = list(FAILURES[role])
+    if number >= len(names):
+        return
+    case = FAILURES[role][names[number]]
+    host, unit = spoilt(role)
+    text = yaml.safe_dump(case["settings"]).replace("DB", DB).replace("NOBODY", NOBODY)
+    said = case["says"].replace("DB", DB).replace("NOBODY", NOBODY)
+    script = (
+        f"systemctl kill -s KILL {unit}; systemctl stop {unit}; systemctl reset-failed {unit}\n"
+        f"mkdir -p $(dirname {DROP_IN})\n"
+        f"cat >{DROP_IN} <<'END'\n{text}END\ndate +%s.%N; systemctl start --no-block {unit}\n"
+    )
+    begin = cluster.lab.exec(host, ["sh", "-s"], input=script).stdout.split()[-1]
+
+    def failed() -> None:
+        journal = cluster.lab.exec(
+            host, ["journalctl", "-u", unit, "-o", "cat", "--no-pager", "--since", f"@{begin}"]
+        ).stdout.replace('\\"', '"')
+        assert said in journal, journal[-3000:]
+        state = cluster.lab.exec(host, ["systemctl", "show", "-p", "SubState", "--value", unit], check=False).stdout
+        assert state.strip() == case["state"]
+
+    eventually(failed)
+
+
+def _all_ready(cluster: Site) -> None:
+    assert all(cluster.nodes().values())
+
+
+def test_a_host_that_was_installed_anew_is_told_from_the_node_it_replaces(cluster: Site) -> None:
+    """Its node password is lost: the cluster refuses it until the old node is deleted."""
+    cluster.lab.exec("a2", ["sh", "-c", "rm /etc/rancher/node/password; systemctl restart --no-block k3s-agent"])
+
+    def rejected() -> None:
+        journal = cluster.lab.exec("a2", ["journalctl", "-u", "k3s-agent", "-n", "5", "-o", "cat", "--no-pager"]).stdout
+        assert "Node password rejected, duplicate hostname or contents of" in journal
+
+    eventually(rejected)
+    done = cluster.runbook("deploy.py")
+    assert done.returncode == 1
+    assert "kubectl delete node" in done.stderr
+    assert cluster.kubectl("delete", "node", "a2").returncode == 0
+    cluster.deploy()
+    eventually(lambda: _all_ready(cluster))
