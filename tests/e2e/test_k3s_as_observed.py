@@ -112,7 +112,7 @@ def test_the_datastore_holds_the_table_and_the_bootstrap_row(cluster: Site) -> N
     assert re.fullmatch(r"[0-9a-f]{16}:", value)
 
 
-@pytest.fixture(scope="module", params=["server", "agent"])
+@pytest.fixture(scope="class", params=["server", "agent"])
 def role(request: pytest.FixtureRequest, cluster: Site) -> Iterator[str]:
     """One server and one agent are spoilt, and put right at the end."""
     yield request.param
@@ -126,31 +126,34 @@ def spoilt(role: str) -> tuple[str, str]:
     return ("s3", "k3s") if role == "server" else ("a2", "k3s-agent")
 
 
-@pytest.mark.parametrize("number", range(max(len(cases) for cases in FAILURES.values())))
-def test_it_fails_as_observed(cluster: Site, role: str, number: int) -> None:
-    names = list(FAILURES[role])
-    if number >= len(names):
-        return
-    case = FAILURES[role][names[number]]
-    host, unit = spoilt(role)
-    text = yaml.safe_dump(case["settings"]).replace("DB", DB).replace("NOBODY", NOBODY)
-    said = case["says"].replace("DB", DB).replace("NOBODY", NOBODY)
-    script = (
-        f"systemctl kill -s KILL {unit}; systemctl stop {unit}; systemctl reset-failed {unit}\n"
-        f"mkdir -p $(dirname {DROP_IN})\n"
-        f"cat >{DROP_IN} <<'END'\n{text}END\ndate +%s.%N; systemctl start --no-block {unit}\n"
-    )
-    begin = cluster.lab.exec(host, ["sh", "-s"], input=script).stdout.split()[-1]
+class TestFailures:
+    """A class, so that what was spoilt is put right before the next test."""
 
-    def failed() -> None:
-        journal = cluster.lab.exec(
-            host, ["journalctl", "-u", unit, "-o", "cat", "--no-pager", "--since", f"@{begin}"]
-        ).stdout.replace('\\"', '"')
-        assert said in journal, journal[-3000:]
-        state = cluster.lab.exec(host, ["systemctl", "show", "-p", "SubState", "--value", unit], check=False).stdout
-        assert state.strip() == case["state"]
+    @pytest.mark.parametrize("number", range(max(len(cases) for cases in FAILURES.values())))
+    def test_it_fails_as_observed(self, cluster: Site, role: str, number: int) -> None:
+        names = list(FAILURES[role])
+        if number >= len(names):
+            return
+        case = FAILURES[role][names[number]]
+        host, unit = spoilt(role)
+        text = yaml.safe_dump(case["settings"]).replace("DB", DB).replace("NOBODY", NOBODY)
+        said = case["says"].replace("DB", DB).replace("NOBODY", NOBODY)
+        script = (
+            f"systemctl kill -s KILL {unit}; systemctl stop {unit}; systemctl reset-failed {unit}\n"
+            f"mkdir -p $(dirname {DROP_IN})\n"
+            f"cat >{DROP_IN} <<'END'\n{text}END\ndate +%s.%N; systemctl start --no-block {unit}\n"
+        )
+        begin = cluster.lab.exec(host, ["sh", "-s"], input=script).stdout.split()[-1]
 
-    eventually(failed)
+        def failed() -> None:
+            journal = cluster.lab.exec(
+                host, ["journalctl", "-u", unit, "-o", "cat", "--no-pager", "--since", f"@{begin}"]
+            ).stdout.replace('\\"', '"')
+            assert said in journal, journal[-3000:]
+            state = cluster.lab.exec(host, ["systemctl", "show", "-p", "SubState", "--value", unit], check=False).stdout
+            assert state.strip() == case["state"]
+
+        eventually(failed)
 
 
 def _all_ready(cluster: Site) -> None:
