@@ -1,1 +1,43 @@
-"""A highly available K3s cluster on an external datastore, from a Nornir inventory."""
+"""A highly available K3s cluster on an external datastore, from a Nornir inventory.
+
+`deploy(nr, base=…, state=…)` is the whole chain; it takes a Nornir of the caller's, prints nothing and exits nowhere.
+"""
+
+from nornir_k3s.errors import (
+    ArtifactError,
+    AuthenticationFailed,
+    CommandFailed,
+    HostError,
+    HostKeyError,
+    HostsFailed,
+    HostUnreachable,
+    Interrupted,
+    InventoryError,
+    K3sError,
+    NotReady,
+    OutcomeUnknown,
+    PreflightFailed,
+    UsageError,
+)
+from nornir_k3s.workflows.deploy import deploy
+from nornir_k3s.workflows.run import HostReport, Report
+
+__all__ = [
+    "ArtifactError",
+    "AuthenticationFailed",
+    "CommandFailed",
+    "HostError",
+    "HostKeyError",
+    "HostReport",
+    "HostUnreachable",
+    "HostsFailed",
+    "Interrupted",
+    "InventoryError",
+    "K3sError",
+    "NotReady",
+    "OutcomeUnknown",
+    "PreflightFailed",
+    "Report",
+    "UsageError",
+    "deploy",
+]

@@ -175,3 +175,50 @@ def test_a_host_that_was_installed_anew_is_told_from_the_node_it_replaces(cluste
     assert cluster.kubectl("delete", "node", "a2").returncode == 0
     cluster.deploy()
     eventually(lambda: _all_ready(cluster))
+
+
+def test_leftovers_of_a_false_start_are_found_and_named(cluster: Site) -> None:
+    """A server that was once started without a token against a used datastore refuses the right token, too."""
+    config, server = "/etc/rancher/k3s/config.yaml", "/var/lib/rancher/k3s/server"
+    start = (
+        f"systemctl stop k3s; rm -rf {server}; cp -p {config} /run/kept; grep -v '^token:' /run/kept >{config}\n"
+        "systemctl reset-failed k3s; systemctl start --no-block k3s\n"
+    )
+    cluster.lab.exec("s3", ["sh", "-s"], input=start)
+
+    def says(words: str) -> None:
+        assert (
+            words in cluster.lab.exec("s3", ["journalctl", "-u", "k3s", "-n", "30", "-o", "cat", "--no-pager"]).stdout
+        )
+
+    eventually(lambda: says("failed to start cluster: bootstrap data already found and encrypted with different token"))
+    again = (
+        f"systemctl stop k3s; cp -p /run/kept {config}; systemctl reset-failed k3s; systemctl start --no-block k3s\n"
+    )
+    cluster.lab.exec("s3", ["sh", "-s"], input=again)
+    eventually(lambda: says("newer than datastore and could cause a cluster outage"))
+    done = cluster.runbook("deploy.py")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "[leftovers]" in done.stderr
+    cluster.lab.exec("s3", ["sh", "-c", f"systemctl stop k3s; rm -rf {server}/tls {server}/cred; rm /run/kept"])
+    cluster.deploy()
+    eventually(lambda: _all_ready(cluster))
+
+
+def test_a_taken_port_is_found_before_anything_is_changed(cluster: Site) -> None:
+    cluster.lab.exec("s3", ["sh", "-c", "systemctl stop k3s; systemd-run -q --unit=taker /usr/sbin/sshd -D -p 6443"])
+    try:
+        done = cluster.runbook("deploy.py")
+        cluster.lab.exec("s3", ["systemctl", "start", "--no-block", "k3s"])
+
+        def says() -> None:
+            journal = cluster.lab.exec("s3", ["journalctl", "-u", "k3s", "-n", "20", "-o", "cat", "--no-pager"]).stdout
+            assert "failed to start supervisor listener: listen tcp :6443: bind: address already in use" in journal
+
+        eventually(says)
+    finally:
+        cluster.lab.exec("s3", ["systemctl", "stop", "taker"])
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "port 6443 is taken by sshd" in done.stderr
+    cluster.deploy()
+    eventually(lambda: _all_ready(cluster))
