@@ -7,10 +7,10 @@ import shlex
 from collections.abc import Sequence
 
 from nornir_k3s.artifacts import INSTALLER
-from nornir_k3s.groups.spec import Artifact, File, HostSpec, Install, Unit
 from nornir_k3s.observe import STATE
 from nornir_k3s.plan import Step, install_mark
 from nornir_k3s.secret import Secret
+from nornir_k3s.spec import Artifact, File, HostSpec, Install, Unit
 
 _PRELUDE = r"""
 set -eu

@@ -10,8 +10,8 @@ from pathlib import Path
 from nornir_k3s import k3s
 from nornir_k3s.cluster import Cluster
 from nornir_k3s.errors import ArtifactError
-from nornir_k3s.groups.spec import Artifact
 from nornir_k3s.secret import Secret
+from nornir_k3s.spec import Artifact
 
 HOST_FOLDER = "/var/lib/nornir-k3s"
 INSTALLER = f"{HOST_FOLDER}/install.sh"

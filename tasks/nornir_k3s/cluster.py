@@ -17,6 +17,7 @@ from nornir.core.inventory import Host, Inventory
 from pydantic import ValidationError
 
 from nornir_k3s import k3s
+from nornir_k3s.datastores.endpoint import parse as parse_endpoint
 from nornir_k3s.errors import InventoryError, K3sError
 from nornir_k3s.schema import Artifacts, ClusterModel, ExternalDatastore, LoadBalancer, ManagedDatastore, Registration
 from nornir_k3s.secret import Secret
@@ -264,6 +265,12 @@ def _secrets(model: ClusterModel, vault: Vault, problems: list[str]) -> dict[str
             found[key] = get() or None
         except K3sError as error:
             problems.append(f"k3s_cluster.{key}: {error.message}")
+    endpoint = found.get("endpoint")
+    if endpoint:
+        try:
+            parse_endpoint(endpoint)
+        except ValueError as error:
+            problems.append(f"k3s_cluster.datastore.endpoint: {error}")
     for key in ("token", "agent_token"):
         secret = found.get(key)
         if secret and (problem := k3s.token_problem(secret)):

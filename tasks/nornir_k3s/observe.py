@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nornir_k3s import k3s
-from nornir_k3s.groups.spec import HostSpec
+from nornir_k3s.spec import HostSpec
 
 STATE = "/var/lib/nornir-k3s"
 MAX_TEXT = 65536
@@ -162,6 +162,7 @@ class Observed:
     pending: set[str] = field(default_factory=set)
     installed: str = ""
     database: list[tuple[str, str, str]] = field(default_factory=list)
+    unreachable: list[str] = field(default_factory=list)  # addresses of an external datastore
     ca_prefix: str = ""
     token: str = ""
     ca_cert: str = ""
@@ -297,6 +298,8 @@ def _record(observed: Observed, kind: str, words: list[str]) -> None:  # noqa: P
             observed.pending.add(unit)
         case "db", [what, name, value]:
             observed.database.append((what, name, value))
+        case "unreachable", [address]:
+            observed.unreachable.append(address)
         case "ca", [prefix]:
             observed.ca_prefix = prefix if prefix.startswith("K10") else ""
         case "cacert", [encoded]:

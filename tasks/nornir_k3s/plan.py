@@ -8,9 +8,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from nornir_k3s.groups.spec import Artifact, File, HostSpec, Install, Unit
 from nornir_k3s.observe import ArtifactState, FileState, Observed
 from nornir_k3s.secret import Secret
+from nornir_k3s.spec import Artifact, File, HostSpec, Install, Unit
 
 Kind = Literal["packages", "artifact", "install", "file", "sql", "unit"]
 Action = Literal["start", "restart", "reload", "enable"]

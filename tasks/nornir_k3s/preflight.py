@@ -198,6 +198,14 @@ def _datastore(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[F
                     f"the database holds a cluster made with another token (its key is {name}, this token's is {key})",
                     "give that cluster's token, or another database",
                 )
+    for member in cluster.of("servers"):
+        for address in observed[member.name].unreachable:
+            yield Finding(
+                member.name,
+                "datastore",
+                f"it cannot connect to the datastore at {address}",
+                "check that it runs, the address in the endpoint, routes and firewalls",
+            )
     cluster_ca = next((o.ca_cert for m in cluster.of("servers") if (o := observed[m.name]).ready), "")
     for member in cluster.of("servers"):
         seen = observed[member.name]

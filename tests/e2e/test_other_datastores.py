@@ -37,6 +37,11 @@ KINDS = {
 }
 
 
+@pytest.fixture
+def service(request: pytest.FixtureRequest) -> str:
+    return {"postgresql": "postgresql", "etcd": "etcd"}[request.node.callspec.params["outside"]]
+
+
 @pytest.fixture(params=KINDS)
 def outside(request: pytest.FixtureRequest, site: Site) -> Iterator[Site]:
     """Bare hosts, and a datastore on db1 that the inventory knows as an endpoint only."""
@@ -57,7 +62,13 @@ def outside(request: pytest.FixtureRequest, site: Site) -> Iterator[Site]:
         path.write_text(text)
 
 
-def test_bare_hosts_become_a_cluster_on_an_endpoint(outside: Site) -> None:
+def test_bare_hosts_become_a_cluster_on_an_endpoint(outside: Site, service: str) -> None:
+    outside.lab.exec("db1", ["systemctl", "stop", service])
+    done = outside.runbook("deploy.py")
+    assert done.returncode == 1
+    assert "s2: it cannot connect to the datastore at 10.79.0.11" in done.stderr
+    assert outside.lab.exec("s1", ["ls", "/usr/local/bin"]).stdout == "", "something was changed"
+    outside.lab.exec("db1", ["systemctl", "start", service])
     outside.deploy()
     assert outside.nodes() == dict.fromkeys(("s1", "s2", "s3", "a1", "a2"), True)
     assert "nothing to change" in outside.deploy().stdout

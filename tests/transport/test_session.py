@@ -179,14 +179,3 @@ def test_a_host_that_comes_up_late_is_waited_for(connect: Connect, sshd: Sshd, t
         for process in late:
             process.terminate()
             process.wait(10)
-
-
-def test_a_tcp_connection_can_be_made_from_the_host(peer: Peer, sshd: Sshd) -> None:
-    def banner(s: object) -> bytes:
-        channel = s.forward("127.0.0.1", sshd.port, timeout=10)  # type: ignore[attr-defined]
-        try:
-            return bytes(channel.recv(4))
-        finally:
-            channel.close()
-
-    assert peer.do(banner) == b"SSH-"

@@ -97,6 +97,14 @@ def test_empty_groups_are_refused(load: Load) -> None:
     assert "group lb" in text
 
 
+def test_an_endpoint_that_k3s_would_misread_is_refused_without_showing_it(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "e").write_text("mysql://k3s:hush@db:3306/k3s\n")
+    hosts = {"s1": ("10.0.0.12", "servers"), "lb1": ("10.0.0.15", "lb")}
+    with pytest.raises(InventoryError, match="tcp") as caught:
+        load({"datastore": {"endpoint": {"file": "e"}}}, hosts=hosts)
+    assert "hush" not in str(caught.value)
+
+
 @pytest.mark.parametrize("token", ["abcdef.0123456789abcdef", "K10" + "0" * 64 + "::server:x", "a b", "user:pass"])
 def test_a_token_that_k3s_would_refuse_is_refused(load: Load, tmp_path: Path, token: str) -> None:
     (tmp_path / "t").write_text(token)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from nornir_k3s import observe
-from nornir_k3s.groups.spec import Artifact, File, HostSpec, Unit
 from nornir_k3s.remote.shell import wrap
 from nornir_k3s.secret import Secret
+from nornir_k3s.spec import Artifact, File, HostSpec, Unit
 
 
 def look(spec: HostSpec) -> observe.Observed:

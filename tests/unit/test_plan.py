@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from nornir_k3s.groups.spec import Artifact, File, HostSpec, Install, Unit
 from nornir_k3s.observe import ArtifactState, FileState, Observed, UnitState
 from nornir_k3s.plan import converge, diff, install_mark, stage
 from nornir_k3s.secret import Secret
+from nornir_k3s.spec import Artifact, File, HostSpec, Install, Unit
 
 UNIT = "k3s.service"
 TEXT = "token: abc\nnode-name: s1\n"

@@ -47,6 +47,7 @@ def test_healthy_hosts_have_no_findings(load: Load) -> None:
         ("s1", {"skew": 10.0}, "clock"),
         ("s1", {"token": "0" * 12}, "token"),
         ("s1", {"disk_kib": 1000}, "disk"),
+        ("s2", {"unreachable": ["10.0.0.9:5432"]}, "datastore"),
         ("db1", {"database": [("bootstrap", "/bootstrap/000000000000", "11833")]}, "foreign-data"),
     ],
 )

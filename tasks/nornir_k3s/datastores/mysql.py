@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from nornir_k3s.groups.spec import HEADER, File, HostSpec, Unit
 from nornir_k3s.secret import Secret
+from nornir_k3s.spec import HEADER, File, HostSpec, Unit
 
 PORT = 3306
 UNIT = "mariadb.service"

@@ -10,8 +10,8 @@ from typing import Any
 from nornir_k3s import k3s
 from nornir_k3s.artifacts import Bundle
 from nornir_k3s.cluster import Cluster, Member
-from nornir_k3s.groups.spec import File, HostSpec, Install, Unit, settings_yaml
 from nornir_k3s.secret import Secret
+from nornir_k3s.spec import File, HostSpec, Install, Unit, settings_yaml
 
 
 def settings(cluster: Cluster, member: Member, ca_prefix: str) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from nornir_k3s.cluster import Cluster, Member
 from nornir_k3s.datastores import mysql
-from nornir_k3s.groups.spec import HostSpec
+from nornir_k3s.datastores.endpoint import parse
 from nornir_k3s.schema import ManagedDatastore
 from nornir_k3s.secret import Secret
+from nornir_k3s.spec import HostSpec
 
 
 def spec(cluster: Cluster, member: Member) -> HostSpec:
@@ -27,6 +28,17 @@ def endpoint(cluster: Cluster) -> Secret:
     if cluster.endpoint is None:
         raise ValueError("an external datastore always has an endpoint")
     return cluster.endpoint
+
+
+def reach(cluster: Cluster) -> str:
+    """Return shell lines for a server that print which addresses of an external datastore it cannot connect to."""
+    if cluster.endpoint is None:
+        return ""
+    lines = [
+        f"timeout 5 bash -c 'exec 3<>/dev/tcp/{host}/{port}' 2>/dev/null || say unreachable {host}:{port}"
+        for host, port in parse(cluster.endpoint).hosts
+    ]
+    return "\n".join(lines)
 
 
 def look(cluster: Cluster) -> str:

@@ -10,8 +10,8 @@ from jinja2 import Environment, StrictUndefined
 
 from nornir_k3s import k3s
 from nornir_k3s.cluster import Cluster, Member
-from nornir_k3s.groups.spec import HEADER, File, HostSpec, Unit
 from nornir_k3s.secret import Secret
+from nornir_k3s.spec import HEADER, File, HostSpec, Unit
 
 HAPROXY = "/etc/haproxy/haproxy.cfg"
 CHECK_CERT = "/etc/haproxy/k3s-check.pem"

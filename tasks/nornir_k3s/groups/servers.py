@@ -11,14 +11,13 @@ from nornir_k3s import k3s
 from nornir_k3s.artifacts import Bundle
 from nornir_k3s.cluster import Cluster, Member
 from nornir_k3s.groups import datastore
-from nornir_k3s.groups.spec import File, HostSpec, Install, Unit, settings_yaml
+from nornir_k3s.spec import File, HostSpec, Install, Unit, settings_yaml
 
 FOLDER = "/etc/rancher/k3s"
 
 
-def settings(cluster: Cluster, member: Member, bundle_files: dict[str, str] | None = None) -> dict[str, Any]:
+def settings(cluster: Cluster, member: Member) -> dict[str, Any]:
     """Return a server's K3s settings: the shared ones from one source, then those of the host."""
-    del bundle_files
     san = cluster.server.get("tls-san", [])
     result: dict[str, Any] = {
         "token": cluster.token,

@@ -209,15 +209,6 @@ class Session:
         if status != 0:
             raise CommandFailed(self.host, what, status=status, stderr=_text(err))
 
-    def forward(self, address: str, port: int, *, timeout: float) -> paramiko.Channel:
-        """Return a TCP connection to an address as this host sees it (a `direct-tcpip` channel).
-
-        Raises:
-            paramiko.ChannelException: The host could not connect, or forbids forwarding.
-        """
-        self.round_trips += 1
-        return self.transport.open_channel("direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=timeout)
-
     def _open(self, command: str, what: str) -> paramiko.Channel:
         if self.stop.is_set():
             raise Interrupted(f"{self.host}: stopped before {what}")

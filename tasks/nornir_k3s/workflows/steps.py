@@ -11,10 +11,10 @@ from nornir_k3s import apply, certificate, k3s, observe, readiness, verify
 from nornir_k3s.artifacts import HOST_FOLDER
 from nornir_k3s.errors import CommandFailed, HostError, NotReady
 from nornir_k3s.groups import datastore
-from nornir_k3s.groups.spec import Artifact
 from nornir_k3s.plan import Step
 from nornir_k3s.remote.retry import wait_until
 from nornir_k3s.remote.session import Session, session
+from nornir_k3s.spec import Artifact
 from nornir_k3s.workflows.run import Run
 
 CONNECTION_NAME = "netmiko"
@@ -30,7 +30,8 @@ def observe_host(task: Task, run: Run) -> Result:
     """Read everything the plan needs from this host, and keep it in the run."""
     name = task.host.name
     member = run.member(name)
-    look = datastore.look(run.cluster) if member.role == "datastore" else ""
+    looks = {"datastore": datastore.look, "servers": datastore.reach}
+    look = looks[member.role](run.cluster) if member.role in looks else ""
     script = observe.script(run.spec(name), role=member.role, look=look)
     begin = time.time()
     answer = _session(task, run).run(

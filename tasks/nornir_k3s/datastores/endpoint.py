@@ -1,0 +1,95 @@
+"""Datastore endpoints as strings, read as K3s' drivers read them, so that a wrong one is found before a server starts.
+
+Sources: docs.k3s.io `datastore/datastore.md`; kine `pkg/drivers` (what stands before `://` chooses the driver);
+go-sql-driver/mysql's DSN grammar (nothing is percent-decoded); PostgreSQL's connection URIs (everything is).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+from nornir_k3s.secret import Secret
+
+Kind = Literal["mysql", "postgresql", "etcd"]
+_SCHEMES: dict[str, Kind] = {
+    "mysql": "mysql",
+    "postgres": "postgresql",
+    "postgresql": "postgresql",
+    "http": "etcd",
+    "https": "etcd",
+}
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Which driver an endpoint chooses, and the addresses it connects to."""
+
+    kind: Kind
+    hosts: tuple[tuple[str, int], ...]
+
+
+def parse(endpoint: Secret) -> Endpoint:
+    """Return what an endpoint string says.
+
+    Arguments:
+        endpoint: As it stands in `datastore-endpoint`.
+
+    Raises:
+        ValueError: K3s would refuse it, or silently take something else; in words, without the string itself.
+    """
+    text = endpoint.reveal()
+    if text != text.strip():
+        raise ValueError("it has blanks around it: K3s then uses a datastore of its own without a word")
+    scheme, separator, rest = text.partition("://")
+    kind = _SCHEMES.get(scheme)
+    if not separator or kind is None:
+        raise ValueError(f"it must begin with one of {', '.join(f'{s}://' for s in _SCHEMES)}")
+    if kind == "mysql":
+        return Endpoint(kind, (_mysql(rest),))
+    if kind == "postgresql":
+        return Endpoint(kind, _postgresql(text))
+    return Endpoint(kind, tuple(_etcd(url.strip()) for url in text.split(",")))
+
+
+def _mysql(rest: str) -> tuple[str, int]:
+    # The driver splits at the last `/`, then at the last `@`: so the password may hold anything.
+    head, slash, tail = rest.rpartition("/")
+    if not slash:
+        raise ValueError("the database is missing: mysql://user:password@tcp(host:3306)/database")
+    if re.search(r"(^|&)tls=", tail.partition("?")[2]):
+        raise ValueError("`tls=` cannot be used in it: give `cafile` instead, and K3s verifies the server with it")
+    network = head.rpartition("@")[2]
+    match = re.fullmatch(r"tcp\((.+?)(?::(\d+))?\)", network)
+    if not match:
+        raise ValueError("tcp( ) is missing around the address: mysql://user:password@tcp(host:3306)/database")
+    return match[1].strip("[]"), int(match[2] or 3306)
+
+
+def _postgresql(text: str) -> tuple[tuple[str, int], ...]:
+    netloc = text.partition("://")[2]
+    authority = re.split(r"[/?#]", netloc, maxsplit=1)[0]
+    if netloc.count("@") > 1 or re.search(r"%(?![0-9A-Fa-f]{2})", authority) or "@" in netloc[len(authority) :]:
+        raise ValueError("user and password must be percent-encoded in it: @ is %40, / is %2F, % is %25")
+    hosts = []
+    for part in authority.rpartition("@")[2].split(","):
+        match = re.fullmatch(r"(\[[^\]]+\]|[^:]+)(?::(\d+))?", part)
+        if not match:
+            raise ValueError("the host is missing: postgres://user:password@host:5432/database")
+        hosts.append((match[1].strip("[]"), int(match[2] or 5432)))
+    return tuple(hosts)
+
+
+def _etcd(url: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 2379
+    except ValueError:
+        raise ValueError("one of its URLs cannot be read: https://host:2379") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("each of its URLs must be complete: https://host:2379,https://host:2379")
+    if parts.username or parts.password:
+        raise ValueError("K3s takes no user and password in an etcd URL: give `certfile` and `keyfile`")
+    return parts.hostname, port
