@@ -7,6 +7,7 @@ import sys
 from common import Context, main, parser
 from nornir_k3s.report import terminal
 from nornir_k3s.workflows.deploy import deploy
+from nornir_k3s.workflows.plan import plan
 
 
 def work(ctx: Context) -> int:
@@ -16,5 +17,14 @@ def work(ctx: Context) -> int:
     return 0
 
 
+def show(ctx: Context) -> int:
+    """Show what the chain would do; nothing is changed."""
+    terminal.show_plan(plan(ctx.nr, base=ctx.base, state=ctx.state, options=ctx.options), ctx.out)
+    return 0
+
+
 if __name__ == "__main__":
-    sys.exit(main(parser("Deploy a highly available K3s cluster from the inventory.").parse_args(), work))
+    arguments = parser("Deploy a highly available K3s cluster from the inventory.")
+    arguments.add_argument("--plan", action="store_true", help="say what would be done, with diffs, and change nothing")
+    args = arguments.parse_args()
+    sys.exit(main(args, show if args.plan else work))

@@ -1,6 +1,7 @@
 """A highly available K3s cluster on an external datastore, from a Nornir inventory.
 
-`deploy(nr, base=…, state=…)` is the whole chain; it takes a Nornir of the caller's, prints nothing and exits nowhere.
+`deploy(nr, base=…, state=…)` is the whole chain, `plan(…)` says what it would do. They take a Nornir of the caller's,
+print nothing and exit nowhere.
 """
 
 from nornir_k3s.errors import (
@@ -20,6 +21,7 @@ from nornir_k3s.errors import (
     UsageError,
 )
 from nornir_k3s.workflows.deploy import deploy
+from nornir_k3s.workflows.plan import HostPlan, Plan, plan
 from nornir_k3s.workflows.run import HostReport, Report
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "CommandFailed",
     "HostError",
     "HostKeyError",
+    "HostPlan",
     "HostReport",
     "HostUnreachable",
     "HostsFailed",
@@ -36,8 +39,10 @@ __all__ = [
     "K3sError",
     "NotReady",
     "OutcomeUnknown",
+    "Plan",
     "PreflightFailed",
     "Report",
     "UsageError",
     "deploy",
+    "plan",
 ]

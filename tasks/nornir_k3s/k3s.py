@@ -74,6 +74,9 @@ OURS = {
     "disable-controller-manager": "every server of this tool runs the whole control plane",
     "disable-agent": "a server without its agent never becomes a node, and readiness could not be told",
     "log": "K3s then tells systemd it is ready at once, and the journal stays empty",
+    "data-dir": f"this tool looks for K3s' files below {DATA}",
+    "write-kubeconfig": "this tool, and kubectl on the servers, look for it where K3s puts it by default",
+    "with-node-id": "it makes a node's name unforeseeable; give `node-name` instead",
     "config": f"the settings are written to {CONFIG}",
 }
 LISTS = _words("""

@@ -18,11 +18,13 @@ class Vault:
     Arguments:
         folder: Made with mode 0700 when something is first kept.
         base: What relative paths in references are relative to.
+        keep: False writes nothing: what would be generated is made up for this run only.
     """
 
-    def __init__(self, folder: Path, *, base: Path) -> None:
+    def __init__(self, folder: Path, *, base: Path, keep: bool = True) -> None:
         self.folder = folder
         self.base = base
+        self.keeping = keep
 
     def secret(
         self, name: str, reference: Mapping[str, Any] | None, *, make: Callable[[], Secret] | None = None
@@ -45,7 +47,8 @@ class Vault:
         if make is None:
             raise UsageError(f"{name} is not given")
         made = make()
-        self.keep(name, made.reveal() + "\n")
+        if self.keeping:
+            self.keep(name, made.reveal() + "\n")
         return made
 
     def keep(self, name: str, text: str) -> Path:

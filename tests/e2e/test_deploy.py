@@ -76,6 +76,26 @@ def test_the_servers_differ_in_nothing_that_must_match(cluster: Site) -> None:
     assert configs[0] == configs[1] == configs[2]
 
 
+def test_a_plan_says_what_would_be_done_and_changes_nothing(cluster: Site) -> None:
+    defaults = cluster.folder / "inventory" / "defaults.yaml"
+    kept, before = defaults.read_text(), cluster.processes()
+    assert "nothing to change on a1, a2, db1, lb1, lb2, s1, s2, s3" in cluster.deploy("--plan").stdout
+    cluster.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"kube-apiserver-arg": ["v=9"]}))
+    said = cluster.deploy("--plan").stdout
+    defaults.write_text(kept)
+    for words in (
+        "s1 (servers)",
+        "change /etc/rancher/k3s/config.yaml",
+        "+- v=9",
+        "restart k3s.service",
+        "token: ********",
+    ):
+        assert words in said
+    assert (cluster.folder / ".state" / "lab" / "token").read_text().strip() not in said
+    assert "nothing to change on a1, a2, db1, lb1, lb2" in said
+    assert cluster.processes() == before
+
+
 def test_a_lost_config_of_one_agent_is_repaired_and_nothing_else_is_touched(cluster: Site) -> None:
     before = cluster.processes()
     cluster.lab.exec("a1", ["rm", "/etc/rancher/k3s/config.yaml"])

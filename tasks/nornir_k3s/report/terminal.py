@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from nornir_k3s.workflows.plan import Plan
 from nornir_k3s.workflows.run import Report
 
 
@@ -28,3 +29,22 @@ def show(report: Report, console: Console) -> None:
         state = "changed" if report.changed else "nothing to change: it is as the inventory says"
         console.print(f"\n{state}; the API answers at {report.url}", soft_wrap=True)
         console.print(f"next: kubectl --kubeconfig {report.kubeconfig} get nodes", soft_wrap=True)
+
+
+def show_plan(plan: Plan, console: Console) -> None:
+    """Print what a deploy would do, host by host, with diffs."""
+    for name, host in plan.hosts.items():
+        if not host.steps:
+            continue
+        guess = " (an estimate: it waits for the cluster's CA)" if host.estimate else ""
+        console.print(f"{name} ({host.role}){guess}", style="bold", soft_wrap=True)
+        for step in host.steps:
+            console.print(f"  {step.summary}", soft_wrap=True, markup=False)
+            for line in step.diff.splitlines():
+                style = {"+": "green", "-": "red"}.get(line[:1])
+                console.print(f"    {line}", style=style, soft_wrap=True, markup=False)
+    for warning in plan.warnings:
+        console.print(f"warning: {warning}", soft_wrap=True, markup=False)
+    quiet = sorted(name for name, host in plan.hosts.items() if not host.steps)
+    if quiet:
+        console.print(f"nothing to change on {', '.join(quiet)}", soft_wrap=True)

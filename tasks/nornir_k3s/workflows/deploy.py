@@ -44,10 +44,10 @@ def deploy(nr: Nornir, *, base: Path, state: Path, options: Mapping[str, Any] | 
     return run.report
 
 
-def prepare(nr: Nornir, *, base: Path, state: Path, options: Mapping[str, Any]) -> Run:
-    """Validate the inventory and the artefacts; no host is contacted."""
+def prepare(nr: Nornir, *, base: Path, state: Path, options: Mapping[str, Any], keep: bool = True) -> Run:
+    """Validate the inventory and the artefacts; no host is contacted. Without `keep` nothing is written here either."""
     name = str((nr.inventory.defaults.data.get("k3s_cluster") or {}).get("name", "cluster"))
-    vault = Vault(state / name, base=base)
+    vault = Vault(state / name, base=base, keep=keep)
     wanted = cluster.load(nr.inventory, vault=vault, base=base)
     bundle = artifacts.from_folder(wanted.artifacts.folder, version=wanted.version)
     hosts = {m.name: HostReport(m.role) for m in wanted.members}

