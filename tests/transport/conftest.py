@@ -68,9 +68,9 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/hostkey\nPidFile none\nStrictModes no\n"
         f"AuthorizedKeysFile {folder}/authorized_keys\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
         "PermitRootLogin yes\nMaxStartups 100\nUsePAM no\nSubsystem sftp internal-sftp\n"
-        # bash reads ~/.bashrc for the commands of an sshd, unless it believes to be an inner shell: what stands in the
-        # tester's own (version managers that take locks, say) is not what is tested here.
-        "SetEnv SHLVL=2\n"
+        # A home of its own: what stands in the tester's start-up files (version managers that take locks, say) is not
+        # what is tested here, and killing the connection would leave such a lock behind.
+        f"SetEnv HOME={folder}\n"
     )
     Path("/run/sshd").mkdir(exist_ok=True)
     process = subprocess.Popen([binary, "-D", "-e", "-f", str(folder / "config")], stderr=subprocess.DEVNULL)

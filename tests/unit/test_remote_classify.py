@@ -10,7 +10,7 @@ from netmiko.exceptions import NetmikoAuthenticationException, NetmikoTimeoutExc
 from paramiko.ssh_exception import BadHostKeyException, NoValidConnectionsError
 
 from nornir_k3s.errors import AuthenticationFailed, HostKeyError, HostUnreachable
-from nornir_k3s.remote.classify import classify, is_transient
+from nornir_k3s.remote.classify import Target, classify, is_transient
 
 KEY = paramiko.RSAKey.generate(1024)
 REFUSED = NoValidConnectionsError({("10.0.0.1", 22): ConnectionRefusedError(111, "refused")})
@@ -48,6 +48,6 @@ def test_each_cause_has_its_class(
             raise outer("TCP connection to device failed.\n\nCommon causes of this problem are: ...")
     except Exception as error:
         found = error
-    assert type(classify("h1", found)) is kind
+    assert type(classify(Target("h1"), found)) is kind
     assert is_transient(found) is transient
-    assert str(classify("h1", found)).startswith("h1: ")
+    assert str(classify(Target("h1"), found)).startswith("h1: ")

@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,3 +93,46 @@ def test_an_error_in_one_host_s_task_is_that_host_s_alone() -> None:
 def test_odd_results_do_no_harm(value: Any) -> None:
     results = nornir(2, K3sRunner(2)).run(task=lambda task: value)  # noqa: ARG005
     assert not results.failed
+
+
+def test_a_second_ctrl_c_leaves_what_runs_behind() -> None:
+    runner = K3sRunner(2)
+    release = threading.Event()
+
+    def task(task: Task) -> Result:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert runner.stop.wait(30)
+        os.kill(os.getpid(), signal.SIGINT)
+        release.wait(300)  # it does not listen to the stop event
+        return Result(host=task.host)
+
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        nornir(1, runner).run(task=task)
+    assert time.monotonic() - begin < 60
+    release.set()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_python_exits_though_a_host_s_task_still_runs() -> None:
+    program = """if True:
+        import os, signal, threading
+        from nornir_k3s.plugins.runner import K3sRunner
+        from tests.unit.test_runner import nornir
+        runner = K3sRunner(2)
+        def task(task):
+            os.kill(os.getpid(), signal.SIGINT)
+            runner.stop.wait(30)
+            os.kill(os.getpid(), signal.SIGINT)
+            threading.Event().wait()
+        nornir(1, runner).run(task=task)
+    """
+    project = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=project, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert "KeyboardInterrupt" in done.stderr
+
+
+def test_no_host_is_no_trouble() -> None:
+    assert K3sRunner(0).run(Task(lambda task: None, nornir(1, K3sRunner(1))), []) == {}  # noqa: ARG005

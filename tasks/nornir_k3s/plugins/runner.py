@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import queue
 import signal
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from types import FrameType
 
@@ -32,9 +32,20 @@ class K3sRunner:
 
         A first Ctrl-C sets the stop event and waits for what runs; a second one leaves at once.
         """
+        todo: queue.SimpleQueue[tuple[Task, Host]] = queue.SimpleQueue()
+        for host in hosts:
+            todo.put((task.copy(), host))
         done: dict[str, MultiResult] = {}
-        with self._interruptible(), ThreadPoolExecutor(self.num_workers) as pool:
-            wait([pool.submit(self._start, task.copy(), host, done) for host in hosts])
+        # Not an executor: Python waits for an executor's threads when it exits, whatever the second Ctrl-C says.
+        workers = [
+            threading.Thread(target=self._work, args=(todo, done), name=f"{task.name}-{number}", daemon=True)
+            for number in range(min(self.num_workers, len(hosts)))
+        ]
+        with self._interruptible():
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
         results = AggregatedResult(task.name)
         for host in hosts:
             results[host.name] = done.get(host.name) or _skipped(host, task.name)
@@ -58,13 +69,16 @@ class K3sRunner:
         finally:
             signal.signal(signal.SIGINT, before)
 
-    def _start(self, task: Task, host: Host, done: dict[str, MultiResult]) -> None:
-        if self.stop.is_set():
-            return
-        try:
-            done[host.name] = task.start(host)
-        except BaseException as error:
-            done[host.name] = _failed(host, task.name, error)
+    def _work(self, todo: queue.SimpleQueue[tuple[Task, Host]], done: dict[str, MultiResult]) -> None:
+        while not self.stop.is_set():
+            try:
+                task, host = todo.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                done[host.name] = task.start(host)
+            except BaseException as error:
+                done[host.name] = _failed(host, task.name, error)
 
 
 def _skipped(host: Host, name: str) -> MultiResult:

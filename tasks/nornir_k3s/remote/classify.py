@@ -1,17 +1,22 @@
-"""Exceptions of netmiko and paramiko, classified once and by their real cause, into this project's own.
+"""What netmiko and paramiko raise, classified once and by the real cause, into this project's own errors.
 
 netmiko raises NetmikoTimeoutException for nearly everything (unknown host keys and missing keys too): the cause is
-found in the exception's chain, never in its outer type.
+found in the exception's chain, never in its outer type. This is about connections. Once a script has been sent, a lost
+connection is OutcomeUnknown, and the place that lost it says so.
 """
 
 from __future__ import annotations
 
+import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import paramiko
-from netmiko.exceptions import ConfigInvalidException, NetmikoAuthenticationException
+from netmiko.exceptions import ConfigInvalidException, NetmikoAuthenticationException, ReadTimeout
+from paramiko.config import ConfigParseError
 from paramiko.ssh_exception import (
+    BadAuthenticationType,
     BadHostKeyException,
     IncompatiblePeer,
     NoValidConnectionsError,
@@ -19,16 +24,179 @@ from paramiko.ssh_exception import (
     ProxyCommandFailure,
 )
 
-from nornir_k3s.errors import AuthenticationFailed, HostError, HostKeyError, HostUnreachable
+from nornir_k3s.errors import AuthenticationFailed, HostKeyError, HostUnreachable, K3sError
 
-_TRANSIENT_WORDS = (
-    "Error reading SSH protocol banner",
-    "No existing session",
-    "SSH session not active",
-    "Timeout opening channel",
-    "Socket is closed",
-    "EOF in transport thread",
-)
+
+@dataclass(frozen=True)
+class Target:
+    """Where a connection leads, for messages."""
+
+    host: str
+    address: str = ""
+    port: int = 22
+    user: str = ""
+    known_hosts: str = ""
+
+    @property
+    def place(self) -> str:
+        """The address and port."""
+        return f"{self.address or self.host}:{self.port}"
+
+    @property
+    def keyscan(self) -> str:
+        """The command that collects the host's keys."""
+        return f"ssh-keyscan -p {self.port} {self.address or self.host} >>{self.known_hosts or 'known_hosts'}"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One cause: how it is recognised, whether it may pass by itself, and what a person is told."""
+
+    matches: Callable[[BaseException], bool]
+    transient: bool
+    kind: type[HostUnreachable]
+    text: str
+    hint: str
+
+
+def _is(*types: type[BaseException]) -> Callable[[BaseException], bool]:
+    return lambda error: isinstance(error, types)
+
+
+def _says(*words: str) -> Callable[[BaseException], bool]:
+    return lambda error: any(word in str(error) for word in words)
+
+
+def _channel(*codes: int) -> Callable[[BaseException], bool]:
+    return lambda error: isinstance(error, paramiko.ChannelException) and error.code in codes
+
+
+def _name_service_is_away(error: BaseException) -> bool:
+    return isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN
+
+
+def _refused(error: BaseException) -> bool:
+    return isinstance(error, NoValidConnectionsError) and any(
+        getattr(e, "errno", None) == errno.ECONNREFUSED for e in error.errors.values()
+    )
+
+
+def _key_file(error: BaseException) -> bool:
+    return isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)) and bool(error.filename)
+
+
+_ALIVE = "is the host up, and is there a route to it?"
+# The first rule that fits any exception of the chain wins: those that must never be retried come first.
+RULES = (
+    Rule(
+        _is(BadHostKeyException), False, HostKeyError,
+        "its SSH host key is not the one on record in {known_hosts}: {detail}",
+        "if the host was installed anew, remove its old line there and collect the new key: {keyscan}."
+        " Otherwise someone may be in between: do not go on",
+    ),
+    Rule(
+        _says("not found in known_hosts"), False, HostKeyError,
+        "its SSH host key is not in known_hosts ({known_hosts})",
+        "collect it with `{keyscan}`, and compare the fingerprint with the host's own",
+    ),
+    Rule(
+        _says("No authentication methods available"), False, AuthenticationFailed,
+        "there is neither key nor password for it",
+        "set key_file and use_keys in the connection's extras, or k3s_ssh.password",
+    ),
+    Rule(
+        _is(PasswordRequiredException), False, AuthenticationFailed,
+        "its SSH key has a passphrase",
+        "give k3s_ssh.passphrase",
+    ),
+    Rule(
+        _says("Authentication timeout", "transport shut down or saw EOF"), True, HostUnreachable,
+        "it broke off while logging in",
+        "is sshd overloaded, or does it block this address (fail2ban)?",
+    ),
+    Rule(
+        _is(BadAuthenticationType), False, AuthenticationFailed,
+        "user {user} cannot log in this way: {detail}",
+        "set what sshd asks for: key_file, or k3s_ssh.password",
+    ),
+    Rule(
+        _is(NetmikoAuthenticationException, paramiko.AuthenticationException), False, AuthenticationFailed,
+        "the user, key or password was refused (user {user})",
+        "try the same login with ssh",
+    ),
+    Rule(
+        _key_file, False, AuthenticationFailed,
+        "{detail}",
+        "check key_file in the inventory",
+    ),
+    Rule(
+        _is(ReadTimeout), False, HostUnreachable,
+        "its login shell shows no prompt that netmiko knows",
+        "set `auto_connect: false` in the connection's extras: this tool needs no prompt",
+    ),
+    Rule(
+        _is(IncompatiblePeer, ProxyCommandFailure, ConfigInvalidException, ConfigParseError, ValueError),
+        False, HostUnreachable,
+        "no SSH connection: {detail}",
+        "check the connection's options in the inventory, and ~/.ssh/config",
+    ),
+    Rule(
+        _name_service_is_away, True, HostUnreachable,
+        "its name cannot be resolved: the name service does not answer",
+        "check the name servers of this machine",
+    ),
+    Rule(
+        _is(socket.gaierror), False, HostUnreachable,
+        "its name cannot be resolved: {address}",
+        "check `hostname` in the inventory",
+    ),
+    Rule(
+        _refused, True, HostUnreachable,
+        "the SSH port refuses connections at {place}",
+        "is sshd running, and on that port?",
+    ),
+    Rule(
+        _is(NoValidConnectionsError), True, HostUnreachable,
+        "no connection to {place}: {detail}",
+        _ALIVE,
+    ),
+    Rule(
+        # The second is paramiko's word for it where several threads open a channel at once.
+        lambda error: _channel(2, 4)(error) or _says("Unable to open channel")(error), True, HostUnreachable,
+        "sshd allows no more sessions on this connection",
+        "raise MaxSessions in its sshd_config",
+    ),
+    Rule(
+        _channel(1, 3), False, HostUnreachable,
+        "sshd forbids this: {detail}",
+        "check sshd_config: ForceCommand, AllowTcpForwarding, the options in authorized_keys",
+    ),
+    Rule(
+        _says("Error reading SSH protocol banner", "No existing session", "EOF in transport thread"),
+        True, HostUnreachable,
+        "it takes connections at {place}, but sshd does not answer",
+        "is it overloaded (MaxStartups), or is another service on that port?",
+    ),
+    Rule(
+        _says("SSH session not active", "Timeout opening channel", "Socket is closed", "Channel closed"),
+        True, HostUnreachable,
+        "the connection was lost",
+        _ALIVE,
+    ),
+    Rule(
+        _is(TimeoutError), True, HostUnreachable,
+        "it does not answer at {place}",
+        _ALIVE,
+    ),
+    Rule(
+        _is(ConnectionError, EOFError), True, HostUnreachable,
+        "it broke the connection off at {place}",
+        "is sshd overloaded, or does it block this address (fail2ban)?",
+    ),
+)  # fmt: skip
+_OTHERWISE = Rule(
+    _is(BaseException), False, HostUnreachable, "no SSH connection: {detail}", "try `ssh -v` to the host from here"
+)  # fmt: skip
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -43,77 +211,39 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 def is_transient(error: BaseException) -> bool:
     """Say whether connecting may work a moment later: the host boots, or is flooded."""
-    if isinstance(error, HostError):
-        return False
+    return not isinstance(error, K3sError) and _find(error)[0].transient
+
+
+def classify(target: Target, error: BaseException) -> HostUnreachable:
+    """Return this project's error for a connection that could not be made, or not be used."""
+    rule, cause = _find(error)
+    words = {
+        "detail": _detail(cause),
+        "place": target.place,
+        "address": target.address or target.host,
+        "user": target.user or "not set",
+        "known_hosts": target.known_hosts or "~/.ssh/known_hosts",
+        "keyscan": target.keyscan,
+    }
+    return rule.kind(target.host, rule.text.format(**words), hint=rule.hint.format(**words))
+
+
+def _find(error: BaseException) -> tuple[Rule, BaseException]:
     causes = list(chain(error))
-    if any(isinstance(e, AuthenticationFailedTypes) for e in causes) or _permanent(causes):
-        return False
-    return any(
-        isinstance(e, (NoValidConnectionsError, TimeoutError, ConnectionError, EOFError))
-        or (isinstance(e, socket.gaierror) and e.errno == socket.EAI_AGAIN)
-        or (isinstance(e, paramiko.ChannelException) and e.code in (2, 4))
-        or any(words in str(e) for words in _TRANSIENT_WORDS)
-        for e in causes
-    )
+    for rule in RULES:
+        for cause in reversed(causes):
+            if rule.matches(cause):
+                return rule, cause
+    return _OTHERWISE, causes[-1]
 
 
-AuthenticationFailedTypes = (
-    NetmikoAuthenticationException,
-    paramiko.AuthenticationException,
-    PasswordRequiredException,
-)
-
-
-def _permanent(causes: list[BaseException]) -> bool:
-    return any(
-        isinstance(e, (BadHostKeyException, IncompatiblePeer, ProxyCommandFailure, ConfigInvalidException, ValueError))
-        or "not found in known_hosts" in str(e)
-        or "No authentication methods available" in str(e)
-        for e in causes
-    )
-
-
-def classify(host: str, error: BaseException) -> HostUnreachable:
-    """Return this project's error for a connection that could not be made.
-
-    Arguments:
-        host: The host's name in the inventory.
-        error: What netmiko or paramiko raised.
-    """
-    causes = list(chain(error))
-    for cause in causes:
-        if found := _one(host, cause):
-            return found
-    reason = " ".join(str(causes[-1]).split())[:300] or type(causes[-1]).__name__
-    return HostUnreachable(host, f"no SSH connection: {reason}", hint="try `ssh -v` to the host from here")
-
-
-def _one(host: str, cause: BaseException) -> HostUnreachable | None:  # noqa: PLR0911 - one return a cause
-    text = str(cause)
+def _detail(cause: BaseException) -> str:
     if isinstance(cause, BadHostKeyException):
-        return HostKeyError(
-            host,
-            "its SSH host key is not the one on record",
-            hint="if the host was installed anew, replace its line in known_hosts; otherwise someone may be in between",
-        )
-    if "not found in known_hosts" in text:
-        return HostKeyError(
-            host,
-            "its SSH host key is not in known_hosts",
-            hint="collect it with ssh-keyscan, compare the fingerprint, add it",
-        )
-    if "No authentication methods available" in text:
-        return AuthenticationFailed(host, "there is neither key nor password for it", hint="set key_file or password")
-    if isinstance(cause, PasswordRequiredException):
-        return AuthenticationFailed(host, "its SSH key has a passphrase", hint="give k3s_ssh.passphrase")
-    if isinstance(cause, paramiko.AuthenticationException):
-        return AuthenticationFailed(host, "the user, key or password was refused", hint="try the same login with ssh")
-    if isinstance(cause, socket.gaierror):
-        return HostUnreachable(host, "its name cannot be resolved", hint="check `hostname` in the inventory")
+        return f"expected {cause.expected_key.fingerprint}, got {cause.key.fingerprint}"
+    if isinstance(cause, BadAuthenticationType):
+        return f"sshd takes {', '.join(cause.allowed_types)}"
     if isinstance(cause, NoValidConnectionsError):
-        return HostUnreachable(host, "the SSH port refuses connections", hint="is the host up, and sshd on that port?")
-    if isinstance(cause, (FileNotFoundError, PermissionError)) and cause.filename:
-        return AuthenticationFailed(host, f"{cause.filename}: {cause.strerror}", hint="check key_file in the inventory")
-    if isinstance(cause, TimeoutError) and not isinstance(cause, socket.gaierror):
-        return HostUnreachable(host, "it does not answer", hint="is the host up, and is there a route to it?")
-    return None
+        return ", ".join(sorted({getattr(e, "strerror", None) or str(e) for e in cause.errors.values()}))
+    if isinstance(cause, OSError) and cause.filename:
+        return f"{cause.filename}: {cause.strerror}"
+    return " ".join(str(cause).split())[:300] or type(cause).__name__

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from typing import TypeVar
 
 from tenacity import RetryError, Retrying, retry_if_exception, retry_if_result, stop_after_delay, stop_when_event_set
@@ -13,6 +15,7 @@ from tenacity.nap import sleep_using_event
 from nornir_k3s.errors import Interrupted, NotReady
 
 T = TypeVar("T")
+POLL = 0.2
 
 
 def retry_transient(
@@ -41,9 +44,9 @@ def retry_transient(
 
 
 def wait_until(
-    probe: Callable[[], object], *, what: str, host: str, deadline: float, stop: threading.Event | None = None
-) -> None:
-    """Call `probe` until it is true.
+    probe: Callable[[], T], *, what: str, host: str, deadline: float, stop: threading.Event | None = None
+) -> T:
+    """Call `probe` until what it returns is true, and return that.
 
     Arguments:
         what: The condition, in words.
@@ -63,8 +66,36 @@ def wait_until(
         sleep=sleep_using_event(event),
     )
     try:
-        retrying(probe)
+        return retrying(probe)
     except RetryError:
         if event.is_set():
             raise Interrupted(f"{host}: stopped while waiting until {what}") from None
         raise NotReady(host, f"after {deadline:.0f} s it is still not so that {what}") from None
+
+
+def watched(call: Callable[[], T], *, limit: float, stop: threading.Event) -> T:
+    """Return what `call` returns, but leave it behind when the stop event is set or the limit is over.
+
+    For calls that cannot be interrupted, such as a TCP connect.
+
+    Raises:
+        TimeoutError: The limit, in seconds, was over.
+        Interrupted: The stop event was set.
+    """
+    future: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="nornir-k3s-watched", daemon=True).start()
+    left = limit
+    while not wait_for([future], timeout=min(POLL, left)).done:
+        left -= POLL
+        if stop.is_set():
+            raise Interrupted("stopped")
+        if left <= 0:
+            raise TimeoutError(f"no answer after {limit:.0f} s")
+    return future.result()

@@ -1,19 +1,19 @@
-"""Session: one host, one nornir-netmiko connection for the whole run, scripts as root on exec channels of it."""
+"""Session: scripts and files as root on one host, on exec channels of its one nornir-netmiko connection."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import select
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import TypeVar
 
 import paramiko
+from nornir.core.configuration import Config
+from nornir.core.inventory import Host
 from nornir.core.task import Task
 
 from nornir_k3s.errors import (
@@ -21,22 +21,26 @@ from nornir_k3s.errors import (
     AuthenticationFailed,
     CommandFailed,
     Interrupted,
+    K3sError,
     OutcomeUnknown,
 )
 from nornir_k3s.remote import shell
 from nornir_k3s.remote.classify import classify, is_transient
-from nornir_k3s.remote.retry import retry_transient
+from nornir_k3s.remote.exchange import AGAIN, Exchange
+from nornir_k3s.remote.link import Link
+from nornir_k3s.remote.retry import retry_transient, watched
 from nornir_k3s.secret import Secret
 
-CONNECTION = "netmiko"
 OPEN_DEADLINE = 15.0
-# A child that a script left behind keeps stdout open for ever: after the exit status this much is waited for more.
-GRACE = 1.0
+# One try to connect: TCP, banner and login have their own deadlines in netmiko and paramiko, this is their sum.
+CONNECT_LIMIT = 60.0
+# The host ends a script at its deadline and says so; only a host that does not answer is given up later, by us.
+LATE = 10.0
+_KEPT = "k3s_session"
 _BLOCK = 1 << 18
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
-_sessions: WeakKeyDictionary[Any, Session]
-_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class CommandResult:
 
 
 def session(task: Task, *, deadline: float = 60.0) -> Session:
-    """Return the session of this task's host; all phases of a run share it.
+    """Return the connected session of this task's host; all phases of a run share it.
 
     Arguments:
         task: The Nornir task; its runner's `stop` event, where it has one, ends waits.
@@ -61,69 +65,52 @@ def session(task: Task, *, deadline: float = 60.0) -> Session:
         Interrupted: The stop event was set.
     """
     host = task.host
-    stop: threading.Event = getattr(task.nornir.runner, "stop", None) or threading.Event()
-
-    def connect() -> Any:  # noqa: ANN401 - netmiko has no types
-        try:
-            connection = host.get_connection(CONNECTION, task.nornir.config)
-            if connection.remote_conn is None:  # `auto_connect: false` in the inventory
-                connection.establish_connection()
-        except Exception:
-            host.connections.pop(CONNECTION, None)
-            raise
-        return connection
-
-    plugin = host.connections.get(CONNECTION)
-    with _lock:
-        known = _sessions.get(plugin) if plugin is not None else None
-    if known is None or not known.alive:
-        if known is not None:
-            host.connections.pop(CONNECTION, None)
-        try:
-            connection = retry_transient(connect, transient=is_transient, deadline=deadline, stop=stop)
-        except Exception as error:
-            if stop.is_set():
-                raise Interrupted(f"{host.name}: stopped while connecting") from None
-            log.debug("%s: connecting failed", host.name, exc_info=True)
-            raise classify(host.name, error) from None
-        options = host.get_connection_parameters(CONNECTION).extras or {}
-        password = Secret(str(options.get("secret") or ""))
-        trips = known.round_trips if known else 0
-        known = Session(host.name, connection.remote_conn.get_transport(), sudo_password=password, stop=stop)
-        known.round_trips = trips
-        with _lock:
-            _sessions[host.connections[CONNECTION]] = known
-    known.stop = stop
+    kept = host.connections.get(_KEPT)
+    if kept is None:  # `setdefault`, so that two threads get the same one
+        kept = host.connections.setdefault(_KEPT, _Kept(Session(host, task.nornir.config)))
+    known: Session = kept.connection
+    known.stop = getattr(task.nornir.runner, "stop", None) or threading.Event()
+    known.deadline = deadline
+    known.connect()
     return known
 
 
 class Session:
     """A host's connection. Every call is one round trip on a channel of its own, as root.
 
+    A connection that was lost between two calls is made again; one that is lost within a call is told.
+
     Arguments:
-        host: The host's name.
-        transport: paramiko's, of the nornir-netmiko connection.
-        sudo_password: Given to sudo where it asks; empty where it does not.
-        stop: Ends calls at once.
+        host: Nornir's host; its connection "netmiko" is used, and `secret` of its extras is the sudo password.
+        config: Nornir's, for ~/.ssh/config.
     """
 
-    def __init__(
-        self, host: str, transport: paramiko.Transport, *, sudo_password: Secret, stop: threading.Event
-    ) -> None:
-        self.host = host
-        self.transport = transport
-        self.sudo_password = sudo_password
-        self.stop = stop
+    def __init__(self, host: Host, config: Config | None = None) -> None:
+        self.host = host.name
         self.round_trips = 0
-        # Without it each exec waits for the peer's delayed acknowledgement: 48 ms instead of 3.
-        sock = transport.sock
-        if isinstance(sock, socket.socket):  # a proxy command's pipe is none
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.stop = threading.Event()
+        self.deadline = 60.0
+        self._link = Link(host, config)
 
     @property
     def alive(self) -> bool:
-        """Whether the transport still believes in its peer."""
-        return self.transport.is_active()
+        """Whether the connection is open and still believes in its peer."""
+        return self._link.transport is not None
+
+    @property
+    def transport(self) -> paramiko.Transport:
+        """The connection's transport, opened where it is not."""
+        self.connect()
+        return self._link.open()
+
+    def connect(self) -> None:
+        """Open the connection where it is not, with retries while the cause may pass by itself."""
+        if not self.alive:
+            self._retry(self._open, "connecting")
+
+    def close(self) -> None:
+        """Close the connection; a later call opens it again."""
+        self._link.drop()
 
     def run(
         self,
@@ -133,33 +120,43 @@ class Session:
         timeout: float,
         check: bool = True,
         secrets: Sequence[Secret] = (),
+        on_line: Callable[[str], None] | None = None,
     ) -> CommandResult:
         """Run a POSIX shell script as root.
+
+        When the stop event ends the call, or the connection is lost, the host lets the script go on to its deadline,
+        its end, or the next thing it prints, which nobody reads any more.
 
         Arguments:
             script: Travels on stdin; its commands get no stdin.
             what: What it does, for messages.
-            timeout: Seconds; the far side ends the script then, too.
+            timeout: Seconds; the host itself ends the script then.
             check: Raise when it ends with another status than 0.
-            secrets: Masked in what is kept of its output.
+            secrets: Masked in what is kept of its stderr, and in what `on_line` gets.
+            on_line: Gets each line of stdout as it comes.
 
         Raises:
             CommandFailed: It ended badly.
             OutcomeUnknown: Deadline or connection ended first.
             AuthenticationFailed: sudo refused.
+            HostUnreachable: It was never begun: there is no connection.
             Interrupted: The stop event was set.
         """
-        channel = self._open(shell.run_command(timeout), what)
-        begin = time.monotonic()
-        try:
-            self._send(channel, shell.wrap(script).encode(), what)
-            channel.shutdown_write()
-            out, err = self._drain(channel, begin + timeout, what)
-            status = self._status(channel, what)
-        finally:
-            channel.close()
-        result = CommandResult(_text(out), _mask(_text(err), secrets), status, time.monotonic() - begin)
-        log.debug("%s: %s ended with %d after %.2f s", self.host, what, status, result.seconds)
+        password = self._password()
+        hidden = [*secrets, password]
+        tell = (lambda line: on_line(_mask(line, hidden))) if on_line else None
+        with contextlib.closing(self._begin(shell.run_command(timeout), what)) as channel:
+            begin = time.monotonic()
+            exchange = self._exchange(channel, what, timeout, tell)
+            exchange.send(shell.password_line(password) + shell.wrap(script).encode())
+            status = exchange.finish()
+        seconds = time.monotonic() - begin
+        out, err = (data.decode(errors="replace") for data in exchange.output())
+        result = CommandResult(out, _mask(err, hidden), status, seconds)
+        log.debug("%s: %s ended with %d after %.2f s", self.host, what, status, seconds)
+        self._judge(result, what, timeout)
+        if status == 0 and not exchange.began:
+            raise CommandFailed(self.host, what, status=0, stderr="the script did not arrive whole\n" + result.stderr)
         if check and status != 0:
             raise CommandFailed(self.host, what, status=status, stderr=result.stderr)
         return result
@@ -186,105 +183,105 @@ class Session:
 
         Raises:
             ArtifactError: Something else arrived; the target is as it was.
-            OutcomeUnknown, AuthenticationFailed, Interrupted: As `run`.
+            CommandFailed, OutcomeUnknown, AuthenticationFailed, HostUnreachable, Interrupted: As `run`.
         """
-        what = f"putting {target}"
-        channel = self._open(shell.put_command(target, sha256=sha256, mode=mode, deadline=timeout), what)
-        end = time.monotonic() + timeout
-        try:
-            self._send(channel, b"", what)
-            with source.open("rb") as file:
-                while block := file.read(_BLOCK):
-                    self._still(end, what)
-                    self._sendall(channel, block, what)
-                    if on_bytes:
-                        on_bytes(len(block))
-            channel.shutdown_write()
-            _, err = self._drain(channel, end, what)
-            status = self._status(channel, what)
-        finally:
-            channel.close()
+        what, password = f"putting {target}", self._password()
+        command = shell.put_command(target, sha256=sha256, mode=mode, deadline=timeout)
+        with source.open("rb") as file, contextlib.closing(self._begin(command, what)) as channel:
+            begin = time.monotonic()
+            exchange = self._exchange(channel, what, timeout, None)
+            exchange.send(shell.password_line(password))
+            while block := file.read(_BLOCK):
+                exchange.send(block)
+                if on_bytes:
+                    on_bytes(len(block))
+            status = exchange.finish()
+        err = _mask(exchange.output()[1].decode(errors="replace"), [password])
+        result = CommandResult("", err, status, time.monotonic() - begin)
+        self._judge(result, what, timeout)
         if status == shell.DAMAGED:
-            raise ArtifactError(f"{self.host}: {target} is not what was sent: {_text(err).strip()}, wanted {sha256}")
+            raise ArtifactError(f"{self.host}: {target} is not what was sent: {err.strip()}; wanted {sha256}")
         if status != 0:
-            raise CommandFailed(self.host, what, status=status, stderr=_text(err))
+            raise CommandFailed(self.host, what, status=status, stderr=err)
 
-    def _open(self, command: str, what: str) -> paramiko.Channel:
-        if self.stop.is_set():
-            raise Interrupted(f"{self.host}: stopped before {what}")
-        try:
-            channel = self.transport.open_session(timeout=OPEN_DEADLINE)
-            channel.settimeout(OPEN_DEADLINE)
-            channel.exec_command(command)
-        except (paramiko.SSHException, OSError, EOFError) as error:
-            raise OutcomeUnknown(
-                self.host, f"the connection was lost before {what}: {error}", hint="run again"
-            ) from None
+    def _exchange(
+        self, channel: paramiko.Channel, what: str, timeout: float, on_line: Callable[[str], None] | None
+    ) -> Exchange:
+        return Exchange(channel, host=self.host, what=what, deadline=timeout + LATE, stop=self.stop, on_line=on_line)
+
+    def _begin(self, command: str, what: str) -> paramiko.Channel:
+        """Return a channel on which the command is started; nothing has been done before it gets its input."""
+
+        def attempt() -> paramiko.Channel:
+            transport = self._open()
+            try:
+                return watched(lambda: _start(transport, command), limit=2 * OPEN_DEADLINE, stop=self.stop)
+            except (TimeoutError, paramiko.SSHException) as error:
+                if isinstance(error, TimeoutError) or "Timeout opening channel" in str(error):
+                    self._link.drop()  # it froze: other errors leave the connection well, or say that it is dead
+                raise
+
+        channel = self._retry(attempt, what)
         self.round_trips += 1
         return channel
 
-    def _send(self, channel: paramiko.Channel, data: bytes, what: str) -> None:
-        self._sendall(channel, self.sudo_password.reveal().encode() + b"\n" + data, what)
+    def _open(self) -> paramiko.Transport:
+        return self._link.transport or watched(self._link.open, limit=CONNECT_LIMIT, stop=self.stop)
 
-    def _sendall(self, channel: paramiko.Channel, data: bytes, what: str) -> None:
-        try:
-            channel.settimeout(60.0)
-            channel.sendall(data)
-        except (OSError, EOFError):
-            if channel.exit_status_ready():
-                return  # it has ended without reading all: the status says why
-            raise OutcomeUnknown(self.host, f"the connection was lost while {what}", hint="run again") from None
-
-    def _still(self, end: float, what: str) -> None:
+    def _retry(self, call: Callable[[], T], what: str) -> T:
         if self.stop.is_set():
-            raise Interrupted(f"{self.host}: stopped while {what}")
-        if time.monotonic() > end:
-            raise OutcomeUnknown(self.host, f"{what} did not end in time", hint="run again: it looks before it acts")
+            raise Interrupted(f"{self.host}: stopped before {what}")
+        try:
+            return retry_transient(call, transient=is_transient, deadline=self.deadline, stop=self.stop)
+        except Exception as error:
+            if self.stop.is_set():
+                raise Interrupted(f"{self.host}: stopped before {what}") from None
+            if isinstance(error, K3sError):
+                raise
+            log.debug("%s: no connection for %s", self.host, what, exc_info=True)
+            raise classify(self._link.target, error) from None
 
-    def _drain(self, channel: paramiko.Channel, end: float, what: str) -> tuple[bytes, bytes]:
-        """Read both streams together: reading one to its end first stalls once the other's window is full."""
-        out, err = bytearray(), bytearray()
-        finished = 0.0
-        channel.settimeout(0.0)
-        handle = channel.fileno()
-        while True:
-            self._still(end, what)
-            select.select([handle], [], [], 0.2)
-            got = False
-            while channel.recv_ready():
-                out += channel.recv(_BLOCK)
-                got = True
-            while channel.recv_stderr_ready():
-                err += channel.recv_stderr(_BLOCK)
-                got = True
-            if got:
-                continue
-            if channel.exit_status_ready():
-                if channel.eof_received:
-                    return bytes(out), bytes(err)
-                finished = finished or time.monotonic()
-                if time.monotonic() - finished > GRACE:
-                    return bytes(out), bytes(err)
-            elif channel.closed or not self.transport.is_active():
-                raise OutcomeUnknown(self.host, f"the connection was lost while {what}", hint="run again")
+    def _password(self) -> Secret:
+        text = str(self._link.extras.get("secret") or "")
+        if "\n" in text or "\0" in text:  # its second line would be run as a script
+            raise AuthenticationFailed(self.host, "the sudo password has more than one line", hint="give one line")
+        return Secret(text)
 
-    def _status(self, channel: paramiko.Channel, what: str) -> int:
-        status = channel.recv_exit_status()
-        if status == shell.SUDO_REFUSED:
+    def _judge(self, result: CommandResult, what: str, timeout: float) -> None:
+        if result.status == shell.SUDO_REFUSED and shell.SUDO_SAID in result.stderr:
             raise AuthenticationFailed(
                 self.host,
-                "sudo refuses this user",
+                f"sudo refuses this user: {shell.why_sudo_refused(result.stderr)}",
                 hint="check k3s_ssh.sudo_password, or allow sudo without a password",
             )
-        if status == -1:
-            raise OutcomeUnknown(self.host, f"{what} was cut short: connection lost or killed", hint="run again")
-        if status in (124, 137):
-            raise OutcomeUnknown(self.host, f"{what} did not end in time and was stopped", hint="run again")
-        return status
+        # `timeout` on the host: 124 after TERM, 137 after KILL. A script may end so by itself, but not that late.
+        if result.status in (124, 137) and result.seconds >= timeout:
+            tail = "".join(f"\n    {line}" for line in result.stderr.strip().splitlines()[-15:])
+            message = f"{what} did not end in time ({timeout:.0f} s) and was stopped{tail}"
+            raise OutcomeUnknown(self.host, message, hint=AGAIN)
 
 
-def _text(data: bytes) -> str:
-    return data.decode(errors="replace")
+class _Kept:
+    """The place in a Nornir host's connections that a session is kept at: it goes when they are closed."""
+
+    def __init__(self, kept: Session) -> None:
+        self.connection = kept
+
+    def open(self, *_: object, **__: object) -> None:
+        """Nothing: the session opens itself."""
+
+    def close(self) -> None:
+        """Nothing: Nornir closes the netmiko connection, which stands beside this one."""
+
+
+def _start(transport: paramiko.Transport, command: str) -> paramiko.Channel:
+    channel = transport.open_session(timeout=OPEN_DEADLINE)
+    try:
+        channel.exec_command(command)
+    except BaseException:
+        channel.close()
+        raise
+    return channel
 
 
 def _mask(text: str, secrets: Sequence[Secret]) -> str:
@@ -292,6 +289,3 @@ def _mask(text: str, secrets: Sequence[Secret]) -> str:
         if secret:
             text = text.replace(secret.reveal(), "********")
     return text
-
-
-_sessions = WeakKeyDictionary()

@@ -1,0 +1,111 @@
+"""Link: the one nornir-netmiko connection of a host, opened when needed, dropped when it is dead."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from typing import Any
+
+import paramiko
+from nornir.core.configuration import Config
+from nornir.core.inventory import Host
+
+from nornir_k3s.remote.classify import Target
+
+CONNECTION = "netmiko"
+# A peer that is gone shows itself after this many seconds without an acknowledgement: keepalives make traffic for it.
+SILENCE = 60
+KEEPALIVE = 20
+
+
+class Link:
+    """A host's connection and its transport.
+
+    Arguments:
+        host: Nornir's host; its connection "netmiko" is used, whoever opened it.
+        config: Nornir's, for ~/.ssh/config.
+    """
+
+    def __init__(self, host: Host, config: Config | None) -> None:
+        self._host = host
+        self._config = config
+        self._lock = threading.Lock()
+        self._plugin: object = None
+        self._transport: paramiko.Transport | None = None
+
+    @property
+    def transport(self) -> paramiko.Transport | None:
+        """The transport where it is open and still believes in its peer."""
+        current = self._transport if self._host.connections.get(CONNECTION) is self._plugin else None
+        return current if current is not None and current.is_active() else None
+
+    @property
+    def extras(self) -> dict[str, Any]:
+        """The connection's options."""
+        return self._host.get_connection_parameters(CONNECTION).extras or {}
+
+    @property
+    def target(self) -> Target:
+        """Where it leads, for messages."""
+        known = self._host.get_connection_parameters(CONNECTION)
+        return Target(
+            host=self._host.name,
+            address=known.hostname or "",
+            port=known.port or 22,
+            user=known.username or "",
+            known_hosts=str(self.extras.get("alt_key_file") or ""),
+        )
+
+    def open(self) -> paramiko.Transport:
+        """Return the open transport, connecting once where there is none.
+
+        Raises:
+            Exception: Whatever netmiko and paramiko raise; see `classify`.
+        """
+        with self._lock:
+            if current := self.transport:
+                return current
+            if self._host.connections.get(CONNECTION) is self._plugin:
+                self._drop()  # it is dead; one that somebody else has opened since is taken over instead
+            try:
+                connection = self._host.get_connection(CONNECTION, self._config or Config())
+                if connection.remote_conn is None:  # `auto_connect: false` in the inventory
+                    connection.establish_connection()
+                transport: paramiko.Transport = connection.remote_conn.get_transport()
+                if not transport.is_active():
+                    raise paramiko.SSHException("SSH session not active")
+            except Exception:
+                self._drop()
+                raise
+            _tune(transport)
+            self._plugin, self._transport = self._host.connections[CONNECTION], transport
+            return transport
+
+    def drop(self) -> None:
+        """Close the connection; the next `open` makes a new one."""
+        # Before taking the lock: this wakes a call that holds it.
+        if self._transport is not None:
+            self._transport.close()
+        with self._lock:
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._transport is not None:
+            self._transport.close()  # netmiko's own way says goodbye first, to a peer that may be gone
+        self._transport = None
+        plugin = self._host.connections.pop(CONNECTION, None)
+        if plugin is not None:
+            with contextlib.suppress(Exception):
+                plugin.close()
+
+
+def _tune(transport: paramiko.Transport) -> None:
+    transport.set_keepalive(KEEPALIVE)
+    sock = transport.sock
+    if not isinstance(sock, socket.socket):  # a proxy command's pipe is none
+        return
+    # Without it each exec waits for the peer's delayed acknowledgement: 48 ms instead of 3.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE * 1000)
