@@ -123,8 +123,10 @@ def _artifact(artifact: Artifact) -> str:
 def _packages(names: Sequence[str]) -> str:
     listed = " ".join(shlex.quote(name) for name in names)
     return f"""export DEBIAN_FRONTEND=noninteractive
-apt() {{ apt-get -qy -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@" >/dev/null; }}
-dpkg --configure -a >/dev/null
+# Into a file: a pipe that breaks when the connection is lost would end dpkg half-way.
+quietly() {{ "$@" >{STATE}/apt.log 2>&1 || {{ tail -n 20 {STATE}/apt.log >&2; return 1; }}; }}
+apt() {{ quietly apt-get -qy -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@"; }}
+quietly dpkg --configure -a
 apt update
 apt -o Dpkg::Options::=--force-confold --no-install-recommends install {listed}
 say did "$step" changed

@@ -25,9 +25,11 @@ def resolve(reference: Mapping[str, Any], base: Path) -> Secret:
     Raises:
         UsageError: The form is another, or it gives nothing.
     """
-    if len(reference) != 1:
+    if not isinstance(reference, Mapping) or len(reference) != 1:
         raise UsageError("a secret is a reference: {env: NAME}, {file: PATH} or {command: [PROGRAM, ARGUMENT]}")
     kind, value = next(iter(reference.items()))
+    if not isinstance(value, list if kind == "command" and not isinstance(value, str) else str):
+        raise UsageError(f"a secret reference's {kind} must be text" + (" or a list" if kind == "command" else ""))
     match kind:
         case "env":
             text, where = os.environ.get(str(value), ""), f"the environment variable {value}"
@@ -53,15 +55,33 @@ def _read(base: Path, name: str) -> tuple[str, str]:
 
 
 def _run(value: str | list[str], base: Path) -> tuple[str, str]:
-    argv = shlex.split(value) if isinstance(value, str) else [str(word) for word in value]
+    try:
+        argv = shlex.split(value) if isinstance(value, str) else [str(word) for word in value]
+    except ValueError as error:
+        raise UsageError(f"a secret's command cannot be split into words: {error}") from None
     if not argv:
         raise UsageError("a secret's command is empty")
     try:
-        done = subprocess.run(argv, cwd=base, capture_output=True, text=True, timeout=COMMAND_DEADLINE, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"it took longer than {COMMAND_DEADLINE:.0f} s"
-        raise UsageError(f"the secret's command {argv[0]} cannot be run: {reason}") from None
+        done = subprocess.run(
+            argv,
+            cwd=base,
+            stdin=subprocess.DEVNULL,  # a program that asks would wait unseen
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_DEADLINE,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError) as error:
+        raise UsageError(f"the secret's command {argv[0]} cannot be run: {_reason(error)}") from None
     if done.returncode != 0:
         # What it printed may hold the secret: only its status is told.
         raise UsageError(f"the secret's command {argv[0]} ended with status {done.returncode}")
     return done.stdout, f"what {argv[0]} printed"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or "it cannot be started"
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"it took longer than {COMMAND_DEADLINE:.0f} s"
+    return "what it prints is not text"

@@ -37,6 +37,7 @@ class Traces:
 
     processes: set[tuple[int, str]] = field(default_factory=set)
     namespaces: set[str] = field(default_factory=set)
+    taken: int = 0  # when, in the ticks that /proc tells starts in
 
     @classmethod
     def of(cls, lab: Lab) -> Traces:
@@ -45,6 +46,7 @@ class Traces:
             found.processes.add((pid, _started(pid)))
             found.namespaces |= _namespaces(Path(f"/proc/{pid}"))
         found.namespaces -= _namespaces(Path("/proc/self"))
+        found.taken = max(int(started) for _, started in found.processes)
         assert len(found.processes) >= 4 * len(lab.hosts)
         assert len(found.namespaces) >= 4 * len(lab.hosts)
         return found
@@ -70,8 +72,11 @@ def assert_nothing_left(lab: Lab, traces: Traces) -> None:
     while left := {(pid, started) for pid, started in traces.processes if _started(pid) == started}:
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
+    # Of those that were there before: the kernel gives a namespace's number to the next one, whoever makes it.
     for process in Path("/proc").glob("[0-9]*"):
-        assert not traces.namespaces & _namespaces(process), process
+        started = _started(int(process.name))
+        if started and int(started) <= traces.taken:
+            assert not traces.namespaces & _namespaces(process), process
     assert not mount_points(RUNTIME / lab.name)
     kept = Path("/proc/self/mountinfo").read_text()
     assert not [name for name in traces.namespaces if name in kept]

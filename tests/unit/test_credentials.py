@@ -40,6 +40,7 @@ def test_each_host_gets_its_secrets_in_options_of_its_own(defaults: Defaults, tm
         ({"sudo_pasword": {"env": "X"}}, "k3s_ssh.sudo_pasword is unknown"),
         ({"sudo_password": "plain"}, "must be a reference"),
         ({"sudo_password": {"file": "none"}}, "cannot be read"),
+        ("text", "must be a mapping"),
     ],
 )
 def test_a_wrong_reference_names_host_and_key(defaults: Defaults, tmp_path: Path, data: Any, words: str) -> None:
@@ -62,6 +63,8 @@ def test_references_resolve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     [
         {}, {"env": "A", "file": "b"}, {"vault": "x"}, {"env": "NOT_SET_ANYWHERE"}, {"file": "none"},
         {"command": ["sh", "-c", "echo leaked-secret; exit 3"]}, {"command": ["no-such-program"]}, {"command": []},
+        "text", ["env"], None, {"env": None}, {"file": ["f"]}, {"command": 5}, {"command": "sh -c 'open"},
+        {"command": ["sh", "-c", "printf 'leaked-secret\\377'"]}, {"command": "cat"}, {"file": "/"},
     ],
 )  # fmt: skip
 def test_a_reference_that_gives_nothing_is_an_error_without_the_secret(reference: Any, tmp_path: Path) -> None:

@@ -132,7 +132,3 @@ def test_python_exits_though_a_host_s_task_still_runs() -> None:
         [sys.executable, "-c", program], cwd=project, capture_output=True, text=True, timeout=120, check=False
     )
     assert "KeyboardInterrupt" in done.stderr
-
-
-def test_no_host_is_no_trouble() -> None:
-    assert K3sRunner(0).run(Task(lambda task: None, nornir(1, K3sRunner(1))), []) == {}  # noqa: ARG005

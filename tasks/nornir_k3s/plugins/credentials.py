@@ -29,6 +29,8 @@ def k3s_credentials(host: Host, base: str = ".") -> None:
     """
     folder = Path(base)
     wanted: dict[str, Any] = host.get("k3s_ssh") or {}
+    if not isinstance(wanted, dict):
+        raise UsageError(f"{host.name}: k3s_ssh must be a mapping; it has password, sudo_password and passphrase")
     # Nornir shares one options dict between all hosts of a group: this host gets a copy of its own.
     inherited = host.get_connection_parameters(CONNECTION)
     extras = copy.deepcopy(inherited.extras or {})

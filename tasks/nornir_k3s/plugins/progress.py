@@ -14,6 +14,9 @@ from nornir.core.task import AggregatedResult, MultiResult, Task
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
+
+_STYLES = {"ok": "green", "changed": "yellow", "failed": "red"}
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +47,7 @@ class Progress:
         self._running: dict[str, float] = {}
         self._done: dict[str, str] = {}
         self._live: Live | None = None
-        self._phase = ""
+        self._phase, self._hosts = "", 0
         self._begin = 0.0
 
     @_quiet
@@ -52,6 +55,7 @@ class Progress:
         """Begin a phase."""
         self._phase, self._begin = task.name, time.monotonic()
         self._running, self._done = {}, {}
+        self._hosts = len(task.nornir.inventory.hosts.keys() - task.nornir.data.failed_hosts)
         if self.console.is_terminal and task.name != "close_connections_task":
             self._live = Live(get_renderable=self._table, console=self.console, refresh_per_second=8, transient=True)
             self._live.start()
@@ -95,11 +99,14 @@ class Progress:
         """Subtasks are not shown."""
 
     def _table(self) -> Table:
-        table = Table.grid(padding=(0, 2))
-        table.add_row(f"{self._phase}", f"{time.monotonic() - self._begin:.0f} s")
+        now = time.monotonic()
         with self._lock:
-            for name, begin in self._running.items():
-                table.add_row(f"  {name}", f"running {time.monotonic() - begin:.0f} s")
-            for name, state in self._done.items():
-                table.add_row(f"  {name}", state)
+            rows = [(self._phase, f"{now - self._begin:.0f} s", "bold")]
+            rows += [(f"  {name}", f"running {now - begin:.0f} s", "") for name, begin in self._running.items()]
+            rows += [(f"  {name}", state, _STYLES[state]) for name, state in self._done.items()]
+            if waiting := self._hosts - len(self._running) - len(self._done):
+                rows.append((f"  {waiting} more", "waiting", "dim"))
+        table = Table.grid(padding=(0, 2))
+        for name, state, style in rows:
+            table.add_row(Text(name), Text(state, style))  # as Text: a name in brackets is no markup
         return table

@@ -39,7 +39,7 @@ class K3sRunner:
         # Not an executor: Python waits for an executor's threads when it exits, whatever the second Ctrl-C says.
         workers = [
             threading.Thread(target=self._work, args=(todo, done), name=f"{task.name}-{number}", daemon=True)
-            for number in range(min(self.num_workers, len(hosts)))
+            for number in range(min(max(1, self.num_workers), len(hosts)))
         ]
         with self._interruptible():
             for worker in workers:

@@ -157,7 +157,13 @@ def verify_cluster(run: Run) -> None:
         return not problems
 
     try:
-        wait_until(works, what="the cluster works", host=run.cluster.name, deadline=run.deadlines["verify"])
+        wait_until(
+            works,
+            what="the cluster works",
+            host=run.cluster.name,
+            deadline=run.deadlines["verify"],
+            stop=getattr(run.nr.runner, "stop", None),
+        )
     except NotReady:
         raise K3sError(
             "the cluster does not work yet:\n" + "\n".join(f"  - {p}" for p in problems),
