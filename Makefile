@@ -38,10 +38,14 @@ down: setup
 test: setup lint tools
 	$(RUN) -m pytest tests
 
-# What the tests need of the machine: a real sshd, and what builds the stand-in.
+# What the tests need of the machine: what builds the stand-in, and a real sshd, which is not left running.
+INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq
 tools:
-	@test -x /usr/sbin/sshd && command -v objdump >/dev/null \
-		|| (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq openssh-server binutils >/dev/null)
+	@command -v objdump >/dev/null && command -v ps >/dev/null \
+		|| { apt-get update -qq && $(INSTALL) binutils procps >/dev/null; }
+	@test -x /usr/sbin/sshd \
+		|| { apt-get update -qq && $(INSTALL) openssh-server >/dev/null && \
+			{ systemctl disable --now ssh >/dev/null 2>&1 || true; }; }
 
 unit: setup
 	$(RUN) -m pytest tests -m "not e2e"
