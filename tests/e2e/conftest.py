@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from nornir_k3s.artifacts import version_of
+from nornir_k3s.k3s import parse_version
 from nornir_k3s.lab import Lab
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -132,12 +133,23 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     lab = Lab.from_inventory(folder / "config.yaml")
     site = Site(folder, lab, version)
     site.edit(lambda data: data["data"]["k3s_cluster"].update(version=version))
+    if (
+        parse_version(version) >= parse_version("v1.35.0+k3s1")
+        and not Path("/sys/fs/cgroup/cgroup.controllers").exists()
+    ):
+        # Such a kubelet runs on a machine with cgroup v1 only when it is told to.
+        for role in ("server", "agent"):
+            site.edit(lambda data, role=role: allow_cgroup_v1(data["data"]["k3s_cluster"], role))
     lab.down()
     lab.up()
     try:
         yield site
     finally:
         lab.down()
+
+
+def allow_cgroup_v1(cluster: dict[str, Any], role: str) -> None:
+    cluster.setdefault(role, {})["kubelet-arg"] = ["fail-cgroupv1=false"]
 
 
 def prepare_site(folder: Path) -> None:

@@ -6,6 +6,8 @@ redispatch); keepalived.conf(5) (a track script that is not found is disabled wi
 
 from __future__ import annotations
 
+from functools import partial
+
 from jinja2 import Environment, StrictUndefined
 
 from nornir_k3s import k3s
@@ -142,13 +144,13 @@ def spec(cluster: Cluster, member: Member, *, interface: str, check_pem: Secret,
         prefix=cluster.lb.prefix,
         track=TRACK,
     )
-    reload_haproxy = {"unit": "haproxy.service", "action": "reload"}
+    file_of_haproxy = partial(File, unit="haproxy.service", action="reload")
     return HostSpec(
         packages=("haproxy", "keepalived"),
         files=(
-            File(SERVER_CA, Secret(server_ca), 0o644, **reload_haproxy),  # type: ignore[arg-type]
-            File(CHECK_CERT, check_pem, 0o600, masking="all", **reload_haproxy),  # type: ignore[arg-type]
-            File(HAPROXY, Secret(haproxy), 0o644, check="haproxy -c -q -f {}", **reload_haproxy),  # type: ignore[arg-type]
+            file_of_haproxy(SERVER_CA, Secret(server_ca), 0o644),
+            file_of_haproxy(CHECK_CERT, check_pem, 0o600, masking="all"),
+            file_of_haproxy(HAPROXY, Secret(haproxy), 0o644, check="haproxy -c -q -f {}"),
             File(TRACK, Secret(_TRACK), 0o755),
             File(
                 KEEPALIVED,

@@ -1,0 +1,124 @@
+"""What a host of each group must look like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from nornir_k3s import k3s
+from nornir_k3s.artifacts import Bundle
+from nornir_k3s.cluster import Cluster
+from nornir_k3s.groups import agents, datastore, lb, servers
+from nornir_k3s.secret import Secret
+from nornir_k3s.spec import Artifact, HostSpec
+
+Load = Callable[..., Cluster]
+BUNDLE = Bundle(Artifact(Path("k3s"), k3s.BINARY, "a" * 64), Artifact(Path("install.sh"), "/x/install.sh", "b" * 64))
+CA = "K10" + "c" * 64
+
+
+def config(spec: HostSpec) -> dict[str, Any]:
+    data: dict[str, Any] = yaml.safe_load(next(f.text.reveal() for f in spec.files if f.path == k3s.CONFIG))
+    return data
+
+
+def test_servers_share_everything_but_name_and_address(load: Load) -> None:
+    cluster = load(s1={"node-label": ["zone=a"]})
+    first, second = (config(servers.spec(cluster, m, BUNDLE)) for m in cluster.of("servers"))
+    assert first.pop("node-name") == "s1"
+    assert second.pop("node-name") == "s2"
+    assert first.pop("node-ip") == ["10.0.0.12"]
+    assert second.pop("node-ip") == ["10.0.0.13"]
+    assert first.pop("node-label") == ["zone=a"]
+    assert first == second
+    assert first["tls-san"] == ["10.0.0.100"]
+    assert first["node-taint"] == ["CriticalAddonsOnly=true:NoExecute"]
+    assert first["datastore-endpoint"].startswith("mysql://k3s:")
+    assert "server" not in first, "servers need none with an external datastore"
+
+
+def test_a_server_s_own_taints_are_added_and_the_taint_can_be_left_out(load: Load) -> None:
+    cluster = load(s1={"node-taint": ["a=b:NoSchedule"]})
+    spec = servers.spec(cluster, cluster.member("s1"), BUNDLE)
+    assert config(spec)["node-taint"] == ["CriticalAddonsOnly=true:NoExecute", "a=b:NoSchedule"]
+    bare = load({"server_taint": False})
+    assert "node-taint" not in config(servers.spec(bare, bare.member("s1"), BUNDLE))
+
+
+def test_an_agent_gets_the_registration_address_and_the_full_token(load: Load) -> None:
+    cluster = load({"agent": {"kubelet-arg": ["max-pods=50"]}}, a1={"node-label": "rack=1"})
+    made = config(agents.spec(cluster, cluster.member("a1"), BUNDLE, CA))
+    assert made["server"] == "https://10.0.0.100:6443"
+    assert made["token"] == f"{CA}::server:{cluster.token.reveal()}"
+    assert made["kubelet-arg"] == ["max-pods=50"]
+    assert made["node-label"] == ["rack=1"]
+    assert not set(made) - k3s.AGENT_SETTINGS - {"server", "token"}, "a server's key stops an agent"
+
+
+def test_an_agent_token_of_its_own_is_the_agents_only_token(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("agents-only")
+    cluster = load({"agent_token": {"file": "t"}})
+    made = config(agents.spec(cluster, cluster.member("a1"), BUNDLE, CA))
+    assert made["token"] == f"{CA}::node:agents-only"
+    assert config(servers.spec(cluster, cluster.member("s1"), BUNDLE))["agent-token"] == "agents-only"
+
+
+@pytest.mark.parametrize(("role", "name"), [(servers, "s1"), (agents, "a1")])
+def test_settings_of_k3s_are_0600_and_masked(load: Load, role: Any, name: str) -> None:
+    cluster = load()
+    more = (CA,) if role is agents else ()
+    spec = role.spec(cluster, cluster.member(name), BUNDLE, *more)
+    file = next(f for f in spec.files if f.path == k3s.CONFIG)
+    assert (file.mode, file.masking) == (0o600, "yaml")
+    assert cluster.token.reveal() not in repr(spec)
+
+
+def test_a_load_balancer_is_in_front_of_all_servers_and_knows_its_peer(load: Load) -> None:
+    cluster = load()
+    made = {
+        m.name: {
+            f.path: f.text.reveal()
+            for f in lb.spec(cluster, m, interface="eth7", check_pem=Secret("PEM"), server_ca="CA").files
+        }
+        for m in cluster.of("lb")
+    }
+    haproxy = made["lb1"][lb.HAPROXY]
+    assert haproxy == made["lb2"][lb.HAPROXY]
+    assert "server s1 10.0.0.12:6443" in haproxy
+    assert "server s2 10.0.0.13:6443" in haproxy
+    assert "GET /readyz" in haproxy
+    assert "verify required" in haproxy
+    keepalived = made["lb1"][lb.KEEPALIVED]
+    assert "10.0.0.100/32 dev eth7" in keepalived
+    assert "unicast_src_ip 10.0.0.15" in keepalived
+    assert "        10.0.0.16\n" in keepalived
+    assert "priority 200" in keepalived
+    assert "priority 190" in made["lb2"][lb.KEEPALIVED]
+    assert made["lb1"][lb.CHECK_CERT] == "PEM"
+
+
+def test_the_database_lets_in_the_servers_and_nobody_else(load: Load) -> None:
+    cluster = load()
+    sql = datastore.prepare(cluster).reveal()
+    assert sql.count("GRANT") == 2
+    assert "'k3s'@'10.0.0.12'" in sql
+    assert "'%'" not in sql
+    assert "ALL PRIVILEGES" not in sql
+    assert cluster.datastore_password.reveal() not in sql, "the hash is enough"
+    text = datastore.spec(cluster, cluster.member("db1")).files[0].text.reveal()
+    assert "bind-address = 10.0.0.11" in text
+    assert "auto_increment_increment = 1" in text
+
+
+def test_what_the_database_lacks_is_told(load: Load) -> None:
+    cluster = load()
+    assert len(datastore.missing(cluster, ())) == 5
+    right = [("database", "k3s", "")]
+    right += [(kind, f"10.0.0.{n}", value) for n in (12, 13) for kind, value in (("user", "1"), ("grant", "k3s"))]
+    assert datastore.missing(cluster, tuple(right)) == []
+    wrong = [("user", "10.0.0.12", "0") if row[:2] == ("user", "10.0.0.12") else row for row in right]
+    assert datastore.missing(cluster, tuple(wrong)) == ["password of k3s@10.0.0.12"]
