@@ -8,7 +8,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 help:
 	@echo "make demo   a highly available cluster on eight hosts of this machine (Debian, root)"
-	@echo "make test   all tests, end to end on such hosts included (Debian, root, about half an hour)"
+	@echo "make test   all tests, end to end on such hosts included (Debian, root, about ten minutes)"
 	@echo "make down   remove the demo's hosts and everything they left on this machine"
 	@echo "make unit   the tests that need no hosts; make lint: ruff and mypy"
 
