@@ -1,94 +1,147 @@
 #!/bin/sh
 # An installer of our own writing with the contract of K3s' own: the same variables, files, unit and restart rules.
+# It brings nothing: the binary must lie in place (INSTALL_K3S_SKIP_DOWNLOAD=true).
 set -e
+set -o noglob
 
 info() { echo "[INFO] " "$@"; }
+warn() { echo "[WARN] " "$@" >&2; }
 fatal() { echo "[ERROR] " "$@" >&2; exit 1; }
+quote() { for word in "$@"; do printf "%s\n" "$word" | sed "s/'/'\\\\''/g;1s/^/'/;\$s/\$/'/"; done; }
 
-[ "$(id -u)" = 0 ] || fatal 'this must be run as root'
-[ -d /run/systemd/system ] || fatal 'Can not find systemd or openrc to use as a process supervisor for k3s'
+choose_command() {
+  case "$1" in
+    -*|"")
+      if [ -z "$K3S_URL" ]; then command=server
+      elif [ -z "$K3S_TOKEN" ] && [ -z "$K3S_TOKEN_FILE" ]; then
+        fatal "Defaulted k3s exec command to 'agent' because K3S_URL is defined, but K3S_TOKEN or K3S_TOKEN_FILE is not defined."
+      else command=agent
+      fi ;;
+    *) command=$1; shift ;;
+  esac
+  args=$(for word in "$@"; do printf "\t%s \\\\\n" "$(quote "$word")"; done)
+}
 
-# --- what to install: the first word of the arguments or of INSTALL_K3S_EXEC may be server or agent
-# shellcheck disable=SC2086
-set -- $INSTALL_K3S_EXEC "$@"
-case "$1" in
-  server|agent) command=$1; shift ;;
-  -*|"")
-    if [ -z "$K3S_URL" ]; then command=server
-    else
-      [ -n "$K3S_TOKEN" ] || [ -n "$K3S_TOKEN_FILE" ] || fatal 'Defaulted k3s exec command to '\''agent'\'' because K3S_URL is defined, but K3S_TOKEN or K3S_TOKEN_FILE is not defined.'
-      command=agent
-    fi ;;
-  *) command=$1; shift ;;
-esac
-case "$K3S_URL" in ''|https://*) ;; *) fatal "Only https:// URLs are supported for K3S_URL (have $K3S_URL)" ;; esac
+check_environment() {
+  [ -x /bin/systemctl ] || [ -x /usr/bin/systemctl ] || fatal 'Can not find systemd or openrc to use as a process supervisor for k3s'
+  case "$K3S_URL" in ''|https://*) ;; *) fatal "Only https:// URLs are supported for K3S_URL (have ${K3S_URL})" ;; esac
+  [ "$(id -u)" = 0 ] || fatal 'This installer must be run as root'
+}
 
-name=k3s
-[ "$command" = agent ] && name=k3s-agent
-[ -z "$INSTALL_K3S_NAME" ] || name=k3s-$INSTALL_K3S_NAME
-bin=${INSTALL_K3S_BIN_DIR:-/usr/local/bin}
-units=${INSTALL_K3S_SYSTEMD_DIR:-/etc/systemd/system}
-unit=$units/$name.service
-env=$unit.env
-uninstall=$bin/k3s-uninstall.sh
-[ "$command" = agent ] && uninstall=$bin/k3s-agent-uninstall.sh
+set_names() {
+  if [ -n "$INSTALL_K3S_NAME" ]; then name=k3s-$INSTALL_K3S_NAME
+  elif [ "$command" = server ]; then name=k3s
+  else name=k3s-$command
+  fi
+  bin=${INSTALL_K3S_BIN_DIR:-/usr/local/bin}
+  units=${INSTALL_K3S_SYSTEMD_DIR:-/etc/systemd/system}
+  unit=$units/$name.service
+  env=$units/$name.service.env
+  uninstall=$bin/${UNINSTALL_K3S_SH:-$name-uninstall.sh}
+  killall=$bin/${KILLALL_K3S_SH:-k3s-killall.sh}
+  [ "$INSTALL_K3S_BIN_DIR_READ_ONLY" != true ] || INSTALL_K3S_SKIP_DOWNLOAD=true
+}
 
-hashes() { sha256sum "$bin/k3s" "$unit" "$env" 2>/dev/null | sha256sum; }
-before=$(hashes)
+hashes() { sha256sum "$bin/k3s" "$unit" "$env" 2>&1 || true; }
 
-# --- the binary
-case "$INSTALL_K3S_SKIP_DOWNLOAD" in
-  true|binary) [ -x "$bin/k3s" ] || fatal "Executable k3s binary not found at $bin/k3s" ;;
-  *) fatal 'Download failed: this installer brings nothing; set INSTALL_K3S_SKIP_DOWNLOAD=true' ;;
-esac
+check_binary() {
+  case "$INSTALL_K3S_SKIP_DOWNLOAD" in
+    true|binary)
+      info 'Skipping k3s download and verify'
+      [ -x "$bin/k3s" ] || fatal "Executable k3s binary not found at $bin/k3s" ;;
+    *) fatal 'Download failed: this installer brings nothing' ;;
+  esac
+  case "$INSTALL_K3S_SKIP_DOWNLOAD$INSTALL_K3S_SKIP_SELINUX_RPM" in *true*) info 'Skipping installation of SELinux RPM' ;; esac
+}
 
-# --- links
-if [ "$INSTALL_K3S_BIN_DIR_READ_ONLY" != true ] && [ "$INSTALL_K3S_SYMLINK" != skip ]; then
+make_links() {
+  [ "$INSTALL_K3S_BIN_DIR_READ_ONLY" != true ] && [ "$INSTALL_K3S_SYMLINK" != skip ] || return 0
   for link in kubectl crictl ctr; do
-    if [ "$INSTALL_K3S_SYMLINK" = force ] || { [ ! -e "$bin/$link" ] && ! command -v $link >/dev/null 2>&1; }; then
+    if [ -e "$bin/$link" ] && [ "$INSTALL_K3S_SYMLINK" != force ]; then
+      info "Skipping $bin/$link symlink to k3s, already exists"
+      continue
+    fi
+    found=$(command -v $link 2>/dev/null || true)
+    if [ -z "$found" ] || [ "$INSTALL_K3S_SYMLINK" = force ]; then
       info "Creating $bin/$link symlink to k3s"
       ln -sf k3s "$bin/$link"
+    else
+      info "Skipping $bin/$link symlink to k3s, command exists in PATH at $found"
     fi
   done
-fi
+}
 
-# --- killall and uninstall
-cat >"$bin/k3s-killall.sh" <<'EOS'
+write_killall() {
+  [ "$INSTALL_K3S_BIN_DIR_READ_ONLY" != true ] || return 0
+  info "Creating killall script $killall"
+  cat >"$killall" <<'EOS'
 #!/bin/sh
 [ "$(id -u)" = 0 ] || exec sudo --preserve-env=K3S_DATA_DIR "$0" "$@"
-for unit in /etc/systemd/system/k3s*.service; do
-  [ -s "$unit" ] && systemctl stop "$(basename "$unit")"
+set -x
+for service in /etc/systemd/system/k3s*.service; do
+  [ -s "$service" ] && systemctl stop "$(basename "$service")"
 done
-rm -rf /run/k3s
+for mounted in $(awk '$2 ~ "^(/run/k3s|/var/lib/kubelet/pods|/var/lib/kubelet/plugins|/run/netns/cni-)" {print $2}' /proc/self/mounts | sort -r); do
+  umount -f "$mounted" && rm -rf "$mounted"
+done
+for link in cni0 flannel.1 flannel-v6.1 flannel-wg flannel-wg-v6 kube-ipvs0; do
+  ip link delete "$link" 2>/dev/null
+done
+rm -rf /var/lib/cni/ /run/k3s
+exit 0
 EOS
-cat >"$uninstall" <<EOS
+  chmod 755 "$killall"
+  chown root:root "$killall"
+}
+
+write_uninstall() {
+  [ "$INSTALL_K3S_BIN_DIR_READ_ONLY" != true ] || return 0
+  info "Creating uninstall script $uninstall"
+  cat >"$uninstall" <<EOS
 #!/bin/sh
 set -x
 [ "\$(id -u)" = 0 ] || exec sudo --preserve-env=K3S_DATA_DIR "\$0" "\$@"
-$bin/k3s-killall.sh
+K3S_DATA_DIR=\${K3S_DATA_DIR:-/var/lib/rancher/k3s}
+$killall
 systemctl disable $name
 systemctl reset-failed $name
 systemctl daemon-reload
-rm -f $unit $env
+rm -f $unit
+rm -f $env
+remove_uninstall() { rm -f $uninstall; }
+trap remove_uninstall EXIT
 if ls $units/k3s*.service >/dev/null 2>&1; then
-  set +x; echo 'Additional k3s services installed, skipping uninstall of k3s'; exit 0
+  set +x; echo 'Additional k3s services installed, skipping uninstall of k3s'; set -x
+  exit
 fi
-for link in kubectl crictl ctr; do [ -L $bin/\$link ] && rm -f $bin/\$link; done
-rm -rf /etc/rancher/k3s /run/k3s /run/flannel "\${K3S_DATA_DIR:-/var/lib/rancher/k3s}" /var/lib/kubelet/*
-rm -f $bin/k3s $bin/k3s-killall.sh $uninstall
+for link in kubectl crictl ctr; do
+  if [ -L $bin/\$link ]; then rm -f $bin/\$link; fi
+done
+rm -rf /etc/rancher/k3s
+rm -rf /run/k3s
+rm -rf /run/flannel
+rm -rf "\$K3S_DATA_DIR"
+# The lab may have a mount there.
+rm -rf /var/lib/kubelet 2>/dev/null || true
+rm -f $bin/k3s
+rm -f $killall
 EOS
-chmod 755 "$bin/k3s-killall.sh" "$uninstall"
-chown root:root "$bin/k3s-killall.sh" "$uninstall"
+  chmod 755 "$uninstall"
+  chown root:root "$uninstall"
+}
 
-# --- the environment file is written anew at each run, from this run's environment
-umask 077
-{ sh -c export | while read -r x v; do case $v in K3S_*|CONTAINERD_*|KINE_*) echo "${v}";; esac; done
-  sh -c export | while read -r x v; do case $v in HTTP_PROXY*|HTTPS_PROXY*|NO_PROXY*|http_proxy*|https_proxy*|no_proxy*) echo "${v}";; esac; done
-} | sed -e "s/='/=/" -e "s/'\$//" >"$env"
-chmod 0600 "$env"
+# Written anew at each run, from this run's environment alone.
+write_environment() {
+  info "env: Creating environment file $env"
+  rm -f "$env"
+  (umask 077; : >"$env")
+  sh -c export | while read x v; do echo $v; done | grep -E '^(K3S|CONTAINERD|KINE)_' >>"$env" || true
+  sh -c export | while read x v; do echo $v; done | grep -Ei '^(NO|HTTP|HTTPS)_PROXY' >>"$env" || true
+}
 
-# --- the unit
-cat >"$unit" <<EOS
+write_unit() {
+  info "systemd: Creating service file $unit"
+  cat >"$unit" <<EOS
 [Unit]
 Description=Lightweight Kubernetes
 Documentation=https://k3s.io
@@ -106,6 +159,8 @@ EnvironmentFile=-$env
 KillMode=process
 Delegate=yes
 User=root
+# Having non-zero Limit*s causes performance problems due to accounting overhead
+# in the kernel. We recommend using cgroups to do container-local accounting.
 LimitNOFILE=1048576
 LimitNPROC=infinity
 LimitCORE=infinity
@@ -115,17 +170,39 @@ Restart=always
 RestartSec=5s
 ExecStartPre=-/sbin/modprobe br_netfilter
 ExecStartPre=-/sbin/modprobe overlay
-ExecStart=$bin/k3s $command$(for word in "$@"; do printf " \\\\\n\t'%s'" "$word"; done)
-EOS
+ExecStart=$bin/k3s \\
+    $command \\
+$args
 
-[ "$INSTALL_K3S_SKIP_ENABLE" = true ] && exit 0
-info "systemd: Enabling $name unit"
-systemctl enable "$unit" >/dev/null
-systemctl daemon-reload >/dev/null
-[ "$INSTALL_K3S_SKIP_START" = true ] && exit 0
-if [ "$before" = "$(hashes)" ] && [ "$INSTALL_K3S_FORCE_RESTART" != true ]; then
-  info 'No change detected so skipping service start'
-  exit 0
-fi
-info "systemd: Starting $name"
-systemctl restart "$name"
+EOS
+}
+
+start_service() {
+  grep -qs memory /proc/cgroups /sys/fs/cgroup/cgroup.controllers || info 'Failed to find memory cgroup, you may need to add "cgroup_memory=1 cgroup_enable=memory" to your linux cmdline'
+  [ "$INSTALL_K3S_SKIP_ENABLE" != true ] || return 0
+  info "systemd: Enabling $name unit"
+  systemctl enable "$unit" >/dev/null
+  systemctl daemon-reload >/dev/null
+  [ "$INSTALL_K3S_SKIP_START" != true ] || return 0
+  if [ "$before" = "$(hashes)" ] && [ "$INSTALL_K3S_FORCE_RESTART" != true ]; then
+    info 'No change detected so skipping service start'
+    return 0
+  fi
+  info "systemd: Starting $name"
+  systemctl restart "$name"
+}
+
+eval set -- $(printf '%s' "$INSTALL_K3S_EXEC" | sed 's/[][!#$%&()*;<=>?\\`{|}]/\\&/g') $(quote "$@")
+check_environment
+choose_command "$@"
+set_names
+before=$(hashes)
+check_binary
+make_links
+write_killall
+write_uninstall
+systemctl disable "$name" >/dev/null 2>&1 || true
+rm -f "$unit" "$env"
+write_environment
+write_unit
+start_service

@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,140 +18,172 @@ from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
 from k3s_standin import certs
 from k3s_standin.log import Fatal, log
+from k3s_standin.places import folder, write
 from k3s_standin.store import Store
 
 DIFFERENT = "bootstrap data already found and encrypted with different token"
 AUTHORITIES = {
-    "server-ca": "k3s-server-ca",
     "client-ca": "k3s-client-ca",
+    "server-ca": "k3s-server-ca",
     "request-header-ca": "k3s-request-header-ca",
     "etcd/server-ca": "etcd-server-ca",
     "etcd/peer-ca": "etcd-peer-ca",
 }
+# What the row holds, under K3s' names for it.
+FILES = {
+    "ClientCA": "tls/client-ca.crt",
+    "ClientCAKey": "tls/client-ca.key",
+    "ETCDPeerCA": "tls/etcd/peer-ca.crt",
+    "ETCDPeerCAKey": "tls/etcd/peer-ca.key",
+    "ETCDServerCA": "tls/etcd/server-ca.crt",
+    "ETCDServerCAKey": "tls/etcd/server-ca.key",
+    "EncryptionConfig": "cred/encryption-config.json",
+    "EncryptionHash": "cred/encryption-state.json",
+    "IPSECKey": "cred/ipsec.psk",
+    "PasswdFile": "cred/passwd",
+    "RequestHeaderCA": "tls/request-header-ca.crt",
+    "RequestHeaderCAKey": "tls/request-header-ca.key",
+    "ServerCA": "tls/server-ca.crt",
+    "ServerCAKey": "tls/server-ca.key",
+    "ServiceKey": "tls/service.key",
+}
+LOCK_ATTEMPTS = 5
 
 
-def key_of(token: str) -> str:
-    """Return the datastore's key for a token."""
-    return "/bootstrap/" + hashlib.sha256(token.encode()).hexdigest()[:12]
+def key_of(password: str) -> str:
+    """Return the datastore's key for a token's password."""
+    return "/bootstrap/" + hashlib.sha256(password.encode()).hexdigest()[:12]
 
 
-def seal(token: str, plain: bytes) -> bytes:
+def seal(password: str, plain: bytes) -> bytes:
     """Encrypt as K3s does: `salt:base64(nonce + AES-GCM)`."""
-    salt = secrets.token_hex(8)
-    nonce = os.urandom(12)
-    return (
-        f"{salt}:{base64.b64encode(nonce + AESGCM(_derive(token, salt)).encrypt(nonce, plain, None)).decode()}".encode()
-    )
+    salt, nonce = secrets.token_hex(8), os.urandom(12)
+    sealed = nonce + AESGCM(_derive(password, salt)).encrypt(nonce, plain, None)
+    return f"{salt}:{base64.b64encode(sealed).decode()}".encode()
 
 
-def unseal(token: str, value: bytes) -> bytes:
+def unseal(password: str, value: bytes) -> bytes:
     """Decrypt."""
     salt, _, data = value.decode().partition(":")
     raw = base64.b64decode(data)
-    return AESGCM(_derive(token, salt)).decrypt(raw[:12], raw[12:], None)
+    return AESGCM(_derive(password, salt)).decrypt(raw[:12], raw[12:], None)
 
 
-def _derive(token: str, salt: str) -> bytes:
-    return PBKDF2HMAC(hashes.SHA1(), 32, salt.encode(), 4096).derive(token.encode())
+def _derive(password: str, salt: str) -> bytes:
+    return PBKDF2HMAC(hashes.SHA1(), 32, salt.encode(), 4096).derive(password.encode())
 
 
-def _paths(server: Path) -> list[Path]:
-    names = [server / "tls" / f"{name}.{kind}" for name in AUTHORITIES for kind in ("crt", "key")]
-    return [*names, server / "tls" / "service.key", server / "cred" / "passwd", server / "cred" / "ipsec.psk"]
-
-
-def make_files(server: Path, token: str, agent_token: str) -> None:
-    """Make what is missing on disk: authorities, passwords."""
+def make_files(server: Path, password: str, agent_password: str, *, encrypt: bool) -> None:
+    """Make what is missing on disk: authorities, keys, passwords."""
     for name, title in AUTHORITIES.items():
         path = server / "tls" / f"{name}.crt"
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            certificate, key = certs.ca(title)
-            path.write_text(certificate)
+            folder(path.parent, 0o755)
+            certificate, key = certs.authority(title)
+            write(path, certificate, 0o644)
             write(path.with_suffix(".key"), key)
-            log(
-                "info",
-                f"generated self-signed CA certificate CN={title}@{int(time.time())}: notBefore=now notAfter=+10y",
-            )
-    for path, text in (
-        (server / "tls" / "service.key", certs.ca("service")[1]),
-        (server / "cred" / "ipsec.psk", secrets.token_hex(48)),
-        (server / "cred" / "passwd", f"{agent_token},node,node,k3s:agent\n{token},server,server,k3s:server\n"),
-    ):
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write(path, text)
+    users = f"{agent_password},node,node,k3s:agent\n{password},server,server,k3s:server\n"
+    texts = {
+        "tls/service.key": certs.new_key(),
+        "cred/ipsec.psk": secrets.token_hex(48),
+        "cred/passwd": users,
+    }
+    if encrypt:
+        keys = [{"name": "aescbckey", "secret": base64.b64encode(os.urandom(32)).decode()}]
+        resources = [{"resources": ["secrets"], "providers": [{"aescbc": {"keys": keys}}, {"identity": {}}]}]
+        config = json.dumps(
+            {"kind": "EncryptionConfiguration", "apiVersion": "apiserver.config.k8s.io/v1", "resources": resources}
+        )
+        texts |= {
+            "cred/encryption-config.json": config,
+            "cred/encryption-state.json": f"start-{hashlib.sha256(config.encode()).hexdigest()}",
+        }
+    for name, text in texts.items():
+        if not (server / name).exists():
+            write(server / name, text)
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file of mode 0600."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-
-
-def prepare(store: Store, server: Path, token: str, *, wait: float = 5.0) -> bool:
-    """Bring disk and datastore together before anything is started; return whether this server makes the first data."""
-    if not token:
-        if store.list("/bootstrap/"):
-            return True  # it finds out too late, when saving: as K3s does
-        return True
-    key = key_of(token)
-    attempts = 0
+def prepare(store: Store, server: Path, password: str) -> bool:
+    """Bring disk and datastore together before anything is started; return whether the data is this server's to make."""
+    if not password:
+        return True  # K3s finds out too late, when saving, that the datastore is a cluster's
+    key, attempts = key_of(password), 0
     while True:
-        value = store.get(key)
-        if value:
-            log("info", "Reconciling bootstrap data between datastore and disk")
-            _reconcile(server, json.loads(unseal(token, value)))
-            return False
+        entry = store.get(key)
         others = [name for name, _ in store.list("/bootstrap/") if name != key]
+        if entry and entry.value:
+            if others:
+                log("warning", "found multiple bootstrap keys in storage")
+            log("info", "Reconciling bootstrap data between datastore and disk")
+            _reconcile(server, json.loads(unseal(password, entry.value)))
+            return False
         if others:
             raise Fatal(DIFFERENT)
-        if value is None and store.create(key, b""):
+        if entry is None and store.create(key, b""):
             log("info", "Bootstrap key locked for initial create")
             return True
-        log("info", "Bootstrap key is locked - waiting for data to be populated by another server")
         attempts += 1
-        if attempts >= 5:
+        if attempts >= LOCK_ATTEMPTS:
             log("warning", "Bootstrap key lock timed out - deleting lock and retrying")
             store.delete(key)
             attempts = 0
-        time.sleep(wait)
+            continue
+        log("info", "Bootstrap key is locked - waiting for data to be populated by another server")
+        time.sleep(5)
 
 
-def _reconcile(server: Path, data: dict[str, Any]) -> None:
-    newer = []
-    for name, entry in data.items():
-        path = server / name
-        if path.exists() and path.read_text() != entry["content"] and path.stat().st_mtime >= entry["time"] + 3:
-            newer.append(str(path))
+def _reconcile(server: Path, data: dict[str, dict[str, str]]) -> None:
+    stored = {
+        server / FILES[name]: (base64.b64decode(entry["Content"]), _seconds(entry["Timestamp"]))
+        for name, entry in data.items()
+        if name in FILES
+    }
+    differ = [path for path, (content, _) in stored.items() if path.exists() and path.read_bytes() != content]
+    newer = [str(path) for path in differ if path.stat().st_mtime >= stored[path][1] + 3]
     if newer:
         raise Fatal(
             f"{', '.join(newer)} newer than datastore and could cause a cluster outage."
             " Remove the file(s) from disk and restart to be recreated from datastore."
         )
-    for name, entry in data.items():
-        path = server / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists() or path.read_text() != entry["content"]:
-            if path.exists():
-                log("warning", "Updating bootstrap data on disk from datastore")
-            write(path, entry["content"])
-            os.utime(path, (entry["time"], entry["time"]))
+    if differ:
+        log("warning", "Updating bootstrap data on disk from datastore")
+    for path, (content, at) in stored.items():
+        if path in differ or not path.exists():
+            folder(path.parent, 0o755 if path.parent.name == "etcd" else 0o700)
+            write(path, content, 0o644 if path.suffix == ".crt" else 0o600)
+            os.utime(path, (at, at))
 
 
-def save(store: Store, server: Path, token: str) -> None:
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def save(store: Store, server: Path, password: str) -> None:
     """Store what is on disk, sealed with the token."""
     log("info", "Saving cluster bootstrap data to datastore")
-    key = key_of(token)
+    key = key_of(password)
     if any(name != key for name, _ in store.list("/bootstrap/")):
         raise Fatal(f"Error: starting kubernetes: failed to start cluster: {DIFFERENT}")
-    data = {
-        str(path.relative_to(server)): {"content": path.read_text(), "time": path.stat().st_mtime}
-        for path in _paths(server)
-    }
-    current = store.get(key)
-    if current:
+    entry = store.get(key)
+    if entry and entry.value:
         log("warning", "Bootstrap key already exists")
         return
-    store.put(key, seal(token, json.dumps(data).encode()))
+    log("info", "Bootstrap key lock is held")
+    store.put(key, seal(password, json.dumps(content(server)).encode()))
+
+
+def content(server: Path) -> dict[str, Any]:
+    """Return the files as the row holds them."""
+    found = {}
+    for name, relative in FILES.items():
+        path = server / relative
+        if path.exists():
+            at = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat()
+            found[name] = {"Timestamp": at, "Content": base64.b64encode(path.read_bytes()).decode()}
+    return found
+
+
+def rotate(store: Store, server: Path, old: str, new: str) -> None:
+    """Store the data under another token and forget the row of the old one."""
+    store.put(key_of(new), seal(new, json.dumps(content(server)).encode()))
+    store.delete(key_of(old))

@@ -1,70 +1,163 @@
-"""`k3s certificate check`: real certificates on disk, told as K3s tells them."""
+"""`k3s certificate check | rotate`: real certificates on disk, told as K3s tells them (pkg/cli/cert)."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from k3s_standin.log import log
+from k3s_standin.certs import RENEW_BELOW, common_name
+from k3s_standin.log import Fatal, log
+from k3s_standin.places import DATA, write
+
+# Services and their files, below server/tls or agent.
+_SERVICES = {
+    "admin": ["client-admin"],
+    "api-server": ["client-kube-apiserver", "serving-kube-apiserver"],
+    "auth-proxy": ["client-auth-proxy"],
+    "cloud-controller": ["client-k3s-cloud-controller"],
+    "controller-manager": ["client-controller", "kube-controller-manager/kube-controller-manager"],
+    "etcd": ["etcd/client", "etcd/peer-server-client", "etcd/server-client"],
+    "scheduler": ["client-scheduler", "kube-scheduler/kube-scheduler"],
+    "supervisor": ["client-supervisor"],
+    "k3s-server": [],
+    "kube-proxy": ["client-kube-proxy"],
+    "kubelet": ["client-kubelet", "serving-kubelet"],
+    "k3s-controller": ["client-k3s-controller"],
+}
 
 
 def run(argv: list[str]) -> int:
     """Run `check` or `rotate`."""
-    data = Path("/var/lib/rancher/k3s")
-    if argv[:1] == ["rotate"]:
-        folder = data / "server" / "tls"
-        shutil.copytree(folder, f"{folder}-{int(time.time())}")
-        for path in [*folder.glob("client-*.crt"), *folder.glob("serving-*.crt")]:
-            if "-ca" not in path.name:
-                path.unlink()
-        return 0
-    server = (data / "server").exists()
-    log("info", f"{'Server' if server else 'Agent'} detected, checking agent and server certificates")
-    paths = sorted((data / "server" / "tls").glob("*.crt")) if server else []
-    paths += sorted((data / "agent").glob("client-kube*.crt")) + sorted((data / "agent").glob("serving-*.crt"))
-    found = [_one(path.name, one) for path in paths if "-ca" not in path.name for one in _read(path)]
-    form = next((a.partition("=")[2] or argv[i + 1] for i, a in enumerate(argv) if a.startswith("--output")), "text")
-    if form == "json":
-        print(json.dumps({"Certificates": found}, indent=1))
-        return 0
-    for item in found:
-        usage = ", ".join(item["Usages"])
-        log(
-            "info",
-            f"{item['Filename']}: certificate {item['Subject']} ({usage}) is ok, expires at {item['ExpiryTime']}",
-        )
+    options, words = _split(argv)
+    data = Path(options.get("data-dir") or options.get("d") or DATA)
+    services = options["service"].split(",") if options.get("service") else list(_SERVICES)
+    for name in services:
+        if name not in _SERVICES:
+            raise Fatal(f"service {name} is not recognized")
+    if words == ["rotate"]:
+        return _rotate(data, services)
+    if words == ["check"]:
+        return _check(data, services, options.get("output") or options.get("o") or "text")
+    raise Fatal(f"Error: No help topic for '{' '.join(words)}'")
+
+
+def _split(argv: list[str]) -> tuple[dict[str, str], list[str]]:
+    options, words, rest = {}, [], iter(argv)
+    for word in rest:
+        if word.startswith("-"):
+            name, equals, value = word.lstrip("-").partition("=")
+            options[name] = value if equals else next(rest, "")
+        else:
+            words.append(word)
+    return options, words
+
+
+def _files(data: Path, services: list[str]) -> list[Path]:
+    names = [name for service in services for name in _SERVICES[service]]
+    folders = (data / "server" / "tls", data / "agent")
+    return [path for name in names for path in (folder / f"{name}.crt" for folder in folders) if path.exists()]
+
+
+def _rotate(data: Path, services: list[str]) -> int:
+    stamp = int(time.time())
+    for folder in (data / "server" / "tls", data / "agent"):
+        if folder.name == "tls" and folder.exists():
+            log("info", "Server detected, rotating agent and server certificates")
+            shutil.copytree(folder, f"{folder}-{stamp}")
+            log(
+                "info",
+                f"Successfully backed up certificates to {folder}-{stamp}, please restart k3s server or agent to rotate certificates",
+            )
+        elif folder.exists() and list(folder.glob("*.crt")):
+            (folder / f"tls-{stamp}").mkdir()
+            for path in folder.glob("*.crt"):
+                shutil.copy2(path, folder / f"tls-{stamp}")
+    for path in _files(data, services):
+        path.unlink()
+        path.with_suffix(".key").unlink(missing_ok=True)
+    if "k3s-server" in services and (data / "server" / "tls").exists():
+        (data / "server" / "tls" / "dynamic-cert.json").unlink(missing_ok=True)
+        write(data / "server" / "tls" / "dynamic-cert-regenerate", "")
     return 0
+
+
+def _check(data: Path, services: list[str], form: str) -> int:
+    server = (data / "server").exists()
+    log(
+        "info",
+        f"{'Server' if server else 'Agent'} detected, checking {'agent and server' if server else 'agent'} certificates",
+    )
+    found = [_one(path.name, one) for path in _files(data, services) for one in _read(path)]
+    if form in ("json", "yaml"):
+        whole = {"Certificates": found}
+        print(
+            json.dumps(whole, indent=1) if form == "json" else yaml.safe_dump(whole), end="\n" if form == "json" else ""
+        )
+    elif form == "table":
+        _table(found)
+    elif form == "text":
+        for item in found:
+            _say(item)
+    else:
+        raise Fatal(f"Error: invalid output format {form}")
+    return 0
+
+
+def _say(item: dict[str, Any]) -> None:
+    usage = ",".join(item["Usages"])
+    head = f"{item['Filename']}: certificate {item['Subject']} ({usage})"
+    said = {
+        "OK": ("info", "is ok, expires at"),
+        "WARNING": ("warning", f"will expire within {RENEW_BELOW.days} days at"),
+        "EXPIRED": ("error", "has expired at"),
+        "NOT YET VALID": ("error", "is not valid until"),
+    }
+    level, text = said[item["Status"]]
+    log(level, f"{head} {text} {item['ExpiryTime']}")
+
+
+def _table(found: list[dict[str, Any]]) -> None:
+    rows = [["FILENAME", "SUBJECT", "USAGES", "EXPIRES", "RESIDUAL TIME", "STATUS"]]
+    for item in found:
+        days = item["ResidualTime"] // (86400 * 10**9)
+        left = f"{days // 365} years" if days >= 730 else f"{days} days"
+        rows.append(
+            [item["Filename"], item["Subject"], ",".join(item["Usages"]), item["ExpiryTime"], left, item["Status"]]
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    rows.insert(1, ["-" * len(word) for word in rows[0]])
+    for row in rows:
+        sys.stdout.write("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
 
 
 def _read(path: Path) -> list[x509.Certificate]:
     return x509.load_pem_x509_certificates(path.read_bytes())
 
 
-def _name(name: x509.Name) -> str:
-    return str(name.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
-
-
 def _one(filename: str, certificate: x509.Certificate) -> dict[str, Any]:
-    left = certificate.not_valid_after_utc - datetime.now(UTC)
+    now, first, last = datetime.now(UTC), certificate.not_valid_before_utc, certificate.not_valid_after_utc
     try:
-        usages = list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
-        names = ["ClientAuth" if u == ExtendedKeyUsageOID.CLIENT_AUTH else "ServerAuth" for u in usages]
+        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        names = ["ClientAuth" if one == ExtendedKeyUsageOID.CLIENT_AUTH else "ServerAuth" for one in usages]
     except x509.ExtensionNotFound:
         names = ["CertSign"]
-    days = left.total_seconds() / 86400
+    status = "EXPIRED" if now > last else "WARNING" if last - now < RENEW_BELOW else "OK"
+    issuer = certificate.issuer.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value
     return {
         "Filename": filename,
-        "Subject": _name(certificate.subject),
-        "Issuer": _name(certificate.issuer),
+        "Subject": common_name(certificate),
+        "Issuer": str(issuer),
         "Usages": names,
-        "ExpiryTime": certificate.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "ResidualTime": int(left.total_seconds() * 1e9),
-        "Status": "EXPIRED" if days < 0 else "WARNING" if days < 120 else "OK",
+        "ExpiryTime": last.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "ResidualTime": int((last - now).total_seconds() * 1e9),
+        "Status": "NOT YET VALID" if now < first else status,
     }

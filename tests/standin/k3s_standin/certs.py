@@ -4,87 +4,152 @@ from __future__ import annotations
 
 import ipaddress
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from k3s_standin.log import log
+
 Pair = tuple[str, str]
+CLIENT, SERVER = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH
+RENEW_BELOW = timedelta(days=120)
 
 
-def _key() -> ec.EllipticCurvePrivateKey:
-    return ec.generate_private_key(ec.SECP256R1())
+def new_key() -> str:
+    """Return a new private key."""
+    return _pem(ec.generate_private_key(ec.SECP256R1()))
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> str:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
-    ).decode()
+    form = serialization.PrivateFormat.TraditionalOpenSSL
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()).decode()
 
 
-def ca(name: str) -> Pair:
-    """Return certificate and key of a new authority, good for ten years."""
-    key = _key()
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{name}@{int(time.time())}")])
+def _load_key(pem: str) -> ec.EllipticCurvePrivateKey:
+    key = serialization.load_pem_private_key(pem.encode(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return key
+
+
+def _name(common_name: str, organizations: Sequence[str] = ()) -> x509.Name:
+    words = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, one) for one in organizations]
+    return x509.Name([*words, x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _usage(*, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(True, False, True, False, False, signs, False, False, False)
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: CertificatePublicKeyTypes, days: int
+) -> x509.CertificateBuilder:
+    # An hour back, as K3s does: clocks of hosts differ.
     now = datetime.now(UTC) - timedelta(hours=1)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
+    return (
+        builder.serial_number(x509.random_serial_number())
         .not_valid_before(now)
-        .not_valid_after(now + timedelta(days=3650))
+        .not_valid_after(now + timedelta(days=days))
+    )
+
+
+def authority(name: str) -> Pair:
+    """Return certificate and key of a new authority, good for ten years."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = _name(f"{name}@{int(time.time())}")
+    certificate = (
+        _builder(subject, subject, key.public_key(), 3650)
+        .add_extension(_usage(signs=True), critical=True)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.KeyUsage(True, False, True, False, False, True, False, False, False), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
+    log("info", f"generated self-signed CA certificate CN={common_name(certificate)}: {_validity(certificate)}")
     return certificate.public_bytes(serialization.Encoding.PEM).decode(), _pem(key)
 
 
-def signed(authority: Pair, common_name: str, organizations: list[str], *, sans: list[str] | None = None) -> Pair:
-    """Return certificate (with its authority's behind it) and key, good for a year."""
-    key = _key()
-    request = (
-        x509.CertificateSigningRequestBuilder()
-        .subject_name(
-            x509.Name(
-                [x509.NameAttribute(NameOID.ORGANIZATION_NAME, o) for o in organizations]
-                + [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
-            )
-        )
-        .sign(key, hashes.SHA256())
-    )
-    return sign(authority, request, server=sans is not None, sans=sans) + authority[0], _pem(key)
+def request(key: str, name: str, organizations: Sequence[str] = ()) -> str:
+    """Return a signing request for a key."""
+    made = x509.CertificateSigningRequestBuilder().subject_name(_name(name, organizations))
+    return made.sign(_load_key(key), hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
 
 def sign(
-    authority: Pair, request: x509.CertificateSigningRequest, *, server: bool = False, sans: list[str] | None = None
+    issuer: Pair,
+    name: str,
+    organizations: Sequence[str],
+    public_key: CertificatePublicKeyTypes,
+    *,
+    usages: Sequence[x509.ObjectIdentifier] = (CLIENT,),
+    sans: Sequence[str] = (),
+    days: int = 365,
 ) -> str:
-    """Return a certificate for a request."""
-    issuer = x509.load_pem_x509_certificate(authority[0].encode())
-    key = serialization.load_pem_private_key(authority[1].encode(), None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
-    now = datetime.now(UTC) - timedelta(hours=1)
-    usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
+    """Return a certificate for a public key."""
+    ca, ca_key = x509.load_pem_x509_certificate(issuer[0].encode()), _load_key(issuer[1])
     builder = (
-        x509.CertificateBuilder()
-        .subject_name(request.subject)
-        .issuer_name(issuer.subject)
-        .public_key(request.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + timedelta(days=365))
-        .add_extension(x509.KeyUsage(True, False, True, False, False, False, False, False, False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
+        _builder(_name(name, organizations), ca.subject, public_key, days)
+        .add_extension(_usage(signs=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(list(usages)), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
     )
     if sans:
-        builder = builder.add_extension(x509.SubjectAlternativeName([_san(s) for s in sans]), critical=False)
-    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+        builder = builder.add_extension(x509.SubjectAlternativeName([_san(one) for one in sans]), critical=False)
+    certificate = builder.sign(ca_key, hashes.SHA256())
+    who = ",".join([f"CN={name}", *(f"O={one}" for one in organizations)])
+    log("info", f"certificate {who} signed by CN={common_name(ca)}: {_validity(certificate)}")
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def signed(
+    issuer: Pair,
+    name: str,
+    organizations: Sequence[str] = (),
+    *,
+    usages: Sequence[x509.ObjectIdentifier] = (CLIENT,),
+    sans: Sequence[str] = (),
+    key: str | None = None,
+) -> Pair:
+    """Return a certificate, with its authority's behind it, and its key."""
+    key = key or new_key()
+    public = _load_key(key).public_key()
+    return sign(issuer, name, organizations, public, usages=usages, sans=sans) + issuer[0], key
+
+
+def fits(path: Path, issuer: Pair, sans: Sequence[str] = ()) -> bool:
+    """Tell whether a certificate on disk is by this authority, has these names, and lasts long enough to be kept."""
+    try:
+        certificate = x509.load_pem_x509_certificates(path.read_bytes())[0]
+        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(issuer[0].encode()))
+    except (OSError, ValueError, IndexError, TypeError, InvalidSignature):
+        return False
+    lasting = certificate.not_valid_after_utc - datetime.now(UTC) > RENEW_BELOW
+    return lasting and set(sans) <= names(certificate)
+
+
+def names(certificate: x509.Certificate) -> set[str]:
+    """Return the names and addresses a certificate is for."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return set()
+    return {str(one.value) for one in found}
+
+
+def common_name(certificate: x509.Certificate) -> str:
+    """Return the subject's common name."""
+    return str(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+
+
+def _validity(certificate: x509.Certificate) -> str:
+    first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return f"notBefore={first:%Y-%m-%d %H:%M:%S} +0000 UTC notAfter={last:%Y-%m-%d %H:%M:%S} +0000 UTC"
 
 
 def _san(text: str) -> x509.GeneralName:
@@ -92,3 +157,8 @@ def _san(text: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(text))
     except ValueError:
         return x509.DNSName(text)
+
+
+def public_key(pem: str) -> CertificatePublicKeyTypes:
+    """Return a private key's public half."""
+    return _load_key(pem).public_key()

@@ -1,14 +1,16 @@
-"""Datastore endpoints, read as kine's drivers read them (kine pkg/drivers, go-sql-driver/mysql, pgx)."""
+"""Datastore endpoints, read as kine's drivers read them (kine pkg/drivers, go-sql-driver/mysql, net/url, pgx)."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from k3s_standin.log import Fatal
 
 WRAP = "creating storage endpoint: failed to create driver for configured endpoint: "
+_USERINFO = re.compile(r"(?:[A-Za-z0-9\-._:~!$&'()*+,;=@]|%[0-9A-Fa-f]{2})*")
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9\-._~!$&'()*+;=]*)(?::\d*)?")
 
 
 @dataclass
@@ -35,14 +37,14 @@ def parse(text: str) -> Endpoint:
     if scheme == "mysql":
         return _mysql(rest)
     if scheme in ("postgres", "postgresql"):
-        return _postgres(text)
+        return _postgres(rest)
     if scheme in ("http", "https"):
-        return Endpoint("etcd", urls=[u.strip() for u in text.split(",")])
+        return Endpoint("etcd", urls=[url.strip() for url in text.split(",")])
     raise Fatal(WRAP + "unknown driver")
 
 
 def _mysql(rest: str) -> Endpoint:
-    """go-sql-driver's grammar: last `/`, then last `@`, then first `:`; nothing is percent-decoded."""
+    """go-sql-driver's grammar: last `/`, then last `@`, then first `:`; nothing but the name is percent-decoded."""
     if not rest:
         return Endpoint("mysql", user="root", socket="/var/run/mysqld/mysqld.sock")
     head, slash, tail = rest.rpartition("/")
@@ -51,45 +53,54 @@ def _mysql(rest: str) -> Endpoint:
     database, _, query = tail.partition("?")
     credentials, _, network = head.rpartition("@")
     user, _, password = credentials.partition(":")
-    found = Endpoint("mysql", user, password, database=unquote(database) or "kubernetes", params=dict(parse_qsl(query)))
-    if not network:
-        network = "tcp(127.0.0.1:3306)"
-    match = re.fullmatch(r"([a-z0-9]+)\((.*)\)", network)
-    if not match:
-        if "(" in network:
-            raise Fatal(WRAP + "invalid DSN: network address not terminated (missing closing brace)")
-        raise Fatal(WRAP + f"default addr for network '{network}' unknown")
-    kind, address = match.groups()
-    if kind == "unix":
-        found.socket = address
+    params = {name: unquote(value) for name, _, value in (pair.partition("=") for pair in query.split("&")) if name}
+    found = Endpoint("mysql", user, password, database=unquote(database) or "kubernetes", params=params)
+    net, opened, address = network.partition("(")
+    if opened and not address.endswith(")"):
+        problem = "did you forget to escape a param value?" if ")" in address else (
+            "network address not terminated (missing closing brace)"
+        )  # fmt: skip
+        raise Fatal(WRAP + f"invalid DSN: {problem}")
+    address = address[:-1] if opened else ""
+    if net == "unix":
+        found.socket = address or "/tmp/mysql.sock"
         return found
-    host, _, port = address.rpartition(":") if ":" in address and not address.endswith("]") else (address, "", "3306")
-    found.hosts = [(host.strip("[]"), int(port))]
+    if net not in ("", "tcp"):
+        if not address:
+            raise Fatal(WRAP + f"default addr for network '{net}' unknown")
+        raise Fatal(WRAP + f"dial {net}: unknown network {net}")
+    found.hosts = [_host_port(address or "127.0.0.1:3306", 3306)]
     return found
 
 
-def _postgres(text: str) -> Endpoint:
-    try:
-        url = urlsplit(text)
-        netloc = url.netloc
-        if re.search(r"%(?![0-9A-Fa-f]{2})", netloc) or netloc.count("@") > 1 or "#" in text:
-            raise ValueError("bad")
-        credentials, _, hosts = netloc.rpartition("@")
-        user, _, password = credentials.partition(":")
-        pairs = []
-        for part in hosts.split(","):
-            host, _, port = part.rpartition(":") if ":" in part else (part, "", "5432")
-            pairs.append((host, int(port)))
-    except ValueError:
+def _host_port(text: str, default: int) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        return text.strip("[]"), default
+    if not port.isdigit():
+        raise Fatal(WRAP + f"dial tcp: lookup tcp/{port}: unknown port")
+    return host.strip("[]"), int(port)
+
+
+def _postgres(rest: str) -> Endpoint:
+    """A URL as Go reads it: what is reserved in user and password must be percent-encoded."""
+    if not rest:
+        return Endpoint("postgres", "postgres", "postgres", [("localhost", 5432)])
+    match = re.fullmatch(r"([^/?#]*)(/[^?#]*)?(?:\?([^#]*))?(?:#.*)?", rest, re.DOTALL)
+    authority, path, query = match.groups() if match else ("", "", "")
+    credentials, _, hosts = authority.rpartition("@")
+    broken = re.search(r"%(?![0-9A-Fa-f]{2})|[\x00-\x20\x7f]", rest)
+    if broken or not _USERINFO.fullmatch(credentials) or not all(_HOST.fullmatch(h) for h in hosts.split(",")):
         raise Fatal(
             WRAP
             + "error parsing URL. Ensure that any embedded values such as username & password have been URL encoded"
-        ) from None
+        )
+    user, _, password = credentials.partition(":")
     return Endpoint(
         "postgres",
-        unquote(user) or "postgres",
+        unquote(user) or "root",
         unquote(password),
-        pairs,
-        database=(unquote(url.path.lstrip("/")) or "kubernetes").lower(),
-        params=dict(parse_qsl(url.query)),
+        [_host_port(host or "localhost", 5432) for host in hosts.split(",")],
+        database=(unquote((path or "").lstrip("/")) or "kubernetes").lower(),
+        params=dict(parse_qsl(query or "")),
     )

@@ -7,29 +7,59 @@ import json
 import socket
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qsl, unquote
 
-Answer = tuple[int, str, bytes]
+TEXT = "text/plain; charset=utf-8"
+JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is sent back; with `tunnel` the connection is then kept, and given to it."""
+
+    code: int
+    kind: str
+    body: bytes
+    tunnel: Callable[[socket.socket], None] | None = None
 
 
 class Request:
     """What a handler gets."""
 
     def __init__(
-        self, method: str, path: str, headers: Any, body: bytes, subject: dict[str, list[str]], client: str
+        self, method: str, target: str, version: str, headers: Any, body: bytes, peer: Any, client: str
     ) -> None:
-        self.method, self.headers, self.body, self.subject, self.client = method, headers, body, subject, client
-        self.path, _, self.query = path.partition("?")
+        self.method, self.version, self.headers, self.body, self.client = method, version, headers, body, client
+        path, _, self.query_text = target.partition("?")
+        self.path = unquote(path)
+        self.query = dict(parse_qsl(self.query_text, keep_blank_values=True))
+        subject: dict[str, list[str]] = {}
+        for part in (peer or {}).get("subject", ()):
+            for key, value in part:
+                subject.setdefault(str(key), []).append(str(value))
+        self.user = subject.get("commonName", [""])[-1]
+        self.groups = subject.get("organizationName", [])
 
 
-def status(code: int, message: str, reason: str, *, full: bool = True) -> Answer:
-    """Return Kubernetes' Status object."""
-    body: dict[str, Any] = {"kind": "Status"}
-    if full:
-        body["apiVersion"] = "v1"
-    body |= {"metadata": {}, "status": "Failure", "message": message, "reason": reason, "code": code}
-    return code, "application/json", json.dumps(body, indent=2).encode()
+def json_answer(data: Any, code: int = 200, *, newline: bool = False) -> Answer:
+    """Return JSON."""
+    return Answer(code, JSON, json.dumps(data, separators=(",", ":")).encode() + (b"\n" if newline else b""))
+
+
+def text_answer(text: str, code: int = 200, kind: str = TEXT) -> Answer:
+    """Return text."""
+    return Answer(code, kind, text.encode())
+
+
+def status(code: int, message: str, reason: str, *, version: bool = True, details: Any = None) -> Answer:
+    """Return Kubernetes' Status object for a failure; K3s' own have no apiVersion."""
+    body: dict[str, Any] = {"kind": "Status"} | ({"apiVersion": "v1"} if version else {})
+    body |= {"metadata": {}, "status": "Failure", "message": message, "reason": reason}
+    body |= ({"details": details} if details else {}) | {"code": code}
+    return Answer(code, JSON, json.dumps(body, indent=2).encode())
 
 
 class Server(ThreadingHTTPServer):
@@ -37,22 +67,24 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
     request_queue_size = 128
-    address_family = socket.AF_INET6
     allow_reuse_address = True
 
-    def __init__(self, port: int, context: Callable[[], ssl.SSLContext], route: Callable[[Request], Answer]) -> None:
+    def __init__(
+        self, address: str, port: int, context: Callable[[], ssl.SSLContext], route: Callable[[Request], Answer]
+    ) -> None:
         self.context, self.route = context, route
-        super().__init__(("::", port), Handler)
+        self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        super().__init__((address, port), Handler)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        request.settimeout(30)
+        request.settimeout(60)
         request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             wrapped = self.context().wrap_socket(request, server_side=True)
         except (OSError, ssl.SSLError):
             return
         try:
-            self.RequestHandlerClass(wrapped, client_address, self)
+            Handler(wrapped, client_address, self)
         except OSError:
             pass
         finally:
@@ -75,17 +107,23 @@ class Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        subject: dict[str, list[str]] = {}
         peer = self.connection.getpeercert() if isinstance(self.connection, ssl.SSLSocket) else None
-        for part in (peer or {}).get("subject", ()):
-            for key, value in part:
-                subject.setdefault(str(key), []).append(str(value))
-        request = Request(self.command, self.path, self.headers, body, subject, self.client_address[0])
-        code, kind, data = self.server.route(request)
-        self.send_response(code)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data)))
+        address, port = self.client_address[:2]
+        client = f"{address.removeprefix('::ffff:')}:{port}"
+        request = Request(self.command, self.path, self.request_version, self.headers, body, peer, client)
+        answer = self.server.route(request)
+        self.send_response(answer.code)
+        if answer.tunnel is not None:
+            self.send_header("Upgrade", "websocket")
+            self.send_header("Connection", "Upgrade")
+            self.end_headers()
+            self.close_connection = True
+            answer.tunnel(self.connection)
+            return
+        self.send_header("Content-Type", answer.kind)
+        self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()
-        self.wfile.write(data)
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _serve

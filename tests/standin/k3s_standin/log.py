@@ -1,21 +1,34 @@
-"""Log lines in K3s' own form (logrus text on stderr)."""
+"""Log lines in K3s' own form (logrus text on stderr), and the error that ends a process as K3s ends."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 from datetime import UTC, datetime
 
 _lock = threading.Lock()
+_PLAIN = re.compile(r"[A-Za-z0-9\-._/@^+]*")
 
 
-def log(level: str, text: str) -> None:
-    """Write one line."""
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def log(level: str, text: str, **fields: object) -> None:
+    """Write one line; fields follow the message in alphabetical order."""
+    line = format_line(level, text, datetime.now(UTC), **fields)
     with _lock:
-        sys.stderr.write(f'time="{now}" level={level} msg={json.dumps(text, ensure_ascii=False)}\n')
+        sys.stderr.write(line)
         sys.stderr.flush()
+
+
+def format_line(level: str, text: str, at: datetime, **fields: object) -> str:
+    """Return one line as logrus writes it: values are quoted only where they must be."""
+    words = [f'time="{at:%Y-%m-%dT%H:%M:%SZ}"', f"level={level}", f"msg={_quote(text)}"]
+    words += [f"{key}={_quote(str(value))}" for key, value in sorted(fields.items())]
+    return " ".join(words) + "\n"
+
+
+def _quote(text: str) -> str:
+    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 
 class Fatal(Exception):

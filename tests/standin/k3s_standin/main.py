@@ -3,71 +3,105 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from pathlib import Path
 
 from k3s_standin.log import Fatal, log
 
+VERSION = os.environ.get("K3S_STANDIN_VERSION", "v1.34.9+k3s1")
+
 
 def main() -> int:
     """Run one command and return its exit status."""
-    version = os.environ.get("K3S_STANDIN_VERSION", "v1.34.9+k3s1")
     called = Path(os.environ.get("K3S_STANDIN_CALLED", "k3s")).name
     argv = sys.argv[1:]
-    if called == "kubectl":
-        argv = ["kubectl", *argv]
-    elif called in ("crictl", "ctr"):
-        sys.stderr.write(f"{called}: there are no containers in this stand-in\n")
-        return 1
-    command = argv[0] if argv else "help"
+    if called in ("kubectl", "crictl", "ctr"):
+        argv = [called, *argv]
     try:
-        return _run(command, argv[1:], version)
+        return _run(argv[0] if argv else "help", argv[1:])
     except Fatal as error:
         log("fatal", str(error))
         return 1
+    except BrokenPipeError:
+        return 1
 
 
-def _run(command: str, argv: list[str], version: str) -> int:
-    if command in ("server", "agent") and any(word in ("--help", "-h") for word in argv):
-        from k3s_standin import config
-
-        print(
-            "\n".join(
-                f"   --{flag}" for flag in sorted(config.SERVER_FLAGS if command == "server" else config.AGENT_FLAGS)
-            )
-        )
-    elif command == "server":
-        from k3s_standin import server
-
-        server.run(argv, version)
-    elif command == "agent":
-        from k3s_standin import agent
-
-        agent.run(argv, version)
-    elif command == "kubectl":
+def _run(command: str, argv: list[str]) -> int:
+    if command in ("server", "agent"):
+        return _node(command, argv)
+    if command == "kubectl":
         from k3s_standin import kubectl
 
-        return kubectl.run(argv)
-    elif command == "certificate":
+        return kubectl.run(argv, VERSION)
+    if command == "certificate":
         from k3s_standin import certificate
 
         return certificate.run(argv)
-    elif command == "token":
-        if argv[:1] == ["list"]:
-            print("TOKEN     TTL       EXPIRES   USAGES    DESCRIPTION   EXTRA GROUPS")
-        elif argv[:1] == ["generate"]:
-            print(f"{secrets.token_hex(3)}.{secrets.token_hex(8)}")
-        else:
-            sys.stderr.write("only list and generate are known here\n")
-            return 1
-    elif command == "check-config":
-        print("\nVerifying binaries in /var/lib/rancher/k3s/data/current/bin:\n- sha256sum: good\n\nSTATUS: pass")
-    elif command == "secrets-encrypt":
-        print("Encryption Status: Disabled, no configuration file found")
+    if command in ("token", "secrets-encrypt"):
+        from k3s_standin import tokencmd
+
+        return tokencmd.run(argv) if command == "token" else tokencmd.encryption(argv)
+    if command == "check-config":
+        print(f"\nVerifying binaries in {os.environ.get('K3S_STANDIN_HOME', '.')}/bin:\n- sha256sum: good\n")
+        print("STATUS: pass")
+        return 0
+    if command == "etcd-snapshot":
+        raise Fatal("Error: etcd datastore disabled")
+    if command in ("crictl", "ctr"):
+        return _containers(command, argv)
+    return _help(command)
+
+
+def _containers(command: str, argv: list[str]) -> int:
+    from k3s_standin import images, places
+
+    words = [word for word in argv if not word.startswith("-")]
+    if words[:1] in (["images"], ["image"], ["img"]):
+        sys.stdout.write(images.table(places.data_dir({}) / "agent"))
+        return 0
+    sys.stderr.write(f"{command}: there are no containers in this stand-in\n")
+    return 1
+
+
+def _node(command: str, argv: list[str]) -> int:
+    if "--help" in argv or "-h" in argv:
+        from k3s_standin import flags
+
+        known = flags.SERVER if command == "server" else flags.AGENT
+        print(f"NAME:\n   k3s {command} - Run {command} node\n\nUSAGE:\n   k3s {command} [OPTIONS]\n\nOPTIONS:")
+        for name in sorted(known):
+            print(f"   --{name}" + ("" if name in flags.BOOLS else " value"))
+    elif command == "server":
+        from k3s_standin import server
+
+        server.run(argv, VERSION)
     else:
-        sys.stderr.write(f'No help topic for "{command}"\n')
-        return 1 if command != "help" else 0
+        from k3s_standin import agent
+
+        agent.run(argv, VERSION)
+    return 0
+
+
+def _help(command: str) -> int:
+    commands = [
+        "server",
+        "agent",
+        "kubectl",
+        "crictl",
+        "ctr",
+        "check-config",
+        "token",
+        "etcd-snapshot",
+        "secrets-encrypt",
+        "certificate",
+    ]
+    if command not in ("help", "h", "--help", "-h"):
+        sys.stderr.write(f"No help topic for '{command}'\n")
+        return 3
+    print(
+        "NAME:\n   k3s - Kubernetes, but small and simple\n\nUSAGE:\n   k3s [global options] command [command options]\n"
+    )
+    print("COMMANDS:\n" + "\n".join(f"   {name}" for name in commands))
     return 0
 
 

@@ -2,387 +2,267 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import ipaddress
+import contextlib
 import json
-import os
-import platform
-import re
 import secrets
-import signal
 import socket
-import ssl
-import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from k3s_standin import bootstrap, certs, config, nodes
-from k3s_standin.api import Api
+from k3s_standin import bootstrap, certs, config, credentials, host, images, nodes, tokens
+from k3s_standin.apiserver import ApiServer, Pulse
+from k3s_standin.control import Control
+from k3s_standin.effective import effective, pods, services
 from k3s_standin.endpoint import parse
-from k3s_standin.httpd import Server
+from k3s_standin.httpd import Answer, Request, Server
+from k3s_standin.kubelet import Kubelet
 from k3s_standin.log import Fatal, log
-from k3s_standin.notify import delay, ready
+from k3s_standin.places import data_dir, folder, link, write
+from k3s_standin.process import delay, hold, log_to, on_stop, ready, title
+from k3s_standin.resources import Resources, defaults
+from k3s_standin.serving import Serving, wanted_names
 from k3s_standin.store import Store, StoreError, open_sqlite, open_store
+from k3s_standin.supervisor import Supervisor, node_certificate
 
 PREPARE = "Error: preparing server: "
 CLUSTER = PREPARE + "failed to bootstrap cluster data: "
-SERVING = "/registry/secrets/kube-system/k3s-serving"
-LEASE_LOST_AFTER = 15.0
 
 
 def run(argv: list[str], version: str) -> None:
     """Run until stopped."""
-    settings, shown = config.load("server", argv)
-    signal.signal(signal.SIGTERM, _stop)
+    settings, args = config.load("server", argv)
+    title("server")
+    on_stop(_goodbye)
+    if settings.get("log"):
+        log_to(str(settings["log"]))
     for flag in ("disable-apiserver", "disable-etcd"):
         if settings.get(flag) and settings.get("datastore-endpoint"):
             raise Fatal(f"Error: invalid flag use; cannot use --{flag} with --datastore-endpoint")
-    data = Path(settings.get("data-dir") or "/var/lib/rancher/k3s")
-    server = data / "server"
-    server.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (server / "tls").mkdir(exist_ok=True, mode=0o700)
-    (server / "cred").mkdir(exist_ok=True, mode=0o700)
-    token = _token(settings, server)
-    log("info", f"Starting k3s {version} (ae112bdf)")
-    store = _store(settings, server)
-    log("info", "Kine available at unix://kine.sock")
-    try:
-        first = bootstrap.prepare(store, server, token)
-    except Fatal as error:
-        text = str(error)
-        raise Fatal(text if "newer than datastore" in text else CLUSTER + text) from None
-    token = token or secrets.token_hex(16)
-    agent_token = str(settings.get("agent-token") or token)
-    if first:
-        bootstrap.make_files(server, token, agent_token)
-    _Running(settings, shown, version, data, store, token, agent_token).start(first=first)
+    _Server(settings, args, version).start()
 
 
-def _stop(*_: object) -> None:
+def _goodbye() -> int:
     log("info", "Waiting up to 2s for graceful shutdown of Kine GRPC server...")
-    os._exit(0)
+    return 0
 
 
-def _token(settings: dict[str, Any], server: Path) -> str:
-    token = str(settings.get("token") or "")
-    kept = server / "token"
-    if not token and kept.exists():
-        token = kept.read_text().strip()
-    if token.startswith("K10"):
-        return token.partition("::")[2].partition(":")[2]
-    if re.fullmatch(r"[a-z0-9]{6}\.[a-z0-9]{16}", token):
-        raise Fatal(
-            PREPARE
-            + "failed to normalize server token; must be in format K10<CA-HASH>::<USERNAME>:<PASSWORD> or <PASSWORD>"
-        )
-    return token
+def _password(settings: dict[str, Any], server: Path) -> str:
+    """Return the server token's password: as set, else as kept from an earlier start, else none."""
+    text = str(settings.get("token") or "")
+    if not text and (server / "token").exists():
+        text = (server / "token").read_text().strip()
+    return tokens.server_password(text) if text else ""
 
 
-def _store(settings: dict[str, Any], server: Path) -> Store:
-    wal = server / "db" / "etcd" / "member" / "wal"
-    endpoint = str(settings.get("datastore-endpoint") or "")
-    if wal.exists():
-        log("info", "Managed etcd cluster bootstrap already complete and initialized")
-        return open_sqlite(server / "db" / "embedded.db")
-    if not endpoint:
-        return open_sqlite(server / "db" / "state.db")
-    files = {key: str(settings.get(f"datastore-{key}") or "") for key in ("cafile", "certfile", "keyfile")}
-    try:
-        return open_store(parse(endpoint), files)
-    except (Fatal, StoreError, OSError) as error:
-        raise Fatal(CLUSTER + str(error)) from None
-
-
-def address_of(settings: dict[str, Any]) -> str:
-    """Return the node's address: node-ip, else the one the default route leaves from."""
-    if settings.get("node-ip"):
-        return str(settings["node-ip"][0])
-    probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        probe.connect(("192.0.2.1", 9))
-        return str(probe.getsockname()[0])
-    except OSError:
-        raise Fatal('Error: failed to find any default route: no default routes found in "/proc/net/route"') from None
-    finally:
-        probe.close()
-
-
-def node_password() -> str:
-    """Return this node's password; the first call makes it."""
-    path = Path("/etc/rancher/node/password")
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        bootstrap.write(path, secrets.token_hex(16) + "\n")
-    return path.read_text().strip()
-
-
-class _Running:
+class _Server:
     """A server between its start and its end."""
 
-    def __init__(
-        self,
-        settings: dict[str, Any],
-        shown: list[str],
-        version: str,
-        data: Path,
-        store: Store,
-        token: str,
-        agent_token: str,
-    ) -> None:
-        self.settings, self.shown, self.version, self.data = settings, shown, version, data
-        self.server = data / "server"
-        self.store, self.token, self.agent_token = store, token, agent_token
-        self.name = str(settings.get("node-name") or platform.node()).lower()
-        self.address = address_of(settings)
+    def __init__(self, settings: dict[str, Any], args: list[str], version: str) -> None:
+        self.settings, self.args, self.version = settings, args, version
+        self.data = data_dir(settings)
+        self.server, self.agent = self.data / "server", self.data / "agent"
+        self.name = host.node_name(settings)
+        self.addresses = host.addresses(settings)
         self.port = int(settings.get("https-listen-port") or 6443)
-        self.context: ssl.SSLContext | None = None
-        self.sans: list[str] = []
-        self.api = Api(store, self.server, token, agent_token, self._effective(), version)
+        self.held: list[socket.socket] = []
 
-    def start(self, *, first: bool) -> None:
-        self._serving()
-        self._listen()
-        self.api.phase = "core"
-        self._write_files()
+    def start(self) -> None:
+        """Start, and work until the process ends."""
+        folder(self.data, 0o755)
+        credentials.folders(self.server)
+        password = _password(self.settings, self.server)
+        log("info", f"Starting k3s {self.version} (ae112bdf)")
+        self.store = self._datastore()
+        self._kine_socket()
         log("info", "Opening etcd client connection with endpoints [unix://kine.sock]")
+        first = self._bootstrap(password)
+        self.password = password or secrets.token_hex(16)
+        agent_token = str(self.settings.get("agent-token") or "")
+        self.agent_password = tokens.parse(agent_token).password if agent_token else self.password
         if first:
-            try:
-                bootstrap.save(self.store, self.server, self.token)
-            except Fatal as error:
-                log("info", "Waiting up to 2s for graceful shutdown of Kine GRPC server...")
-                raise Fatal(str(error)) from None
-        bootstrap.write(self.server / "token", self._full("server", self.token) + "\n")
-        _link(self.server / "node-token", self.server / "token")
-        if self.agent_token == self.token:
-            _link(self.server / "agent-token", self.server / "token")
-        else:
-            (self.server / "agent-token").unlink(missing_ok=True)
-            bootstrap.write(self.server / "agent-token", self._full("node", self.agent_token) + "\n")
-        log("info", f"Password verified locally for node {self.name}")
-        self.api.password_fits(self.name, node_password())
-        log("info", "ETCD server is now running")
-        delay("START", 1.0)
-        while not self.api.etcd_answers():
-            time.sleep(0.5)
-        self._lease()
-        self.api.phase = "ready"
-        log("info", "Kube API server is now running")
-        log("info", f"Server node token is available at {self.server}/token")
-        log("info", "k3s is up and running")
-        ready()
-        threading.Thread(target=self._node, daemon=True).start()
-        self._forever()
+            encrypt = bool(self.settings.get("secrets-encryption"))
+            bootstrap.make_files(self.server, self.password, self.agent_password, encrypt=encrypt)
+        credentials.write_server(self.server, self.settings, self.port)
+        self._listen()
+        self._supervise(first=first)
+        self._serve()
+        self.control.run()
 
-    def _full(self, user: str, password: str) -> str:
-        digest = hashlib.sha256((self.server / "tls" / "server-ca.crt").read_bytes()).hexdigest()
-        return f"K10{digest}::{user}:{password}"
+    def _datastore(self) -> Store:
+        endpoint = str(self.settings.get("datastore-endpoint") or "")
+        member = self.server / "db" / "etcd" / "member"
+        # K3s looks for this first: with it on disk an endpoint counts for nothing.
+        if (member / "wal").exists() or (self.settings.get("cluster-init") and not endpoint):
+            log("info", "Managed etcd cluster bootstrap already complete and initialized")
+            folder(member / "wal")
+            return open_sqlite(member / "standin.db")
+        if not endpoint:
+            return open_sqlite(self.server / "db" / "state.db")
+        files = {key: str(self.settings.get(f"datastore-{key}") or "") for key in ("cafile", "certfile", "keyfile")}
+        try:
+            return open_store(parse(endpoint), files)
+        except (Fatal, StoreError, OSError) as error:
+            raise Fatal(CLUSTER + str(error)) from None
+
+    def _kine_socket(self) -> None:
+        path = self.server / "kine.sock"
+        path.unlink(missing_ok=True)
+        # A Unix socket's path may be no longer than 107 bytes; a test's folder may be.
+        with contextlib.suppress(OSError):
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.bind(str(path))
+            path.chmod(0o600)
+            sock.listen(1)
+            self.held.append(sock)
+
+    def _bootstrap(self, password: str) -> bool:
+        try:
+            return bootstrap.prepare(self.store, self.server, password)
+        except Fatal as error:
+            if "newer than datastore" in str(error):
+                raise
+            _goodbye()
+            raise Fatal(CLUSTER + str(error)) from None
+        except StoreError as error:
+            raise Fatal(CLUSTER + str(error)) from None
 
     def _listen(self) -> None:
+        names = wanted_names(self.settings, self.name, self.addresses)
+        self.serving = Serving(self.server, credentials.pair(self.server, "server-ca"), names, self.port)
+        shown = effective(self.settings, self.server, self.addresses[0], self.port)
+        self.supervisor = Supervisor(self.store, self.server, self.password, self.agent_password, shown)
+        self.pulse = Pulse(self.store)
+        self.api = ApiServer(Resources(self.store, pods(self.settings)[0]), self.pulse, self.version)
+        self.serving.preload()
+        bind = str(self.settings.get("bind-address") or "")
         try:
-            listener = Server(self.port, lambda: self.context, self.api.route)  # type: ignore[arg-type,return-value]
+            listener = self._listener(bind)
         except OSError as error:
-            log("info", "Waiting up to 2s for graceful shutdown of Kine GRPC server...")
-            raise Fatal(
-                PREPARE
-                + f"failed to start supervisor listener: listen tcp :{self.port}: bind: {str(error.strerror).lower()}"
-            ) from None
+            _goodbye()
+            where = f"{bind}:{self.port}: bind: {str(error.strerror).lower()}"
+            raise Fatal(PREPARE + f"failed to start supervisor listener: listen tcp {where}") from None
         threading.Thread(target=listener.serve_forever, daemon=True).start()
-        self.ports = [hold("127.0.0.1", self.port + 1), hold("0.0.0.0", 10250)]
 
-    def _serving(self) -> None:
-        """Make the certificate on 6443: its names are shared by all servers through the datastore."""
-        service = next(ipaddress.ip_network(self._ranges("service-cidr", "10.43.0.0/16")[0]).hosts())
-        domain = self.settings.get("cluster-domain") or "cluster.local"
-        own = [
-            "kubernetes",
-            "kubernetes.default",
-            "kubernetes.default.svc",
-            f"kubernetes.default.svc.{domain}",
-            "localhost",
-            "127.0.0.1",
-            "::1",
-            self.name,
-            self.address,
-            str(service),
-            *self.settings.get("tls-san", []),
-            *self.settings.get("node-external-ip", []),
-        ]
-        kept = self.store.get(SERVING)
-        shared = json.loads(kept)["sans"] if kept else []
-        wanted = sorted(set(shared) | set(own))
-        if wanted != shared:
-            self.store.put(SERVING, json.dumps({"sans": wanted}).encode())
-        if wanted == self.sans:
-            return
-        certificate, key = certs.signed(self.api.authority("server-ca"), "k3s", ["k3s"], sans=wanted)
-        folder = self.server / "tls" / "temporary-certs"
-        folder.mkdir(exist_ok=True, mode=0o700)
-        bootstrap.write(folder / "serving.pem", certificate + key)
-        bootstrap.write(self.server / "tls" / "dynamic-cert.json", json.dumps({"data": {"tls.crt": certificate}}))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(folder / "serving.pem")
-        context.load_verify_locations(self.server / "tls" / "client-ca.crt")
-        context.verify_mode = ssl.CERT_OPTIONAL
-        self.context, self.sans = context, wanted
+    def _listener(self, bind: str) -> Server:
+        def context() -> Any:
+            return self.serving.context
 
-    def _ranges(self, key: str, default: str) -> list[str]:
-        return [str(v) for v in self.settings.get(key) or [default]]
+        if bind and bind not in ("0.0.0.0", "::"):
+            return Server(bind, self.port, context, self._route)
+        if socket.has_dualstack_ipv6():
+            return _Dual("::", self.port, context, self._route)
+        return Server("0.0.0.0", self.port, context, self._route)
 
-    def _effective(self) -> dict[str, Any]:
-        """Return what `/v1-k3s/config` says: the settings in force."""
-        get = self.settings.get
+    def _route(self, request: Request) -> Answer:
+        answer = self.supervisor.answer(request)
+        if answer is not None:
+            return answer
+        answer = self.api.answer(request)
+        if answer.code == 503:
+            log("error", f"Sending {request.version} 503 response to {request.client}: apiserver not ready")
+        return answer
 
-        def network(text: str) -> dict[str, str]:
-            net = ipaddress.ip_network(text)
-            return {"IP": str(net.network_address), "Mask": base64.b64encode(net.netmask.packed).decode()}
+    def _supervise(self, *, first: bool) -> None:
+        """Come up as far as agents can ask: certificates, node password, bootstrap data, token files."""
+        self._own_node_files()
+        self.supervisor.phase = "core"
+        delay("BOOTSTRAP", 0.3)
+        if first:
+            try:
+                bootstrap.save(self.store, self.server, self.password)
+            except Fatal:
+                _goodbye()
+                raise
+        self._until_stored(lambda: self.serving.share(self.store))
+        self._token_files()
+        log("info", "Connection to etcd is ready")
+        log("info", "ETCD server is now running")
 
-        pods, services = self._ranges("cluster-cidr", "10.42.0.0/16"), self._ranges("service-cidr", "10.43.0.0/16")
-        dns = [str(v) for v in get("cluster-dns") or [str(list(ipaddress.ip_network(services[0]).hosts())[9])]]
-        disables = dict.fromkeys(sorted(get("disable", [])), True)
-        return {
-            "ClusterDNSs": dns,
-            "ClusterIPRanges": [network(p) for p in pods],
-            "ClusterDNS": dns[0],
-            "ClusterDomain": get("cluster-domain") or "cluster.local",
-            "ClusterIPRange": network(pods[0]),
-            "DisableCCM": bool(get("disable-cloud-controller")),
-            "DisableHelmController": bool(get("disable-helm-controller")),
-            "DisableNPC": bool(get("disable-network-policy")),
-            "EncryptSecrets": bool(get("secrets-encryption")),
-            "EncryptProvider": get("secrets-encryption-provider") or "aescbc",
-            "EmbeddedRegistry": bool(get("embedded-registry")),
-            "FlannelBackend": get("flannel-backend") or "vxlan",
-            "FlannelIPv6Masq": bool(get("flannel-ipv6-masq")),
-            "FlannelExternalIP": bool(get("flannel-external-ip")),
-            "EgressSelectorMode": get("egress-selector-mode") or "agent",
-            "ServiceIPRange": network(services[0]),
-            "ServiceIPRanges": [network(s) for s in services],
-            "SupervisorMetrics": bool(get("supervisor-metrics")),
-            "AdvertisePort": self.port,
-            "AdvertiseIP": self.address,
-            "HTTPSPort": self.port,
-            "SupervisorPort": self.port,
-            "APIServerPort": self.port + 1,
-            "APIServerBindAddress": "",
-            "ServiceNodePortRange": {"Base": 30000, "Size": 2768},
-            "DataDir": str(self.server),
-            "Disables": disables,
-            "DisableAgent": False,
-            "DisableAPIServer": False,
-            "DisableControllerManager": False,
-            "DisableETCD": False,
-            "DisableKubeProxy": bool(get("disable-kube-proxy")),
-            "DisableScheduler": bool(get("disable-scheduler")),
-            "DisableServiceLB": "servicelb" in disables,
-            "Rootless": False,
-            "ServiceLBNamespace": "kube-system",
-            "ExtraAPIArgs": list(get("kube-apiserver-arg", [])),
-        }
+    def _own_node_files(self) -> None:
+        folder(self.agent)
+        folder(self.agent / "etc", 0o755)
+        write(self.agent / "server-ca.crt", (self.server / "tls" / "server-ca.crt").read_text())
+        write(self.agent / "client-ca.crt", (self.server / "tls" / "client-ca.crt").read_text())
+        # A server verifies itself locally: a lost node password does not keep it out.
+        self.node_password = host.node_password()
+        log("info", f"Password verified locally for node {self.name}")
+        for name in ("serving-kubelet", "client-kubelet", "client-kube-proxy", "client-k3s-controller"):
+            pem = (self.server / "tls" / f"{name}.key").read_text()
+            key = certs.public_key(pem)
+            write(self.agent / f"{name}.crt", node_certificate(self.server, name, self.name, self.addresses, key))
+            write(self.agent / f"{name}.key", pem)
+        credentials.write_agent(self.agent, self.port + 1)
 
-    def _write_files(self) -> None:
-        folder = self.server / "tls"
-        client, server_ca = self.api.authority("client-ca"), self.api.authority("server-ca")
-        people = {
-            "client-admin": ("system:admin", ["system:masters"]),
-            "client-supervisor": ("system:k3s-supervisor", ["system:masters"]),
-            "client-controller": ("system:kube-controller-manager", []),
-            "client-scheduler": ("system:kube-scheduler", []),
-            "client-kube-apiserver": ("system:apiserver", ["system:masters"]),
-        }
-        for name, (common, groups) in people.items():
-            if not (folder / f"{name}.crt").exists():
-                certificate, key = certs.signed(client, common, groups)
-                (folder / f"{name}.crt").write_text(certificate)
-                bootstrap.write(folder / f"{name}.key", key)
-                who = ",".join([f"CN={common}", *(f"O={g}" for g in groups)])
-                log("info", f"certificate {who} signed by CN=k3s-client-ca: notBefore=now notAfter=+1y")
-        if not (folder / "serving-kube-apiserver.crt").exists():
-            certificate, key = certs.signed(server_ca, "kube-apiserver", [], sans=["kubernetes", "127.0.0.1"])
-            (folder / "serving-kube-apiserver.crt").write_text(certificate)
-            bootstrap.write(folder / "serving-kube-apiserver.key", key)
-        text = self._kubeconfig(folder, server_ca[0])
-        bootstrap.write(self.server / "cred" / "admin.kubeconfig", text)
-        output = Path(self.settings.get("write-kubeconfig") or "/etc/rancher/k3s/k3s.yaml")
-        output.parent.mkdir(parents=True, exist_ok=True)
-        bootstrap.write(output, text)
-        output.chmod(int(str(self.settings.get("write-kubeconfig-mode") or "600"), 8))
+    def _until_stored(self, step: Any) -> None:
+        while True:
+            try:
+                step()
+            except StoreError as error:
+                log("error", f"Failed to save TLS secret for kube-system/k3s-serving: {error}")
+                time.sleep(0.5)
+            else:
+                return
 
-    def _kubeconfig(self, folder: Path, ca: str) -> str:
-        def encoded(text: str) -> str:
-            return base64.b64encode(text.encode()).decode()
-
-        user = {
-            "client-certificate-data": encoded((folder / "client-admin.crt").read_text()),
-            "client-key-data": encoded((folder / "client-admin.key").read_text()),
-        }
-        cluster = {"certificate-authority-data": encoded(ca), "server": f"https://127.0.0.1:{self.port}"}
-        return yaml.safe_dump(
-            {
-                "apiVersion": "v1",
-                "clusters": [{"cluster": cluster, "name": "default"}],
-                "contexts": [{"context": {"cluster": "default", "user": "default"}, "name": "default"}],
-                "current-context": "default",
-                "kind": "Config",
-                "users": [{"name": "default", "user": user}],
-            }
+    def _token_files(self) -> None:
+        digest = tokens.ca_hash(self.server / "tls" / "server-ca.crt")
+        write(self.server / "token", tokens.full(digest, "server", self.password) + "\n")
+        link(self.server / "node-token", self.server / "token")
+        if self.agent_password == self.password:
+            link(self.server / "agent-token", self.server / "token")
+        else:
+            (self.server / "agent-token").unlink(missing_ok=True)
+            write(self.server / "agent-token", tokens.full(digest, "node", self.agent_password) + "\n")
+        log("info", f"Server node token is available at {self.server}/token")
+        log(
+            "info",
+            f"To join server node to cluster: k3s server -s https://{self.addresses[0]}:{self.port} -t ${{SERVER_NODE_TOKEN}}",
         )
 
-    def _lease(self) -> None:
-        self.store.put(f"/registry/masterleases/{self.address}", json.dumps({"time": time.time()}).encode())
+    def _serve(self) -> None:
+        """Come up as far as the API: this is where systemd is told, and where the node begins."""
+        log("info", f"Running kube-apiserver --advertise-address={self.addresses[0]} --advertise-port={self.port}")
+        log(
+            "info",
+            "Polling for API server readiness: GET /readyz failed: the server is currently unable to handle the request",
+        )
+        self.held.append(hold("127.0.0.1", self.port + 1, "Error: apiserver exited: failed to create listener"))
+        self.pulse.start()
+        kubelet = Kubelet(self._node(), self._call)
+        delay("START", 1.0)
+        while not self.pulse.good:
+            time.sleep(0.2)
+        self.control = Control(self.store, self.server, self.name, self.addresses[0], self.port, self.serving)
+        self._until_stored(lambda: defaults(self.store, services(self.settings)[0]))
+        self._until_stored(self.control.announce)
+        self._until_stored(lambda: self.supervisor.password_fits(self.name, self.node_password))
+        self.api.ready = True
+        self.supervisor.phase = "ready"
+        log("info", "Kube API server is now running")
+        kubelet.check(self.settings, self.version)
+        port = int(host.kubelet_args(self.settings).get("port") or 10250)
+        self.held.append(hold("0.0.0.0", port, "Error: kubelet exited: failed to listen and serve"))
+        log("info", "k3s is up and running")
+        ready()
+        if not self.settings.get("disable-agent"):
+            kubelet.start()
 
-    def _node(self) -> None:
-        """Register the server's own node: some time after the API is ready; Ready comes later still."""
-        wanted = nodes.describe(self.name, "server", self.settings, self.shown, self.version, self.address)
-        delay("NODE", 1.0)
-        is_ready = False
-        while True:
-            try:
-                nodes.heartbeat(self.store, wanted, ready=is_ready)
-            except StoreError as error:
-                log("error", f"Error updating node status, will retry: {error}")
-                time.sleep(2)
-                continue
-            if is_ready:
-                time.sleep(10)
-            else:
-                delay("READY", 1.0)
-                is_ready = True
+    def _node(self) -> dict[str, Any]:
+        node = nodes.describe(self.name, "server", self.settings, self.args, self.version, self.addresses)
+        node["status"]["images"] = images.load(self.agent)
+        return node
 
-    def _forever(self) -> None:
-        lost = 0.0
-        while True:
-            time.sleep(3)
-            try:
-                self._lease()
-                self._serving()
-                lost = 0.0
-            except StoreError as error:
-                lost = lost or time.monotonic()
-                log("error", f"error retrieving resource lock kube-system/kube-controller-manager: {error}")
-                if time.monotonic() - lost > LEASE_LOST_AFTER:
-                    log("fatal", "leaderelection lost for k3s")
-                    sys.stderr.flush()
-                    os._exit(1)
+    def _call(self, method: str, path: str, body: Any) -> tuple[int, dict[str, Any]]:
+        """Ask this server's own API, as its administrator."""
 
-
-def hold(address: str, port: int) -> socket.socket:
-    """Listen on a port of which only the presence matters."""
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((address, port))
-        sock.listen(8)
-    except OSError as error:
-        raise Fatal(f"Error: listen tcp {address}:{port}: bind: {str(error.strerror).lower()}") from None
-    return sock
+        request = Request(method, path, "HTTP/1.1", {}, json.dumps(body).encode() if body else b"", None, "127.0.0.1")
+        request.user, request.groups = "system:admin", ["system:masters"]
+        answer = self.api.answer(request)
+        return answer.code, json.loads(answer.body)
 
 
-def _link(path: Path, target: Path) -> None:
-    if path.is_symlink() or path.exists():
-        path.unlink()
-    path.symlink_to(target)
+class _Dual(Server):
+    def server_bind(self) -> None:
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()

@@ -1,0 +1,104 @@
+"""What `/v1-k3s/config` says: the settings in force on a server (pkg/daemons/config/types.go, Control)."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+from pathlib import Path
+from typing import Any
+
+_CIPHERS = ",".join(
+    f"TLS_ECDHE_{key}_WITH_{cipher}"
+    for cipher in ("AES_256_GCM_SHA384", "AES_128_GCM_SHA256", "CHACHA20_POLY1305")
+    for key in ("ECDSA", "RSA")
+)
+
+
+def network(text: str) -> dict[str, str]:
+    """Return a range as Go's net.IPNet goes into JSON."""
+    net = ipaddress.ip_network(text, strict=False)
+    return {"IP": str(net.network_address), "Mask": base64.b64encode(net.netmask.packed).decode()}
+
+
+def pods(settings: dict[str, Any]) -> list[str]:
+    """Return the ranges of pods."""
+    return [str(one) for one in settings.get("cluster-cidr") or ["10.42.0.0/16"]]
+
+
+def services(settings: dict[str, Any]) -> list[str]:
+    """Return the ranges of services."""
+    return [str(one) for one in settings.get("service-cidr") or ["10.43.0.0/16"]]
+
+
+def _node_ports(text: str) -> dict[str, int]:
+    first, _, last = text.partition("-")
+    return {"Base": int(first), "Size": int(last) - int(first) + 1}
+
+
+def effective(settings: dict[str, Any], server: Path, address: str, port: int) -> dict[str, Any]:
+    """Return the settings in force."""
+    get = settings.get
+    disabled = sorted({name for one in get("disable", []) for name in str(one).split(",")})
+    dns = [
+        str(one) for one in get("cluster-dns") or [str(ipaddress.ip_network(services(settings)[0], strict=False)[10])]
+    ]
+    pod_nets = [network(one) for one in pods(settings)]
+    service_nets = [network(one) for one in services(settings)]
+    flags = {
+        "DisableCCM": "disable-cloud-controller",
+        "DisableHelmController": "disable-helm-controller",
+        "DisableNPC": "disable-network-policy",
+        "EncryptSecrets": "secrets-encryption",
+        "EmbeddedRegistry": "embedded-registry",
+        "FlannelIPv6Masq": "flannel-ipv6-masq",
+        "FlannelExternalIP": "flannel-external-ip",
+        "SupervisorMetrics": "supervisor-metrics",
+        "KineTLS": "kine-tls",
+        "DisableAgent": "disable-agent",
+        "DisableAPIServer": "disable-apiserver",
+        "DisableControllerManager": "disable-controller-manager",
+        "DisableETCD": "disable-etcd",
+        "DisableKubeProxy": "disable-kube-proxy",
+        "DisableScheduler": "disable-scheduler",
+        "Rootless": "rootless",
+    }
+    texts = {
+        "KubeConfigOutput": "write-kubeconfig",
+        "KubeConfigMode": "write-kubeconfig-mode",
+        "KubeConfigGroup": "write-kubeconfig-group",
+        "HelmJobImage": "helm-job-image",
+        "SystemDefaultRegistry": "system-default-registry",
+        "APIServerBindAddress": "apiserver-bind-address",
+    }
+    extra = {
+        "ExtraControllerArgs": "kube-controller-manager-arg",
+        "ExtraCloudControllerArgs": "kube-cloud-controller-manager-arg",
+        "ExtraEtcdArgs": "etcd-arg",
+        "ExtraSchedulerAPIArgs": "kube-scheduler-arg",
+    }
+    return {
+        "ClusterDNSs": dns,
+        "ClusterIPRanges": pod_nets,
+        "ClusterDNS": dns[0],
+        "ClusterDomain": get("cluster-domain") or "cluster.local",
+        "ClusterIPRange": pod_nets[0],
+        "EncryptProvider": get("secrets-encryption-provider") or "aescbc",
+        "FlannelBackend": get("flannel-backend") or "vxlan",
+        "EgressSelectorMode": get("egress-selector-mode") or "agent",
+        "ServiceIPRange": service_nets[0],
+        "ServiceIPRanges": service_nets,
+        "AdvertisePort": get("advertise-port") or port,
+        "AdvertiseIP": get("advertise-address") or address,
+        "HTTPSPort": port,
+        "SupervisorPort": get("supervisor-port") or port,
+        "APIServerPort": get("apiserver-port") or port + 1,
+        "ServiceNodePortRange": _node_ports(str(get("service-node-port-range") or "30000-32767")),
+        "DataDir": str(server),
+        "Disables": dict.fromkeys(disabled, True),
+        "DisableServiceLB": "servicelb" in disabled,
+        "ServiceLBNamespace": get("servicelb-namespace") or "kube-system",
+        "ExtraAPIArgs": [f"tls-cipher-suites={_CIPHERS}", *get("kube-apiserver-arg", [])],
+        **{name: bool(get(flag)) for name, flag in flags.items()},
+        **{name: str(get(flag) or "") for name, flag in texts.items()},
+        **{name: list(get(flag, [])) or None for name, flag in extra.items()},
+    }

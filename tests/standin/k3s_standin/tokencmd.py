@@ -1,0 +1,141 @@
+"""`k3s token generate | create | list | delete | rotate` and `k3s secrets-encrypt status` (pkg/cli/token)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import string
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from k3s_standin import tokens
+from k3s_standin.balancer import Failure, ask, context
+from k3s_standin.kinds import KINDS
+from k3s_standin.kubeclient import Client, KubectlError
+from k3s_standin.log import Fatal
+from k3s_standin.places import DATA
+from k3s_standin.printers import duration
+
+_LETTERS = string.ascii_lowercase + string.digits
+_SECRETS = KINDS["secrets"]
+
+
+def run(argv: list[str]) -> int:
+    """Run one token command."""
+    verb, options, words = _split(argv)
+    try:
+        if verb == "generate":
+            print(_random(options))
+        elif verb == "create":
+            _create(options, words)
+        elif verb == "list":
+            _list(options)
+        elif verb == "delete":
+            for word in words:
+                Client(options).ask("DELETE", _SECRETS.path("kube-system", f"bootstrap-token-{word.split('.')[0]}"))
+                print(f'bootstrap token "{word}" deleted')
+        elif verb == "rotate":
+            _rotate(options)
+        else:
+            raise Fatal(f"Error: No help topic for '{verb}'")
+    except KubectlError as error:
+        raise Fatal(f"Error: {error}") from None
+    return 0
+
+
+def _split(argv: list[str]) -> tuple[str, dict[str, str], list[str]]:
+    options, words, rest = {}, [], iter(argv)
+    for word in rest:
+        if word.startswith("-"):
+            name, equals, value = word.lstrip("-").partition("=")
+            options["--" + {"t": "token", "s": "server", "d": "data-dir"}.get(name, name)] = (
+                value if equals else next(rest, "")
+            )
+        else:
+            words.append(word)
+    return (words[0] if words else ""), options, words[1:]
+
+
+def _random(_: dict[str, str]) -> str:
+    return ".".join("".join(secrets.choice(_LETTERS) for _ in range(length)) for length in (6, 16))
+
+
+def _create(options: dict[str, str], words: list[str]) -> None:
+    token = words[0] if words else _random(options)
+    if not tokens.BOOTSTRAP.fullmatch(token):
+        raise Fatal(
+            f'Error: the bootstrap token "{token}" was not of the form "\\A([a-z0-9]{{6}})\\.([a-z0-9]{{16}})\\z"'
+        )
+    number, _, secret = token.partition(".")
+    end = datetime.now(UTC) + timedelta(hours=24)
+    data = {
+        "token-id": number,
+        "token-secret": secret,
+        "usage-bootstrap-authentication": "true",
+        "usage-bootstrap-signing": "true",
+        "auth-extra-groups": "system:bootstrappers:k3s:default-node-token",
+        "description": options.get("--description", ""),
+        "expiration": end.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    item = {
+        "metadata": {"name": f"bootstrap-token-{number}", "namespace": "kube-system"},
+        "type": "bootstrap.kubernetes.io/token",
+        "data": {key: base64.b64encode(value.encode()).decode() for key, value in data.items()},
+    }
+    client = Client(options)
+    client.ask("POST", _SECRETS.path("kube-system"), item)
+    digest = tokens.ca_hash(_data(options) / "server" / "tls" / "server-ca.crt")
+    print(f"K10{digest}::{token}")
+
+
+def _list(options: dict[str, str]) -> None:
+    print("TOKEN     TTL       EXPIRES   USAGES    DESCRIPTION   EXTRA GROUPS")
+    for item in Client(options).ask("GET", _SECRETS.path("kube-system"))["items"]:
+        if item.get("type") == "bootstrap.kubernetes.io/token":
+            data: dict[str, Any] = {key: base64.b64decode(value).decode() for key, value in item["data"].items()}
+            left = datetime.fromisoformat(data["expiration"]) - datetime.now(UTC)
+            ttl = duration(int(left.total_seconds())) if left.total_seconds() > 0 else "<invalid>"
+            words = [data["token-id"], ttl, data["expiration"], "authentication,signing"]
+            print("   ".join([*words, data["description"] or "<none>", data["auth-extra-groups"]]))
+
+
+def _data(options: dict[str, str]) -> Path:
+    return Path(options.get("--data-dir") or DATA)
+
+
+def _server(options: dict[str, str], method: str, path: str, body: bytes | None = None) -> bytes:
+    server = _data(options) / "server"
+    text = options.get("--token") or (server / "token").read_text().strip()
+    credential = base64.b64encode(f"server:{tokens.parse(text).password}".encode()).decode()
+    address = (options.get("--server") or "https://127.0.0.1:6443").split("//")[1].rstrip("/")
+    headers = {"Authorization": f"Basic {credential}"}
+    tls = context(server / "tls" / "server-ca.crt")
+    try:
+        code, data = ask(address, method, path, tls=tls, headers=headers, body=body)
+    except Failure as error:
+        raise Fatal(f"Error: {error}") from None
+    if code != 200:
+        raise Fatal(f"Error: {address}: {data.decode(errors='replace').strip()}")
+    return data
+
+
+def _rotate(options: dict[str, str]) -> None:
+    new = options.get("--new-token") or secrets.token_hex(16)
+    _server(options, "PUT", "/v1-k3s/token", json.dumps({"newToken": new}).encode())
+    print("Token rotated, restart k3s nodes with new token")
+
+
+def encryption(argv: list[str]) -> int:
+    """Run `k3s secrets-encrypt status`."""
+    verb, options, _ = _split(argv)
+    if verb != "status":
+        raise Fatal(f"Error: only status is in this stand-in, not {verb}")
+    status = json.loads(_server(options, "GET", "/v1-k3s/encrypt/status"))
+    if not status["enable"]:
+        print("Encryption Status: Disabled, no configuration file found")
+        return 0
+    print("Encryption Status: Enabled\nCurrent Rotation Stage: start\nServer Encryption Hashes: All hashes match\n")
+    print("Active  Key Type  Name\n------  --------  ----\n *      AES-CBC   aescbckey")
+    return 0
