@@ -18,11 +18,11 @@ try:
     from nornir.core.processor import Processor
     from nornir.core.task import AggregatedResult, Task
     from rich.console import Console
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
 
+    from nornir_k3s import config
     from nornir_k3s.errors import Interrupted, K3sError, UsageError
     from nornir_k3s.plugins.progress import Progress
+    from nornir_k3s.report.data import Report
 except ImportError as error:
     sys.exit(
         f"{error.name or error} is not installed. In the project's folder run `make setup` and use"
@@ -37,11 +37,21 @@ class Context:
     """What a runbook works with."""
 
     nr: Nornir
-    base: Path
-    state: Path
-    options: dict[str, Any]
+    config: config.Config
     out: Console
+    err: Console
     log: Path
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that every workflow of the package takes."""
+        options = {
+            "deadlines": self.config.options.deadlines,
+            "widths": self.config.options.widths,
+            "cache": self.config.cache,
+            "sources": self.config.problems(),
+        }
+        return {"base": self.config.base, "state": self.config.state, "options": options}
 
 
 class Verbose(Progress):
@@ -59,9 +69,17 @@ class Verbose(Progress):
             print_result(result)
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors look like all others."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        """Tell what is wrong and leave with the exit code for wrong usage."""
+        self.exit(UsageError.exit_code, f"error: {message}\n  next: {self.prog} --help\n")
+
+
 def parser(description: str) -> argparse.ArgumentParser:
     """Return a parser with the options every runbook has."""
-    result = argparse.ArgumentParser(description=description)
+    result = Parser(description=description)
     result.add_argument(
         "--config", type=Path, default=PROJECT / "config.yaml", help="Nornir's configuration (default: %(default)s)"
     )
@@ -82,57 +100,18 @@ def context(args: argparse.Namespace) -> Context:
     Raises:
         UsageError: The config or the inventory cannot be read.
     """
-    config = args.config.resolve()
-    settings = _read(config)
-    folder = config.parent
-    options = ((settings.pop("user_defined", None) or {}).get("k3s")) or {}
-    inventory = dict(settings.get("inventory") or {})
-    inventory["options"] = files = _inventory_files(dict(inventory.get("options") or {}), folder, args.inventory)
-    base = Path(files["host_file"]).parent if "host_file" in files else folder
-    if inventory.get("transform_function") == "k3s_credentials":
-        inventory["transform_function_options"] = {"base": str(base)}
-    settings["inventory"] = inventory
-    settings["logging"] = {"enabled": False}
-    state = folder / options.get("state", ".state")
-    log = _log(state)
+    settings = config.load(args.config.resolve(), args.inventory)
+    log = _log(settings.state)
     try:
-        nr = InitNornir(**settings)
+        nr = InitNornir(**settings.nornir)
     except K3sError:
         raise
     except Exception as error:
         logging.getLogger("nornir_k3s").debug("InitNornir failed", exc_info=True)
-        raise UsageError(f"{config}: {_first_line(error)}", hint=f"correct the file; details are in {log}") from None
-    return Context(nr, base, state, options, Console(highlight=False), log)
-
-
-def _inventory_files(options: dict[str, Any], folder: Path, chosen: Path | None) -> dict[str, Any]:
-    if chosen is not None:
-        for key, name in (
-            ("host_file", "hosts.yaml"),
-            ("group_file", "groups.yaml"),
-            ("defaults_file", "defaults.yaml"),
-        ):
-            options[key] = str(chosen.resolve() / name)
-    for key in ("host_file", "group_file", "defaults_file"):
-        if key in options:
-            options[key] = str((folder / options[key]).resolve())
-            if key == "host_file" and not Path(options[key]).is_file():
-                raise UsageError(f"{options[key]} does not exist", hint="give the inventory's folder with --inventory")
-    return options
-
-
-def _read(config: Path) -> dict[str, Any]:
-    try:
-        data = YAML(typ="safe").load(config)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{config} cannot be read: {_first_line(error)}", hint="give another file with --config"
-        ) from None
-    except YAMLError as error:
-        raise UsageError(f"{config} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise UsageError(f"{config} is not a mapping of settings")
-    return data
+        raise config.unreadable(settings.sources, _first_line(error)) from None
+    if not nr.inventory.hosts and settings.sources.problems:
+        raise config.unreadable(settings.sources, "it has no host")
+    return Context(nr, settings, Console(highlight=False), Console(stderr=True, highlight=False), log)
 
 
 def _first_line(error: BaseException) -> str:
@@ -142,9 +121,12 @@ def _first_line(error: BaseException) -> str:
 def _log(state: Path) -> Path:
     """Keep a debug log of this run, 0600, beside the generated secrets; nothing of it reaches the terminal."""
     folder = state / "log"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.log"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written: {error.strerror}", hint="set `state` in config.yaml") from None
     handler = logging.StreamHandler(os.fdopen(descriptor, "w"))
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=logging.DEBUG, handlers=[handler], force=True)
@@ -162,7 +144,7 @@ def main(arguments: argparse.Namespace, work: Callable[[Context], int]) -> int:
     try:
         ctx = context(arguments)
         with ctx.nr as nr:
-            shown: list[Processor] = [Progress(Console(stderr=True, highlight=False))]
+            shown: list[Processor] = [Progress(ctx.err)]
             ctx.nr = nr.with_processors([*shown, Verbose()] if arguments.verbose else shown)
             return work(ctx)
     except KeyboardInterrupt:
@@ -170,9 +152,35 @@ def main(arguments: argparse.Namespace, work: Callable[[Context], int]) -> int:
         return Interrupted.exit_code
     except K3sError as error:
         err.print(f"error: {error}", markup=False)
+        if ctx and error.exit_code != UsageError.exit_code:
+            err.print(f"  docs/errors.md explains {type(error).__name__}; the debug log is {ctx.log}", markup=False)
         return error.exit_code
     except Exception as error:
         logging.getLogger("nornir_k3s").exception("unexpected")
         where = f"; the traceback is in {ctx.log}" if ctx else ""
         err.print(f"error: unexpected {type(error).__name__}: {_first_line(error)}{where}", markup=False)
         return 1
+
+
+def write_json(path: Path, text: str) -> None:
+    """Write a report for machines; `-` is standard output.
+
+    Raises:
+        UsageError: The file cannot be written.
+    """
+    if str(path) == "-":
+        sys.stdout.write(text + "\n")
+        return
+    try:
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        draft.write_text(text + "\n")
+        draft.replace(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}", hint="give another file with --json") from None
+
+
+def keep_report(report: Report, log: Path, path: Path | None) -> None:
+    """Write a run's report for machines where one was asked for."""
+    report.log = log
+    if path is not None:
+        write_json(path, report.model_dump_json(indent=2))

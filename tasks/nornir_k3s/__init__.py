@@ -1,6 +1,7 @@
 """A highly available K3s cluster on an external datastore, from a Nornir inventory.
 
-`deploy(nr, base=…, state=…)` is the whole chain, `plan(…)` says what it would do. They take a Nornir of the caller's,
+`deploy(nr, base=…, state=…)` is the whole chain, `plan(…)` says what it would do, `status(…)` how the
+cluster is. They take a Nornir of the caller's,
 print nothing and exit nowhere.
 """
 
@@ -8,6 +9,7 @@ from nornir_k3s.errors import (
     ArtifactError,
     AuthenticationFailed,
     CommandFailed,
+    Declined,
     HostError,
     HostKeyError,
     HostsFailed,
@@ -20,14 +22,19 @@ from nornir_k3s.errors import (
     PreflightFailed,
     UsageError,
 )
+from nornir_k3s.report.data import HostReport, Report
+from nornir_k3s.workflows.choice import Choice
 from nornir_k3s.workflows.deploy import deploy
-from nornir_k3s.workflows.plan import HostPlan, Plan, plan
-from nornir_k3s.workflows.run import HostReport, Report
+from nornir_k3s.workflows.plan import Change, HostPlan, Plan, plan
+from nornir_k3s.workflows.status import Status, status
 
 __all__ = [
     "ArtifactError",
     "AuthenticationFailed",
+    "Change",
+    "Choice",
     "CommandFailed",
+    "Declined",
     "HostError",
     "HostKeyError",
     "HostPlan",
@@ -42,7 +49,9 @@ __all__ = [
     "Plan",
     "PreflightFailed",
     "Report",
+    "Status",
     "UsageError",
     "deploy",
     "plan",
+    "status",
 ]

@@ -10,7 +10,7 @@ from nornir_k3s.artifacts import INSTALLER
 from nornir_k3s.observe import STATE
 from nornir_k3s.plan import Step, install_mark
 from nornir_k3s.secret import Secret
-from nornir_k3s.spec import Artifact, File, HostSpec, Install, Unit
+from nornir_k3s.spec import Artifact, File, Gone, HostSpec, Install, Unit
 
 _PRELUDE = r"""
 set -eu
@@ -45,6 +45,28 @@ put() { # path mode group unit check; the content comes base64-encoded on stdin
   mv -fT "$draft" "$1"
   grep -qxF "$1" STATE/files 2>/dev/null || printf '%s\n' "$1" >>STATE/files
   say did "$step" changed
+}
+remove() { # path unit
+  : >"STATE/pending/$2"
+  rm -f "$1"
+  { grep -vxF "$1" STATE/files || :; } >STATE/.files
+  mv -f STATE/.files STATE/files
+  say did "$step" changed
+}
+fetch() { # url path sha256; the draft stays where the connection breaks, and is gone on with
+  dir=$(dirname "$2") draft="$(dirname "$2")/.$(basename "$2").fetched"
+  [ -d "$dir" ] || mkdir -p -m 755 "$dir"
+  for try in 1 2 3 4; do
+    if command -v curl >/dev/null 2>&1; then curl -fsSL --connect-timeout 20 -C - -o "$draft" "$1" 2>STATE/fetch.log
+    else wget -q -c -T 20 -O "$draft" "$1" 2>STATE/fetch.log; fi && break
+    [ "$try" != 4 ] || { cat STATE/fetch.log >&2; echo "cannot fetch $1" >&2; return 1; }
+    sleep 1
+  done
+  have=$(sha256sum <"$draft")
+  if [ "${have%% *}" != "$3" ]; then
+    rm -f "$draft"; echo "$1 has the SHA-256 ${have%% *}, published is $3" >&2; return 1
+  fi
+  mv -fT "$draft" "$2"
 }
 receipt() { # path sha256
   line=$(printf '%s\t%s\t%s' "$1" "$(stat -c '%s %Y %Z %i' "$1")" "$2")
@@ -88,11 +110,13 @@ def script(steps: Sequence[Step], spec: HostSpec) -> Secret:
     return Secret(_PRELUDE + "\n".join(_lines(step, spec) for step in steps) + "\nstep=end\nsay end\n")
 
 
-def _lines(step: Step, spec: HostSpec) -> str:
+def _lines(step: Step, spec: HostSpec) -> str:  # noqa: PLR0911 - one line a kind of step
     head = f"step={shlex.quote(step.id)}\n"
     match step.payload:
         case File():
             return head + _file(step.payload)
+        case Gone():
+            return head + f"remove {shlex.quote(step.payload.path)} {shlex.quote(step.payload.unit)}\n"
         case Unit():
             blocking = "no" if spec.install else "wait"
             return head + f"act {step.payload.name} {step.action} {blocking} {shlex.quote(step.payload.proof)}\n"
@@ -117,7 +141,8 @@ def _file(file: File) -> str:
 
 def _artifact(artifact: Artifact) -> str:
     path = shlex.quote(artifact.path)
-    return f'chmod {artifact.mode:o} {path}\nreceipt {path} {artifact.sha256}\nsay did "$step" changed\n'
+    fetch = f"fetch {shlex.quote(artifact.url)} {path} {artifact.sha256}\n" if artifact.url else ""
+    return fetch + f'chmod {artifact.mode:o} {path}\nreceipt {path} {artifact.sha256}\nsay did "$step" changed\n'
 
 
 def _packages(names: Sequence[str]) -> str:

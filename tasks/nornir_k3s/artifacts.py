@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from nornir_k3s import k3s
 from nornir_k3s.cluster import Cluster
 from nornir_k3s.errors import ArtifactError
+from nornir_k3s.observe import IMAGES
 from nornir_k3s.secret import Secret
 from nornir_k3s.spec import Artifact
 
 HOST_FOLDER = "/var/lib/nornir-k3s"
 INSTALLER = f"{HOST_FOLDER}/install.sh"
+BINARIES = {"aarch64": "k3s-arm64", "armv7l": "k3s-armhf"}
+OnProgress = Callable[[str, int, int | None], None]  # file, bytes that are here, bytes of all where that is known
 
 
 def sha256_of(path: Path) -> str:
@@ -37,35 +42,73 @@ class Bundle:
     installer: Artifact
     images: tuple[Artifact, ...] = ()
 
-    @property
-    def installer_path(self) -> str:
-        """Where the installer lies on a host."""
-        return self.installer.path
-
     def artifacts(self) -> tuple[Artifact, ...]:
         """Return everything a node needs."""
         return (self.binary, self.installer, *self.images)
 
-    @staticmethod
-    def datastore_file(cluster: Cluster, setting: str) -> Secret:
-        """Return the content of a TLS file of the external datastore.
+
+class Source:
+    """Where the cluster's artefacts come from, by architecture; each is found and verified once.
+
+    Arguments:
+        cluster: Says folder, release or mirror.
+        cache: Where releases are kept on the controller.
+    """
+
+    def __init__(self, cluster: Cluster, cache: Path) -> None:
+        self._cluster = cluster
+        self._cache = cache
+        self._found: dict[str, Bundle] = {}
+        if cluster.artifacts.folder:
+            from_folder(cluster.artifacts.folder, version=cluster.version)  # what is wrong with it is told first of all
+
+    def known(self, arch: str) -> Bundle | None:
+        """Return the bundle for an architecture where it was found already."""
+        return self._found.get(arch)
+
+    def find(self, arch: str, *, on_progress: OnProgress | None = None, stop: threading.Event | None = None) -> Bundle:
+        """Return the verified bundle for an architecture as `uname -m` says it, fetched where it is not here.
 
         Raises:
-            ArtifactError: It cannot be read.
+            ArtifactError: It is missing, damaged, another version, or cannot be fetched.
+            Interrupted: The stop event was set.
         """
-        path: Path = getattr(cluster.datastore, setting.removeprefix("datastore-"))
-        try:
-            return Secret(path.read_text())
-        except OSError as error:
-            raise ArtifactError(f"{setting}: {path} cannot be read: {error.strerror}") from None
+        if arch not in self._found:
+            folder = self._cluster.artifacts.folder
+            if folder:
+                self._found[arch] = from_folder(folder, version=self._cluster.version, arch=arch)
+            else:
+                self._found[arch] = self._release(arch, on_progress, stop or threading.Event())
+        return self._found[arch]
+
+    def _release(self, arch: str, on_progress: OnProgress | None, stop: threading.Event) -> Bundle:
+        raise ArtifactError("fetching is not there yet")
 
 
-def from_folder(folder: Path, *, version: str) -> Bundle:
+def text_of(path: Path, what: str) -> Secret:
+    """Return the content of a file of the operator's that goes to hosts.
+
+    Arguments:
+        what: The setting that names it, for messages.
+
+    Raises:
+        ArtifactError: It cannot be read.
+    """
+    try:
+        return Secret(path.read_text())
+    except OSError as error:
+        raise ArtifactError(f"{what}: {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ArtifactError(f"{what}: {path} is not text") from None
+
+
+def from_folder(folder: Path, *, version: str, arch: str = "") -> Bundle:
     """Return the verified bundle in a folder: `k3s`, `install.sh`, `images/*.tar*` and, where there, `sha256sum-*.txt`.
 
     Arguments:
         folder: Where the files are.
         version: The version the cluster asks for.
+        arch: The hosts' architecture: `k3s-arm64` and `k3s-armhf` are used for it where they are there.
 
     Raises:
         ArtifactError: A file is missing, has another hash than the published one, or is another version.
@@ -74,8 +117,10 @@ def from_folder(folder: Path, *, version: str) -> Bundle:
     if problems:
         raise ArtifactError("; ".join(problems), hint="put the release's `k3s` and `install.sh` into this folder")
     published = _published(folder)
-    paths = {folder / "k3s": k3s.BINARY, folder / "install.sh": INSTALLER}
-    paths |= {path: f"{k3s.DATA}/agent/images/{path.name}" for path in sorted(folder.glob("images/*.tar*"))}
+    binary = folder / BINARIES.get(arch, "k3s")
+    binary = binary if binary.is_file() else folder / "k3s"
+    paths = {binary: k3s.BINARY, folder / "install.sh": INSTALLER}
+    paths |= {path: f"{IMAGES}/{path.name}" for path in sorted(folder.glob("images/*.tar*"))}
     found = []
     for path, target in paths.items():
         digest = sha256_of(path)
@@ -86,7 +131,7 @@ def from_folder(folder: Path, *, version: str) -> Bundle:
                 hint="download it again",
             )
         found.append(Artifact(path, target, digest, 0o644 if path.parent.name == "images" else 0o755))
-    _check_version(folder / "k3s", version)
+    _check_version(binary, version)
     return Bundle(found[0], found[1], tuple(found[2:]))
 
 

@@ -12,6 +12,7 @@ K3sError                 exit 1
  │  ├ OutcomeUnknown     exit 1   the connection or the deadline ended before the script's result was known
  │  └ NotReady           exit 1   a wait ended before its condition held
  ├ PreflightFailed       exit 1   problems found before the first change
+ ├ Declined              exit 1   the operator was asked and did not say yes
  ├ HostsFailed                    several hosts' errors; the exit code of the first, 4 where one is unreachable
  └ Interrupted           exit 130 stopped by the operator
 """
@@ -19,7 +20,10 @@ K3sError                 exit 1
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from nornir_k3s.report.data import Report
 
 
 class K3sError(Exception):
@@ -36,6 +40,7 @@ class K3sError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.report: Report | None = None  # of the run that it ended
 
     def __str__(self) -> str:
         """Return the message, and the next step below it."""
@@ -132,14 +137,22 @@ class NotReady(HostError):
 
 
 class PreflightFailed(K3sError):
-    """Problems of the hosts, all of them at once, found before the first change."""
+    """Problems of the hosts, all of them at once, found before the first change.
 
-    def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = list(problems)
+    Arguments:
+        problems: The findings; each is one line as text.
+    """
+
+    def __init__(self, problems: Sequence[object]) -> None:
+        self.problems = [str(problem) for problem in problems]
         super().__init__(
-            "\n".join([f"preflight found {len(self.problems)} problem(s):"] + [f"  - {p}" for p in problems]),
+            "\n".join([f"preflight found {len(self.problems)} problem(s):"] + [f"  - {p}" for p in self.problems]),
             hint="mend these; nothing was changed on any host",
         )
+
+
+class Declined(K3sError):
+    """The operator was asked before a running cluster is changed, and did not say yes."""
 
 
 class HostsFailed(K3sError):

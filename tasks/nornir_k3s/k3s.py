@@ -84,6 +84,18 @@ LISTS = _words("""
     kube-scheduler-arg kube-cloud-controller-manager-arg disable node-ip node-external-ip node-internal-dns
     node-external-dns cluster-cidr service-cidr cluster-dns airgap-extra-registry
 """)
+BOOLEANS = _words("""
+    docker disable-default-registry-endpoint nonroot-devices protect-kernel-defaults enable-pprof rootless
+    prefer-bundled-bin selinux debug disable-apiserver-lb tls-san-security flannel-ipv6-masq flannel-external-ip
+    disable-scheduler disable-cloud-controller disable-kube-proxy disable-network-policy disable-helm-controller
+    embedded-registry supervisor-metrics secrets-encryption kine-tls
+""")
+CHOICES: dict[str, tuple[str, ...]] = {
+    "flannel-backend": ("vxlan", "host-gw", "wireguard-native", "none"),
+    "egress-selector-mode": ("agent", "cluster", "pod", "disabled"),
+    "secrets-encryption-provider": ("aescbc", "secretbox"),
+}
+PACKAGED = ("coredns", "servicelb", "traefik", "local-storage", "metrics-server", "runtimes")
 SERVER_TAINT = "CriticalAddonsOnly=true:NoExecute"
 
 _VERSION = re.compile(r"^v(\d+\.\d+\.\d+)(-rc\d+)?\+k3s(\d+)$")

@@ -9,13 +9,14 @@ import base64
 import json
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 from nornir_k3s import k3s
+from nornir_k3s.observed import ArtifactState, FileState, NodeState, Observed, UnitState
 from nornir_k3s.spec import HostSpec
 
 STATE = "/var/lib/nornir-k3s"
+IMAGES = f"{k3s.DATA}/agent/images"
 MAX_TEXT = 65536
 
 _PRELUDE = r"""
@@ -32,6 +33,13 @@ look_file() {
   elif [ -e "$1" ]; then say file "$1" other 0 - - 0 0 -
   else say file "$1" absent 0 - - 0 0 -
   fi
+}
+# systemd before 247 cannot print seconds.
+old_times() {
+  while IFS= read -r line; do
+    case $line in *Timestamp=?*) line="${line%%=*}=@$(date -d "${line#*=}" +%s)";; esac
+    printf '%s\n' "$line"
+  done
 }
 # A receipt says what we put there and how it looked then; only a file that still looks so is taken at its word.
 look_artifact() {
@@ -80,104 +88,6 @@ fi
 """
 
 
-@dataclass(frozen=True)
-class FileState:
-    """One file as found: kind is file, link, other or absent."""
-
-    kind: str
-    mode: int = 0
-    owner: str = ""
-    group: str = ""
-    size: int = 0
-    changed: int = 0
-    sha256: str = ""
-    text: str | None = field(default=None, repr=False)  # may hold secrets
-
-
-@dataclass(frozen=True)
-class ArtifactState:
-    """One big file as found; `-` stands for the hash of one that is not there."""
-
-    sha256: str = "-"
-    mode: int = 0
-    written: int = 0
-
-    def same(self, sha256: str, mode: int) -> bool:
-        """Say whether it is the wanted one."""
-        return (self.sha256, self.mode) == (sha256, mode)
-
-
-@dataclass(frozen=True)
-class UnitState:
-    """One systemd unit as found; times are seconds since the epoch, 0 when never."""
-
-    load: str = "not-found"
-    active: str = "inactive"
-    sub: str = "dead"
-    enabled: str = ""
-    restarts: int = 0
-    started: int = 0
-    changed: int = 0
-
-
-@dataclass(frozen=True)
-class NodeState:
-    """One Kubernetes node as a server lists it."""
-
-    name: str
-    ready: bool
-    version: str
-    roles: tuple[str, ...] = ()
-    taints: tuple[str, ...] = ()
-    labels: tuple[tuple[str, str], ...] = ()
-    schedulable: bool = True
-
-
-@dataclass
-class Observed:
-    """What is true on one host."""
-
-    host: str
-    now: float = 0.0
-    skew: float = 0.0  # seconds its clock is ahead of the controller's
-    arch: str = ""
-    kernel: str = ""
-    hostname: str = ""
-    machine: str = ""
-    os: tuple[str, str, str] = ("", "", "")
-    init: str = ""
-    manager: str = ""
-    addresses: list[tuple[str, str]] = field(default_factory=list)
-    defaults: list[str] = field(default_factory=list)
-    listening: list[tuple[str, str]] = field(default_factory=list)
-    cgroup: str = ""
-    inotify: int = 0
-    memory_kib: int = 0
-    disk_kib: int = 0
-    packages: dict[str, str] = field(default_factory=dict)
-    files: dict[str, FileState] = field(default_factory=dict)
-    artifacts: dict[str, ArtifactState] = field(default_factory=dict)
-    units: dict[str, UnitState] = field(default_factory=dict)
-    present: set[str] = field(default_factory=set)
-    pending: set[str] = field(default_factory=set)
-    installed: str = ""
-    database: list[tuple[str, str, str]] = field(default_factory=list)
-    unreachable: list[str] = field(default_factory=list)  # addresses of an external datastore
-    ca_prefix: str = ""
-    token: str = ""
-    ca_cert: str = ""
-    ready: bool = False
-    nodes: list[NodeState] | None = None
-
-    def unit(self, name: str) -> UnitState:
-        """Return a unit's state; one that was not looked at counts as not found."""
-        return self.units.get(name, UnitState())
-
-    def interface_of(self, address: str) -> str:
-        """Return the interface that carries an address, or nothing."""
-        return next((dev for dev, have in self.addresses if have.split("/")[0] == address), "")
-
-
 def script(spec: HostSpec, *, role: str, look: str = "") -> str:
     """Return the one script that reads everything the plan needs from a host.
 
@@ -197,13 +107,21 @@ def script(spec: HostSpec, *, role: str, look: str = "") -> str:
         f"look_file {shlex.quote(file.path)} {file.sha256} {'hide' if file.masking == 'all' else 'show'}"
         for file in spec.files
     ]
-    lines += [f"look_artifact {shlex.quote(artifact.path)}" for artifact in spec.artifacts]
+    # More than the spec has: its artefacts may not be known before the host's architecture is.
+    paths = [artifact.path for artifact in spec.artifacts if not artifact.path.startswith(IMAGES)]
+    paths += [k3s.BINARY, spec.install.script] if spec.install else []
+    lines += [f"look_artifact {shlex.quote(path)}" for path in dict.fromkeys(paths)]
+    if spec.install:
+        lines.append(f'for p in {IMAGES}/*.tar*; do [ -f "$p" ] && look_artifact "$p"; done')
+    if spec.gone:
+        lines.append(f'while IFS= read -r p; do say ours "$p"; done <{STATE}/files 2>/dev/null')
     lines += [f"[ -e {shlex.quote(path)} ] && say present {shlex.quote(path)}" for path in spec.watch]
     units = [unit.name for unit in spec.units]
     if units:
         shown = "Id,LoadState,ActiveState,SubState,UnitFileState,NRestarts,ExecMainStartTimestamp,StateChangeTimestamp"
         lines.append(
-            f"systemctl show --timestamp=unix -p {shown} {' '.join(units)} 2>/dev/null"
+            f"units() {{ systemctl show $1 -p {shown} {' '.join(units)}; }}; "
+            "{ units --timestamp=unix 2>/dev/null || units | old_times; }"
             ' | while IFS= read -r line; do say unit "$line"; done'
         )
         lines.append(f'for p in {STATE}/pending/*; do [ -e "$p" ] && say pending "${{p##*/}}"; done')
@@ -298,6 +216,10 @@ def _record(observed: Observed, kind: str, words: list[str]) -> None:  # noqa: P
             observed.pending.add(unit)
         case "db", [what, name, value]:
             observed.database.append((what, name, value))
+        case "fact", [name, *rest]:
+            observed.facts.setdefault(name, []).append(tuple(rest))
+        case "ours", [path]:
+            observed.ours.add(path)
         case "unreachable", [address]:
             observed.unreachable.append(address)
         case "ca", [prefix]:

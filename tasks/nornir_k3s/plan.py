@@ -8,12 +8,13 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from nornir_k3s.observe import ArtifactState, FileState, Observed
+from nornir_k3s.observed import ArtifactState, FileState, Observed
 from nornir_k3s.secret import Secret
-from nornir_k3s.spec import Artifact, File, HostSpec, Install, Unit
+from nornir_k3s.spec import Artifact, File, Gone, HostSpec, Install, Unit
 
-Kind = Literal["packages", "artifact", "install", "file", "sql", "unit"]
+Kind = Literal["packages", "artifact", "install", "file", "remove", "sql", "unit"]
 Action = Literal["start", "restart", "reload", "enable"]
+STUCK = 90  # seconds
 _SECRET_LINE = re.compile(r"^(\s*[\"']?(?:token|agent-token|datastore-endpoint|vpn-auth)[\"']?\s*:).*$", re.MULTILINE)
 
 
@@ -34,7 +35,7 @@ class Step:
     target: str
     summary: str
     diff: str = ""
-    payload: tuple[str, ...] | Artifact | Install | File | Secret | Unit | None = field(default=None, repr=False)
+    payload: tuple[str, ...] | Artifact | Install | File | Gone | Secret | Unit | None = field(default=None, repr=False)
     action: Action | None = None
 
     @property
@@ -53,11 +54,8 @@ def stage(spec: HostSpec, observed: Observed) -> list[Step]:
         state = observed.artifacts.get(artifact.path, ArtifactState())
         if not state.same(artifact.sha256, artifact.mode):
             was = "no" if state.sha256 == "-" else "another"
-            steps.append(
-                Step(
-                    "artifact", artifact.path, f"put {artifact.source.name} ({was} file is there now)", payload=artifact
-                )
-            )
+            how = f"fetch {artifact.url}" if artifact.url else f"put {artifact.source.name}"
+            steps.append(Step("artifact", artifact.path, f"{how} ({was} file is there now)", payload=artifact))
     if spec.install and observed.installed != install_mark(spec):
         steps.append(
             Step("install", spec.install.unit, f"run K3s' installer as {spec.install.role}", payload=spec.install)
@@ -83,6 +81,9 @@ def converge(
         lacks: What it lacks, in words.
     """
     steps = [step for file in spec.files if (step := _file(file, observed.files.get(file.path)))]
+    for gone in spec.gone:
+        if gone.path in observed.ours:
+            steps.append(Step("remove", gone.path, f"remove {gone.path}, which is no longer asked for", payload=gone))
     changed = {step.target for step in steps}
     for unit in spec.units:
         action = _unit_action(unit, spec, observed, changed)
@@ -122,19 +123,23 @@ def _unit_action(unit: Unit, spec: HostSpec, observed: Observed, changed: set[st
         have = observed.files.get(file.path)
         if have and have.changed > since > 0 and file.path not in changed:
             touched.append(file)  # written, but the process that should have read it is older
-    if spec.install and _renewed(spec, observed, state.started):
+    touched_gone = any(gone.unit == unit.name and gone.path in changed for gone in spec.gone)
+    if touched_gone or (spec.install and _renewed(spec, observed, state.started)):
         return "restart"
     if touched:
         return "reload" if unit.reloadable and all(file.action == "reload" for file in touched) else "restart"
     if unit.name in observed.pending:
         return "reload" if unit.reloadable else "restart"
     if state.active == "activating":
-        return "start"
+        # One that has not got on for so long has said why only once, long ago: it says so again after a restart.
+        return "restart" if observed.now - state.started > STUCK else "start"
     return "enable" if state.enabled != "enabled" else None
 
 
 def _renewed(spec: HostSpec, observed: Observed, started: int) -> bool:
     """Say whether the binary is, or is about to be, newer than the process that runs it."""
+    if not spec.artifacts:
+        return False
     binary = spec.artifacts[0]
     state = observed.artifacts.get(binary.path, ArtifactState())
     return state.sha256 != binary.sha256 or state.written > started > 0

@@ -2,30 +2,78 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
+import difflib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    IPvAnyAddress,
+    Tag,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from nornir_k3s import k3s
 
 Value = str | int | bool | list[str]
-Reference = dict[str, Any]
+_TAGS = ("managed", "external")  # of the union below
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A mapping that has these keys and no others."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _reference(value: Reference | None) -> Reference | None:
-    if value is not None and (len(value) != 1 or next(iter(value)) not in ("env", "file", "command")):
+def _reference(value: Any) -> Any:  # noqa: ANN401 - what stands in the file
+    if not isinstance(value, dict) or len(value) != 1 or next(iter(value)) not in ("env", "file", "command"):
         raise ValueError("a secret is a reference: {env: NAME}, {file: PATH} or {command: [PROGRAM, ARGUMENT]}")
     return value
 
 
-class Registration(_Strict):
+def _one_of(**values: dict[str, Any]) -> dict[str, Any]:
+    forms = [
+        {"type": "object", "properties": {key: value}, "required": [key], "additionalProperties": False}
+        for key, value in values.items()
+    ]
+    return {"anyOf": forms}
+
+
+_TEXT = {"type": "string", "minLength": 1}
+_WORDS = {"anyOf": [_TEXT, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+Reference = Annotated[
+    dict[str, Any],
+    BeforeValidator(_reference),
+    WithJsonSchema(_one_of(env=_TEXT, file=_TEXT, command=_WORDS) | {"description": "where a secret comes from"}),
+]
+
+
+def settings_schema(known: frozenset[str]) -> dict[str, Any]:
+    """Return the JSON schema of a mapping of these K3s settings."""
+    text = {"type": ["string", "integer"]}
+    many = {"anyOf": [{"type": "string"}, {"type": "array", "items": text}]}
+
+    def of(key: str) -> dict[str, Any]:
+        if key in k3s.BOOLEANS:
+            return {"type": "boolean"}
+        return many if key in k3s.LISTS else {"enum": list(k3s.CHOICES[key])} if key in k3s.CHOICES else text
+
+    return {"type": "object", "properties": {key: of(key) for key in sorted(known)}, "additionalProperties": False}
+
+
+ServerSettings = Annotated[dict[str, Value], WithJsonSchema(settings_schema(k3s.SERVER_SETTINGS))]
+AgentSettings = Annotated[dict[str, Value], WithJsonSchema(settings_schema(k3s.AGENT_SETTINGS))]
+
+
+class Registration(Strict):
     """The fixed registration address: what agents and people use."""
 
     address: IPvAnyAddress | None = Field(None, description="the VIP")
@@ -42,24 +90,22 @@ class Registration(_Strict):
         return self
 
 
-class ManagedDatastore(_Strict):
+class ManagedDatastore(Strict):
     """A datastore that this tool sets up on the host of group datastore."""
 
     kind: Literal["mariadb"] = Field(description="from the host's own packages")
     database: str = Field("k3s", pattern=r"^[a-z][a-z0-9_]{0,47}$")
     user: str = Field("k3s", pattern=r"^[a-z][a-z0-9_]{0,31}$")
     password: Reference | None = Field(None, description="a reference; generated when absent")
-    _check = field_validator("password")(_reference)
 
 
-class ExternalDatastore(_Strict):
+class ExternalDatastore(Strict):
     """A datastore someone else runs, as K3s' endpoint string (docs: datastore/datastore.md)."""
 
     endpoint: Reference = Field(description="a reference to the endpoint string, which holds a password")
     cafile: Path | None = Field(None, description="CA that the servers verify the datastore with; delivered to them")
     certfile: Path | None = None
     keyfile: Path | None = None
-    _check = field_validator("endpoint")(_reference)
 
     @model_validator(mode="after")
     def _pair(self) -> ExternalDatastore:
@@ -68,20 +114,58 @@ class ExternalDatastore(_Strict):
         return self
 
 
-class Artifacts(_Strict):
-    """Where K3s comes from."""
+class Artifacts(Strict):
+    """Where K3s comes from: a folder, or a release by the cluster's version, from GitHub or a mirror of its layout."""
 
-    folder: Path = Field(description="holds k3s, install.sh and, where hosts cannot pull, images/*.tar*")
+    folder: Path | None = Field(None, description="holds k3s, install.sh and, where hosts cannot pull, images/*.tar*")
+    url: str | None = Field(None, pattern=r"^https?://", description="a mirror; default: K3s' releases on GitHub")
+    images: bool = Field(False, description="also bring the release's air-gap images to every server and agent")
+    push: bool = Field(True, description="false: the hosts fetch from `url` themselves, verified the same")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Artifacts:
+        if self.folder and (self.url or self.images or not self.push):
+            raise ValueError("with `folder` there is nothing to fetch: leave out url, images and push")
+        return self
 
 
-class LoadBalancer(_Strict):
+class Proxy(Strict):
+    """The proxy that K3s and its containerd use to pull images."""
+
+    http: str | None = Field(None, pattern=r"^https?://")
+    https: str | None = Field(None, pattern=r"^https?://")
+    no_proxy: list[str] = Field(default_factory=list, description="in addition to the cluster's own addresses")
+
+    @model_validator(mode="after")
+    def _something(self) -> Proxy:
+        if not self.http and not self.https:
+            raise ValueError("give `http`, `https` or both")
+        return self
+
+
+class LoadBalancer(Strict):
     """HAProxy and keepalived on the hosts of group lb."""
 
     virtual_router_id: int = Field(51, ge=1, le=255, description="unique among the VRRP groups of the network")
-    prefix: int = Field(32, ge=8, le=128, description="prefix length the VIP is set up with")
+    prefix: int | None = Field(
+        None,
+        ge=8,
+        le=128,
+        description="prefix length the VIP is set up with; default: one address (32, or 128 in IPv6)",
+    )
 
 
-class ClusterModel(_Strict):
+def _datastore_kind(value: Any) -> str:  # noqa: ANN401 - what stands in the file
+    return "external" if isinstance(value, dict) and "endpoint" in value else "managed"
+
+
+Datastore = Annotated[
+    Annotated[ManagedDatastore, Tag("managed")] | Annotated[ExternalDatastore, Tag("external")],
+    Discriminator(_datastore_kind),
+]
+
+
+class ClusterModel(Strict):
     """All settings of the whole cluster."""
 
     name: str = Field(
@@ -91,24 +175,20 @@ class ClusterModel(_Strict):
     token: Reference | None = Field(None, description="a reference; generated when absent and kept on the controller")
     agent_token: Reference | None = Field(None, description="a separate token that lets agents join, and nothing else")
     registration: Registration
-    datastore: ManagedDatastore | ExternalDatastore
-    artifacts: Artifacts
-    server: dict[str, Value] = Field(default_factory=dict, description="K3s settings of every server, by K3s' names")
-    agent: dict[str, Value] = Field(default_factory=dict, description="K3s settings of every agent, by K3s' names")
+    datastore: Datastore
+    artifacts: Artifacts = Field(default_factory=lambda: Artifacts.model_validate({}))
+    registries: Path | None = Field(None, description="a registries.yaml, delivered to every server and agent")
+    proxy: Proxy | None = None
+    server: ServerSettings = Field(default_factory=dict, description="K3s settings of every server, by K3s' names")
+    agent: AgentSettings = Field(default_factory=dict, description="K3s settings of every agent, by K3s' names")
     server_taint: bool = Field(True, description=f"keep workloads off the servers with {k3s.SERVER_TAINT}")
-    lb: LoadBalancer = LoadBalancer(virtual_router_id=51, prefix=32)
+    lb: LoadBalancer = LoadBalancer(virtual_router_id=51, prefix=None)
+    accept: list[str] = Field(
+        default_factory=list, description="warnings of the preflight that are known and accepted: ID or HOST:ID"
+    )
     groups: dict[Literal["datastore", "servers", "agents", "lb"], str] = Field(
         default_factory=dict, description="names of the inventory's groups, where they are others"
     )
-    _references = field_validator("token", "agent_token")(_reference)
-
-    @field_validator("datastore", mode="before")
-    @classmethod
-    def _one_kind(cls, value: Any) -> Any:  # noqa: ANN401 - what stands in the file
-        if not isinstance(value, dict):
-            raise ValueError("give {kind: mariadb} or {endpoint: REFERENCE}")
-        chosen = ExternalDatastore if "endpoint" in value else ManagedDatastore
-        return chosen.model_validate(value)
 
     @field_validator("version")
     @classmethod
@@ -116,49 +196,49 @@ class ClusterModel(_Strict):
         k3s.parse_version(value)
         return value
 
-    @field_validator("server")
-    @classmethod
-    def _server(cls, value: dict[str, Value]) -> dict[str, Value]:
-        _raise(k3s.unknown_settings(value, k3s.SERVER_SETTINGS) + _contradictions(value))
-        return value
 
-    @field_validator("agent")
-    @classmethod
-    def _agent(cls, value: dict[str, Value]) -> dict[str, Value]:
-        _raise(k3s.unknown_settings(value, k3s.AGENT_SETTINGS))
-        return value
-
-
-def _raise(problems: list[str]) -> None:
-    if problems:
-        raise ValueError("\n".join(problems))
-
-
-def _networks(
-    settings: dict[str, Value], key: str, default: str
-) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    value = settings.get(key, default)
-    parts = value if isinstance(value, list) else re.split(r"\s*,\s*", str(value))
-    return [ipaddress.ip_network(str(part)) for part in parts]
+def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield the path and the words of each problem; an unknown key comes with the nearest known one."""
+    for item in error.errors(include_url=False, include_context=False):
+        path = tuple(part for part in item["loc"] if part not in _TAGS)
+        match item["type"]:
+            case "extra_forbidden":
+                near = difflib.get_close_matches(str(path[-1]), sorted(_known(model, path[:-1])), n=1)
+                yield path, f"unknown key `{path[-1]}`" + (f"; did you mean `{near[0]}`?" if near else "")
+            case "missing":
+                yield path, "it is missing"
+            case "model_type" | "dict_type":
+                yield path, "it is empty: write `{}`" if item["input"] is None else "it must be a mapping"
+            case "list_type":
+                yield path, "it must be a list, as [ONE, TWO]"
+            case _:
+                for line in item["msg"].removeprefix("Value error, ").splitlines():
+                    yield path, line
 
 
-def _contradictions(server: dict[str, Value]) -> list[str]:
-    try:
-        pods = _networks(server, "cluster-cidr", "10.42.0.0/16")
-        services = _networks(server, "service-cidr", "10.43.0.0/16")
-        dns = [ipaddress.ip_address(str(a)) for a in _as_list(server.get("cluster-dns", []))]
-    except ValueError as error:
-        return [str(error)]
-    problems = []
-    for pod in pods:
-        for service in services:
-            if pod.version == service.version and pod.overlaps(service):
-                problems.append(f"cluster-cidr {pod} overlaps service-cidr {service}")
-    for address in dns:
-        if not any(address in service for service in services):
-            problems.append(f"cluster-dns {address} is not inside service-cidr")
-    return problems
+def _known(model: type[BaseModel], path: tuple[str | int, ...]) -> set[str]:
+    types: list[Any] = [model]
+    for key in path:
+        types = [found for kind in types for found in _below(kind, str(key))]
+    return {name for kind in types for part in _models(kind) for name in part.model_fields}
 
 
-def _as_list(value: Value) -> list[str]:
-    return value if isinstance(value, list) else [part.strip() for part in str(value).split(",") if part.strip()]
+def _below(kind: Any, key: str) -> Iterator[Any]:  # noqa: ANN401 - any type expression
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        fields = kind.model_fields
+        if "root" in fields:
+            yield from _below(fields["root"].annotation, key)
+        elif key in fields:
+            yield fields[key].annotation
+    elif get_origin(kind) in (dict, list):
+        yield get_args(kind)[-1]
+    else:
+        for part in get_args(kind):
+            yield from _below(part, key)
+
+
+def _models(kind: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 - any type expression
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind
+    for part in get_args(kind):
+        yield from _models(part)

@@ -47,13 +47,30 @@ class File:
 
 
 @dataclass(frozen=True)
+class Gone:
+    """A file that must not be there any more; only one that this tool wrote is removed. `unit` has read it."""
+
+    path: str
+    unit: str
+
+
+@dataclass(frozen=True)
 class Artifact:
-    """A big file that is pushed from the controller: by content, never twice."""
+    """A big file: pushed from the controller, or fetched by the host from `url`; by content, never twice.
+
+    Arguments:
+        source: On the controller; its name alone counts where the host fetches.
+        path: On the host.
+        sha256: In hex.
+        mode: Permission bits.
+        url: Where the host fetches it; empty when it is pushed.
+    """
 
     source: Path
     path: str
     sha256: str
     mode: int = 0o755
+    url: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,6 +111,7 @@ class HostSpec:
     artifacts: tuple[Artifact, ...] = ()
     install: Install | None = None
     files: tuple[File, ...] = ()
+    gone: tuple[Gone, ...] = ()
     units: tuple[Unit, ...] = ()
     watch: tuple[str, ...] = ()  # paths whose presence the preflight wants to know
 

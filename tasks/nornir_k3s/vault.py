@@ -19,12 +19,15 @@ class Vault:
         folder: Made with mode 0700 when something is first kept.
         base: What relative paths in references are relative to.
         keep: False writes nothing: what would be generated is made up for this run only.
+
+    What it generates is written by `commit`, when all else was found right.
     """
 
     def __init__(self, folder: Path, *, base: Path, keep: bool = True) -> None:
         self.folder = folder
         self.base = base
         self.keeping = keep
+        self._made: dict[str, Secret] = {}
 
     def secret(
         self, name: str, reference: Mapping[str, Any] | None, *, make: Callable[[], Secret] | None = None
@@ -46,10 +49,19 @@ class Vault:
             return Secret(path.read_text().strip())
         if make is None:
             raise UsageError(f"{name} is not given")
-        made = make()
-        if self.keeping:
-            self.keep(name, made.reveal() + "\n")
-        return made
+        return self._made.setdefault(name, make())
+
+    def commit(self) -> None:
+        """Write the secrets that were generated.
+
+        Raises:
+            UsageError: The folder cannot be written.
+        """
+        for name, made in self._made.items() if self.keeping else ():
+            try:
+                self.keep(name, made.reveal() + "\n")
+            except OSError as error:
+                raise UsageError(f"{self.folder} cannot be written: {error.strerror}", hint="see `state`") from None
 
     def keep(self, name: str, text: str) -> Path:
         """Write a file of mode 0600 and return its path; a reader sees the old text or the new one, never half."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from nornir_k3s import k3s
 from nornir_k3s.cluster import Cluster
-from nornir_k3s.observe import NodeState, nodes
+from nornir_k3s.observe import nodes
+from nornir_k3s.observed import NodeState
 
 KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"
 PATIENCE = 30
@@ -33,12 +35,13 @@ class Seen:
     holds_vip: bool = False
 
 
-def through_address(cluster: Cluster) -> str:
+def through_address(cluster: Cluster, only: Collection[str] | None = None) -> str:
     """Return a server's script that asks the API for the nodes through the registration address.
 
     It waits there, for `PATIENCE` seconds at the most, until every node is Ready; what it then prints is judged here.
     """
-    names = [member.node_name for member in (*cluster.of("servers"), *cluster.of("agents"))]
+    nodes_ = (*cluster.of("servers"), *cluster.of("agents"))
+    names = [member.node_name for member in nodes_ if only is None or member.name in only]
     return f"""
 ask() {{ timeout 15 {k3s.BINARY} kubectl --server={cluster.url} get nodes "$@"; }}
 ready() {{
@@ -89,16 +92,17 @@ def parse(text: str) -> Seen:
     return seen
 
 
-def problems(cluster: Cluster, seen: dict[str, Seen]) -> list[str]:
+def problems(cluster: Cluster, seen: dict[str, Seen], only: Collection[str] | None = None) -> list[str]:
     """Return in words what is not yet as it must be; nothing when the cluster works.
 
     Arguments:
         seen: By host name: one server, every agent, every load balancer.
+        only: The hosts whose nodes must be right; all of them by default.
     """
     found: list[str] = []
     for member in cluster.of("servers"):
         if member.name in seen:
-            found += _nodes(cluster, member.name, seen[member.name])
+            found += _nodes(cluster, member.name, seen[member.name], only)
     for member in cluster.of("agents"):
         lost = seen[member.name].unreachable if member.name in seen else ()
         found += [f"{member.name} does not reach server {server} directly" for server in lost]
@@ -110,12 +114,14 @@ def problems(cluster: Cluster, seen: dict[str, Seen]) -> list[str]:
     return found
 
 
-def _nodes(cluster: Cluster, server: str, answer: Seen) -> list[str]:
+def _nodes(cluster: Cluster, server: str, answer: Seen, only: Collection[str] | None) -> list[str]:
     if answer.nodes is None:
         return [f"the API does not answer {server} through {cluster.url}: {answer.error}"]
     have = {node.name: node for node in answer.nodes}
     found = []
     for member in (*cluster.of("servers"), *cluster.of("agents")):
+        if only is not None and member.name not in only:
+            continue
         node = have.get(member.node_name)
         if node is None:
             found.append(f"node {member.node_name} is not listed")

@@ -54,6 +54,9 @@ def load(tmp_path: Path) -> Callable[..., Cluster]:
     ) -> Cluster:
         settings = copy.deepcopy(SETTINGS) | (changes or {})
         inv = inventory(settings, hosts or HOSTS, {name: {"k3s": value} for name, value in data.items()})
-        return cluster.load(inv, vault=Vault(tmp_path / "state", base=tmp_path), base=tmp_path)
+        vault = Vault(tmp_path / "state", base=tmp_path)
+        loaded = cluster.load(inv, vault=vault, base=tmp_path)
+        vault.commit()
+        return loaded
 
     return loader

@@ -37,8 +37,8 @@ def test_each_host_gets_its_secrets_in_options_of_its_own(defaults: Defaults, tm
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ({"sudo_pasword": {"env": "X"}}, "k3s_ssh.sudo_pasword is unknown"),
-        ({"sudo_password": "plain"}, "must be a reference"),
+        ({"sudo_pasword": {"env": "X"}}, "k3s_ssh.sudo_pasword: it is unknown"),
+        ({"sudo_password": "plain"}, "a secret is a reference"),
         ({"sudo_password": {"file": "none"}}, "cannot be read"),
         ("text", "must be a mapping"),
     ],

@@ -6,7 +6,7 @@ import pytest
 
 from nornir_k3s import k3s, preflight
 from nornir_k3s.cluster import Cluster
-from nornir_k3s.observe import FileState, Observed, UnitState
+from nornir_k3s.observed import FileState, Observed, UnitState
 
 Load = Callable[..., Cluster]
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from nornir_k3s import k3s
-from nornir_k3s.artifacts import Bundle
+from nornir_k3s.artifacts import INSTALLER, Bundle
 from nornir_k3s.cluster import Cluster, Member
+from nornir_k3s.groups import node
 from nornir_k3s.secret import Secret
 from nornir_k3s.spec import File, HostSpec, Install, Unit, settings_yaml
 
@@ -33,15 +34,18 @@ def settings(cluster: Cluster, member: Member, ca_prefix: str) -> dict[str, Any]
     }
 
 
-def spec(cluster: Cluster, member: Member, bundle: Bundle, ca_prefix: str) -> HostSpec:
+def spec(cluster: Cluster, member: Member, bundle: Bundle | None, ca_prefix: str) -> HostSpec:
     """Return what an agent's host must look like."""
     unit = k3s.UNITS["agent"]
+    more, gone = node.files(cluster, unit)
     return HostSpec(
-        artifacts=bundle.artifacts(),
-        install=Install("agent", bundle.installer_path, unit),
+        artifacts=bundle.artifacts() if bundle else (),
+        install=Install("agent", INSTALLER, unit),
         files=(
             File(k3s.CONFIG, settings_yaml(settings(cluster, member, ca_prefix)), 0o600, masking="yaml", unit=unit),
+            *more,
         ),
+        gone=gone,
         units=(Unit(unit),),
         watch=(f"{k3s.DATA}/server/tls", f"/etc/systemd/system/{k3s.UNITS['server']}"),
     )

@@ -141,7 +141,7 @@ def spec(cluster: Cluster, member: Member, *, interface: str, check_pem: Secret,
         router_id=cluster.lb.virtual_router_id,
         priority=200 - 10 * members.index(member),
         vip=vip,
-        prefix=cluster.lb.prefix,
+        prefix=cluster.lb.prefix or (128 if ":" in vip else 32),
         track=TRACK,
     )
     file_of_haproxy = partial(File, unit="haproxy.service", action="reload")

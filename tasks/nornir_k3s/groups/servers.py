@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from nornir_k3s import k3s
-from nornir_k3s.artifacts import Bundle
+from nornir_k3s.artifacts import INSTALLER, Bundle, text_of
 from nornir_k3s.cluster import Cluster, Member
-from nornir_k3s.groups import datastore
+from nornir_k3s.groups import datastore, node
+from nornir_k3s.secret import Secret
 from nornir_k3s.spec import File, HostSpec, Install, Unit, settings_yaml
 
 FOLDER = "/etc/rancher/k3s"
@@ -45,18 +46,24 @@ def datastore_files(cluster: Cluster) -> dict[str, str]:
     return {key: f"{key}.pem" for key, field in names.items() if getattr(cluster.datastore, field, None)}
 
 
-def spec(cluster: Cluster, member: Member, bundle: Bundle) -> HostSpec:
+def _tls_file(cluster: Cluster, setting: str) -> Secret:
+    return text_of(getattr(cluster.datastore, setting.removeprefix("datastore-")), setting)
+
+
+def spec(cluster: Cluster, member: Member, bundle: Bundle | None) -> HostSpec:
     """Return what a server's host must look like."""
     unit = k3s.UNITS["server"]
     files = [File(k3s.CONFIG, settings_yaml(settings(cluster, member)), 0o600, masking="yaml", unit=unit)]
     files += [
-        File(f"{FOLDER}/{name}", bundle.datastore_file(cluster, key), 0o600, masking="all", unit=unit)
+        File(f"{FOLDER}/{name}", _tls_file(cluster, key), 0o600, masking="all", unit=unit)
         for key, name in datastore_files(cluster).items()
     ]
+    more, gone = node.files(cluster, unit)
     return HostSpec(
-        artifacts=bundle.artifacts(),
-        install=Install("server", bundle.installer_path, unit),
-        files=tuple(files),
+        artifacts=bundle.artifacts() if bundle else (),
+        install=Install("server", INSTALLER, unit),
+        files=(*files, *more),
+        gone=gone,
         units=(Unit(unit),),
         watch=(
             f"{k3s.DATA}/server/db/etcd/member/wal",

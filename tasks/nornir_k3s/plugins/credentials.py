@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,35 @@ from nornir_k3s.references import resolve
 CONNECTION = "netmiko"
 # Keys of `k3s_ssh` in a host's data, and the option of the connection each becomes.
 _OPTIONS = {"sudo_password": "secret", "passphrase": "passphrase"}
+_KEYS = "password, sudo_password and passphrase"
 _PATHS = ("key_file", "alt_key_file", "ssh_config_file")
 
 
-def k3s_credentials(host: Host, base: str = ".") -> None:
+def k3s_credentials(host: Host, base: str = ".", problems: list[tuple[str, str, str]] | None = None) -> None:
     """Give this host's connection its secrets and absolute paths; entry point `k3s_credentials`.
 
     Arguments:
         host: Its data may have `k3s_ssh` with `password`, `sudo_password` and `passphrase`, each a secret reference.
         base: What relative paths are relative to.
+        problems: Gets host, key and words of what is wrong, so that all of it is told at once.
 
     Raises:
-        UsageError: A reference gives nothing, or a key is unknown; it names host and key.
+        UsageError: A reference gives nothing, or a key is unknown, and there is no list for problems.
     """
-    folder = Path(base)
+    found = list(_problems(host, Path(base)))
+    if found and problems is None:
+        name, key, text = found[0]
+        raise UsageError(f"{name}: {key}: {text}")
+    if problems is not None:
+        problems += found
+
+
+def _problems(host: Host, folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Set the host's options; yield what is wrong with them."""
     wanted: dict[str, Any] = host.get("k3s_ssh") or {}
     if not isinstance(wanted, dict):
-        raise UsageError(f"{host.name}: k3s_ssh must be a mapping; it has password, sudo_password and passphrase")
+        yield host.name, "k3s_ssh", f"it must be a mapping of {_KEYS}"
+        return
     # Nornir shares one options dict between all hosts of a group: this host gets a copy of its own.
     inherited = host.get_connection_parameters(CONNECTION)
     extras = copy.deepcopy(inherited.extras or {})
@@ -39,15 +52,13 @@ def k3s_credentials(host: Host, base: str = ".") -> None:
             extras[key] = str((folder / Path(str(extras[key])).expanduser()).resolve())
     for key, reference in wanted.items():
         if key != "password" and key not in _OPTIONS:
-            raise UsageError(f"{host.name}: k3s_ssh.{key} is unknown; it has password, sudo_password and passphrase")
-        if not isinstance(reference, dict):
-            raise UsageError(
-                f"{host.name}: k3s_ssh.{key} must be a reference: {{env: …}}, {{file: …}} or {{command: …}}"
-            )
+            yield host.name, f"k3s_ssh.{key}", f"it is unknown; there are {_KEYS}"
+            continue
         try:
             secret = resolve(reference, folder)
         except UsageError as error:
-            raise UsageError(f"{host.name}: k3s_ssh.{key}: {error.message}") from None
+            yield host.name, f"k3s_ssh.{key}", error.message
+            continue
         if key == "password":
             host.password = secret.reveal()
         else:

@@ -45,7 +45,9 @@ class K3sRunner:
             for worker in workers:
                 worker.start()
             for worker in workers:
-                worker.join()
+                # With a limit: a signal that another thread was given does not wake the main one.
+                while worker.is_alive():
+                    worker.join(0.2)
         results = AggregatedResult(task.name)
         for host in hosts:
             results[host.name] = done.get(host.name) or _skipped(host, task.name)

@@ -1,50 +1,130 @@
-"""The report of a run for people."""
+"""Reports, plans and findings for people."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from nornir_k3s.workflows.plan import Plan
-from nornir_k3s.workflows.run import Report
+from nornir_k3s.preflight import Finding
+from nornir_k3s.report.data import HostReport, Report
+from nornir_k3s.workflows.plan import Change, Plan
+from nornir_k3s.workflows.status import Status
+
+_STYLES = {"error": "bold red", "warning": "yellow", "failed": "bold red", "changed": "yellow", "ok": "green"}
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", expand=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in ("round trips", "seconds") else "left", overflow="fold")
+    return table
 
 
 def show(report: Report, console: Console) -> None:
-    """Print what a run did: a table of hosts, seconds by phase, and the next command."""
-    table = Table(title=f"cluster {report.cluster}", title_justify="left", expand=False)
-    for column in ("host", "group", "changed", "restarted", "round trips"):
-        table.add_column(column, justify="right" if column == "round trips" else "left")
+    """Print what a run did, also one that ended badly: hosts, phases, what is kept, and the next command."""
+    table = _table(f"cluster {report.cluster}", "host", "group", "result", "changed", "restarted", "round trips")
     for name, host in report.hosts.items():
-        changed = f"{len(host.changes)} changes" if host.changes else "-"
-        table.add_row(name, host.role, changed, ", ".join(host.restarts) or "-", str(host.round_trips))
+        state = "failed" if host.failed else "changed" if host.changed else "ok"
+        restarted = ", ".join(dict.fromkeys(unit.removesuffix(".service") for unit in host.restarts)) or "-"
+        state_text = Text(state, _STYLES[state])
+        table.add_row(name, host.role, state_text, _changes(host), restarted, str(host.round_trips))
     console.print(table)
-    spent = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in report.phases.items())
-    console.print(f"phases: {spent}", soft_wrap=True)
+    spent = ", ".join(f"{p.name} {p.seconds:.1f} s" for p in report.phases if p.state != "not begun")
+    console.print(f"phases: {spent}; {report.seconds:.1f} s in all", soft_wrap=True)
+    if missed := [phase.name for phase in report.phases if phase.state == "not begun"]:
+        console.print(f"not begun: {', '.join(missed)}", soft_wrap=True)
     for name, host in report.hosts.items():
         for copy in host.kept:
-            console.print(f"{name}: what was there before is kept as {copy}", soft_wrap=True)
-    for warning in report.warnings:
-        console.print(f"warning: {warning}", soft_wrap=True, markup=False)
+            console.print(f"{name}: what was there before is kept as {copy}", soft_wrap=True, markup=False)
+    _findings(report.findings, console)
+    for note in report.notes:
+        console.print(f"note: {note}", soft_wrap=True, markup=False)
     if report.kubeconfig:
         state = "changed" if report.changed else "nothing to change: it is as the inventory says"
         console.print(f"\n{state}; the API answers at {report.url}", soft_wrap=True)
         console.print(f"next: kubectl --kubeconfig {report.kubeconfig} get nodes", soft_wrap=True)
 
 
+def _changes(host: HostReport) -> str:
+    return f"{len(host.changes)} change{'s' if len(host.changes) != 1 else ''}" if host.changes else "-"
+
+
+def _findings(findings: Sequence[Finding], console: Console) -> None:
+    for finding in findings:
+        if finding.level == "warning":
+            console.print(f"warning: {finding}", soft_wrap=True, markup=False)
+
+
+def show_findings(findings: Sequence[Finding], console: Console) -> None:
+    """Print every problem of every host: as a table on a terminal, else one line each."""
+    if not findings:
+        console.print("preflight: no problems found")
+        return
+    if not console.is_terminal:
+        for finding in findings:
+            console.print(f"{finding.level}: {finding}", soft_wrap=True, markup=False)
+        return
+    table = _table("preflight", "host", "found", "wanted", "what to do", "id")
+    table.show_lines = True
+    for finding in findings:
+        name = Text(f"{finding.host}\n{finding.level}", _STYLES[finding.level])
+        table.add_row(name, *(Text(text) for text in (finding.found, finding.wanted, finding.todo, finding.id)))
+    console.print(table)
+
+
 def show_plan(plan: Plan, console: Console) -> None:
-    """Print what a deploy would do, host by host, with diffs."""
-    for name, host in plan.hosts.items():
-        if not host.steps:
-            continue
-        guess = " (an estimate: it waits for the cluster's CA)" if host.estimate else ""
-        console.print(f"{name} ({host.role}){guess}", style="bold", soft_wrap=True)
-        for step in host.steps:
-            console.print(f"  {step.summary}", soft_wrap=True, markup=False)
-            for line in step.diff.splitlines():
-                style = {"+": "green", "-": "red"}.get(line[:1])
-                console.print(f"    {line}", style=style, soft_wrap=True, markup=False)
-    for warning in plan.warnings:
-        console.print(f"warning: {warning}", soft_wrap=True, markup=False)
-    quiet = sorted(name for name, host in plan.hosts.items() if not host.steps)
+    """Print what a deploy would do, phase by phase and host by host, with diffs."""
+    for phase in plan.phases:
+        for name, host in plan.hosts.items():
+            _host_changes(phase, name, host.role, [c for c in host.changes if c.phase == phase], console)
+    _findings(plan.findings, console)
+    for note in plan.notes:
+        console.print(f"note: {note}", soft_wrap=True, markup=False)
+    quiet = sorted(name for name, host in plan.hosts.items() if not host.changes)
     if quiet:
         console.print(f"nothing to change on {', '.join(quiet)}", soft_wrap=True)
+    if plan.restarts:
+        console.print(f"would be started, restarted or reloaded: {', '.join(plan.restarts)}", soft_wrap=True)
+
+
+def _host_changes(phase: str, name: str, role: str, changes: Sequence[Change], console: Console) -> None:
+    if not changes:
+        return
+    guess = " (an estimate: it waits for the cluster's CA)" if any(c.estimate for c in changes) else ""
+    console.print(f"{phase}: {name} ({role}){guess}", style="bold", soft_wrap=True, markup=False)
+    for change in changes:
+        console.print(f"  {change.summary}", soft_wrap=True, markup=False)
+        for line in change.diff.splitlines():
+            style = {"+": "green", "-": "red"}.get(line[:1])
+            console.print(f"    {line}", style=style, soft_wrap=True, markup=False)
+
+
+def show_status(status: Status, console: Console) -> None:
+    """Print the cluster at a glance."""
+    table = _table(f"cluster {status.cluster}", "node", "state", "roles", "version")
+    for node in status.nodes:
+        state = ("Ready" if node.ready else "NotReady") + ("" if node.schedulable else ", cordoned")
+        style = _STYLES["ok" if node.ready else "failed"]
+        table.add_row(node.name, Text(state, style), ", ".join(node.roles) or "-", node.version)
+    console.print(table)
+    servers = ", ".join(f"{name} {'ready' if ready else 'NOT ready'}" for name, ready in status.servers.items())
+    console.print(f"servers: {servers or 'none answered'}", soft_wrap=True)
+    for name, balancer in status.balancers.items():
+        states = (
+            ", ".join(f"{server} {state}" for server, state in balancer.servers.items()) or "HAProxy does not answer"
+        )
+        console.print(f"{name}{' (has the VIP)' if balancer.holds_vip else ''}: {states}", soft_wrap=True)
+    for name, state in status.datastore.items():
+        console.print(f"datastore {name}: {state}", soft_wrap=True)
+    if status.certificates:
+        first = status.certificates[0]
+        console.print(
+            f"certificates: the first ends in {first.days} days ({first.path} on {first.host})", soft_wrap=True
+        )
+    for problem in status.problems:
+        console.print(f"problem: {problem}", style=_STYLES["failed"], soft_wrap=True, markup=False)
+    if not status.problems:
+        console.print(f"all is well; the API answers at {status.url}", soft_wrap=True)

@@ -2,69 +2,157 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nornir.core import Nornir
 
 from nornir_k3s import artifacts, certificate, cluster, kubeconfig, preflight, verify
-from nornir_k3s.errors import K3sError, NotReady, PreflightFailed
+from nornir_k3s.errors import Declined, Interrupted, K3sError, NotReady, PreflightFailed, UsageError
 from nornir_k3s.remote.retry import wait_until
+from nornir_k3s.report.data import HostReport, PhaseReport, Report
 from nornir_k3s.vault import Vault
 from nornir_k3s.workflows import steps
-from nornir_k3s.workflows.run import DEADLINES, WIDTHS, HostReport, Report, Run
+from nornir_k3s.workflows.choice import Choice
+from nornir_k3s.workflows.run import DEADLINES, WIDTHS, Run
 
 
-def deploy(nr: Nornir, *, base: Path, state: Path, options: Mapping[str, Any] | None = None) -> Report:
+@dataclass(frozen=True)
+class Phase:
+    """One phase of the chain: its name on the command line, what it does, and the function that does it."""
+
+    name: str
+    summary: str
+    work: Callable[[Run], None]
+    reads: bool = False
+
+
+def phases() -> tuple[Phase, ...]:
+    """Return the phases of a deploy, in their order."""
+    return (
+        Phase("observe", "read every host once", observe_all, reads=True),
+        Phase("artifacts", "fetch what is not in the cache, verify all of it", find_artifacts, reads=True),
+        Phase("preflight", "find every problem of every host before the first change", check, reads=True),
+        Phase("stage", "bring artefacts and packages to every host; nothing restarts", stage_everything),
+        Phase("datastore", "set the managed datastore up, for this cluster only", prepare_datastore),
+        Phase("first-server", "start one server alone, until it is ready", start_first_server),
+        Phase("servers", "join the others; change running ones one at a time", converge_other_servers),
+        Phase("load-balancers", "HAProxy and keepalived: the fixed registration address", converge_load_balancers),
+        Phase("agents", "join the agents through that address", converge_agents),
+        Phase("verify", "prove that it works, write the kubeconfig", verify_cluster, reads=True),
+    )
+
+
+def deploy(
+    nr: Nornir,
+    *,
+    base: Path,
+    state: Path,
+    options: Mapping[str, Any] | None = None,
+    choice: Choice | None = None,
+) -> Report:
     """Make the inventory's cluster true, phase by phase; what is right already is left alone.
 
     Arguments:
         nr: A Nornir whose inventory describes the cluster.
         base: The folder that relative paths in the inventory are relative to.
         state: The folder on the controller for generated secrets and the kubeconfig.
-        options: `deadlines` (seconds) and `widths` (hosts at the same time), by name.
+        options: `deadlines` (seconds) and `widths` (hosts at the same time), by name; `cache` and `sources`.
+        choice: Which hosts and phases, and who is asked; everything, and nobody, by default.
 
     Returns:
         What happened: changes and restarts by host, seconds by phase, and the kubeconfig's path.
 
     Raises:
-        K3sError: See `nornir_k3s.errors`; the phases before have been finished, the ones after not begun.
+        K3sError: See `nornir_k3s.errors`; the phases before have been finished, the ones after not begun. Its `report`
+            says what was done until then.
     """
-    run = prepare(nr, base=base, state=state, options=options or {})
-    observe_all(run)
-    check(run)
-    stage_everything(run)
-    prepare_datastore(run)
-    start_first_server(run)
-    converge_other_servers(run)
-    converge_load_balancers(run)
-    converge_agents(run)
-    verify_cluster(run)
+    choice = choice or Choice()
+    chain = choice.chain(phases())
+    run = prepare(nr, base=base, state=state, options=options or {}, choice=choice)
+    run.report.phases = [PhaseReport(name=phase.name) for phase in chain]
+    try:
+        for phase in chain:
+            if phase.name == choice.first_change(chain):
+                _ask(run, choice)
+            _carry_out(run, phase)
+    except K3sError as error:
+        run.report.end(error, "interrupted" if isinstance(error, Interrupted) else "failed")
+        error.report = run.report
+        raise
+    except KeyboardInterrupt:
+        stopped = Interrupted("stopped between two steps", hint="run deploy again: it goes on where it stopped")
+        run.report.end(stopped, "interrupted")
+        stopped.report = run.report
+        raise stopped from None
+    run.report.end(None, "ok")
     return run.report
 
 
-def prepare(nr: Nornir, *, base: Path, state: Path, options: Mapping[str, Any], keep: bool = True) -> Run:
+def _carry_out(run: Run, phase: Phase) -> None:
+    record = run.current = run.report.phase(phase.name)
+    begin = time.monotonic()
+    try:
+        phase.work(run)
+    except BaseException as error:
+        stopped = isinstance(error, (Interrupted, KeyboardInterrupt))
+        record.state = "interrupted" if stopped else "failed"
+        raise
+    else:
+        record.state = "done" if record.hosts or phase.reads else "nothing to do"
+    finally:
+        record.seconds = round(time.monotonic() - begin, 3)
+        run.current = None
+
+
+def _ask(run: Run, choice: Choice) -> None:
+    """Ask once before a running cluster is changed."""
+    if choice.confirm is None or not any(run.observed[m.name].ready for m in run.of("servers")):
+        return
+    steps = {name: [step.summary for step in run.steps(name)] for name in run.chosen(run.observed)}
+    steps = {name: summaries for name, summaries in steps.items() if summaries}
+    if steps and not choice.confirm(steps):
+        raise Declined("nothing was changed: the question was not answered with yes", hint="use --yes for no question")
+
+
+def prepare(
+    nr: Nornir, *, base: Path, state: Path, options: Mapping[str, Any], choice: Choice, keep: bool = True
+) -> Run:
     """Validate the inventory and the artefacts; no host is contacted. Without `keep` nothing is written here either."""
     name = str((nr.inventory.defaults.data.get("k3s_cluster") or {}).get("name", "cluster"))
     vault = Vault(state / name, base=base, keep=keep)
-    wanted = cluster.load(nr.inventory, vault=vault, base=base)
-    bundle = artifacts.from_folder(wanted.artifacts.folder, version=wanted.version)
-    hosts = {m.name: HostReport(m.role) for m in wanted.members}
-    return Run(
+    wanted = cluster.load(nr.inventory, vault=vault, base=base, sources=options.get("sources"))
+    report = Report(cluster=wanted.name, version=wanted.version, url=wanted.url)
+    report.hosts = {m.name: HostReport(role=m.role) for m in wanted.members}
+    run = Run(
         nr,
         wanted,
-        bundle,
+        artifacts.Source(wanted, Path(options.get("cache") or state / "cache")),
         vault,
         deadlines={**DEADLINES, **options.get("deadlines", {})},
         widths={**WIDTHS, **options.get("widths", {})},
-        report=Report(wanted.name, hosts, url=wanted.url),
+        report=report,
+        limit=choice.hosts(nr, wanted),
     )
+    vault.commit()
+    return run
 
 
 def observe_all(run: Run) -> None:
-    """Read every host once."""
-    run.phase("observe", [m.name for m in run.cluster.members], steps.observe_host, width=run.widths["stage"])
+    """Read every host once; where the run is limited to some, the others may be away."""
+    names = [member.name for member in run.cluster.members]
+    others = set(names) - set(run.chosen(names))
+    run.phase("observe", names, steps.observe_host, width=run.widths["stage"], lenient=others)
+
+
+def find_artifacts(run: Run) -> None:
+    """Have on the controller, verified, what the architectures of the servers and agents need."""
+    stop = getattr(run.nr.runner, "stop", None)
+    for arch in sorted({run.observed[m.name].arch for m in (*run.of("servers"), *run.of("agents"))}):
+        run.source.find(arch, on_progress=run.on_progress, stop=stop)
 
 
 def check(run: Run) -> None:
@@ -73,42 +161,51 @@ def check(run: Run) -> None:
     Raises:
         PreflightFailed: With every problem of every host.
     """
-    findings = preflight.check(run.cluster, run.observed)
-    run.report.warnings += [str(f) for f in findings if f.level == "warning"]
-    errors = [str(f) for f in findings if f.level == "error"]
+    run.report.findings = preflight.check(run.cluster, run.observed)
+    errors = [finding for finding in run.report.findings if finding.level == "error"]
     if errors:
         raise PreflightFailed(errors)
 
 
 def stage_everything(run: Run) -> None:
     """Bring artefacts and packages to every host that lacks them; nothing restarts."""
-    names = [m.name for m in run.cluster.members if run.stage_steps(m.name)]
+    names = [name for name in run.chosen(run.observed) if run.stage_steps(name)]
     run.phase("stage", names, steps.stage_host, width=run.widths["stage"])
 
 
 def prepare_datastore(run: Run) -> None:
     """Bring the managed datastore up, with a database and a user for this cluster only."""
-    names = [m.name for m in run.cluster.of("datastore") if run.converge_steps(m.name)]
-    run.phase("datastore", names, steps.converge_host, width=1)
+    names = [m.name for m in run.of("datastore") if run.converge_steps(m.name)]
+    run.phase("datastore", run.chosen(names), steps.converge_host, width=1)
 
 
 def start_first_server(run: Run) -> None:
     """Start one server alone until it is really ready; skipped when the cluster has a ready server already."""
-    servers = run.cluster.of("servers")
-    if any(run.observed[m.name].ready for m in servers):
+    if any(run.observed[m.name].ready for m in run.of("servers")):
         return
+    first = first_server(run)
+    if not first:
+        raise UsageError("no server is ready, and the run is limited to other hosts", hint="add a server to --limit")
+    run.phase("first server", [first], steps.converge_server, width=1)
+    run.phase("bootstrap data", [m.name for m in run.of("datastore")], steps.bootstrap_row)
+
+
+def first_server(run: Run) -> str:
+    """Return the server that starts alone, or nothing where one is ready already or none may be changed."""
+    servers = run.of("servers")
+    if any(run.observed[m.name].ready for m in servers):
+        return ""
     # One that has been a server of this cluster before goes first: it has the cluster's files.
     known = [m for m in servers if run.observed[m.name].token == run.cluster.token.fingerprint()]
-    first = (known or list(servers))[0].name
-    run.phase("first server", [first], steps.converge_server, width=1)
-    run.phase("bootstrap data", [m.name for m in run.cluster.of("datastore")], steps.bootstrap_row)
+    return next(iter(run.chosen(m.name for m in (known or servers))), "")
 
 
 def converge_other_servers(run: Run) -> None:
     """Bring servers that have never joined up together, then change running ones one at a time: never two down."""
-    todo = [m.name for m in run.cluster.of("servers") if run.converge_steps(m.name) or not run.observed[m.name].ready]
-    todo = [name for name in todo if name not in run.done]
+    todo = [m.name for m in run.of("servers") if run.converge_steps(m.name) or not run.observed[m.name].ready]
+    todo = [name for name in run.chosen(todo) if name not in run.done]
     down = [name for name in todo if not run.observed[name].ready]
+    _ready_server(run)
     run.phase("servers", down, steps.converge_server)
     for name in todo:
         if name not in down:
@@ -117,27 +214,33 @@ def converge_other_servers(run: Run) -> None:
 
 def converge_load_balancers(run: Run) -> None:
     """Put HAProxy and keepalived in front of all servers, with a health check certificate of the cluster's own CA."""
-    balancers = [m.name for m in run.cluster.of("lb")]
+    balancers = run.chosen(m.name for m in run.of("lb"))
     if not balancers:
         return
+    server = _ready_server(run)
     if not certificate.kept(run.vault, run.ca_prefix):
-        run.phase("check certificate", [_ready_server(run)], steps.sign_check_certificate)
+        run.phase("check certificate", [server], steps.sign_check_certificate)
     names = [name for name in balancers if run.converge_steps(name)]
     run.phase("load balancers", names, steps.converge_host, width=1 if _serving(run) else len(names) or 1)
 
 
 def _serving(run: Run) -> bool:
-    return any(run.observed[m.name].unit("haproxy.service").active == "active" for m in run.cluster.of("lb"))
+    return any(run.observed[m.name].unit("haproxy.service").active == "active" for m in run.of("lb"))
 
 
 def _ready_server(run: Run) -> str:
-    return next(m.name for m in run.cluster.of("servers") if run.observed[m.name].ready)
+    ready = [m.name for m in run.of("servers") if run.observed[m.name].ready]
+    if not ready:
+        raise UsageError("no server is ready", hint="run the phase first-server before this one")
+    return ready[0]
 
 
 def converge_agents(run: Run) -> None:
     """Join the agents through the registration address."""
-    names = [m.name for m in run.cluster.of("agents") if run.converge_steps(m.name)]
-    run.phase("agents", names, steps.converge_agent, width=run.widths["agents"])
+    names = [m.name for m in run.of("agents") if run.converge_steps(m.name)]
+    if names:
+        _ready_server(run)
+    run.phase("agents", run.chosen(names), steps.converge_agent, width=run.widths["agents"])
 
 
 def verify_cluster(run: Run) -> None:
@@ -147,13 +250,13 @@ def verify_cluster(run: Run) -> None:
         NotReady: With everything that is still wrong at the deadline.
     """
     server = _ready_server(run)
-    names = [server] + [m.name for m in (*run.cluster.of("agents"), *run.cluster.of("lb"))]
+    names = [server] + [m.name for m in (*run.of("agents"), *run.of("lb"))]
     problems = ["not looked at"]
     answers: dict[str, verify.Seen] = {}
 
     def works() -> bool:
         answers.update(run.phase("verify", names, steps.verify_host, width=run.widths["stage"]))
-        problems[:] = verify.problems(run.cluster, answers)
+        problems[:] = verify.problems(run.cluster, answers, only=run.limit)
         return not problems
 
     try:

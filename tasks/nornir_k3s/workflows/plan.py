@@ -1,65 +1,125 @@
-"""plan: what a deploy would do, as data; nothing is changed, on no host and not on the controller."""
+"""plan: what a deploy would do, as data; nothing is changed, on no host and not on the controller's secrets."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nornir.core import Nornir
+from pydantic import BaseModel, Field, computed_field
 
-from nornir_k3s.plan import Step
+from nornir_k3s.preflight import Finding
 from nornir_k3s.workflows import deploy
+from nornir_k3s.workflows.choice import Choice
+from nornir_k3s.workflows.run import Run
+
+FORMAT = 1
+_PHASES = {"datastore": "datastore", "servers": "servers", "agents": "agents", "lb": "load-balancers"}
 
 
-@dataclass(frozen=True)
-class HostPlan:
-    """What would be done on one host, in order.
+class Change(BaseModel):
+    """One change on one host."""
 
-    Arguments:
-        role: datastore, servers, agents or lb.
-        steps: With diffs, secrets masked.
-        estimate: Files of it wait for what an earlier phase finds out (the cluster's CA), and may differ in the end.
-    """
+    id: str = Field(description="HOST/KIND:TARGET; the same in every run, and in the report's `changes` after HOST/")
+    phase: str = Field(description="the phase of deploy that makes it")
+    kind: str = Field(description="packages, artifact, install, file, remove, unit or sql")
+    target: str
+    summary: str
+    action: str | None = Field(None, description="of units: start, restart, reload or enable")
+    diff: str = Field("", description="unified; values of secrets are masked")
+    estimate: bool = Field(
+        False, description="an earlier phase finds something out (the cluster's CA) that it waits for"
+    )
+
+
+class HostPlan(BaseModel):
+    """What would be done on one host, in order."""
 
     role: str
-    steps: tuple[Step, ...]
-    estimate: bool
+    changes: list[Change]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What would be done on every host, by name, and the preflight's warnings."""
+class Plan(BaseModel):
+    """What would be done on every host, by name, and what the preflight found."""
 
+    format: int = Field(FORMAT, description="number of this form; it grows when a field changes its meaning")
     cluster: str
+    version: str
     hosts: Mapping[str, HostPlan]
-    warnings: tuple[str, ...] = field(default=())
+    phases: list[str] = Field(description="the phases that would be carried out")
+    findings: list[Finding] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
 
+    @computed_field(description="whether anything would be changed")  # type: ignore[prop-decorator]
     @property
     def changes(self) -> bool:
         """Whether anything would be changed."""
-        return any(host.steps for host in self.hosts.values())
+        return any(host.changes for host in self.hosts.values())
+
+    @computed_field(description="HOST/UNIT of everything that would be started, restarted or reloaded")  # type: ignore[prop-decorator]
+    @property
+    def restarts(self) -> list[str]:
+        """HOST/UNIT of everything that would be started, restarted or reloaded."""
+        return [
+            f"{name}/{change.target}"
+            for name, host in self.hosts.items()
+            for change in host.changes
+            if change.action in ("start", "restart", "reload")
+        ]
 
 
-def plan(nr: Nornir, *, base: Path, state: Path, options: Mapping[str, Any] | None = None) -> Plan:
+def plan(
+    nr: Nornir,
+    *,
+    base: Path,
+    state: Path,
+    options: Mapping[str, Any] | None = None,
+    choice: Choice | None = None,
+) -> Plan:
     """Return what `deploy` with the same arguments would do now.
 
     Arguments:
-        nr, base, state, options: As `deploy` takes them.
+        nr, base, state, options, choice: As `deploy` takes them.
 
     Raises:
         K3sError: As `deploy` does before its first change.
     """
-    run = deploy.prepare(nr, base=base, state=state, options=options or {}, keep=False)
+    choice = choice or Choice()
+    chain = choice.chain(deploy.phases())
+    run = deploy.prepare(nr, base=base, state=state, options=options or {}, choice=choice, keep=False)
     deploy.observe_all(run)
+    deploy.find_artifacts(run)
     deploy.check(run)
-    hosts = {
-        member.name: HostPlan(
-            member.role,
-            (*run.stage_steps(member.name), *run.converge_steps(member.name)),
-            estimate=member.role in ("agents", "lb") and not run.ca_prefix,
-        )
-        for member in run.cluster.members
-    }
-    return Plan(run.cluster.name, hosts, tuple(run.report.warnings))
+    names = [phase.name for phase in chain]
+    hosts = {name: _host(run, name, names) for name in run.chosen(run.observed)}
+    return Plan(
+        cluster=run.cluster.name,
+        version=run.cluster.version,
+        hosts=hosts,
+        phases=names,
+        findings=run.report.findings,
+        notes=run.report.notes,
+    )
+
+
+def _host(run: Run, name: str, phases: list[str]) -> HostPlan:
+    role = run.member(name).role
+    own = "first-server" if name == deploy.first_server(run) else _PHASES[role]
+    waits = role in ("agents", "lb") and not run.ca_prefix
+    changes = []
+    for phase, steps in (("stage", run.stage_steps(name)), (own, run.converge_steps(name))):
+        for step in steps if phase in phases else ():
+            changes.append(
+                Change(
+                    id=f"{name}/{step.id}",
+                    phase=phase,
+                    kind=step.kind,
+                    target=step.target,
+                    summary=step.summary,
+                    action=step.action,
+                    diff=step.diff,
+                    estimate=waits and step.kind == "file",
+                )
+            )
+    return HostPlan(role=role, changes=changes)

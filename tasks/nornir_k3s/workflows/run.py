@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from nornir.core import Nornir
 from nornir.core.task import Result, Task
 
 from nornir_k3s import certificate
-from nornir_k3s.artifacts import Bundle
+from nornir_k3s.artifacts import Bundle, OnProgress, Source
 from nornir_k3s.cluster import Cluster, Member
 from nornir_k3s.errors import HostError, HostsFailed, Interrupted, K3sError
 from nornir_k3s.groups import agents, datastore, lb, servers
-from nornir_k3s.observe import Observed
+from nornir_k3s.observed import Observed
 from nornir_k3s.plan import Step, converge, stage
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.remote.session import Session
+from nornir_k3s.report.data import PhaseReport, Report
 from nornir_k3s.spec import HostSpec
 from nornir_k3s.vault import Vault
 
@@ -37,41 +36,13 @@ WIDTHS = {"stage": 20, "agents": 10}
 
 
 @dataclass
-class HostReport:
-    """What happened on one host."""
-
-    role: str
-    changes: list[str] = field(default_factory=list)
-    restarts: list[str] = field(default_factory=list)
-    kept: list[str] = field(default_factory=list)
-    round_trips: int = 0
-
-
-@dataclass
-class Report:
-    """What happened in one run: hosts by name, seconds by phase, warnings, and where the kubeconfig lies."""
-
-    cluster: str
-    hosts: dict[str, HostReport]
-    phases: dict[str, float] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    kubeconfig: Path | None = None
-    url: str = ""
-
-    @property
-    def changed(self) -> bool:
-        """Whether anything was changed on any host."""
-        return any(host.changes for host in self.hosts.values())
-
-
-@dataclass
 class Run:
     """One run over one cluster.
 
     Arguments:
         nr: The team's Nornir.
         cluster: What must be true.
-        bundle: The release of K3s to install.
+        source: Where the release of K3s comes from.
         vault: Secrets and results on the controller.
         deadlines: Seconds, by kind of work.
         widths: Hosts at the same time, by phase.
@@ -79,7 +50,7 @@ class Run:
 
     nr: Nornir
     cluster: Cluster
-    bundle: Bundle
+    source: Source
     vault: Vault
     deadlines: Mapping[str, float]
     widths: Mapping[str, int]
@@ -87,6 +58,9 @@ class Run:
     observed: dict[str, Observed] = field(default_factory=dict)
     sessions: dict[str, Session] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)  # servers this run has made right and seen ready
+    limit: frozenset[str] | None = None  # the only hosts that may be changed
+    current: PhaseReport | None = None
+    on_progress: OnProgress | None = None
 
     def member(self, name: str) -> Member:
         """Return the member with this name."""
@@ -103,7 +77,7 @@ class Run:
         return next((o.ca_cert for o in self._servers() if o.ca_prefix and o.ca_cert), "")
 
     def _servers(self) -> Iterable[Observed]:
-        seen = [self.observed[m.name] for m in self.cluster.of("servers") if m.name in self.observed]
+        seen = [self.observed[m.name] for m in self.of("servers")]
         return sorted(seen, key=lambda o: not o.ready)  # the word of a ready server counts first
 
     def spec(self, name: str) -> HostSpec:
@@ -112,9 +86,9 @@ class Run:
         if member.role == "datastore":
             return datastore.spec(self.cluster, member)
         if member.role == "servers":
-            return servers.spec(self.cluster, member, self.bundle)
+            return servers.spec(self.cluster, member, self.bundle(name))
         if member.role == "agents":
-            return agents.spec(self.cluster, member, self.bundle, self.ca_prefix)
+            return agents.spec(self.cluster, member, self.bundle(name), self.ca_prefix)
         seen = self.observed.get(name)
         return lb.spec(
             self.cluster,
@@ -123,6 +97,15 @@ class Run:
             check_pem=certificate.kept(self.vault, self.ca_prefix),
             server_ca=self.ca_cert,
         )
+
+    def bundle(self, name: str) -> Bundle | None:
+        """Return the release for this host's architecture; None before the host was observed and the release found."""
+        seen = self.observed.get(name)
+        return self.source.known(seen.arch) if seen else None
+
+    def steps(self, name: str) -> list[Step]:
+        """Return everything that is not yet as it must be on this host."""
+        return [*self.stage_steps(name), *self.converge_steps(name)]
 
     def stage_steps(self, name: str) -> list[Step]:
         """Return the steps that restart nothing on this host."""
@@ -136,49 +119,80 @@ class Run:
         lacks = datastore.missing(self.cluster, tuple(seen.database))
         return converge(self.spec(name), seen, sql=datastore.prepare(self.cluster), lacks=lacks)
 
+    def of(self, role: str) -> tuple[Member, ...]:
+        """Return the members of one role that could be observed: all of them, unless the run was limited to others."""
+        return tuple(member for member in self.cluster.of(role) if member.name in self.observed)
+
+    def chosen(self, names: Iterable[str]) -> list[str]:
+        """Return those of the hosts that the run was not told to leave alone."""
+        return [name for name in names if self.limit is None or name in self.limit]
+
     def phase(
-        self, title: str, names: Iterable[str], task: Callable[[Task, Run], Result], *, width: int | None = None
+        self,
+        title: str,
+        names: Iterable[str],
+        task: Callable[[Task, Run], Result],
+        *,
+        width: int | None = None,
+        lenient: Collection[str] = (),
     ) -> dict[str, Any]:
-        """Carry out one phase on its hosts and return each host's result.
+        """Carry out a task on its hosts, as one Nornir run, and return each host's result.
 
         Arguments:
-            title: Shown to people, and the phase's name in the report.
+            title: Shown to people.
             names: The hosts; nothing is done when there are none.
             task: Runs on each host; it gets the Nornir task and this Run.
             width: Hosts at the same time.
+            lenient: Hosts whose failure is only noted.
 
         Raises:
-            K3sError: One host failed, or HostsFailed for several; the phase has ended on all hosts by then.
+            K3sError: One host failed, or HostsFailed for several; the task has ended on all hosts by then.
         """
         wanted = list(names)
         if not wanted:
             return {}
-        begin = time.monotonic()
         runner = K3sRunner(num_workers=width or len(wanted), stop=getattr(self.nr.runner, "stop", None))
         chosen = self.nr.filter(filter_func=lambda host: host.name in wanted).with_runner(runner)
         results = chosen.run(task=_adapter(task, self), name=title)
-        self.report.phases[title] = self.report.phases.get(title, 0.0) + time.monotonic() - begin
+        if self.current:
+            self.current.hosts = list(dict.fromkeys([*self.current.hosts, *wanted]))
         for name, link in self.sessions.items():
             self.report.hosts[name].round_trips = link.round_trips
-        self._raise_failures(title, wanted, results)
-        return {name: results[name].result for name in wanted}
+        self._raise_failures(title, wanted, results, lenient)
+        return {name: results[name].result for name in wanted if name in results}
 
-    def _raise_failures(self, title: str, wanted: list[str], results: Any) -> None:  # noqa: ANN401 - AggregatedResult
+    def _raise_failures(
+        self,
+        title: str,
+        wanted: list[str],
+        results: Any,  # noqa: ANN401 - AggregatedResult
+        lenient: Collection[str],
+    ) -> None:
         errors: list[K3sError] = []
         for name in wanted:
             if name not in results:
-                errors.append(
-                    HostError(name, f"it was left out of phase {title!r}: it failed before", hint="run again")
+                error: BaseException | None = HostError(
+                    name, f"it was left out of phase {title!r}: it failed before", hint="run again"
                 )
             elif results[name].failed:
-                cause = results[name].exception
-                if isinstance(cause, K3sError):
-                    errors.append(cause)
-                elif cause is not None:
-                    raise cause
+                error = results[name].exception
+            else:
+                continue
+            if not isinstance(error, K3sError):
+                raise error or AssertionError(name)
+            if name in lenient and not isinstance(error, Interrupted):
+                self.report.notes.append(f"{error.message}; the run goes on, since it was limited to others")
+                self.nr.data.recover_host(name)
+                continue
+            if not isinstance(error, Interrupted):
+                self.report.hosts[name].error = error.message
+            errors.append(error)
         stopped = [error for error in errors if isinstance(error, Interrupted)]
         if stopped:
-            raise stopped[0]
+            raise Interrupted(
+                f"stopped in {title!r}: " + "; ".join(e.message for e in stopped),
+                hint="run deploy again: it goes on where it stopped",
+            )
         if errors:
             raise errors[0] if len(errors) == 1 else HostsFailed(errors)
 

@@ -7,10 +7,12 @@ import time
 
 from nornir.core.task import Result, Task
 
+import nornir_k3s.checks.look as preflight_look
 from nornir_k3s import apply, certificate, k3s, observe, readiness, verify
 from nornir_k3s.artifacts import HOST_FOLDER
 from nornir_k3s.errors import CommandFailed, HostError, NotReady
 from nornir_k3s.groups import datastore
+from nornir_k3s.observed import Observed
 from nornir_k3s.plan import Step
 from nornir_k3s.remote.retry import wait_until
 from nornir_k3s.remote.session import Session, session
@@ -20,7 +22,8 @@ from nornir_k3s.workflows.run import Run
 CONNECTION_NAME = "netmiko"
 
 
-def _session(task: Task, run: Run) -> Session:
+def session_of(task: Task, run: Run) -> Session:
+    """Return the connected session of this task's host, counted in the run."""
     link = session(task, deadline=run.deadlines["connect"])
     run.sessions[task.host.name] = link
     return link
@@ -32,9 +35,10 @@ def observe_host(task: Task, run: Run) -> Result:
     member = run.member(name)
     looks = {"datastore": datastore.look, "servers": datastore.reach}
     look = looks[member.role](run.cluster) if member.role in looks else ""
+    look += preflight_look.script(run.cluster, member)
     script = observe.script(run.spec(name), role=member.role, look=look)
     begin = time.time()
-    answer = _session(task, run).run(
+    answer = session_of(task, run).run(
         script, what="observing", timeout=run.deadlines["observe"], secrets=run.cluster.secrets()
     )
     seen = observe.parse(name, answer.stdout)
@@ -47,9 +51,9 @@ def stage_host(task: Task, run: Run) -> Result:
     """Push artefacts, install packages, run K3s' installer: nothing that runs is touched."""
     name = task.host.name
     steps = run.stage_steps(name)
-    link = _session(task, run)
+    link = session_of(task, run)
     for step in steps:
-        if isinstance(step.payload, Artifact):
+        if isinstance(step.payload, Artifact) and not step.payload.url:
             artifact = step.payload
             link.push(
                 artifact.source,
@@ -80,7 +84,7 @@ def converge_server(task: Task, run: Run) -> Result:
     return result
 
 
-def _same_cluster(run: Run, name: str, fresh: observe.Observed) -> None:
+def _same_cluster(run: Run, name: str, fresh: Observed) -> None:
     """A server whose settings lead elsewhere starts without a word, as a cluster of its own."""
     others = [run.observed[m.name] for m in run.cluster.of("servers") if m.name != name]
     known = {run.member(other.host).node_name for other in others if other.ready}
@@ -105,7 +109,7 @@ def converge_agent(task: Task, run: Run) -> Result:
 def bootstrap_row(task: Task, run: Run) -> Result:
     """Wait until the datastore holds the cluster's bootstrap data: before that no other server may start."""
     key = k3s.bootstrap_key(run.cluster.token)
-    link = _session(task, run)
+    link = session_of(task, run)
 
     def filled() -> bool:
         answer = link.run(datastore.look(run.cluster), what="looking into the datastore", timeout=60)
@@ -126,7 +130,7 @@ def bootstrap_row(task: Task, run: Run) -> Result:
 def sign_check_certificate(task: Task, run: Run) -> Result:
     """Have the cluster sign the load balancers' health check certificate, and keep it on the controller."""
     csr, key = certificate.request()
-    answer = _session(task, run).run(
+    answer = session_of(task, run).run(
         certificate.sign_script(csr), what="signing the health check certificate", timeout=120
     )
     certificate.keep(run.vault, run.ca_prefix, certificate.parse(answer.stdout), key)
@@ -135,12 +139,12 @@ def sign_check_certificate(task: Task, run: Run) -> Result:
 
 def verify_host(task: Task, run: Run) -> Result:
     """Ask this host for its part of the proof that the cluster works."""
-    script = {
-        "servers": verify.through_address,
-        "agents": verify.to_servers,
-        "lb": verify.vip,
-    }[run.member(task.host.name).role](run.cluster)
-    answer = _session(task, run).run(script, what="verifying", timeout=90, secrets=run.cluster.secrets())
+    role = run.member(task.host.name).role
+    if role == "servers":
+        script = verify.through_address(run.cluster, run.limit)
+    else:
+        script = {"agents": verify.to_servers, "lb": verify.vip}[role](run.cluster)
+    answer = session_of(task, run).run(script, what="verifying", timeout=90, secrets=run.cluster.secrets())
     return Result(host=task.host, result=verify.parse(answer.stdout))
 
 
@@ -148,7 +152,7 @@ def _apply(task: Task, run: Run, steps: list[Step], *, deadline: float) -> Resul
     name = task.host.name
     if not steps:
         return Result(host=task.host, changed=False)
-    link = _session(task, run)
+    link = session_of(task, run)
     spec = run.spec(name)
     answer = link.run(
         apply.script(steps, spec).reveal(),
@@ -172,7 +176,7 @@ def _apply(task: Task, run: Run, steps: list[Step], *, deadline: float) -> Resul
 
 def _wait(task: Task, run: Run, script: str, kind: str) -> str:
     name = task.host.name
-    link = _session(task, run)
+    link = session_of(task, run)
     last = readiness.Answer(ready=False, hopeless=False, missing="not looked at", journal="")
     text = ""
 

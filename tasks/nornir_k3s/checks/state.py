@@ -1,0 +1,121 @@
+"""Checks of what lies on the hosts and in the datastore already: other roles, other clusters, false starts.
+
+Sources: k3s `pkg/cluster/managed.go` (files of an embedded etcd win over an external endpoint) and
+`pkg/cluster/storage.go` (the bootstrap key); docs.k3s.io `cli/server.md` and k3s#3967 (what can never change),
+`upgrades/manual.md` (version skew).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+
+import yaml
+
+from nornir_k3s import k3s, rules
+from nornir_k3s.cluster import Cluster, Member
+from nornir_k3s.findings import Finding
+from nornir_k3s.observed import Observed
+
+
+def check(member: Member, seen: Observed) -> Iterator[Finding]:
+    """Yield what a server or agent holds that does not belong to its place in this cluster."""
+    other = k3s.UNITS["agent" if member.role == "servers" else "server"]
+    if f"/etc/systemd/system/{other}" in seen.present:
+        todo = "uninstall that K3s first, or move it back"
+        yield Finding(member.name, "role", f"{other} is installed: it was in the other group", "one role", todo)
+    if f"{k3s.DATA}/server/db/etcd/member/wal" in seen.present:
+        found = "files of an embedded etcd lie below server/db/etcd: K3s would use it and ignore the datastore endpoint"
+        todo = "back up and remove them, if that cluster is no longer needed"
+        yield Finding(member.name, "embedded-etcd", found, "none", todo)
+    for name, *_ in seen.facts.get("foreign", []):
+        if name != other:
+            found = f"{name} is installed, and not by this tool"
+            todo = "its files are kept beside ours; uninstall it first where it is another cluster's"
+            yield Finding(member.name, "foreign-k3s", found, "a K3s of this tool or none", todo, "warning")
+
+
+def datastore(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Finding]:
+    """Yield what does not fit between the datastore, the servers' files and the token."""
+    key = k3s.bootstrap_key(cluster.token)
+    for member in cluster.of("datastore"):
+        for what, name, _ in observed[member.name].database if member.name in observed else ():
+            if what == "bootstrap" and name != key:
+                found = f"the database holds a cluster made with another token (its key is {name})"
+                todo = "give that cluster's token, or another database"
+                yield Finding(member.name, "foreign-data", found, f"{key}, this token's key, or nothing", todo)
+    servers = [member for member in cluster.of("servers") if member.name in observed]
+    for member in servers:
+        for address in observed[member.name].unreachable:
+            found = f"it cannot connect to the datastore at {address}"
+            todo = "check that it runs, the address in the endpoint, routes and firewalls"
+            yield Finding(member.name, "datastore", found, "a connection", todo)
+    cluster_ca = next((o.ca_cert for m in servers if (o := observed[m.name]).ready), "")
+    for member in servers:
+        yield from _server_files(cluster, member, observed[member.name], cluster_ca)
+    for member in cluster.of("agents"):
+        if member.name in observed:
+            yield from _agent_files(member, observed[member.name], cluster_ca)
+
+
+def _server_files(cluster: Cluster, member: Member, seen: Observed, cluster_ca: str) -> Iterator[Finding]:
+    wanted = cluster.token.fingerprint()
+    if seen.token and seen.token != wanted:
+        found = f"it has been a server with another token, of fingerprint {seen.token}"
+        todo = f"give that token, or remove {k3s.DATA}/server if that cluster is gone"
+        yield Finding(member.name, "token", found, f"fingerprint {wanted}", todo)
+    elif seen.ca_cert and cluster_ca and seen.ca_cert != cluster_ca:
+        found = f"{k3s.DATA}/server/tls holds another CA than the running cluster's: files of a false start"
+        todo = f"remove {k3s.DATA}/server/tls and {k3s.DATA}/server/cred on it; K3s fetches the right ones"
+        yield Finding(member.name, "leftovers", found, "the cluster's CA or none", todo)
+
+
+def _agent_files(member: Member, seen: Observed, cluster_ca: str) -> Iterator[Finding]:
+    have = seen.fact("agentca")
+    if have and cluster_ca and have != hashlib.sha256(cluster_ca.encode()).hexdigest():
+        found = f"{k3s.DATA}/agent holds the CA of another cluster"
+        todo = f"remove {k3s.DATA}/agent and /etc/rancher/node, if it has left that cluster"
+        yield Finding(member.name, "leftovers", found, "the cluster's CA or none", todo, "warning")
+
+
+def living(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Finding]:
+    """Measure the inventory by the servers that are up: a new file does not change what a cluster was started with."""
+    for member in cluster.of("servers"):
+        seen = observed.get(member.name)
+        state = seen.files.get(k3s.CONFIG) if seen else None
+        if not seen or not seen.ready or state is None or state.text is None:
+            continue
+        for key, default in rules.CIDRS.items():
+            live = _setting(state.text, key, default)
+            wanted = ",".join(rules.listed(cluster.server.get(key, default)))
+            if live != wanted:
+                found = f"the running cluster has {key} {live}"
+                todo = "put the old value back: it cannot be changed after the first start"
+                yield Finding(member.name, "for-ever", found, f"the inventory's {wanted}", todo)
+
+
+def _setting(text: str, key: str, default: str) -> str:
+    try:
+        value = (yaml.safe_load(text) or {}).get(key, default)
+    except (yaml.YAMLError, AttributeError):
+        return default
+    return ",".join(str(v) for v in value) if isinstance(value, list) else str(value)
+
+
+def versions(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Finding]:
+    """Yield nodes that the wanted version is a downgrade for, or too far ahead of."""
+    wanted = k3s.parse_version(cluster.version)
+    listed = next((seen.nodes for seen in observed.values() if seen.ready and seen.nodes), [])
+    running = {node.name: node.version for node in listed}
+    for member in (*cluster.of("servers"), *cluster.of("agents")):
+        try:
+            have = k3s.parse_version(running.get(member.node_name, ""))
+        except ValueError:
+            continue
+        if wanted < have:
+            found, todo = f"it runs {running[member.node_name]}", "K3s cannot go back: restore a backup instead"
+            yield Finding(member.name, "version", found, f"not newer than {cluster.version}", todo)
+        elif wanted.release[0] == have.release[0] and wanted.release[1] > have.release[1] + 1:
+            found = f"it runs {running[member.node_name]}, and {cluster.version} leaves out a minor version"
+            todo = f"upgrade to 1.{have.release[1] + 1} first"
+            yield Finding(member.name, "version", found, "one minor version at a time", todo)

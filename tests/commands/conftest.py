@@ -1,0 +1,66 @@
+"""A folder with config and inventory for the real commands; its hosts do not exist, and nobody must contact them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+PROJECT = Path(__file__).resolve().parents[2]
+K3S = """#!/bin/sh
+echo 'k3s version v1.34.9+k3s1 (abcdef12)'
+"""
+
+
+@dataclass
+class Place:
+    """The folder, and the commands run on it from another one."""
+
+    folder: Path
+
+    def run(self, name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(PROJECT / "runbooks" / name), "--config", str(self.folder / "config.yaml")]
+        env = {"PATH": "/usr/bin:/bin", "HOME": str(self.folder), "LC_ALL": "C.UTF-8", **environment}
+        return subprocess.run(
+            [*command, *arguments],
+            cwd="/",
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def file(self, name: str) -> Path:
+        return self.folder / name
+
+    def edit(self, change: Callable[[Any], None], name: str = "inventory/defaults.yaml") -> None:
+        yaml = YAML()
+        data = yaml.load(self.file(name))
+        change(data)
+        yaml.dump(data, self.file(name))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """A copy of the project's own config and inventory, with artefacts that are there."""
+    shutil.copytree(PROJECT / "inventory", tmp_path / "inventory")
+    shutil.copy(PROJECT / "config.yaml", tmp_path)
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "k3s").write_text(K3S)
+    (tmp_path / "bundle" / "install.sh").write_text("#!/bin/sh\n")
+    for path in tmp_path.glob("inventory/*.yaml"):
+        text = path.read_text().replace("../.lab/bundle", "../bundle").replace("10.77.0.", "127.77.0.")
+        path.write_text(text.replace("k3s_ssh: {sudo_password: {file: ../.lab/lab/sudo-password}}", "{}"))
+    place = Place(tmp_path)
+    place.edit(lambda data: data["connection_options"]["netmiko"]["extras"].update(conn_timeout=2))
+    place.edit(lambda data: data["user_defined"]["k3s"]["deadlines"].update(connect=1), "config.yaml")
+    return place

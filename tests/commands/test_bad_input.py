@@ -1,0 +1,186 @@
+"""Bad input on the real command: a clear error with file and line, exit code 2, and nothing else done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.commands.conftest import Place
+
+Change = Callable[[Any], None]
+
+
+def cluster(**values: Any) -> Change:
+    return lambda data: data["data"]["k3s_cluster"].update(values)
+
+
+def contents(place: Place) -> dict[Path, bytes]:
+    logs = place.folder / ".state" / "log"
+    return {p: p.read_bytes() for p in place.folder.rglob("*") if p.is_file() and logs not in p.parents}
+
+
+def refused(place: Place, *words: str, arguments: tuple[str, ...] = (), **environment: str) -> str:
+    before = contents(place)
+    done = place.run("deploy.py", *arguments, **environment)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert "observe:" not in done.stderr, "a host was contacted"
+    assert contents(place) == before
+    return done.stderr
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "inventory/hosts.yaml"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a: [1\nb: }\n", "is not YAML"),
+        (b"", "is empty"),
+        (b"one: {}\ntwo: {}\none: {}\n", ":3: `one` stands twice: here and in line 1"),
+        (b"one:\n\tkey: 1\n", ":2: it is not YAML: there is a tab"),
+        (b"# " + b"x" * (10 << 20), "10.0 MiB"),
+        ("naïve: {}\n".encode("latin-1"), "is not UTF-8"),
+        ("one: {}\n".encode("utf-16"), "is not UTF-8"),
+        (b"- just\n- a list\n", "not a mapping"),
+        (b"\x00\x01\x02", "not YAML"),
+    ],
+    ids=["no-yaml", "empty", "duplicate", "tab", "10-mb", "latin-1", "utf-16", "list", "binary"],
+)
+def test_a_file_that_is_no_settings(place: Place, name: str, content: bytes, words: str) -> None:
+    place.file(name).write_bytes(content)
+    refused(place, Path(name).name, words)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "inventory/hosts.yaml", "inventory/defaults.yaml"])
+def test_a_folder_where_a_file_should_be(place: Place, name: str) -> None:
+    place.file(name).unlink()
+    place.file(name).mkdir()
+    refused(place, "is a folder")
+
+
+def test_files_that_are_not_there(place: Place) -> None:
+    place.file("inventory/hosts.yaml").unlink()
+    refused(place, "hosts.yaml", "does not exist")
+    refused(place, "nowhere is not a folder", arguments=("--inventory", str(place.folder / "nowhere")))
+    place.file("config.yaml").unlink()
+    refused(place, "config.yaml", "does not exist", "--config")
+
+
+def test_all_problems_of_all_files_come_at_once_with_file_and_line(place: Place) -> None:
+    place.file("inventory/hosts.yaml").write_text(
+        "db1: {hostname: 127.77.0.11, groups: [datastore]}\n"
+        "s1: {hostnme: 127.77.0.12, groups: [servers]}\n"
+        "s2: {hostname: 127.77.0.13, groups: [servers], data: {k3s: {cluster-cidr: 10.1.0.0/16}}}\n"
+        "s3: {hostname: 127.77.0.13, groups: [servers], data: {k3s_ssh: {sudo_password: {env: NOT_SET_AT_ALL}}}}\n"
+        "lb1: {hostname: 127.77.0.100, groups: [lb], connection_options: {netmiko: {extras: {key_fil: x}}}}\n"
+    )
+    place.edit(cluster(versoin="v1"))
+    place.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"flanel-backend": "vxlan"}))
+    told = refused(place)
+    for words in (
+        "hosts.yaml:2: s1.hostnme: unknown key `hostnme`; did you mean `hostname`?",
+        "hosts.yaml:2: s1: 's1' is not an IP address",
+        "hosts.yaml:3: s2: k3s: `cluster-cidr` must be the same on all servers",
+        "hosts.yaml:4: s3: k3s_ssh.sudo_password: the environment variable NOT_SET_AT_ALL is empty or not set",
+        "hosts.yaml:4: s3: it has the same address as s2",
+        "hosts.yaml:5: lb1.connection_options.netmiko.extras.key_fil: netmiko has no option",
+        "k3s_cluster.versoin: unknown key `versoin`; did you mean `version`?",
+        "k3s_cluster.server.flanel-backend: K3s has no setting `flanel-backend` here; did you mean `flannel-backend`?",
+    ):
+        assert words in told
+    assert "defaults.yaml:" in told
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (cluster(version="1.34"), "is not a K3s version"),
+        (cluster(version="v1.34.8+k3s1"), "is K3s v1.34.9+k3s1, the inventory asks for v1.34.8+k3s1"),
+        (cluster(registration={"address": "127.77.0.12"}), "is the address of host s1"),
+        (cluster(registration={"address": "10.99.0.1"}, lb={"prefix": 24}), "outside every load balancer's network"),
+        (cluster(registration={"address": "10.42.3.4"}), "lies inside cluster-cidr"),
+        (cluster(token={"env": "NOT_SET_AT_ALL"}), "NOT_SET_AT_ALL is empty or not set"),
+        (cluster(token={"file": "nowhere"}), "cannot be read"),
+        (cluster(token="in the clear"), "a secret is a reference"),
+        (cluster(artifacts={"folder": "nowhere"}), "is missing"),
+        (cluster(artifacts={"folder": "../bundle", "url": "https://x"}), "nothing to fetch"),
+        (cluster(server={"service-cidr": "10.42.128.0/17"}), "overlaps service-cidr"),
+        (cluster(server={"disable": ["traefic"]}), "did you mean `traefik`"),
+        (cluster(server={"disable-kube-proxy": "yes"}), "is true or false"),
+        (cluster(server={"write-kubeconfig-mode": 384}), "in quotes"),
+        (cluster(server={"flannel-backend": "vxlans"}), "did you mean `vxlan`"),
+        (cluster(server={"node-taint": ["a=b"]}), "is not a taint"),
+        (cluster(agent={"node-label": ["node-role.kubernetes.io/worker=true"]}), "kubelet refuses to start"),
+        (cluster(accept=["memmory"]), "did you mean `memory`"),
+        (cluster(registries="nowhere.yaml"), "there is no file"),
+        (cluster(datastore={"endpoint": {"env": "E"}}), "someone else runs"),
+    ],
+)
+def test_a_wrong_setting(place: Place, change: Change, words: str) -> None:
+    place.edit(change)
+    refused(place, words)
+
+
+def test_a_token_that_k3s_would_refuse(place: Place) -> None:
+    place.edit(cluster(token={"env": "TOKEN"}))
+    told = refused(place, "form of a bootstrap token", TOKEN="abcdef.0123456789abcdef")  # noqa: S106 - the test's own
+    assert "0123456789abcdef" not in told
+
+
+def test_a_group_without_hosts(place: Place) -> None:
+    place.edit(lambda data: [data.pop(name) for name in ("s1", "s2", "s3", "lb1", "lb2")], "inventory/hosts.yaml")
+    refused(place, "group servers: it has no host", "group lb: it has no host")
+
+
+def test_a_group_that_is_not_defined(place: Place) -> None:
+    place.edit(lambda data: data["s1"].update(groups=["servrs"]), "inventory/hosts.yaml")
+    refused(place, "hosts.yaml", "there is no group `servrs`; did you mean `servers`?")
+
+
+def test_an_artefact_with_a_wrong_hash(place: Place) -> None:
+    place.file("bundle/sha256sum-amd64.txt").write_text("0" * 64 + "  k3s\n")
+    refused(place, "is not the published file", "0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--only", "agnets"), "did you mean agents?"),
+        (("--until", "x"), "there is no phase"),
+        (("--limit", "s9"), "there is no host or group"),
+        (("--only", "agents", "--until", "servers"), "exclude each other"),
+        (("--nonsense",), "--help"),
+    ],
+)
+def test_wrong_usage(place: Place, arguments: tuple[str, ...], words: str) -> None:
+    refused(place, words, arguments=arguments)
+
+
+def test_unknown_keys_of_the_config(place: Place) -> None:
+    place.edit(lambda data: data["user_defined"]["k3s"]["deadlines"].update(sever=5), "config.yaml")
+    place.edit(lambda data: data.update(runer={}), "config.yaml")
+    told = refused(place, "config.yaml:", "unknown key `runer`; did you mean `runner`?")
+    assert "deadlines" in told
+
+
+def test_a_state_folder_that_cannot_be_made(place: Place) -> None:
+    place.file("occupied").write_text("")
+    place.edit(lambda data: data["user_defined"]["k3s"].update(state="occupied/state"), "config.yaml")
+    refused(place, "occupied/state", "cannot be written")
+
+
+def test_hosts_that_are_down_are_all_named_in_one_run(place: Place) -> None:
+    key = place.file("id")
+    key.write_text("")
+    place.edit(lambda data: data["connection_options"]["netmiko"]["extras"].update(key_file="../id"))
+    done = place.run("deploy.py", "--json", str(place.folder / "report.json"))
+    assert done.returncode == 4, done.stdout + done.stderr
+    for name in ("db1", "s1", "s2", "s3", "a1", "a2", "lb1", "lb2"):
+        assert f"{name}: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "debug log is" in done.stderr
+    assert '"outcome": "failed"' in (place.folder / "report.json").read_text()
