@@ -70,8 +70,8 @@ ip -6 route show default 2>/dev/null | while read -r line; do say default "$line
 ss -Hlntp 2>/dev/null | while read -r _ _ _ local _ who; do say listen "$local" "${who:-}"; done
 say cgroup "$(stat -fc %T /sys/fs/cgroup 2>/dev/null)"
 say inotify "$(cat /proc/sys/fs/inotify/max_user_instances 2>/dev/null)"
-say memory "$(sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo)"
-say disk "$(df -Pk /var/lib 2>/dev/null | { read -r _; read -r _ _ _ free _; echo "$free"; })"
+say memory_kib "$(sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo)"
+say disk_kib "$(df -Pk /var/lib 2>/dev/null | { read -r _; read -r _ _ _ free _; echo "$free"; })"
 """
 
 SERVER = rf"""
@@ -194,12 +194,8 @@ def _record(observed: Observed, kind: str, words: list[str]) -> None:  # noqa: P
             observed.defaults.append(line)
         case "listen", [local, who]:
             observed.listening.append((local, who))
-        case "inotify", [text]:
-            observed.inotify = _int(text)
-        case "memory", [text]:
-            observed.memory_kib = _int(text)
-        case "disk", [text]:
-            observed.disk_kib = _int(text)
+        case "inotify" | "memory_kib" | "disk_kib", [text]:
+            setattr(observed, kind, _int(text))
         case "package", [name, version]:
             observed.packages[name] = version
         case "file", [path, what, mode, owner, group, size, changed, last]:
@@ -210,16 +206,12 @@ def _record(observed: Observed, kind: str, words: list[str]) -> None:  # noqa: P
             observed.files[path] = FileState(**{**state.__dict__, "text": text})
         case "artifact", [path, digest, mode, written]:
             observed.artifacts[path] = ArtifactState(digest, int(mode, 8), int(written))
-        case "present", [path]:
-            observed.present.add(path)
-        case "pending", [unit]:
-            observed.pending.add(unit)
         case "db", [what, name, value]:
             observed.database.append((what, name, value))
         case "fact", [name, *rest]:
             observed.facts.setdefault(name, []).append(tuple(rest))
-        case "ours", [path]:
-            observed.ours.add(path)
+        case "present" | "pending" | "ours", [text]:
+            getattr(observed, kind).add(text)
         case "unreachable", [address]:
             observed.unreachable.append(address)
         case "ca", [prefix]:

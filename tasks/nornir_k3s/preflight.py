@@ -1,4 +1,4 @@
-"""Preflight: every problem of every host, before the first change. Pure: desired and observed state in, findings out."""
+"""Preflight: every problem of every host before the first change. Pure: desired and observed state in, findings out."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def test_a_wrong_setting(place: Place, change: Change, words: str) -> None:
 
 def test_a_token_that_k3s_would_refuse(place: Place) -> None:
     place.edit(cluster(token={"env": "TOKEN"}))
-    told = refused(place, "form of a bootstrap token", TOKEN="abcdef.0123456789abcdef")  # noqa: S106 - the test's own
+    told = refused(place, "form of a bootstrap token", TOKEN="abcdef.0123456789abcdef")
     assert "0123456789abcdef" not in told
 
 

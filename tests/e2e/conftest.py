@@ -82,7 +82,13 @@ class Site:
 
     def edit(self, change: Callable[[dict[str, Any]], None], file: str = "defaults.yaml") -> None:
         """Change an inventory file as an operator would."""
-        path = self.folder / "inventory" / file
+        self._edit(change, self.folder / "inventory" / file)
+
+    def edit_config(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """Change config.yaml as an operator would."""
+        self._edit(change, self.folder / "config.yaml")
+
+    def _edit(self, change: Callable[[dict[str, Any]], None], path: Path) -> None:
         yaml = YAML()
         data = yaml.load(path)
         change(data)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 import pytest
 
 from nornir_k3s import k3s, preflight
 from nornir_k3s.cluster import Cluster
-from nornir_k3s.observed import FileState, Observed, UnitState
+from nornir_k3s.observed import FileState, NodeState, Observed, UnitState
+from tests.unit.conftest import HOSTS
 
 Load = Callable[..., Cluster]
 
@@ -31,26 +33,58 @@ def test_healthy_hosts_have_no_findings(load: Load) -> None:
     assert ids(cluster, healthy(cluster)) == set()
 
 
-@pytest.mark.parametrize(
-    ("host", "change", "expected"),
-    [
-        ("s1", {"init": "other"}, "systemd"),
-        ("s1", {"arch": "riscv64"}, "architecture"),
-        ("lb1", {"manager": ""}, "packages"),
-        ("s1", {"defaults": []}, "default-route"),
-        ("s1", {"addresses": [("eth0", "10.9.9.9/24")]}, "address"),
-        ("s1", {"listening": [("*:6443", 'users:(("nginx",pid=1,fd=3))')]}, "port"),
-        ("lb1", {"listening": [("0.0.0.0:6443", 'users:(("envoy",pid=1,fd=3))')]}, "port"),
-        ("a1", {"present": {"/etc/systemd/system/k3s.service"}}, "role"),
-        ("s1", {"present": {f"{k3s.DATA}/server/db/etcd/member/wal"}}, "embedded-etcd"),
-        ("s2", {"machine": "id-s1"}, "machine"),
-        ("s1", {"skew": 10.0}, "clock"),
-        ("s1", {"token": "0" * 12}, "token"),
-        ("s1", {"disk_kib": 1000}, "disk"),
-        ("s2", {"unreachable": ["10.0.0.9:5432"]}, "datastore"),
-        ("db1", {"database": [("bootstrap", "/bootstrap/000000000000", "11833")]}, "foreign-data"),
-    ],
-)
+ONE_OF_EACH: list[tuple[str, dict[str, object], str]] = [
+    ("s1", {"init": "other"}, "systemd"),
+    ("s1", {"facts": {"systemd": [("219",)]}}, "systemd"),
+    ("s1", {"arch": "riscv64"}, "architecture"),
+    ("lb1", {"manager": ""}, "packages"),
+    ("lb1", {"facts": {"dpkg": [("haproxy ",)]}}, "packages"),
+    ("lb1", {"facts": {"sources": [("0",)]}}, "packages"),
+    ("s1", {"facts": {"cpus": [("1",)]}}, "cpu"),
+    ("s1", {"memory_kib": 1024 * 1024}, "memory"),
+    ("a1", {"memory_kib": 256 * 1024}, "memory"),
+    ("s1", {"disk_kib": 1000}, "disk"),
+    ("s1", {"facts": {"room": [(k3s.DATA, "ext2/ext3", str(2 << 20), "rw")]}}, "disk"),
+    ("s1", {"facts": {"room": [(k3s.DATA, "nfs", str(9 << 20), "rw")]}}, "filesystem"),
+    ("s1", {"facts": {"room": [("/usr/local/bin", "ext2/ext3", str(9 << 20), "rw,noexec")]}}, "filesystem"),
+    ("s1", {"addresses": [("eth0", "10.9.9.9/24")]}, "address"),
+    ("s2", {"hostname": "s1"}, "hostname"),
+    ("s1", {"hostname": "localhost.localdomain"}, "hostname"),
+    ("s2", {"machine": "id-s1"}, "machine"),
+    ("s1", {"skew": 10.0}, "clock"),
+    ("s1", {"defaults": []}, "default-route"),
+    ("a1", {"facts": {"nameserver": [("127.0.0.53",)]}}, "nameserver"),
+    ("a1", {"facts": {"controllers": [("cpu cpuset pids",)]}}, "cgroup"),
+    ("a1", {"facts": {"module": [("overlay", "no")]}}, "kernel"),
+    ("a1", {"inotify": 128}, "inotify"),
+    ("a1", {"facts": {"keys": [("200",)]}}, "keys"),
+    ("a1", {"facts": {"iptables": [("iptables v1.8.3 (nf_tables)",)]}}, "iptables"),
+    ("a1", {"facts": {"active": [("ufw",)]}}, "firewall"),
+    ("a1", {"facts": {"selinux": [("Enforcing", "no")]}}, "selinux"),
+    ("s1", {"listening": [("*:6443", 'users:(("nginx",pid=1,fd=3))')]}, "port"),
+    ("a1", {"listening": [("0.0.0.0:10250", 'users:(("kubelet",pid=1,fd=3))')]}, "port"),
+    ("lb1", {"listening": [("0.0.0.0:6443", 'users:(("envoy",pid=1,fd=3))')]}, "port"),
+    ("a1", {"facts": {"reach": [("s1", "10.0.0.12:6443", "silent")]}}, "reach"),
+    ("s1", {"addresses": [("eth0", "10.0.0.12/24"), ("eth0", "10.0.0.100/24")]}, "vip"),
+    ("lb1", {"facts": {"neighbour": [("10.0.0.100", "dev eth0 lladdr 52:54:00:12:34:56 REACHABLE")]}}, "vip"),
+    ("lb1", {"addresses": [("eth0", "10.0.0.15/28")]}, "vip-network"),
+    ("a1", {"facts": {"route": [("10.42.7.0/24", "dev eth1")]}}, "cidr"),
+    ("a1", {"present": {"/etc/systemd/system/k3s.service"}}, "role"),
+    ("s1", {"present": {f"{k3s.DATA}/server/db/etcd/member/wal"}}, "embedded-etcd"),
+    ("s1", {"facts": {"foreign": [("k3s.service",)]}}, "foreign-k3s"),
+    ("s1", {"token": "0" * 12}, "token"),
+    ("s2", {"unreachable": ["10.0.0.9:5432"]}, "datastore"),
+    ("db1", {"database": [("bootstrap", "/bootstrap/000000000000", "11833")]}, "foreign-data"),
+]
+# Found by tests of their own below.
+ELSEWHERE = {"interface", "leftovers", "for-ever", "version", "no-agents"}
+
+
+def test_there_is_a_case_for_everything_the_preflight_looks_at() -> None:
+    assert {case[2] for case in ONE_OF_EACH} | ELSEWHERE == set(preflight.CHECKS)
+
+
+@pytest.mark.parametrize(("host", "change", "expected"), ONE_OF_EACH)
 def test_each_problem_is_found_on_its_host(load: Load, host: str, change: dict[str, object], expected: str) -> None:
     cluster = load()
     seen = healthy(cluster)
@@ -103,3 +137,77 @@ def test_leftovers_with_another_ca_are_found(load: Load) -> None:
     seen["s1"].ready, seen["s1"].ca_cert = True, "CA"
     seen["s2"].ca_cert = "ANOTHER"
     assert ids(cluster, seen) == {("s2", "leftovers")}
+
+
+def test_what_is_harmless_is_no_finding(load: Load) -> None:
+    cluster = load()
+    seen = healthy(cluster)
+    seen["a1"].facts = {
+        "reach": [("s1", "10.0.0.12:6443", "closed"), ("s2", "10.0.0.13:6443", "open")],
+        "iptables": [("iptables v1.8.9 (nf_tables)",)],
+        "module": [("overlay", "yes"), ("iptable_nat", "unknown")],
+        "nameserver": [("127.0.0.53",), ("10.0.0.2",)],
+        "route": [("10.0.0.0/24", "dev eth0"), ("172.17.0.0/16", "dev docker0")],
+        "room": [(k3s.DATA, "ext2/ext3", str(50 << 20), "rw,relatime")],
+    }
+    seen["lb1"].facts = {"sources": [("4",)], "dpkg": [("",)]}
+    assert ids(cluster, seen) == set()
+
+
+def test_the_vip_on_one_of_our_load_balancers_is_not_taken(load: Load) -> None:
+    cluster = load()
+    seen = healthy(cluster)
+    seen["lb1"].addresses += [("eth0", "10.0.0.100/32")]
+    seen["lb2"].facts = {"neighbour": [("10.0.0.100", "dev eth0 lladdr 52:54:00:12:34:56 REACHABLE")]}
+    assert ids(cluster, seen) == set()
+
+
+def test_a_warning_is_accepted_by_id_and_an_error_never(load: Load) -> None:
+    cluster = load({"accept": ["inotify", "s1:memory", "port"]})
+    seen = healthy(cluster)
+    for name in ("s1", "s2"):
+        seen[name].inotify, seen[name].memory_kib = 128, 10**6
+    seen["a1"].listening = [("0.0.0.0:10250", 'users:(("kubelet",pid=1,fd=3))')]
+    levels = {(f.host, f.id): f.level for f in preflight.check(cluster, seen)}
+    assert levels == {
+        ("s1", "inotify"): "accepted",
+        ("s2", "inotify"): "accepted",
+        ("s1", "memory"): "accepted",
+        ("s2", "memory"): "warning",
+        ("a1", "port"): "error",
+    }
+
+
+def test_a_load_balancer_without_the_interface_it_is_to_use(load: Load) -> None:
+    cluster = load(lb1={"interface": "eth7"})
+    assert ids(cluster, healthy(cluster)) == {("lb1", "interface")}
+
+
+def test_servers_that_keep_workloads_off_need_agents(load: Load) -> None:
+    hosts = {name: where for name, where in HOSTS.items() if name != "a1"}
+    cluster = load(hosts=hosts)
+    assert ids(cluster, healthy(cluster)) == {("s1", "no-agents")}
+    cluster = load({"server_taint": False}, hosts=hosts)
+    assert ids(cluster, healthy(cluster)) == set()
+
+
+@pytest.mark.parametrize(
+    ("running", "found"),
+    [("v1.34.9+k3s1", False), ("v1.33.2+k3s1", False), ("v1.35.0+k3s1", True), ("v1.32.4+k3s1", True)],
+)
+def test_versions_go_neither_back_nor_over_a_minor_one(load: Load, running: str, found: bool) -> None:
+    cluster = load()
+    seen = healthy(cluster)
+    seen["s1"].ready = True
+    seen["s1"].nodes = [NodeState("a1", ready=True, version=running)]
+    assert (("a1", "version") in ids(cluster, seen)) is found
+
+
+def test_an_agent_with_another_cluster_s_ca(load: Load) -> None:
+    cluster = load()
+    seen = healthy(cluster)
+    seen["s1"].ready, seen["s1"].ca_cert = True, "this cluster's\n"
+    seen["a1"].facts = {"agentca": [(hashlib.sha256(b"another's\n").hexdigest(),)]}
+    assert ("a1", "leftovers") in ids(cluster, seen)
+    seen["a1"].facts = {"agentca": [(hashlib.sha256(b"this cluster's\n").hexdigest(),)]}
+    assert ids(cluster, seen) == set()

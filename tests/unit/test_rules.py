@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "tasks" / "nornir_k3s"
-READERS = ("observe", "preflight", "plan", "readiness", "verify", "cluster", "k3s")
+READERS = ("observe", "preflight", "checks.look", "checks.state", "plan", "readiness", "verify", "cluster", "k3s")
 
 
 def imports(path: Path) -> set[str]:
@@ -39,7 +39,7 @@ def reachable(module: str) -> set[str]:
 
 @pytest.mark.parametrize("module", READERS)
 def test_what_reads_and_decides_cannot_reach_what_writes(module: str) -> None:
-    assert (PACKAGE / f"{module}.py").exists()
+    assert (PACKAGE / f"{module.replace('.', '/')}.py").exists()
     assert not {"apply", "remote.session"} & reachable(module)
 
 

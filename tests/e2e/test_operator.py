@@ -1,0 +1,257 @@
+"""What an operator sees and asks for: findings, plans, reports, parts of the chain, status; on real hosts."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import jsonschema
+import pytest
+
+from nornir_k3s import Plan, Report, Status
+from tests.e2e.conftest import Site, eventually
+
+NAMES = ("db1", "s1", "s2", "s3", "a1", "a2", "lb1", "lb2")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def whole(cluster: Site) -> None:
+    """Whatever other tests have left: the cluster is as the inventory says."""
+    cluster.deploy()
+
+
+def data(site: Site, runbook: str, *arguments: str, code: int = 0) -> dict[str, Any]:
+    path = site.folder / "out.json"
+    done = site.runbook(runbook, *arguments, "--json", str(path))
+    assert done.returncode == code, done.stdout + done.stderr
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def cluster_settings(site: Site, **values: Any) -> None:
+    site.edit(lambda data: data["data"]["k3s_cluster"].update(values))
+
+
+def without(site: Site, *keys: str) -> None:
+    site.edit(lambda data: [data["data"]["k3s_cluster"].pop(key, None) for key in keys])
+
+
+def test_a_run_s_report_is_data_with_the_documented_form(cluster: Site) -> None:
+    found = data(cluster, "deploy.py")
+    jsonschema.validate(found, Report.model_json_schema(mode="serialization"))
+    assert (found["outcome"], found["exit_code"], found["changed"]) == ("ok", 0, False)
+    assert set(found["hosts"]) == set(NAMES)
+    assert all(host["round_trips"] <= 2 and not host["changes"] for host in found["hosts"].values()), found["hosts"]
+    assert [phase["name"] for phase in found["phases"]][:3] == ["observe", "artifacts", "preflight"]
+    assert all(phase["state"] in ("done", "nothing to do") for phase in found["phases"])
+
+
+def test_a_plan_is_data_with_stable_ids_and_changes_nothing(cluster: Site) -> None:
+    assert data(cluster, "deploy.py", "--plan")["changes"] is False
+    before = cluster.processes()
+    cluster.edit(lambda data: data["data"]["k3s_cluster"]["agent"].update({"node-label": ["a=b"]})
+                 if "agent" in data["data"]["k3s_cluster"]
+                 else data["data"]["k3s_cluster"].update(agent={"node-label": ["a=b"]}))  # fmt: skip
+    try:
+        first, second = (data(cluster, "deploy.py", "--plan") for _ in range(2))
+        jsonschema.validate(first, Plan.model_json_schema(mode="serialization"))
+        assert first == second
+        changes = [change for host in first["hosts"].values() for change in host["changes"]]
+        assert {change["id"] for change in changes} == {
+            f"{name}/{what}"
+            for name in ("a1", "a2")
+            for what in ("file:/etc/rancher/k3s/config.yaml", "unit:k3s-agent.service")
+        }
+        assert all(change["phase"] == "agents" for change in changes)
+        assert first["restarts"] == ["a1/k3s-agent.service", "a2/k3s-agent.service"]
+        assert "+- a=b" in changes[0]["diff"]
+        assert "K10" not in json.dumps(first), "a token"
+        assert cluster.processes() == before
+    finally:
+        cluster.edit(lambda data: data["data"]["k3s_cluster"]["agent"].pop("node-label"))
+
+
+def test_only_the_hosts_and_phases_that_were_asked_for(cluster: Site) -> None:
+    before = cluster.processes()
+    for name in ("a1", "a2"):
+        cluster.lab.exec(name, ["rm", "/etc/rancher/k3s/config.yaml"])
+    found = data(cluster, "deploy.py", "--until", "servers")
+    assert [phase["name"] for phase in found["phases"]][-1] == "servers"
+    assert not found["changed"]
+    found = data(cluster, "deploy.py", "--limit", "a1")
+    assert [name for name, host in found["hosts"].items() if host["changed"]] == ["a1"]
+    found = data(cluster, "deploy.py", "--only", "agents")
+    assert [name for name, host in found["hosts"].items() if host["changed"]] == ["a2"]
+    assert [phase["name"] for phase in found["phases"]][-1] == "agents"
+    after = cluster.processes()
+    assert {name for name in NAMES if after[name] != before[name]} == {"a1", "a2"}
+
+
+def test_a_limited_run_does_without_hosts_that_are_down(cluster: Site) -> None:
+    cluster.lab.exec("a1", ["rm", "/etc/rancher/k3s/config.yaml"])
+    cluster.edit_config(lambda data: data["user_defined"]["k3s"]["deadlines"].update(connect=5))
+    cluster.lab.poweroff("a2")
+    try:
+        found = data(cluster, "deploy.py", "--limit", "a1,lb")
+        assert found["hosts"]["a1"]["changed"]
+        assert "a2: " in found["notes"][0]
+        state = data(cluster, "status.py", code=4)
+        assert state["unreachable"] == ["a2"]
+        done = cluster.runbook("deploy.py")
+        assert done.returncode == 4, done.stdout + done.stderr
+        assert "a2: " in done.stderr
+    finally:
+        cluster.lab.poweron("a2")
+        cluster.edit_config(lambda data: data["user_defined"]["k3s"]["deadlines"].update(connect=60))
+    eventually(lambda: _healthy(cluster))
+
+
+def _healthy(site: Site) -> None:
+    done = site.runbook("status.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_status_is_told_at_a_glance(cluster: Site) -> None:
+    eventually(lambda: _healthy(cluster))
+    found = data(cluster, "status.py")
+    jsonschema.validate(found, Status.model_json_schema(mode="serialization"))
+    assert {node["name"]: node["ready"] for node in found["nodes"]} == dict.fromkeys(
+        ("s1", "s2", "s3", "a1", "a2"), True
+    )
+    assert found["holder"] == [cluster.holder()]
+    assert found["datastore"] == {"db1": "active"}
+    assert found["certificates"][0]["days"] > 300
+    cluster.lab.exec("s2", ["systemctl", "stop", "k3s"])
+    try:
+        eventually(lambda: _says(cluster, "lb1 sees server s2 DOWN", "server s2 is not ready"))
+    finally:
+        cluster.lab.exec("s2", ["systemctl", "start", "k3s"])
+    eventually(lambda: _healthy(cluster))
+
+
+def _says(site: Site, *words: str) -> None:
+    done = site.runbook("status.py")
+    assert done.returncode == 1, done.stdout
+    for word in words:
+        assert word in done.stdout, done.stdout
+
+
+def test_every_problem_of_every_host_in_one_run_and_nothing_changed(cluster: Site) -> None:
+    before = cluster.processes()
+    cluster.lab.exec("s1", ["mkdir", "-p", "/var/lib/rancher/k3s/server/db/etcd/member/wal"])
+    cluster.lab.exec("a1", ["cp", "/etc/systemd/system/k3s-agent.service", "/etc/systemd/system/k3s.service"])
+    cluster.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"cluster-cidr": "10.44.0.0/16"}))
+    try:
+        found = data(cluster, "deploy.py", "--preflight-only", code=1)
+        errors = {(f["host"], f["id"]) for f in found["findings"] if f["level"] == "error"}
+        assert errors == {("s1", "embedded-etcd"), ("a1", "role"), *((s, "for-ever") for s in ("s1", "s2", "s3"))}
+        assert all(f["found"] and f["wanted"] and f["todo"] for f in found["findings"])
+        assert cluster.processes() == before
+    finally:
+        cluster.lab.exec("s1", ["rm", "-r", "/var/lib/rancher/k3s/server/db/etcd"])
+        cluster.lab.exec("a1", ["rm", "/etc/systemd/system/k3s.service"])
+        cluster.edit(lambda data: data["data"]["k3s_cluster"]["server"].pop("cluster-cidr"))
+
+
+def test_a_host_that_cannot_reach_a_server_is_found_before_the_first_change(cluster: Site) -> None:
+    cluster.lab.reset("a2")
+    cluster.lab.exec("a2", ["ip", "route", "add", "unreachable", "10.79.0.13/32"])
+    cluster.lab.exec("a2", ["ip", "route", "add", "10.42.200.0/24", "dev", "lo"])
+    found = data(cluster, "deploy.py", "--preflight-only", code=1)
+    assert {(f["host"], f["id"]) for f in found["findings"] if f["level"] == "error"} == {
+        ("a2", "reach"),
+        ("a2", "cidr"),
+    }
+    cluster.lab.exec("a2", ["ip", "route", "del", "unreachable", "10.79.0.13/32"])
+    cluster.lab.exec("a2", ["ip", "route", "del", "10.42.200.0/24", "dev", "lo"])
+
+
+class _Mirror(http.server.SimpleHTTPRequestHandler):
+    asked: list[str] = []
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        self.asked.append(f"{self.client_address[0]} {self.path.rpartition('/')[2]}")
+        super().do_GET()
+
+
+@pytest.fixture
+def mirror(cluster: Site) -> Iterator[str]:
+    """A mirror of the releases on this machine, which the hosts reach over the lab's bridge."""
+    folder = cluster.folder / "mirror" / cluster.version
+    folder.mkdir(parents=True)
+    sums = []
+    for name in ("k3s", "install.sh"):
+        shutil.copy(cluster.folder / "bundle" / name, folder / name)
+        sums.append(f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n")
+    (folder / "sha256sum-amd64.txt").write_text(sums[0])
+    (folder / "install.sh.sha256sum").write_text(sums[1])
+    _Mirror.asked = []
+    handler = partial(_Mirror, directory=str(cluster.folder / "mirror"))
+    with http.server.ThreadingHTTPServer(("10.79.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://10.79.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+    shutil.rmtree(cluster.folder / "mirror")
+
+
+def test_a_release_comes_from_a_mirror_once_or_to_each_host_by_itself(cluster: Site, mirror: str) -> None:
+    cluster.kubectl("delete", "node", "a2")
+    settings: dict[str, Any] = {"url": mirror}
+    folder = "../bundle"
+    cluster_settings(cluster, artifacts=settings)
+    try:
+        before = cluster.processes()
+        found = data(cluster, "deploy.py", "--limit", "a1,servers,datastore,lb")
+        assert not found["changed"], "the same files by another way are no change"
+        assert cluster.processes() == before
+        assert [line for line in _Mirror.asked if line.startswith("10.79.0.1 ")] == _Mirror.asked
+        count = len(_Mirror.asked)
+        cluster_settings(cluster, artifacts={**settings, "push": False})
+        data(cluster, "deploy.py", "--limit", "a2")
+        asked = sorted(line for line in _Mirror.asked[count:] if not line.startswith("10.79.0.1 "))
+        assert asked == ["10.79.0.16 install.sh", "10.79.0.16 k3s"]
+        version = cluster.lab.exec("a2", ["k3s", "--version"]).stdout
+        assert cluster.version in version
+    finally:
+        cluster_settings(cluster, artifacts={"folder": folder})
+    assert not data(cluster, "deploy.py")["changed"]
+
+
+def test_registries_and_proxy_are_delivered_and_taken_away_again(cluster: Site) -> None:
+    registries = cluster.folder / "registries.yaml"
+    registries.write_text("configs:\n  registry.example:\n    auth: {username: u, password: canary-5f1d}\n")
+    cluster_settings(cluster, registries="../registries.yaml", proxy={"https": "http://u:canary-77aa@10.79.0.1:3128"})
+    try:
+        plan = cluster.runbook("deploy.py", "--plan")
+        assert "canary" not in plan.stdout + plan.stderr
+        cluster.deploy("--yes")
+        for name in ("s1", "a1"):
+            text = cluster.lab.exec(name, ["cat", "/etc/rancher/k3s/registries.yaml"]).stdout
+            assert text == registries.read_text()
+            modes = cluster.lab.exec(
+                name, ["sh", "-c", "stat -c %a /etc/rancher/k3s/registries.yaml /etc/default/k3s*"]
+            ).stdout
+            assert set(modes.split()) == {"600"}
+            unit = "k3s" if name == "s1" else "k3s-agent"
+            environ = cluster.lab.exec(
+                name, ["sh", "-c", f"tr '\\0' '\\n' </proc/$(systemctl show -p MainPID --value {unit})/environ"]
+            ).stdout
+            assert "HTTPS_PROXY=http://u:canary-77aa@10.79.0.1:3128" in environ
+            assert "10.79.0.12" in next(line for line in environ.splitlines() if line.startswith("NO_PROXY="))
+    finally:
+        without(cluster, "registries", "proxy")
+    found = data(cluster, "deploy.py")
+    assert "remove:/etc/rancher/k3s/registries.yaml" in found["hosts"]["s1"]["changes"]
+    assert cluster.lab.exec("a1", ["sh", "-c", "ls /etc/rancher/k3s /etc/default"]).stdout.count("registries") == 0
+    assert not data(cluster, "deploy.py")["changed"]
