@@ -205,8 +205,9 @@ def main() -> int:
     wanted = options.only or list(MEASURES)
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
-    # As Ctrl-C: what was begun is ended, and the hosts are taken down.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # What was begun is ended then, and the hosts are taken down.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         with open_site(hosts=set(wanted) != {"load"}) as site:
             facts = machine(site)

@@ -72,24 +72,37 @@ class Site:
     bundle: str
     deployed: bool = False
 
+    def boot(self) -> None:
+        """Boot the hosts, and write down for OpenSSH how to log in to them."""
+        self._runbook("lab.py", "up")
+        spec = self.lab.spec
+        lines = [
+            *[f"Host {host.name}\n    HostName {host.address}\n    User {host.user}" for host in spec.hosts],
+            f"Host *\n    IdentityFile {spec.key_file}\n    UserKnownHostsFile {spec.known_hosts}",
+            "    IdentitiesOnly yes\n    StrictHostKeyChecking yes\n    BatchMode yes\n    LogLevel ERROR",
+            "    ServerAliveInterval 5",
+        ]
+        (self.folder / "ssh_config").write_text("\n".join(lines) + "\n")
+
     def reset(self) -> None:
-        """Make all hosts bare again, and forget what our side knows of the last cluster."""
+        """Throw all hosts away and boot bare ones, and forget what our side knows of the last cluster."""
         self.deployed = False
-        self.lab.reset_all()
+        self._runbook("lab.py", "down")
+        self.boot()
         shutil.rmtree(self.folder / ".state", ignore_errors=True)
 
     def deploy(self) -> Timing:
         """Run our side, as an operator runs it."""
-        done = self._runbook()
+        done = self._runbook("deploy.py")
         self.deployed = True
         return done
 
     def warm_up(self) -> None:
         """Run our side without changing anything."""
-        self._runbook("--plan")
+        self._runbook("deploy.py", "--plan")
 
-    def _runbook(self, *arguments: str) -> Timing:
-        argv = [sys.executable, str(PROJECT / "runbooks" / "deploy.py"), "--config", str(self.folder / "config.yaml")]
+    def _runbook(self, name: str, *arguments: str) -> Timing:
+        argv = [sys.executable, str(PROJECT / "runbooks" / name), "--config", str(self.folder / "config.yaml")]
         # An operator's Python keeps its compiled modules; these go with the folder.
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
         return timed([*argv, *arguments], {**environment, "PYTHONPYCACHEPREFIX": str(self.folder / "pycache")})
@@ -189,18 +202,18 @@ def open_site(*, hosts: bool) -> Iterator[Site]:
         folder = Path(name)
         _furnish(folder)
         bundle = _bundle(folder) if hosts else "none"
-        site = Site(folder, Lab.from_inventory(folder / "config.yaml", say=print), bundle)
+        site = Site(folder, Lab.from_inventory(folder / "config.yaml"), bundle)
         if not hosts:
             yield site
             return
         try:
-            site.lab.down()
-            site.lab.up()
-            _write_ssh_config(site)
+            site.lab.down()  # of one that was killed
+            print("booting eight hosts", flush=True)
+            site.boot()
             site.warm_up()
             yield site
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)  # not half taken down
             site.lab.down()
 
@@ -250,13 +263,3 @@ def _edit(path: Path, change: Any) -> None:  # noqa: ANN401 - a function that ed
     data = yaml.load(path)
     change(data)
     yaml.dump(data, path)
-
-
-def _write_ssh_config(site: Site) -> None:
-    spec = site.lab.spec
-    lines = [
-        *[f"Host {host.name}\n    HostName {host.address}\n    User {host.user}" for host in spec.hosts],
-        f"Host *\n    IdentityFile {spec.key_file}\n    IdentitiesOnly yes\n    UserKnownHostsFile {spec.known_hosts}",
-        "    StrictHostKeyChecking yes\n    BatchMode yes\n    LogLevel ERROR\n    ServerAliveInterval 5",
-    ]
-    (site.folder / "ssh_config").write_text("\n".join(lines) + "\n")
