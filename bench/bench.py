@@ -167,14 +167,14 @@ def told(what: str, timing: Timing) -> float:
     return timing.seconds
 
 
-def machine(site: Site) -> dict[str, Any]:
-    """Return what the numbers depend on."""
+def machine(site: Site, before: float) -> dict[str, Any]:
+    """Return what the numbers depend on; `before` is the load the machine had already."""
     openssh = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=False).stderr.strip()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "cores": len(os.sched_getaffinity(0)),
         "memory": f"{memory:.0f} GiB",
-        "load before": round(os.getloadavg()[0], 2),
+        "load before": round(before, 2),
         "kernel": platform.release(),
         "python": platform.python_version(),
         "openssh": openssh.partition(",")[0],
@@ -208,9 +208,10 @@ def main() -> int:
     # What was begun is ended then, and the hosts are taken down.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
+    before = os.getloadavg()[0]
     try:
         with open_site(hosts=set(wanted) != {"load"}) as site:
-            facts = machine(site)
+            facts = machine(site, before)
             results = {name: run(site, options.rounds) for name, run in MEASURES.items() if name in wanted}
     except (BenchError, K3sError, subprocess.CalledProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
