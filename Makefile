@@ -4,12 +4,13 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup bundle demo test tools unit lint format down clean
+.PHONY: help setup bundle demo test bench tools unit lint format down clean
 
 help:
 	@echo "make demo   a highly available cluster on eight hosts of this machine (Debian, root)"
 	@echo "make test   all tests, end to end on such hosts included (Debian, root, about ten minutes)"
 	@echo "make down   remove the demo's hosts and everything they left on this machine"
+	@echo "make bench  how long it takes, compared with the same work by hand over OpenSSH (Debian, root; bench/README.md)"
 	@echo "make unit   the tests that need no hosts; make lint: ruff and mypy"
 
 setup: $(VENV)/.ready
@@ -37,6 +38,10 @@ down: setup
 
 test: setup lint tools
 	$(RUN) -m pytest tests
+
+# BENCH passes arguments on: make bench BENCH='--only second --rounds 5'
+bench: setup tools
+	$(RUN) bench/bench.py $(BENCH)
 
 # What the tests need of the machine: what builds the stand-in, and a real sshd, which is not left running.
 INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq

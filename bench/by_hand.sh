@@ -1,0 +1,360 @@
+#!/bin/sh
+# The peer of the benchmark: the same work by hand, as an admin writes it who knows ssh well. Everything that can run at
+# the same time does, and nothing is looked at before it is done.
+#
+#   by_hand.sh deploy FOLDER    eight bare hosts to a cluster, and its kubeconfig to FOLDER/by-hand.kubeconfig
+#   by_hand.sh look FOLDER      on each host at the same time, the script FOLDER/look/HOST
+#   by_hand.sh push FOLDER      FOLDER/file to /var/tmp/bench of the five nodes at the same time
+#
+# FOLDER holds ssh_config, bundle, token, datastore-password, lab/sudo-password and settings, lines for all K3s configs.
+set -eu
+work=$1
+folder=$2
+net=10.78.0
+vip=$net.100
+servers='s1 s2 s3'
+agents='a1 a2'
+balancers='lb1 lb2'
+everybody="db1 $servers $agents $balancers"
+shared='-o ControlMaster=no'
+
+address() {
+  case $1 in
+    db1) echo $net.11 ;;
+    s1) echo $net.12 ;; s2) echo $net.13 ;; s3) echo $net.14 ;;
+    a1) echo $net.15 ;; a2) echo $net.16 ;;
+    lb1) echo $net.17 ;; lb2) echo $net.18 ;;
+  esac
+}
+
+# on HOST COMMAND: as root, with this function's stdin. On s3 sudo asks for a password.
+on() {
+  # shellcheck disable=SC2086
+  case $1 in
+    s3) cat "$folder/lab/sudo-password" - | ssh -F "$folder/ssh_config" $shared "$1" "sudo -k -S -p '' $2" ;;
+    *) ssh -F "$folder/ssh_config" $shared "$1" "sudo -n $2" ;;
+  esac
+}
+
+# each FUNCTION HOST…: on all hosts at the same time; fails when one does.
+each() {
+  todo=$1 pids=
+  shift
+  for name; do
+    $todo "$name" &
+    pids="$pids $!"
+  done
+  # shellcheck disable=SC2086
+  joined $pids
+}
+
+joined() {
+  for pid; do wait "$pid" || return 1; done
+}
+
+# put FILE HOST PATH MODE
+put() {
+  on "$2" "sh -c 'mkdir -p $(dirname "$3") && cat >$3 && chmod $4 $3'" <"$1"
+}
+
+# --- one connection for each host, used by all that follows
+
+open_connection() {
+  # shellcheck disable=SC2086
+  ssh -F "$folder/ssh_config" $shared "$1" true
+}
+
+close_connections() {
+  for name in $everybody; do
+    # shellcheck disable=SC2086
+    ssh -F "$folder/ssh_config" $shared -O exit "$name" 2>/dev/null || :
+  done
+}
+
+# --- the datastore
+
+stage_datastore() {
+  on db1 'sh -s' <<END
+set -e
+export DEBIAN_FRONTEND=noninteractive
+{ apt-get -qy update && apt-get -qy --no-install-recommends install mariadb-server; } </dev/null >/dev/null
+cat >/etc/mysql/mariadb.conf.d/90-k3s.cnf <<'CNF'
+[mysqld]
+bind-address = $(address db1)
+port = 3306
+max_connections = 350
+auto_increment_increment = 1
+loose_innodb_snapshot_isolation = OFF
+skip_name_resolve = ON
+CNF
+systemctl restart mariadb
+mariadb <<'SQL'
+CREATE DATABASE k3s;
+$(for server in $servers; do
+  echo "CREATE USER 'k3s'@'$(address "$server")' IDENTIFIED BY '$(cat "$folder/datastore-password")';"
+  echo "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP ON k3s.* TO 'k3s'@'$(address "$server")';"
+done)
+SQL
+END
+}
+
+# --- servers and agents
+
+# install_k3s HOST ROLE: everything but the start
+install_k3s() {
+  put "$folder/bundle/k3s" "$1" /usr/local/bin/k3s 755
+  put "$folder/bundle/install.sh" "$1" /root/install.sh 755
+  for image in "$folder"/bundle/images/*.tar*; do
+    [ ! -e "$image" ] || put "$image" "$1" "/var/lib/rancher/k3s/agent/images/${image##*/}" 644
+  done
+  on "$1" "env INSTALL_K3S_SKIP_DOWNLOAD=true INSTALL_K3S_SKIP_START=true INSTALL_K3S_SKIP_SELINUX_RPM=true \
+    sh /root/install.sh $2" </dev/null >/dev/null
+}
+
+stage_server() {
+  install_k3s "$1" server
+  on "$1" 'sh -s' <<END
+set -e
+umask 077
+mkdir -p -m 755 /etc/rancher/k3s
+cat >/etc/rancher/k3s/config.yaml <<'YAML'
+token: $(cat "$folder/token")
+datastore-endpoint: mysql://k3s:$(cat "$folder/datastore-password")@tcp($(address db1):3306)/k3s
+tls-san:
+- $vip
+node-name: $1
+node-ip:
+- $(address "$1")
+node-taint:
+- CriticalAddonsOnly=true:NoExecute
+flannel-backend: host-gw
+disable:
+- traefik
+- metrics-server
+- servicelb
+- local-storage
+- coredns
+$(cat "$folder/settings")
+YAML
+END
+}
+
+start_server() {
+  on "$1" 'sh -s' <<END
+set -e
+systemctl start k3s
+until [ "\$(k3s kubectl get --raw /readyz 2>/dev/null)" = ok ]; do sleep 0.3; done
+until k3s kubectl get node $1 --no-headers 2>/dev/null | grep -q ' Ready'; do sleep 0.3; done
+END
+}
+
+start_agent() {
+  on "$1" 'sh -s' <<END
+set -e
+umask 077
+mkdir -p -m 755 /etc/rancher/k3s
+cat >/etc/rancher/k3s/config.yaml <<'YAML'
+server: https://$vip:6443
+token: $(cat "$scratch/token")
+node-name: $1
+node-ip:
+- $(address "$1")
+$(cat "$folder/settings")
+YAML
+systemctl start k3s-agent
+END
+}
+
+# --- the load balancers
+
+stage_balancer() {
+  on "$1" 'sh -s' <<'END'
+set -e
+export DEBIAN_FRONTEND=noninteractive
+{ apt-get -qy update && apt-get -qy --no-install-recommends install haproxy keepalived; } </dev/null >/dev/null
+END
+}
+
+# HAProxy asks /readyz, which wants a client certificate: the cluster signs one that may do nothing else.
+sign_check_certificate() {
+  on s1 'sh -s' <<'END'
+set -e
+key=$(openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256)
+request=$(printf '%s\n' "$key" | openssl req -new -key /dev/stdin -subj /CN=lb-check | base64 -w0)
+k3s kubectl create -f - >/dev/null <<YAML
+apiVersion: certificates.k8s.io/v1
+kind: CertificateSigningRequest
+metadata: {name: lb-check}
+spec: {request: $request, signerName: kubernetes.io/kube-apiserver-client, usages: [client auth]}
+YAML
+k3s kubectl certificate approve lb-check >/dev/null
+until signed=$(k3s kubectl get csr lb-check -o 'jsonpath={.status.certificate}') && [ -n "$signed" ]; do sleep 0.3; done
+printf '%s' "$signed" | base64 -d
+printf '%s\n' "$key"
+END
+}
+
+start_balancer() {
+  case $1 in
+    lb1) peer=$(address lb2) priority=200 ;;
+    lb2) peer=$(address lb1) priority=190 ;;
+  esac
+  on "$1" 'sh -s' <<END
+set -e
+(umask 077; cat >/etc/haproxy/k3s-check.pem) <<'PEM'
+$(cat "$scratch/check.pem")
+PEM
+cat >/etc/haproxy/k3s-server-ca.pem <<'PEM'
+$(cat "$scratch/server-ca.pem")
+PEM
+cat >/etc/haproxy/haproxy.cfg <<'CFG'
+global
+    log /dev/log local0
+    user haproxy
+    group haproxy
+    stats socket /run/haproxy/admin.sock mode 660 level admin
+
+defaults
+    mode tcp
+    log global
+    option tcplog
+    option redispatch 1
+    retries 5
+    timeout connect 400ms
+    timeout client 1h
+    timeout server 1h
+    timeout check 400ms
+
+frontend k3s
+    bind *:6443
+    default_backend servers
+
+backend servers
+    balance leastconn
+    option httpchk GET /readyz
+    http-check expect status 200
+    default-server check check-ssl verify required ca-file /etc/haproxy/k3s-server-ca.pem \
+crt /etc/haproxy/k3s-check.pem verifyhost kubernetes inter 500ms fastinter 200ms downinter 500ms fall 2 rise 1 \
+on-marked-down shutdown-sessions
+$(for server in $servers; do echo "    server $server $(address "$server"):6443"; done)
+CFG
+cat >/etc/keepalived/check <<'CHECK'
+#!/bin/sh
+read -r pid </run/haproxy.pid && kill -0 "\$pid"
+CHECK
+chmod 755 /etc/keepalived/check
+cat >/etc/keepalived/keepalived.conf <<'CONF'
+global_defs {
+    router_id $1
+    vrrp_version 3
+    enable_script_security
+    script_user root
+}
+
+vrrp_script haproxy {
+    script "/etc/keepalived/check"
+    interval 1
+    timeout 2
+    fall 1
+    rise 2
+}
+
+vrrp_instance k3s {
+    state BACKUP
+    nopreempt
+    interface eth0
+    virtual_router_id 51
+    priority $priority
+    advert_int 0.1
+    unicast_src_ip $(address "$1")
+    unicast_peer {
+        $peer
+    }
+    virtual_ipaddress {
+        $vip/32 dev eth0
+    }
+    track_script {
+        haproxy
+    }
+}
+CONF
+systemctl enable -q haproxy keepalived
+systemctl restart haproxy keepalived
+END
+}
+
+# --- what can be asked for
+
+# What the benchmark shows of the way, with the time.
+mark() {
+  echo "by hand: $*"
+}
+
+# stage HOST: bring it what it needs; nothing of K3s starts
+stage() {
+  case $1 in
+    db*) stage_datastore ;;
+    s*) stage_server "$1" ;;
+    a*) install_k3s "$1" agent ;;
+    lb*) stage_balancer "$1" ;;
+  esac
+}
+
+deploy() {
+  shared="-o ControlMaster=auto -o ControlPersist=60 -o ControlPath=$folder/%n.ssh"
+  scratch=$(mktemp -d)
+  trap 'close_connections; rm -rf "$scratch"' EXIT
+  trap 'exit 143' HUP INT TERM
+  each open_connection $everybody
+  mark connected
+
+  stage db1 &
+  datastore=$!
+  stage s1 &
+  first=$!
+  each stage s2 s3 $agents $balancers &
+  the_rest=$!
+  joined $datastore $first
+  mark 'the datastore and the first server are staged'
+
+  start_server s1
+  mark 'the first server is ready'
+
+  joined $the_rest
+  mark 'everything else is staged'
+  each start_server s2 s3 &
+  other_servers=$!
+  sign_check_certificate >"$scratch/check.pem"
+  on s1 'cat /var/lib/rancher/k3s/server/tls/server-ca.crt' </dev/null >"$scratch/server-ca.pem"
+  on s1 'cat /var/lib/rancher/k3s/server/token' </dev/null >"$scratch/token"
+  mark 'the check certificate is signed'
+
+  each start_balancer $balancers
+  mark 'the load balancers run'
+  each start_agent $agents
+  mark 'the agents have joined'
+  joined $other_servers
+  mark 'the other servers are ready'
+
+  on s1 'sh -s' <<END
+until [ "\$(k3s kubectl --server=https://$vip:6443 get nodes --no-headers 2>/dev/null | grep -c ' Ready')" = 5 ]; do
+  sleep 0.3
+done
+END
+  (umask 077; on s1 'cat /etc/rancher/k3s/k3s.yaml' </dev/null | sed "s/127.0.0.1/$vip/" >"$folder/by-hand.kubeconfig")
+  mark 'five nodes are Ready through the VIP'
+}
+
+look_at() {
+  on "$1" 'sh -s' <"$folder/look/$1" >"$folder/look/$1.seen"
+}
+
+push_to() {
+  on "$1" "sh -c 'cat >/var/tmp/bench'" <"$folder/file"
+}
+
+case $work in
+  deploy) deploy ;;
+  look) each look_at $everybody ;;
+  push) each push_to $servers $agents ;;
+esac
