@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-export PYTHONDONTWRITEBYTECODE := 1
 
 .PHONY: help setup bundle demo test bench tools unit lint format down clean
 
@@ -19,7 +18,7 @@ $(VENV)/.ready: pyproject.toml uv.lock
 	test -x $(VENV)/bin/pip || test -x $(VENV)/bin/uv || $(PYTHON) -m venv $(VENV) 2>/dev/null \
 		|| (rm -rf $(VENV) && apt-get update -qq && apt-get install -y -qq python3-venv && $(PYTHON) -m venv $(VENV))
 	test -x $(VENV)/bin/uv || $(VENV)/bin/pip install -q --disable-pip-version-check uv
-	$(VENV)/bin/uv sync -q --frozen
+	$(VENV)/bin/uv sync -q --frozen --compile-bytecode
 	touch $@
 
 bundle: setup tools

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any
 
@@ -13,9 +14,12 @@ from nornir.core.inventory import Host
 from nornir.core.task import AggregatedResult, MultiResult, Task
 from rich.console import Console
 from rich.live import Live
+from rich.progress import BarColumn, DownloadColumn, TaskID, TransferSpeedColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+_CLOSING = "close_connections_task"
 _STYLES = {"ok": "green", "changed": "yellow", "failed": "red"}
 
 log = logging.getLogger(__name__)
@@ -34,8 +38,18 @@ def _quiet(hook: Callable[..., None]) -> Callable[..., None]:
     return safe
 
 
+@dataclass
+class _Phase:
+    """One Nornir run that is under way."""
+
+    hosts: int
+    begin: float = field(default_factory=time.monotonic)
+    running: dict[str, float] = field(default_factory=dict)
+    done: dict[str, str] = field(default_factory=dict)
+
+
 class Progress:
-    """Live progress of every phase.
+    """Live progress of every phase; some run side by side.
 
     Arguments:
         console: Where to; a terminal gets a live table, anything else one line per host and phase.
@@ -44,53 +58,77 @@ class Progress:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._lock = threading.Lock()
-        self._running: dict[str, float] = {}
-        self._done: dict[str, str] = {}
+        self._phases: dict[str, _Phase] = {}
         self._live: Live | None = None
-        self._phase, self._hosts = "", 0
-        self._begin = 0.0
+        self._bar: Bar | None = None
+        self._files: dict[str, TaskID] = {}
 
     @_quiet
     def task_started(self, task: Task) -> None:
         """Begin a phase."""
-        self._phase, self._begin = task.name, time.monotonic()
-        self._running, self._done = {}, {}
-        self._hosts = len(task.nornir.inventory.hosts.keys() - task.nornir.data.failed_hosts)
-        if self.console.is_terminal and task.name != "close_connections_task":
+        if task.name == _CLOSING:
+            return
+        with self._lock:
+            self._phases[task.name] = _Phase(len(task.nornir.inventory.hosts.keys() - task.nornir.data.failed_hosts))
+            first = len(self._phases) == 1
+        if first and self.console.is_terminal:
             self._live = Live(get_renderable=self._table, console=self.console, refresh_per_second=8, transient=True)
             self._live.start()
 
     @_quiet
     def task_completed(self, task: Task, result: AggregatedResult) -> None:
         """End a phase with one line."""
-        if self._live:
-            self._live.stop()
-            self._live = None
-        if task.name == "close_connections_task":
+        if task.name == _CLOSING:
             return
+        with self._lock:
+            phase = self._phases.pop(task.name)
+            live, self._live = (self._live, None) if not self._phases else (None, self._live)
+        if live:
+            live.stop()
         failed = sum(multi.failed for multi in result.values())
         changed = sum(multi.changed for multi in result.values())
-        words = [f"{len(result)} hosts"] + ([f"{changed} changed"] if changed else [])
+        words = [f"{len(result)} host{'s' if len(result) != 1 else ''}"] + ([f"{changed} changed"] if changed else [])
         words += [f"{failed} failed"] if failed else []
-        seconds = time.monotonic() - self._begin
+        seconds = time.monotonic() - phase.begin
         self.console.print(f"{task.name}: {', '.join(words)} ({seconds:.1f} s)", markup=False, soft_wrap=True)
 
     @_quiet
-    def task_instance_started(self, task: Task, host: Host) -> None:  # noqa: ARG002 - Nornir's signature
+    def task_instance_started(self, task: Task, host: Host) -> None:
         """A host's turn begins."""
         with self._lock:
-            self._running[host.name] = time.monotonic()
+            self._phases[task.name].running[host.name] = time.monotonic()
 
     @_quiet
     def task_instance_completed(self, task: Task, host: Host, result: MultiResult) -> None:
         """A host's turn has ended."""
         state = "failed" if result.failed else "changed" if result.changed else "ok"
         with self._lock:
-            begin = self._running.pop(host.name, time.monotonic())
-            self._done[host.name] = state
+            phase = self._phases[task.name]
+            begin = phase.running.pop(host.name, time.monotonic())
+            phase.done[host.name] = state
         if state != "ok" and not self._live:
             seconds = time.monotonic() - begin
             self.console.print(f"  [{task.name}] {host.name}: {state} {seconds:.1f} s", markup=False, soft_wrap=True)
+
+    @_quiet
+    def bytes_done(self, name: str, done: int, total: int | None) -> None:
+        """Tell how far fetching a file has come; on a terminal only, in place."""
+        if not self.console.is_terminal:
+            if total is not None and done >= total:
+                self.console.print(f"fetched {name}: {done / 1e6:.1f} MB", markup=False, soft_wrap=True)
+            return
+        with self._lock:
+            if self._bar is None:
+                columns = ("[progress.description]{task.description}", BarColumn(), DownloadColumn())
+                self._bar = Bar(*columns, TransferSpeedColumn(), console=self.console, transient=True)
+                self._bar.start()
+            if name not in self._files:
+                self._files[name] = self._bar.add_task(name, total=total)
+            self._bar.update(self._files[name], completed=done, total=total)
+            if self._bar.finished:
+                self._bar.stop()
+                self._bar = None
+                self._files.clear()
 
     def subtask_instance_started(self, task: Task, host: Host) -> None:
         """Subtasks are not shown."""
@@ -100,12 +138,14 @@ class Progress:
 
     def _table(self) -> Table:
         now = time.monotonic()
+        rows = []
         with self._lock:
-            rows = [(self._phase, f"{now - self._begin:.0f} s", "bold")]
-            rows += [(f"  {name}", f"running {now - begin:.0f} s", "") for name, begin in self._running.items()]
-            rows += [(f"  {name}", state, _STYLES[state]) for name, state in self._done.items()]
-            if waiting := self._hosts - len(self._running) - len(self._done):
-                rows.append((f"  {waiting} more", "waiting", "dim"))
+            for name, phase in self._phases.items():
+                rows.append((name, f"{now - phase.begin:.0f} s", "bold"))
+                rows += [(f"  {host}", f"running {now - begin:.0f} s", "") for host, begin in phase.running.items()]
+                rows += [(f"  {host}", state, _STYLES[state]) for host, state in phase.done.items()]
+                if waiting := phase.hosts - len(phase.running) - len(phase.done):
+                    rows.append((f"  {waiting} more", "waiting", "dim"))
         table = Table.grid(padding=(0, 2))
         for name, state, style in rows:
             table.add_row(Text(name), Text(state, style))  # as Text: a name in brackets is no markup

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +14,9 @@ from nornir_k3s.remote.retry import wait_until
 from nornir_k3s.report.data import HostReport, PhaseReport, Report
 from nornir_k3s.vault import Vault
 from nornir_k3s.workflows import steps
+from nornir_k3s.workflows.chain import Phase, carry_out, in_steps
 from nornir_k3s.workflows.choice import Choice
 from nornir_k3s.workflows.run import DEADLINES, WIDTHS, Run
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One phase of the chain: its name on the command line, what it does, and the function that does it."""
-
-    name: str
-    summary: str
-    work: Callable[[Run], None]
-    reads: bool = False
 
 
 def phases() -> tuple[Phase, ...]:
@@ -40,8 +29,13 @@ def phases() -> tuple[Phase, ...]:
         Phase("datastore", "set the managed datastore up, for this cluster only", prepare_datastore),
         Phase("first-server", "start one server alone, until it is ready", start_first_server),
         Phase("servers", "join the others; change running ones one at a time", converge_other_servers),
-        Phase("load-balancers", "HAProxy and keepalived: the fixed registration address", converge_load_balancers),
-        Phase("agents", "join the agents through that address", converge_agents),
+        Phase(
+            "load-balancers",
+            "HAProxy and keepalived: the fixed registration address",
+            converge_load_balancers,
+            beside="servers",
+        ),
+        Phase("agents", "join the agents through that address", converge_agents, beside="servers"),
         Phase("verify", "prove that it works, write the kubeconfig", verify_cluster, reads=True),
     )
 
@@ -75,10 +69,10 @@ def deploy(
     run = prepare(nr, base=base, state=state, options=options or {}, choice=choice)
     run.report.phases = [PhaseReport(name=phase.name) for phase in chain]
     try:
-        for phase in chain:
-            if phase.name == choice.first_change(chain):
+        for step in in_steps(chain):
+            if step[0].name == choice.first_change(chain):
                 _ask(run, choice)
-            _carry_out(run, phase)
+            carry_out(run, step, together=not _changes_running_servers(run))
     except K3sError as error:
         run.report.end(error, "interrupted" if isinstance(error, Interrupted) else "failed")
         error.report = run.report
@@ -92,27 +86,16 @@ def deploy(
     return run.report
 
 
-def _carry_out(run: Run, phase: Phase) -> None:
-    record = run.current = run.report.phase(phase.name)
-    begin = time.monotonic()
-    try:
-        phase.work(run)
-    except BaseException as error:
-        stopped = isinstance(error, (Interrupted, KeyboardInterrupt))
-        record.state = "interrupted" if stopped else "failed"
-        raise
-    else:
-        record.state = "done" if record.hosts or phase.reads else "nothing to do"
-    finally:
-        record.seconds = round(time.monotonic() - begin, 3)
-        run.current = None
+def _changes_running_servers(run: Run) -> bool:
+    ready = [m.name for m in run.of("servers") if run.observed[m.name].ready and m.name not in run.done]
+    return any(run.converge_steps(name) for name in ready)
 
 
 def _ask(run: Run, choice: Choice) -> None:
     """Ask once before a running cluster is changed."""
     if choice.confirm is None or not any(run.observed[m.name].ready for m in run.of("servers")):
         return
-    steps = {name: [step.summary for step in run.steps(name)] for name in run.chosen(run.observed)}
+    steps = {name: [step.summary for step in run.steps(name)] for name in run.names}
     steps = {name: summaries for name, summaries in steps.items() if summaries}
     if steps and not choice.confirm(steps):
         raise Declined("nothing was changed: the question was not answered with yes", hint="use --yes for no question")
@@ -169,7 +152,7 @@ def check(run: Run) -> None:
 
 def stage_everything(run: Run) -> None:
     """Bring artefacts and packages to every host that lacks them; nothing restarts."""
-    names = [name for name in run.chosen(run.observed) if run.stage_steps(name)]
+    names = [name for name in run.names if run.stage_steps(name)]
     run.phase("stage", names, steps.stage_host, width=run.widths["stage"])
 
 

@@ -92,7 +92,7 @@ def plan(
     deploy.find_artifacts(run)
     deploy.check(run)
     names = [phase.name for phase in chain]
-    hosts = {name: _host(run, name, names) for name in run.chosen(run.observed)}
+    hosts = {name: _host(run, name, names) for name in run.names}
     return Plan(
         cluster=run.cluster.name,
         version=run.cluster.version,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,7 +60,7 @@ class Run:
     sessions: dict[str, Session] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)  # servers this run has made right and seen ready
     limit: frozenset[str] | None = None  # the only hosts that may be changed
-    current: PhaseReport | None = None
+    thread: threading.local = field(default_factory=threading.local)  # `phase`: the one that this thread carries out
     on_progress: OnProgress | None = None
 
     def member(self, name: str) -> Member:
@@ -123,6 +124,11 @@ class Run:
         """Return the members of one role that could be observed: all of them, unless the run was limited to others."""
         return tuple(member for member in self.cluster.of(role) if member.name in self.observed)
 
+    @property
+    def names(self) -> list[str]:
+        """The hosts that could be observed and may be changed, in the inventory's order."""
+        return self.chosen(member.name for member in self.cluster.members if member.name in self.observed)
+
     def chosen(self, names: Iterable[str]) -> list[str]:
         """Return those of the hosts that the run was not told to leave alone."""
         return [name for name in names if self.limit is None or name in self.limit]
@@ -154,9 +160,10 @@ class Run:
         runner = K3sRunner(num_workers=width or len(wanted), stop=getattr(self.nr.runner, "stop", None))
         chosen = self.nr.filter(filter_func=lambda host: host.name in wanted).with_runner(runner)
         results = chosen.run(task=_adapter(task, self), name=title)
-        if self.current:
-            self.current.hosts = list(dict.fromkeys([*self.current.hosts, *wanted]))
-        for name, link in self.sessions.items():
+        current: PhaseReport | None = getattr(self.thread, "phase", None)
+        if current:
+            current.hosts = list(dict.fromkeys([*current.hosts, *wanted]))
+        for name, link in list(self.sessions.items()):
             self.report.hosts[name].round_trips = link.round_trips
         self._raise_failures(title, wanted, results, lenient)
         return {name: results[name].result for name in wanted if name in results}
