@@ -127,7 +127,7 @@ def parse_hashes(text: str) -> dict[str, str]:
     for line in text.splitlines():
         if not line.strip() or line.startswith("#"):
             continue
-        match = _HASH_LINE.fullmatch(line.rstrip())
+        match = _HASH_LINE.fullmatch(line)
         if not match:
             raise ArtifactError(f"this is not a line of a sha256sum file: {line[:80]!r}")
         hashes[match[2].rpartition("/")[2]] = match[1].lower()
