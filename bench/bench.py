@@ -23,12 +23,12 @@ from nornir.core.task import Result, Task
 from ruamel.yaml import YAML
 
 from labsite import BenchError, Site, Timing, nornir, open_site
-from nornir_k3s import cluster, observe
+from nornir_k3s import cluster
 from nornir_k3s.errors import K3sError
-from nornir_k3s.groups import datastore
 from nornir_k3s.remote.session import session
 from nornir_k3s.vault import Vault
 from nornir_k3s.workflows.deploy import prepare
+from nornir_k3s.workflows.steps import observing
 
 PUSHED = 100_000_000
 LOADED = 500
@@ -94,11 +94,8 @@ def second(site: Site, rounds: int) -> Measure:
     inventory, state = site.folder / "inventory", site.folder / ".state"
     run = prepare(site.nornir(), base=inventory, state=state, options={}, keep=False)
     (site.folder / "look").mkdir(exist_ok=True)
-    looks = {"datastore": datastore.look, "servers": datastore.reach}
     for member in run.cluster.members:
-        look = looks[member.role](run.cluster) if member.role in looks else ""
-        script = observe.script(run.spec(member.name), role=member.role, look=look)
-        (site.folder / "look" / member.name).write_text(script + "\n")
+        (site.folder / "look" / member.name).write_text(observing(run, member.name) + "\n")
     for number in range(1, rounds + 1):
         measure.ours.append(told(f"second {number}, ours", site.deploy()))
         measure.peer.append(told(f"second {number}, peer", site.by_hand("look")))

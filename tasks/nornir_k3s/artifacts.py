@@ -13,6 +13,9 @@ from nornir_k3s import k3s
 from nornir_k3s.cluster import Cluster
 from nornir_k3s.errors import ArtifactError
 from nornir_k3s.observe import IMAGES
+from nornir_k3s.releases.cache import Cache, sha256_of
+from nornir_k3s.releases.fetch import fetch_release
+from nornir_k3s.releases.layout import RELEASES, Release, RemoteFile, layout, shown
 from nornir_k3s.secret import Secret
 from nornir_k3s.spec import Artifact
 
@@ -20,12 +23,6 @@ HOST_FOLDER = "/var/lib/nornir-k3s"
 INSTALLER = f"{HOST_FOLDER}/install.sh"
 BINARIES = {"aarch64": "k3s-arm64", "armv7l": "k3s-armhf"}
 OnProgress = Callable[[str, int, int | None], None]  # file, bytes that are here, bytes of all where that is known
-
-
-def sha256_of(path: Path) -> str:
-    """Return a file's SHA-256 in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,43 @@ class Source:
         return self._found[arch]
 
     def _release(self, arch: str, on_progress: OnProgress | None, stop: threading.Event) -> Bundle:
-        raise ArtifactError("fetching is not there yet")
+        wanted, version = self._cluster.artifacts, self._cluster.version
+        url = wanted.url or RELEASES
+        # Hashes of one origin are not believed for another.
+        cache = Cache(self._cache / ("github" if url == RELEASES else hashlib.sha256(url.encode()).hexdigest()[:12]))
+        tell = on_progress or (lambda *_: None)
+        if not wanted.push:
+            return _fetched_by_hosts(layout(version, arch, url=url), cache, tell, stop)
+        found = fetch_release(
+            cache, url=url, version=version, arch=arch, images=wanted.images, on_progress=tell, stop=stop
+        )
+        found.binary.chmod(0o700)
+        _check_version(found.binary, version)
+        binary, installer, *images = (
+            Artifact(path, target, found.hashes[path.name], mode)
+            for path, target, mode in (
+                (found.binary, k3s.BINARY, 0o755),
+                (found.installer, INSTALLER, 0o755),
+                *((path, f"{IMAGES}/{path.name}", 0o644) for path in found.images),
+            )
+        )
+        return Bundle(binary, installer, tuple(images))
+
+
+def _fetched_by_hosts(release: Release, cache: Cache, tell: OnProgress, stop: threading.Event) -> Bundle:
+    """Return the bundle for hosts that fetch by themselves: the controller needs the published hashes only."""
+    hashes = cache.hashes(release.hashes, stop=stop)
+    hashes |= cache.hashes(release.installer_hash, required=release.installer_hash_required, stop=stop)
+    if release.installer.name not in hashes:
+        path = cache.bring(release.installer, sha256="", on_progress=tell, stop=stop)
+        hashes[release.installer.name] = sha256_of(path)
+
+    def artifact(file: RemoteFile, target: str, mode: int = 0o755) -> Artifact:
+        if file.name not in hashes:
+            raise ArtifactError(f"no hash is published for {file.name} beside {shown(release.hashes.url)}")
+        return Artifact(Path(file.name), target, hashes[file.name], mode, url=file.url)
+
+    return Bundle(artifact(release.binary, k3s.BINARY), artifact(release.installer, INSTALLER))
 
 
 def text_of(path: Path, what: str) -> Secret:

@@ -17,6 +17,7 @@ from nornir_k3s.spec import HostSpec
 
 STATE = "/var/lib/nornir-k3s"
 IMAGES = f"{k3s.DATA}/agent/images"
+KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"
 MAX_TEXT = 65536
 
 _PRELUDE = r"""
@@ -74,7 +75,7 @@ say memory_kib "$(sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo)"
 say disk_kib "$(df -Pk /var/lib 2>/dev/null | { read -r _; read -r _ _ _ free _; echo "$free"; })"
 """
 
-SERVER = rf"""
+_SERVER = rf"""
 if [ -s {k3s.DATA}/server/token ]; then
   say ca "$(cut -c1-67 {k3s.DATA}/server/token)"
   say token "$(sed 's/^K10[0-9a-f]*::[^:]*://' {k3s.DATA}/server/token | tr -d '\n' | sha256sum | cut -c1-12)"
@@ -82,18 +83,32 @@ fi
 if [ -s {k3s.DATA}/server/tls/server-ca.crt ]; then say cacert "$(base64 -w0 <{k3s.DATA}/server/tls/server-ca.crt)"; fi
 if systemctl is-active -q k3s.service 2>/dev/null; then
   say ready "$(timeout 10 {k3s.BINARY} kubectl get --raw /readyz 2>/dev/null | tr -d '\n')"
-  nodes=$(timeout 10 {k3s.BINARY} kubectl get nodes -o json 2>/dev/null) &&
+  nodes=$(timeout 10 {k3s.BINARY} kubectl REGISTRATION get nodes -o json 2>/dev/null) && say through ||
+    nodes=$(timeout 10 {k3s.BINARY} kubectl get nodes -o json 2>/dev/null) &&
     say nodes "$(printf '%s' "$nodes" | base64 -w0)"
+  say kubeconfig "$(base64 -w0 <{KUBECONFIG})"
 fi
 """
 
 
-def script(spec: HostSpec, *, role: str, look: str = "") -> str:
+def server(url: str = "") -> str:
+    """Return the lines for a server: what it knows of the cluster.
+
+    Arguments:
+        url: Ask for the nodes through this registration address first, as everybody else will.
+    """
+    return _SERVER.replace("REGISTRATION", shlex.quote("--server={url}") if url else "").replace(
+        "&& say through ||", "&& say through ||" if url else "||"
+    )
+
+
+def script(spec: HostSpec, *, role: str, url: str = "", look: str = "") -> str:
     """Return the one script that reads everything the plan needs from a host.
 
     Arguments:
         spec: What the host must look like: names the files, units and packages to look at.
         role: datastore, servers, agents or lb.
+        url: The fixed registration address.
         look: More lines, which print records of their own.
     """
     lines = [_PRELUDE, _HOST]
@@ -128,7 +143,7 @@ def script(spec: HostSpec, *, role: str, look: str = "") -> str:
     if spec.install:
         lines.append(f'[ -r {STATE}/installed ] && say installed "$(cat {STATE}/installed)"')
     if role == "servers":
-        lines.append(SERVER)
+        lines.append(server(url))
     lines += [look, "say end"]
     return "\n".join(lines)
 
@@ -218,6 +233,10 @@ def _record(observed: Observed, kind: str, words: list[str]) -> None:  # noqa: P
             observed.ca_prefix = prefix if prefix.startswith("K10") else ""
         case "cacert", [encoded]:
             observed.ca_cert = base64.b64decode(encoded).decode(errors="replace")
+        case "kubeconfig", [encoded]:
+            observed.kubeconfig = base64.b64decode(encoded).decode(errors="replace")
+        case "through", []:
+            observed.through = True
         case "ready", [text]:
             observed.ready = text == "ok"
         case "nodes", [encoded]:

@@ -95,6 +95,8 @@ class Observed:
     ca_cert: str = ""
     ready: bool = False
     nodes: list[NodeState] | None = None
+    through: bool = False  # the nodes were listed through the registration address
+    kubeconfig: str = field(default="", repr=False)
 
     def fact(self, name: str) -> str:
         """Return the one word of a fact, or nothing."""

@@ -67,7 +67,7 @@ class Answer:
 
 def server(node: str, seconds: int = CHUNK) -> str:
     """Return a script that waits until a server is ready, and then reads what only a ready server knows."""
-    return _script("k3s.service", _SERVER.replace("NODE", shlex.quote(node)), seconds) + observe.SERVER
+    return _script("k3s.service", _SERVER.replace("NODE", shlex.quote(node)), seconds) + observe.server()
 
 
 def agent(seconds: int = CHUNK) -> str:

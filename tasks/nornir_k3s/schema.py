@@ -126,6 +126,8 @@ class Artifacts(Strict):
     def _one_place(self) -> Artifacts:
         if self.folder and (self.url or self.images or not self.push):
             raise ValueError("with `folder` there is nothing to fetch: leave out url, images and push")
+        if self.images and not self.push:
+            raise ValueError("images are always pushed: leave out `images`, or `push: false`")
         return self
 
 

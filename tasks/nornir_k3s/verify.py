@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from nornir_k3s import k3s
 from nornir_k3s.cluster import Cluster
-from nornir_k3s.observe import nodes
-from nornir_k3s.observed import NodeState
+from nornir_k3s.observe import KUBECONFIG, nodes
+from nornir_k3s.observed import NodeState, Observed
 
-KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"
 PATIENCE = 30
 
 
@@ -90,6 +89,22 @@ def parse(text: str) -> Seen:
             case ["vip"]:
                 seen.holds_vip = True
     return seen
+
+
+def observed(cluster: Cluster, seen: Mapping[str, Observed]) -> dict[str, Seen]:
+    """Return the same answers from what was observed at the start of a run."""
+    vip = str(cluster.registration.address or "")
+    answers = {}
+    for name, state in seen.items():
+        lost = tuple(words[0] for words in state.facts.get("reach", []) if words[2] != "open")
+        answers[name] = Seen(
+            nodes=state.nodes if state.through else None,
+            error="not looked at",
+            kubeconfig=state.kubeconfig,
+            unreachable=lost if cluster.member(name).role == "agents" else (),
+            holds_vip=bool(state.interface_of(vip)),
+        )
+    return answers
 
 
 def problems(cluster: Cluster, seen: dict[str, Seen], only: Collection[str] | None = None) -> list[str]:

@@ -9,7 +9,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jsonschema
 import pytest
@@ -173,7 +173,7 @@ def test_a_host_that_cannot_reach_a_server_is_found_before_the_first_change(clus
 
 
 class _Mirror(http.server.SimpleHTTPRequestHandler):
-    asked: list[str] = []
+    asked: ClassVar[list[str]] = []
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

@@ -21,11 +21,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from tenacity import wait_none
 
-from nornir_k3s import cache as cache_module
-from nornir_k3s import download
 from nornir_k3s.errors import ArtifactError, Interrupted
-from nornir_k3s.fetch import Cache, Fetched, fetch_release
-from nornir_k3s.release import RemoteFile
+from nornir_k3s.releases import cache as cache_module
+from nornir_k3s.releases import download
+from nornir_k3s.releases.fetch import Cache, Fetched, fetch_release
+from nornir_k3s.releases.layout import RemoteFile
 
 from .mirror import FOLDER, VERSION, Mirror, Reply
 

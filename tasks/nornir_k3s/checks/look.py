@@ -1,6 +1,6 @@
 """Shell lines that read what only a host that is yet to be set up is asked for; each prints `fact` records.
 
-They cost a few tenths of a second, so a host whose service runs already is not asked.
+They cost a few tenths of a second, so a host whose service runs already is not asked most of it.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ _BACKENDS = {"vxlan": "vxlan", "wireguard-native": "wireguard"}
 
 
 def script(cluster: Cluster, member: Member) -> str:
-    """Return the lines for one host; they print nothing where its service runs already."""
+    """Return the lines for one host."""
     parts = [_COMMON]
     if member.role in NODES:
         backend = str(cluster.server.get("flannel-backend", "vxlan"))
@@ -101,10 +101,17 @@ def script(cluster: Cluster, member: Member) -> str:
     vip = str(cluster.registration.address or "")
     if member.role == "lb" and vip:
         parts.append(_VIP.replace("VIP", vip).replace("PORT", str(cluster.registration.port)))
-    if lines := [f"probe {shlex.quote(name)} {address} {port} &" for name, address, port in targets(cluster, member)]:
-        parts.append(_REACH.replace("LINES", "\n".join(lines)))
-    text = "".join(parts).replace("DATA", k3s.DATA).replace("STATE", STATE)
-    return f"if ! systemctl is-active -q {unit(member.role)} 2>/dev/null; then\n{text}\nfi\n"
+    text = f"if ! systemctl is-active -q {unit(member.role)} 2>/dev/null; then\n{''.join(parts)}\nfi\n"
+    return text.replace("DATA", k3s.DATA).replace("STATE", STATE) + _reach(cluster, member)
+
+
+def _reach(cluster: Cluster, member: Member) -> str:
+    lines = [f"probe {shlex.quote(name)} {address} {port} &" for name, address, port in targets(cluster, member)]
+    if not lines:
+        return ""
+    text = _REACH.replace("LINES", "\n".join(lines))
+    # An agent's tunnels need every server at all times; the others show by their work whom they reach.
+    return text if member.role == "agents" else f"if ! systemctl is-active -q {unit(member.role)}; then {text}\nfi\n"
 
 
 def unit(role: str) -> str:

@@ -55,8 +55,9 @@ _PUT = "; ".join(
         "trap 'rm -f \"$draft\"' EXIT",
         "trap 'exit 143' HUP INT PIPE TERM",
         'chmod "$mode" "$draft"',
-        'cat >"$draft"',
-        'have=$(sha256sum <"$draft")',
+        # Hashed on the way. A disk that is full shows in `tee` alone: the stream would still have its hash.
+        'have=$({ tee "$draft" || rm -f "$draft"; } | sha256sum)',
+        '[ -f "$draft" ] || exit 1',
         'if [ "${have%% *}" != "$sum" ]',
         f'then echo "$(wc -c <"$draft") bytes arrived, with the SHA-256 ${{have%% *}}" >&2; exit {DAMAGED}',
         "fi",

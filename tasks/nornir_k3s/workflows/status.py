@@ -110,7 +110,7 @@ def _look(task: Task, run: Run) -> Result:
     member = run.member(task.host.name)
     parts = [_SAY]
     if member.role == "servers":
-        parts += [observe.SERVER, f"certs {k3s.DATA}/server/tls\n", datastore.reach(run.cluster)]
+        parts += [observe.server(run.cluster.url), f"certs {k3s.DATA}/server/tls\n", datastore.reach(run.cluster)]
     elif member.role == "agents":
         parts.append(f"certs {k3s.DATA}/agent\n")
     elif member.role == "lb":

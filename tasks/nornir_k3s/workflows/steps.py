@@ -29,14 +29,19 @@ def session_of(task: Task, run: Run) -> Session:
     return link
 
 
-def observe_host(task: Task, run: Run) -> Result:
-    """Read everything the plan needs from this host, and keep it in the run."""
-    name = task.host.name
+def observing(run: Run, name: str) -> str:
+    """Return the script that reads everything the plan and the preflight need from a host."""
     member = run.member(name)
     looks = {"datastore": datastore.look, "servers": datastore.reach}
     look = looks[member.role](run.cluster) if member.role in looks else ""
-    look += preflight_look.script(run.cluster, member)
-    script = observe.script(run.spec(name), role=member.role, look=look)
+    look += "\n" + preflight_look.script(run.cluster, member)
+    return observe.script(run.spec(name), role=member.role, url=run.cluster.url, look=look)
+
+
+def observe_host(task: Task, run: Run) -> Result:
+    """Read everything the plan needs from this host, and keep it in the run."""
+    name = task.host.name
+    script = observing(run, name)
     begin = time.time()
     answer = session_of(task, run).run(
         script, what="observing", timeout=run.deadlines["observe"], secrets=run.cluster.secrets()

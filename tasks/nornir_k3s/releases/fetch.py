@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from nornir_k3s.cache import Cache, sha256_of
-from nornir_k3s.download import Progress
 from nornir_k3s.errors import ArtifactError, Interrupted
-from nornir_k3s.release import RELEASES, layout, shown
+from nornir_k3s.releases.cache import Cache, sha256_of
+from nornir_k3s.releases.download import Progress
+from nornir_k3s.releases.layout import RELEASES, layout, shown
 from nornir_k3s.remote.retry import POLL
 
 __all__ = ["Cache", "Fetched", "Progress", "fetch_release"]

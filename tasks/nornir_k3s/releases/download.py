@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 
 from nornir_k3s.errors import ArtifactError, Interrupted
-from nornir_k3s.release import RemoteFile, checked, shown
+from nornir_k3s.releases.layout import RemoteFile, checked, shown
 from nornir_k3s.remote.retry import retry_transient
 from nornir_k3s.secret import Secret
 

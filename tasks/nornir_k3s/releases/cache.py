@@ -15,9 +15,9 @@ from pathlib import Path
 
 import httpx
 
-from nornir_k3s.download import Download, Part, Progress, explain, is_absent
 from nornir_k3s.errors import ArtifactError, Interrupted
-from nornir_k3s.release import RemoteFile, parse_hashes, shown
+from nornir_k3s.releases.download import Download, Part, Progress, explain, is_absent
+from nornir_k3s.releases.layout import RemoteFile, parse_hashes, shown
 from nornir_k3s.remote.retry import POLL, watched
 
 Check = Callable[[Path], object]
