@@ -81,10 +81,12 @@ class Progress:
         if task.name == _CLOSING:
             return
         with self._lock:
-            phase = self._phases.pop(task.name)
-            live, self._live = (self._live, None) if not self._phases else (None, self._live)
+            phase = self._phases[task.name]
+            live, self._live = (self._live, None) if len(self._phases) == 1 else (None, self._live)
         if live:
             live.stop()
+        with self._lock:
+            del self._phases[task.name]
         failed = sum(multi.failed for multi in result.values())
         changed = sum(multi.changed for multi in result.values())
         words = [f"{len(result)} host{'s' if len(result) != 1 else ''}"] + ([f"{changed} changed"] if changed else [])
