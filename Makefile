@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help setup bundle demo test bench tools unit lint format down clean
+.PHONY: help setup schema bundle demo test bench tools unit lint format down clean
 
 help:
 	@echo "make demo   a highly available cluster on eight hosts of this machine (Debian, root)"
@@ -58,6 +58,9 @@ lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+schema: setup
+	$(RUN) -m nornir_k3s.schemas schema
 
 format: setup
 	$(VENV)/bin/ruff check --fix .

@@ -8,16 +8,19 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nornir_k3s import k3s
 from nornir_k3s.cluster import Cluster
 from nornir_k3s.errors import ArtifactError
 from nornir_k3s.observe import IMAGES
-from nornir_k3s.releases.cache import Cache, sha256_of
-from nornir_k3s.releases.fetch import fetch_release
+from nornir_k3s.releases.digest import sha256_of
 from nornir_k3s.releases.layout import RELEASES, Release, RemoteFile, layout, shown
 from nornir_k3s.secret import Secret
 from nornir_k3s.spec import Artifact
+
+if TYPE_CHECKING:
+    from nornir_k3s.releases.cache import Cache
 
 HOST_FOLDER = "/var/lib/nornir-k3s"
 INSTALLER = f"{HOST_FOLDER}/install.sh"
@@ -79,6 +82,10 @@ class Source:
         return self._found[arch]
 
     def _release(self, arch: str, on_progress: OnProgress | None, stop: threading.Event) -> Bundle:
+        # Imported here: the HTTP client takes long to import, and who has a folder needs none.
+        from nornir_k3s.releases.cache import Cache  # noqa: PLC0415
+        from nornir_k3s.releases.fetch import fetch_release  # noqa: PLC0415
+
         wanted, version = self._cluster.artifacts, self._cluster.version
         url = wanted.url or RELEASES
         # Hashes of one origin are not believed for another.

@@ -97,7 +97,7 @@ def server(url: str = "") -> str:
     Arguments:
         url: Ask for the nodes through this registration address first, as everybody else will.
     """
-    return _SERVER.replace("REGISTRATION", shlex.quote("--server={url}") if url else "").replace(
+    return _SERVER.replace("REGISTRATION", shlex.quote(f"--server={url}") if url else "").replace(
         "&& say through ||", "&& say through ||" if url else "||"
     )
 

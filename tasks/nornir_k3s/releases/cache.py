@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import threading
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 import httpx
 
 from nornir_k3s.errors import ArtifactError, Interrupted
+from nornir_k3s.releases.digest import sha256_of
 from nornir_k3s.releases.download import Download, Part, Progress, explain, is_absent
 from nornir_k3s.releases.layout import RemoteFile, parse_hashes, shown
 from nornir_k3s.remote.retry import POLL, watched
@@ -151,12 +151,6 @@ def _fits(path: Path, check: Check) -> bool:
     except (FileNotFoundError, ArtifactError):
         return False
     return True
-
-
-def sha256_of(path: Path) -> str:
-    """Return a file's SHA-256 in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _verify(path: Path, file: RemoteFile, sha256: str) -> None:

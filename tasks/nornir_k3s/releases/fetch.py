@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from nornir_k3s.errors import ArtifactError, Interrupted
-from nornir_k3s.releases.cache import Cache, sha256_of
+from nornir_k3s.releases.cache import Cache
+from nornir_k3s.releases.digest import sha256_of
 from nornir_k3s.releases.download import Progress
 from nornir_k3s.releases.layout import RELEASES, layout, shown
 from nornir_k3s.remote.retry import POLL

@@ -55,9 +55,10 @@ _PUT = "; ".join(
         "trap 'rm -f \"$draft\"' EXIT",
         "trap 'exit 143' HUP INT PIPE TERM",
         'chmod "$mode" "$draft"',
-        # Hashed on the way. A disk that is full shows in `tee` alone: the stream would still have its hash.
-        'have=$({ tee "$draft" || rm -f "$draft"; } | sha256sum)',
-        '[ -f "$draft" ] || exit 1',
+        'cat >"$draft"',
+        # OpenSSL uses what the processor has for it, which is five times as fast.
+        'have=$( { command -v openssl >/dev/null && openssl dgst -sha256 -r; } <"$draft" 2>/dev/null ||'
+        ' sha256sum <"$draft")',
         'if [ "${have%% *}" != "$sum" ]',
         f'then echo "$(wc -c <"$draft") bytes arrived, with the SHA-256 ${{have%% *}}" >&2; exit {DAMAGED}',
         "fi",
