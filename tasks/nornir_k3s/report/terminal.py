@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from nornir_k3s.remote.hostkeys import Found, State
 from nornir_k3s.workflows.plan import Plan
 from nornir_k3s.workflows.run import Report
 
@@ -48,3 +50,21 @@ def show_plan(plan: Plan, console: Console) -> None:
     quiet = sorted(name for name, host in plan.hosts.items() if not host.steps)
     if quiet:
         console.print(f"nothing to change on {', '.join(quiet)}", soft_wrap=True)
+
+
+def show_host_keys(found: Found, console: Console) -> None:
+    """Print a line for each key, and why there is none of some hosts."""
+    styles = {State.NEW: "yellow", State.CHANGED: "bold red", State.REVOKED: "bold red"}
+    table = Table(expand=False)
+    for column in ("host", "address", "key", "fingerprint", "state"):
+        table.add_column(column, no_wrap=True)
+    for one in found.findings:
+        row = (one.host, one.place, one.key.kind, one.fingerprint)
+        table.add_row(*map(Text, row), Text(one.state, styles.get(one.state, "")))
+    for name in found.unreachable:
+        table.add_row(*map(Text, (name, "-", "-", "-")), Text("unreachable", "red"))
+    # A fingerprint is there to be compared: it is never cut, however narrow the terminal is.
+    wide = Console(file=console.file, force_terminal=console.is_terminal, width=max(console.width, 250))
+    wide.print(table)
+    for error in found.unreachable.values():
+        console.print(str(error), soft_wrap=True, markup=False)
