@@ -50,7 +50,7 @@ def _asker(ctx: Context) -> Callable[[Mapping[str, Sequence[str]]], bool]:
         for name, summaries in changes.items():
             for summary in summaries:
                 ctx.err.print(f"  {name}: {summary}", soft_wrap=True, markup=False)
-        return ctx.err.input("go on? [y/N] ").strip().lower() in ("y", "yes")
+        return ctx.err.input("go on? [y/N] ", markup=False).strip().lower() in ("y", "yes")
 
     return confirm
 

@@ -47,9 +47,13 @@ class Site:
         ]
         return subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=timeout, check=False)
 
-    def start(self, name: str) -> subprocess.Popen[str]:
+    def start(self, name: str, *arguments: str, terminal: int | None = None) -> subprocess.Popen[str]:
+        """Start a runbook; `terminal` is the descriptor of one that it gets for all its streams."""
         command = [sys.executable, str(PROJECT / "runbooks" / name), "--config", str(self.folder / "config.yaml")]
-        return subprocess.Popen(command, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        if terminal is not None:
+            streams = dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
+        return subprocess.Popen([*command, *arguments], cwd="/", text=True, **streams)  # type: ignore[call-overload,no-any-return]
 
     def deploy(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         done = self.runbook("deploy.py", *arguments)

@@ -5,7 +5,12 @@ from __future__ import annotations
 import hashlib
 import http.server
 import json
+import os
+import pty
+import select
 import shutil
+import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -255,3 +260,64 @@ def test_registries_and_proxy_are_delivered_and_taken_away_again(cluster: Site) 
     assert "remove:/etc/rancher/k3s/registries.yaml" in found["hosts"]["s1"]["changes"]
     assert cluster.lab.exec("a1", ["sh", "-c", "ls /etc/rancher/k3s /etc/default"]).stdout.count("registries") == 0
     assert not data(cluster, "deploy.py")["changed"]
+
+
+def test_ctrl_c_leaves_a_report_of_what_was_and_was_not_done(cluster: Site) -> None:
+    cluster.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"kube-apiserver-arg": ["v=4"]}))
+    path = cluster.folder / "stopped.json"
+    with cluster.start("deploy.py", "--json", str(path)) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if "[servers]" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        said = process.stdout.read()
+    assert process.returncode == 130, said
+    cluster.edit(lambda data: data["data"]["k3s_cluster"]["server"].pop("kube-apiserver-arg"))
+    found = json.loads(path.read_text())
+    assert (found["outcome"], found["exit_code"], found["error"]["kind"]) == ("interrupted", 130, "Interrupted")
+    states = {phase["name"]: phase["state"] for phase in found["phases"]}
+    assert (states["preflight"], states["servers"], states["verify"]) == ("done", "interrupted", "not begun")
+    changed = [name for name in ("s1", "s2", "s3") if found["hosts"][name]["changed"]]
+    assert changed, "the first server was changed"
+    assert len(changed) < 3
+    assert "not begun: load-balancers, agents, verify" in said
+    cluster.deploy()
+
+
+def test_on_a_terminal_it_asks_once_before_a_running_cluster_is_changed(cluster: Site) -> None:
+    cluster.lab.exec("a1", ["rm", "/etc/rancher/k3s/config.yaml"])
+    before = cluster.processes()
+    code, said = on_terminal(cluster, "n\n")
+    assert code == 1, said
+    assert "a1: write /etc/rancher/k3s/config.yaml" in said
+    assert said.count("go on? [y/N]") == 1
+    assert cluster.processes() == before
+    code, said = on_terminal(cluster, "y\n")
+    assert code == 0, said
+    assert not data(cluster, "deploy.py")["changed"]
+
+
+def on_terminal(site: Site, answer: str) -> tuple[int, str]:
+    """Run a deploy with a terminal of its own, and answer its question."""
+    ours, theirs = pty.openpty()
+    with site.start("deploy.py", terminal=theirs) as process:
+        os.close(theirs)
+        said, answered = b"", False
+        while select.select([ours], [], [], 300)[0]:
+            try:
+                block = os.read(ours, 65536)
+            except OSError:  # Linux's word for the end of a terminal
+                break
+            if not block:
+                break
+            said += block
+            if not answered and b"[y/N]" in said:
+                os.write(ours, answer.encode())
+                answered = True
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:  # it has said nothing for five minutes
+            process.kill()
+    os.close(ours)
+    return process.returncode, said.decode(errors="replace")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from nornir.core.inventory import ConnectionOptions, Defaults, Groups, Host, Hos
 from nornir.core.plugins.connections import ConnectionPluginRegister
 from nornir.core.state import GlobalState
 from nornir.core.task import Result, Task
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.remote.session import Session, session
@@ -41,8 +43,8 @@ class Sshd:
         }
 
 
-def keygen(path: Path) -> None:
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+def keygen(path: Path, *, kind: str = "ed25519", passphrase: str = "") -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-f", str(path)], check=True)
 
 
 def free_port() -> int:
@@ -51,39 +53,69 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-@pytest.fixture(scope="session")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    return False
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    waiting = Retrying(stop=stop_after_delay(20), wait=wait_fixed(0.05), retry=retry_if_result(lambda held: not held))
+    waiting(condition)
+
+
+@contextlib.contextmanager
+def serving(
+    folder: Path, *, kinds: tuple[str, ...] = ("ed25519",), more: str = "", before: Sequence[str] = ()
+) -> Iterator[Sshd]:
+    """Run an sshd that shows these kinds of host keys, and lets the key `id` of its folder in.
+
+    Arguments:
+        folder: For its files.
+        kinds: The first one's key is `hostkey`, and on record in `known_hosts`.
+        more: Settings that count before the usual ones.
+        before: What starts the sshd.
+    """
     binary = shutil.which("sshd") or "/usr/sbin/sshd"
     if not Path(binary).exists():
         pytest.fail("these tests need OpenSSH's server: apt-get install openssh-server")
-    folder = tmp_path_factory.mktemp("sshd")
+    folder.mkdir(exist_ok=True)
     folder.chmod(0o755)
-    for name in ("hostkey", "id", "other"):
+    names = ["hostkey", *(f"hostkey_{kind}" for kind in kinds[1:])]
+    for name, kind in zip(names, kinds, strict=True):
+        keygen(folder / name, kind=kind)
+    for name in ("id", "other"):
         keygen(folder / name)
     port = free_port()
     (folder / "authorized_keys").write_text((folder / "id.pub").read_text())
     key = (folder / "hostkey.pub").read_text().rsplit(" ", 1)[0]
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {key}\n")
     (folder / "config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/hostkey\nPidFile none\nStrictModes no\n"
-        f"AuthorizedKeysFile {folder}/authorized_keys\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+        f"{more}\nPort {port}\nListenAddress 127.0.0.1\nPidFile none\nStrictModes no\n"
+        + "".join(f"HostKey {folder}/{name}\n" for name in names)
+        + f"AuthorizedKeysFile {folder}/authorized_keys\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
         "PermitRootLogin yes\nMaxStartups 100\nUsePAM no\nSubsystem sftp internal-sftp\n"
         # A home of its own: what stands in the tester's start-up files (version managers that take locks, say) is not
         # what is tested here, and killing the connection would leave such a lock behind.
         f"SetEnv HOME={folder}\n"
     )
     Path("/run/sshd").mkdir(exist_ok=True)
-    process = subprocess.Popen([binary, "-D", "-e", "-f", str(folder / "config")], stderr=subprocess.DEVNULL)
-    deadline = threading.Event()
-    for _ in range(200):
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            break
-        except OSError:
-            deadline.wait(0.05)
-    yield Sshd(folder, port, process)
-    process.terminate()
-    process.wait(10)
+    argv = [*before, binary, "-D", "-e", "-f", str(folder / "config")]
+    process = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
+    try:
+        eventually(lambda: listens(port) or process.poll() is not None)
+        assert process.poll() is None, f"sshd in {folder} ended with status {process.returncode}"
+        yield Sshd(folder, port, process)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with serving(tmp_path_factory.mktemp("sshd")) as running:
+        yield running
 
 
 Work = Callable[[Session], Any]
@@ -118,13 +150,21 @@ def connect(sshd: Sshd) -> Iterator[Callable[..., Peer]]:
     made: list[Nornir] = []
     ConnectionPluginRegister.auto_register()
 
-    def maker(*, port: int | None = None, username: str | None = None, **extras: Any) -> Peer:
+    def maker(
+        *,
+        hostname: str = "127.0.0.1",
+        port: int | None = sshd.port,
+        username: str | None = getpass.getuser(),
+        password: str | None = None,
+        **extras: Any,
+    ) -> Peer:
         options = ConnectionOptions(platform="linux", extras=sshd.extras | extras)
         host = Host(
             "peer",
-            hostname="127.0.0.1",
-            port=port or sshd.port,
-            username=username or getpass.getuser(),
+            hostname=hostname,
+            port=port,
+            username=username,
+            password=password,
             connection_options={"netmiko": options},
             defaults=Defaults(),
         )

@@ -22,7 +22,7 @@ from nornir_k3s.errors import (
 )
 from nornir_k3s.secret import Secret
 
-from .conftest import Peer, Sshd, free_port
+from .conftest import Peer, Sshd, free_port, serving
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="scripts run as root: without sudo only root can try it")
 Connect = Callable[..., Peer]
@@ -179,3 +179,15 @@ def test_a_host_that_comes_up_late_is_waited_for(connect: Connect, sshd: Sshd, t
         for process in late:
             process.terminate()
             process.wait(10)
+
+
+def test_the_fast_ciphers_are_preferred_and_a_peer_without_them_is_no_problem(
+    sshd: Sshd, connect: Connect, tmp_path: Path
+) -> None:
+    fast = connect()
+    assert "gcm" in fast.do(lambda s: s.transport.remote_cipher)
+    with serving(tmp_path / "old", more="Ciphers aes256-ctr") as old:
+        extras = {"key_file": str(old.folder / "id"), "alt_key_file": str(old.folder / "known_hosts")}
+        peer = connect(port=old.port, **extras)
+        assert peer.do(lambda s: s.run("echo hello", what="x", timeout=20)).stdout == "hello\n"
+        assert peer.do(lambda s: s.transport.remote_cipher) == "aes256-ctr"

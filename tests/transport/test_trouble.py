@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from nornir_k3s.errors import (
     AuthenticationFailed,
@@ -27,18 +26,13 @@ from nornir_k3s.remote import session as session_module
 from nornir_k3s.remote.session import Session
 from nornir_k3s.secret import Secret
 
-from .conftest import Peer, free_port
+from .conftest import Peer, eventually, free_port
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="scripts run as root: without sudo only root can try it")
 Connect = Callable[..., Peer]
 SSHD_OF_THIS_CONNECTION = """pid=$PPID
 while [ "$(cat /proc/$pid/comm)" != sshd ]; do pid=$(awk '{print $4}' /proc/$pid/stat); done
 echo $pid"""
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    waiting = Retrying(stop=stop_after_delay(20), wait=wait_fixed(0.05), retry=retry_if_result(lambda held: not held))
-    waiting(condition)
 
 
 def server_pid(s: Session) -> int:

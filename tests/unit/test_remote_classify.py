@@ -18,6 +18,7 @@ from paramiko.ssh_exception import (
 
 from nornir_k3s.errors import AuthenticationFailed, HostKeyError, HostUnreachable, Interrupted
 from nornir_k3s.remote.classify import Target, classify, is_transient
+from nornir_k3s.remote.tunnel import TunnelFailed
 
 REFUSAL = NetmikoAuthenticationException
 TARGET = Target("h1", address="10.0.0.1", port=2222, user="ops", known_hosts="/known")
@@ -54,6 +55,11 @@ CASES: list[tuple[BaseException | None, type[Exception], type[HostUnreachable], 
     (BadAuthenticationType("no", ["publickey"]), REFUSAL, AuthenticationFailed, False, "sshd takes publickey"),
     (AuthenticationException("Authentication timeout."), REFUSAL, HostUnreachable, True, "broke off while logging in"),
     (paramiko.PasswordRequiredException("enc"), REFUSAL, AuthenticationFailed, False, "has a passphrase"),
+    (SSHException("Invalid key"), SSHException, AuthenticationFailed, False, "passphrase was refused (user ops)"),
+    (TunnelFailed("Host key verification failed."), NETMIKO, HostKeyError, False, "of its jump host is not in"),
+    (TunnelFailed("u@j: Permission denied"), NETMIKO, AuthenticationFailed, False, "refuses the login: u@j"),
+    (TunnelFailed("ssh: Could not resolve hostname j"), NETMIKO, HostUnreachable, False, "the way to it fails: ssh: C"),
+    (TunnelFailed("stdio forwarding failed"), NETMIKO, HostUnreachable, True, "10.0.0.1:2222 through its jump host"),
     (IncompatiblePeer("no cipher"), NETMIKO, HostUnreachable, False, "no SSH connection: no cipher"),
     (SSHException("something new"), NETMIKO, HostUnreachable, False, "no SSH connection: something new"),
     (None, ReadTimeout, HostUnreachable, False, "no prompt"),
@@ -83,7 +89,7 @@ def test_each_cause_has_its_class_and_its_words(
 
 def test_an_unknown_key_comes_with_the_command_that_collects_it() -> None:
     told = classify(TARGET, SSHException("Server 'h' not found in known_hosts"))
-    assert "`ssh-keyscan -p 2222 10.0.0.1 >>/known`" in told.hint
+    assert "`python runbooks/hostkeys.py`" in told.hint
 
 
 def test_our_own_errors_are_never_tried_again() -> None:

@@ -25,6 +25,7 @@ from paramiko.ssh_exception import (
 )
 
 from nornir_k3s.errors import AuthenticationFailed, HostKeyError, HostUnreachable, K3sError
+from nornir_k3s.remote.tunnel import TunnelFailed
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,6 @@ class Target:
     def place(self) -> str:
         """The address and port."""
         return f"{self.address or self.host}:{self.port}"
-
-    @property
-    def keyscan(self) -> str:
-        """The command that collects the host's keys."""
-        return f"ssh-keyscan -p {self.port} {self.address or self.host} >>{self.known_hosts or 'known_hosts'}"
 
 
 @dataclass(frozen=True)
@@ -67,6 +63,10 @@ def _says(*words: str) -> Callable[[BaseException], bool]:
     return lambda error: any(word in str(error) for word in words)
 
 
+def _tunnel(*words: str) -> Callable[[BaseException], bool]:
+    return lambda error: isinstance(error, TunnelFailed) and _says(*words)(error)
+
+
 def _channel(*codes: int) -> Callable[[BaseException], bool]:
     return lambda error: isinstance(error, paramiko.ChannelException) and error.code in codes
 
@@ -85,19 +85,42 @@ def _key_file(error: BaseException) -> bool:
     return isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)) and bool(error.filename)
 
 
+COLLECT = "python runbooks/hostkeys.py"
 _ALIVE = "is the host up, and is there a route to it?"
 # The first rule that fits any exception of the chain wins: those that must never be retried come first.
 RULES = (
     Rule(
         _is(BadHostKeyException), False, HostKeyError,
         "its SSH host key is not the one on record in {known_hosts}: {detail}",
-        "if the host was installed anew, remove its old line there and collect the new key: {keyscan}."
+        "if the host was installed anew: `{collect} --replace {host}`."
         " Otherwise someone may be in between: do not go on",
     ),
     Rule(
         _says("not found in known_hosts"), False, HostKeyError,
         "its SSH host key is not in known_hosts ({known_hosts})",
-        "collect it with `{keyscan}`, and compare the fingerprint with the host's own",
+        "collect it with `{collect}`, and compare the fingerprint with the host's own",
+    ),
+    Rule(
+        _tunnel("Host key verification failed", "host key is known", "HOST IDENTIFICATION HAS CHANGED"),
+        False, HostKeyError,
+        "the SSH host key of its jump host is not in known_hosts, or not the one there: {detail}",
+        "collect it with `{collect}`, and compare the fingerprint with the jump host's own",
+    ),
+    Rule(
+        _tunnel("Permission denied", "Too many authentication failures"), False, AuthenticationFailed,
+        "its jump host refuses the login: {detail}",
+        "log in there with ssh: its user and IdentityFile are in ssh_config, and a passphrase is for the SSH agent",
+    ),
+    Rule(
+        _tunnel("Could not resolve hostname", "configuration option", "cannot be started", "not found"),
+        False, HostUnreachable,
+        "the way to it fails: {detail}",
+        "check ProxyJump and ProxyCommand in ssh_config",
+    ),
+    Rule(
+        _tunnel(""), True, HostUnreachable,
+        "no connection to {place} through its jump host: {detail}",
+        "is the jump host up, does it allow TCP forwarding, and is there a route from there?",
     ),
     Rule(
         _says("No authentication methods available"), False, AuthenticationFailed,
@@ -108,6 +131,12 @@ RULES = (
         _is(PasswordRequiredException), False, AuthenticationFailed,
         "its SSH key has a passphrase",
         "give k3s_ssh.passphrase",
+    ),
+    Rule(
+        # paramiko tries a key file as each kind of key in turn, and tells how the last one failed.
+        _says("Invalid key", "checkints do not match", "expected OPENSSH key"), False, AuthenticationFailed,
+        "the user, the key or its passphrase was refused (user {user})",
+        "try the same login with ssh",
     ),
     Rule(
         _says("Authentication timeout", "transport shut down or saw EOF"), True, HostUnreachable,
@@ -223,7 +252,8 @@ def classify(target: Target, error: BaseException) -> HostUnreachable:
         "address": target.address or target.host,
         "user": target.user or "not set",
         "known_hosts": target.known_hosts or "~/.ssh/known_hosts",
-        "keyscan": target.keyscan,
+        "host": target.host,
+        "collect": COLLECT,
     }
     return rule.kind(target.host, rule.text.format(**words), hint=rule.hint.format(**words))
 

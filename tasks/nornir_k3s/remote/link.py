@@ -5,18 +5,24 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from pathlib import Path
 from typing import Any
 
 import paramiko
 from nornir.core.configuration import Config
 from nornir.core.inventory import Host
+from paramiko.ssh_exception import IncompatiblePeer
 
-from nornir_k3s.remote.classify import Target
+from nornir_k3s.remote.classify import Target, chain
+from nornir_k3s.remote.known_hosts import for_paramiko
+from nornir_k3s.remote.tunnel import Tunnel
+from nornir_k3s.remote.ways import CONNECTION, Way, blaming, known_hosts_of, way_to
 
-CONNECTION = "netmiko"
 # A peer that is gone shows itself after this many seconds without an acknowledgement: keepalives make traffic for it.
 SILENCE = 60
 KEEPALIVE = 20
+# What a peer is offered first is without them: AES-GCM does in hardware, in one pass, what these need two for.
+SLOW = [*(f"aes{bits}-{mode}" for mode in ("ctr", "cbc") for bits in (128, 192, 256)), "3des-cbc"]
 
 
 class Link:
@@ -32,6 +38,7 @@ class Link:
         self._config = config
         self._lock = threading.Lock()
         self._plugin: object = None
+        self._way: Way | None = None
         self._transport: paramiko.Transport | None = None
 
     @property
@@ -48,13 +55,15 @@ class Link:
     @property
     def target(self) -> Target:
         """Where it leads, for messages."""
+        if self._way:
+            return self._way.target(self._host.name)
         known = self._host.get_connection_parameters(CONNECTION)
         return Target(
             host=self._host.name,
             address=known.hostname or "",
             port=known.port or 22,
             user=known.username or "",
-            known_hosts=str(self.extras.get("alt_key_file") or ""),
+            known_hosts=str(known_hosts_of(self.extras)),
         )
 
     def open(self) -> paramiko.Transport:
@@ -69,9 +78,7 @@ class Link:
             if self._host.connections.get(CONNECTION) is self._plugin:
                 self._drop()  # it is dead; one that somebody else has opened since is taken over instead
             try:
-                connection = self._host.get_connection(CONNECTION, self._config or Config())
-                if connection.remote_conn is None:  # `auto_connect: false` in the inventory
-                    connection.establish_connection()
+                connection = self._connect()
                 transport: paramiko.Transport = connection.remote_conn.get_transport()
                 if not transport.is_active():
                     raise paramiko.SSHException("SSH session not active")
@@ -81,6 +88,39 @@ class Link:
             _tune(transport)
             self._plugin, self._transport = self._host.connections[CONNECTION], transport
             return transport
+
+    def _connect(self) -> Any:  # noqa: ANN401 - netmiko has no types
+        if CONNECTION not in self._host.connections:
+            self._way = way_to(self._host, self._config)
+            try:
+                return self._connect_anew(self._way, {"disabled_algorithms": {"ciphers": SLOW}} | self.extras)
+            except Exception as error:
+                if not any(isinstance(cause, IncompatiblePeer) for cause in chain(error)):
+                    raise
+                self._host.connections.pop(CONNECTION, None)
+                return self._connect_anew(self._way, self.extras)
+        connection = self._host.connections[CONNECTION].connection
+        if connection.remote_conn is None:
+            connection.establish_connection()
+        return connection
+
+    def _connect_anew(self, way: Way, extras: dict[str, Any]) -> Any:  # noqa: ANN401
+        tunnel = Tunnel(way.proxy) if way.proxy else None
+        with blaming(tunnel), for_paramiko(way.known_hosts) as keys:
+            return self._connect_by(way, _options(extras, way, keys, tunnel))
+
+    def _connect_by(self, way: Way, options: dict[str, Any]) -> Any:  # noqa: ANN401
+        plugin = self._host.open_connection(
+            CONNECTION,
+            self._config or Config(),
+            hostname=way.address,
+            port=way.port,
+            username=way.user,
+            extras=options,
+        )
+        if plugin.connection.remote_conn is None:  # `auto_connect: false` in the inventory
+            plugin.connection.establish_connection()
+        return plugin.connection
 
     def drop(self) -> None:
         """Close the connection; the next `open` makes a new one."""
@@ -100,10 +140,24 @@ class Link:
                 plugin.close()
 
 
+def _options(extras: dict[str, Any], way: Way, keys: Path, tunnel: Tunnel | None) -> dict[str, Any]:
+    """Return the options for netmiko: the way has said what ssh_config has to say."""
+    options = extras | {"ssh_config_file": None} | ({"sock": tunnel} if tunnel else {})
+    if options.get("ssh_strict"):  # who wants keys to be checked need not say in three options where they are
+        options["system_host_keys"] = bool(options.get("alt_key_file") and options.get("system_host_keys"))
+        options["alt_host_keys"] = True
+    if options.get("alt_host_keys"):
+        options["alt_key_file"] = str(keys)
+    if not options.get("key_file"):
+        # Without a key file, netmiko takes `use_keys` for a mistake even where an agent or a password would do.
+        options |= {"key_file": way.identity or None, "use_keys": bool(way.identity)}
+    return options
+
+
 def _tune(transport: paramiko.Transport) -> None:
     transport.set_keepalive(KEEPALIVE)
     sock = transport.sock
-    if not isinstance(sock, socket.socket):  # a proxy command's pipe is none
+    if not isinstance(sock, socket.socket) or sock.family not in (socket.AF_INET, socket.AF_INET6):  # a tunnel
         return
     # Without it each exec waits for the peer's delayed acknowledgement: 48 ms instead of 3.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nornir_k3s.preflight import Finding
+from nornir_k3s.remote.hostkeys import Found, State
 from nornir_k3s.report.data import HostReport, Report
 from nornir_k3s.workflows.plan import Change, Plan
 from nornir_k3s.workflows.status import Status
@@ -128,3 +129,21 @@ def show_status(status: Status, console: Console) -> None:
         console.print(f"problem: {problem}", style=_STYLES["failed"], soft_wrap=True, markup=False)
     if not status.problems:
         console.print(f"all is well; the API answers at {status.url}", soft_wrap=True)
+
+
+def show_host_keys(found: Found, console: Console) -> None:
+    """Print a line for each key, and why there is none of some hosts."""
+    styles = {State.NEW: "yellow", State.CHANGED: "bold red", State.REVOKED: "bold red"}
+    table = Table(expand=False)
+    for column in ("host", "address", "key", "fingerprint", "state"):
+        table.add_column(column, no_wrap=True)
+    for one in found.findings:
+        row = (one.host, one.place, one.key.kind, one.fingerprint)
+        table.add_row(*map(Text, row), Text(one.state, styles.get(one.state, "")))
+    for name in found.unreachable:
+        table.add_row(*map(Text, (name, "-", "-", "-")), Text("unreachable", "red"))
+    # A fingerprint is there to be compared: it is never cut, however narrow the terminal is.
+    wide = Console(file=console.file, force_terminal=console.is_terminal, width=max(console.width, 250))
+    wide.print(table)
+    for error in found.unreachable.values():
+        console.print(str(error), soft_wrap=True, markup=False)
