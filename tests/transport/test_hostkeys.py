@@ -346,6 +346,14 @@ def test_writers_wait_for_each_other(tmp_path: Path) -> None:
     assert sorted(file.read_bytes().splitlines(keepends=True)) == sorted(key.line for key in keys)
 
 
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "known_hosts").symlink_to("elsewhere")
+    for number in b"12":
+        change(tmp_path / "known_hosts", [HostKey("h", f"kind{number}", b"1")])
+    assert (tmp_path / "known_hosts").is_symlink()
+    assert len((tmp_path / "elsewhere").read_bytes().splitlines()) == 2
+
+
 def test_a_file_that_stays_locked_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(known_hosts, "LOCK_DEADLINE", 0.3)
     file = tmp_path / "known_hosts"
