@@ -152,7 +152,7 @@ def main(arguments: argparse.Namespace, work: Callable[[Context], int]) -> int:
         return Interrupted.exit_code
     except K3sError as error:
         err.print(f"error: {error}", markup=False)
-        if ctx and error.exit_code != UsageError.exit_code:
+        if ctx:
             err.print(f"  docs/errors.md explains {type(error).__name__}; the debug log is {ctx.log}", markup=False)
         return error.exit_code
     except Exception as error:

@@ -75,14 +75,16 @@ def sign_script(csr: str) -> str:
     }
     return f"""set -eu
 kubectl() {{ {k3s.BINARY} kubectl "$@"; }}
-kubectl delete csr nornir-k3s-{NAME} --ignore-not-found >/dev/null
-kubectl create -f - >/dev/null <<'END'
+ask() {{ kubectl create -f - >/dev/null <<'END'
 {json.dumps(manifest)}
 END
+}}
+# One that a run that was killed has left holds another key.
+ask 2>/dev/null || {{ kubectl delete csr nornir-k3s-{NAME} --ignore-not-found >/dev/null; ask; }}
 kubectl certificate approve nornir-k3s-{NAME} >/dev/null
 n=0
 until pem=$(kubectl get csr nornir-k3s-{NAME} -o 'jsonpath={{.status.certificate}}') && [ -n "$pem" ]; do
-  n=$((n+1)); [ "$n" -lt 60 ]; sleep 0.5
+  n=$((n+1)); [ "$n" -lt 150 ]; sleep 0.2
 done
 kubectl delete csr nornir-k3s-{NAME} >/dev/null
 printf 'certificate\\t%s\\n' "$pem"

@@ -321,3 +321,43 @@ def on_terminal(site: Site, answer: str) -> tuple[int, str]:
             process.kill()
     os.close(ours)
     return process.returncode, said.decode(errors="replace")
+
+
+def test_a_host_key_that_changed_is_refused_and_both_fingerprints_are_told(cluster: Site) -> None:
+    known = cluster.folder / ".lab" / "e2e" / "known_hosts"
+    text = known.read_text()
+    lines = text.splitlines()
+    keys = {line.split()[0]: line.split(" ", 1)[1] for line in lines}
+    swapped = [f"10.79.0.18 {keys['10.79.0.17']}" if line.startswith("10.79.0.18 ") else line for line in lines]
+    known.write_text("\n".join(swapped) + "\n")
+    try:
+        done = cluster.runbook("deploy.py")
+        assert done.returncode == 4, done.stdout + done.stderr
+        assert "lb2: its SSH host key is not the one on record" in done.stderr
+        assert "someone may be in between" in done.stderr
+        assert "Traceback" not in done.stderr
+    finally:
+        known.write_text(text)
+
+
+def test_a_login_that_every_host_refuses_names_them_all(cluster: Site) -> None:
+    key = cluster.folder / "stranger"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    extras: dict[str, Any] = {"key_file": "../stranger"}
+    kept = {}
+
+    def swap(data: dict[str, Any]) -> None:
+        options = data["connection_options"]["netmiko"]["extras"]
+        kept.update(key_file=options["key_file"])
+        options.update(extras)
+
+    cluster.edit(swap)
+    try:
+        done = cluster.runbook("deploy.py")
+        assert done.returncode == 4, done.stdout + done.stderr
+        for name in NAMES:
+            assert f"{name}: " in done.stderr
+        assert "the user, key or password was refused" in done.stderr
+    finally:
+        extras = kept
+        cluster.edit(swap)

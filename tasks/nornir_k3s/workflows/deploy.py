@@ -122,6 +122,7 @@ def prepare(
         report=report,
         limit=choice.hosts(nr, wanted),
     )
+    run.on_progress = next((p.bytes_done for p in nr.processors if hasattr(p, "bytes_done")), None)
     vault.commit()
     return run
 
