@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from nornir_k3s.findings import Finding
+
 
 @dataclass(frozen=True)
 class FileState:
@@ -89,6 +91,7 @@ class Observed:
     installed: str = ""
     database: list[tuple[str, str, str]] = field(default_factory=list)
     facts: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)  # of a host that is yet to be set up
+    datastore: list[Finding] = field(default_factory=list)  # what this server finds wrong with an external one
     unreachable: list[str] = field(default_factory=list)  # addresses of an external datastore
     ca_prefix: str = ""
     token: str = ""

@@ -76,8 +76,9 @@ ONE_OF_EACH: list[tuple[str, dict[str, object], str]] = [
     ("s2", {"unreachable": ["10.0.0.9:5432"]}, "datastore"),
     ("db1", {"database": [("bootstrap", "/bootstrap/000000000000", "11833")]}, "foreign-data"),
 ]
-# Found by tests of their own below.
-ELSEWHERE = {"interface", "leftovers", "for-ever", "version", "no-agents"}
+# Found by tests of their own, below and in test_asking.py.
+ASKED = {f"datastore-{what}" for what in ("asked", "login", "tls", "rights", "settings", "latency")}
+ELSEWHERE = {"interface", "leftovers", "for-ever", "version", "no-agents", *ASKED}
 
 
 def test_there_is_a_case_for_everything_the_preflight_looks_at() -> None:

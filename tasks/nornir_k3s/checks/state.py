@@ -50,6 +50,7 @@ def datastore(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Fi
             found = f"it cannot connect to the datastore at {address}"
             todo = "check that it runs, the address in the endpoint, routes and firewalls"
             yield Finding(member.name, "datastore", found, "a connection", todo)
+        yield from observed[member.name].datastore
     cluster_ca = next((o.ca_cert for m in servers if (o := observed[m.name]).ready), "")
     for member in servers:
         yield from _server_files(cluster, member, observed[member.name], cluster_ca)

@@ -7,9 +7,10 @@ go-sql-driver/mysql's DSN grammar (nothing is percent-decoded); PostgreSQL's con
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from nornir_k3s.secret import Secret
 
@@ -25,10 +26,15 @@ _SCHEMES: dict[str, Kind] = {
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Which driver an endpoint chooses, and the addresses it connects to."""
+    """Which driver an endpoint chooses, the addresses it connects to, and, of a database, how it logs in."""
 
     kind: Kind
     hosts: tuple[tuple[str, int], ...]
+    user: str = field(default="", compare=False)
+    password: Secret = field(default=Secret(""), compare=False)
+    database: str = field(default="", compare=False)
+    parameters: Mapping[str, str] = field(default_factory=dict, compare=False)
+    tls: bool = field(default=False, compare=False)
 
 
 def parse(endpoint: Secret) -> Endpoint:
@@ -48,10 +54,35 @@ def parse(endpoint: Secret) -> Endpoint:
     if not separator or kind is None:
         raise ValueError(f"it must begin with one of {', '.join(f'{s}://' for s in _SCHEMES)}")
     if kind == "mysql":
-        return Endpoint(kind, (_mysql(rest),))
+        user, password, database, parameters = _mysql_login(rest)
+        return Endpoint(kind, (_mysql(rest),), user, password, database, parameters)
     if kind == "postgresql":
-        return Endpoint(kind, _postgresql(text))
-    return Endpoint(kind, tuple(_etcd(url.strip()) for url in text.split(",")))
+        hosts = _postgresql(text)
+        user, password, database, parameters = _postgresql_login(text)
+        return Endpoint(kind, hosts, user, password, database, parameters)
+    hosts = tuple(_etcd(url.strip()) for url in text.split(","))
+    return Endpoint(kind, hosts, tls=text.startswith("https"))
+
+
+def _mysql_login(rest: str) -> tuple[str, Secret, str, Mapping[str, str]]:
+    # As go-sql-driver reads it: nothing is percent-decoded; the last `/`, the last `@`, then the first `:` divide it.
+    head, _, tail = rest.rpartition("/")
+    database, _, query = tail.partition("?")
+    user, _, password = head.rpartition("@")[0].partition(":")
+    return user or "root", Secret(password), database or "kubernetes", dict(parse_qsl(query))
+
+
+def _postgresql_login(text: str) -> tuple[str, Secret, str, Mapping[str, str]]:
+    netloc, _, tail = text.partition("://")[2].partition("/")
+    database, _, query = tail.partition("?")
+    user, _, password = netloc.rpartition("@")[0].partition(":")
+    # kine turns the name to lower case.
+    return (
+        unquote(user) or "postgres",
+        Secret(unquote(password)),
+        unquote(database).lower() or "kubernetes",
+        dict(parse_qsl(query)),
+    )
 
 
 def _mysql(rest: str) -> tuple[str, int]:

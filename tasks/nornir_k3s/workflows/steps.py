@@ -48,6 +48,11 @@ def observe_host(task: Task, run: Run) -> Result:
     )
     seen = observe.parse(name, answer.stdout)
     seen.skew = seen.now - (begin + time.time()) / 2
+    if run.cluster.endpoint and run.member(name).role == "servers" and not seen.unreachable:
+        # Imported here: database clients, which a managed datastore needs none of.
+        from nornir_k3s.datastores.examine import examine  # noqa: PLC0415
+
+        seen.datastore = examine(run.cluster, name, session_of(task, run).transport)
     run.observed[name] = seen
     return Result(host=task.host, result=seen, severity_level=logging.DEBUG)
 

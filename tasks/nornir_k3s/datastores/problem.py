@@ -1,0 +1,45 @@
+"""What asking a datastore gives: answers, and problems in words that hold no secret."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from nornir_k3s.findings import Level
+
+ROUND_TRIPS = 20
+
+
+class Problem(Exception):
+    """One problem of a datastore; see `Finding` for what the words mean."""
+
+    def __init__(self, id_: str, found: str, wanted: str, todo: str, level: Level = "error") -> None:
+        super().__init__(found)
+        self.id, self.found, self.wanted, self.todo, self.level = id_, found, wanted, todo, level
+
+
+@dataclass
+class Answers:
+    """What a datastore has said.
+
+    Arguments:
+        version: As it tells it.
+        bootstrap: Keys of the bootstrap rows in it: `/bootstrap/` and 12 hex digits each.
+        connections: How many it allows; 0 where it does not say.
+        round_trips: Seconds of some small queries.
+        problems: What is wrong with its settings and rights.
+    """
+
+    version: str = ""
+    bootstrap: list[str] = field(default_factory=list)
+    connections: int = 0
+    round_trips: list[float] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def measure(self, ping: Callable[[], object]) -> None:
+        """Take the time of a small query, some times."""
+        for _ in range(ROUND_TRIPS):
+            begin = time.monotonic()
+            ping()
+            self.round_trips.append(time.monotonic() - begin)

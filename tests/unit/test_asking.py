@@ -1,0 +1,100 @@
+"""What the answers of datastores mean; the asking itself runs against real ones, end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pymysql
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nornir_k3s import k3s
+from nornir_k3s.cluster import Cluster
+from nornir_k3s.datastores import ask_mysql, ask_postgresql, mysql
+from nornir_k3s.datastores.endpoint import parse
+from nornir_k3s.datastores.examine import judge
+from nornir_k3s.datastores.problem import Answers
+from nornir_k3s.secret import Secret
+
+Load = Callable[..., Cluster]
+ENDPOINT = parse(Secret("mysql://u:hush@tcp(db)/k3s"))
+
+
+@pytest.mark.parametrize(
+    ("grants", "missing"),
+    [
+        (["GRANT ALL PRIVILEGES ON `k3s`.* TO `u`@`%`"], ""),
+        (["GRANT ALL PRIVILEGES ON *.* TO 'u'@'%' WITH GRANT OPTION"], ""),
+        (["GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX ON `k3s`.* TO `u`@`%`"], ""),
+        (["GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, INDEX ON `k3s`.* TO `u`@`%`"], "ALTER"),
+        (["GRANT ALL PRIVILEGES ON `other`.* TO `u`@`%`"], "SELECT"),
+    ],
+)
+def test_rights_are_read_from_grants(grants: list[str], missing: str) -> None:
+    found = ask_mysql._rights(grants, ENDPOINT, exists=True)
+    assert bool(found) is bool(missing)
+    if found:
+        assert missing in found[0].found
+
+
+@pytest.mark.parametrize(
+    ("code", "id_"),
+    [(1045, "datastore-login"), (1130, "datastore-login"), (2026, "datastore-tls"), (1040, "datastore")],
+)
+def test_what_mysql_refuses_with(code: int, id_: str) -> None:
+    problem: Any = ask_mysql._refused(pymysql.err.OperationalError(code, "hush"), ENDPOINT)
+    assert problem.id == id_
+    assert "hush" not in problem.found + problem.todo
+
+
+@pytest.mark.parametrize(
+    ("details", "id_"),
+    [
+        ({"C": "28P01", "M": "password authentication failed"}, "datastore-login"),
+        ({"C": "28000", "M": "no pg_hba.conf entry"}, "datastore-login"),
+        ({"C": "3D000", "M": 'database "x" does not exist'}, "datastore-rights"),
+        ({"C": "08P01", "M": "unsupported startup parameter: lock_timeout"}, "datastore-settings"),
+        ({"C": "53300", "M": "too many connections"}, "datastore"),
+    ],
+)
+def test_what_postgresql_refuses_with(details: dict[str, str], id_: str) -> None:
+    assert ask_postgresql._refused(Exception(details), ENDPOINT).id == id_
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"auto_increment_increment": "2"}, "auto_increment_increment is 2"),
+        ({"innodb_snapshot_isolation": "ON"}, "innodb_snapshot_isolation is on"),
+        ({"read_only": "ON"}, "read-only"),
+        ({"wsrep_on": "ON", "wsrep_cluster_address": "gcomm://a,b"}, "Galera"),
+        ({"auto_increment_increment": "1", "read_only": "OFF", "wsrep_on": "OFF"}, ""),
+    ],
+)
+def test_settings_that_k3s_breaks_on(settings: dict[str, str], words: str) -> None:
+    found = ask_mysql._settings(settings)
+    assert words in found[0].found if words else not found
+
+
+def test_whose_data_it_holds_how_many_it_lets_in_and_how_fast(load: Load) -> None:
+    cluster = load()
+    own = k3s.bootstrap_key(cluster.token)
+    assert list(judge(cluster, "db:3306", Answers(bootstrap=[own], connections=500, round_trips=[0.001]))) == []
+    ids = [p.id for p in judge(cluster, "db:3306", Answers(bootstrap=["/bootstrap/0"], connections=9, round_trips=[1]))]
+    assert ids == ["foreign-data", "datastore-settings", "datastore-latency"]
+
+
+@given(password=st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF), min_size=1, max_size=40))
+def test_a_mysql_endpoint_is_read_as_it_was_built(password: str) -> None:
+    built = mysql.endpoint(user="k3s", password=Secret(password), address="fd00::1", port=3307, database="db")
+    found = parse(built)
+    assert (found.user, found.password.reveal(), found.database) == ("k3s", password, "db")
+    assert found.hosts == (("fd00::1", 3307),)
+
+
+def test_a_postgresql_endpoint_is_read_as_pgx_does() -> None:
+    found = parse(Secret("postgres://k%40s:p%40ss%2Fw@h1,h2:5433/K3S?sslmode=require"))
+    assert (found.user, found.password.reveal(), found.database) == ("k@s", "p@ss/w", "k3s")
+    assert found.parameters == {"sslmode": "require"}
