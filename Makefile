@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 
 help:
 	@echo "make demo   a highly available cluster on eight hosts of this machine (Debian, root)"
-	@echo "make test   all tests, end to end on such hosts included (Debian, root, about ten minutes)"
+	@echo "make test   all tests, end to end on such hosts included (Debian, root, about 20 minutes)"
 	@echo "make down   remove the demo's hosts and everything they left on this machine"
 	@echo "make bench  how long it takes, compared with the same work by hand over OpenSSH (Debian, root; bench/README.md)"
 	@echo "make unit   the tests that need no hosts; make lint: ruff and mypy"

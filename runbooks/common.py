@@ -79,6 +79,9 @@ class Parser(argparse.ArgumentParser):
 
 def parser(description: str) -> argparse.ArgumentParser:
     """Return a parser with the options every runbook has."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller: what would be said there goes nowhere
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - until the end
     result = Parser(description=description)
     result.add_argument(
         "--config", type=Path, default=PROJECT / "config.yaml", help="Nornir's configuration (default: %(default)s)"
@@ -160,6 +163,14 @@ def main(arguments: argparse.Namespace, work: Callable[[Context], int]) -> int:
         where = f"; the traceback is in {ctx.log}" if ctx else ""
         err.print(f"error: unexpected {type(error).__name__}: {_first_line(error)}{where}", markup=False)
         return 1
+
+
+def writable(path: Path | None) -> bool:
+    """Say whether a report can be written there: before the work, not after it."""
+    if path is None or str(path) == "-":
+        return True
+    folder = path.absolute().parent
+    return folder.is_dir() and not path.is_dir() and os.access(path if path.exists() else folder, os.W_OK)
 
 
 def write_json(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from common import Context, keep_report, main, parser, write_json
+from common import Context, keep_report, main, parser, writable, write_json
 from nornir_k3s.errors import K3sError, PreflightFailed
 from nornir_k3s.report import terminal
 from nornir_k3s.workflows.choice import Choice
@@ -29,6 +29,8 @@ def arguments() -> argparse.Namespace:
         "--json", type=Path, metavar="FILE", help="also write the report, or the plan, as data (- = stdout)"
     )
     args = cli.parse_args()
+    if not writable(args.json):
+        cli.error(f"--json: {args.json} cannot be written")
     if args.until and args.only:
         cli.error("--until and --only exclude each other")
     if args.preflight_only and (args.until or args.only or args.plan):

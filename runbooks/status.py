@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from common import Context, main, parser, write_json
+from common import Context, main, parser, writable, write_json
 from nornir_k3s.errors import HostUnreachable
 from nornir_k3s.report import terminal
 from nornir_k3s.workflows.status import status
@@ -24,4 +24,6 @@ if __name__ == "__main__":
     cli = parser("Show the cluster at a glance; nothing is changed.")
     cli.add_argument("--json", type=Path, metavar="FILE", help="also write it as data (- = stdout)")
     args = cli.parse_args()
+    if not writable(args.json):
+        cli.error(f"--json: {args.json} cannot be written")
     sys.exit(main(args, lambda ctx: work(ctx, args.json)))

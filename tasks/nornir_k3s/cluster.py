@@ -160,8 +160,11 @@ def _model(inventory: Inventory, problems: Problems) -> ClusterModel | None:
     raw = data.get("k3s_cluster")
     if not isinstance(raw, dict):
         near = difflib.get_close_matches("k3s_cluster", [str(key) for key in data], n=1)
-        text = "defaults: `data.k3s_cluster` is missing: it holds the settings of the whole cluster"
-        problems.other(text + (f"; there is `{near[0]}`" if near else ""), "defaults", "data", *near)
+        state = (
+            "is no mapping" if "k3s_cluster" in data else f"is missing; there is `{near[0]}`" if near else "is missing"
+        )
+        text = f"defaults: `data.k3s_cluster` {state}: it holds the settings of the whole cluster"
+        problems.other(text, "defaults", "data", *near)
         return None
     for key, known in (("server", k3s.SERVER_SETTINGS), ("agent", k3s.AGENT_SETTINGS)):
         if isinstance(raw.get(key), dict):
@@ -171,8 +174,7 @@ def _model(inventory: Inventory, problems: Problems) -> ClusterModel | None:
         return ClusterModel.model_validate(raw)
     except ValidationError as error:
         for path, text in explain(error, ClusterModel):
-            if path[0] not in ("server", "agent") or not any(f".{path[-1]}:" in known for known in problems):
-                problems.cluster(text, *path)
+            problems.cluster(text, *path)
         return None
 
 

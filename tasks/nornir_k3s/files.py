@@ -116,11 +116,25 @@ class UserDefined(BaseModel):
     k3s: Options = Options.model_validate({})
 
 
+class RunnerOptions(BaseModel):
+    """Options of the runner; those of other runners are theirs."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    num_workers: int | None = Field(None, ge=1, le=1000, description="hosts at the same time")
+
+
+class Runner(Strict):
+    """Which of Nornir's runners is used."""
+
+    plugin: str = "k3s_runner"
+    options: RunnerOptions | None = None
+
+
 class ConfigFile(Strict):
     """config.yaml: Nornir's own, and `user_defined.k3s`."""
 
     inventory: dict[str, Any] | None = None
-    runner: dict[str, Any] | None = None
+    runner: Runner | None = None
     logging: dict[str, Any] | None = None
     ssh: dict[str, Any] | None = None
     core: dict[str, Any] | None = None

@@ -57,6 +57,10 @@ def settings(given: Mapping[str, Any], known: frozenset[str]) -> Iterator[Found]
 def _value(key: str, value: Any) -> Iterator[str]:  # noqa: ANN401, PLR0912 - one case a kind of setting
     if value is None or value in ("", []):
         yield f"`{key}` is empty: give a value, or leave it out"
+    elif not isinstance(value, (str, int, float, list)) or (
+        isinstance(value, list) and not all(isinstance(item, (str, int, float)) for item in value)
+    ):
+        yield f"`{key}` takes text, a number, true or false, or a list of texts"
     elif key in k3s.BOOLEANS:
         if not isinstance(value, bool):
             yield f"`{key}` is true or false, not {value!r}"
@@ -79,9 +83,9 @@ def _value(key: str, value: Any) -> Iterator[str]:  # noqa: ANN401, PLR0912 - on
     elif key in ("node-label", "node-taint"):
         yield from _label_or_taint(key, listed(value) if not isinstance(value, str) else [value])
     elif key.endswith("-arg") or key in ("kubelet-arg", "kube-proxy-arg"):
-        for item in value if isinstance(value, list) else [value]:
-            if not re.match(r"^[a-zA-Z][-\w.]*(=|$)", str(item)):
-                yield f"{item!r} is not NAME=VALUE (without dashes before it)"
+        for argument in value if isinstance(value, list) else [value]:
+            if not re.match(r"^[a-zA-Z][-\w.]*(=|$)", str(argument)):
+                yield f"{argument!r} is not NAME=VALUE (without dashes before it)"
     elif key in ("node-ip", "node-external-ip", "advertise-address", "bind-address", "cluster-dns"):
         yield from _each(listed(value), ipaddress.ip_address, "an IP address")
     elif key in CIDRS:

@@ -23,7 +23,6 @@ from pydantic import (
 
 from nornir_k3s import k3s
 
-Value = str | int | bool | list[str]
 _TAGS = ("managed", "external")  # of the union below
 
 
@@ -69,8 +68,8 @@ def settings_schema(known: frozenset[str]) -> dict[str, Any]:
     return {"type": "object", "properties": {key: of(key) for key in sorted(known)}, "additionalProperties": False}
 
 
-ServerSettings = Annotated[dict[str, Value], WithJsonSchema(settings_schema(k3s.SERVER_SETTINGS))]
-AgentSettings = Annotated[dict[str, Value], WithJsonSchema(settings_schema(k3s.AGENT_SETTINGS))]
+ServerSettings = Annotated[dict[str, Any], WithJsonSchema(settings_schema(k3s.SERVER_SETTINGS))]
+AgentSettings = Annotated[dict[str, Any], WithJsonSchema(settings_schema(k3s.AGENT_SETTINGS))]
 
 
 class Registration(Strict):
@@ -106,6 +105,15 @@ class ExternalDatastore(Strict):
     cafile: Path | None = Field(None, description="CA that the servers verify the datastore with; delivered to them")
     certfile: Path | None = None
     keyfile: Path | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_both(cls, value: Any) -> Any:  # noqa: ANN401 - what stands in the file
+        if isinstance(value, dict) and "kind" in value:
+            raise ValueError(
+                "`kind` is for a datastore that this tool sets up, `endpoint` for someone else's: give one"
+            )
+        return value
 
     @model_validator(mode="after")
     def _pair(self) -> ExternalDatastore:

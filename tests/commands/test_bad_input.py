@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.commands.conftest import Place
+from tests.commands.conftest import PROJECT, Place
 
 Change = Callable[[Any], None]
 
@@ -117,6 +119,12 @@ def test_all_problems_of_all_files_come_at_once_with_file_and_line(place: Place)
         (cluster(agent={"node-label": ["node-role.kubernetes.io/worker=true"]}), "kubelet refuses to start"),
         (cluster(accept=["memmory"]), "did you mean `memory`"),
         (cluster(registries="nowhere.yaml"), "there is no file"),
+        (cluster(server={"tls-san": {"a": "b"}}), "takes text, a number, true or false, or a list"),
+        (cluster(server=["a"]), "k3s_cluster.server: it must be a mapping"),
+        (cluster(datastore={"kind": "mariadb", "endpoint": {"env": "E"}}), "give one"),
+        (cluster(datastore=None), "k3s_cluster.datastore: it is empty"),
+        (cluster(name=None), "k3s_cluster.name:"),
+        (lambda data: data["data"].update(k3s_cluster=None), "`data.k3s_cluster` is no mapping"),
         (cluster(datastore={"endpoint": {"env": "E"}}), "someone else runs"),
     ],
 )
@@ -154,6 +162,8 @@ def test_an_artefact_with_a_wrong_hash(place: Place) -> None:
         (("--limit", "s9"), "there is no host or group"),
         (("--only", "agents", "--until", "servers"), "exclude each other"),
         (("--nonsense",), "--help"),
+        (("--json", "/nowhere/at/all"), "cannot be written"),
+        (("--json", "/"), "cannot be written"),
     ],
 )
 def test_wrong_usage(place: Place, arguments: tuple[str, ...], words: str) -> None:
@@ -165,6 +175,17 @@ def test_unknown_keys_of_the_config(place: Place) -> None:
     place.edit(lambda data: data.update(runer={}), "config.yaml")
     told = refused(place, "config.yaml:", "unknown key `runer`; did you mean `runner`?")
     assert "deadlines" in told
+
+
+def test_a_runner_with_nonsense_for_a_number(place: Place) -> None:
+    place.edit(lambda data: data["runner"]["options"].update(num_workers="many"), "config.yaml")
+    refused(place, "runner.options.num_workers")
+
+
+def test_closed_streams_are_no_reason_to_break(place: Place) -> None:
+    script = '"$@" >&- 2>&- <&-'
+    command = ["sh", "-c", script, "sh", sys.executable, str(PROJECT / "runbooks" / "deploy.py"), "--list-phases"]
+    assert subprocess.run(command, cwd=place.folder, timeout=120, check=False).returncode == 0
 
 
 def test_a_state_folder_that_cannot_be_made(place: Place) -> None:
