@@ -343,15 +343,9 @@ def test_a_host_key_that_changed_is_refused_and_both_fingerprints_are_told(clust
 def test_a_login_that_every_host_refuses_names_them_all(cluster: Site) -> None:
     key = cluster.folder / "stranger"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
-    extras: dict[str, Any] = {"key_file": "../stranger"}
-    kept = {}
-
-    def swap(data: dict[str, Any]) -> None:
-        options = data["connection_options"]["netmiko"]["extras"]
-        kept.update(key_file=options["key_file"])
-        options.update(extras)
-
-    cluster.edit(swap)
+    defaults = cluster.folder / "inventory" / "defaults.yaml"
+    text = defaults.read_text()
+    cluster.edit(lambda data: data["connection_options"]["netmiko"]["extras"].update(key_file="../stranger"))
     try:
         done = cluster.runbook("deploy.py")
         assert done.returncode == 4, done.stdout + done.stderr
@@ -359,5 +353,4 @@ def test_a_login_that_every_host_refuses_names_them_all(cluster: Site) -> None:
             assert f"{name}: " in done.stderr
         assert "the user, key or password was refused" in done.stderr
     finally:
-        extras = kept
-        cluster.edit(swap)
+        defaults.write_text(text)
