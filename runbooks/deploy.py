@@ -20,9 +20,9 @@ def arguments() -> argparse.Namespace:
     cli = parser("Deploy a highly available K3s cluster from the inventory.")
     cli.add_argument("--plan", action="store_true", help="say what would be done, with diffs, and change nothing")
     cli.add_argument("--preflight-only", action="store_true", help="look at every host, say what is wrong, and stop")
-    cli.add_argument("--limit", default="", metavar="NAMES", help="change only these hosts or groups (a,b,c)")
-    cli.add_argument("--until", default="", metavar="PHASE", help="stop after this phase")
-    cli.add_argument("--only", default="", metavar="PHASE", help="only this phase, after those that just look")
+    cli.add_argument("--limit", metavar="NAMES", help="change only these hosts or groups (a,b,c)")
+    cli.add_argument("--until", metavar="PHASE", help="stop after this phase")
+    cli.add_argument("--only", metavar="PHASE", help="only this phase, after those that just look")
     cli.add_argument("--list-phases", action="store_true", help="say what the phases are, and stop")
     cli.add_argument("--yes", action="store_true", help="no question before a running cluster is changed")
     cli.add_argument(
@@ -31,6 +31,11 @@ def arguments() -> argparse.Namespace:
     args = cli.parse_args()
     if not writable(args.json):
         cli.error(f"--json: {args.json} cannot be written")
+    for name in ("limit", "until", "only"):
+        value = getattr(args, name)
+        if value is not None and not value.strip(" ,"):  # an unset variable of a script must not mean "everything"
+            cli.error(f"--{name} names nothing")
+        setattr(args, name, value or "")
     if args.until and args.only:
         cli.error("--until and --only exclude each other")
     if args.preflight_only and (args.until or args.only or args.plan):

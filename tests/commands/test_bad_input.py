@@ -162,6 +162,8 @@ def test_an_artefact_with_a_wrong_hash(place: Place) -> None:
         (("--limit", "s9"), "there is no host or group"),
         (("--only", "agents", "--until", "servers"), "exclude each other"),
         (("--nonsense",), "--help"),
+        (("--limit", " , "), "--limit names nothing"),
+        (("--only", ""), "--only names nothing"),
         (("--json", "/nowhere/at/all"), "cannot be written"),
         (("--json", "/"), "cannot be written"),
     ],
