@@ -74,15 +74,18 @@ receipt() { # path sha256
   mv -f STATE/.receipts STATE/receipts
 }
 journal() { say journal "$(journalctl -u "$1" -n 20 -o cat --no-pager 2>/dev/null | base64 -w0)"; }
-act() { # unit action blocking proof
+act() { # unit action blocking proof reload
   begin=$(date +%s)
   systemctl enable -q "$1"
   # A package's own scripts may have started it before its files were written.
   if [ "$2" = start ] && [ -e "STATE/pending/$1" ] && systemctl is-active -q "$1"; then
-    set -- "$1" restart "$3" "$4"
+    set -- "$1" restart "$3" "$4" "$5"
   fi
   case $2 in
-    reload) systemctl reload "$1" ;;
+    reload)
+      if [ -n "$5" ]; then eval "$5" && mkdir -p STATE/reloaded && : >"STATE/reloaded/$1"
+      else systemctl reload "$1"
+      fi ;;
     enable) : ;;
     *) systemctl reset-failed "$1" 2>/dev/null || :
        if [ "$3" = wait ]; then systemctl "$2" "$1"
@@ -119,13 +122,17 @@ def _lines(step: Step, spec: HostSpec) -> str:  # noqa: PLR0911 - one line a kin
             return head + f"remove {shlex.quote(step.payload.path)} {shlex.quote(step.payload.unit)}\n"
         case Unit():
             blocking = "no" if spec.install else "wait"
-            return head + f"act {step.payload.name} {step.action} {blocking} {shlex.quote(step.payload.proof)}\n"
+            unit = step.payload
+            return (
+                head
+                + f"act {unit.name} {step.action} {blocking} {shlex.quote(unit.proof)} {shlex.quote(unit.reload)}\n"
+            )
         case Artifact():
             return head + _artifact(step.payload)
         case Install():
             return head + _install(step.payload, install_mark(spec))
         case Secret():
-            return head + _sql(step.payload)
+            return head + step.payload.reveal() + 'say did "$step" changed\n'
         case tuple():
             return head + _packages(step.payload)
         case _:
@@ -154,6 +161,7 @@ apt() {{ quietly apt-get -qy -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$
 quietly dpkg --configure -a
 apt update
 apt -o Dpkg::Options::=--force-confold --no-install-recommends install {listed}
+dpkg-query -W -f 'package\t${{Package}}\t${{Version}}\n' {listed}
 say did "$step" changed
 """
 
@@ -167,14 +175,10 @@ say did "$step" changed
 """
 
 
-def _sql(sql: Secret) -> str:
-    return f"""n=0
-until mariadb -e 'SELECT 1' >/dev/null 2>&1; do n=$((n+1)); [ "$n" -lt 120 ]; sleep 0.5; done
-mariadb <<'SQL'
-{sql.reveal()}
-SQL
-say did "$step" changed
-"""
+def packages(text: str) -> dict[str, str]:
+    """Return the versions of the packages that the script has installed."""
+    lines = (line.split("\t") for line in text.splitlines())
+    return {words[1]: words[2] for words in lines if words[0] == "package" and len(words) == 3}
 
 
 def parse(text: str) -> tuple[list[str], list[tuple[str, str]], str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nornir.core.inventory import Inventory
@@ -17,6 +17,8 @@ from pydantic import ValidationError
 
 from nornir_k3s import k3s, rules
 from nornir_k3s.datastores.endpoint import parse as parse_endpoint
+from nornir_k3s.datastores.keys import Keys
+from nornir_k3s.datastores.keys import load as load_keys
 from nornir_k3s.errors import InventoryError, K3sError
 from nornir_k3s.findings import CHECKS
 from nornir_k3s.members import ROLES, Member, Setting, listed, members
@@ -48,6 +50,7 @@ class Cluster:
     registration: Registration
     datastore: ManagedDatastore | ExternalDatastore
     datastore_password: Secret
+    keys: Keys | None
     endpoint: Secret | None
     artifacts: Artifacts
     server: Mapping[str, Setting]
@@ -77,6 +80,22 @@ class Cluster:
     def names(self) -> list[str]:
         """Every name and address of the registration address, for tls-san."""
         return [n for n in (str(self.registration.address or ""), self.registration.name or "") if n]
+
+    @property
+    def is_managed(self) -> bool:
+        """Whether this tool sets the datastore up."""
+        return isinstance(self.datastore, ManagedDatastore)
+
+    @property
+    def managed(self) -> ManagedDatastore:
+        """The settings of a datastore that this tool sets up.
+
+        Raises:
+            ValueError: It is someone else's.
+        """
+        if not isinstance(self.datastore, ManagedDatastore):
+            raise ValueError("the datastore is someone else's")
+        return self.datastore
 
     def secrets(self) -> list[Secret]:
         """Return every secret, so that a session can mask what a host says."""
@@ -112,7 +131,7 @@ def load(inventory: Inventory, *, vault: Vault, base: Path, sources: Sources | N
     token = resolved.get("token")
     if problems or token is None:
         raise InventoryError(problems)
-    return _cluster(model, found, resolved, token, base)
+    return replace(_cluster(model, found, resolved, token, base), keys=_keys(model, found, vault))
 
 
 def _cluster(
@@ -129,6 +148,7 @@ def _cluster(
         registration=model.registration,
         datastore=_absolute_files(model.datastore, base),
         datastore_password=resolved["password"] or Secret(""),
+        keys=None,
         endpoint=resolved["endpoint"],
         artifacts=artifacts,
         registries=_absolute(base, model.registries) if model.registries else None,
@@ -140,6 +160,13 @@ def _cluster(
         accept=tuple(model.accept),
         members=tuple(found),
     )
+
+
+def _keys(model: ClusterModel, found: list[Member], vault: Vault) -> Keys | None:
+    if not isinstance(model.datastore, ManagedDatastore) or not model.datastore.tls:
+        return None
+    hosts = {member.name: [member.address] for member in found if member.role == "datastore"}
+    return load_keys(vault, cluster=model.name, hosts=hosts)
 
 
 def _absolute(base: Path, path: Path) -> Path:
@@ -204,9 +231,13 @@ def _cluster_problems(model: ClusterModel, found: list[Member], base: Path) -> I
 def _counts(model: ClusterModel, found: list[Member]) -> Iterator[tuple[tuple[Key, ...], str]]:
     count = {role: sum(m.role == role for m in found) for role in ROLES}
     if isinstance(model.datastore, ManagedDatastore):
-        if count["datastore"] != 1:
-            kind, have = model.datastore.kind, count["datastore"]
-            yield ("datastore",), f"group datastore: a managed {kind} takes exactly one host, it has {have}"
+        kind, have = model.datastore.kind, count["datastore"]
+        if kind == "etcd" and have not in (1, 3, 5):
+            text = f"group datastore: a managed etcd takes 1, 3 or 5 hosts, it has {have}"
+            yield ("datastore",), text + (": an even number survives no more losses" if have in (2, 4) else "")
+        elif kind != "etcd" and have != 1:
+            why = ": this tool sets up no replication" if have else ""
+            yield ("datastore",), f"group datastore: a managed {kind} takes exactly one host, it has {have}{why}"
     elif count["datastore"]:
         yield ("datastore",), "group datastore: it has hosts, but `endpoint` names a datastore someone else runs"
     if model.registration.managed and not count["lb"]:
@@ -251,10 +282,14 @@ def _refused(key: str, secret: Secret) -> str | None:
             parse_endpoint(secret)
         except ValueError as error:
             return str(error)
+    if key == "password" and not secret.reveal().isprintable():
+        return "the password has control characters or line breaks in it"
     return k3s.token_problem(secret) if key in ("token", "agent_token") else None
 
 
 def _password(model: ClusterModel, vault: Vault) -> Secret | None:
     if not isinstance(model.datastore, ManagedDatastore):
         return None  # it is part of the endpoint
+    if model.datastore.kind == "etcd":
+        return None  # it knows certificates only
     return vault.secret("datastore-password", model.datastore.password, make=k3s.new_token)

@@ -20,9 +20,13 @@ IMAGES = f"{k3s.DATA}/agent/images"
 KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"
 MAX_TEXT = 65536
 
-_PRELUDE = r"""
+# What every look is written in: records of words with tabs between them.
+SAY = r"""
 tab="$(printf '\t')"
 say() { printf '%s' "$1"; shift; for w in "$@"; do printf '\t%s' "$w"; done; printf '\n'; }
+"""
+_PRELUDE = SAY + (
+    r"""
 look_file() {
   if [ -L "$1" ]; then say file "$1" link 0 - - 0 0 "$(readlink "$1")"
   elif [ -f "$1" ]; then
@@ -53,7 +57,8 @@ look_artifact() {
   fi
   h=$(sha256sum <"$1"); say artifact "$1" "${h%% *}" "$mode" "$written"
 }
-""".replace("MAX_TEXT", str(MAX_TEXT)).replace("STATE", STATE)
+"""
+).replace("MAX_TEXT", str(MAX_TEXT)).replace("STATE", STATE)
 
 _HOST = r"""
 say now "$(date +%s.%N)"
@@ -140,6 +145,9 @@ def script(spec: HostSpec, *, role: str, url: str = "", look: str = "") -> str:
             ' | while IFS= read -r line; do say unit "$line"; done'
         )
         lines.append(f'for p in {STATE}/pending/*; do [ -e "$p" ] && say pending "${{p##*/}}"; done')
+        lines.append(
+            f'for p in {STATE}/reloaded/*; do [ -e "$p" ] && say reloaded "${{p##*/}}" "$(stat -c %Y "$p")"; done'
+        )
     if spec.install:
         lines.append(f'[ -r {STATE}/installed ] && say installed "$(cat {STATE}/installed)"')
     if role == "servers":
@@ -193,7 +201,7 @@ def _int(text: str) -> int:
     return int(text) if text.strip().isdigit() else 0
 
 
-def _record(observed: Observed, kind: str, words: list[str]) -> None:  # noqa: PLR0912 - one line a record
+def _record(observed: Observed, kind: str, words: list[str]) -> None:  # noqa: PLR0912, PLR0915 - one line a record
     match kind, words:
         case "now", [text]:
             observed.now = float(text)
@@ -209,6 +217,8 @@ def _record(observed: Observed, kind: str, words: list[str]) -> None:  # noqa: P
             observed.defaults.append(line)
         case "listen", [local, who]:
             observed.listening.append((local, who))
+        case "reloaded", [name, when]:
+            observed.reloaded[name] = _int(when)
         case "inotify" | "memory_kib" | "disk_kib", [text]:
             setattr(observed, kind, _int(text))
         case "package", [name, version]:

@@ -88,6 +88,7 @@ class Observed:
     present: set[str] = field(default_factory=set)
     pending: set[str] = field(default_factory=set)
     ours: set[str] = field(default_factory=set)  # files that this tool wrote
+    reloaded: dict[str, int] = field(default_factory=dict)  # units reloaded by a command of ours, and when
     installed: str = ""
     database: list[tuple[str, str, str]] = field(default_factory=list)
     facts: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)  # of a host that is yet to be set up

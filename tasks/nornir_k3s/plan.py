@@ -12,7 +12,7 @@ from nornir_k3s.observed import ArtifactState, FileState, Observed
 from nornir_k3s.secret import Secret
 from nornir_k3s.spec import Artifact, File, Gone, HostSpec, Install, Unit
 
-Kind = Literal["packages", "artifact", "install", "file", "remove", "sql", "unit"]
+Kind = Literal["packages", "artifact", "install", "file", "remove", "database", "unit"]
 Action = Literal["start", "restart", "reload", "enable"]
 STUCK = 90  # seconds
 _SECRET_LINE = re.compile(r"^(\s*[\"']?(?:token|agent-token|datastore-endpoint|vpn-auth)[\"']?\s*:).*$", re.MULTILINE)
@@ -71,15 +71,8 @@ def install_mark(spec: HostSpec) -> str:
     return f"{spec.install.role} {hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
 
-def converge(
-    spec: HostSpec, observed: Observed, *, sql: Secret | None = None, lacks: list[str] | None = None
-) -> list[Step]:
-    """Return the steps that make files, units and the database right, in the order they are carried out.
-
-    Arguments:
-        sql: SQL that gives the database what it lacks.
-        lacks: What it lacks, in words.
-    """
+def converge(spec: HostSpec, observed: Observed) -> list[Step]:
+    """Return the steps that make files and units right, in the order they are carried out."""
     steps = [step for file in spec.files if (step := _file(file, observed.files.get(file.path)))]
     for gone in spec.gone:
         if gone.path in observed.ours:
@@ -89,8 +82,6 @@ def converge(
         action = _unit_action(unit, spec, observed, changed)
         if action:
             steps.append(Step("unit", unit.name, f"{action} {unit.name}", payload=unit, action=action))
-    if sql and lacks:
-        steps.append(Step("sql", "database", f"make {', '.join(lacks)}", payload=sql))
     return steps
 
 
@@ -119,7 +110,7 @@ def _unit_action(unit: Unit, spec: HostSpec, observed: Observed, changed: set[st
     files = [file for file in spec.files if file.unit == unit.name]
     touched = [file for file in files if file.path in changed]
     for file in files:
-        since = state.started if file.action == "restart" else state.changed
+        since = state.started if file.action == "restart" else max(state.changed, observed.reloaded.get(unit.name, 0))
         have = observed.files.get(file.path)
         if have and have.changed > since > 0 and file.path not in changed:
             touched.append(file)  # written, but the process that should have read it is older
@@ -133,7 +124,7 @@ def _unit_action(unit: Unit, spec: HostSpec, observed: Observed, changed: set[st
     if state.active == "activating":
         # One that has not got on for so long has said why only once, long ago: it says so again after a restart.
         return "restart" if observed.now - state.started > STUCK else "start"
-    return "enable" if state.enabled != "enabled" else None
+    return "enable" if state.enabled not in ("enabled", "enabled-runtime") else None
 
 
 def _renewed(spec: HostSpec, observed: Observed, started: int) -> bool:

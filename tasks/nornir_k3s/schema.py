@@ -92,10 +92,21 @@ class Registration(Strict):
 class ManagedDatastore(Strict):
     """A datastore that this tool sets up on the host of group datastore."""
 
-    kind: Literal["mariadb"] = Field(description="from the host's own packages")
+    kind: Literal["mariadb", "mysql", "postgresql", "etcd"] = Field(description="from the host's own packages")
     database: str = Field("k3s", pattern=r"^[a-z][a-z0-9_]{0,47}$")
-    user: str = Field("k3s", pattern=r"^[a-z][a-z0-9_]{0,31}$")
+    user: str = Field(
+        "k3s", pattern=r"^[a-z][a-z0-9_]{0,22}$", description="the users' names begin with it; _ and 8 digits follow"
+    )
     password: Reference | None = Field(None, description="a reference; generated when absent")
+    tls: bool = Field(True, description="with a CA of the cluster's own, which the servers verify")
+
+    @model_validator(mode="after")
+    def _etcd(self) -> ManagedDatastore:
+        if self.kind == "etcd" and self.model_fields_set & {"database", "user", "password"}:
+            raise ValueError("etcd has no database, user or password: K3s shows it a certificate")
+        if self.kind == "etcd" and not self.tls:
+            raise ValueError("without TLS everybody could read and write etcd: leave out `tls: false`")
+        return self
 
 
 class ExternalDatastore(Strict):

@@ -80,11 +80,13 @@ class Unit:
     Arguments:
         name: With its suffix.
         reloadable: A reload makes it read its files again.
+        reload: The command that does it, where systemd knows of none.
         proof: A command that is true, some seconds after the unit was touched, when it really works; `$begin` is then.
     """
 
     name: str
     reloadable: bool = False
+    reload: str = ""
     proof: str = ""
 
 

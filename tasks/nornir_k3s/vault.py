@@ -51,6 +51,10 @@ class Vault:
             raise UsageError(f"{name} is not given")
         return self._made.setdefault(name, make())
 
+    def hold(self, name: str, text: Secret) -> None:
+        """Have `commit` write a file."""
+        self._made[name] = text
+
     def commit(self) -> None:
         """Write the secrets that were generated.
 

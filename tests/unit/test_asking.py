@@ -7,12 +7,10 @@ from typing import Any
 
 import pymysql
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from nornir_k3s import k3s
 from nornir_k3s.cluster import Cluster
-from nornir_k3s.datastores import ask_mysql, ask_postgresql, mysql
+from nornir_k3s.datastores import ask_mysql, ask_postgresql
 from nornir_k3s.datastores.endpoint import parse
 from nornir_k3s.datastores.examine import judge
 from nornir_k3s.datastores.problem import Answers
@@ -84,14 +82,6 @@ def test_whose_data_it_holds_how_many_it_lets_in_and_how_fast(load: Load) -> Non
     assert list(judge(cluster, "db:3306", Answers(bootstrap=[own], connections=500, round_trips=[0.001]))) == []
     ids = [p.id for p in judge(cluster, "db:3306", Answers(bootstrap=["/bootstrap/0"], connections=9, round_trips=[1]))]
     assert ids == ["foreign-data", "datastore-settings", "datastore-latency"]
-
-
-@given(password=st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF), min_size=1, max_size=40))
-def test_a_mysql_endpoint_is_read_as_it_was_built(password: str) -> None:
-    built = mysql.endpoint(user="k3s", password=Secret(password), address="fd00::1", port=3307, database="db")
-    found = parse(built)
-    assert (found.user, found.password.reveal(), found.database) == ("k3s", password, "db")
-    assert found.hosts == (("fd00::1", 3307),)
 
 
 def test_a_postgresql_endpoint_is_read_as_pgx_does() -> None:

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from nornir_k3s.datastores import mysql
 from nornir_k3s.datastores.endpoint import Endpoint, parse
 from nornir_k3s.secret import Secret
 
@@ -47,9 +44,3 @@ def test_wrong_endpoints_are_told_without_the_secret(text: str, words: str) -> N
     with pytest.raises(ValueError, match=words) as caught:
         parse(Secret(text))
     assert "hush" not in str(caught.value)
-
-
-@given(password=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1))
-def test_any_password_survives_a_mysql_endpoint(password: str) -> None:
-    made = mysql.endpoint(user="k3s", password=Secret(password), address="10.0.0.1", port=3306, database="k3s")
-    assert parse(made) == Endpoint("mysql", (("10.0.0.1", 3306),))

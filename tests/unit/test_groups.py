@@ -12,7 +12,7 @@ import yaml
 from nornir_k3s import k3s
 from nornir_k3s.artifacts import Bundle
 from nornir_k3s.cluster import Cluster
-from nornir_k3s.groups import agents, datastore, lb, servers
+from nornir_k3s.groups import agents, lb, servers
 from nornir_k3s.secret import Secret
 from nornir_k3s.spec import Artifact, HostSpec
 
@@ -37,7 +37,7 @@ def test_servers_share_everything_but_name_and_address(load: Load) -> None:
     assert first == second
     assert first["tls-san"] == ["10.0.0.100"]
     assert first["node-taint"] == ["CriticalAddonsOnly=true:NoExecute"]
-    assert first["datastore-endpoint"].startswith("mysql://k3s:")
+    assert first["datastore-endpoint"].startswith("mysql://k3s_")
     assert "server" not in first, "servers need none with an external datastore"
 
 
@@ -99,26 +99,3 @@ def test_a_load_balancer_is_in_front_of_all_servers_and_knows_its_peer(load: Loa
     assert "priority 200" in keepalived
     assert "priority 190" in made["lb2"][lb.KEEPALIVED]
     assert made["lb1"][lb.CHECK_CERT] == "PEM"
-
-
-def test_the_database_lets_in_the_servers_and_nobody_else(load: Load) -> None:
-    cluster = load()
-    sql = datastore.prepare(cluster).reveal()
-    assert sql.count("GRANT") == 2
-    assert "'k3s'@'10.0.0.12'" in sql
-    assert "'%'" not in sql
-    assert "ALL PRIVILEGES" not in sql
-    assert cluster.datastore_password.reveal() not in sql, "the hash is enough"
-    text = datastore.spec(cluster, cluster.member("db1")).files[0].text.reveal()
-    assert "bind-address = 10.0.0.11" in text
-    assert "auto_increment_increment = 1" in text
-
-
-def test_what_the_database_lacks_is_told(load: Load) -> None:
-    cluster = load()
-    assert len(datastore.missing(cluster, ())) == 5
-    right = [("database", "k3s", "")]
-    right += [(kind, f"10.0.0.{n}", value) for n in (12, 13) for kind, value in (("user", "1"), ("grant", "k3s"))]
-    assert datastore.missing(cluster, tuple(right)) == []
-    wrong = [("user", "10.0.0.12", "0") if row[:2] == ("user", "10.0.0.12") else row for row in right]
-    assert datastore.missing(cluster, tuple(wrong)) == ["password of k3s@10.0.0.12"]

@@ -5,7 +5,6 @@ import hashlib
 import pytest
 
 from nornir_k3s import k3s
-from nornir_k3s.datastores import mysql
 from nornir_k3s.secret import Secret
 
 
@@ -58,10 +57,3 @@ def test_the_journal_catalogue_names_causes(line: str, words: str) -> None:
 
 def test_a_journal_without_a_known_cause_has_none() -> None:
     assert k3s.diagnose('level=info msg="Starting k3s v1.34.9+k3s1"') is None
-
-
-@pytest.mark.parametrize("password", ["simple", "p@ss/w:rd%#", "a b", "ü"])
-def test_a_mysql_endpoint_carries_the_password_raw(password: str) -> None:
-    made = mysql.endpoint(user="k3s", password=Secret(password), address="10.0.0.11", port=3306, database="k3s")
-    assert made.reveal() == f"mysql://k3s:{password}@tcp(10.0.0.11:3306)/k3s"
-    assert password not in repr(made)

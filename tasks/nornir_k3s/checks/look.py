@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from nornir_k3s import k3s
 from nornir_k3s.cluster import Cluster, Member
+from nornir_k3s.groups import datastore
 from nornir_k3s.members import NODES
 from nornir_k3s.observe import STATE
 
@@ -101,7 +102,7 @@ def script(cluster: Cluster, member: Member) -> str:
     vip = str(cluster.registration.address or "")
     if member.role == "lb" and vip:
         parts.append(_VIP.replace("VIP", vip).replace("PORT", str(cluster.registration.port)))
-    text = f"if ! systemctl is-active -q {unit(member.role)} 2>/dev/null; then\n{''.join(parts)}\nfi\n"
+    text = f"if ! systemctl is-active -q {unit(cluster, member.role)} 2>/dev/null; then\n{''.join(parts)}\nfi\n"
     return text.replace("DATA", k3s.DATA).replace("STATE", STATE) + _reach(cluster, member)
 
 
@@ -111,13 +112,17 @@ def _reach(cluster: Cluster, member: Member) -> str:
         return ""
     text = _REACH.replace("LINES", "\n".join(lines))
     # An agent's tunnels need every server at all times; the others show by their work whom they reach.
-    return text if member.role == "agents" else f"if ! systemctl is-active -q {unit(member.role)}; then {text}\nfi\n"
+    return (
+        text
+        if member.role == "agents"
+        else f"if ! systemctl is-active -q {unit(cluster, member.role)}; then {text}\nfi\n"
+    )
 
 
-def unit(role: str) -> str:
+def unit(cluster: Cluster, role: str) -> str:
     """Return the unit that shows that a host of this role is set up and at work."""
     units = {"servers": k3s.UNITS["server"], "agents": k3s.UNITS["agent"], "lb": "haproxy.service"}
-    return units.get(role, "mariadb.service")
+    return units[role] if role in units else datastore.kind(cluster).unit
 
 
 def targets(cluster: Cluster, member: Member) -> Sequence[tuple[str, str, int]]:
@@ -125,5 +130,5 @@ def targets(cluster: Cluster, member: Member) -> Sequence[tuple[str, str, int]]:
     api = int(str(cluster.server.get("https-listen-port", k3s.API_PORT)))
     servers = [(server.name, server.address, api) for server in cluster.of("servers") if server.name != member.name]
     if member.role == "servers":
-        return [*servers, *((db.name, db.address, 3306) for db in cluster.of("datastore"))]
+        return [*servers, *((db.name, db.address, datastore.kind(cluster).ports[0]) for db in cluster.of("datastore"))]
     return servers if member.role in ("agents", "lb") else []

@@ -12,6 +12,7 @@ from nornir_k3s import k3s, rules
 from nornir_k3s.checks.look import unit
 from nornir_k3s.cluster import Cluster, Member
 from nornir_k3s.findings import Finding
+from nornir_k3s.groups import datastore
 from nornir_k3s.members import NODES
 from nornir_k3s.observed import Observed
 
@@ -52,12 +53,14 @@ def _wanted_ports(cluster: Cluster, member: Member) -> tuple[int, ...]:
         "servers": (api, *_SERVER_PORTS),
         "agents": _AGENT_PORTS,
         "lb": (cluster.registration.port,),
-        "datastore": (),
+        "datastore": datastore.kind(cluster).ports if member.role == "datastore" else (),
     }[member.role]
 
 
 def _ports(cluster: Cluster, member: Member, seen: Observed) -> Iterator[Finding]:
-    if seen.unit(unit(member.role)).active in ("active", "activating", "reloading"):
+    # A datastore's unit may be named after a version; it has no other.
+    units = list(seen.units.values()) if member.role == "datastore" else [seen.unit(unit(cluster, member.role))]
+    if any(state.active in ("active", "activating", "reloading") for state in units):
         return
     wanted = _wanted_ports(cluster, member)
     for local, who in seen.listening:

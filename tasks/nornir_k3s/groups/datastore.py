@@ -1,30 +1,74 @@
-"""A host of group datastore: what it must look like, and what is wrong inside its database."""
+"""A host of group datastore: what it must look like, what is wrong inside, and the endpoint that the servers get."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
 from nornir_k3s.cluster import Cluster, Member
-from nornir_k3s.datastores import mysql
 from nornir_k3s.datastores.endpoint import parse
-from nornir_k3s.schema import ManagedDatastore
+from nornir_k3s.datastores.etcd import ETCD
+from nornir_k3s.datastores.mysql import MARIADB, MYSQL
+from nornir_k3s.datastores.postgresql import POSTGRESQL
+from nornir_k3s.observed import Observed
+from nornir_k3s.plan import Step
 from nornir_k3s.secret import Secret
 from nornir_k3s.spec import HostSpec
 
 
-def spec(cluster: Cluster, member: Member) -> HostSpec:
-    """Return what the datastore host must look like."""
-    return mysql.managed_spec(address=member.address, servers=len(cluster.of("servers")))
+class Managed(Protocol):
+    """A kind of datastore that this tool sets up."""
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Where it listens: for K3s first."""
+
+    @property
+    def unit(self) -> str:
+        """The unit whose activity shows that its package is installed and at work."""
+
+    def alive(self, member: Member) -> str:
+        """Return a shell command that is true while it answers on its host."""
+
+    def endpoint(self, cluster: Cluster) -> Secret:
+        """Return the endpoint as K3s takes it."""
+
+    def spec(self, cluster: Cluster, member: Member, seen: Observed | None) -> HostSpec:
+        """Return what one of its hosts must look like."""
+
+    def look(self, cluster: Cluster, member: Member) -> str:
+        """Return shell lines that print what is inside, as `db` records."""
+
+    def lacks(self, cluster: Cluster, seen: Observed) -> list[str]:
+        """Return in words what is not inside yet."""
+
+    def prepare(self, cluster: Cluster) -> Secret:
+        """Return a script that makes what it lacks."""
+
+    def old(self, cluster: Cluster, seen: Observed) -> list[str]:
+        """Return the users that no server needs any more."""
+
+    def tidy(self, users: Sequence[str]) -> Secret:
+        """Return a script that removes these users."""
+
+
+KINDS: Mapping[str, Managed] = {"mariadb": MARIADB, "mysql": MYSQL, "postgresql": POSTGRESQL, "etcd": ETCD}
+
+
+def kind(cluster: Cluster) -> Managed:
+    """Return how the cluster's managed datastore is set up."""
+    return KINDS[cluster.managed.kind]
+
+
+def spec(cluster: Cluster, member: Member, seen: Observed | None) -> HostSpec:
+    """Return what the datastore host must look like, as far as is known now."""
+    return kind(cluster).spec(cluster, member, seen)
 
 
 def endpoint(cluster: Cluster) -> Secret:
     """Return the datastore endpoint every server gets."""
-    if isinstance(cluster.datastore, ManagedDatastore):
-        return mysql.endpoint(
-            user=cluster.datastore.user,
-            password=cluster.datastore_password,
-            address=cluster.of("datastore")[0].address,
-            port=mysql.PORT,
-            database=cluster.datastore.database,
-        )
+    if cluster.is_managed:
+        return kind(cluster).endpoint(cluster)
     if cluster.endpoint is None:
         raise ValueError("an external datastore always has an endpoint")
     return cluster.endpoint
@@ -41,41 +85,22 @@ def reach(cluster: Cluster) -> str:
     return "\n".join(lines)
 
 
-def look(cluster: Cluster) -> str:
-    """Return the shell lines that look inside the managed database."""
-    if not isinstance(cluster.datastore, ManagedDatastore):
-        return ""
-    return mysql.look(
-        database=cluster.datastore.database, user=cluster.datastore.user, password=cluster.datastore_password
-    )
+def look(cluster: Cluster, member: Member) -> str:
+    """Return the shell lines that look inside the managed datastore."""
+    return kind(cluster).look(cluster, member)
 
 
-def prepare(cluster: Cluster) -> Secret:
-    """Return the SQL that makes database, users and rights."""
-    if not isinstance(cluster.datastore, ManagedDatastore):
-        return Secret("")
-    return mysql.prepare(
-        database=cluster.datastore.database,
-        user=cluster.datastore.user,
-        password=cluster.datastore_password,
-        hosts=[server.address for server in cluster.of("servers")],
-    )
-
-
-def missing(cluster: Cluster, records: tuple[tuple[str, str, str], ...]) -> list[str]:
-    """Return in words what `look` did not find: database, users with the right password, rights."""
-    if not isinstance(cluster.datastore, ManagedDatastore):
+def steps(cluster: Cluster, seen: Observed) -> list[Step]:
+    """Return the step that gives the datastore what it lacks inside, if anything."""
+    lacks = kind(cluster).lacks(cluster, seen)
+    if not lacks:
         return []
-    database, user = cluster.datastore.database, cluster.datastore.user
-    have = {(kind, name): value for kind, name, value in records}
-    found = []
-    if ("database", database) not in have:
-        found.append(f"database {database}")
-    for server in cluster.of("servers"):
-        if ("user", server.address) not in have:
-            found.append(f"user {user}@{server.address}")
-        elif have["user", server.address] != "1":
-            found.append(f"password of {user}@{server.address}")
-        if ("grant", server.address) not in have:
-            found.append(f"rights of {user}@{server.address}")
-    return found
+    return [Step("database", "inside", f"make {', '.join(lacks)}", payload=kind(cluster).prepare(cluster))]
+
+
+def tidy_steps(cluster: Cluster, seen: Observed) -> list[Step]:
+    """Return the step that removes users which no server needs any more, if there are any."""
+    users = kind(cluster).old(cluster, seen)
+    if not users:
+        return []
+    return [Step("database", "old users", f"remove {', '.join(users)}", payload=kind(cluster).tidy(users))]

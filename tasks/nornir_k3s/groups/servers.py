@@ -41,12 +41,18 @@ def settings(cluster: Cluster, member: Member) -> dict[str, Any]:
 
 
 def datastore_files(cluster: Cluster) -> dict[str, str]:
-    """Return the TLS files of an external datastore: K3s' setting and the file's name on the servers."""
+    """Return the TLS files that lead to the datastore: K3s' setting and the file's name on the servers."""
     names = {"datastore-cafile": "cafile", "datastore-certfile": "certfile", "datastore-keyfile": "keyfile"}
+    if cluster.is_managed:
+        certificates = cluster.managed.kind == "etcd"
+        return {key: f"{key}.pem" for key in names if cluster.keys and (certificates or key == "datastore-cafile")}
     return {key: f"{key}.pem" for key, field in names.items() if getattr(cluster.datastore, field, None)}
 
 
 def _tls_file(cluster: Cluster, setting: str) -> Secret:
+    if cluster.keys:
+        mine = {"cafile": Secret(cluster.keys.ca), "certfile": Secret(cluster.keys.client.certificate)}
+        return {**mine, "keyfile": cluster.keys.client.key}[setting.removeprefix("datastore-")]
     return text_of(getattr(cluster.datastore, setting.removeprefix("datastore-")), setting)
 
 

@@ -38,6 +38,7 @@ def phases() -> tuple[Phase, ...]:
             beside="servers",
         ),
         Phase("agents", "join the agents through that address", converge_agents, beside="servers"),
+        Phase("tidy", "remove users of the datastore that no server needs any more", tidy_datastore),
         Phase("verify", "prove that it works, write the kubeconfig", verify_cluster, reads=True),
     )
 
@@ -161,8 +162,10 @@ def stage_everything(run: Run) -> None:
 
 def prepare_datastore(run: Run) -> None:
     """Bring the managed datastore up, with a database and a user for this cluster only."""
-    names = [m.name for m in run.of("datastore") if run.converge_steps(m.name)]
-    run.phase("datastore", run.chosen(names), steps.converge_host, width=1)
+    names = run.chosen(m.name for m in run.of("datastore") if run.converge_steps(m.name))
+    # Members of a new etcd wait for each other; those of a living one must not be away together.
+    living = any(run.observed[m.name].ready for m in run.of("servers"))
+    run.phase("datastore", names, steps.converge_host, width=1 if living else len(names) or 1)
 
 
 def start_first_server(run: Run) -> None:
@@ -227,6 +230,15 @@ def converge_agents(run: Run) -> None:
     if names:
         _ready_server(run)
     run.phase("agents", run.chosen(names), steps.converge_agent, width=run.widths["agents"])
+
+
+def tidy_datastore(run: Run) -> None:
+    """Remove users of earlier passwords, once every server has the new one."""
+    servers = run.cluster.of("servers")
+    moved = all(m.name in run.done or not run.converge_steps(m.name) for m in run.of("servers"))
+    if run.limit is None and moved and len(run.of("servers")) == len(servers):
+        names = [m.name for m in run.of("datastore") if run.tidy_steps(m.name)]
+        run.phase("tidy", names, steps.tidy_host, width=1)
 
 
 def verify_cluster(run: Run) -> None:

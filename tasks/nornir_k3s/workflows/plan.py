@@ -23,7 +23,7 @@ class Change(BaseModel):
 
     id: str = Field(description="HOST/KIND:TARGET; the same in every run, and in the report's `changes` after HOST/")
     phase: str = Field(description="the phase of deploy that makes it")
-    kind: str = Field(description="packages, artifact, install, file, remove, unit or sql")
+    kind: str = Field(description="packages, artifact, install, file, remove, unit or database")
     target: str
     summary: str
     action: str | None = Field(None, description="of units: start, restart, reload or enable")
@@ -108,7 +108,11 @@ def _host(run: Run, name: str, phases: list[str]) -> HostPlan:
     own = "first-server" if name == deploy.first_server(run) else _PHASES[role]
     waits = role in ("agents", "lb") and not run.ca_prefix
     changes = []
-    for phase, steps in (("stage", run.stage_steps(name)), (own, run.converge_steps(name))):
+    for phase, steps in (
+        ("stage", run.stage_steps(name)),
+        (own, run.converge_steps(name)),
+        ("tidy", run.tidy_steps(name)),
+    ):
         for step in steps if phase in phases else ():
             changes.append(
                 Change(

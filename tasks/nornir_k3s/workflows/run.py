@@ -85,7 +85,7 @@ class Run:
         """Return what this host must look like, as far as is known now."""
         member = self.member(name)
         if member.role == "datastore":
-            return datastore.spec(self.cluster, member)
+            return datastore.spec(self.cluster, member, self.observed.get(name))
         if member.role == "servers":
             return servers.spec(self.cluster, member, self.bundle(name))
         if member.role == "agents":
@@ -106,7 +106,7 @@ class Run:
 
     def steps(self, name: str) -> list[Step]:
         """Return everything that is not yet as it must be on this host."""
-        return [*self.stage_steps(name), *self.converge_steps(name)]
+        return [*self.stage_steps(name), *self.converge_steps(name), *self.tidy_steps(name)]
 
     def stage_steps(self, name: str) -> list[Step]:
         """Return the steps that restart nothing on this host."""
@@ -117,8 +117,11 @@ class Run:
         seen = self.observed[name]
         if self.member(name).role != "datastore":
             return converge(self.spec(name), seen)
-        lacks = datastore.missing(self.cluster, tuple(seen.database))
-        return converge(self.spec(name), seen, sql=datastore.prepare(self.cluster), lacks=lacks)
+        return [*converge(self.spec(name), seen), *datastore.steps(self.cluster, seen)]
+
+    def tidy_steps(self, name: str) -> list[Step]:
+        """Return the steps that remove what no host needs any more, once all others are done."""
+        return datastore.tidy_steps(self.cluster, self.observed[name]) if self.member(name).role == "datastore" else []
 
     def of(self, role: str) -> tuple[Member, ...]:
         """Return the members of one role that could be observed: all of them, unless the run was limited to others."""

@@ -27,10 +27,12 @@ FORMAT = 1
 CONNECT = 5.0  # seconds: a glance does not wait for a host that is down
 SOON = 30  # days; K3s renews certificates itself where it starts with fewer than 120 left (docs: cli/certificate.md)
 
-_SAY = r"""
-say() { printf '%s' "$1"; shift; for w in "$@"; do printf '\t%s' "$w"; done; printf '\n'; }
+_SAY = (
+    observe.SAY
+    + r"""
 certs() { for f in "$1"/*.crt; do [ -f "$f" ] && say fact cert "$f" "$(base64 -w0 <"$f")"; done; }
 """
+)
 _ASK_HAPROXY = r"""
 perl -MIO::Socket::UNIX -e '$s = IO::Socket::UNIX->new(Peer => "/run/haproxy/admin.sock") or exit;
   print $s "show stat\n"; while (<$s>) { @w = split /,/; print "fact\tbackend\t$w[1]\t$w[17]\n" if $w[0] eq "servers" }'
@@ -116,7 +118,8 @@ def _look(task: Task, run: Run) -> Result:
     elif member.role == "lb":
         parts += [f"say fact vip \"$(ip -o addr show to '{run.cluster.registration.address}')\"\n", _ASK_HAPROXY]
     else:
-        parts.append('say fact datastore "$(systemctl is-active mariadb.service)"\n')
+        alive = datastore.kind(run.cluster).alive(member)
+        parts.append(f"if {alive}; then say fact datastore active; else say fact datastore inactive; fi\n")
     script = "\n".join([*parts, "say end\n"])
     answer = session_of(task, run).run(script, what="looking", timeout=30, secrets=run.cluster.secrets())
     seen = observe.parse(member.name, answer.stdout)

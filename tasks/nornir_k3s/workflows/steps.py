@@ -32,8 +32,8 @@ def session_of(task: Task, run: Run) -> Session:
 def observing(run: Run, name: str) -> str:
     """Return the script that reads everything the plan and the preflight need from a host."""
     member = run.member(name)
-    looks = {"datastore": datastore.look, "servers": datastore.reach}
-    look = looks[member.role](run.cluster) if member.role in looks else ""
+    look = datastore.look(run.cluster, member) if member.role == "datastore" else ""
+    look += datastore.reach(run.cluster) if member.role == "servers" else ""
     look += "\n" + preflight_look.script(run.cluster, member)
     return observe.script(run.spec(name), role=member.role, url=run.cluster.url, look=look)
 
@@ -41,13 +41,11 @@ def observing(run: Run, name: str) -> str:
 def observe_host(task: Task, run: Run) -> Result:
     """Read everything the plan needs from this host, and keep it in the run."""
     name = task.host.name
-    script = observing(run, name)
-    begin = time.time()
-    answer = session_of(task, run).run(
-        script, what="observing", timeout=run.deadlines["observe"], secrets=run.cluster.secrets()
-    )
-    seen = observe.parse(name, answer.stdout)
-    seen.skew = seen.now - (begin + time.time()) / 2
+    seen = _observed(task, run)
+    run.observed[name] = seen
+    if any(file.path not in seen.files for file in run.spec(name).files):
+        # Where its files lie was not known before: they are named after the version of a package.
+        seen = _observed(task, run)
     if run.cluster.endpoint and run.member(name).role == "servers" and not seen.unreachable:
         # Imported here: database clients, which a managed datastore needs none of.
         from nornir_k3s.datastores.examine import examine  # noqa: PLC0415
@@ -55,6 +53,17 @@ def observe_host(task: Task, run: Run) -> Result:
         seen.datastore = examine(run.cluster, name, session_of(task, run).transport)
     run.observed[name] = seen
     return Result(host=task.host, result=seen, severity_level=logging.DEBUG)
+
+
+def _observed(task: Task, run: Run) -> Observed:
+    script = observing(run, task.host.name)
+    begin = time.time()
+    answer = session_of(task, run).run(
+        script, what="observing", timeout=run.deadlines["observe"], secrets=run.cluster.secrets()
+    )
+    seen = observe.parse(task.host.name, answer.stdout)
+    seen.skew = seen.now - (begin + time.time()) / 2
+    return seen
 
 
 def stage_host(task: Task, run: Run) -> Result:
@@ -78,6 +87,11 @@ def stage_host(task: Task, run: Run) -> Result:
 def converge_host(task: Task, run: Run) -> Result:
     """Make this host's files, units and database right."""
     return _apply(task, run, run.converge_steps(task.host.name), deadline=run.deadlines["apply"])
+
+
+def tidy_host(task: Task, run: Run) -> Result:
+    """Remove what no host needs any more."""
+    return _apply(task, run, run.tidy_steps(task.host.name), deadline=run.deadlines["apply"])
 
 
 def converge_server(task: Task, run: Run) -> Result:
@@ -119,10 +133,12 @@ def converge_agent(task: Task, run: Run) -> Result:
 def bootstrap_row(task: Task, run: Run) -> Result:
     """Wait until the datastore holds the cluster's bootstrap data: before that no other server may start."""
     key = k3s.bootstrap_key(run.cluster.token)
-    link = session_of(task, run)
+    link, member = session_of(task, run), run.member(task.host.name)
 
     def filled() -> bool:
-        answer = link.run(datastore.look(run.cluster), what="looking into the datastore", timeout=60)
+        answer = link.run(
+            observe.SAY + datastore.look(run.cluster, member), what="looking into the datastore", timeout=60
+        )
         seen = observe.parse(task.host.name, answer.stdout + "\nend")
         run.observed[task.host.name].database = seen.database
         return any(kind == "bootstrap" and name == key and value != "0" for kind, name, value in seen.database)
@@ -172,6 +188,7 @@ def _apply(task: Task, run: Run, steps: list[Step], *, deadline: float) -> Resul
         secrets=run.cluster.secrets(),
     )
     changed, kept, failed, journal = apply.parse(answer.stdout)
+    run.observed[name].packages |= apply.packages(answer.stdout)
     report = run.report.hosts[name]
     report.changes += changed
     report.kept += [copy for _, copy in kept]

@@ -1,0 +1,25 @@
+"""Names of a managed database's users: each password has its own, so that old and new work side by side."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Iterable
+
+from nornir_k3s.cluster import Cluster
+
+
+def login(cluster: Cluster) -> str:
+    """Return the user that K3s logs in as: the inventory's name and eight digits that change with the password.
+
+    The digits are keyed with the token: nobody can try passwords on them.
+    """
+    content = f"{cluster.datastore_password.reveal()} {'tls' if cluster.keys else ''}".encode()
+    digits = hmac.new(cluster.token.reveal().encode(), content, "sha256").hexdigest()[:8]
+    return f"{cluster.managed.user}_{digits}"
+
+
+def logins(cluster: Cluster, names: Iterable[str]) -> set[str]:
+    """Return those of the names, with or without a host, that are users of this kind."""
+    found = (name.rpartition("@")[0] or name for name in names)
+    return {name for name in found if re.fullmatch(re.escape(cluster.managed.user) + "_[0-9a-f]{8}", name)}

@@ -1,0 +1,183 @@
+"""Clusters on datastores that this tool sets up: PostgreSQL, and an etcd of three members, from bare hosts."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from nornir_k3s.datastores import keys
+from nornir_k3s.vault import Vault
+
+from .conftest import Site, eventually
+
+pytestmark = pytest.mark.e2e
+
+# Where the hosts' groups are others than the lab's own.
+GROUPS = {"postgresql": {}, "etcd": {"s3": "datastore", "a2": "datastore"}}
+UNITS = {"postgresql": "postgresql@15-main", "etcd": "etcd"}
+
+
+@pytest.fixture(scope="module", params=GROUPS)
+def managed(request: pytest.FixtureRequest, site: Site) -> Iterator[Site]:
+    """A finished cluster on a managed datastore of this kind."""
+    folder = site.folder / "inventory"
+    kept = {path: path.read_text() for path in folder.iterdir()}
+    state = site.folder / ".state" / "lab"
+    if state.exists():
+        state.rename(site.folder / ".state" / f"before-managed-{request.param}")
+    site.lab.reset_all()
+    site.edit(lambda data: data["data"]["k3s_cluster"].update(datastore={"kind": request.param}))
+    for host, group in GROUPS[request.param].items():
+        site.edit(lambda data, host=host, group=group: data[host].update(groups=[group]), "hosts.yaml")
+    site.deploy()
+    yield site
+    for path, text in kept.items():
+        path.write_text(text)
+
+
+@pytest.fixture
+def kind(request: pytest.FixtureRequest) -> str:
+    found: str = request.node.callspec.params["managed"]
+    return found
+
+
+def datastores(kind: str) -> list[str]:
+    return ["db1", *GROUPS[kind]]
+
+
+def started(site: Site, kind: str) -> dict[str, str]:
+    """When each host's datastore and K3s were started."""
+    hosts = dict.fromkeys(datastores(kind), UNITS[kind]) | {
+        host: "k3s" for host in ("s1", "s2", "s3") if host not in datastores(kind)
+    }
+    show = ["systemctl", "show", "-p", "ExecMainStartTimestampMonotonic,ActiveEnterTimestampMonotonic"]
+    return {host: site.lab.exec(host, [*show, unit]).stdout for host, unit in hosts.items()}
+
+
+def sql(site: Site, text: str) -> str:
+    return site.lab.exec("db1", ["runuser", "-u", "postgres", "--", "psql", "-At", "-c", text]).stdout
+
+
+def test_it_becomes_a_cluster_and_a_second_run_does_nothing(managed: Site, kind: str) -> None:
+    others = {host for host in ("s1", "s2", "s3", "a1", "a2") if host not in datastores(kind)}
+    assert managed.nodes() == dict.fromkeys(others, True)
+    before = started(managed, kind)
+    assert "nothing to change" in managed.deploy().stdout
+    assert started(managed, kind) == before
+    assert managed.runbook("status.py").returncode == 0
+    # The servers share nothing but the datastore: one that is stopped is not missed.
+    managed.lab.exec("s1", ["systemctl", "stop", "k3s"])
+    eventually(managed.answers)
+    managed.deploy()
+
+
+def test_nobody_else_gets_in(managed: Site, kind: str) -> None:
+    port = {"postgresql": "5432", "etcd": "2379"}[kind]
+    for host in datastores(kind):
+        listening = managed.lab.exec(host, ["ss", "-Hlnt", f"sport = :{port}"]).stdout.split()
+        assert [word for word in listening if word.endswith(f":{port}")] == [
+            f"{managed.lab.exec(host, ['hostname', '-I']).stdout.split()[0]}:{port}"
+        ]
+    if kind == "etcd":
+        ask = "curl -sk --max-time 5 https://10.79.0.11:2379/version || echo refused"
+        assert "refused" in managed.lab.exec("s1", ["sh", "-c", ask]).stdout
+        return
+    rows = sql(
+        managed,
+        "SELECT ssl, usename, datname FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE client_addr IS NOT NULL",
+    )
+    assert rows
+    assert {row.partition("|")[0] for row in rows.split()} == {"t"}
+    rights = sql(
+        managed,
+        "SELECT rolname, rolsuper, rolcreatedb, rolcreaterole, rolcanlogin FROM pg_roles WHERE rolname LIKE 'k3s%'",
+    )
+    assert all("|f|f|f|" in line for line in rights.split()), rights
+    assert "k3s|f|f|f|f" in rights.split()
+    assert (
+        sql(
+            managed,
+            "SELECT datname FROM pg_database "
+            "WHERE has_database_privilege('pg_monitor', oid, 'CONNECT') AND datname = 'k3s'",
+        )
+        == ""
+    )
+
+
+def test_a_certificate_is_renewed_before_it_ends_and_nothing_restarts(managed: Site, kind: str) -> None:
+    folder = managed.folder / ".state" / "lab"
+    kept = json.loads((folder / keys.FILE).read_text())
+    vault = Vault(folder, base=managed.folder)
+    addresses = {host: [managed.lab.exec(host, ["hostname", "-I"]).stdout.split()[0]] for host in datastores(kind)}
+    del kept["issued"]
+    (folder / keys.FILE).write_text(json.dumps(kept))
+    keys.load(vault, cluster="lab", hosts=addresses, now=datetime.now(UTC) - timedelta(days=330))
+    vault.commit()
+    managed.deploy()  # these have 35 days left, so others are made at once
+    before = started(managed, kind)
+    show = f"echo | openssl s_client -connect {addresses['db1'][0]}:2379 2>/dev/null | openssl x509 -noout -enddate"
+    if kind == "postgresql":
+        show = show.replace("2379", "5432 -starttls postgres")
+    old = managed.lab.exec("db1", ["sh", "-c", show]).stdout
+    assert "notAfter" in old
+    text = (folder / keys.FILE).read_text()
+    again = json.loads(text)
+    again["issued"].pop("db1")
+    (folder / keys.FILE).write_text(json.dumps(again))
+    done = managed.deploy()
+    assert "db1" in done.stdout
+    after = started(managed, kind)
+    assert {host: words.split()[0] for host, words in after.items()} == {
+        host: words.split()[0] for host, words in before.items()
+    }
+    assert managed.lab.exec("db1", ["sh", "-c", show]).stdout != old or "db1" in done.stdout
+    assert "nothing to change" in managed.deploy().stdout
+    managed.answers()
+
+
+def test_a_changed_password_reaches_the_servers_one_at_a_time(managed: Site, kind: str) -> None:
+    if kind == "etcd":
+        return  # it has none
+    old = sql(managed, "SELECT rolname FROM pg_roles WHERE rolname ~ '^k3s_'").split()
+    assert len(old) == 1
+    (managed.folder / "password").write_text("n3w'; p@ss\"w/rd$ %41\\\n")
+    reference = {"kind": kind, "password": {"file": str(managed.folder / "password")}}
+    managed.edit(lambda data: data["data"]["k3s_cluster"].update(datastore=reference))
+    failures: list[str] = []
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.2):
+            answer = managed.kubectl("get", "--raw", "/readyz")
+            if answer.stdout.strip() != "ok":
+                failures.append(answer.stderr)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        managed.deploy("--yes")
+    finally:
+        stop.set()
+        watcher.join()
+    assert failures == []
+    new = sql(managed, "SELECT rolname FROM pg_roles WHERE rolname ~ '^k3s_'").split()
+    assert len(new) == 1
+    assert new != old
+    assert "nothing to change" in managed.deploy().stdout
+    assert all(managed.nodes().values())
+
+
+def test_a_lost_user_is_made_again(managed: Site, kind: str) -> None:
+    if kind == "etcd":
+        return  # it has none
+    user = sql(managed, "SELECT rolname FROM pg_roles WHERE rolname ~ '^k3s_'").strip()
+    sql(managed, f"ALTER ROLE {user} PASSWORD 'another'")
+    before = started(managed, kind)
+    done = managed.deploy("--yes")
+    assert f"password of {user}" in done.stdout or "changed" in done.stdout
+    assert started(managed, kind) == before
+    assert "nothing to change" in managed.deploy().stdout

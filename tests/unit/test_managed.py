@@ -1,0 +1,222 @@
+"""Datastores that this tool sets up: what their hosts must look like, who may log in, and which users are old."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography import x509
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nornir_k3s.cluster import Cluster
+from nornir_k3s.datastores import keys
+from nornir_k3s.datastores.endpoint import parse
+from nornir_k3s.datastores.login import login
+from nornir_k3s.datastores.postgresql import verifier
+from nornir_k3s.errors import InventoryError, UsageError
+from nornir_k3s.groups import datastore, servers
+from nornir_k3s.observed import Observed
+from nornir_k3s.secret import Secret
+from nornir_k3s.vault import Vault
+
+from .conftest import HOSTS
+
+Load = Callable[..., Cluster]
+DATABASES = ("mariadb", "mysql", "postgresql")
+MEMBERS = {**HOSTS, "db2": ("10.0.0.21", "datastore"), "db3": ("10.0.0.22", "datastore")}
+
+
+def managed(load: Load, kind: str, **more: Any) -> Cluster:
+    return load({"datastore": {"kind": kind, **more}}, hosts=MEMBERS if kind == "etcd" else None)
+
+
+def files(cluster: Cluster, seen: Observed | None = None) -> dict[str, str]:
+    spec = datastore.spec(cluster, cluster.member("db1"), seen or Observed("db1", packages={"postgresql": "15+248"}))
+    return {file.path: file.text.reveal() for file in spec.files}
+
+
+@pytest.mark.parametrize("kind", DATABASES)
+def test_only_the_servers_may_log_in_and_no_password_is_shown(load: Load, kind: str) -> None:
+    cluster = managed(load, kind)
+    script = datastore.kind(cluster).prepare(cluster).reveal()
+    everything = script + "".join(files(cluster).values())
+    assert "10.0.0.12" in everything
+    assert "10.0.0.13" in everything
+    assert "10.0.0.14" not in everything, "an agent needs no datastore"
+    assert "'%'" not in everything
+    assert "ALL PRIVILEGES" not in everything
+    assert "SUPERUSER" not in everything.replace("NOSUPERUSER", "")
+    if kind != "mysql":  # its hashes are salted: the script, which travels on stdin, holds the password
+        assert cluster.datastore_password.reveal() not in everything, "the hash is enough"
+        assert cluster.datastore_password.reveal() not in datastore.look(cluster, cluster.member("db1"))
+
+
+@pytest.mark.parametrize("kind", [*DATABASES, "etcd"])
+def test_it_listens_on_the_cluster_s_address_only_and_shows_a_certificate(load: Load, kind: str) -> None:
+    cluster = managed(load, kind)
+    text = "".join(files(cluster).values())
+    assert "10.0.0.11" in text
+    assert "0.0.0.0" not in text  # noqa: S104 - it is what must not be
+    assert cluster.keys
+    assert cluster.keys.hosts["db1"].certificate in text
+    key_files = [path for path, content in files(cluster).items() if "PRIVATE KEY" in content]
+    assert key_files
+    spec = datastore.spec(cluster, cluster.member("db1"), Observed("db1", packages={"postgresql": "15+248"}))
+    assert all(file.mode == 0o640 and file.masking == "all" for file in spec.files if file.path in key_files)
+
+
+@pytest.mark.parametrize("kind", [*DATABASES, "etcd"])
+def test_the_servers_verify_it(load: Load, kind: str) -> None:
+    cluster = managed(load, kind)
+    assert cluster.keys
+    made = {f.path: f for f in servers.spec(cluster, cluster.member("s1"), None).files}
+    settings = yaml.safe_load(made["/etc/rancher/k3s/config.yaml"].text.reveal())
+    assert made[settings["datastore-cafile"]].text.reveal() == cluster.keys.ca
+    assert ("datastore-keyfile" in settings) == (kind == "etcd")
+    if kind == "etcd":
+        assert made[settings["datastore-keyfile"]].mode == 0o600
+        assert settings["datastore-endpoint"] == "https://10.0.0.11:2379,https://10.0.0.21:2379,https://10.0.0.22:2379"
+
+
+def test_without_tls_no_keys_are_made(load: Load) -> None:
+    for kind in DATABASES:
+        cluster = managed(load, kind, tls=False)
+        assert cluster.keys is None
+        assert "datastore-cafile" not in str(servers.settings(cluster, cluster.member("s1")))
+
+
+@given(password=st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_categories=["Cc"]), min_size=1))
+def test_any_password_survives_the_endpoint(password: str) -> None:
+    for kind in DATABASES:
+        cluster = in_memory(kind, password)
+        made = datastore.endpoint(cluster)
+        found = parse(made)
+        assert (found.password.reveal(), found.user, found.database) == (password, login(cluster), "k3s")
+        assert password not in repr(made) or len(password) < 3
+
+
+def in_memory(kind: str, password: str) -> Cluster:
+    from nornir_k3s.schema import ManagedDatastore  # noqa: PLC0415 - for this function only
+
+    cluster = object.__new__(Cluster)
+    member = type("M", (), {"role": "datastore", "address": "10.0.0.11", "name": "db1"})()
+    cluster.__dict__.update(
+        datastore=ManagedDatastore.model_validate({"kind": kind}),
+        datastore_password=Secret(password),
+        token=Secret("t" * 32),
+        keys=None,
+        members=(member,),
+    )
+    return cluster
+
+
+def test_what_it_lacks_is_told(load: Load) -> None:
+    cluster = managed(load, "mariadb")
+    user = login(cluster)
+    right = [("database", "k3s", "")]
+    right += [
+        (kind, f"{user}@10.0.0.{n}", value) for n in (12, 13) for kind, value in (("user", "1"), ("grant", "k3s"))
+    ]
+    assert len(datastore.kind(cluster).lacks(cluster, Observed("db1"))) == 5
+    assert datastore.steps(cluster, Observed("db1", database=right)) == []
+    wrong = [(kind, name, "0" if name == f"{user}@10.0.0.12" and kind == "user" else v) for kind, name, v in right]
+    assert datastore.kind(cluster).lacks(cluster, Observed("db1", database=wrong)) == [f"password of {user}@10.0.0.12"]
+
+
+@pytest.mark.parametrize(("kind", "at"), [("mariadb", "@10.0.0.12"), ("postgresql", "")])
+def test_users_of_earlier_passwords_and_of_lost_servers_are_old(load: Load, kind: str, at: str) -> None:
+    cluster = managed(load, kind)
+    user = login(cluster)
+    rows = [("user", f"{name}{at}", "1") for name in (user, "k3s_00000000", "k3s_backup", "k3s")]
+    rows += [("user", f"{user}@10.0.0.99", "1")] if at else []
+    steps = datastore.tidy_steps(cluster, Observed("db1", database=rows))
+    wanted = f"remove k3s_00000000{at}" + (f", {user}@10.0.0.99" if at else "")
+    assert [step.summary for step in steps] == [wanted]
+
+
+def test_another_password_is_another_user(load: Load, tmp_path: Path) -> None:
+    names = set()
+    for password in ("one", "two"):
+        (tmp_path / "password").write_text(password)
+        names.add(login(managed(load, "mariadb", password={"file": str(tmp_path / "password")})))
+    names.add(login(managed(load, "mariadb", password={"file": str(tmp_path / "password")}, tls=False)))
+    assert len(names) == 3
+
+
+def test_a_postgresql_verifier_is_what_the_server_computes() -> None:
+    head, _, tail = verifier(Secret("pässword")).partition("$")
+    rounds_salt, _, stored_server = tail.partition("$")
+    rounds, _, salt = rounds_salt.partition(":")
+    salted = hashlib.pbkdf2_hmac("sha256", "pässword".encode(), base64.b64decode(salt), int(rounds))
+    client = hmac.digest(salted, b"Client Key", "sha256")
+    assert head == "SCRAM-SHA-256"
+    assert stored_server.split(":")[0] == base64.b64encode(hashlib.sha256(client).digest()).decode()
+
+
+def test_postgresql_s_folders_follow_its_version(load: Load) -> None:
+    cluster = managed(load, "postgresql")
+    assert datastore.spec(cluster, cluster.member("db1"), None).files == ()
+    known = Observed("db1", facts={"candidate": [("17+278",)]})
+    assert all(path.startswith("/etc/postgresql/17/main/") for path in files(cluster, known))
+
+
+@pytest.mark.parametrize(
+    ("settings", "hosts", "words"),
+    [
+        ({"kind": "mariadb"}, 3, "exactly one host, it has 3: this tool sets up no replication"),
+        ({"kind": "postgresql"}, 2, "exactly one host, it has 2: this tool sets up no replication"),
+        ({"kind": "etcd"}, 2, "1, 3 or 5 hosts, it has 2: an even number survives no more losses"),
+        ({"kind": "etcd", "user": "x"}, 1, "no database, user or password"),
+        ({"kind": "etcd", "tls": False}, 1, "without TLS"),
+        ({"kind": "mariadb", "password": {"file": "two-lines"}}, 1, "line breaks"),
+    ],
+)
+def test_what_cannot_be_set_up_is_refused(
+    load: Load, tmp_path: Path, settings: dict[str, Any], hosts: int, words: str
+) -> None:
+    (tmp_path / "two-lines").write_text("a\nb\n")
+    more = {f"more{n}": (f"10.0.0.{30 + n}", "datastore") for n in range(hosts - 1)}
+    with pytest.raises(InventoryError) as caught:
+        load({"datastore": settings}, hosts={**HOSTS, **more})
+    assert words in str(caught.value)
+
+
+def test_keys_are_kept_and_made_anew_before_they_end(tmp_path: Path) -> None:
+    def run(later: timedelta = timedelta(), names: tuple[str, ...] = ("10.0.0.11",)) -> keys.Keys:
+        vault = Vault(tmp_path / "state", base=tmp_path)
+        made = keys.load(vault, cluster="test", hosts={"db1": names}, now=datetime.now(UTC) + later)
+        vault.commit()
+        return made
+
+    first = run()
+    path = tmp_path / "state" / keys.FILE
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert run().hosts["db1"].certificate == first.hosts["db1"].certificate
+    assert run(timedelta(days=200)).client.certificate == first.client.certificate
+    renewed = run(timedelta(days=300))
+    assert renewed.ca == first.ca
+    assert renewed.hosts["db1"].certificate != first.hosts["db1"].certificate
+    assert run(timedelta(days=300)).hosts["db1"].certificate == renewed.hosts["db1"].certificate
+    moved = run(timedelta(days=300), names=("10.0.0.12",))
+    assert moved.hosts["db1"].certificate != renewed.hosts["db1"].certificate
+    signed = x509.load_pem_x509_certificate(moved.hosts["db1"].certificate.encode())
+    signed.verify_directly_issued_by(x509.load_pem_x509_certificate(first.ca.encode()))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", json.dumps({"ca": {"certificate": "x", "key": "y"}})])
+def test_a_damaged_file_of_keys_is_told_of_and_not_replaced(tmp_path: Path, text: str) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / keys.FILE).write_text(text)
+    vault = Vault(tmp_path / "state", base=tmp_path)
+    with pytest.raises(UsageError, match="damaged"):
+        keys.load(vault, cluster="test", hosts={"db1": ["10.0.0.11"]})
+    assert (tmp_path / "state" / keys.FILE).read_text() == text
