@@ -48,6 +48,8 @@ CHECKS: Mapping[str, str] = {
     "datastore-rights": "the database is there, or may be created, and the user has the rights K3s uses",
     "datastore-settings": "nothing is set that K3s breaks on: increments, isolation, replicas, poolers, connections",
     "datastore-latency": "it answers within 20 ms",
+    "datastore-members": "a managed etcd has the members that the inventory names, and each has its data",
+    "datastore-moved": "a running cluster's data are in the datastore that the inventory names",
     "foreign-data": "the datastore holds this cluster or none",
     "for-ever": "what a cluster can never change is as it was",
     "version": "no downgrade, and no minor version is left out",

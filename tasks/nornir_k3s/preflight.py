@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping
 
-from nornir_k3s.checks import host, network, state
+from nornir_k3s.checks import host, managed, network, state
 from nornir_k3s.cluster import Cluster
 from nornir_k3s.findings import CHECKS, Finding
 from nornir_k3s.members import NODES
@@ -37,6 +37,7 @@ def check(cluster: Cluster, observed: Mapping[str, Observed]) -> list[Finding]:
     findings += _same_machine(cluster, observed)
     findings += _clocks(observed)
     findings += network.vip_taken(cluster, observed)
+    findings += managed.check(cluster, observed)
     findings += state.datastore(cluster, observed)
     findings += state.living(cluster, observed)
     findings += state.versions(cluster, observed)

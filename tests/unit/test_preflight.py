@@ -19,6 +19,7 @@ def healthy(cluster: Cluster) -> dict[str, Observed]:
             m.name, arch="x86_64", init="systemd", manager="apt", machine=f"id-{m.name}", hostname=m.name,
             addresses=[("eth0", f"{m.address}/24")], defaults=["default via 10.0.0.1"], disk_kib=10**7,
             memory_kib=4 * 1024 * 1024, inotify=8192, cgroup="cgroup2fs",
+            packages={"mariadb-server": "1:10.11"} if m.role == "datastore" else {},
         )
         for m in cluster.members
     }  # fmt: skip
@@ -74,11 +75,21 @@ ONE_OF_EACH: list[tuple[str, dict[str, object], str]] = [
     ("s1", {"facts": {"foreign": [("k3s.service",)]}}, "foreign-k3s"),
     ("s1", {"token": "0" * 12}, "token"),
     ("s2", {"unreachable": ["10.0.0.9:5432"]}, "datastore"),
+    ("db1", {"facts": {"nopackage": [("mysql-server",)]}}, "packages"),
     ("db1", {"database": [("bootstrap", "/bootstrap/000000000000", "11833")]}, "foreign-data"),
 ]
 # Found by tests of their own, below and in test_asking.py.
 ASKED = {f"datastore-{what}" for what in ("asked", "login", "tls", "rights", "settings", "latency")}
-ELSEWHERE = {"interface", "leftovers", "for-ever", "version", "no-agents", *ASKED}
+ELSEWHERE = {
+    "datastore-members",
+    "datastore-moved",
+    "interface",
+    "leftovers",
+    "for-ever",
+    "version",
+    "no-agents",
+    *ASKED,
+}
 
 
 def test_there_is_a_case_for_everything_the_preflight_looks_at() -> None:
@@ -212,3 +223,39 @@ def test_an_agent_with_another_cluster_s_ca(load: Load) -> None:
     assert ("a1", "leftovers") in ids(cluster, seen)
     seen["a1"].facts = {"agentca": [(hashlib.sha256(b"this cluster's\n").hexdigest(),)]}
     assert ids(cluster, seen) == set()
+
+
+@pytest.mark.parametrize(
+    ("rows", "packages", "refused"),
+    [
+        ([("alive", "yes", "")], {"mariadb-server": "1"}, True),
+        ([], {}, True),
+        ([], {"mariadb-server": "1"}, False),  # it is down: who knows
+        ([("alive", "yes", ""), ("bootstrap", "OWN", "9")], {"mariadb-server": "1"}, False),
+    ],
+)
+def test_a_living_cluster_is_not_led_to_an_empty_datastore(
+    load: Load, rows: list[tuple[str, str, str]], packages: dict[str, str], refused: bool
+) -> None:
+    cluster = load()
+    seen = healthy(cluster)
+    own = k3s.bootstrap_key(cluster.token)
+    seen["db1"].database = [(what, own if name == "OWN" else name, value) for what, name, value in rows]
+    seen["db1"].packages = packages
+    assert ("db1", "datastore-moved") not in ids(cluster, seen), "no server runs"
+    seen["s1"].ready = True
+    assert (("db1", "datastore-moved") in ids(cluster, seen)) == refused
+
+
+def test_an_etcd_has_the_inventory_s_members_and_their_data(load: Load) -> None:
+    hosts = {**HOSTS, "db2": ("10.0.0.21", "datastore"), "db3": ("10.0.0.22", "datastore")}
+    cluster = load({"datastore": {"kind": "etcd"}}, hosts=hosts)
+    seen = healthy(cluster)
+    members = [("member", name, f"{name} started https://x:2380") for name in ("db1", "db2", "db3")]
+    for name in ("db1", "db2", "db3"):
+        seen[name].database = [*members, ("data", "yes", "")]
+    assert ids(cluster, seen) == set()
+    seen["db3"].database = [("data", "no", "")]
+    assert ids(cluster, seen) == {("db3", "datastore-members")}
+    seen["db1"].database = [*members[:2], ("member", "old", ""), ("data", "yes", "")]
+    assert ("db1", "datastore-members") in ids(cluster, seen)

@@ -34,6 +34,13 @@ fact dpkg "$(dpkg --audit 2>/dev/null | sed -n 's/^ \([^ ]*\) .*/\1/p' | tr '\n'
 fact sources "$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | grep -cE '^(deb |Types:|URIs:)')"
 """
 
+# Where there are no lists yet, apt itself tells later.
+_KNOWN = r"""
+if ls /var/lib/apt/lists/*Packages* >/dev/null 2>&1; then
+  for p in NAMES; do apt-cache show "$p" >/dev/null 2>&1 || fact nopackage "$p"; done
+fi
+"""
+
 _NODE = r"""
 room DATA
 room /usr/local/bin
@@ -99,6 +106,9 @@ def script(cluster: Cluster, member: Member) -> str:
         parts.append(_NODE.replace("MODULES", " ".join(modules)))
     else:
         parts += [_PACKAGES, "room /var/lib\n"]
+    if member.role == "datastore":
+        names = datastore.spec(cluster, member, None).packages
+        parts.append(_KNOWN.replace("NAMES", " ".join(names)))
     vip = str(cluster.registration.address or "")
     if member.role == "lb" and vip:
         parts.append(_VIP.replace("VIP", vip).replace("PORT", str(cluster.registration.port)))

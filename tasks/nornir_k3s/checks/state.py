@@ -37,13 +37,6 @@ def check(member: Member, seen: Observed) -> Iterator[Finding]:
 
 def datastore(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Finding]:
     """Yield what does not fit between the datastore, the servers' files and the token."""
-    key = k3s.bootstrap_key(cluster.token)
-    for member in cluster.of("datastore"):
-        for what, name, _ in observed[member.name].database if member.name in observed else ():
-            if what == "bootstrap" and name != key:
-                found = f"the database holds a cluster made with another token (its key is {name})"
-                todo = "give that cluster's token, or another database"
-                yield Finding(member.name, "foreign-data", found, f"{key}, this token's key, or nothing", todo)
     servers = [member for member in cluster.of("servers") if member.name in observed]
     for member in servers:
         for address in observed[member.name].unreachable:

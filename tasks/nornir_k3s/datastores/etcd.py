@@ -44,7 +44,7 @@ class Etcd:
         members = cluster.of("datastore")
         settings = {
             "NAME": member.name,
-            "DATA_DIR": f"/var/lib/etcd/{cluster.name}",
+            "DATA_DIR": _data(cluster),
             "LISTEN_CLIENT_URLS": _url(member, PORT),
             "ADVERTISE_CLIENT_URLS": _url(member, PORT),
             "LISTEN_PEER_URLS": _url(member, PEERS),
@@ -72,11 +72,12 @@ class Etcd:
         packages = ("etcd-server", "etcd-client")
         return HostSpec(packages=packages, files=(*files, File(CONFIG, Secret(text), unit=UNIT)), units=(unit,))
 
-    def look(self, cluster: Cluster, member: Member) -> str:  # noqa: ARG002 - as every kind
+    def look(self, cluster: Cluster, member: Member) -> str:
         """Return shell lines that print `db` records: members as `id, name, state, URLs`, and bootstrap rows."""
         return f"""
 ctl() {{ {_ctl(member)} "$@" 2>/dev/null; }}
 if command -v etcdctl >/dev/null 2>&1 && systemctl is-active -q {UNIT}; then
+say db alive yes ''
 ctl member list -w simple | while IFS=, read -r id state name peers _; do
   say db member "${{name# }}" "${{id}} ${{state# }} ${{peers# }}"
 done
@@ -84,6 +85,7 @@ ctl get --prefix /bootstrap/ --keys-only | while read -r key; do
   [ -z "$key" ] || say db bootstrap "$key" "$(ctl get "$key" --print-value-only | tr -d '\\n' | wc -c)"
 done
 fi
+if [ -d {_data(cluster)}/member ]; then say db data yes ''; else say db data no ''; fi
 """
 
     def lacks(self, cluster: Cluster, seen: Observed) -> list[str]:  # noqa: ARG002 - as every kind
@@ -105,6 +107,10 @@ fi
 
 def _url(member: Member, port: int) -> str:
     return f"https://[{member.address}]:{port}" if ":" in member.address else f"https://{member.address}:{port}"
+
+
+def _data(cluster: Cluster) -> str:
+    return f"/var/lib/etcd/{cluster.name}"
 
 
 def _pem(name: str) -> str:

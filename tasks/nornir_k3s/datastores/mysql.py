@@ -92,6 +92,7 @@ class MySQL:
         return f"""
 sql() {{ {self.client} -N -B -r "$@" 2>/dev/null; }}
 if command -v {self.client} >/dev/null 2>&1 && sql -e 'SELECT 1' >/dev/null; then
+say db alive yes ''
 sql <<'SQL'
 SELECT 'db', 'database', SCHEMA_NAME, '' FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = '{database}';
 SELECT 'db', 'user', CONCAT(User, '@', Host), {need} FROM mysql.user WHERE User LIKE '{user}\\_%';

@@ -91,6 +91,7 @@ class PostgreSQL:
 if ! dpkg-query -W {PACKAGE} >/dev/null 2>&1; then
   say fact candidate "$(apt-cache policy {PACKAGE} 2>/dev/null | sed -n 's/^ *Candidate: //p')"
 elif command -v psql >/dev/null 2>&1; then
+if {_ALIVE}; then say db alive yes ''; fi
 ask() {{ {_ASK} -F "$tab" "$@" 2>/dev/null; }}
 ask <<'SQL'
 SELECT 'db', 'database', datname, pg_get_userbyid(datdba) FROM pg_database WHERE datname = '{database}';
