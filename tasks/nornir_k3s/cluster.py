@@ -23,6 +23,7 @@ from nornir_k3s.members import ROLES, Member, Setting, listed, members
 from nornir_k3s.schema import (
     Artifacts,
     ClusterModel,
+    DatastorePool,
     ExternalDatastore,
     LoadBalancer,
     ManagedDatastore,
@@ -49,6 +50,7 @@ class Cluster:
     datastore: ManagedDatastore | ExternalDatastore
     datastore_password: Secret
     endpoint: Secret | None
+    datastore_pool: DatastorePool | None
     artifacts: Artifacts
     server: Mapping[str, Setting]
     agent: Mapping[str, Setting]
@@ -130,6 +132,7 @@ def _cluster(
         datastore=_absolute_files(model.datastore, base),
         datastore_password=resolved["password"] or Secret(""),
         endpoint=resolved["endpoint"],
+        datastore_pool=model.datastore_pool,
         artifacts=artifacts,
         registries=_absolute(base, model.registries) if model.registries else None,
         proxy=model.proxy,

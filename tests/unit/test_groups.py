@@ -122,3 +122,24 @@ def test_what_the_database_lacks_is_told(load: Load) -> None:
     assert datastore.missing(cluster, tuple(right)) == []
     wrong = [("user", "10.0.0.12", "0") if row[:2] == ("user", "10.0.0.12") else row for row in right]
     assert datastore.missing(cluster, tuple(wrong)) == ["password of k3s@10.0.0.12"]
+
+
+def environments(cluster: Cluster) -> dict[str, str]:
+    made = {m.name: servers.spec(cluster, m, BUNDLE) for m in cluster.of("servers")}
+    made |= {m.name: agents.spec(cluster, m, BUNDLE, CA) for m in cluster.of("agents")}
+    return {
+        name: file.text.reveal() for name, spec in made.items() for file in spec.files if "/etc/default/" in file.path
+    }
+
+
+def test_the_pool_of_the_datastore_is_the_servers_environment(load: Load) -> None:
+    found = environments(load({"datastore_pool": {"max_open": 80, "max_lifetime": "5m"}}))
+    assert set(found) == {"s1", "s2"}
+    assert 'KINE_DATASTORE_MAX_OPEN_CONNECTIONS="80"\n' in found["s1"]
+    assert 'KINE_DATASTORE_CONNECTION_MAX_LIFETIME="5m"\n' in found["s1"]
+    assert "IDLE" not in found["s1"], "K3s' own default"
+    both = environments(load({"datastore_pool": {"max_open": 80}, "proxy": {"http": "http://p:1"}}))
+    assert set(both) == {"s1", "s2", "a1"}
+    assert "KINE" not in both["a1"]
+    assert "HTTP_PROXY" in both["s1"]
+    assert environments(load()) == {}
