@@ -118,12 +118,17 @@ def script(steps: Sequence[Step], spec: HostSpec, *, before: str = "") -> Secret
 
 def restore(unit: str) -> str:
     """Return the script that puts a server's previous files back and restarts its unit; it may run again."""
-    return f"{_PRELUDE}step={shlex.quote(f'putting the previous files back on {unit}')}\nrestore {unit}{_END}"
+    return wrapped("putting the previous files back", f"restore {unit}")
 
 
 def forget() -> str:
     """Return the script that removes the previous files: the server is ready with those it has."""
-    return f"{_PRELUDE}drop_previous{_END}"
+    return wrapped("removing the previous files", "drop_previous")
+
+
+def wrapped(what: str, lines: str) -> str:
+    """Return a script of other lines that write on a host, alone as all scripts that do."""
+    return f"{_PRELUDE}step={shlex.quote(what)}\n{lines}{_END}"
 
 
 def _lines(step: Step, spec: HostSpec) -> str:  # noqa: PLR0911 - one line a kind of step

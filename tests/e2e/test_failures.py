@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import random
@@ -181,7 +182,7 @@ def state(site: Site, host: str = "s1") -> str:
 
 def k3s_refuses(site: Site) -> None:
     """Ask for settings that only K3s itself finds wrong: one file changes, one is new."""
-    site.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"lb-server-port": "none"}))
+    site.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"v": "loud"}))
     site.edit(lambda data: data["data"]["k3s_cluster"].update(datastore_pool={"max_open": 50}))
 
 
@@ -213,13 +214,13 @@ def test_a_server_that_does_not_come_back_gets_its_previous_files_again(intact: 
     k3s_refuses(intact)
     with Asked(intact) as answers:
         done = intact.runbook("deploy.py", "--json", str(intact.folder / "out.json"))
-    report = json.loads((intact.folder / "out.json").read_text())
     after = untouched(intact)
     assert done.returncode == 1, done.stdout + done.stderr
+    report = json.loads((intact.folder / "out.json").read_text())
     for words in (
         "s1: it does not get ready",
         "a setting has a value that K3s cannot read",
-        "for flag -lb-server-port",
+        "for flag -v",
         "its previous files were put back (/etc/rancher/k3s/config.yaml, /etc/default/k3s), and it is ready again",
         "the same change is planned again",
     ):
@@ -232,7 +233,7 @@ def test_a_server_that_does_not_come_back_gets_its_previous_files_again(intact: 
     assert intact.nodes() == dict.fromkeys(("s1", "s2", "s3", "a1", "a2"), True)
     assert not [run for run in itertools.pairwise(answers) if not any(run)], "the API was away for longer than a moment"
     assert intact.lab.exec("s1", ["ls", "-d", PREVIOUS], check=False).returncode != 0
-    assert "+lb-server-port: none" in intact.deploy("--plan").stdout
+    assert "+v: loud" in intact.deploy("--plan").stdout
     for path, text in kept.items():
         path.write_text(text)
     assert "nothing to change" in intact.deploy().stdout
@@ -246,8 +247,8 @@ def test_a_restore_that_was_killed_is_made_right_by_the_next_run(intact: Site, m
     k3s_refuses(intact)
     with intact.start("deploy.py") as process:
         try:
-            eventually(lambda: _has(intact, "lb-server-port"))
-            eventually(lambda: _has_not(intact, "lb-server-port"))
+            eventually(lambda: _has(intact, "v: loud"))
+            eventually(lambda: _has_not(intact, "v: loud"))
         finally:
             process.kill()
             process.communicate()
@@ -305,6 +306,23 @@ def test_a_server_that_came_up_with_a_datastore_of_its_own_is_not_taken_for_read
     assert done.returncode == 1, done.stdout + done.stderr
     assert "another datastore" in done.stderr
     assert {h for h in before if before[h] != after[h]} == {"s1"}
+
+
+def test_a_living_cluster_s_datastore_is_dumped_before_its_host_is_changed(intact: Site) -> None:
+    intact.deploy()
+    intact.lab.exec("db1", ["chmod", "600", "/etc/mysql/mariadb.conf.d/90-nornir-k3s.cnf"])
+    assert "a dump of the datastore would be made first" in intact.deploy("--plan").stdout
+    intact.deploy("--json", str(intact.folder / "out.json"))
+    report = json.loads((intact.folder / "out.json").read_text())
+    (note,) = [note for note in report["notes"] if "a dump of the datastore lies in" in note]
+    path = note.split(" lies in ")[1].split()[0]
+    token = (intact.folder / ".state" / "lab" / "token").read_text().strip()
+    assert hashlib.sha256(token.encode()).hexdigest()[:12] in path
+    assert intact.lab.exec("db1", ["stat", "-c", "%a %U", path]).stdout.strip() == "600 root"
+    tables = f"zcat {path} | grep -cE '^(CREATE TABLE `kine`|INSERT INTO `kine`|-- Dump completed)'"
+    assert int(intact.lab.exec("db1", ["sh", "-c", tables]).stdout) >= 3
+    assert "a dump" not in intact.deploy().stdout
+    eventually(intact.answers)
 
 
 def test_the_cluster_is_whole_again_at_the_end(cluster: Site) -> None:

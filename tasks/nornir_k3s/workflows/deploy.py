@@ -13,7 +13,7 @@ from nornir_k3s.errors import Declined, Interrupted, K3sError, NotReady, Preflig
 from nornir_k3s.remote.retry import wait_until
 from nornir_k3s.report.data import HostReport, PhaseReport, Report
 from nornir_k3s.vault import Vault
-from nornir_k3s.workflows import rolling, steps
+from nornir_k3s.workflows import dumping, rolling, steps
 from nornir_k3s.workflows.chain import Phase, carry_out, in_steps
 from nornir_k3s.workflows.choice import Choice
 from nornir_k3s.workflows.run import DEADLINES, WIDTHS, Run
@@ -27,6 +27,7 @@ def phases() -> tuple[Phase, ...]:
         Phase("observe", "read every host once", observe_all, reads=True),
         Phase("artifacts", "fetch what is not in the cache, verify all of it", find_artifacts, reads=True),
         Phase("preflight", "find every problem of every host before the first change", check, reads=True),
+        Phase("dump", "dump a living cluster's managed datastore before what could hurt it", dumping.dump_datastore),
         Phase("stage", "bring artefacts and packages to every host; nothing restarts", stage_everything),
         Phase("datastore", "set the managed datastore up, for this cluster only", prepare_datastore),
         Phase("first-server", "start one server alone, until it is ready", start_first_server),
