@@ -14,8 +14,9 @@ from nornir_k3s.spec import HostSpec
 # `list` has a line for each file: what it was (ours, foreign or absent), and its path; copies lie below `root`.
 SHELL = r"""
 drop_previous() { # under another name first: half of a record is never taken for one
-  [ -d PREVIOUS ] || return 0
-  rm -rf PREVIOUS.dropped; mv -fT PREVIOUS PREVIOUS.dropped; rm -rf PREVIOUS.dropped
+  rm -rf PREVIOUS.dropped
+  [ ! -d PREVIOUS ] || mv -fT PREVIOUS PREVIOUS.dropped
+  rm -rf PREVIOUS.dropped
 }
 keep_previous() { # path
   if [ ! -e PREVIOUS/list ] || cut -d' ' -f2- PREVIOUS/list | grep -qxF "$1"; then return 0; fi
