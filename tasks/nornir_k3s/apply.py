@@ -116,14 +116,19 @@ def script(steps: Sequence[Step], spec: HostSpec, *, before: str = "") -> Secret
     return Secret(_PRELUDE + before + "\n".join(_lines(step, spec) for step in steps) + _END)
 
 
-def restore(unit: str) -> str:
-    """Return the script that puts a server's previous files back and restarts its unit; it may run again."""
-    return wrapped("putting the previous files back", f"restore {unit}")
+def restore(unit: str, *, always: bool) -> str:
+    """Return the script that puts a server's previous files back and restarts its unit; it may run again.
+
+    Arguments:
+        unit: The server's.
+        always: Restart it also where no file had to be put back.
+    """
+    return wrapped("putting the previous files back", f"restore {unit} {'yes' if always else 'no'}")
 
 
-def forget() -> str:
-    """Return the script that removes the previous files: the server is ready with those it has."""
-    return wrapped("removing the previous files", "drop_previous")
+def forget(unit: str) -> str:
+    """Return the script that removes the previous files: the server was seen ready with those it has."""
+    return wrapped("removing the previous files", f"drop_previous\nrm -f {STATE}/pending/{unit}")
 
 
 def wrapped(what: str, lines: str) -> str:
@@ -139,7 +144,7 @@ def _lines(step: Step, spec: HostSpec) -> str:  # noqa: PLR0911 - one line a kin
         case Gone():
             return head + f"remove {shlex.quote(step.payload.path)} {shlex.quote(step.payload.unit)}\n"
         case Forget():
-            return head + 'drop_previous\nsay did "$step" changed\n'
+            return head + 'say did "$step" changed\n'  # by `forget`, when the server was seen ready
         case Unit():
             blocking = "no" if spec.install else "wait"
             return head + f"act {step.payload.name} {step.action} {blocking} {shlex.quote(step.payload.proof)}\n"

@@ -96,7 +96,7 @@ def converge(
     if sql and lacks:
         steps.append(Step("sql", "database", f"make {', '.join(lacks)}", payload=sql))
     if not steps and PREVIOUS in observed.present and observed.ready:
-        # A run ended before it saw this: without it, a later run could take them for its own way back.
+        # A run ended before it saw that: a later one could take what is old by then for its way back.
         steps.append(Step("remove", PREVIOUS, "remove the files kept before the last change", payload=Forget()))
     return steps
 

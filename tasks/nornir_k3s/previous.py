@@ -51,10 +51,12 @@ put_back() { # unit what-it-was path
   if [ "$2" = ours ]; then printf '%s\n' "$3" >>STATE/files; fi
   say did "restored:$3" changed
 }
-restore() { # unit
+restore() { # unit always; what was restarted is not done until it was seen ready: the next run would do it again
   [ -e PREVIOUS/list ] || { echo 'no previous files are kept on this host' >&2; return 1; }
   while read -r was path; do put_back "$1" "$was" "$path"; done <PREVIOUS/list
-  if [ -e "STATE/pending/$1" ] || ! systemctl is-active -q "$1"; then act "$1" restart no ''; fi
+  if [ "$2" = no ] && [ ! -e "STATE/pending/$1" ] && systemctl is-active -q "$1"; then return 0; fi
+  act "$1" restart no ''
+  : >"STATE/pending/$1"
 }
 """.replace("PREVIOUS", PREVIOUS).replace("STATE", STATE)
 
@@ -69,9 +71,5 @@ def kept(spec: HostSpec, seen: Observed) -> bool:
 
 
 def begin(spec: HostSpec, seen: Observed) -> str:
-    """Return the lines with which the script of a change begins."""
-    if not kept(spec, seen):
-        return "drop_previous\n"
-    # While files wait for their restart, or the server is not back, what counts is what was before all that.
-    drop = "drop_previous\n" if seen.ready and not seen.pending else ""
-    return f"{drop}mkdir -p -m 700 {PREVIOUS}\n: >>{PREVIOUS}/list\n"
+    """Return the lines with which the script of a change begins; a record that is there already is gone on with."""
+    return f"mkdir -p -m 700 {PREVIOUS}\n: >>{PREVIOUS}/list\n" if kept(spec, seen) else "drop_previous\n"

@@ -92,13 +92,14 @@ def test_what_a_change_did_is_taken_back_exactly(host: Host) -> None:
     host.change(*changes(host), START)
     assert host.files()["config"][0] == "new\n"
     assert "registries" not in host.files()
-    said = apply.parse(host.run(apply.restore(UNIT)))[0]
+    said = apply.parse(host.run(apply.restore(UNIT, always=False)))[0]
     assert {Path(step).name for step in said if "restored:" in step} == {"config", "foreign", "more", "registries"}
     (host.etc / "foreign.before-nornir-k3s").unlink()
     assert (host.files(), host.ours) == (files, ours)
     assert (host.root / "calls").read_text().endswith(f"start --no-block {UNIT}\n")
+    assert (host.state / "pending" / UNIT).exists(), "it was not seen ready yet"
+    host.run(apply.forget(UNIT))
     assert not (host.state / "pending" / UNIT).exists()
-    host.run(apply.forget())
     assert not (host.state / "previous").exists()
 
 
@@ -116,7 +117,7 @@ def test_a_change_that_was_killed_anywhere_is_taken_back_with_the_next_one(host:
     host.run(apply.script([*changes(host), START], SPEC, before=before).reveal(), fails=True)
     unread = {path.name for path in (host.state / "pending").iterdir()}
     host.change(*changes(host), START, seen=ready(pending=unread))
-    host.run(apply.restore(UNIT))
+    host.run(apply.restore(UNIT, always=False))
     assert host.files() | files == host.files(), "what was there"
     assert "more" not in host.files()
 
@@ -126,14 +127,14 @@ def test_a_change_that_was_killed_anywhere_is_taken_back_with_the_next_one(host:
 def test_a_restore_that_was_killed_anywhere_is_finished(host: Host, after: int, again: str) -> None:
     files = host.files()
     host.change(*changes(host), START)
-    script = apply.restore(UNIT)
+    script = apply.restore(UNIT, always=False)
     host.run(script.replace("\nrestore ", f"\n{killed(after)}restore "), fails=True)
     seen = ready(ready=False, pending={UNIT}, present={PREVIOUS})
     if again == "the same change":
         host.change(*changes(host), START, seen=seen)
     else:
         host.change(host.write("config", "old\n"), START, seen=seen)
-    host.run(apply.restore(UNIT))
+    host.run(apply.restore(UNIT, always=False))
     assert host.files() | files == host.files(), "what was there"
     assert "more" not in host.files()
 
@@ -142,22 +143,23 @@ def test_a_server_that_is_not_back_keeps_what_it_had_before_the_first_change(hos
     host.change(host.write("config", "first\n"), START)
     seen = ready(ready=False, present={PREVIOUS})
     host.change(host.write("config", "second\n"), host.write("more", "x\n"), START, seen=seen)
-    host.run(apply.restore(UNIT))
+    host.run(apply.restore(UNIT, always=False))
     assert host.files()["config"] == ("old\n", 0o600)
     assert "more" not in host.files()
 
 
-def test_a_ready_server_begins_anew(host: Host) -> None:
+def test_what_was_seen_ready_is_the_next_way_back(host: Host) -> None:
     host.change(host.write("config", "first\n"), START)
+    host.run(apply.forget(UNIT))
     host.change(host.write("config", "second\n"), START)
-    host.run(apply.restore(UNIT))
+    host.run(apply.restore(UNIT, always=False))
     assert host.files()["config"][0] == "first\n"
 
 
 def test_files_that_were_not_read_yet_are_no_way_back(host: Host) -> None:
     host.change(host.write("config", "unread\n"))
     host.change(host.write("config", "second\n"), START, seen=ready(pending={UNIT}))
-    host.run(apply.restore(UNIT))
+    host.run(apply.restore(UNIT, always=False))
     assert host.files()["config"][0] == "old\n"
 
 
@@ -175,7 +177,7 @@ def test_what_cannot_go_back_keeps_nothing(host: Host, seen: Observed) -> None:
     assert not previous.kept(SPEC, seen)
     host.change(host.write("config", "second\n"), START, seen=seen)
     assert not (host.state / "previous").exists()
-    host.run(apply.restore(UNIT), fails=True)
+    host.run(apply.restore(UNIT, always=False), fails=True)
     assert host.files()["config"][0] == "second\n"
 
 
@@ -186,8 +188,10 @@ def test_a_change_that_failed_before_its_first_file_restarts_nothing_that_runs(h
     host.change(refused, START, fails=True)
     (host.root / "bin" / "systemctl").write_text('#!/bin/sh\necho "$@" >>"$CALLS"\n')
     (host.root / "calls").unlink()
-    assert "restored" not in host.run(apply.restore(UNIT))
+    assert "restored" not in host.run(apply.restore(UNIT, always=False))
     assert (host.root / "calls").read_text() == f"is-active -q {UNIT}\n"
+    host.run(apply.restore(UNIT, always=True))
+    assert f"start --no-block {UNIT}" in (host.root / "calls").read_text()
 
 
 def test_what_is_kept_is_nobody_else_s_to_read(host: Host) -> None:
