@@ -6,12 +6,14 @@ import base64
 import shlex
 from collections.abc import Sequence
 
+from nornir_k3s import previous
 from nornir_k3s.artifacts import INSTALLER
 from nornir_k3s.observe import STATE
 from nornir_k3s.plan import Step, install_mark
 from nornir_k3s.secret import Secret
-from nornir_k3s.spec import Artifact, File, Gone, HostSpec, Install, Unit
+from nornir_k3s.spec import Artifact, File, Forget, Gone, HostSpec, Install, Unit
 
+BUSY = 75
 _PRELUDE = r"""
 set -eu
 step=start
@@ -20,7 +22,7 @@ trap 'rc=$?; [ "$rc" = 0 ] || say fail "$step"' EXIT
 mkdir -p -m 700 STATE STATE/pending
 # The script of a run that was killed may still be at work: it is let finish.
 exec 9>STATE/lock
-flock -w 300 9 || { echo 'another run is at work on this host' >&2; exit 75; }
+flock -w 300 9 || { echo 'another run is at work on this host' >&2; exit BUSY; }
 
 # Its own ledger says which files are ours; anything else is kept beside before it is replaced.
 keep_foreign() {
@@ -39,6 +41,7 @@ put() { # path mode group unit check; the content comes base64-encoded on stdin
   if [ -n "$5" ] && ! out=$(eval "$5" 2>&1); then
     rm -f "$draft"; printf 'the new %s is refused:\n%s\n' "$1" "$out" >&2; return 1
   fi
+  keep_previous "$1"
   keep_foreign "$1"
   if [ -n "$4" ]; then : >"STATE/pending/$4"; fi
   sync "$draft" 2>/dev/null || :
@@ -47,10 +50,10 @@ put() { # path mode group unit check; the content comes base64-encoded on stdin
   say did "$step" changed
 }
 remove() { # path unit
+  keep_previous "$1"
   : >"STATE/pending/$2"
   rm -f "$1"
-  { grep -vxF "$1" STATE/files || :; } >STATE/.files
-  mv -f STATE/.files STATE/files
+  unlist "$1"
   say did "$step" changed
 }
 fetch() { # url path sha256; the draft stays where the connection breaks, and is gone on with
@@ -100,17 +103,40 @@ act() { # unit action blocking proof reload
   rm -f "STATE/pending/$1"
   say did "$step" changed
 }
-""".replace("STATE", STATE)
+""".replace("STATE", STATE).replace("BUSY", str(BUSY))
+_PRELUDE += previous.SHELL
+_END = "\nstep=end\nsay end\n"
 
 
-def script(steps: Sequence[Step], spec: HostSpec) -> Secret:
+def script(steps: Sequence[Step], spec: HostSpec, *, before: str = "") -> Secret:
     """Return the one script that carries out these steps; a Secret, since files in it may hold some.
 
     Arguments:
         steps: In this order. Artefacts must have been pushed before.
         spec: The host's spec, for the note that the installer has run.
+        before: Lines that come first.
     """
-    return Secret(_PRELUDE + "\n".join(_lines(step, spec) for step in steps) + "\nstep=end\nsay end\n")
+    return Secret(_PRELUDE + before + "\n".join(_lines(step, spec) for step in steps) + _END)
+
+
+def restore(unit: str, *, always: bool) -> str:
+    """Return the script that puts a server's previous files back and restarts its unit; it may run again.
+
+    Arguments:
+        unit: The server's.
+        always: Restart it also where no file had to be put back.
+    """
+    return wrapped("putting the previous files back", f"restore {unit} {'yes' if always else 'no'}")
+
+
+def forget(unit: str) -> str:
+    """Return the script that removes the previous files: the server was seen ready with those it has."""
+    return wrapped("removing the previous files", f"drop_previous\nrm -f {STATE}/pending/{unit}")
+
+
+def wrapped(what: str, lines: str) -> str:
+    """Return a script of other lines that write on a host, alone as all scripts that do."""
+    return f"{_PRELUDE}step={shlex.quote(what)}\n{lines}{_END}"
 
 
 def _lines(step: Step, spec: HostSpec) -> str:  # noqa: PLR0911 - one line a kind of step
@@ -120,6 +146,8 @@ def _lines(step: Step, spec: HostSpec) -> str:  # noqa: PLR0911 - one line a kin
             return head + _file(step.payload)
         case Gone():
             return head + f"remove {shlex.quote(step.payload.path)} {shlex.quote(step.payload.unit)}\n"
+        case Forget():
+            return head + 'say did "$step" changed\n'  # by `forget`, when the server was seen ready
         case Unit():
             blocking = "no" if spec.install else "wait"
             unit = step.payload

@@ -25,6 +25,7 @@ from nornir_k3s.members import ROLES, Member, Setting, listed, members
 from nornir_k3s.schema import (
     Artifacts,
     ClusterModel,
+    DatastorePool,
     ExternalDatastore,
     LoadBalancer,
     ManagedDatastore,
@@ -52,6 +53,7 @@ class Cluster:
     datastore_password: Secret
     keys: Keys | None
     endpoint: Secret | None
+    datastore_pool: DatastorePool | None
     artifacts: Artifacts
     server: Mapping[str, Setting]
     agent: Mapping[str, Setting]
@@ -150,6 +152,7 @@ def _cluster(
         datastore_password=resolved["password"] or Secret(""),
         keys=None,
         endpoint=resolved["endpoint"],
+        datastore_pool=model.datastore_pool,
         artifacts=artifacts,
         registries=_absolute(base, model.registries) if model.registries else None,
         proxy=model.proxy,

@@ -208,6 +208,12 @@ CATALOGUE: tuple[tuple[str, Cause], ...] = (
     ("x509: ", Cause("a TLS certificate is not trusted or does not fit its name", "check the CA and the names in it")),
     ("invalid flag use", Cause("two settings exclude each other", "see the line in the journal")),
     ("flag provided but not defined", Cause("the configuration has a key this K3s does not know", "remove the key")),
+    (" for flag -", Cause("a setting has a value that K3s cannot read", "correct the value that the line names")),
+    ("invalid boolean value", Cause("a setting takes true or false only", "correct the value that the line names")),
+    (
+        "unknown flag: --",
+        Cause("an argument is unknown to the component it is given to", "correct the *-arg setting the line names"),
+    ),
     (
         "cgroup v1",
         Cause("this kubelet does not run on cgroup v1", "boot with cgroup v2, or set kubelet-arg fail-cgroupv1=false"),

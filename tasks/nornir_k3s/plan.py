@@ -8,13 +8,15 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from nornir_k3s.observe import STATE
 from nornir_k3s.observed import ArtifactState, FileState, Observed
 from nornir_k3s.secret import Secret
-from nornir_k3s.spec import Artifact, File, Gone, HostSpec, Install, Unit
+from nornir_k3s.spec import Artifact, File, Forget, Gone, HostSpec, Install, Unit
 
 Kind = Literal["packages", "artifact", "install", "file", "remove", "database", "unit"]
 Action = Literal["start", "restart", "reload", "enable"]
 STUCK = 90  # seconds
+PREVIOUS = f"{STATE}/previous"
 _SECRET_LINE = re.compile(r"^(\s*[\"']?(?:token|agent-token|datastore-endpoint|vpn-auth)[\"']?\s*:).*$", re.MULTILINE)
 
 
@@ -35,7 +37,9 @@ class Step:
     target: str
     summary: str
     diff: str = ""
-    payload: tuple[str, ...] | Artifact | Install | File | Gone | Secret | Unit | None = field(default=None, repr=False)
+    payload: tuple[str, ...] | Artifact | Install | File | Gone | Forget | Secret | Unit | None = field(
+        default=None, repr=False
+    )
     action: Action | None = None
 
     @property
@@ -82,6 +86,9 @@ def converge(spec: HostSpec, observed: Observed) -> list[Step]:
         action = _unit_action(unit, spec, observed, changed)
         if action:
             steps.append(Step("unit", unit.name, f"{action} {unit.name}", payload=unit, action=action))
+    if not steps and PREVIOUS in observed.present and observed.ready:
+        # A run ended before it saw that: a later one could take what is old by then for its way back.
+        steps.append(Step("remove", PREVIOUS, "remove the files kept before the last change", payload=Forget()))
     return steps
 
 
@@ -115,7 +122,7 @@ def _unit_action(unit: Unit, spec: HostSpec, observed: Observed, changed: set[st
         if have and have.changed > since > 0 and file.path not in changed:
             touched.append(file)  # written, but the process that should have read it is older
     touched_gone = any(gone.unit == unit.name and gone.path in changed for gone in spec.gone)
-    if touched_gone or (spec.install and _renewed(spec, observed, state.started)):
+    if touched_gone or renewed(spec, observed):
         return "restart"
     if touched:
         return "reload" if unit.reloadable and all(file.action == "reload" for file in touched) else "restart"
@@ -127,11 +134,11 @@ def _unit_action(unit: Unit, spec: HostSpec, observed: Observed, changed: set[st
     return "enable" if state.enabled not in ("enabled", "enabled-runtime") else None
 
 
-def _renewed(spec: HostSpec, observed: Observed, started: int) -> bool:
+def renewed(spec: HostSpec, observed: Observed) -> bool:
     """Say whether the binary is, or is about to be, newer than the process that runs it."""
-    if not spec.artifacts:
+    if not spec.artifacts or not spec.install:
         return False
-    binary = spec.artifacts[0]
+    binary, started = spec.artifacts[0], observed.unit(spec.install.unit).started
     state = observed.artifacts.get(binary.path, ArtifactState())
     return state.sha256 != binary.sha256 or state.written > started > 0
 

@@ -133,6 +133,24 @@ class ExternalDatastore(Strict):
         return self
 
 
+class DatastorePool(Strict):
+    """The connections that each server opens to a MySQL, MariaDB or PostgreSQL; etcd has no such pool."""
+
+    max_open: int | None = Field(None, ge=1, le=100000, description="at most so many at once; K3s itself sets no bound")
+    max_idle: int | None = Field(None, ge=1, le=100000, description="so many are kept open; best the same as max_open")
+    max_lifetime: str | None = Field(
+        None, pattern=r"^([0-9]+(h|m|s))+$", description="each is renewed after so long, as 5m; K3s' default: never"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> DatastorePool:
+        if (self.max_open, self.max_idle, self.max_lifetime) == (None, None, None):
+            raise ValueError("give `max_open`, `max_idle` or `max_lifetime`")
+        if self.max_open and self.max_idle and self.max_idle > self.max_open:
+            raise ValueError(f"max_idle ({self.max_idle}) is more than max_open ({self.max_open})")
+        return self
+
+
 class Artifacts(Strict):
     """Where K3s comes from: a folder, or a release by the cluster's version, from GitHub or a mirror of its layout."""
 
@@ -197,6 +215,7 @@ class ClusterModel(Strict):
     agent_token: Reference | None = Field(None, description="a separate token that lets agents join, and nothing else")
     registration: Registration
     datastore: Datastore
+    datastore_pool: DatastorePool | None = Field(None, description="the connections each server opens to it")
     artifacts: Artifacts = Field(default_factory=lambda: Artifacts.model_validate({}))
     registries: Path | None = Field(None, description="a registries.yaml, delivered to every server and agent")
     proxy: Proxy | None = None

@@ -55,6 +55,11 @@ class Gone:
 
 
 @dataclass(frozen=True)
+class Forget:
+    """The copies of a server's previous files, which are needed no more."""
+
+
+@dataclass(frozen=True)
 class Artifact:
     """A big file: pushed from the controller, or fetched by the host from `url`; by content, never twice.
 

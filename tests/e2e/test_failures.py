@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import random
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -167,6 +170,136 @@ def test_a_server_that_cannot_start_stops_the_run_at_the_first_one(intact: Site)
     eventually(intact.answers)
 
 
+FILES = "/etc/rancher/k3s/config.yaml /etc/rancher/k3s/registries.yaml /etc/default/k3s /var/lib/nornir-k3s/files"
+PREVIOUS = "/var/lib/nornir-k3s/previous"
+
+
+def state(site: Site, host: str = "s1") -> str:
+    """Return content, mode and owner of a server's files, those that are not there too."""
+    script = f"for f in {FILES}; do stat -c '%n %a %U %G' $f; sha256sum $f; done 2>&1; ls -A /etc/default | grep k3s"
+    return site.lab.exec(host, ["sh", "-c", script], check=False).stdout
+
+
+def k3s_refuses(site: Site) -> None:
+    """Ask for settings that only K3s itself finds wrong: one file changes, one is new."""
+    site.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"v": "loud"}))
+    site.edit(lambda data: data["data"]["k3s_cluster"].update(datastore_pool={"max_open": 50}))
+
+
+class Asked:
+    """Asks the API through the VIP, again and again, for as long as it is entered."""
+
+    def __init__(self, site: Site) -> None:
+        self.site, self.stop = site, threading.Event()
+        self.answers: list[bool] = []
+        self.thread = threading.Thread(target=self._ask)
+
+    def _ask(self) -> None:
+        while not self.stop.is_set():
+            self.answers.append(self.site.kubectl("get", "--raw", "/readyz").stdout.strip() == "ok")
+
+    def __enter__(self) -> list[bool]:
+        self.thread.start()
+        return self.answers
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.thread.join()
+
+
+def test_a_server_that_does_not_come_back_gets_its_previous_files_again(intact: Site) -> None:
+    intact.deploy()
+    kept = {path: path.read_text() for path in (intact.folder / "inventory").iterdir()}
+    files, before = state(intact), untouched(intact)
+    k3s_refuses(intact)
+    with Asked(intact) as answers:
+        done = intact.runbook("deploy.py", "--json", str(intact.folder / "out.json"))
+    after = untouched(intact)
+    assert done.returncode == 1, done.stdout + done.stderr
+    report = json.loads((intact.folder / "out.json").read_text())
+    for words in (
+        "s1: it does not get ready",
+        "a setting has a value that K3s cannot read",
+        "for flag -v",
+        "its previous files were put back (/etc/rancher/k3s/config.yaml, /etc/default/k3s), and it is ready again",
+        "the same change is planned again",
+    ):
+        assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert report["hosts"]["s1"]["restored"] == ["/etc/rancher/k3s/config.yaml", "/etc/default/k3s"]
+    assert report["seconds"] < 120, "a hopeless cause was waited for"
+    assert state(intact) == files
+    assert {h for h in before if before[h] != after[h]} == {"s1"}
+    # A kubelet that has just been restarted may say for a moment that it is not ready.
+    eventually(lambda: _all_ready(intact))
+    assert not [run for run in itertools.pairwise(answers) if not any(run)], "the API was away for longer than a moment"
+    assert intact.lab.exec("s1", ["ls", "-d", PREVIOUS], check=False).returncode != 0
+    assert "+v: loud" in intact.deploy("--plan").stdout
+    for path, text in kept.items():
+        path.write_text(text)
+    assert "nothing to change" in intact.deploy().stdout
+
+
+def _all_ready(site: Site) -> None:
+    assert site.nodes() == dict.fromkeys(("s1", "s2", "s3", "a1", "a2"), True)
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_a_restore_that_was_killed_is_made_right_by_the_next_run(intact: Site, mended: bool) -> None:
+    intact.deploy()
+    kept = {path: path.read_text() for path in (intact.folder / "inventory").iterdir()}
+    files = state(intact)
+    k3s_refuses(intact)
+    with intact.start("deploy.py") as process:
+        try:
+            eventually(lambda: _has(intact, "v: loud"))
+            eventually(lambda: _has_not(intact, "v: loud"))
+        finally:
+            process.kill()
+            process.communicate()
+    if mended:
+        for path, text in kept.items():
+            path.write_text(text)
+        intact.deploy()
+    else:
+        done = intact.runbook("deploy.py")
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "and it is ready again" in done.stderr
+        assert state(intact) == files
+        for path, text in kept.items():
+            path.write_text(text)
+    assert "nothing to change" in intact.deploy().stdout
+    assert state(intact) == files
+    assert intact.lab.exec("s1", ["ls", "-d", PREVIOUS], check=False).returncode != 0
+
+
+def _has(site: Site, words: str) -> None:
+    assert words in site.lab.exec("s1", ["cat", "/etc/rancher/k3s/config.yaml"]).stdout
+
+
+def _has_not(site: Site, words: str) -> None:
+    assert words not in site.lab.exec("s1", ["cat", "/etc/rancher/k3s/config.yaml"]).stdout
+
+
+def test_a_pool_for_the_datastore_is_rolled_out_and_taken_away(intact: Site) -> None:
+    kept = {path: path.read_text() for path in (intact.folder / "inventory").iterdir()}
+    before = untouched(intact)
+    pool = {"max_open": 50, "max_idle": 50, "max_lifetime": "5m"}
+    intact.edit(lambda data: data["data"]["k3s_cluster"].update(datastore_pool=pool))
+    intact.deploy()
+    after = untouched(intact)
+    assert {h for h in before if before[h] != after[h]} == {"s1", "s2", "s3"}
+    for host in ("s1", "s2", "s3"):
+        said = intact.lab.exec(host, ["journalctl", "-u", "k3s", "-o", "cat", "--no-pager"]).stdout
+        line = [line for line in said.splitlines() if "connection pooling" in line][-1]
+        assert "maxIdle=50, maxOpen=50, maxLifetime=5m" in line
+    for path, text in kept.items():
+        path.write_text(text)
+    intact.deploy()
+    assert intact.lab.exec("s1", ["ls", "/etc/default/k3s"], check=False).returncode != 0
+    assert "nothing to change" in intact.deploy().stdout
+
+
 def test_a_server_that_came_up_with_a_datastore_of_its_own_is_not_taken_for_ready(intact: Site) -> None:
     intact.deploy()
     intact.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"kube-apiserver-arg": ["v=2"]}))
@@ -178,6 +311,23 @@ def test_a_server_that_came_up_with_a_datastore_of_its_own_is_not_taken_for_read
     assert done.returncode == 1, done.stdout + done.stderr
     assert "another datastore" in done.stderr
     assert {h for h in before if before[h] != after[h]} == {"s1"}
+
+
+def test_a_living_cluster_s_datastore_is_dumped_before_its_host_is_changed(intact: Site) -> None:
+    intact.deploy()
+    intact.lab.exec("db1", ["chmod", "600", "/etc/mysql/mariadb.conf.d/90-nornir-k3s.cnf"])
+    assert "a dump of the datastore would be made first" in intact.deploy("--plan").stdout
+    intact.deploy("--json", str(intact.folder / "out.json"))
+    report = json.loads((intact.folder / "out.json").read_text())
+    (note,) = [note for note in report["notes"] if "a dump of the datastore lies in" in note]
+    path = note.split(" lies in ")[1].split()[0]
+    token = (intact.folder / ".state" / "lab" / "token").read_text().strip()
+    assert hashlib.sha256(token.encode()).hexdigest()[:12] in path
+    assert intact.lab.exec("db1", ["stat", "-c", "%a %U", path]).stdout.strip() == "600 root"
+    tables = f"zcat {path} | grep -cE '^(CREATE TABLE `kine`|INSERT INTO `kine`|-- Dump completed)'"
+    assert int(intact.lab.exec("db1", ["sh", "-c", tables]).stdout) >= 3
+    assert "a dump" not in intact.deploy().stdout
+    eventually(intact.answers)
 
 
 def test_the_cluster_is_whole_again_at_the_end(cluster: Site) -> None:

@@ -88,3 +88,13 @@ def test_a_postgresql_endpoint_is_read_as_pgx_does() -> None:
     found = parse(Secret("postgres://k%40s:p%40ss%2Fw@h1,h2:5433/K3S?sslmode=require"))
     assert (found.user, found.password.reveal(), found.database) == ("k@s", "p@ss/w", "k3s")
     assert found.parameters == {"sslmode": "require"}
+
+
+@pytest.mark.parametrize(("pool", "enough"), [({}, False), ({"max_open": 60}, True), ({"max_open": 90}, False)])
+def test_connections_are_counted_with_the_pool_that_the_servers_get(
+    load: Load, pool: dict[str, int], enough: bool
+) -> None:
+    cluster = load({"datastore_pool": pool} if pool else {})
+    found = list(judge(cluster, "db:3306", Answers(connections=151)))
+    assert enough is (not found)
+    assert enough or ("max_open" if pool else "datastore_pool") in found[0].todo

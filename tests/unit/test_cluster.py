@@ -54,6 +54,9 @@ def test_secrets_do_not_show(load: Load) -> None:
         ({"datastore": {"kind": "oracle"}}, "mariadb"),
         ({"datastore": {"endpoint": {"env": "X"}}}, "someone else runs"),
         ({"datastore": {"endpoint": {"env": "X"}, "certfile": "c.pem"}}, "belong together"),
+        ({"datastore_pool": {}}, "give `max_open`"),
+        ({"datastore_pool": {"max_open": 5, "max_idle": 6}}, "max_idle (6) is more than max_open (5)"),
+        ({"datastore_pool": {"max_lifetime": "5 minutes"}}, "max_lifetime"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_problem(load: Load, changes: dict[str, Any], words: str) -> None:

@@ -99,3 +99,24 @@ def test_a_load_balancer_is_in_front_of_all_servers_and_knows_its_peer(load: Loa
     assert "priority 200" in keepalived
     assert "priority 190" in made["lb2"][lb.KEEPALIVED]
     assert made["lb1"][lb.CHECK_CERT] == "PEM"
+
+
+def environments(cluster: Cluster) -> dict[str, str]:
+    made = {m.name: servers.spec(cluster, m, BUNDLE) for m in cluster.of("servers")}
+    made |= {m.name: agents.spec(cluster, m, BUNDLE, CA) for m in cluster.of("agents")}
+    return {
+        name: file.text.reveal() for name, spec in made.items() for file in spec.files if "/etc/default/" in file.path
+    }
+
+
+def test_the_pool_of_the_datastore_is_the_servers_environment(load: Load) -> None:
+    found = environments(load({"datastore_pool": {"max_open": 80, "max_lifetime": "5m"}}))
+    assert set(found) == {"s1", "s2"}
+    assert 'KINE_DATASTORE_MAX_OPEN_CONNECTIONS="80"\n' in found["s1"]
+    assert 'KINE_DATASTORE_CONNECTION_MAX_LIFETIME="5m"\n' in found["s1"]
+    assert "IDLE" not in found["s1"], "K3s' own default"
+    both = environments(load({"datastore_pool": {"max_open": 80}, "proxy": {"http": "http://p:1"}}))
+    assert set(both) == {"s1", "s2", "a1"}
+    assert "KINE" not in both["a1"]
+    assert "HTTP_PROXY" in both["s1"]
+    assert environments(load()) == {}

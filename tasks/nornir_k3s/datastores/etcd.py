@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nornir_k3s.cluster import Cluster, Member
+from nornir_k3s.datastores.dump import Recipe
 from nornir_k3s.observed import Observed
 from nornir_k3s.secret import Secret
 from nornir_k3s.spec import HEADER, File, HostSpec, Unit
@@ -95,6 +96,11 @@ if [ -d {_data(cluster)}/member ]; then say db data yes ''; else say db data no 
     def prepare(self, cluster: Cluster) -> Secret:  # noqa: ARG002 - as every kind
         """Return no script: K3s makes everything inside."""
         return Secret("")
+
+    def dump(self, cluster: Cluster, member: Member) -> Recipe:
+        """Return how everything is written to a file, a snapshot."""
+        size = f"du -sk {_data(cluster)}/member/snap | cut -f1"
+        return Recipe("etcd", size, f'{_ctl(member)} snapshot save "$draft" >/dev/null')
 
     def old(self, cluster: Cluster, seen: Observed) -> list[str]:  # noqa: ARG002 - as every kind
         """Return nothing: there are no users."""

@@ -85,10 +85,12 @@ def judge(cluster: Cluster, place: str, answers: Answers) -> Iterator[Problem]:
             found = f"the datastore at {place} holds a cluster made with another token (its key is {key})"
             todo = "give that cluster's token, or another database"
             yield Problem("foreign-data", found, f"{wanted}, this token's key, or nothing", todo)
-    need = CONNECTIONS_PER_SERVER * len(cluster.of("servers"))
+    bound = cluster.datastore_pool.max_open if cluster.datastore_pool else None
+    need = (bound or CONNECTIONS_PER_SERVER) * len(cluster.of("servers"))
     if answers.connections and answers.connections < need:
         found = f"the datastore at {place} allows {answers.connections} connections"
-        todo = "raise max_connections: K3s does not bound its pool"
+        lower = "or lower `max_open`" if bound else "or bound K3s' pool with `datastore_pool`"
+        todo = f"raise max_connections, {lower}"
         yield Problem("datastore-settings", found, f"{need} for {len(cluster.of('servers'))} servers", todo, "warning")
     if answers.round_trips and (median := statistics.median(answers.round_trips)) > SLOW:
         found = f"the datastore at {place} answers in {median * 1000:.0f} ms"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nornir_k3s.cluster import Cluster, Member
+from nornir_k3s.datastores.dump import Recipe
 from nornir_k3s.datastores.login import login, logins
 from nornir_k3s.observed import Observed
 from nornir_k3s.secret import Secret
@@ -34,6 +35,7 @@ class MySQL:
         client: The command that root talks to it with.
         flush: SQL that makes it read its certificates again.
         hashed: Its passwords can be given, and compared, as a hash.
+        dumper: The command that writes a dump.
     """
 
     package: str
@@ -42,6 +44,7 @@ class MySQL:
     client: str
     flush: str
     hashed: bool
+    dumper: str
     ports: tuple[int, ...] = (PORT,)
 
     def alive(self, member: Member) -> str:  # noqa: ARG002 - as every kind
@@ -135,6 +138,24 @@ fi
             lines.append(f"GRANT {RIGHTS} ON `{database}`.* TO {account};")
         return self._script(lines)
 
+    def dump(self, cluster: Cluster, member: Member) -> Recipe:  # noqa: ARG002 - as every kind
+        """Return how the database is written to a file."""
+        return self.recipe()
+
+    def recipe(self) -> Recipe:
+        """Return the same; it needs to know nothing of the cluster."""
+        query = (
+            "SELECT CEIL(COALESCE(SUM(data_length + index_length), 0) / 1024) FROM information_schema.tables"
+            " WHERE table_schema = '$database'"
+        )
+        size = f'{self.client} -N -B -e "{query}"'
+        # A pipe ends as its last command does: whether the first one ended well is noted beside.
+        write = (
+            f'{{ {self.dumper} --single-transaction --routines=false --hex-blob "$database" || : >"$draft.failed"; }}'
+            ' | gzip >"$draft"\n[ ! -e "$draft.failed" ]'
+        )
+        return Recipe("sql.gz", size, write)
+
     def old(self, cluster: Cluster, seen: Observed) -> list[str]:
         """Return the users that no server needs any more: of earlier passwords and of servers that have gone."""
         wanted = {f"{login(cluster)}@{server.address}" for server in cluster.of("servers")}
@@ -163,10 +184,22 @@ SQL
 
 
 MARIADB = MySQL(
-    "mariadb-server", "mariadb.service", "/etc/mysql/mariadb.conf.d", "mariadb", "FLUSH LOCAL SSL", hashed=True
+    package="mariadb-server",
+    unit="mariadb.service",
+    folder="/etc/mysql/mariadb.conf.d",
+    client="mariadb",
+    flush="FLUSH LOCAL SSL",
+    hashed=True,
+    dumper="mariadb-dump",
 )
 MYSQL = MySQL(
-    "mysql-server", "mysql.service", "/etc/mysql/mysql.conf.d", "mysql", "ALTER INSTANCE RELOAD TLS", hashed=False
+    package="mysql-server",
+    unit="mysql.service",
+    folder="/etc/mysql/mysql.conf.d",
+    client="mysql",
+    flush="ALTER INSTANCE RELOAD TLS",
+    hashed=False,
+    dumper="mysqldump",
 )
 
 

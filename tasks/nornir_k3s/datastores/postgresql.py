@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from nornir_k3s.cluster import Cluster, Member
+from nornir_k3s.datastores.dump import Recipe
 from nornir_k3s.datastores.login import login, logins
 from nornir_k3s.observed import Observed
 from nornir_k3s.secret import Secret
@@ -137,6 +138,11 @@ SELECT 'CREATE DATABASE {database} OWNER {owner} TEMPLATE template0 ENCODING ''U
   WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{database}') \\gexec
 REVOKE ALL ON DATABASE {database} FROM PUBLIC;
 """)  # noqa: S608 - names are checked by the schema, the verifier has no quotes
+
+    def dump(self, cluster: Cluster, member: Member) -> Recipe:  # noqa: ARG002 - as every kind
+        """Return how the database is written to a file, for pg_restore."""
+        size = f"{_ASK} -c \"SELECT pg_database_size('$database') / 1024\""
+        return Recipe("pgdump", size, 'runuser -u postgres -- pg_dump -Fc "$database" >"$draft"')
 
     def old(self, cluster: Cluster, seen: Observed) -> list[str]:
         """Return the users that no server needs any more: of earlier passwords."""

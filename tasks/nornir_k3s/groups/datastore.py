@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from nornir_k3s.cluster import Cluster, Member
+from nornir_k3s.datastores.dump import Recipe
 from nornir_k3s.datastores.endpoint import parse
 from nornir_k3s.datastores.etcd import ETCD
 from nornir_k3s.datastores.mysql import MARIADB, MYSQL
@@ -44,6 +45,9 @@ class Managed(Protocol):
 
     def prepare(self, cluster: Cluster) -> Secret:
         """Return a script that makes what it lacks."""
+
+    def dump(self, cluster: Cluster, member: Member) -> Recipe:
+        """Return how what is inside is written to a file on its host."""
 
     def old(self, cluster: Cluster, seen: Observed) -> list[str]:
         """Return the users that no server needs any more."""

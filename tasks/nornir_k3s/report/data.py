@@ -26,6 +26,9 @@ class HostReport(_Record):
     changes: list[str] = Field(default_factory=list, description="ids of the changes that were made, as in the plan")
     restarts: list[str] = Field(default_factory=list, description="units that were started, restarted or reloaded")
     kept: list[str] = Field(default_factory=list, description="copies of files that were not ours and were replaced")
+    restored: list[str] = Field(
+        default_factory=list, description="files that were put back, since the server did not get ready with new ones"
+    )
     round_trips: int = Field(0, description="commands sent one after the other, connecting not counted")
     error: str | None = Field(None, description="what went wrong on it, without secrets")
 

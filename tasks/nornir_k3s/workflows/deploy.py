@@ -13,7 +13,7 @@ from nornir_k3s.errors import Declined, Interrupted, K3sError, NotReady, Preflig
 from nornir_k3s.remote.retry import wait_until
 from nornir_k3s.report.data import HostReport, PhaseReport, Report
 from nornir_k3s.vault import Vault
-from nornir_k3s.workflows import steps
+from nornir_k3s.workflows import dumping, rolling, steps
 from nornir_k3s.workflows.chain import Phase, carry_out, in_steps
 from nornir_k3s.workflows.choice import Choice
 from nornir_k3s.workflows.run import DEADLINES, WIDTHS, Run
@@ -27,6 +27,7 @@ def phases() -> tuple[Phase, ...]:
         Phase("observe", "read every host once", observe_all, reads=True),
         Phase("artifacts", "fetch what is not in the cache, verify all of it", find_artifacts, reads=True),
         Phase("preflight", "find every problem of every host before the first change", check, reads=True),
+        Phase("dump", "dump a living cluster's managed datastore before what could hurt it", dumping.dump_datastore),
         Phase("stage", "bring artefacts and packages to every host; nothing restarts", stage_everything),
         Phase("datastore", "set the managed datastore up, for this cluster only", prepare_datastore),
         Phase("first-server", "start one server alone, until it is ready", start_first_server),
@@ -175,7 +176,7 @@ def start_first_server(run: Run) -> None:
     first = first_server(run)
     if not first:
         raise UsageError("no server is ready, and the run is limited to other hosts", hint="add a server to --limit")
-    run.phase("first server", [first], steps.converge_server, width=1)
+    run.phase("first server", [first], rolling.change_server, width=1)
     run.phase("bootstrap data", [m.name for m in run.of("datastore")], steps.bootstrap_row)
 
 
@@ -195,10 +196,10 @@ def converge_other_servers(run: Run) -> None:
     todo = [name for name in run.chosen(todo) if name not in run.done]
     down = [name for name in todo if not run.observed[name].ready]
     _ready_server(run)
-    run.phase("servers", down, steps.converge_server)
+    run.phase("servers", down, rolling.change_server)
     for name in todo:
         if name not in down:
-            run.phase("servers", [name], steps.converge_server, width=1)
+            run.phase("servers", [name], rolling.change_server, width=1)
 
 
 def converge_load_balancers(run: Run) -> None:

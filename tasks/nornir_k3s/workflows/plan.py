@@ -10,7 +10,7 @@ from nornir.core import Nornir
 from pydantic import BaseModel, Field, computed_field
 
 from nornir_k3s.preflight import Finding
-from nornir_k3s.workflows import deploy
+from nornir_k3s.workflows import deploy, dumping
 from nornir_k3s.workflows.choice import Choice
 from nornir_k3s.workflows.run import Run
 
@@ -92,6 +92,8 @@ def plan(
     deploy.find_artifacts(run)
     deploy.check(run)
     names = [phase.name for phase in chain]
+    if "dump" in names and dumping.needed(run):
+        run.report.notes.append("a dump of the datastore would be made first")
     hosts = {name: _host(run, name, names) for name in run.names}
     return Plan(
         cluster=run.cluster.name,

@@ -8,7 +8,7 @@ import time
 from nornir.core.task import Result, Task
 
 import nornir_k3s.checks.look as preflight_look
-from nornir_k3s import apply, certificate, k3s, observe, readiness, verify
+from nornir_k3s import apply, certificate, k3s, observe, previous, readiness, verify
 from nornir_k3s.artifacts import HOST_FOLDER
 from nornir_k3s.errors import CommandFailed, HostError, NotReady
 from nornir_k3s.groups import datastore
@@ -96,20 +96,28 @@ def tidy_host(task: Task, run: Run) -> Result:
 
 def converge_server(task: Task, run: Run) -> Result:
     """Make a server right and wait until it is ready again."""
-    result = converge_host(task, run)
     name = task.host.name
-    answer = _wait(task, run, readiness.server(run.member(name).node_name), "server")
-    fresh = observe.parse(name, answer + "\nend")
-    _same_cluster(run, name, fresh)
-    seen = run.observed[name]
+    seen, todo = run.observed[name], run.converge_steps(name)
+    result = _apply(task, run, todo, deadline=run.deadlines["apply"], before=previous.begin(run.spec(name), seen))
+    fresh = observe.parse(name, wait_for_server(task, run) + "\nend")
+    same_cluster(run, name, fresh)
     seen.ca_prefix, seen.ca_cert, seen.token = fresh.ca_prefix, fresh.ca_cert, fresh.token
     seen.ready, seen.nodes = True, fresh.nodes
     run.done.add(name)
     return result
 
 
-def _same_cluster(run: Run, name: str, fresh: Observed) -> None:
-    """A server whose settings lead elsewhere starts without a word, as a cluster of its own."""
+def wait_for_server(task: Task, run: Run) -> str:
+    """Wait until this server is ready, and return what the waiting script said."""
+    return _wait(task, run, readiness.server(run.member(task.host.name).node_name), "server")
+
+
+def same_cluster(run: Run, name: str, fresh: Observed) -> None:
+    """A server whose settings lead elsewhere starts without a word, as a cluster of its own.
+
+    Raises:
+        NotReady: It does not list the other servers.
+    """
     others = [run.observed[m.name] for m in run.cluster.of("servers") if m.name != name]
     known = {run.member(other.host).node_name for other in others if other.ready}
     if fresh.nodes is None:
@@ -174,14 +182,14 @@ def verify_host(task: Task, run: Run) -> Result:
     return Result(host=task.host, result=verify.parse(answer.stdout))
 
 
-def _apply(task: Task, run: Run, steps: list[Step], *, deadline: float) -> Result:
+def _apply(task: Task, run: Run, steps: list[Step], *, deadline: float, before: str = "") -> Result:
     name = task.host.name
     if not steps:
         return Result(host=task.host, changed=False)
     link = session_of(task, run)
     spec = run.spec(name)
     answer = link.run(
-        apply.script(steps, spec).reveal(),
+        apply.script(steps, spec, before=before).reveal(),
         what="applying",
         timeout=deadline,
         check=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import sqlite3
 import ssl
@@ -203,7 +204,10 @@ def sqlite_store(path: Path) -> SqlStore:
 
 def pooling(driver: str) -> None:
     """Log what kine logs before it makes its table."""
-    pool = "maxIdle=20, maxOpen=0, maxLifetime=0s, maxIdleTime=2m0s"
+    names = {"maxIdle": ("MAX_IDLE_CONNECTIONS", "20"), "maxOpen": ("MAX_OPEN_CONNECTIONS", "0")}
+    names["maxLifetime"] = ("CONNECTION_MAX_LIFETIME", "0s")
+    given = {word: os.environ.get(f"KINE_DATASTORE_{name}") or default for word, (name, default) in names.items()}
+    pool = ", ".join(f"{word}={value}" for word, value in given.items()) + ", maxIdleTime=2m0s"
     log("info", f"Configuring {driver} database connection pooling: {pool}")
     log("info", "Configuring database table schema and indexes, this may take a moment...")
 

@@ -1,0 +1,58 @@
+"""When waiting for a unit ends early: the waiting script in a real shell, with a clock that runs fast."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from nornir_k3s import readiness
+
+REFUSED = 'level=error msg="Failed to ping database connection: FATAL: password authentication failed (SQLSTATE 28P01)"'
+AWAY = 'level=error msg="Failed to ping database connection: dial tcp 10.0.0.5:5432: connect: connection refused"'
+WRONG = 'level=fatal msg="Error: preparing server: Error 1045 (28000): Access denied"'
+AGENT = 'level=error msg="Node password rejected, duplicate hostname"'
+
+
+def wait(folder: Path, script: str, *, journal: list[str], died: int) -> readiness.Answer:
+    """Run it where each look at the clock is a second later, and the unit never becomes active."""
+    (folder / "journal").write_text("".join(line + "\n" for line in journal))
+    (folder / "seconds").write_text("1000")
+    programs = {
+        "date": f"n=$(($(cat {folder}/seconds) + 1)); echo $n >{folder}/seconds; echo $n",
+        "sleep": ":",
+        "journalctl": f"cat {folder}/journal",
+        "systemctl": f'case $1 in show) echo {died};; is-active) [ "$2" = -q ] || echo activating; exit 3;; esac',
+    }
+    for name, line in programs.items():
+        (folder / name).write_text(f"#!/bin/sh\n{line}\n")
+        (folder / name).chmod(0o755)
+    environ = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
+    done = subprocess.run(["sh"], input=script, env=environ, capture_output=True, text=True, check=False)
+    return readiness.parse(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("journal", "died", "hopeless"),
+    [
+        ([WRONG, WRONG], 2, True),
+        ([WRONG], 1, False),  # once may be by chance
+        ([REFUSED] * 12, 0, True),  # PostgreSQL: 300 tries within one start
+        ([REFUSED] * 3, 0, False),
+        ([AWAY] * 12, 0, False),  # it may come
+        ([], 5, False),
+    ],
+)
+def test_waiting_ends_early_for_a_cause_that_waiting_cannot_cure(
+    tmp_path: Path, journal: list[str], died: int, hopeless: bool
+) -> None:
+    answer = wait(tmp_path, readiness.server("s1"), journal=journal, died=died)
+    assert not answer.ready
+    assert answer.hopeless is hopeless
+    assert "service k3s.service is activating" in answer.missing
+
+
+def test_an_agent_names_its_cause_without_dying(tmp_path: Path) -> None:
+    assert wait(tmp_path, readiness.agent(), journal=[AGENT], died=0).hopeless

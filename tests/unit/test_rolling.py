@@ -1,0 +1,166 @@
+"""What becomes of a server that a change was made on: the orders that are given, and what the operator is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from nornir_k3s import apply
+from nornir_k3s.cluster import Cluster
+from nornir_k3s.errors import CommandFailed, HostError, Interrupted, NotReady, OutcomeUnknown
+from nornir_k3s.observed import ArtifactState, Observed, UnitState
+from nornir_k3s.plan import PREVIOUS
+from nornir_k3s.report.data import HostReport
+from nornir_k3s.spec import Artifact, HostSpec, Install, Unit
+from nornir_k3s.workflows import rolling, steps
+
+UNIT = "k3s.service"
+FAILED = NotReady("s1", "it does not get ready: service is activating", journal="oh no", hint="check the password")
+
+
+def ready(*, installed: str = "a" * 64, **values: Any) -> Observed:
+    running = UnitState("loaded", "active", "running", "enabled", 0, 200, 200)
+    seen = Observed("s1", units={UNIT: running}, **{"ready": True, **values})
+    seen.artifacts["/usr/local/bin/k3s"] = ArtifactState(installed, 0o755, 100)
+    return seen
+
+
+@dataclass
+class Stage:
+    """A server on which the steps only play their part; `orders` are the scripts it got."""
+
+    cluster: Cluster
+    change: Exception | None = FAILED
+    restore: Exception | None = None
+    back: Exception | None = None
+    seen: Observed = field(default_factory=ready)
+    orders: list[str] = field(default_factory=list)
+
+    def run(self, script: str, **_: Any) -> Any:
+        restoring = "\nrestore " in script
+        self.orders.append("restore" if restoring else "forget")
+        if restoring and self.restore:
+            raise self.restore
+        return SimpleNamespace(stdout="did\trestored:/etc/rancher/k3s/config.yaml\tchanged\nend\n" if restoring else "")
+
+    def play(self, monkeypatch: pytest.MonkeyPatch) -> HostReport:
+        def converge(*_: Any) -> Any:
+            self.orders.append("change")
+            if self.change:
+                raise self.change
+
+        def wait(*_: Any) -> str:
+            self.orders.append("wait")
+            if self.back:
+                raise self.back
+            return ""
+
+        monkeypatch.setattr(steps, "converge_server", converge)
+        monkeypatch.setattr(steps, "wait_for_server", wait)
+        monkeypatch.setattr(steps, "same_cluster", lambda *_: None)
+        monkeypatch.setattr(steps, "session_of", lambda *_: self)
+        artifact = Artifact(SimpleNamespace(name="k3s"), "/usr/local/bin/k3s", "a" * 64)  # type: ignore[arg-type]
+        spec = HostSpec(artifacts=(artifact,), install=Install("server", "/i.sh", UNIT), units=(Unit(UNIT),))
+        report = HostReport(role="servers")
+        run: Any = SimpleNamespace(
+            observed={"s1": self.seen},
+            spec=lambda _: spec,
+            deadlines={"apply": 1},
+            cluster=self.cluster,
+            report=SimpleNamespace(hosts={"s1": report}),
+        )
+        rolling.change_server(SimpleNamespace(host=SimpleNamespace(name="s1")), run)  # type: ignore[arg-type]
+        return report
+
+    def fail(self, monkeypatch: pytest.MonkeyPatch) -> HostError:
+        with pytest.raises(HostError) as caught:
+            self.play(monkeypatch)
+        return caught.value
+
+
+@pytest.fixture
+def stage(load: Callable[..., Cluster]) -> Stage:
+    return Stage(load())
+
+
+def test_what_worked_needs_no_way_back_any_more(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.change = None
+    stage.play(monkeypatch)
+    assert stage.orders == ["change", "forget"]
+    stage.orders, stage.seen = [], ready(ready=False)
+    stage.play(monkeypatch)
+    assert stage.orders == ["change"], "a server that joins has none"
+
+
+@pytest.mark.parametrize(
+    "seen", [ready(), ready(ready=False, present={PREVIOUS})], ids=["ready", "not seen ready since"]
+)
+def test_a_server_that_does_not_come_back_is_restored(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, seen: Observed
+) -> None:
+    stage.seen = seen
+    error = stage.fail(monkeypatch)
+    assert stage.orders == ["change", "restore", "wait", "forget"]
+    assert error.exit_code == 1
+    assert error.message.startswith(
+        "s1: it does not get ready: service is activating\n  last journal lines:\n    oh no\n"
+    )
+    assert "were put back (/etc/rancher/k3s/config.yaml), and it is ready again; the run stops here" in error.message
+    assert error.hint.startswith("check the password; mend the inventory")
+
+
+def test_a_change_that_fails_half_way_is_taken_back(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.change = CommandFailed("s1", "file:/etc/rancher/k3s/config.yaml", status=1, stderr="no space left")
+    error = stage.fail(monkeypatch)
+    assert stage.orders == ["change", "restore", "wait", "forget"]
+    assert "no space left" in error.message
+    assert "it is ready again" in error.message
+
+
+def test_one_that_is_not_ready_so_either_is_told_with_both_reasons(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.back = NotReady("s1", "it does not get ready: /readyz is not ok", journal="another cause", hint="look there")
+    error = stage.fail(monkeypatch)
+    assert stage.orders == ["change", "restore", "wait"], "the files stay until it is ready"
+    assert "oh no" in error.message
+    assert "it does not come back so either: it does not get ready: /readyz is not ok" in error.message
+    assert "another cause" in error.message
+    assert error.hint == "look there"
+
+
+def test_a_restore_that_fails_is_told(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.restore = OutcomeUnknown("s1", "the connection was lost")
+    error = stage.fail(monkeypatch)
+    assert stage.orders == ["change", "restore"]
+    assert "its previous files could not be put back: the connection was lost" in error.message
+    assert PREVIOUS in error.hint
+
+
+@pytest.mark.parametrize(
+    ("seen", "change", "words"),
+    [
+        (ready(installed="b" * 64), FAILED, "K3s itself was replaced"),
+        (ready(ready=False), FAILED, "does not get ready"),
+        (ready(), CommandFailed("s1", "start", status=apply.BUSY), "start failed"),
+        (ready(), OutcomeUnknown("s1", "the connection was lost"), "connection"),
+    ],
+    ids=["another K3s", "was not ready", "another run is at work", "not known"],
+)
+def test_what_is_not_taken_back(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, seen: Observed, change: Exception, words: str
+) -> None:
+    stage.seen, stage.change = seen, change
+    assert words in stage.fail(monkeypatch).message
+    assert stage.orders == ["change"]
+
+
+def test_an_operator_who_stops_the_run_gets_no_restore(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.change = Interrupted("stopped")
+    with pytest.raises(Interrupted):
+        stage.play(monkeypatch)
+    assert stage.orders == ["change"]
