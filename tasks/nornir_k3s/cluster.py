@@ -11,6 +11,7 @@ import ipaddress
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import quote
 
 from nornir.core.inventory import Inventory
 from pydantic import ValidationError
@@ -25,6 +26,7 @@ from nornir_k3s.members import ROLES, Member, Setting, listed, members
 from nornir_k3s.schema import (
     Artifacts,
     ClusterModel,
+    DatastoreFields,
     DatastorePool,
     ExternalDatastore,
     LoadBalancer,
@@ -49,7 +51,7 @@ class Cluster:
     token: Secret
     agent_token: Secret | None
     registration: Registration
-    datastore: ManagedDatastore | ExternalDatastore
+    datastore: ManagedDatastore | ExternalDatastore | DatastoreFields
     datastore_password: Secret
     keys: Keys | None
     endpoint: Secret | None
@@ -101,7 +103,9 @@ class Cluster:
 
     def secrets(self) -> list[Secret]:
         """Return every secret, so that a session can mask what a host says."""
-        return [s for s in (self.token, self.agent_token, self.datastore_password, self.endpoint) if s]
+        escaped = Secret(quote(self.datastore_password.reveal(), safe=""))  # as it stands in PostgreSQL's endpoint
+        known = (self.token, self.agent_token, self.endpoint, self.datastore_password, escaped)
+        return [secret for secret in known if secret]
 
 
 def load(inventory: Inventory, *, vault: Vault, base: Path, sources: Sources | None = None) -> Cluster:
@@ -151,7 +155,7 @@ def _cluster(
         datastore=_absolute_files(model.datastore, base),
         datastore_password=resolved["password"] or Secret(""),
         keys=None,
-        endpoint=resolved["endpoint"],
+        endpoint=resolved["endpoint"] or _built(model, resolved["password"]),
         datastore_pool=model.datastore_pool,
         artifacts=artifacts,
         registries=_absolute(base, model.registries) if model.registries else None,
@@ -163,6 +167,12 @@ def _cluster(
         accept=tuple(model.accept),
         members=tuple(found),
     )
+
+
+def _built(model: ClusterModel, password: Secret | None) -> Secret | None:
+    if not isinstance(model.datastore, DatastoreFields):
+        return None
+    return model.datastore.endpoint(password or Secret(""))
 
 
 def _keys(model: ClusterModel, found: list[Member], vault: Vault) -> Keys | None:
@@ -177,8 +187,8 @@ def _absolute(base: Path, path: Path) -> Path:
 
 
 def _absolute_files(
-    datastore: ManagedDatastore | ExternalDatastore, base: Path
-) -> ManagedDatastore | ExternalDatastore:
+    datastore: ManagedDatastore | ExternalDatastore | DatastoreFields, base: Path
+) -> ManagedDatastore | ExternalDatastore | DatastoreFields:
     if isinstance(datastore, ManagedDatastore):
         return datastore
     paths = {key: getattr(datastore, key) for key in ("cafile", "certfile", "keyfile")}
@@ -242,7 +252,7 @@ def _counts(model: ClusterModel, found: list[Member]) -> Iterator[tuple[tuple[Ke
             why = ": this tool sets up no replication" if have else ""
             yield ("datastore",), f"group datastore: a managed {kind} takes exactly one host, it has {have}{why}"
     elif count["datastore"]:
-        yield ("datastore",), "group datastore: it has hosts, but `endpoint` names a datastore someone else runs"
+        yield ("datastore",), "group datastore: it has hosts, but the inventory names a datastore someone else runs"
     if model.registration.managed and not count["lb"]:
         text = "group lb: it has no host; add some, or say `registration: {managed: false}` for one you run yourself"
         yield ("registration",), text
@@ -291,8 +301,10 @@ def _refused(key: str, secret: Secret) -> str | None:
 
 
 def _password(model: ClusterModel, vault: Vault) -> Secret | None:
-    if not isinstance(model.datastore, ManagedDatastore):
+    if isinstance(model.datastore, ExternalDatastore):
         return None  # it is part of the endpoint
     if model.datastore.kind == "etcd":
         return None  # it knows certificates only
+    if isinstance(model.datastore, DatastoreFields):
+        return vault.secret("datastore-password", model.datastore.password)
     return vault.secret("datastore-password", model.datastore.password, make=k3s.new_token)

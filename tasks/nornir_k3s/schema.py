@@ -22,8 +22,10 @@ from pydantic import (
 )
 
 from nornir_k3s import k3s
+from nornir_k3s.datastores.endpoint import PORTS, Endpoint, Kind, build, places
+from nornir_k3s.secret import Secret
 
-_TAGS = ("managed", "external")  # of the union below
+_TAGS = ("managed", "external", "fields")  # of the union below
 
 
 class Strict(BaseModel):
@@ -121,9 +123,7 @@ class ExternalDatastore(Strict):
     @classmethod
     def _not_both(cls, value: Any) -> Any:  # noqa: ANN401 - what stands in the file
         if isinstance(value, dict) and "kind" in value:
-            raise ValueError(
-                "`kind` is for a datastore that this tool sets up, `endpoint` for someone else's: give one"
-            )
+            raise ValueError("`endpoint` says it all: give it alone, or `kind` and `hosts` instead")
         return value
 
     @model_validator(mode="after")
@@ -131,6 +131,66 @@ class ExternalDatastore(Strict):
         if (self.certfile is None) != (self.keyfile is None):
             raise ValueError("certfile and keyfile belong together: one of them is missing")
         return self
+
+
+class DatastoreFields(Strict):
+    """A datastore someone else runs, as fields: the endpoint is built of them and escaped as its driver reads it."""
+
+    kind: Literal["mysql", "mariadb", "postgresql", "etcd"]
+    hosts: list[str] = Field(min_length=1, description="HOST or HOST:PORT each; several for PostgreSQL and etcd only")
+    port: int | None = Field(None, ge=1, le=65535, description="of hosts that name none; default: the kind's own")
+    database: str | None = Field(None, pattern=r"^[A-Za-z0-9_$-]{1,63}$", description="default: k3s")
+    user: str | None = Field(None, min_length=1, description="default: k3s")
+    password: Reference | None = Field(None, description="a reference")
+    parameters: dict[str, str | int] = Field(default_factory=dict, description="more of the driver's own, as sslmode")
+    tls: bool = Field(True, description="false: etcd over http, PostgreSQL with sslmode=disable")
+    cafile: Path | None = Field(None, description="CA that the servers verify the datastore with; delivered to them")
+    certfile: Path | None = None
+    keyfile: Path | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> DatastoreFields:
+        if problem := self._problem():
+            raise ValueError(problem)
+        self.endpoint(Secret(""))
+        return self
+
+    def _problem(self) -> str:  # noqa: PLR0911 - one line a problem
+        if (self.certfile is None) != (self.keyfile is None):
+            return "certfile and keyfile belong together: one of them is missing"
+        if not self.tls and (self.cafile or self.certfile):
+            return "TLS files and `tls: false` do not go together"
+        if self.kind == "etcd":
+            if self.database or self.user or self.password or self.parameters:
+                return "etcd has no database, user, password or parameters: give `certfile` and `keyfile`"
+            return ""
+        if self.password is None:
+            return "the password is missing: give a reference, as {file: PATH}"
+        if self.kind == "postgresql" and self.database and self.database != self.database.lower():
+            return "K3s turns the name of a PostgreSQL database to lower case: use one that is so already"
+        if self.kind != "postgresql" and not self.tls:
+            return "K3s uses TLS where the server has it: `tls: false` is for etcd and PostgreSQL"
+        if self.kind != "postgresql" and "tls" in self.parameters:
+            return "`tls` cannot be used: give `cafile` instead, and K3s verifies the server with it"
+        return ""
+
+    def endpoint(self, password: Secret) -> Secret:
+        """Return K3s' endpoint string.
+
+        Raises:
+            ValueError: The kind's driver cannot express it; in words.
+        """
+        kind: Kind = "mysql" if self.kind == "mariadb" else self.kind
+        hosts = places(self.hosts, self.port or PORTS[kind])
+        parameters = {key: str(value) for key, value in self.parameters.items()}
+        if kind == "postgresql" and not self.tls:
+            parameters.setdefault("sslmode", "disable")
+        if kind == "etcd":
+            return build(Endpoint(kind, hosts, tls=self.tls))
+        user, database = self.user or "k3s", self.database or "k3s"
+        if not user.isprintable():
+            raise ValueError("the user's name has control characters or line breaks in it")
+        return build(Endpoint(kind, hosts, user, password, database, parameters))
 
 
 class DatastorePool(Strict):
@@ -195,11 +255,15 @@ class LoadBalancer(Strict):
 
 
 def _datastore_kind(value: Any) -> str:  # noqa: ANN401 - what stands in the file
-    return "external" if isinstance(value, dict) and "endpoint" in value else "managed"
+    if not isinstance(value, dict):
+        return "managed"
+    return "external" if "endpoint" in value else "fields" if "hosts" in value else "managed"
 
 
 Datastore = Annotated[
-    Annotated[ManagedDatastore, Tag("managed")] | Annotated[ExternalDatastore, Tag("external")],
+    Annotated[ManagedDatastore, Tag("managed")]
+    | Annotated[ExternalDatastore, Tag("external")]
+    | Annotated[DatastoreFields, Tag("fields")],
     Discriminator(_datastore_kind),
 ]
 

@@ -121,7 +121,7 @@ def test_all_problems_of_all_files_come_at_once_with_file_and_line(place: Place)
         (cluster(registries="nowhere.yaml"), "there is no file"),
         (cluster(server={"tls-san": {"a": "b"}}), "takes text, a number, true or false, or a list"),
         (cluster(server=["a"]), "k3s_cluster.server: it must be a mapping"),
-        (cluster(datastore={"kind": "mariadb", "endpoint": {"env": "E"}}), "give one"),
+        (cluster(datastore={"kind": "mariadb", "endpoint": {"env": "E"}}), "give it alone"),
         (cluster(datastore=None), "k3s_cluster.datastore: it is empty"),
         (cluster(name=None), "k3s_cluster.name:"),
         (lambda data: data["data"].update(k3s_cluster=None), "`data.k3s_cluster` is no mapping"),

@@ -7,10 +7,10 @@ go-sql-driver/mysql's DSN grammar (nothing is percent-decoded); PostgreSQL's con
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from nornir_k3s.secret import Secret
 
@@ -24,6 +24,9 @@ _SCHEMES: dict[str, Kind] = {
 }
 
 
+PORTS: Mapping[Kind, int] = {"mysql": 3306, "postgresql": 5432, "etcd": 2379}
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """Which driver an endpoint chooses, the addresses it connects to, and, of a database, how it logs in."""
@@ -35,6 +38,52 @@ class Endpoint:
     database: str = field(default="", compare=False)
     parameters: Mapping[str, str] = field(default_factory=dict, compare=False)
     tls: bool = field(default=False, compare=False)
+
+
+def build(endpoint: Endpoint) -> Secret:
+    """Return the endpoint string that says this, escaped as its driver reads it: `parse` gives the same back.
+
+    A lost datastore is noticed after 10 s, and of several PostgreSQL hosts the one that can be written to is used,
+    unless `parameters` say otherwise.
+
+    Raises:
+        ValueError: The driver cannot express it; in words.
+    """
+    hosts = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in endpoint.hosts]
+    user, password = endpoint.user, endpoint.password.reveal()
+    if endpoint.kind == "etcd":
+        scheme = "https" if endpoint.tls else "http"
+        return Secret(",".join(f"{scheme}://{host}" for host in hosts))
+    if endpoint.kind == "mysql":
+        if ":" in user:
+            raise ValueError("a MySQL user with a colon in its name cannot be used: the driver ends the name there")
+        if len(hosts) > 1:
+            raise ValueError("the driver for MySQL knows one host only: name a proxy, or an address that moves")
+        query = urlencode({"timeout": "10s", **endpoint.parameters}, quote_via=quote, safe="")
+        return Secret(f"mysql://{user}:{password}@tcp({hosts[0]})/{endpoint.database}?{query}")
+    several = {"target_session_attrs": "read-write"} if len(hosts) > 1 else {}
+    query = urlencode({"connect_timeout": "10", **several, **endpoint.parameters}, quote_via=quote, safe="")
+    login = f"{quote(user, safe='')}:{quote(password, safe='')}"
+    return Secret(f"postgres://{login}@{','.join(hosts)}/{quote(endpoint.database, safe='')}?{query}")
+
+
+def places(hosts: Sequence[str], port: int) -> tuple[tuple[str, int], ...]:
+    """Return hosts and ports of `HOST`, `HOST:PORT`, `IPV6` and `[IPV6]:PORT`.
+
+    Raises:
+        ValueError: One of them is none of these.
+    """
+    found = []
+    for text in hosts:
+        match = re.fullmatch(
+            r"\[([0-9a-fA-F:.]+)\](?::(\d{1,5}))?|([0-9a-fA-F]*:[0-9a-fA-F:.]*:[0-9a-fA-F:.]*)"
+            r"|([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?::(\d{1,5}))?",
+            text,
+        )
+        if not match or not 0 < int(match[2] or match[5] or port) < 65536:
+            raise ValueError(f"{text!r} is no host: write NAME, ADDRESS, NAME:PORT or [IPV6]:PORT")
+        found.append((match[1] or match[3] or match[4], int(match[2] or match[5] or port)))
+    return tuple(found)
 
 
 def parse(endpoint: Secret) -> Endpoint:
