@@ -101,6 +101,12 @@ class Cluster:
             raise ValueError("the datastore is someone else's")
         return self.datastore
 
+    @property
+    def connections(self) -> int:
+        """How many connections all servers together may open to a database."""
+        bound = self.datastore_pool.max_open if self.datastore_pool else None
+        return (bound or k3s.CONNECTIONS) * len(self.of("servers"))
+
     def secrets(self) -> list[Secret]:
         """Return every secret, so that a session can mask what a host says."""
         escaped = Secret(quote(self.datastore_password.reveal(), safe=""))  # as it stands in PostgreSQL's endpoint

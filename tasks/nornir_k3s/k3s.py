@@ -27,6 +27,7 @@ CONFIG = "/etc/rancher/k3s/config.yaml"
 BINARY = "/usr/local/bin/k3s"
 DATA = "/var/lib/rancher/k3s"
 API_PORT = 6443
+CONNECTIONS = 100  # that one server's pool has had at its peak: kine does not bound it (docs.k3s.io sizes it so)
 UNITS = {"server": "k3s.service", "agent": "k3s-agent.service"}
 
 # Accepted by server and agent: they concern one node.
@@ -194,6 +195,7 @@ CATALOGUE: tuple[tuple[str, Cause], ...] = (
     ("failed to normalize server token", Cause("K3s refuses the token's form", "use letters and digits only")),
     ("address already in use", Cause("a port that K3s needs is taken", "find its owner with `ss -lntp` on the host")),
     ("Error 1045", Cause("the database refuses user or password", "check the datastore's user and password")),
+    ("Error 1698", Cause("the database does not know the user", "check the datastore's user and password")),
     ("Error 1044", Cause("the database user has no right to this database", "create the database or grant the right")),
     ("28P01", Cause("the database refuses the password", "check the datastore's user and password")),
     ("3D000", Cause("the database does not exist", "create it, or let the user create databases")),

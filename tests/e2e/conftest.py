@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,6 +174,26 @@ def prepare_site(folder: Path) -> None:
             "    name: lab\n    network", "    name: e2e\n    network"
         )
         path.write_text(text)
+
+
+@contextmanager
+def bare(site: Site) -> Iterator[Path]:
+    """Bare hosts without a state, and an inventory to change; afterwards they are bare again, and it is as it was."""
+    folder, state = site.folder / "inventory", site.folder / ".state" / "lab"
+    kept = {path: path.read_text() for path in folder.iterdir()}
+    _forget(site, state)
+    try:
+        yield folder
+    finally:
+        for path, text in kept.items():
+            path.write_text(text)
+        _forget(site, state)
+
+
+def _forget(site: Site, state: Path) -> None:
+    if state.exists():
+        state.rename(Path(tempfile.mkdtemp(dir=site.folder)) / "state")
+    site.lab.reset_all()
 
 
 def _bundle(folder: Path) -> None:

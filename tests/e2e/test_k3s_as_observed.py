@@ -136,8 +136,12 @@ class TestFailures:
             return
         case = FAILURES[role][names[number]]
         host, unit = spoilt(role)
-        text = yaml.safe_dump(case["settings"]).replace("DB", DB).replace("NOBODY", NOBODY)
-        said = case["says"].replace("DB", DB).replace("NOBODY", NOBODY)
+        # Of a user that it does not know, MariaDB says something else.
+        query = "SELECT User FROM mysql.user WHERE User LIKE 'k3s%' LIMIT 1"
+        user = cluster.lab.exec("db1", ["mariadb", "-N", "-B", "-e", query]).stdout.strip()
+        text = yaml.safe_dump(case["settings"]).replace("k3s:wrong", f"{user}:wrong")
+        text = text.replace("DB", DB).replace("NOBODY", NOBODY)
+        said = case["says"].replace("user 'k3s'", f"user '{user}'").replace("DB", DB).replace("NOBODY", NOBODY)
         script = (
             f"systemctl kill -s KILL {unit}; systemctl stop {unit}; systemctl reset-failed {unit}\n"
             f"mkdir -p $(dirname {DROP_IN})\n"

@@ -12,7 +12,7 @@ import pytest
 from nornir_k3s.datastores import keys
 from nornir_k3s.vault import Vault
 
-from .conftest import Site, eventually
+from .conftest import Site, bare, eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -24,19 +24,12 @@ UNITS = {"postgresql": "postgresql@15-main", "etcd": "etcd"}
 @pytest.fixture(scope="module", params=GROUPS)
 def managed(request: pytest.FixtureRequest, site: Site) -> Iterator[Site]:
     """A finished cluster on a managed datastore of this kind."""
-    folder = site.folder / "inventory"
-    kept = {path: path.read_text() for path in folder.iterdir()}
-    state = site.folder / ".state" / "lab"
-    if state.exists():
-        state.rename(site.folder / ".state" / f"before-managed-{request.param}")
-    site.lab.reset_all()
-    site.edit(lambda data: data["data"]["k3s_cluster"].update(datastore={"kind": request.param}))
-    for host, group in GROUPS[request.param].items():
-        site.edit(lambda data, host=host, group=group: data[host].update(groups=[group]), "hosts.yaml")
-    site.deploy()
-    yield site
-    for path, text in kept.items():
-        path.write_text(text)
+    with bare(site):
+        site.edit(lambda data: data["data"]["k3s_cluster"].update(datastore={"kind": request.param}))
+        for host, group in GROUPS[request.param].items():
+            site.edit(lambda data, host=host, group=group: data[host].update(groups=[group]), "hosts.yaml")
+        site.deploy()
+        yield site
 
 
 @pytest.fixture

@@ -1,68 +1,94 @@
-"""A cluster on a datastore that someone else runs: PostgreSQL with an awkward password, and etcd, from bare hosts."""
+"""A cluster on a datastore that someone else runs, from bare hosts: as fields with verified TLS, and as an endpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from .conftest import Site, eventually
+from .certificates import DB, certificate
+from .conftest import Site, bare, eventually
 
 pytestmark = pytest.mark.e2e
 
-POSTGRES = r"""set -e
-export DEBIAN_FRONTEND=noninteractive
-apt-get -q update && apt-get -qy install postgresql
+PASSWORD = "p@ss/w:rd%# 'q\"\\)(?&=é"  # all that an endpoint, SQL and YAML may stumble over
+INSTALL = "set -e\nexport DEBIAN_FRONTEND=noninteractive\napt-get -q update && apt-get -qy install "
+POSTGRES = f"""{INSTALL} postgresql
 cd /etc/postgresql/*/main
-echo "listen_addresses = '*'" >>postgresql.conf
-echo 'host k3s k3s 10.79.0.0/24 scram-sha-256' >>pg_hba.conf
+install -m 600 -o postgres /etc/ssl/db.key /etc/ssl/pg.key
+cat >>postgresql.conf <<'END'
+listen_addresses = '*'
+ssl_cert_file = '/etc/ssl/db.crt'
+ssl_key_file = '/etc/ssl/pg.key'
+END
+echo 'hostssl k3s k3s 10.79.0.0/24 scram-sha-256' >>pg_hba.conf
 systemctl restart postgresql
 su postgres -c psql <<'SQL'
-CREATE USER k3s PASSWORD 'p@ss/w:rd%#';
+CREATE USER k3s PASSWORD '{PASSWORD.replace("'", "''")}';
 CREATE DATABASE k3s OWNER k3s;
 SQL
 """
-ETCD = r"""set -e
-export DEBIAN_FRONTEND=noninteractive
-apt-get -q update && apt-get -qy install etcd-server
+MARIADB = f"""{INSTALL} mariadb-server
+install -m 600 -o mysql /etc/ssl/db.key /etc/ssl/my.key
+printf '[mysqld]\\nbind-address = 0.0.0.0\\nssl_cert = /etc/ssl/db.crt\\nssl_key = /etc/ssl/my.key\\n' \
+  >/etc/mysql/mariadb.conf.d/99-test.cnf
+systemctl restart mariadb
+mariadb --default-character-set=utf8mb4 <<'SQL'
+CREATE DATABASE `k3s-prod`;
+CREATE USER ops IDENTIFIED BY '{PASSWORD.replace(chr(92), 2 * chr(92)).replace("'", "''")}' REQUIRE SSL;
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX ON `k3s-prod`.* TO ops;
+SQL
+"""
+ETCD = f"""{INSTALL} etcd-server
 systemctl stop etcd
 echo 'ETCD_LISTEN_CLIENT_URLS=http://0.0.0.0:2379' >/etc/default/etcd
 echo 'ETCD_ADVERTISE_CLIENT_URLS=http://10.79.0.11:2379' >>/etc/default/etcd
 systemctl start etcd
 """
-KINDS = {
-    "postgresql": (POSTGRES, "postgres://k3s:p%40ss%2Fw%3Ard%25%23@10.79.0.11:5432/k3s"),
-    "etcd": (ETCD, "http://10.79.0.11:2379"),
-}
+# What prepares the host, its service, what the inventory says, and what is in a file that it names.
+KINDS: dict[str, tuple[str, str, dict[str, Any], str]] = {
+    "postgresql": (
+        POSTGRES,
+        "postgresql",
+        {"kind": "postgresql", "hosts": [DB], "password": {"file": "../secret"}, "cafile": "../ca.pem"},
+        PASSWORD,
+    ),
+    "mariadb": (
+        MARIADB,
+        "mariadb",
+        {
+            "kind": "mariadb", "hosts": [f"{DB}:3306"], "user": "ops", "database": "k3s-prod",
+            "password": {"file": "../secret"}, "cafile": "../ca.pem",
+        },
+        PASSWORD,
+    ),
+    "etcd": (ETCD, "etcd", {"endpoint": {"file": "../secret"}}, f"http://{DB}:2379"),
+}  # fmt: skip
 
 
 @pytest.fixture
 def service(request: pytest.FixtureRequest) -> str:
-    return {"postgresql": "postgresql", "etcd": "etcd"}[request.node.callspec.params["outside"]]
+    return KINDS[request.node.callspec.params["outside"]][1]
 
 
 @pytest.fixture(params=KINDS)
 def outside(request: pytest.FixtureRequest, site: Site) -> Iterator[Site]:
-    """Bare hosts, and a datastore on db1 that the inventory knows as an endpoint only."""
-    prepare, endpoint = KINDS[request.param]
-    folder = site.folder / "inventory"
-    kept = {path: path.read_text() for path in folder.iterdir()}
-    state = site.folder / ".state" / "lab"
-    if state.exists():
-        state.rename(site.folder / ".state" / f"before-{request.param}")
-    site.lab.reset_all()
-    site.lab.exec("db1", ["sh", "-s"], input=prepare, timeout=300)
-    (site.folder / "endpoint").write_text(endpoint + "\n")
-    site.edit(lambda data: data["db1"].update(groups=[]), "hosts.yaml")
-    reference = {"endpoint": {"file": str(site.folder / "endpoint")}}
-    site.edit(lambda data: data["data"]["k3s_cluster"].update(datastore=reference))
-    yield site
-    for path, text in kept.items():
-        path.write_text(text)
+    """Bare hosts, and a datastore on db1 that the inventory knows as someone else's only."""
+    prepare, _, datastore, secret = KINDS[request.param]
+    certificate(site.folder)
+    with bare(site):
+        for name in ("db.crt", "db.key"):
+            site.lab.exec("db1", ["sh", "-c", f"cat >/etc/ssl/{name}"], input=(site.folder / name).read_text())
+        site.lab.exec("db1", ["sh", "-s"], input=prepare, timeout=300)
+        (site.folder / "secret").write_text(secret + "\n")
+        site.edit(lambda data: data["db1"].update(groups=[]), "hosts.yaml")
+        site.edit(lambda data: data["data"]["k3s_cluster"].update(datastore=datastore))
+        yield site
 
 
-def test_bare_hosts_become_a_cluster_on_an_endpoint(outside: Site, service: str) -> None:
+def test_bare_hosts_become_a_cluster_on_it(outside: Site, service: str) -> None:
     outside.lab.exec("db1", ["systemctl", "stop", service])
     done = outside.runbook("deploy.py")
     assert done.returncode == 1
@@ -72,7 +98,7 @@ def test_bare_hosts_become_a_cluster_on_an_endpoint(outside: Site, service: str)
     outside.deploy()
     assert outside.nodes() == dict.fromkeys(("s1", "s2", "s3", "a1", "a2"), True)
     assert "nothing to change" in outside.deploy().stdout
-    secret = (outside.folder / "endpoint").read_text().strip()
+    secret = (outside.folder / "secret").read_text().strip()
     for log in Path(outside.folder / ".state" / "log").iterdir():
         assert secret not in log.read_text()
     # The servers share nothing but the datastore: one that is stopped is not missed.

@@ -33,7 +33,7 @@ def ask(endpoint: Endpoint, sock: socket.socket, address: str, context: ssl.SSLC
     connection: Any = pymysql.connect(
         host=address,
         user=endpoint.user,
-        password=endpoint.password.reveal(),
+        password=endpoint.password.reveal().encode(),  # as K3s sends it; pymysql would make Latin-1 of it
         ssl=context,
         ssl_disabled=context is None,
         connect_timeout=10,

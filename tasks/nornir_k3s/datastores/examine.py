@@ -22,7 +22,6 @@ from nornir_k3s.remote.forward import forward
 
 TIMEOUT = 10.0
 SLOW = 0.020  # seconds; K3s dies of a datastore that is silent for 10 s, and every request waits for it
-CONNECTIONS_PER_SERVER = 100
 _ASK = {"mysql": ask_mysql.ask, "postgresql": ask_postgresql.ask, "etcd": ask_etcd.ask}
 
 
@@ -85,11 +84,10 @@ def judge(cluster: Cluster, place: str, answers: Answers) -> Iterator[Problem]:
             found = f"the datastore at {place} holds a cluster made with another token (its key is {key})"
             todo = "give that cluster's token, or another database"
             yield Problem("foreign-data", found, f"{wanted}, this token's key, or nothing", todo)
-    bound = cluster.datastore_pool.max_open if cluster.datastore_pool else None
-    need = (bound or CONNECTIONS_PER_SERVER) * len(cluster.of("servers"))
+    need = cluster.connections
     if answers.connections and answers.connections < need:
         found = f"the datastore at {place} allows {answers.connections} connections"
-        lower = "or lower `max_open`" if bound else "or bound K3s' pool with `datastore_pool`"
+        lower = "or lower `max_open`" if cluster.datastore_pool else "or bound K3s' pool with `datastore_pool`"
         todo = f"raise max_connections, {lower}"
         yield Problem("datastore-settings", found, f"{need} for {len(cluster.of('servers'))} servers", todo, "warning")
     if answers.round_trips and (median := statistics.median(answers.round_trips)) > SLOW:

@@ -12,15 +12,14 @@ from dataclasses import dataclass
 
 from nornir_k3s.cluster import Cluster, Member
 from nornir_k3s.datastores.dump import Recipe
+from nornir_k3s.datastores.endpoint import Endpoint, build
 from nornir_k3s.datastores.login import login, logins
 from nornir_k3s.observed import Observed
 from nornir_k3s.secret import Secret
 from nornir_k3s.spec import HEADER, File, HostSpec, Unit
 
 PORT = 3306
-# Peak of one server's pool, which K3s does not bound by itself, and what people and backups need.
-CONNECTIONS_PER_SERVER = 100
-CONNECTIONS_RESERVE = 50
+CONNECTIONS_RESERVE = 50  # for people and backups
 RIGHTS = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP"
 
 
@@ -52,11 +51,10 @@ class MySQL:
         return f"{self.client} -e 'SELECT 1' >/dev/null 2>&1"
 
     def endpoint(self, cluster: Cluster) -> Secret:
-        """Return the endpoint as K3s takes it: the password raw, never percent-encoded; tcp() around the address."""
-        address = cluster.of("datastore")[0].address
-        host = f"[{address}]" if ":" in address else address
-        password = cluster.datastore_password.reveal()
-        return Secret(f"mysql://{login(cluster)}:{password}@tcp({host}:{PORT})/{cluster.managed.database}?timeout=10s")
+        """Return the endpoint as K3s takes it."""
+        place = (cluster.of("datastore")[0].address, PORT)
+        password, database = cluster.datastore_password, cluster.managed.database
+        return build(Endpoint("mysql", (place,), login(cluster), password, database))
 
     def spec(self, cluster: Cluster, member: Member, seen: Observed | None) -> HostSpec:  # noqa: ARG002 - as every kind
         """Return what the host must look like."""
@@ -64,7 +62,7 @@ class MySQL:
             "[mysqld]",
             f"bind-address = {member.address}",
             f"port = {PORT}",
-            f"max_connections = {len(cluster.of('servers')) * CONNECTIONS_PER_SERVER + CONNECTIONS_RESERVE}",
+            f"max_connections = {cluster.connections + CONNECTIONS_RESERVE}",
             "auto_increment_increment = 1",
             "# K3s' compaction fails with error 1020 where this is on (the default of MariaDB from 11.6.2).",
             "loose_innodb_snapshot_isolation = OFF",

@@ -11,10 +11,10 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import quote
 
 from nornir_k3s.cluster import Cluster, Member
 from nornir_k3s.datastores.dump import Recipe
+from nornir_k3s.datastores.endpoint import Endpoint, build
 from nornir_k3s.datastores.login import login, logins
 from nornir_k3s.observed import Observed
 from nornir_k3s.secret import Secret
@@ -22,8 +22,7 @@ from nornir_k3s.spec import HEADER, File, HostSpec, Unit
 
 PORT = 5432
 PACKAGE = "postgresql"
-CONNECTIONS_PER_SERVER = 100
-CONNECTIONS_RESERVE = 50
+CONNECTIONS_RESERVE = 50  # for people and backups
 _ITERATIONS = 4096
 _ASK = "runuser -u postgres -- psql -X -v ON_ERROR_STOP=1 -At"
 _ALIVE = f"{_ASK} -c 'SELECT 1' >/dev/null 2>&1"
@@ -41,13 +40,11 @@ class PostgreSQL:
         return _ALIVE
 
     def endpoint(self, cluster: Cluster) -> Secret:
-        """Return the endpoint as K3s takes it: user and password percent-encoded."""
-        address = cluster.of("datastore")[0].address
-        host = f"[{address}]" if ":" in address else address
-        password = quote(cluster.datastore_password.reveal(), safe="")
-        mode = "verify-full" if cluster.keys else "disable"
-        place = f"{host}:{PORT}/{cluster.managed.database}?sslmode={mode}&connect_timeout=10"
-        return Secret(f"postgres://{login(cluster)}:{password}@{place}")
+        """Return the endpoint as K3s takes it."""
+        place = (cluster.of("datastore")[0].address, PORT)
+        mode = {"sslmode": "verify-full" if cluster.keys else "disable"}
+        password, database = cluster.datastore_password, cluster.managed.database
+        return build(Endpoint("postgresql", (place,), login(cluster), password, database, mode))
 
     def spec(self, cluster: Cluster, member: Member, seen: Observed | None) -> HostSpec:
         """Return what the host must look like; its folders are named after a version that only the package knows."""
@@ -61,7 +58,7 @@ class PostgreSQL:
             f"port = {PORT}",
             f"hba_file = '{hba}'",
             "password_encryption = 'scram-sha-256'",
-            f"max_connections = {len(cluster.of('servers')) * CONNECTIONS_PER_SERVER + CONNECTIONS_RESERVE}",
+            f"max_connections = {cluster.connections + CONNECTIONS_RESERVE}",
         ]
         files: list[File] = []
         if cluster.keys:

@@ -48,7 +48,7 @@ class _MySql(Driver):
         return pymysql.connect(
             **where,
             user=one.user,
-            password=one.password,
+            password=one.password.encode(),  # as Go sends it; pymysql would make Latin-1 of it
             database=one.database if database else None,
             ssl=self.context,
             connect_timeout=2 if quick else self.patience,
