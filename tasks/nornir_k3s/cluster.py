@@ -243,8 +243,23 @@ def _cluster_problems(model: ClusterModel, found: list[Member], base: Path) -> I
             near = difflib.get_close_matches(word.rpartition(":")[2], CHECKS, n=1)
             text = f"there is no check {word!r}" + (f"; did you mean `{near[0]}`?" if near else "")
             yield ("accept", index), text
+    yield from _datastore_problems(model, base)
     if model.registries and not _absolute(base, model.registries).is_file():
         yield ("registries",), f"there is no file {_absolute(base, model.registries)}"
+
+
+def _datastore_problems(model: ClusterModel, base: Path) -> Iterator[tuple[tuple[Key, ...], str]]:
+    kind = getattr(model.datastore, "kind", "")
+    if model.datastore_pool and kind == "etcd":
+        yield ("datastore_pool",), "etcd has no pool of connections: remove it"
+    for key in ("cafile", "certfile", "keyfile"):
+        path = getattr(model.datastore, key, None)
+        if path is None:
+            continue
+        if not (path := _absolute(base, path)).is_file():
+            yield ("datastore", key), f"there is no file {path}"
+        elif key == "keyfile" and path.stat().st_mode & 0o007:
+            yield ("datastore", key), f"everybody on this machine can read or change {path}: chmod 600"
 
 
 def _counts(model: ClusterModel, found: list[Member]) -> Iterator[tuple[tuple[Key, ...], str]]:

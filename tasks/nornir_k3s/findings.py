@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Level = Literal["error", "warning", "accepted"]
+Level = Literal["error", "warning", "accepted", "note"]
 
 # id: what is looked at. Documented in docs/preflight.md (a test compares).
 CHECKS: Mapping[str, str] = {
@@ -48,8 +48,10 @@ CHECKS: Mapping[str, str] = {
     "datastore-rights": "the database is there, or may be created, and the user has the rights K3s uses",
     "datastore-settings": "nothing is set that K3s breaks on: increments, isolation, replicas, poolers, connections",
     "datastore-latency": "it answers within 20 ms",
-    "datastore-members": "a managed etcd has the members that the inventory names, and each has its data",
+    "datastore-version": "a note where K3s is not certified for the database's version",
+    "datastore-members": "an etcd has the members that the inventory names, and each has its data",
     "datastore-moved": "a running cluster's data are in the datastore that the inventory names",
+    "bootstrap": "a note where a first start was cut off; K3s mends it by itself",
     "foreign-data": "the datastore holds this cluster or none",
     "for-ever": "what a cluster can never change is as it was",
     "version": "no downgrade, and no minor version is left out",
@@ -67,7 +69,8 @@ class Finding:
         found: What is so.
         wanted: What must be so.
         todo: What to do.
-        level: An error stops the run before the first change; a warning can be accepted in the inventory.
+        level: An error stops the run before the first change; a warning can be accepted in the inventory; a note asks
+            for nothing.
     """
 
     host: str

@@ -237,8 +237,8 @@ def _record(observed: Observed, kind: str, words: list[str]) -> None:  # noqa: P
             observed.facts.setdefault(name, []).append(tuple(rest))
         case "present" | "pending" | "ours", [text]:
             getattr(observed, kind).add(text)
-        case "unreachable", [address]:
-            observed.unreachable.append(address)
+        case "unreachable", [address, *why]:
+            observed.unreachable.append((address, why[0] if why else ""))
         case "ca", [prefix]:
             observed.ca_prefix = prefix if prefix.startswith("K10") else ""
         case "cacert", [encoded]:

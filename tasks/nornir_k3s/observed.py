@@ -93,7 +93,7 @@ class Observed:
     database: list[tuple[str, str, str]] = field(default_factory=list)
     facts: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)  # of a host that is yet to be set up
     datastore: list[Finding] = field(default_factory=list)  # what this server finds wrong with an external one
-    unreachable: list[str] = field(default_factory=list)  # addresses of an external datastore
+    unreachable: list[tuple[str, str]] = field(default_factory=list)  # addresses of an external datastore, and why
     ca_prefix: str = ""
     token: str = ""
     ca_cert: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping
 
-from nornir_k3s.checks import host, managed, network, state
+from nornir_k3s.checks import datastore, host, network, state
 from nornir_k3s.cluster import Cluster
 from nornir_k3s.findings import CHECKS, Finding
 from nornir_k3s.members import NODES
@@ -15,7 +15,7 @@ __all__ = ["CHECKS", "Finding", "check"]
 
 # Beyond this K3s takes another server's files for newer than the datastore's (k3s: pkg/cluster/bootstrap.go).
 MAX_SKEW = 3.0
-_ORDER = ("error", "warning", "accepted")
+_ORDER = ("error", "warning", "accepted", "note")
 
 
 def check(cluster: Cluster, observed: Mapping[str, Observed]) -> list[Finding]:
@@ -37,8 +37,8 @@ def check(cluster: Cluster, observed: Mapping[str, Observed]) -> list[Finding]:
     findings += _same_machine(cluster, observed)
     findings += _clocks(observed)
     findings += network.vip_taken(cluster, observed)
-    findings += managed.check(cluster, observed)
-    findings += state.datastore(cluster, observed)
+    findings += datastore.check(cluster, observed)
+    findings += state.files(cluster, observed)
     findings += state.living(cluster, observed)
     findings += state.versions(cluster, observed)
     findings += _workloads(cluster)

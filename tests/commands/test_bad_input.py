@@ -122,6 +122,9 @@ def test_all_problems_of_all_files_come_at_once_with_file_and_line(place: Place)
         (cluster(server={"tls-san": {"a": "b"}}), "takes text, a number, true or false, or a list"),
         (cluster(server=["a"]), "k3s_cluster.server: it must be a mapping"),
         (cluster(datastore={"kind": "mariadb", "endpoint": {"env": "E"}}), "give it alone"),
+        (cluster(datastore={"kind": "etcd", "hosts": ["e"], "cafile": "nowhere.pem"}), "there is no file"),
+        (cluster(datastore={"kind": "etcd", "hosts": ["e"]}, datastore_pool={"max_open": 9}), "etcd has no pool"),
+        (cluster(datastore={"kind": "mysql", "hosts": ["a", "b"], "password": {"env": "E"}}), "knows one host only"),
         (cluster(datastore=None), "k3s_cluster.datastore: it is empty"),
         (cluster(name=None), "k3s_cluster.name:"),
         (lambda data: data["data"].update(k3s_cluster=None), "`data.k3s_cluster` is no mapping"),
@@ -147,6 +150,16 @@ def test_a_group_without_hosts(place: Place) -> None:
 def test_a_group_that_is_not_defined(place: Place) -> None:
     place.edit(lambda data: data["s1"].update(groups=["servrs"]), "inventory/hosts.yaml")
     refused(place, "hosts.yaml", "there is no group `servrs`; did you mean `servers`?")
+
+
+def test_a_datastore_s_key_that_everybody_can_read(place: Place) -> None:
+    place.file("client.pem").write_text("")
+    key = place.file("client-key.pem")
+    key.write_text("")
+    key.chmod(0o644)
+    files = {"certfile": "../client.pem", "keyfile": "../client-key.pem"}
+    place.edit(cluster(datastore={"kind": "etcd", "hosts": ["e"], **files}))
+    refused(place, "everybody on this machine can read", "client-key.pem")
 
 
 def test_an_artefact_with_a_wrong_hash(place: Place) -> None:

@@ -15,10 +15,15 @@ DB = "10.79.0.11"
 
 
 def certificate(folder: Path) -> None:
-    """Make a CA, another CA, and a server's certificate of the first for the database's address."""
+    """Make a CA, another CA, certificates of the first for the database's address and for a client, and keys.
+
+    The database's is db.crt; ending.crt ends soon, expired.crt has ended.
+    """
     now = datetime.datetime.now(datetime.UTC)
 
-    def sign(name: str, issuer: str, key: ec.EllipticCurvePrivateKey, by: ec.EllipticCurvePrivateKey) -> bytes:
+    def sign(
+        name: str, issuer: str, key: ec.EllipticCurvePrivateKey, by: ec.EllipticCurvePrivateKey, days: int = 30
+    ) -> bytes:
         authority = name == issuer
         builder = (
             x509.CertificateBuilder()
@@ -26,8 +31,8 @@ def certificate(folder: Path) -> None:
             .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=30))
+            .not_valid_before(now - datetime.timedelta(days=10))
+            .not_valid_after(now + datetime.timedelta(days=days))
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(by.public_key()), critical=False)
@@ -43,8 +48,12 @@ def certificate(folder: Path) -> None:
     ca, other, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
     (folder / "ca.pem").write_bytes(sign("ca", "ca", ca, ca))
     (folder / "other.pem").write_bytes(sign("other", "other", other, other))
-    (folder / "db.crt").write_bytes(sign("db", "ca", key, ca))
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (folder / "db.key").write_bytes(private)
+    for name, days in {"db.crt": 30, "ending.crt": 5, "expired.crt": -1, "client.pem": 30}.items():
+        (folder / name).write_bytes(sign("db", "ca", key, ca, days))
+    for name, one in {"db.key": key, "client-key.pem": key, "other-key.pem": other}.items():
+        (folder / name).touch(0o600)
+        (folder / name).write_bytes(
+            one.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )

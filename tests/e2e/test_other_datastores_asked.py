@@ -4,58 +4,105 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from .certificates import certificate
+from nornir_k3s.k3s import bootstrap_key
+from nornir_k3s.secret import Secret
+
+from .certificates import DB, certificate
 from .conftest import Site, bare
 
 pytestmark = pytest.mark.e2e
 
 PASSWORD = "p@ss/w:rd%#"
 QUOTED = "p%40ss%2Fw%3Ard%25%23"
-DB = "10.79.0.11"
+KINE = """
+CREATE TABLE kine
+  (id BIGINT PRIMARY KEY, name VARCHAR(630) COLLATION, deleted INTEGER, prev_revision BIGINT, value BYTES);
+"""
+INDEX = "CREATE UNIQUE INDEX kine_name_prev_revision_uindex ON kine (name, prev_revision);"
+FOREIGN = "INSERT INTO kine VALUES (1, '/bootstrap/000000000000', 0, 0, 'x');"
 INSTALL = r"""set -e
 export DEBIAN_FRONTEND=noninteractive
-apt-get -q update && apt-get -qy install postgresql mariadb-server etcd-server
+apt-get -q update && apt-get -qy install postgresql mariadb-server etcd-server pgbouncer
 printf '[mysqld]\nbind-address = 0.0.0.0\nssl_cert = /etc/ssl/db.crt\nssl_key = /etc/ssl/db.key\n' \
   >/etc/mysql/mariadb.conf.d/99-test.cnf
 cd /etc/postgresql/*/main
 echo "listen_addresses = '*'
 ssl = on
-ssl_cert_file = '/etc/ssl/pg.crt'
+ssl_cert_file = '/etc/ssl/db.crt'
 ssl_key_file = '/etc/ssl/pg.key'" >>postgresql.conf
-echo 'host all k3s,poor,none 10.79.0.0/24 scram-sha-256' >>pg_hba.conf
-cp /etc/ssl/db.crt /etc/ssl/pg.crt; cp /etc/ssl/db.key /etc/ssl/pg.key
+echo 'host all k3s,poor,maker 10.79.0.0/24 scram-sha-256
+hostssl all secure 10.79.0.0/24 scram-sha-256' >>pg_hba.conf
+cp /etc/ssl/db.key /etc/ssl/pg.key
 chown postgres /etc/ssl/pg.key; chown mysql /etc/ssl/db.key; chmod 600 /etc/ssl/*.key
 systemctl restart postgresql mariadb
+su postgres -c 'pg_basebackup -D /var/lib/postgresql/replica -R'
+cp pg_hba.conf /var/lib/postgresql/replica/; touch /var/lib/postgresql/replica/pg_ident.conf
+printf "port = 5434\nlisten_addresses = '*'\n" >/var/lib/postgresql/replica/postgresql.conf
+chown postgres /var/lib/postgresql/replica/*.conf
+systemd-run -q --unit replica --uid postgres /usr/lib/postgresql/*/bin/postgres -D /var/lib/postgresql/replica
+cat >/etc/pgbouncer/pgbouncer.ini <<'END'
+[databases]
+k3s = host=127.0.0.1 pool_mode=transaction
+sessions = host=127.0.0.1 dbname=k3s pool_mode=session
+[pgbouncer]
+listen_addr = *
+listen_port = 6432
+auth_type = scram-sha-256
+auth_file = /etc/pgbouncer/userlist.txt
+END
+echo '"k3s" "SECRET"' >/etc/pgbouncer/userlist.txt
+systemctl restart pgbouncer
 systemctl stop etcd
-echo 'ETCD_LISTEN_CLIENT_URLS=http://0.0.0.0:2379' >/etc/default/etcd
-echo 'ETCD_ADVERTISE_CLIENT_URLS=http://10.79.0.11:2379' >>/etc/default/etcd
+cat >/etc/default/etcd <<'END'
+ETCD_LISTEN_CLIENT_URLS=http://0.0.0.0:2379
+ETCD_ADVERTISE_CLIENT_URLS=http://10.79.0.11:2379
+END
 systemctl start etcd
-"""
-POSTGRES = """
-CREATE USER k3s PASSWORD 'SECRET';
-CREATE USER poor PASSWORD 'SECRET';
-CREATE DATABASE k3s OWNER k3s;
-CREATE DATABASE foreign_data OWNER k3s;
-\\c foreign_data
-SET ROLE k3s;
-CREATE TABLE kine (name text, value bytea, deleted int);
-INSERT INTO kine VALUES ('/bootstrap/000000000000', 'x', 0);
+systemd-run -q --unit etcd-tls etcd --data-dir /var/lib/etcd-tls --listen-peer-urls http://127.0.0.1:2481 \
+  --initial-advertise-peer-urls http://127.0.0.1:2481 --initial-cluster default=http://127.0.0.1:2481 \
+  --listen-client-urls https://0.0.0.0:2479 --advertise-client-urls https://10.79.0.11:2479 \
+  --cert-file /etc/ssl/db.crt --key-file /etc/ssl/db.key --client-cert-auth --trusted-ca-file /etc/ssl/ca.pem
 """.replace("SECRET", PASSWORD)
-MARIADB = """
-CREATE DATABASE k3s; CREATE DATABASE foreign_data; CREATE DATABASE poor;
+POSTGRES = (
+    f"""
+CREATE USER k3s PASSWORD 'SECRET'; CREATE USER secure PASSWORD 'SECRET';
+CREATE USER poor PASSWORD 'SECRET'; CREATE USER maker PASSWORD 'SECRET' CREATEDB;
+CREATE DATABASE k3s OWNER k3s; CREATE DATABASE secure OWNER secure;
+CREATE DATABASE strange OWNER k3s; CREATE DATABASE copied OWNER k3s; CREATE DATABASE half OWNER k3s;
+\\c strange
+SET ROLE k3s; {KINE} {INDEX} {FOREIGN}
+\\c copied
+SET ROLE k3s; {KINE}
+\\c half
+SET ROLE k3s; {KINE} {INDEX}
+""".replace("SECRET", PASSWORD)
+    .replace("COLLATION", 'COLLATE "C"')
+    .replace("BYTES", "BYTEA")
+)
+MARIADB = (
+    f"""
+CREATE DATABASE k3s; CREATE DATABASE strange; CREATE DATABASE poor; CREATE DATABASE copied; CREATE DATABASE half;
 CREATE USER k3s IDENTIFIED BY 'SECRET'; CREATE USER poor IDENTIFIED BY 'SECRET';
-GRANT ALL ON k3s.* TO k3s; GRANT ALL ON foreign_data.* TO k3s; GRANT SELECT, INSERT ON poor.* TO poor;
-CREATE TABLE foreign_data.kine (name VARCHAR(630) CHARACTER SET ascii, value BLOB, deleted INTEGER);
-INSERT INTO foreign_data.kine VALUES ('/bootstrap/000000000000', 'x', 0);
+CREATE USER maker IDENTIFIED BY 'SECRET'; CREATE USER secure IDENTIFIED BY 'SECRET' REQUIRE SSL;
+GRANT ALL ON k3s.* TO k3s; GRANT ALL ON strange.* TO k3s; GRANT ALL ON copied.* TO k3s; GRANT ALL ON half.* TO k3s;
+GRANT SELECT, INSERT ON poor.* TO poor; GRANT ALL ON *.* TO maker; GRANT ALL ON k3s.* TO secure;
+USE strange; {KINE} {INDEX} {FOREIGN}
+USE copied; {KINE}
+USE half; {KINE} {INDEX}
 """.replace("SECRET", PASSWORD)
+    .replace("COLLATION", "CHARACTER SET ascii")
+    .replace("BYTES", "BLOB")
+)
 RIGHT = {
     "mariadb": f"mysql://k3s:{PASSWORD}@tcp({DB}:3306)/k3s",
     "postgresql": f"postgres://k3s:{QUOTED}@{DB}:5432/k3s",
     "etcd": f"http://{DB}:2379",
 }
+SERVERS = ("s1", "s2", "s3")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +110,7 @@ def outside(site: Site) -> Iterator[Site]:
     """Bare hosts, and on db1 all three databases, which the inventory knows as an endpoint only."""
     certificate(site.folder)
     with bare(site):
-        for name in ("db.crt", "db.key"):
+        for name in ("db.crt", "db.key", "ca.pem"):
             site.lab.exec("db1", ["sh", "-c", f"cat >/etc/ssl/{name}"], input=(site.folder / name).read_text())
         site.lab.exec("db1", ["sh", "-s"], input=INSTALL, timeout=300)
         site.lab.exec("db1", ["su", "postgres", "-c", "psql -v ON_ERROR_STOP=1"], input=POSTGRES)
@@ -75,26 +122,62 @@ def outside(site: Site) -> Iterator[Site]:
 def ask(site: Site, endpoint: str, **files: str) -> tuple[int, list[dict[str, str]], str]:
     """Run the preflight on an endpoint: exit code, its findings about datastores, and all that was said."""
     (site.folder / "endpoint").write_text(endpoint + "\n")
-    datastore = {"endpoint": {"file": str(site.folder / "endpoint")}, **files}
+    paths = {key: str(site.folder / name) for key, name in files.items()}
+    return ask_of(site, {"endpoint": {"file": str(site.folder / "endpoint")}, **paths})
+
+
+def ask_of(site: Site, datastore: dict[str, Any]) -> tuple[int, list[dict[str, str]], str]:
     site.edit(lambda data: data["data"]["k3s_cluster"].update(datastore=datastore))
     report = site.folder / "asked.json"
     done = site.runbook("deploy.py", "--preflight-only", "--json", str(report))
     assert "Traceback" not in done.stderr
-    assert PASSWORD not in done.stdout + done.stderr + report.read_text()
-    assert QUOTED not in done.stdout + done.stderr + report.read_text()
-    assert site.lab.exec("s1", ["ls", "/usr/local/bin"]).stdout == "", "something was changed"
+    for secret in (PASSWORD, QUOTED):
+        assert secret not in done.stdout + done.stderr + report.read_text()
+    for server in SERVERS:
+        assert site.lab.exec(server, ["ls", "/usr/local/bin"]).stdout == "", "something was changed"
     findings = json.loads(report.read_text())["findings"]
-    return done.returncode, [f for f in findings if "data" in f["id"]], done.stdout + done.stderr
+    found = [f for f in findings if "data" in f["id"] or f["id"] == "bootstrap"]
+    return done.returncode, found, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("kind", RIGHT)
-def test_a_right_one_is_no_problem_and_no_table_is_made(outside: Site, kind: str) -> None:
-    code, findings, said = ask(outside, RIGHT[kind])
+def tables(site: Site) -> str:
+    """All tables in the databases, and all databases."""
+    query = "SELECT table_schema, table_name FROM information_schema.tables ORDER BY 1, 2"
+    found = site.lab.exec("db1", ["mariadb", "-N", "-e", query]).stdout
+    found += site.lab.exec("db1", ["su", "postgres", "-c", "psql -At -c '\\l'"]).stdout
+    for database in ("k3s", "strange", "copied", "half", "secure"):
+        found += site.lab.exec("db1", ["su", "postgres", "-c", f"psql -At {database} -c '\\dt' -c '\\ds'"]).stdout
+    return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_made(outside: Site) -> Iterator[None]:
+    """Whatever is asked of them: no table and no database is made."""
+    before = tables(outside)
+    assert "kine" in before
+    yield
+    assert tables(outside) == before
+
+
+SECURE = {
+    "mariadb": f"mysql://secure:{PASSWORD}@tcp({DB})/k3s",
+    "postgresql": f"postgres://secure:{QUOTED}@{DB}/secure",
+}
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        *RIGHT.values(),
+        SECURE["postgresql"],  # the driver tries TLS first
+        f"mysql://maker:{PASSWORD}@tcp({DB})/to_be_made",
+        f"postgres://maker:{QUOTED}@{DB}/to_be_made",
+    ],
+)
+def test_a_right_one_is_no_problem(outside: Site, endpoint: str) -> None:
+    code, findings, said = ask(outside, endpoint)
     errors = [f for f in findings if f["level"] == "error"]
     assert (code, errors) == (0, []), said
-    tables = outside.lab.exec("db1", ["mariadb", "-N", "-e", "SHOW TABLES FROM k3s"]).stdout
-    tables += outside.lab.exec("db1", ["su", "postgres", "-c", "psql -At k3s -c '\\dt'"]).stdout
-    assert tables == ""
 
 
 @pytest.mark.parametrize(
@@ -102,19 +185,26 @@ def test_a_right_one_is_no_problem_and_no_table_is_made(outside: Site, kind: str
     [
         (RIGHT["mariadb"].replace("p@ss", "wrong"), "datastore-login", "refuses user k3s or the password"),
         (RIGHT["mariadb"].replace("k3s:", "nobody:", 1), "datastore-login", "refuses user nobody"),
+        (SECURE["mariadb"], "datastore-tls", "lets user secure in with TLS only"),
         (RIGHT["mariadb"].removesuffix("k3s") + "another", "datastore-rights", "no database another"),
         (f"mysql://poor:{PASSWORD}@tcp({DB})/poor", "datastore-rights", "lacks UPDATE, DELETE, CREATE, ALTER, INDEX"),
-        (RIGHT["mariadb"].removesuffix("k3s") + "foreign_data", "foreign-data", "/bootstrap/000000000000"),
-        (RIGHT["mariadb"].replace("3306", "3307"), "datastore", "cannot connect"),
-        (RIGHT["mariadb"].replace(DB, "no-such-host.invalid"), "datastore", "cannot connect"),
+        (RIGHT["mariadb"].removesuffix("k3s") + "strange", "foreign-data", "/bootstrap/000000000000"),
+        (RIGHT["mariadb"].removesuffix("k3s") + "copied", "datastore-settings", "no unique index"),
+        (RIGHT["mariadb"].replace("3306", "3307"), "datastore", "Connection refused"),
+        (RIGHT["mariadb"].replace(DB, "no-such-host.invalid"), "datastore", "name"),
         (RIGHT["postgresql"].replace("p%40ss", "wrong"), "datastore-login", "refuses user k3s or the password"),
         (RIGHT["postgresql"].replace("k3s:", "stranger:", 1), "datastore-login", "lets this user in neither"),
         (RIGHT["postgresql"].removesuffix("k3s") + "another", "datastore-rights", "no database another"),
         (f"postgres://poor:{QUOTED}@{DB}/k3s", "datastore-rights", "may not create tables in schema public"),
-        (RIGHT["postgresql"].removesuffix("k3s") + "foreign_data", "foreign-data", "/bootstrap/000000000000"),
-        (RIGHT["postgresql"].replace("5432", "5433"), "datastore", "cannot connect"),
-        (RIGHT["etcd"].replace("2379", "2378"), "datastore", "cannot connect"),
+        (RIGHT["postgresql"].removesuffix("k3s") + "strange", "foreign-data", "/bootstrap/000000000000"),
+        (RIGHT["postgresql"].removesuffix("k3s") + "copied", "datastore-settings", "no unique index"),
+        (RIGHT["postgresql"].replace("5432", "5433"), "datastore", "Connection refused"),
+        (RIGHT["postgresql"].replace(DB, "no-such-host.invalid"), "datastore", "name"),
+        (RIGHT["postgresql"].replace("5432", "5434"), "datastore-settings", "read-only replica"),
+        (RIGHT["postgresql"].replace("5432", "6432"), "datastore-settings", "PgBouncer) in transaction mode"),
+        (RIGHT["etcd"].replace("2379", "2378"), "datastore", "Connection refused"),
         (RIGHT["etcd"].replace("2379", "3306"), "datastore", "no etcd"),
+        (RIGHT["etcd"].replace("2379", "2479"), "datastore", "no etcd"),
     ],
 )
 def test_what_k3s_would_fail_on_is_found_from_every_server(
@@ -123,28 +213,96 @@ def test_what_k3s_would_fail_on_is_found_from_every_server(
     code, findings, said = ask(outside, endpoint)
     assert code == 1, said
     errors = [f for f in findings if f["level"] == "error"]
-    assert {(f["host"], f["id"]) for f in errors} == {(server, expected) for server in ("s1", "s2", "s3")}, errors
+    assert {(f["host"], f["id"]) for f in errors} == {(server, expected) for server in SERVERS}, errors
     assert all(words in f["found"] for f in errors), errors
 
 
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
-def test_tls_is_verified_as_k3s_will(outside: Site, kind: str) -> None:
-    code, _, said = ask(outside, RIGHT[kind], cafile=str(outside.folder / "ca.pem"))
+def test_a_first_start_that_was_cut_off_is_told(outside: Site, kind: str) -> None:
+    token = (outside.folder / ".state" / "lab" / "token").read_text().strip()
+    row = f"INSERT INTO kine VALUES (1, '{bootstrap_key(Secret(token))}', 0, 0, NULL);"  # noqa: S608 - hexadecimal
+    into = {"mariadb": ["mariadb", "half"], "postgresql": ["su", "postgres", "-c", "psql half"]}[kind]
+    outside.lab.exec("db1", into, input=row)
+    code, findings, said = ask(outside, RIGHT[kind].removesuffix("k3s") + "half")
     assert code == 0, said
-    code, findings, said = ask(outside, RIGHT[kind], cafile=str(outside.folder / "other.pem"))
-    assert code == 1, said
-    assert {(f["host"], f["id"]) for f in findings if f["level"] == "error"} == {
-        (server, "datastore-tls") for server in ("s1", "s2", "s3")
-    }
+    assert {(f["host"], f["level"]) for f in findings if f["id"] == "bootstrap"} == {(s, "note") for s in SERVERS}
+
+
+def test_of_several_postgresql_hosts_the_one_that_can_be_written_to_is_enough(outside: Site) -> None:
+    (outside.folder / "secret").write_text(PASSWORD + "\n")
+    fields = {"kind": "postgresql", "hosts": [f"{DB}:5434", DB], "password": {"file": "../secret"}}
+    code, _, said = ask_of(outside, fields)
+    assert code == 0, said
+    code, findings, said = ask_of(outside, {**fields, "hosts": [f"{DB}:5433", DB]})
+    assert code == 0, said
+    assert {f["level"] for f in findings if f["id"] == "datastore"} == {"warning"}
+
+
+def test_a_pooler_that_keeps_sessions_is_a_warning(outside: Site) -> None:
+    code, findings, said = ask(outside, f"postgres://k3s:{QUOTED}@{DB}:6432/sessions")
+    assert code == 0, said
+    assert any("PgBouncer" in f["found"] for f in findings if f["level"] == "warning")
+
+
+CLIENT = {"certfile": "client.pem", "keyfile": "client-key.pem"}
+RELOAD = {"mariadb": "mariadb -e 'FLUSH LOCAL SSL'", "postgresql": "systemctl reload postgresql", "etcd": "true"}
+
+
+@pytest.mark.parametrize("kind", RIGHT)
+def test_tls_is_verified_as_k3s_will(outside: Site, kind: str) -> None:
+    endpoint = {**RIGHT, "etcd": f"https://{DB}:2479"}[kind]
+    client = CLIENT if kind == "etcd" else {}
+
+    def refused(words: str, **files: str) -> None:
+        code, findings, said = ask(outside, endpoint, **{"cafile": "ca.pem"} | client | files)
+        assert code == 1, said
+        errors = [f for f in findings if f["level"] == "error"]
+        assert {(f["host"], f["id"]) for f in errors} == {(server, "datastore-tls") for server in SERVERS}
+        assert all(words in f["found"] for f in errors), errors
+
+    def shown(name: str) -> None:
+        text = (outside.folder / name).read_text()
+        outside.lab.exec("db1", ["sh", "-c", f"cat >/etc/ssl/db.crt; {RELOAD[kind]}"], input=text)
+
+    code, _, said = ask(outside, endpoint, cafile="ca.pem", **client)
+    assert code == 0, said
+    refused("certificate", cafile="other.pem")
+    refused("keyfile is not the key of certfile", **CLIENT | {"keyfile": "other-key.pem"})
+    try:
+        shown("expired.crt")
+        refused("certificate has expired")
+        shown("ending.crt")
+        code, findings, said = ask(outside, endpoint, cafile="ca.pem", **client)
+        assert code == 0, said
+        assert any("ends in 5 days" in f["found"] for f in findings if f["level"] == "warning")
+    finally:
+        shown("db.crt")
     # The same host by a name that its certificate does not have.
-    for server in ("s1", "s2", "s3"):
-        outside.lab.exec(
-            server, ["sh", "-c", f"grep -q database.test /etc/hosts || echo {DB} database.test >>/etc/hosts"]
-        )
-    endpoint = RIGHT[kind].replace(DB, "database.test")
-    code, findings, said = ask(outside, endpoint, cafile=str(outside.folder / "ca.pem"))
+    for server in SERVERS:
+        line = f"{DB} database.test"
+        outside.lab.exec(server, ["sh", "-c", f"grep -q '{line}' /etc/hosts || echo {line} >>/etc/hosts"])
+    endpoint = endpoint.replace(DB, "database.test")
+    refused("database.test")
+
+
+def test_an_etcd_that_wants_a_client_certificate(outside: Site) -> None:
+    code, findings, said = ask(outside, f"https://{DB}:2479", cafile="ca.pem")
     assert code == 1, said
-    assert "database.test" in findings[0]["found"]
+    assert any("client certificate" in f["todo"] for f in findings), findings
+
+
+def test_an_etcd_without_space(outside: Site) -> None:
+    ask_of_it = f"curl -s http://{DB}:2379/v3/maintenance/alarm -d"
+    member = outside.lab.exec("db1", ["curl", "-s", f"http://{DB}:2379/v3/maintenance/status", "-d", "{}"]).stdout
+    number = json.loads(member)["header"]["member_id"]
+    alarm = json.dumps({"action": "ACTIVATE", "memberID": number, "alarm": "NOSPACE"})
+    outside.lab.exec("db1", ["sh", "-c", f"{ask_of_it} '{alarm}'"])
+    try:
+        code, findings, said = ask(outside, RIGHT["etcd"])
+        assert code == 1, said
+        assert any("NOSPACE" in f["found"] for f in findings), findings
+    finally:
+        outside.lab.exec("db1", ["sh", "-c", f"{ask_of_it} '{alarm.replace('ACTIVATE', 'DEACTIVATE')}'"])
 
 
 def test_settings_that_k3s_breaks_on(outside: Site) -> None:
@@ -154,7 +312,7 @@ def test_settings_that_k3s_breaks_on(outside: Site) -> None:
         assert code == 1, said
         found = [f["found"] for f in findings if f["host"] == "s1"]
         assert "auto_increment_increment is 3" in found
-        assert "the database is read-only (a replica?)" in found
+        assert f"the database at {DB}:3306 is a read-only replica" in found
         assert any("151 connections" in text for text in found)
     finally:
         outside.lab.exec(

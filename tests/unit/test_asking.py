@@ -8,9 +8,8 @@ from typing import Any
 import pymysql
 import pytest
 
-from nornir_k3s import k3s
 from nornir_k3s.cluster import Cluster
-from nornir_k3s.datastores import ask_mysql, ask_postgresql
+from nornir_k3s.datastores import ask_mysql, ask_postgresql, examine
 from nornir_k3s.datastores.endpoint import parse
 from nornir_k3s.datastores.examine import judge
 from nornir_k3s.datastores.problem import Answers
@@ -66,7 +65,6 @@ def test_what_postgresql_refuses_with(details: dict[str, str], id_: str) -> None
     [
         ({"auto_increment_increment": "2"}, "auto_increment_increment is 2"),
         ({"innodb_snapshot_isolation": "ON"}, "innodb_snapshot_isolation is on"),
-        ({"read_only": "ON"}, "read-only"),
         ({"wsrep_on": "ON", "wsrep_cluster_address": "gcomm://a,b"}, "Galera"),
         ({"auto_increment_increment": "1", "read_only": "OFF", "wsrep_on": "OFF"}, ""),
     ],
@@ -78,10 +76,53 @@ def test_settings_that_k3s_breaks_on(settings: dict[str, str], words: str) -> No
 
 def test_whose_data_it_holds_how_many_it_lets_in_and_how_fast(load: Load) -> None:
     cluster = load()
-    own = k3s.bootstrap_key(cluster.token)
-    assert list(judge(cluster, "db:3306", Answers(bootstrap=[own], connections=500, round_trips=[0.001]))) == []
-    ids = [p.id for p in judge(cluster, "db:3306", Answers(bootstrap=["/bootstrap/0"], connections=9, round_trips=[1]))]
-    assert ids == ["foreign-data", "datastore-settings", "datastore-latency"]
+    assert list(judge(cluster, "db:3306", Answers(connections=500, round_trips=[0.001]))) == []
+    ids = [p.id for p in judge(cluster, "db:3306", Answers(connections=9, round_trips=[1], skew=-4))]
+    assert ids == ["datastore-settings", "datastore-latency", "clock"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "writable", "problem"),
+    [
+        ("postgres://u:p@a/k", [False], True),
+        ("postgres://u:p@a,b/k", [True, False], True),
+        ("postgres://u:p@a,b/k?target_session_attrs=read-write", [True, False], False),
+        ("postgres://u:p@a,b/k?target_session_attrs=read-write", [False, False], True),
+        ("mysql://u:p@tcp(a)/k", [True], False),
+    ],
+)
+def test_of_several_postgresql_hosts_some_may_be_replicas(endpoint: str, writable: list[bool], problem: bool) -> None:
+    asked = {f"{n}:1": Answers(writable=yes) for n, yes in enumerate(writable)}
+    assert bool(list(examine._together(parse(Secret(endpoint)), asked))) is problem
+
+
+@pytest.mark.parametrize(
+    ("where", "covers"),
+    [
+        ("*.*", True), ("k3s.*", True), ("k%.*", True), ("k_s.*", True), (r"k\_s.*", False), ("other.*", False),
+        ("k3s.kine", False), (r"k3s\_.*", False),
+    ],
+)  # fmt: skip
+def test_a_grant_s_wildcards_are_read_as_mysql_does(where: str, covers: bool) -> None:
+    assert ask_mysql._covers(where, "k3s") is covers
+    assert ask_mysql._covers(r"k3s\_1.*", "k3s_1")
+
+
+def test_a_role_s_rights_count_with_mysql_8() -> None:
+    said = {
+        "SHOW GRANTS": [("GRANT USAGE ON *.* TO `u`@`%`",), ("GRANT `dba`@`%` TO `u`@`%`",)],
+        "SELECT CURRENT_ROLE()": [("`dba`@`%`",)],
+        "SHOW GRANTS FOR CURRENT_USER() USING `dba`@`%`": [("GRANT ALL PRIVILEGES ON `k3s`.* TO `u`@`%`",)],
+    }
+    grants = ask_mysql._grants(lambda text: said[text], "MySQL")
+    assert ask_mysql._rights(grants, ENDPOINT, exists=True) == []
+    assert ask_mysql._rights(ask_mysql._grants(lambda text: said[text], "MariaDB"), ENDPOINT, exists=True)
+
+
+def test_a_table_that_was_copied_without_its_index_and_one_with_small_ids() -> None:
+    assert ask_mysql.table_problems(id_type="bigint", unique=True) == []
+    found = ask_mysql.table_problems(id_type="int", unique=False)
+    assert [problem.level for problem in found] == ["error", "warning"]
 
 
 def test_a_postgresql_endpoint_is_read_as_pgx_does() -> None:

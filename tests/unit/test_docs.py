@@ -7,9 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+from pydantic import TypeAdapter
 
 from nornir_k3s import Plan, Report, Status, errors
 from nornir_k3s.findings import CHECKS
+from nornir_k3s.schema import Datastore
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOCS = PROJECT / "docs"
@@ -41,3 +44,12 @@ def test_links_lead_somewhere() -> None:
     for path in (*DOCS.glob("*.md"), *PROJECT.glob("*.md")):
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_every_example_of_a_datastore_is_accepted() -> None:
+    blocks = re.findall(r"^```yaml\n(.*?)^```", (DOCS / "datastores.md").read_text(), re.M | re.S)
+    texts = [text for block in blocks for text in re.split(r"^(?=datastore)", block, flags=re.M) if text]
+    examples = [yaml.safe_load(text)["datastore"] for text in texts if text.startswith("datastore:")]
+    assert len(examples) >= 7
+    for example in examples:
+        TypeAdapter(Datastore).validate_python(example)

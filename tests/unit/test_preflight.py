@@ -74,13 +74,14 @@ ONE_OF_EACH: list[tuple[str, dict[str, object], str]] = [
     ("s1", {"present": {f"{k3s.DATA}/server/db/etcd/member/wal"}}, "embedded-etcd"),
     ("s1", {"facts": {"foreign": [("k3s.service",)]}}, "foreign-k3s"),
     ("s1", {"token": "0" * 12}, "token"),
-    ("s2", {"unreachable": ["10.0.0.9:5432"]}, "datastore"),
     ("db1", {"facts": {"nopackage": [("mysql-server",)]}}, "packages"),
     ("db1", {"database": [("bootstrap", "/bootstrap/000000000000", "11833")]}, "foreign-data"),
+    ("db1", {"database": [("version", "MariaDB", "11.8.3-MariaDB")]}, "datastore-version"),
 ]
 # Found by tests of their own, below and in test_asking.py.
-ASKED = {f"datastore-{what}" for what in ("asked", "login", "tls", "rights", "settings", "latency")}
+ASKED = {"datastore"} | {f"datastore-{what}" for what in ("asked", "login", "tls", "rights", "settings", "latency")}
 ELSEWHERE = {
+    "bootstrap",
     "datastore-members",
     "datastore-moved",
     "interface",
@@ -223,6 +224,49 @@ def test_an_agent_with_another_cluster_s_ca(load: Load) -> None:
     assert ("a1", "leftovers") in ids(cluster, seen)
     seen["a1"].facts = {"agentca": [(hashlib.sha256(b"this cluster's\n").hexdigest(),)]}
     assert ids(cluster, seen) == set()
+
+
+OUTSIDE = {"datastore": {"kind": "postgresql", "hosts": ["10.0.0.8", "10.0.0.9"], "password": {"env": "PW"}}}
+
+
+@pytest.fixture
+def outside(load: Load, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """A cluster on a datastore someone else runs."""
+    monkeypatch.setenv("PW", "hush-hush-hush")
+    return load(OUTSIDE, hosts={name: host for name, host in HOSTS.items() if host[1] != "datastore"})
+
+
+@pytest.mark.parametrize(
+    ("why", "words"),
+    [
+        ("Connection refused", "Connection refused; wanted: a connection -> check that it runs"),
+        ("Name or service not known", "not known; wanted: a connection -> check the name"),
+        ("", "no answer"),
+    ],
+)
+def test_a_datastore_that_a_server_cannot_reach(outside: Cluster, why: str, words: str) -> None:
+    seen = healthy(outside)
+    seen["s2"].unreachable = [("10.0.0.9:5432", why)]
+    found = [finding for finding in preflight.check(outside, seen) if finding.id == "datastore"]
+    assert [(f.host, f.level) for f in found] == [("s2", "error")]
+    assert words in str(found[0])
+    seen["s2"].database = [("alive", "yes", "")]  # another of its hosts
+    assert [f.level for f in preflight.check(outside, seen) if f.id == "datastore"] == ["warning"]
+
+
+def test_whose_data_someone_else_s_datastore_holds(outside: Cluster) -> None:
+    seen, own = healthy(outside), k3s.bootstrap_key(outside.token)
+    for name in ("s1", "s2"):
+        seen[name].database = [("alive", "yes", ""), ("bootstrap", "/bootstrap/000000000000", "9")]
+    assert ids(outside, seen) == {(name, "foreign-data") for name in ("s1", "s2")}
+    for name in ("s1", "s2"):
+        seen[name].database = [("alive", "yes", ""), ("bootstrap", own, "0")]
+    assert ids(outside, seen) == {(name, "bootstrap") for name in ("s1", "s2")}
+    for name in ("s1", "s2"):
+        seen[name].database, seen[name].ready = [("alive", "yes", "")], name == "s1"
+    assert {id_ for _, id_ in ids(outside, seen)} == {"datastore-moved"}
+    seen["s1"].ready = False
+    assert ids(outside, seen) == set()
 
 
 @pytest.mark.parametrize(

@@ -35,15 +35,9 @@ def check(member: Member, seen: Observed) -> Iterator[Finding]:
             yield Finding(member.name, "foreign-k3s", found, "a K3s of this tool or none", todo, "warning")
 
 
-def datastore(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Finding]:
-    """Yield what does not fit between the datastore, the servers' files and the token."""
+def files(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Finding]:
+    """Yield what does not fit between the files of servers and agents and the token."""
     servers = [member for member in cluster.of("servers") if member.name in observed]
-    for member in servers:
-        for address in observed[member.name].unreachable:
-            found = f"it cannot connect to the datastore at {address}"
-            todo = "check that it runs, the address in the endpoint, routes and firewalls"
-            yield Finding(member.name, "datastore", found, "a connection", todo)
-        yield from observed[member.name].datastore
     cluster_ca = next((o.ca_cert for m in servers if (o := observed[m.name]).ready), "")
     for member in servers:
         yield from _server_files(cluster, member, observed[member.name], cluster_ca)

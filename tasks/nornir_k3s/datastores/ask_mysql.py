@@ -1,37 +1,59 @@
 """Ask a MySQL or MariaDB what K3s needs to know of it.
 
-Sources: kine `pkg/drivers/mysql` (statements it uses); docs.k3s.io `datastore/datastore.md`; k3s#11816 (increments),
-kine#721 (snapshot isolation).
+Sources: kine `pkg/drivers/mysql` (statements it uses, and when it uses TLS); docs.k3s.io `datastore/datastore.md`;
+k3s#11816 (increments), kine#721 (snapshot isolation), kine#408 (unique index), docs.k3s.io `known-issues.md` (ids).
 """
 
 from __future__ import annotations
 
 import re
-import socket
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 import pymysql
 
+from nornir_k3s.datastores import trust
+from nornir_k3s.datastores.dial import Dial
 from nornir_k3s.datastores.endpoint import Endpoint
 from nornir_k3s.datastores.problem import Answers, Problem
 
 NEEDED = ("SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "INDEX")
 _VARIABLES = (
-    "version", "auto_increment_increment", "innodb_snapshot_isolation", "read_only", "max_connections",
-    "wsrep_on", "wsrep_cluster_address",
+    "version", "auto_increment_increment", "innodb_snapshot_isolation", "read_only", "super_read_only",
+    "innodb_read_only", "max_connections", "wsrep_on", "wsrep_cluster_address",
 )  # fmt: skip
+_REFUSED = (1045, 1698, 2059, 3159)  # 3159: MySQL's require_secure_transport
+_COLUMNS = """
+SELECT COLUMN_NAME, DATA_TYPE FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = 'kine'
+"""
+_UNIQUE = """
+SELECT GROUP_CONCAT(COLUMN_NAME ORDER BY SEQ_IN_INDEX) FROM information_schema.STATISTICS
+WHERE TABLE_SCHEMA = %s AND TABLE_NAME = 'kine' AND NON_UNIQUE = 0 GROUP BY INDEX_NAME
+"""
+Query = Callable[..., list[tuple[Any, ...]]]
 
 
-def ask(endpoint: Endpoint, sock: socket.socket, address: str, context: ssl.SSLContext | None) -> Answers:
+def ask(endpoint: Endpoint, dial: Dial) -> Answers:
     """Log in as K3s will, and read.
 
     Raises:
         Problem: It does not let the user in, or the database is missing.
         ssl.SSLError: Its certificate is not trusted.
     """
+    try:
+        connection = _login(endpoint, dial, dial.context)
+    except pymysql.err.OperationalError as error:
+        raise _refused(error, endpoint, tls=_wants_tls(error, endpoint, dial)) from None
+    try:
+        return _read(connection, endpoint)
+    finally:
+        connection.close()
+
+
+def _login(endpoint: Endpoint, dial: Dial, context: ssl.SSLContext | None) -> Any:  # noqa: ANN401 - it has no types
     connection: Any = pymysql.connect(
-        host=address,
+        host=dial.address,
         user=endpoint.user,
         password=endpoint.password.reveal().encode(),  # as K3s sends it; pymysql would make Latin-1 of it
         ssl=context,
@@ -39,22 +61,30 @@ def ask(endpoint: Endpoint, sock: socket.socket, address: str, context: ssl.SSLC
         connect_timeout=10,
         defer_connect=True,
     )
-    try:
-        connection.connect(sock)
-    except pymysql.err.OperationalError as error:
-        raise _refused(error, endpoint) from None
-    try:
-        return _read(connection, endpoint)
-    finally:
-        connection.close()
+    connection.connect(dial.connect())
+    return connection
 
 
-def _refused(error: pymysql.err.OperationalError, endpoint: Endpoint) -> Exception:
+def _wants_tls(error: pymysql.err.OperationalError, endpoint: Endpoint, dial: Dial) -> bool:
+    """Tell whether a login that was refused without TLS would succeed with it."""
+    if dial.context or not error.args or error.args[0] not in _REFUSED:
+        return False
+    try:
+        _login(endpoint, dial, trust.context(None, None, None, verify=False)).close()
+    except (pymysql.err.Error, OSError):
+        return False
+    return True
+
+
+def _refused(error: pymysql.err.OperationalError, endpoint: Endpoint, *, tls: bool = False) -> Exception:
     cause = error.__cause__ or error.__context__
     if isinstance(cause, ssl.SSLError):
         return cause
     code = error.args[0] if error.args else 0
-    if code in (1045, 1698, 2059):
+    if tls:
+        found = f"the database lets user {endpoint.user} in with TLS only"
+        return Problem("datastore-tls", found, "TLS that K3s verifies", "give `cafile`, the CA of its certificate")
+    if code in _REFUSED:
         found = f"the database refuses user {endpoint.user} or the password"
         return Problem("datastore-login", found, "a login", "check user, password, and from where it may log in")
     if code == 1130:
@@ -65,7 +95,7 @@ def _refused(error: pymysql.err.OperationalError, endpoint: Endpoint) -> Excepti
     return Problem("datastore", f"the database breaks the login off (error {code})", "a login", "see its own log")
 
 
-def _read(connection: Any, endpoint: Endpoint) -> Answers:  # noqa: ANN401 - its types are of no use here
+def _read(connection: Any, endpoint: Endpoint) -> Answers:  # noqa: ANN401 - it has no types
     def query(text: str, *values: object) -> list[tuple[Any, ...]]:
         with connection.cursor() as cursor:
             cursor.execute(text, values)
@@ -73,19 +103,45 @@ def _read(connection: Any, endpoint: Endpoint) -> Answers:  # noqa: ANN401 - its
 
     names = ", ".join(f"'{name}'" for name in _VARIABLES)
     settings = {str(k): str(v) for k, v in query(f"SHOW VARIABLES WHERE Variable_name IN ({names})")}
-    answers = Answers(version=settings.get("version", ""), connections=int(settings.get("max_connections", "0")))
+    version = settings.get("version", "")
+    product = "MariaDB" if "mariadb" in version.lower() else "MySQL"
+    answers = Answers(product, version, connections=int(settings.get("max_connections", "0")))
     answers.problems += _settings(settings)
-    grants = [str(row[0]) for row in query("SHOW GRANTS")]
+    answers.writable = not any(settings.get(f"{name}read_only") in ("ON", "1") for name in ("", "super_", "innodb_"))
     exists = bool(query("SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = %s", endpoint.database))
-    answers.problems += _rights(grants, endpoint, exists=exists)
-    if query(
-        "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND TABLE_NAME = 'kine'", endpoint.database
-    ):
-        table = f"`{endpoint.database.replace('`', '``')}`.kine"
-        rows = query(f"SELECT DISTINCT name FROM {table} WHERE name LIKE '/bootstrap/%%' AND deleted = 0")  # noqa: S608
-        answers.bootstrap = [row[0].decode() if isinstance(row[0], bytes) else str(row[0]) for row in rows]
+    answers.problems += _rights(_grants(query, product), endpoint, exists=exists)
+    answers.problems += _table(query, endpoint, answers)
+    answers.clock(lambda: float(query("SELECT UNIX_TIMESTAMP(NOW(6))")[0][0]))
     answers.measure(lambda: query("SELECT 1"))
     return answers
+
+
+def _table(query: Query, endpoint: Endpoint, answers: Answers) -> list[Problem]:
+    columns: dict[str, str] = dict(query(_COLUMNS, endpoint.database))
+    if not columns:
+        return []
+    table = f"`{endpoint.database.replace('`', '``')}`.kine"
+    rows = query(
+        f"SELECT name, COALESCE(MAX(LENGTH(value)), 0) FROM {table}"  # noqa: S608 - quoted above
+        " WHERE name LIKE '/bootstrap/%%' AND deleted = 0 GROUP BY name"
+    )
+    answers.bootstrap = {n.decode() if isinstance(n, bytes) else str(n): int(size) for n, size in rows}
+    unique = ("name,prev_revision",) in query(_UNIQUE, endpoint.database)
+    return table_problems(id_type=str(columns.get("id")), unique=unique)
+
+
+def table_problems(*, id_type: str, unique: bool) -> list[Problem]:
+    """Return what is wrong with a kine table, of whichever database."""
+    found = []
+    if not unique:
+        todo = "give it the index kine_name_prev_revision_uindex again: K3s writes rows twice without"
+        what = "table kine has no unique index on name and prev_revision (a restored copy?)"
+        found.append(Problem("datastore-settings", what, "the index that K3s made", todo))
+    if id_type.lower() != "bigint":
+        todo = "start all servers once with KINE_SCHEMA_MIGRATION=1 (docs.k3s.io, known issues)"
+        what = f"the ids of table kine are {id_type}: it turns read-only at revision 2147483647"
+        found.append(Problem("datastore-settings", what, "bigint", todo, "warning"))
+    return found
 
 
 def _settings(settings: dict[str, str]) -> list[Problem]:
@@ -97,22 +153,26 @@ def _settings(settings: dict[str, str]) -> list[Problem]:
     if settings.get("innodb_snapshot_isolation") in ("ON", "1"):
         todo = "turn it off: compaction fails with error 1020 otherwise"
         found.append(Problem("datastore-settings", "innodb_snapshot_isolation is on", "OFF", todo))
-    if settings.get("read_only") in ("ON", "1"):
-        found.append(Problem("datastore-settings", "the database is read-only (a replica?)", "the primary", "name it"))
     if settings.get("wsrep_on") in ("ON", "1") and settings.get("wsrep_cluster_address", "gcomm://") != "gcomm://":
         todo = "let K3s write to one member only, through a proxy or an address that moves"
         found.append(Problem("datastore-settings", "it is a Galera cluster", "one writer", todo, "warning"))
     return found
 
 
+def _grants(query: Query, product: str) -> list[str]:
+    grants = [str(row[0]) for row in query("SHOW GRANTS")]
+    if product == "MySQL":  # which tells what a role may only when the role is named; MariaDB tells it at once
+        roles = query("SELECT CURRENT_ROLE()") if any(" ON " not in grant for grant in grants) else []
+        if roles and roles[0][0] not in (None, "", "NONE"):
+            grants += [str(row[0]) for row in query(f"SHOW GRANTS FOR CURRENT_USER() USING {roles[0][0]}")]
+    return grants
+
+
 def _rights(grants: list[str], endpoint: Endpoint, *, exists: bool) -> list[Problem]:
     have: set[str] = set()
     for grant in grants:
         match = re.match(r"GRANT (.+?) ON (\S+) TO ", grant)
-        if not match:
-            continue
-        where = match[2].replace("`", "").replace("\\", "")
-        if where in ("*.*", f"{endpoint.database}.*"):
+        if match and _covers(match[2].replace("`", ""), endpoint.database):
             have |= {word.strip().upper() for word in match[1].split(",")}
     if "ALL PRIVILEGES" in have or "ALL" in have:
         return []
@@ -124,3 +184,14 @@ def _rights(grants: list[str], endpoint: Endpoint, *, exists: bool) -> list[Prob
         todo = f"GRANT {', '.join(NEEDED)} ON `{endpoint.database}`.* to it"
         return [Problem("datastore-rights", found, "the rights K3s uses", todo)]
     return []
+
+
+def _covers(where: str, database: str) -> bool:
+    """Tell whether `DATABASE.*` of a grant, where % and _ are wildcards unless escaped, means this database."""
+    pattern, dot, tables = where.rpartition(".")
+    if not dot or tables != "*":
+        return False
+    parts = re.split(r"(\\.|%|_)", pattern)
+    wild = {"%": ".*", "_": "."}
+    text = "".join(wild.get(part, re.escape(part.removeprefix("\\"))) for part in parts)
+    return pattern == "*" or re.fullmatch(text, database) is not None

@@ -1,74 +1,134 @@
 """Ask a PostgreSQL what K3s needs to know of it.
 
-Sources: kine `pkg/drivers/pgsql` (statements, and how TLS files become `verify-full`); docs.k3s.io
-`datastore/datastore.md`; k3s#14505 (collation).
+Sources: kine `pkg/drivers/pgsql` (statements, how TLS files become `verify-full`, how a missing database is made);
+docs.k3s.io `datastore/datastore.md`; k3s#14505 (collation), k3s#7808 (PgBouncer); PostgreSQL's manual, chapter
+"Frontend/Backend Protocol" (BackendKeyData: the process that serves a connection).
 """
 
 from __future__ import annotations
 
-import socket
 import ssl
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pg8000.dbapi
 
+from nornir_k3s.datastores import trust
+from nornir_k3s.datastores.ask_mysql import table_problems
+from nornir_k3s.datastores.dial import Dial
 from nornir_k3s.datastores.endpoint import Endpoint
 from nornir_k3s.datastores.problem import Answers, Problem
 
+_MAINTENANCE = "postgres"  # the database that kine connects to in order to make another
 _SETTINGS = """
 SELECT current_setting('server_version'), current_setting('max_connections'), pg_is_in_recovery(),
-  has_schema_privilege(current_user, 'public', 'CREATE'), has_schema_privilege(current_user, 'public', 'USAGE')
+  has_schema_privilege(current_schema(), 'USAGE') AND has_schema_privilege(current_schema(), 'CREATE'), current_schema()
 """
-_COLLATION = """
-SELECT collation_name FROM information_schema.columns
-WHERE table_schema = current_schema() AND table_name = 'kine' AND column_name = 'name'
+_COLUMNS = """
+SELECT column_name, data_type, collation_name FROM information_schema.columns
+WHERE table_schema = current_schema() AND table_name = 'kine'
 """
-_BOOTSTRAP = "SELECT DISTINCT name FROM kine WHERE name LIKE '/bootstrap/%' AND deleted = 0"
+_OWNED = "SELECT pg_has_role(current_user, relowner, 'USAGE') FROM pg_class WHERE oid = 'kine'::regclass"
+_UNIQUE = """
+SELECT 1 FROM pg_indexes WHERE schemaname = current_schema() AND tablename = 'kine'
+  AND indexdef LIKE 'CREATE UNIQUE INDEX%(name, prev_revision)'
+"""
+_BOOTSTRAP = """
+SELECT name, COALESCE(MAX(LENGTH(value)), 0) FROM kine WHERE name LIKE '/bootstrap/%' AND deleted = 0 GROUP BY name
+"""
+# What K3s will do, each of it undone: in PostgreSQL a table that was made in a transaction goes with it.
+_TRIED = (
+    'CREATE TABLE nornir_k3s_try (id BIGSERIAL PRIMARY KEY, name text COLLATE "C")',
+    "CREATE INDEX nornir_k3s_try_index ON nornir_k3s_try (name)",
+    "INSERT INTO nornir_k3s_try (name) VALUES ('x')",
+    "UPDATE nornir_k3s_try SET name = 'y'",
+    "DELETE FROM nornir_k3s_try",
+)
+Query = Callable[[str], list[tuple[Any, ...]]]
 
 
-def ask(endpoint: Endpoint, sock: socket.socket, address: str, context: ssl.SSLContext | None) -> Answers:
-    """Log in as K3s will, and read.
+def ask(endpoint: Endpoint, dial: Dial) -> Answers:
+    """Log in as K3s will, read, and try its rights in a transaction that is rolled back.
 
     Raises:
         Problem: It does not let the user in, or the database is missing.
         ssl.SSLError: Its certificate is not trusted.
     """
     try:
-        connection = pg8000.dbapi.connect(
-            user=endpoint.user,
-            password=endpoint.password.reveal(),
-            database=endpoint.database,
-            host=address,
-            sock=sock,
-            ssl_context=_context(endpoint, context),
-            application_name="nornir-k3s",
-        )
+        connection = _login(endpoint, dial)
     except (pg8000.dbapi.DatabaseError, pg8000.dbapi.InterfaceError) as error:
-        cause = error.__cause__ or error.__context__
-        raise (cause if isinstance(cause, ssl.SSLError) else _refused(error, endpoint)) from None
+        problem = _refused(error, endpoint)
+        if _code(error) == "3D000" and _may_create(endpoint, dial):
+            return Answers()
+        raise problem from None
     try:
-        connection.autocommit = True
-        return _read(connection)
+        answers = _read(connection)
+        answers.problems += _pooled(connection, endpoint, dial)
+        return answers
     finally:
         connection.close()
 
 
-def _context(endpoint: Endpoint, context: ssl.SSLContext | None) -> ssl.SSLContext | None:
-    mode = endpoint.parameters.get("sslmode", "verify-full" if context else "prefer")
-    if mode in ("disable", "allow", "prefer"):
-        return None
-    if context is None:
-        context = ssl.create_default_context()
-    if mode in ("require", "verify-ca"):
+def _login(endpoint: Endpoint, dial: Dial) -> Any:  # noqa: ANN401 - its types are of no use here
+    def connect(context: ssl.SSLContext | None) -> Any:  # noqa: ANN401 - its types are of no use here
+        connection = pg8000.dbapi.connect(
+            user=endpoint.user,
+            password=endpoint.password.reveal(),
+            database=endpoint.database,
+            host=dial.address,
+            sock=dial.connect(),
+            ssl_context=context,
+            application_name="nornir-k3s",
+        )
+        connection.autocommit = True
+        return connection
+
+    try:
+        mode, context = _mode(endpoint, dial)
+        try:
+            return connect(context)
+        except pg8000.dbapi.InterfaceError as error:
+            if mode != "prefer" or "SSL" not in str(error):
+                raise
+            return connect(None)
+    except (pg8000.dbapi.DatabaseError, pg8000.dbapi.InterfaceError) as error:
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, ssl.SSLError):
+            raise cause from None
+        raise
+
+
+def _mode(endpoint: Endpoint, dial: Dial) -> tuple[str, ssl.SSLContext | None]:
+    mode = endpoint.parameters.get("sslmode", "verify-full" if dial.context else "prefer")
+    if mode in ("disable", "allow"):
+        return mode, None
+    context = dial.context or trust.context(None, None, None, verify=mode.startswith("verify"))
+    if mode in ("require", "prefer", "verify-ca"):
         context.check_hostname = False
-    if mode == "require":
+    if mode in ("require", "prefer"):
         context.verify_mode = ssl.CERT_NONE
-    return context
+    return mode, context
+
+
+def _may_create(endpoint: Endpoint, dial: Dial) -> bool:
+    try:
+        connection = _login(replace(endpoint, database=_MAINTENANCE), dial)
+    except (pg8000.dbapi.DatabaseError, pg8000.dbapi.InterfaceError, OSError):
+        return False
+    try:
+        return bool(_query(connection)("SELECT rolcreatedb FROM pg_roles WHERE rolname = current_user")[0][0])
+    finally:
+        connection.close()
+
+
+def _code(error: Exception) -> str:
+    return str(error.args[0].get("C", "")) if error.args and isinstance(error.args[0], dict) else ""
 
 
 def _refused(error: Exception, endpoint: Endpoint) -> Problem:
     details = error.args[0] if error.args and isinstance(error.args[0], dict) else {}
-    code, words = str(details.get("C", "")), str(details.get("M", ""))
+    code, words = _code(error), str(details.get("M", ""))
     if code == "28P01":
         found = f"the database refuses user {endpoint.user} or the password"
         return Problem("datastore-login", found, "a login", "check user and password")
@@ -76,10 +136,10 @@ def _refused(error: Exception, endpoint: Endpoint) -> Problem:
         found = "the database lets this user in neither from this server's address nor this way"
         return Problem("datastore-login", found, "a login", "add the servers' addresses to pg_hba.conf")
     if code == "3D000":
-        found = f"there is no database {endpoint.database}"
+        found = f"there is no database {endpoint.database}, and user {endpoint.user} may not create it"
         return Problem("datastore-rights", found, "the database", "create it, owned by the user")
     if "unsupported startup parameter" in words or code == "08P01":
-        found = "a pooler (PgBouncer) answers in place of the database"
+        found = "a pooler (PgBouncer) answers in place of the database, and refuses K3s' parameters"
         todo = "name the database itself: K3s uses prepared statements"
         return Problem("datastore-settings", found, "PostgreSQL itself", todo)
     reason = words or str(error).splitlines()[0][:100]
@@ -88,27 +148,83 @@ def _refused(error: Exception, endpoint: Endpoint) -> Problem:
     return Problem("datastore", f"the database breaks the login off ({code or reason})", "a login", "see its own log")
 
 
-def _read(connection: Any) -> Answers:  # noqa: ANN401 - its types are of no use here
+def _query(connection: Any) -> Query:  # noqa: ANN401 - its types are of no use here
     def query(text: str) -> list[tuple[Any, ...]]:
         cursor = connection.cursor()
         cursor.execute(text)
-        return [tuple(row) for row in cursor.fetchall()]
+        return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
 
-    version, connections, replica, create, usage = query(_SETTINGS)[0]
-    answers = Answers(version=str(version), connections=int(connections))
-    if replica:
-        problem = Problem("datastore-settings", "the database is a read-only replica", "the primary", "name it")
-        answers.problems.append(problem)
-    collation = query(_COLLATION)
-    if not collation and not (create and usage):
-        todo = "GRANT USAGE, CREATE ON SCHEMA public to it, or make it the database's owner"
-        found = "the user may not create tables in schema public"
+    return query
+
+
+def _read(connection: Any) -> Answers:  # noqa: ANN401 - its types are of no use here
+    query = _query(connection)
+    version, connections, replica, create, schema = query(_SETTINGS)[0]
+    answers = Answers("PostgreSQL", str(version), connections=int(connections), writable=not replica)
+    columns = {str(name): (str(kind), collation) for name, kind, collation in query(_COLUMNS)}
+    todo = f"GRANT USAGE, CREATE ON SCHEMA {schema or 'public'} to it, or make it the database's owner"
+    if not create:
+        found = f"the user may not create tables in schema {schema or 'public'}"
         answers.problems.append(Problem("datastore-rights", found, "USAGE and CREATE", todo))
-    if collation:
-        if collation[0][0] not in ("C", "POSIX"):
-            found = f"kine.name has the collation {collation[0][0] or 'of the database'}"
-            todo = 'ALTER TABLE kine ALTER COLUMN name TYPE text COLLATE "C": newer K3s gets empty lists otherwise'
-            answers.problems.append(Problem("datastore-settings", found, "C", todo, "warning"))
-        answers.bootstrap = [str(row[0]) for row in query(_BOOTSTRAP)]
+    elif not columns and not replica and (refused := _tried(connection)):
+        found = f"what K3s does to its table is refused: {refused}"
+        answers.problems.append(Problem("datastore-rights", found, "a table that the user may make and change", todo))
+    if columns:
+        answers.problems += _table(query, columns)
+        if not any(problem.id == "datastore-rights" for problem in answers.problems):
+            answers.bootstrap = {str(name): int(size) for name, size in query(_BOOTSTRAP)}
+    answers.clock(lambda: float(query("SELECT extract(epoch FROM clock_timestamp())")[0][0]))
     answers.measure(lambda: query("SELECT 1"))
     return answers
+
+
+def _tried(connection: Any) -> str:  # noqa: ANN401 - its types are of no use here
+    query = _query(connection)
+    query("BEGIN")
+    try:
+        for statement in _TRIED:
+            query(statement)
+    except pg8000.dbapi.DatabaseError as error:
+        details = error.args[0] if error.args and isinstance(error.args[0], dict) else {}
+        return str(details.get("M") or "it does not say why")
+    finally:
+        query("ROLLBACK")
+    return ""
+
+
+def _table(query: Query, columns: dict[str, tuple[str, Any]]) -> list[Problem]:
+    found = []
+    if not query(_OWNED)[0][0]:
+        text, todo = "table kine belongs to another user", "make the user its owner (and that of kine_id_seq)"
+        found.append(Problem("datastore-rights", text, "the user's own table", todo))
+    collation = columns["name"][1] if "name" in columns else None
+    if collation not in ("C", "POSIX"):
+        text = f"kine.name has the collation {collation or 'of the database'}"
+        todo = 'ALTER TABLE kine ALTER COLUMN name TYPE text COLLATE "C": newer K3s gets empty lists otherwise'
+        found.append(Problem("datastore-settings", text, "C", todo, "warning"))
+    return found + table_problems(id_type=columns.get("id", ("missing", None))[0], unique=bool(query(_UNIQUE)))
+
+
+def _pooled(connection: Any, endpoint: Endpoint, dial: Dial) -> list[Problem]:  # noqa: ANN401 - as above
+    """Return a problem where a pooler gives one process of the database to several clients, or one client several."""
+    key = getattr(connection, "_backend_key_data", None)  # the process that the other end says it is
+    first = _query(connection)
+    if not key or int.from_bytes(key[:4], "big", signed=True) == _process(first):
+        return []
+    other = _login(endpoint, dial)
+    try:
+        second = _query(other)
+        ours, theirs = {_process(first)}, {_process(second)}
+        ours, theirs = ours | {_process(first)}, theirs | {_process(second)}
+    finally:
+        other.close()
+    todo = "name the database itself: K3s uses prepared statements"
+    if ours & theirs or len(ours) > 1:
+        found = "a pooler (PgBouncer) in transaction mode answers in place of the database"
+        return [Problem("datastore-settings", found, "PostgreSQL itself", todo)]
+    found = "a pooler (PgBouncer) answers in place of the database"
+    return [Problem("datastore-settings", found, "PostgreSQL itself", todo, "warning")]
+
+
+def _process(query: Query) -> int:
+    return int(query("SELECT pg_backend_pid()")[0][0])

@@ -1,89 +1,88 @@
 """Examine: ask a datastore someone else runs, from a server's own place in the network, with the real credentials.
 
 Nothing is installed on the server: a client on the controller talks through the server's SSH connection. Nothing is
-written: rights are read, not tried.
+left in the datastore: what is tried there is rolled back.
 """
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import ssl
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import paramiko
 
-from nornir_k3s import k3s
 from nornir_k3s.cluster import Cluster
-from nornir_k3s.datastores import ask_etcd, ask_mysql, ask_postgresql
-from nornir_k3s.datastores.endpoint import parse
+from nornir_k3s.datastores import ask_etcd, ask_mysql, ask_postgresql, trust
+from nornir_k3s.datastores.dial import Dial
+from nornir_k3s.datastores.endpoint import Endpoint, parse
 from nornir_k3s.datastores.problem import Answers, Problem
 from nornir_k3s.findings import Finding
+from nornir_k3s.observed import Observed
 from nornir_k3s.remote.forward import forward
 
 TIMEOUT = 10.0
 SLOW = 0.020  # seconds; K3s dies of a datastore that is silent for 10 s, and every request waits for it
+MAX_SKEW = 3.0  # seconds
 _ASK = {"mysql": ask_mysql.ask, "postgresql": ask_postgresql.ask, "etcd": ask_etcd.ask}
 
 
-def examine(cluster: Cluster, host: str, transport: paramiko.Transport) -> list[Finding]:
-    """Return what one server finds wrong with the external datastore.
+def examine(cluster: Cluster, seen: Observed, transport: paramiko.Transport) -> None:
+    """Add to what was seen of a server what it finds wrong with the external datastore, and whose data is in it.
 
     Arguments:
         cluster: With an external datastore.
-        host: The server's name.
+        seen: What is known of the server; addresses that it cannot reach are left out.
         transport: Its SSH connection.
     """
     if cluster.endpoint is None:
-        return []
-    endpoint = parse(cluster.endpoint)
-    found: list[Problem] = []
+        return
+    endpoint, lost = parse(cluster.endpoint), {place for place, _ in seen.unreachable}
+    asked: dict[str, Answers] = {}
     for address, port in endpoint.hosts:
-        place = f"{address}:{port}"
+        if (place := f"{address}:{port}") not in lost:
+            asked[place] = _ask(cluster, endpoint, (address, port), transport)
+    problems = [problem for answers in asked.values() for problem in answers.problems]
+    problems += _together(endpoint, asked)
+    seen.datastore = [Finding(seen.host, p.id, p.found, p.wanted, p.todo, p.level) for p in problems]
+    for answers in asked.values():
+        seen.database += [("bootstrap", key, str(size)) for key, size in answers.bootstrap.items()]
+        if answers.product:
+            seen.database += [("alive", "yes", ""), ("version", answers.product, answers.version)]
+    seen.database = list(dict.fromkeys(seen.database))
+
+
+def _ask(cluster: Cluster, endpoint: Endpoint, at: tuple[str, int], transport: paramiko.Transport) -> Answers:
+    place = f"{at[0]}:{at[1]}"
+    answers = Answers()
+    with contextlib.ExitStack() as stack:
+
+        def connect() -> socket.socket:
+            return stack.enter_context(forward(transport, *at, timeout=TIMEOUT))
+
         try:
-            context = tls_context(cluster, wanted=endpoint.tls)
-            with forward(transport, address, port, timeout=TIMEOUT) as sock:
-                answers = _ASK[endpoint.kind](endpoint, sock, address, context)
-            found += judge(cluster, place, answers)
+            context = _context(cluster, wanted=endpoint.tls)
+            answers = _ASK[endpoint.kind](endpoint, Dial(connect, at[0], context))
+            answers.problems += [*judge(cluster, place, answers), *trust.ending(place, context)]
         except Problem as problem:
-            found.append(problem)
+            answers.problems.append(problem)
+        except ssl.SSLError as error:
+            answers.problems.append(trust.refused(place, error))
         except (paramiko.SSHException, OSError) as error:
-            if isinstance(error, ssl.SSLError):
-                found.append(_tls_problem(place, error))
-            else:
-                found.append(_no_connection(place, error))
-    return [Finding(host, p.id, p.found, p.wanted, p.todo, p.level) for p in found]
+            answers.problems.append(_no_connection(place, error))
+    return answers
 
 
-def tls_context(cluster: Cluster, *, wanted: bool) -> ssl.SSLContext | None:
-    """Return how the datastore is verified, as K3s does: only where it is given files (or https for etcd).
-
-    Raises:
-        Problem: The files do not fit each other.
-    """
-    files = [getattr(cluster.datastore, key, None) for key in ("cafile", "certfile", "keyfile")]
-    if not any(files) and not wanted:
-        return None
-    ca, certificate, key = (str(path) if path else None for path in files)
-    try:
-        context = ssl.create_default_context(cafile=ca)
-        if certificate:
-            context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or "it cannot be read"
-        what = f"the TLS files of the datastore cannot be used: {reason}"
-        raise Problem("datastore-tls", what, "a CA, and a key that fits its certificate", "check the files") from None
-    return context
+def _context(cluster: Cluster, *, wanted: bool) -> trust.Context | None:
+    # As K3s does: it verifies only where it is given files, or https for etcd.
+    ca, certificate, key = (getattr(cluster.datastore, name, None) for name in ("cafile", "certfile", "keyfile"))
+    return trust.context(ca, certificate, key) if ca or certificate or wanted else None
 
 
 def judge(cluster: Cluster, place: str, answers: Answers) -> Iterator[Problem]:
     """Yield what is wrong with what a datastore has answered."""
-    yield from answers.problems
-    for key in answers.bootstrap:
-        wanted = k3s.bootstrap_key(cluster.token)
-        if key != wanted:
-            found = f"the datastore at {place} holds a cluster made with another token (its key is {key})"
-            todo = "give that cluster's token, or another database"
-            yield Problem("foreign-data", found, f"{wanted}, this token's key, or nothing", todo)
     need = cluster.connections
     if answers.connections and answers.connections < need:
         found = f"the datastore at {place} allows {answers.connections} connections"
@@ -94,13 +93,18 @@ def judge(cluster: Cluster, place: str, answers: Answers) -> Iterator[Problem]:
         found = f"the datastore at {place} answers in {median * 1000:.0f} ms"
         wanted = f"{SLOW * 1000:.0f} ms at most"
         yield Problem("datastore-latency", found, wanted, "move it nearer to the servers", "warning")
+    if abs(answers.skew) > MAX_SKEW:
+        found = f"the clock of the datastore at {place} is {answers.skew:+.1f} s off the controller's"
+        yield Problem("clock", found, f"within {MAX_SKEW:.0f} s", "run an NTP client there, and here", "warning")
 
 
-def _tls_problem(place: str, error: ssl.SSLError) -> Problem:
-    reason = getattr(error, "verify_message", "") or (error.reason or "").replace("_", " ").lower() or str(error)
-    todo = "check cafile, the names in its certificate (an address needs to be one of them) and when it ends"
-    found = f"TLS with the datastore at {place} fails: {reason}"
-    return Problem("datastore-tls", found, "a certificate of the CA that the inventory names", todo)
+def _together(endpoint: Endpoint, asked: Mapping[str, Answers]) -> Iterator[Problem]:
+    replicas = [place for place, answers in asked.items() if not answers.writable]
+    chosen = endpoint.parameters.get("target_session_attrs") in ("read-write", "primary")
+    if replicas and not (chosen and len(replicas) < len(asked)):
+        found = f"the database at {' and '.join(replicas)} is a read-only replica"
+        todo = "name it; of several hosts, `target_session_attrs=read-write` chooses it"
+        yield Problem("datastore-settings", found, "the primary", todo)
 
 
 def _no_connection(place: str, error: Exception) -> Problem:

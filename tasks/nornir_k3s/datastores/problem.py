@@ -24,16 +24,22 @@ class Answers:
     """What a datastore has said.
 
     Arguments:
+        product: MySQL, MariaDB, PostgreSQL or etcd.
         version: As it tells it.
-        bootstrap: Keys of the bootstrap rows in it: `/bootstrap/` and 12 hex digits each.
+        bootstrap: Sizes in bytes of the bootstrap rows in it, by key: `/bootstrap/` and 12 hex digits each.
         connections: How many it allows; 0 where it does not say.
+        writable: It is no replica.
+        skew: Seconds that its clock is ahead of the controller's.
         round_trips: Seconds of some small queries.
         problems: What is wrong with its settings and rights.
     """
 
+    product: str = ""
     version: str = ""
-    bootstrap: list[str] = field(default_factory=list)
+    bootstrap: dict[str, int] = field(default_factory=dict)
     connections: int = 0
+    writable: bool = True
+    skew: float = 0
     round_trips: list[float] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
@@ -43,3 +49,8 @@ class Answers:
             begin = time.monotonic()
             ping()
             self.round_trips.append(time.monotonic() - begin)
+
+    def clock(self, ask: Callable[[], float]) -> None:
+        """Compare its clock, in seconds since 1970, with the controller's."""
+        begin = time.time()
+        self.skew = ask() - (begin + time.time()) / 2

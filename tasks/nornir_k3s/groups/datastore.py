@@ -79,14 +79,15 @@ def endpoint(cluster: Cluster) -> Secret:
 
 
 def reach(cluster: Cluster) -> str:
-    """Return shell lines for a server that print which addresses of an external datastore it cannot connect to."""
+    """Return shell lines that print which addresses of an external datastore a server cannot reach, and why."""
     if cluster.endpoint is None:
         return ""
     lines = [
-        f"timeout 5 bash -c 'exec 3<>/dev/tcp/{host}/{port}' 2>/dev/null || say unreachable {host}:{port}"
+        f"why=$(timeout 5 bash -c 'exec 3<>/dev/tcp/{host}/{port}' 2>&1) || "
+        f'{{ why=${{why%%"$newline"*}}; say unreachable {host}:{port} "${{why##*: }}"; }}'
         for host, port in parse(cluster.endpoint).hosts
     ]
-    return "\n".join(lines)
+    return "\n".join(["newline='", "'", *lines])
 
 
 def look(cluster: Cluster, member: Member) -> str:

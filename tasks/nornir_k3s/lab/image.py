@@ -21,7 +21,7 @@ BASE = [
     *["systemd", "systemd-sysv", "dbus", "openssh-server", "iproute2", "iputils-ping", "sudo", "procps", "kmod"],
     *["iptables", "nftables", "ca-certificates", "curl"],
 ]
-EXTRA = ["haproxy", "keepalived", "mariadb-server", "postgresql", "etcd-server", "etcd-client"]
+EXTRA = ["haproxy", "keepalived", "mariadb-server", "postgresql", "etcd-server", "etcd-client", "pgbouncer"]
 # Documentation is never read in the lab, and its hosts are thrown away: unpack less, and do not wait for the disk.
 DPKG_OPTIONS = ("force-unsafe-io", "path-exclude=/usr/share/man/*", "path-exclude=/usr/share/doc/*")
 

@@ -14,7 +14,15 @@ from nornir_k3s.report.data import HostReport, Report
 from nornir_k3s.workflows.plan import Change, Plan
 from nornir_k3s.workflows.status import Status
 
-_STYLES = {"error": "bold red", "warning": "yellow", "failed": "bold red", "changed": "yellow", "ok": "green"}
+_STYLES = {
+    "error": "bold red",
+    "warning": "yellow",
+    "note": "cyan",
+    "accepted": "dim",
+    "failed": "bold red",
+    "changed": "yellow",
+    "ok": "green",
+}
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -55,8 +63,8 @@ def _changes(host: HostReport) -> str:
 
 def _findings(findings: Sequence[Finding], console: Console) -> None:
     for finding in findings:
-        if finding.level == "warning":
-            console.print(f"warning: {finding}", soft_wrap=True, markup=False)
+        if finding.level in ("warning", "note"):
+            console.print(f"{finding.level}: {finding}", soft_wrap=True, markup=False)
 
 
 def show_findings(findings: Sequence[Finding], console: Console) -> None:

@@ -138,7 +138,7 @@ def _fill(result: Status, cluster: Cluster, seen: Mapping[str, Observed]) -> Non
     for member in cluster.of("datastore"):
         result.datastore[member.name] = seen[member.name].fact("datastore") if member.name in seen else "unreachable"
     if cluster.endpoint:
-        lost = {address for observed in seen.values() for address in observed.unreachable}
+        lost = {address for observed in seen.values() for address, _ in observed.unreachable}
         for host, port in parse_endpoint(cluster.endpoint).hosts:
             result.datastore[f"{host}:{port}"] = "unreachable" if f"{host}:{port}" in lost else "active"
     result.certificates = sorted(

@@ -46,11 +46,11 @@ def observe_host(task: Task, run: Run) -> Result:
     if any(file.path not in seen.files for file in run.spec(name).files):
         # Where its files lie was not known before: they are named after the version of a package.
         seen = _observed(task, run)
-    if run.cluster.endpoint and run.member(name).role == "servers" and not seen.unreachable:
+    if run.cluster.endpoint and run.member(name).role == "servers":
         # Imported here: database clients, which a managed datastore needs none of.
         from nornir_k3s.datastores.examine import examine  # noqa: PLC0415
 
-        seen.datastore = examine(run.cluster, name, session_of(task, run).transport)
+        examine(run.cluster, seen, session_of(task, run).transport)
     run.observed[name] = seen
     return Result(host=task.host, result=seen, severity_level=logging.DEBUG)
 

@@ -1,0 +1,116 @@
+"""Checks of the datastore: can it be reached, whose data does it hold, is it a living cluster's, and its members.
+
+Sources: k3s `pkg/cluster/storage.go` (the bootstrap key, and the empty row that locks it); docs.k3s.io
+`datastore/datastore.md` (versions); etcd `op-guide/runtime-configuration.md` (members change one at a time, and one
+that has lost its data is a new one).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from nornir_k3s import k3s
+from nornir_k3s.cluster import Cluster
+from nornir_k3s.findings import Finding
+from nornir_k3s.observed import Observed
+
+# What K3s is tested with; others usually work.
+CERTIFIED = {
+    "MySQL": ("5.7", "8.0"),
+    "MariaDB": ("10.6",),
+    "PostgreSQL": ("12", "13", "14", "15"),
+    "etcd": ("3.5",),
+}
+
+
+def check(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Finding]:
+    """Yield what is wrong inside, with its members, and on the way to it."""
+    role = "datastore" if cluster.is_managed else "servers"  # an external one is asked from every server
+    seen = {m.name: observed[m.name] for m in cluster.of(role) if m.name in observed}
+    for name, found in seen.items():
+        yield from _unreachable(name, found)
+        yield from found.datastore
+        yield from _bootstrap(cluster, name, found, observed)
+        for (package,) in found.facts.get("nopackage", []):
+            todo = "use another kind, or a host whose distribution has it"
+            yield Finding(name, "packages", f"its packages have no {package}", package, todo)
+    yield from _emptied(cluster, seen, observed)
+    yield from _certified(seen)
+    if cluster.is_managed and cluster.managed.kind == "etcd":
+        yield from _members(seen)
+
+
+def _unreachable(host: str, seen: Observed) -> Iterator[Finding]:
+    others = any(what == "alive" for what, *_ in seen.database)
+    for address, why in seen.unreachable:
+        found = f"it cannot connect to the datastore at {address}: {why or 'no answer'}"
+        todo = "check that it runs, the address in the inventory, routes and firewalls"
+        if "not known" in why or "resolution" in why:
+            todo = "check the name, and the nameserver of this host"
+        # Of several, K3s uses another.
+        yield Finding(host, "datastore", found, "a connection", todo, "warning" if others else "error")
+
+
+def _bootstrap(cluster: Cluster, host: str, seen: Observed, observed: Mapping[str, Observed]) -> Iterator[Finding]:
+    own = k3s.bootstrap_key(cluster.token)
+    for name, size in ((name, size) for what, name, size in seen.database if what == "bootstrap"):
+        if name != own:
+            found = f"the datastore holds a cluster made with another token (its key is {name})"
+            todo = "give that cluster's token, or another database"
+            yield Finding(host, "foreign-data", found, f"{own}, this token's key, or nothing", todo)
+        elif size == "0" and not _running(cluster, observed):
+            found = "a first start was cut off: it has left an empty lock in the datastore"
+            todo = "nothing: K3s takes the lock over within half a minute of its next start"
+            yield Finding(host, "bootstrap", found, "data, or nothing", todo, "note")
+
+
+def _running(cluster: Cluster, observed: Mapping[str, Observed]) -> list[str]:
+    return [m.name for m in cluster.of("servers") if m.name in observed and observed[m.name].ready]
+
+
+def _emptied(cluster: Cluster, seen: Mapping[str, Observed], observed: Mapping[str, Observed]) -> Iterator[Finding]:
+    running = _running(cluster, observed)
+    if not running or not seen:
+        return
+    rows = {(what, name) for found in seen.values() for what, name, _ in found.database}
+    if ("bootstrap", k3s.bootstrap_key(cluster.token)) in rows:
+        return
+    for name, found in seen.items():
+        # One that is down cannot be asked; a managed one that was never set up holds nothing for certain.
+        if ("alive", "yes") in rows or (cluster.is_managed and not found.packages):
+            text = f"{', '.join(running)} run, but this datastore holds nothing of their cluster"
+            todo = "put the old datastore back, or bring its data here first (docs/datastores.md): all would be lost"
+            yield Finding(name, "datastore-moved", text, "the cluster's data", todo)
+
+
+def _certified(seen: Mapping[str, Observed]) -> Iterator[Finding]:
+    told: set[tuple[str, str]] = set()
+    for name, found in seen.items():
+        for product, version in ((name, value) for what, name, value in found.database if what == "version"):
+            fits = any(re.match(rf"{re.escape(one)}(\.|$)", version) for one in CERTIFIED.get(product, ()))
+            if fits or (product, version) in told:
+                continue
+            told.add((product, version))
+            text = f"K3s is not certified for this {product}, {version.partition(' ')[0]}"
+            todo = "nothing: others usually work; try an upgrade of either elsewhere first"
+            yield Finding(name, "datastore-version", text, ", ".join(CERTIFIED.get(product, ())), todo, "note")
+
+
+def _members(seen: Mapping[str, Observed]) -> Iterator[Finding]:
+    wanted = set(seen)
+    for name, found in seen.items():
+        have = {member for what, member, _ in found.database if what == "member"}
+        if have and have != wanted:
+            text = f"etcd's members are {', '.join(sorted(member or 'one that has not started' for member in have))}"
+            todo = "change them one at a time with `etcdctl member add` or `remove`, then the inventory"
+            yield Finding(name, "datastore-members", text, ", ".join(sorted(wanted)), todo)
+        others = [other for other in seen.values() if ("member", name) in _names(other)]
+        if others and ("data", "no") in _names(found):
+            text = "it is a member of the etcd, but its data are gone"
+            todo = "replace the member by hand, as docs/datastores.md says: it would not be let in again as it is"
+            yield Finding(name, "datastore-members", text, "its data", todo)
+
+
+def _names(seen: Observed) -> set[tuple[str, str]]:
+    return {(what, name) for what, name, _ in seen.database}

@@ -1,0 +1,24 @@
+"""Dial: how a datastore is reached, as often as its client needs a connection."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nornir_k3s.datastores.trust import Context
+
+
+@dataclass(frozen=True)
+class Dial:
+    """The way to one address of a datastore.
+
+    Arguments:
+        connect: Gives a new connected socket, which is closed when the asking has ended.
+        address: Name or address that its certificate must have.
+        context: Its TLS; None without.
+    """
+
+    connect: Callable[[], socket.socket]
+    address: str
+    context: Context | None
