@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,6 +56,17 @@ class Context:
         return {"base": self.config.base, "state": self.config.state, "options": options}
 
 
+class Screen(Console):
+    """A console that goes on in silence when nobody reads it any more: the work and its exit code matter more."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing from now on."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor
+            os.dup2(nowhere, self.file.fileno())
+        self.quiet = True
+
+
 class Verbose(Progress):
     """Prints every phase's results and diffs as people who know Nornir expect them."""
 
@@ -79,10 +92,10 @@ class Parser(argparse.ArgumentParser):
 
 def parser(description: str) -> argparse.ArgumentParser:
     """Return a parser with the options every runbook has."""
-    for name in ("stdout", "stderr"):
+    for name, mode in {"stdin": "r", "stdout": "w", "stderr": "w"}.items():
         if getattr(sys, name) is None:  # closed by the caller: what would be said there goes nowhere
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - until the end
-    result = Parser(description=description)
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - until the end
+    result = Parser(description=description, allow_abbrev=False)
     result.add_argument(
         "--config", type=Path, default=PROJECT / "config.yaml", help="Nornir's configuration (default: %(default)s)"
     )
@@ -114,7 +127,7 @@ def context(args: argparse.Namespace) -> Context:
         raise config.unreadable(settings.sources, _first_line(error)) from None
     if not nr.inventory.hosts and settings.sources.problems:
         raise config.unreadable(settings.sources, "it has no host")
-    return Context(nr, settings, Console(highlight=False), Console(stderr=True, highlight=False), log)
+    return Context(nr, settings, Screen(highlight=False), Screen(stderr=True, highlight=False), log)
 
 
 def _first_line(error: BaseException) -> str:
@@ -124,10 +137,11 @@ def _first_line(error: BaseException) -> str:
 def _log(state: Path) -> Path:
     """Keep a debug log of this run, 0600, beside the generated secrets; nothing of it reaches the terminal."""
     folder = state / "log"
-    path = folder / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.log"
+    log = folder / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.log"
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        for path in (state, folder):
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     except OSError as error:
         raise UsageError(f"{folder} cannot be written: {error.strerror}", hint="set `state` in config.yaml") from None
     handler = logging.StreamHandler(os.fdopen(descriptor, "w"))
@@ -135,14 +149,14 @@ def _log(state: Path) -> Path:
     logging.basicConfig(level=logging.DEBUG, handlers=[handler], force=True)
     logging.getLogger("paramiko").setLevel(logging.WARNING)
     logging.getLogger("netmiko").setLevel(logging.WARNING)
-    for old in sorted(folder.glob("*.log"))[:-20]:
+    for old in sorted(path for path in folder.iterdir() if re.fullmatch(r"\d{8}-\d{6}-\d+\.log", path.name))[:-20]:
         old.unlink(missing_ok=True)
-    return path
+    return log
 
 
 def main(arguments: argparse.Namespace, work: Callable[[Context], int]) -> int:
     """Run a runbook's work and return its exit code; an expected error is told in words, never as a traceback."""
-    err = Console(stderr=True, highlight=False, soft_wrap=True)
+    err = Screen(stderr=True, highlight=False, soft_wrap=True)
     ctx: Context | None = None
     try:
         ctx = context(arguments)
@@ -183,6 +197,10 @@ def write_json(path: Path, text: str) -> None:
         sys.stdout.write(text + "\n")
         return
     try:
+        path = path.resolve()
+        if path.exists() and not path.is_file():  # a device, a pipe
+            path.write_text(text + "\n")
+            return
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         draft.write_text(text + "\n")
         draft.replace(path)

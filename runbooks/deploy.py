@@ -69,17 +69,17 @@ def work(ctx: Context, args: argparse.Namespace) -> int:
         report = deploy(ctx.nr, **ctx.arguments, choice=choice(ctx, args))
     except K3sError as error:
         if error.report:
+            keep_report(error.report, ctx.log, args.json)
             if isinstance(error, PreflightFailed):
                 terminal.show_findings(error.report.findings, out)
             else:
                 terminal.show(error.report, out)
-            keep_report(error.report, ctx.log, args.json)
         raise
+    keep_report(report, ctx.log, args.json)
     if args.preflight_only:
         terminal.show_findings(report.findings, out)
     else:
         terminal.show(report, out)
-    keep_report(report, ctx.log, args.json)
     return 0
 
 
@@ -87,9 +87,9 @@ def show(ctx: Context, args: argparse.Namespace) -> int:
     """Show what the chain would do; nothing is changed."""
     out = ctx.err if str(args.json) == "-" else ctx.out
     found = plan(ctx.nr, **ctx.arguments, choice=choice(ctx, args))
-    terminal.show_plan(found, out)
     if args.json:
         write_json(args.json, found.model_dump_json(indent=2))
+    terminal.show_plan(found, out)
     return 0
 
 

@@ -14,9 +14,9 @@ from nornir_k3s.workflows.status import status
 def work(ctx: Context, json: Path | None) -> int:
     """Show the state; 1 when something is not as it should be, 4 when a host cannot be reached."""
     found = status(ctx.nr, **ctx.arguments)
-    terminal.show_status(found, ctx.err if str(json) == "-" else ctx.out)
     if json:
         write_json(json, found.model_dump_json(indent=2))
+    terminal.show_status(found, ctx.err if str(json) == "-" else ctx.out)
     return HostUnreachable.exit_code if found.unreachable else 1 if found.problems else 0
 
 

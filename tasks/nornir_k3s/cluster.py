@@ -78,7 +78,7 @@ class Cluster:
     def url(self) -> str:
         """The fixed registration address as a URL."""
         host = self.registration.name or str(self.registration.address)
-        return f"https://{host}:{self.registration.port}"
+        return f"https://{f'[{host}]' if ':' in host else host}:{self.registration.port}"
 
     @property
     def names(self) -> list[str]:

@@ -231,9 +231,12 @@ class Artifacts(Strict):
 class Proxy(Strict):
     """The proxy that K3s and its containerd use to pull images."""
 
-    http: str | None = Field(None, pattern=r"^https?://")
-    https: str | None = Field(None, pattern=r"^https?://")
-    no_proxy: list[str] = Field(default_factory=list, description="in addition to the cluster's own addresses")
+    # As the file of environment variables that they end up in can hold them.
+    http: str | None = Field(None, pattern=r"^https?://[^\s\"\\$`]+$")
+    https: str | None = Field(None, pattern=r"^https?://[^\s\"\\$`]+$")
+    no_proxy: list[Annotated[str, Field(pattern=r"^[^\s,\"\\$`]+$")]] = Field(
+        default_factory=list, description="in addition to the cluster's own addresses"
+    )
 
     @model_validator(mode="after")
     def _something(self) -> Proxy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -118,6 +119,8 @@ def test_all_problems_of_all_files_come_at_once_with_file_and_line(place: Place)
         (cluster(server={"node-taint": ["a=b"]}), "is not a taint"),
         (cluster(agent={"node-label": ["node-role.kubernetes.io/worker=true"]}), "kubelet refuses to start"),
         (cluster(accept=["memmory"]), "did you mean `memory`"),
+        (cluster(proxy={"http": "http://p\nX=1"}), "proxy"),
+        (cluster(proxy={"http": "http://p", "no_proxy": ['a" b']}), "no_proxy"),
         (cluster(registries="nowhere.yaml"), "there is no file"),
         (cluster(server={"tls-san": {"a": "b"}}), "takes text, a number, true or false, or a list"),
         (cluster(server=["a"]), "k3s_cluster.server: it must be a mapping"),
@@ -209,10 +212,16 @@ def test_a_state_folder_that_cannot_be_made(place: Place) -> None:
     refused(place, "occupied/state", "cannot be written")
 
 
-def test_hosts_that_are_down_are_all_named_in_one_run(place: Place) -> None:
-    key = place.file("id")
-    key.write_text("")
+@pytest.fixture
+def down(place: Place) -> Place:
+    """Its hosts cannot be reached, and nothing else is wrong."""
+    place.file("id").write_text("")
     place.edit(lambda data: data["connection_options"]["netmiko"]["extras"].update(key_file="../id"))
+    return place
+
+
+def test_hosts_that_are_down_are_all_named_in_one_run(down: Place) -> None:
+    place = down
     done = place.run("deploy.py", "--json", str(place.folder / "report.json"))
     assert done.returncode == 4, done.stdout + done.stderr
     for name in ("db1", "s1", "s2", "s3", "a1", "a2", "lb1", "lb2"):
@@ -220,3 +229,43 @@ def test_hosts_that_are_down_are_all_named_in_one_run(place: Place) -> None:
     assert "Traceback" not in done.stderr
     assert "debug log is" in done.stderr
     assert '"outcome": "failed"' in (place.folder / "report.json").read_text()
+
+
+def test_the_report_goes_where_a_link_leads_and_into_a_device(down: Place) -> None:
+    real, link = down.file("real.json"), down.file("report.json")
+    link.symlink_to(real)
+    assert down.run("deploy.py", "--json", str(link)).returncode == 4
+    assert link.is_symlink()
+    assert '"outcome": "failed"' in real.read_text()
+    assert down.run("deploy.py", "--json", "/dev/null").returncode == 4
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_reader_who_has_gone_changes_nothing_about_the_run(down: Place) -> None:
+    command = [sys.executable, str(PROJECT / "runbooks" / "deploy.py"), "--config", str(down.file("config.yaml"))]
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [*command, "--json", str(down.file("report.json"))], stdout=writer, stderr=writer, timeout=120, check=False
+        )
+    finally:
+        os.close(writer)
+    assert done.returncode == 4
+    assert '"outcome": "failed"' in down.file("report.json").read_text()
+
+
+def test_old_logs_go_and_other_files_stay(down: Place) -> None:
+    folder = down.file(".state") / "log"
+    folder.mkdir(parents=True)
+    for n in range(30):
+        (folder / f"20250101-0000{n:02}-1.log").write_text("")
+    (folder / "app.log").write_text("")
+    down.run("deploy.py")
+    assert (folder / "app.log").exists()
+    assert len(list(folder.glob("2*.log"))) == 20
+
+
+def test_the_state_is_for_its_owner_only(down: Place) -> None:
+    down.run("deploy.py")
+    assert down.file(".state").stat().st_mode & 0o077 == 0

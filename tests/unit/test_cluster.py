@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import ipaddress
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ def test_a_right_inventory_gives_every_member_its_role_and_address(load: Load) -
         ("s1", "servers", "10.0.0.12"),
     ]
     assert cluster.url == "https://10.0.0.100:6443"
+    registration = cluster.registration.model_copy(update={"address": ipaddress.ip_address("fd00::9")})
+    assert replace(cluster, registration=registration).url == "https://[fd00::9]:6443"
 
 
 def test_the_token_is_generated_once_and_kept_0600(load: Load, tmp_path: Path) -> None:

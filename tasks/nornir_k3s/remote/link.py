@@ -16,7 +16,7 @@ from paramiko.ssh_exception import IncompatiblePeer
 from nornir_k3s.remote.classify import Target, chain
 from nornir_k3s.remote.known_hosts import for_paramiko
 from nornir_k3s.remote.tunnel import Tunnel
-from nornir_k3s.remote.ways import CONNECTION, Way, blaming, known_hosts_of, way_to
+from nornir_k3s.remote.ways import CONNECTION, Way, blaming, known_hosts_of, strict, way_to
 
 # A peer that is gone shows itself after this many seconds without an acknowledgement: keepalives make traffic for it.
 SILENCE = 60
@@ -143,9 +143,9 @@ class Link:
 def _options(extras: dict[str, Any], way: Way, keys: Path, tunnel: Tunnel | None) -> dict[str, Any]:
     """Return the options for netmiko: the way has said what ssh_config has to say."""
     options = extras | {"ssh_config_file": None} | ({"sock": tunnel} if tunnel else {})
-    if options.get("ssh_strict"):  # who wants keys to be checked need not say in three options where they are
+    if strict(extras):  # who wants keys to be checked need not say in three options where they are
         options["system_host_keys"] = bool(options.get("alt_key_file") and options.get("system_host_keys"))
-        options["alt_host_keys"] = True
+        options["ssh_strict"] = options["alt_host_keys"] = True
     if options.get("alt_host_keys"):
         options["alt_key_file"] = str(keys)
     if not options.get("key_file"):

@@ -97,7 +97,7 @@ def way_to(host: Host, config: Config | None) -> Way:
     """
     known = host.get_connection_parameters(CONNECTION)
     extras = known.extras or {}
-    book = _Book(_file(extras, config), known_hosts_of(extras), strict=bool(extras.get("ssh_strict")))
+    book = _Book(_file(extras, config), known_hosts_of(extras), strict=strict(extras))
     # As with netmiko, the usual port in the inventory leaves the word to ssh_config.
     port = known.port if known.port != 22 else None
     return book.way(known.hostname or host.name, port=port, user=known.username)
@@ -119,6 +119,11 @@ def blaming(sock: socket.socket | None) -> Iterator[None]:
         if isinstance(sock, Tunnel) and is_transient(error) and (said := sock.failure()):
             raise TunnelFailed(said) from error
         raise
+
+
+def strict(extras: dict[str, Any]) -> bool:
+    """Tell whether host keys are checked: unless `ssh_strict: false` says in so many words that they are not."""
+    return extras.get("ssh_strict") is not False
 
 
 def known_hosts_of(extras: dict[str, Any]) -> Path:
