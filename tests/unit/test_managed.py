@@ -220,3 +220,12 @@ def test_a_damaged_file_of_keys_is_told_of_and_not_replaced(tmp_path: Path, text
     with pytest.raises(UsageError, match="damaged"):
         keys.load(vault, cluster="test", hosts={"db1": ["10.0.0.11"]})
     assert (tmp_path / "state" / keys.FILE).read_text() == text
+
+
+@pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
+@pytest.mark.parametrize(("pool", "expected"), [({}, 250), ({"max_open": 60}, 250), ({"max_open": 200}, 450)])
+def test_it_lets_in_as_many_as_the_servers_may_open(load: Load, kind: str, pool: dict[str, int], expected: int) -> None:
+    cluster = load({"datastore": {"kind": kind}} | ({"datastore_pool": pool} if pool else {}))
+    seen = Observed("db1", packages={"postgresql": "15+248"})
+    spec = datastore.spec(cluster, cluster.member("db1"), seen)
+    assert any(f"max_connections = {expected}" in file.text.reveal() for file in spec.files)

@@ -1,4 +1,4 @@
-"""Names of a managed database's users: each password has its own, so that old and new work side by side."""
+"""Logging in to a managed database: a user for each password, so that old and new work side by side; and how often."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import hmac
 import re
 from collections.abc import Iterable
 
+from nornir_k3s import k3s
 from nornir_k3s.cluster import Cluster
+
+RESERVE = 50  # connections for people and backups
 
 
 def login(cluster: Cluster) -> str:
@@ -23,3 +26,11 @@ def logins(cluster: Cluster, names: Iterable[str]) -> set[str]:
     """Return those of the names, with or without a host, that are users of this kind."""
     found = (name.rpartition("@")[0] or name for name in names)
     return {name for name in found if re.fullmatch(re.escape(cluster.managed.user) + "_[0-9a-f]{8}", name)}
+
+
+def connections(cluster: Cluster) -> int:
+    """Return how many connections a managed database allows.
+
+    A smaller pool does not lower it: the database would be restarted for it, while servers still use their larger one.
+    """
+    return max(cluster.connections, len(cluster.of("servers")) * k3s.CONNECTIONS) + RESERVE

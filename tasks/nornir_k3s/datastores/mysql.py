@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from nornir_k3s.cluster import Cluster, Member
 from nornir_k3s.datastores.dump import Recipe
 from nornir_k3s.datastores.endpoint import Endpoint, build
-from nornir_k3s.datastores.login import login, logins
+from nornir_k3s.datastores.login import connections, login, logins
 from nornir_k3s.observed import Observed
 from nornir_k3s.secret import Secret
 from nornir_k3s.spec import HEADER, File, HostSpec, Unit
 
 PORT = 3306
-CONNECTIONS_RESERVE = 50  # for people and backups
 RIGHTS = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP"
 
 
@@ -62,7 +61,7 @@ class MySQL:
             "[mysqld]",
             f"bind-address = {member.address}",
             f"port = {PORT}",
-            f"max_connections = {cluster.connections + CONNECTIONS_RESERVE}",
+            f"max_connections = {connections(cluster)}",
             "auto_increment_increment = 1",
             "# K3s' compaction fails with error 1020 where this is on (the default of MariaDB from 11.6.2).",
             "loose_innodb_snapshot_isolation = OFF",

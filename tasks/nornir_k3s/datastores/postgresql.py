@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from nornir_k3s.cluster import Cluster, Member
 from nornir_k3s.datastores.dump import Recipe
 from nornir_k3s.datastores.endpoint import Endpoint, build
-from nornir_k3s.datastores.login import login, logins
+from nornir_k3s.datastores.login import connections, login, logins
 from nornir_k3s.observed import Observed
 from nornir_k3s.secret import Secret
 from nornir_k3s.spec import HEADER, File, HostSpec, Unit
 
 PORT = 5432
 PACKAGE = "postgresql"
-CONNECTIONS_RESERVE = 50  # for people and backups
 _ITERATIONS = 4096
 _ASK = "runuser -u postgres -- psql -X -v ON_ERROR_STOP=1 -At"
 _ALIVE = f"{_ASK} -c 'SELECT 1' >/dev/null 2>&1"
@@ -58,7 +57,7 @@ class PostgreSQL:
             f"port = {PORT}",
             f"hba_file = '{hba}'",
             "password_encryption = 'scram-sha-256'",
-            f"max_connections = {cluster.connections + CONNECTIONS_RESERVE}",
+            f"max_connections = {connections(cluster)}",
         ]
         files: list[File] = []
         if cluster.keys:
