@@ -23,11 +23,12 @@ listen_addresses = '*'
 ssl_cert_file = '/etc/ssl/db.crt'
 ssl_key_file = '/etc/ssl/pg.key'
 END
-echo 'hostssl k3s k3s 10.79.0.0/24 scram-sha-256' >>pg_hba.conf
+echo 'hostssl k3s k3s,second 10.79.0.0/24 scram-sha-256' >>pg_hba.conf
 systemctl restart postgresql
 su postgres -c psql <<'SQL'
 CREATE USER k3s PASSWORD '{PASSWORD.replace("'", "''")}';
 CREATE DATABASE k3s OWNER k3s;
+CREATE USER second PASSWORD 'n3w/p@ss' IN ROLE k3s;
 SQL
 """
 MARIADB = f"""{INSTALL} mariadb-server
@@ -39,6 +40,8 @@ mariadb --default-character-set=utf8mb4 <<'SQL'
 CREATE DATABASE `k3s-prod`;
 CREATE USER ops IDENTIFIED BY '{PASSWORD.replace(chr(92), 2 * chr(92)).replace("'", "''")}' REQUIRE SSL;
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX ON `k3s-prod`.* TO ops;
+CREATE USER second IDENTIFIED BY 'n3w/p@ss' REQUIRE SSL;
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX ON `k3s-prod`.* TO second;
 SQL
 """
 ETCD = f"""{INSTALL} etcd-server
@@ -105,3 +108,26 @@ def test_bare_hosts_become_a_cluster_on_it(outside: Site, service: str) -> None:
     outside.lab.exec("s1", ["systemctl", "stop", "k3s"])
     eventually(outside.answers)
     outside.deploy()
+    if service != "etcd":
+        another_user(outside)
+
+
+def another_user(site: Site) -> None:
+    """What is changed on a living cluster is asked first, and then reaches one server after the other."""
+    files = {host: site.lab.exec(host, ["cat", "/etc/rancher/k3s/config.yaml"]).stdout for host in ("s1", "s2", "s3")}
+    secret = site.folder / "second"
+    reference = {"user": "second", "password": {"file": "../second"}}
+    site.edit(lambda data: data["data"]["k3s_cluster"]["datastore"].update(reference))
+    secret.write_text("wrong\n")
+    done = site.runbook("deploy.py", "--yes")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "refuses user second or the password" in done.stderr
+    for host, text in files.items():
+        assert site.lab.exec(host, ["cat", "/etc/rancher/k3s/config.yaml"]).stdout == text
+    secret.write_text("n3w/p@ss\n")
+    done = site.deploy("--yes")
+    for host in files:
+        assert "second" in site.lab.exec(host, ["cat", "/etc/rancher/k3s/config.yaml"]).stdout
+    assert "nothing to change" in site.deploy().stdout
+    eventually(site.answers)
+    assert all(site.nodes().values())

@@ -6,13 +6,16 @@ import gzip
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from nornir_k3s import apply
+from nornir_k3s import apply, k3s
 from nornir_k3s.datastores import dump
 from nornir_k3s.datastores.mysql import MARIADB
 from nornir_k3s.observe import STATE
+from nornir_k3s.workflows import dumping
 
 SCRIPT = dump.script(MARIADB.recipe(), database="k3s", cluster="lab", token_fingerprint="0123456789ab")
 
@@ -78,3 +81,32 @@ def test_the_newest_five_of_this_cluster_are_kept(tmp_path: Path) -> None:
     assert set(others) <= set(left)
     assert [name for name in left if name in names] == names[-4:]
     assert len(left) == len(others) + dump.KEPT
+
+
+@pytest.mark.parametrize(
+    ("ready", "installed", "server", "datastore", "expected"),
+    [
+        (True, "v1.33.1+k3s1", [k3s.BINARY], [], True),  # another K3s on a living cluster
+        (False, "v1.33.1+k3s1", [k3s.BINARY], [], False),
+        (True, "", [k3s.BINARY], [], False),  # a server that joins
+        (True, "v1.33.1+k3s1", ["/etc/rancher/k3s/config.yaml"], [], False),
+        (True, "", [], ["file"], True),
+        (True, "", [], ["database"], False),  # users and rights
+        (True, "", [], [], False),
+    ],
+)
+def test_it_is_made_before_what_could_hurt(
+    ready: bool, installed: str, server: list[str], datastore: list[str], expected: bool
+) -> None:
+    groups = {"servers": [SimpleNamespace(name="s1")], "datastore": [SimpleNamespace(name="db1")]}
+    run: Any = SimpleNamespace(
+        cluster=SimpleNamespace(is_managed=True),
+        observed={"s1": SimpleNamespace(ready=ready, installed=installed)},
+        of=groups.get,
+        chosen=list,
+        steps=lambda _: [SimpleNamespace(kind=kind) for kind in datastore],
+        stage_steps=lambda _: [SimpleNamespace(target=path) for path in server],
+    )
+    assert dumping.needed(run) is expected
+    run.cluster.is_managed = False
+    assert dumping.needed(run) is False
