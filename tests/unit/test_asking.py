@@ -12,7 +12,7 @@ from nornir_k3s.cluster import Cluster
 from nornir_k3s.datastores import ask_mysql, ask_postgresql, examine
 from nornir_k3s.datastores.endpoint import parse
 from nornir_k3s.datastores.examine import judge
-from nornir_k3s.datastores.problem import Answers
+from nornir_k3s.datastores.problem import Answers, table_problems
 from nornir_k3s.secret import Secret
 
 Load = Callable[..., Cluster]
@@ -30,7 +30,7 @@ ENDPOINT = parse(Secret("mysql://u:hush@tcp(db)/k3s"))
     ],
 )
 def test_rights_are_read_from_grants(grants: list[str], missing: str) -> None:
-    found = ask_mysql._rights(grants, ENDPOINT, exists=True)
+    found = ask_mysql._rights(ask_mysql._have(grants, ENDPOINT), ENDPOINT, exists=True)
     assert bool(found) is bool(missing)
     if found:
         assert missing in found[0].found
@@ -115,13 +115,28 @@ def test_a_role_s_rights_count_with_mysql_8() -> None:
         "SHOW GRANTS FOR CURRENT_USER() USING `dba`@`%`": [("GRANT ALL PRIVILEGES ON `k3s`.* TO `u`@`%`",)],
     }
     grants = ask_mysql._grants(lambda text: said[text], "MySQL")
-    assert ask_mysql._rights(grants, ENDPOINT, exists=True) == []
-    assert ask_mysql._rights(ask_mysql._grants(lambda text: said[text], "MariaDB"), ENDPOINT, exists=True)
+    assert ask_mysql._rights(ask_mysql._have(grants, ENDPOINT), ENDPOINT, exists=True) == []
+    grants = ask_mysql._grants(lambda text: said[text], "MariaDB")
+    assert ask_mysql._rights(ask_mysql._have(grants, ENDPOINT), ENDPOINT, exists=True)
+
+
+def test_what_was_tried_in_mysql_is_gone_again_also_when_it_is_refused() -> None:
+    said: list[str] = []
+
+    def query(text: str) -> list[tuple[Any, ...]]:
+        said.append(text)
+        if text.startswith("CREATE INDEX"):
+            raise pymysql.err.OperationalError(1142, "INDEX command denied")
+        return []
+
+    (found,) = ask_mysql._tried(query, ENDPOINT)
+    assert "INDEX command denied" in found.found
+    assert said[-1].startswith("DROP TABLE IF EXISTS `k3s`.nornir_k3s_try_")
 
 
 def test_a_table_that_was_copied_without_its_index_and_one_with_small_ids() -> None:
-    assert ask_mysql.table_problems(id_type="bigint", unique=True) == []
-    found = ask_mysql.table_problems(id_type="int", unique=False)
+    assert table_problems(id_type="bigint", unique=True) == []
+    found = table_problems(id_type="int", unique=False)
     assert [problem.level for problem in found] == ["error", "warning"]
 
 

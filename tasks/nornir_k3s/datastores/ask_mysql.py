@@ -6,7 +6,9 @@ k3s#11816 (increments), kine#721 (snapshot isolation), kine#408 (unique index), 
 
 from __future__ import annotations
 
+import contextlib
 import re
+import secrets
 import ssl
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +18,7 @@ import pymysql
 from nornir_k3s.datastores import trust
 from nornir_k3s.datastores.dial import Dial
 from nornir_k3s.datastores.endpoint import Endpoint
-from nornir_k3s.datastores.problem import Answers, Problem
+from nornir_k3s.datastores.problem import Answers, Problem, table_problems
 
 NEEDED = ("SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "INDEX")
 _VARIABLES = (
@@ -31,6 +33,15 @@ _UNIQUE = """
 SELECT GROUP_CONCAT(COLUMN_NAME ORDER BY SEQ_IN_INDEX) FROM information_schema.STATISTICS
 WHERE TABLE_SCHEMA = %s AND TABLE_NAME = 'kine' AND NON_UNIQUE = 0 GROUP BY INDEX_NAME
 """
+# What K3s will do; here nothing made in a transaction would go with it.
+_TRIED = (
+    "CREATE TABLE TABLE_NAME (id BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY, name VARCHAR(630) CHARACTER SET ascii)",
+    "ALTER TABLE TABLE_NAME ADD COLUMN value MEDIUMBLOB",
+    "CREATE INDEX try_index ON TABLE_NAME (name)",
+    "INSERT INTO TABLE_NAME (name) VALUES ('x')",
+    "UPDATE TABLE_NAME SET name = 'y'",
+    "DELETE FROM TABLE_NAME",
+)
 Query = Callable[..., list[tuple[Any, ...]]]
 
 
@@ -109,17 +120,40 @@ def _read(connection: Any, endpoint: Endpoint) -> Answers:  # noqa: ANN401 - it 
     answers.problems += _settings(settings)
     answers.writable = not any(settings.get(f"{name}read_only") in ("ON", "1") for name in ("", "super_", "innodb_"))
     exists = bool(query("SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = %s", endpoint.database))
-    answers.problems += _rights(_grants(query, product), endpoint, exists=exists)
-    answers.problems += _table(query, endpoint, answers)
+    have = _have(_grants(query, product), endpoint)
+    lacking = _rights(have, endpoint, exists=exists)
+    answers.problems += lacking
+    there = _columns(query, endpoint)
+    if there:
+        answers.problems += _table(query, endpoint, answers, there)
+    elif exists and not lacking and answers.writable and have & {"ALL", "ALL PRIVILEGES", "DROP"}:
+        answers.problems += _tried(query, endpoint)
     answers.clock(lambda: float(query("SELECT UNIX_TIMESTAMP(NOW(6))")[0][0]))
     answers.measure(lambda: query("SELECT 1"))
     return answers
 
 
-def _table(query: Query, endpoint: Endpoint, answers: Answers) -> list[Problem]:
-    columns: dict[str, str] = dict(query(_COLUMNS, endpoint.database))
-    if not columns:
-        return []
+def _columns(query: Query, endpoint: Endpoint) -> dict[str, str]:
+    return {str(name): str(kind) for name, kind in query(_COLUMNS, endpoint.database)}
+
+
+def _tried(query: Query, endpoint: Endpoint) -> list[Problem]:
+    """Do what K3s will do, on a table of its own that is gone afterwards; only a user who may drop it gets here."""
+    table = f"`{endpoint.database.replace('`', '``')}`.nornir_k3s_try_{secrets.token_hex(4)}"
+    try:
+        for statement in _TRIED:
+            query(statement.replace("TABLE_NAME", table))
+    except pymysql.err.Error as error:
+        reason = str(error.args[1]) if len(error.args) > 1 else "it does not say why"
+        found = f"what K3s does to its table is refused: {reason}"
+        return [Problem("datastore-rights", found, "a table that the user may make and change", "see its own log")]
+    finally:
+        with contextlib.suppress(pymysql.err.Error):
+            query(f"DROP TABLE IF EXISTS {table}")
+    return []
+
+
+def _table(query: Query, endpoint: Endpoint, answers: Answers, columns: dict[str, str]) -> list[Problem]:
     table = f"`{endpoint.database.replace('`', '``')}`.kine"
     rows = query(
         f"SELECT name, COALESCE(MAX(LENGTH(value)), 0) FROM {table}"  # noqa: S608 - quoted above
@@ -128,20 +162,6 @@ def _table(query: Query, endpoint: Endpoint, answers: Answers) -> list[Problem]:
     answers.bootstrap = {n.decode() if isinstance(n, bytes) else str(n): int(size) for n, size in rows}
     unique = ("name,prev_revision",) in query(_UNIQUE, endpoint.database)
     return table_problems(id_type=str(columns.get("id")), unique=unique)
-
-
-def table_problems(*, id_type: str, unique: bool) -> list[Problem]:
-    """Return what is wrong with a kine table, of whichever database."""
-    found = []
-    if not unique:
-        todo = "give it the index kine_name_prev_revision_uindex again: K3s writes rows twice without"
-        what = "table kine has no unique index on name and prev_revision (a restored copy?)"
-        found.append(Problem("datastore-settings", what, "the index that K3s made", todo))
-    if id_type.lower() != "bigint":
-        todo = "start all servers once with KINE_SCHEMA_MIGRATION=1 (docs.k3s.io, known issues)"
-        what = f"the ids of table kine are {id_type}: it turns read-only at revision 2147483647"
-        found.append(Problem("datastore-settings", what, "bigint", todo, "warning"))
-    return found
 
 
 def _settings(settings: dict[str, str]) -> list[Problem]:
@@ -168,12 +188,16 @@ def _grants(query: Query, product: str) -> list[str]:
     return grants
 
 
-def _rights(grants: list[str], endpoint: Endpoint, *, exists: bool) -> list[Problem]:
+def _have(grants: list[str], endpoint: Endpoint) -> set[str]:
     have: set[str] = set()
     for grant in grants:
         match = re.match(r"GRANT (.+?) ON (\S+) TO ", grant)
         if match and _covers(match[2].replace("`", ""), endpoint.database):
             have |= {word.strip().upper() for word in match[1].split(",")}
+    return have
+
+
+def _rights(have: set[str], endpoint: Endpoint, *, exists: bool) -> list[Problem]:
     if "ALL PRIVILEGES" in have or "ALL" in have:
         return []
     if missing := [right for right in NEEDED if right not in have]:

@@ -7,6 +7,7 @@ docs.k3s.io `datastore/datastore.md`; k3s#14505 (collation), k3s#7808 (PgBouncer
 
 from __future__ import annotations
 
+import secrets
 import ssl
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,10 +16,9 @@ from typing import Any
 import pg8000.dbapi
 
 from nornir_k3s.datastores import trust
-from nornir_k3s.datastores.ask_mysql import table_problems
 from nornir_k3s.datastores.dial import Dial
 from nornir_k3s.datastores.endpoint import Endpoint
-from nornir_k3s.datastores.problem import Answers, Problem
+from nornir_k3s.datastores.problem import Answers, Problem, table_problems
 
 _MAINTENANCE = "postgres"  # the database that kine connects to in order to make another
 _SETTINGS = """
@@ -39,11 +39,11 @@ SELECT name, COALESCE(MAX(LENGTH(value)), 0) FROM kine WHERE name LIKE '/bootstr
 """
 # What K3s will do, each of it undone: in PostgreSQL a table that was made in a transaction goes with it.
 _TRIED = (
-    'CREATE TABLE nornir_k3s_try (id BIGSERIAL PRIMARY KEY, name text COLLATE "C")',
-    "CREATE INDEX nornir_k3s_try_index ON nornir_k3s_try (name)",
-    "INSERT INTO nornir_k3s_try (name) VALUES ('x')",
-    "UPDATE nornir_k3s_try SET name = 'y'",
-    "DELETE FROM nornir_k3s_try",
+    'CREATE TABLE TABLE_NAME (id BIGSERIAL PRIMARY KEY, name text COLLATE "C")',
+    "CREATE INDEX ON TABLE_NAME (name)",
+    "INSERT INTO TABLE_NAME (name) VALUES ('x')",
+    "UPDATE TABLE_NAME SET name = 'y'",
+    "DELETE FROM TABLE_NAME",
 )
 Query = Callable[[str], list[tuple[Any, ...]]]
 
@@ -180,10 +180,11 @@ def _read(connection: Any) -> Answers:  # noqa: ANN401 - its types are of no use
 
 def _tried(connection: Any) -> str:  # noqa: ANN401 - its types are of no use here
     query = _query(connection)
+    table = f"nornir_k3s_try_{secrets.token_hex(4)}"
     query("BEGIN")
     try:
         for statement in _TRIED:
-            query(statement)
+            query(statement.replace("TABLE_NAME", table))
     except pg8000.dbapi.DatabaseError as error:
         details = error.args[0] if error.args and isinstance(error.args[0], dict) else {}
         return str(details.get("M") or "it does not say why")

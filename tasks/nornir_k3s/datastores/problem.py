@@ -54,3 +54,17 @@ class Answers:
         """Compare its clock, in seconds since 1970, with the controller's."""
         begin = time.time()
         self.skew = ask() - (begin + time.time()) / 2
+
+
+def table_problems(*, id_type: str, unique: bool) -> list[Problem]:
+    """Return what is wrong with a kine table, of whichever database."""
+    found = []
+    if not unique:
+        todo = "give it the index kine_name_prev_revision_uindex again: K3s writes rows twice without"
+        what = "table kine has no unique index on name and prev_revision (a restored copy?)"
+        found.append(Problem("datastore-settings", what, "the index that K3s made", todo))
+    if id_type.lower() != "bigint":
+        todo = "start all servers once with KINE_SCHEMA_MIGRATION=1 (docs.k3s.io, known issues)"
+        what = f"the ids of table kine are {id_type}: it turns read-only at revision 2147483647"
+        found.append(Problem("datastore-settings", what, "bigint", todo, "warning"))
+    return found
