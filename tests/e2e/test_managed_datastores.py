@@ -176,3 +176,28 @@ def test_a_lost_user_is_made_again(managed: Site, kind: str) -> None:
     assert f"password of {user}" in done.stdout or "changed" in done.stdout
     assert started(managed, kind) == before
     assert "nothing to change" in managed.deploy().stdout
+
+
+def test_a_member_that_has_lost_its_data_is_replaced_as_the_page_says(managed: Site, kind: str) -> None:
+    if kind != "etcd":
+        return
+    managed.lab.exec("a2", ["sh", "-c", "systemctl stop etcd; rm -r /var/lib/etcd/*/member"])
+    done = managed.runbook("deploy.py")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "a2: it is a member of the etcd, but its data are gone" in done.stderr
+    script = r"""set -eu
+    . /etc/default/etcd
+    export ETCDCTL_API=3 ETCDCTL_ENDPOINTS=$ETCD_LISTEN_CLIENT_URLS ETCDCTL_CACERT=$ETCD_TRUSTED_CA_FILE
+    export ETCDCTL_CERT=$ETCD_CERT_FILE ETCDCTL_KEY=$ETCD_KEY_FILE
+    line=$(etcdctl member list | grep ', a2,')
+    etcdctl member remove "${line%%,*}"
+    peer=$(echo "$line" | cut -d, -f4)
+    until etcdctl member add a2 --peer-urls="${peer# }"; do sleep 1; done
+    """
+    managed.lab.exec("db1", ["sh", "-s"], input=script)
+    begin = "s/^ETCD_INITIAL_CLUSTER_STATE=.*/ETCD_INITIAL_CLUSTER_STATE=existing/"
+    managed.lab.exec("a2", ["sh", "-c", f"sed -i '{begin}' /etc/default/etcd; systemctl start etcd"])
+    managed.deploy("--yes")
+    assert "nothing to change" in managed.deploy().stdout
+    assert "existing" not in managed.lab.exec("a2", ["cat", "/etc/default/etcd"]).stdout
+    managed.answers()

@@ -41,15 +41,16 @@ def test_the_fields_of_the_reports_are_documented() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for path in (*DOCS.glob("*.md"), *PROJECT.glob("*.md")):
+    for path in (*DOCS.rglob("*.md"), *PROJECT.glob("*.md")):
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
 
 
 def test_every_example_of_a_datastore_is_accepted() -> None:
-    blocks = re.findall(r"^```yaml\n(.*?)^```", (DOCS / "datastores.md").read_text(), re.M | re.S)
+    pages = [DOCS / "datastores.md", *sorted((DOCS / "datastores").glob("*.md"))]
+    blocks = re.findall(r"^```yaml\n(.*?)^```", "".join(page.read_text() for page in pages), re.M | re.S)
     texts = [text for block in blocks for text in re.split(r"^(?=datastore)", block, flags=re.M) if text]
     examples = [yaml.safe_load(text)["datastore"] for text in texts if text.startswith("datastore:")]
-    assert len(examples) >= 7
+    assert len(examples) >= 12
     for example in examples:
         TypeAdapter(Datastore).validate_python(example)

@@ -108,7 +108,7 @@ def _members(seen: Mapping[str, Observed]) -> Iterator[Finding]:
         others = [other for other in seen.values() if ("member", name) in _names(other)]
         if others and ("data", "no") in _names(found):
             text = "it is a member of the etcd, but its data are gone"
-            todo = "replace the member by hand, as docs/datastores.md says: it would not be let in again as it is"
+            todo = "replace the member by hand, as docs/datastores/etcd.md says: it would not be let in again as it is"
             yield Finding(name, "datastore-members", text, "its data", todo)
 
 
