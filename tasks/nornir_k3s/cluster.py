@@ -233,7 +233,10 @@ def _cluster_problems(model: ClusterModel, found: list[Member], base: Path) -> I
             yield ("registration", "address"), f"{vip} is the address of host {member.name}"
     if vip and (where := rules.inside(vip, model.server)):
         yield ("registration", "address"), f"{vip} lies inside {where}, which is the cluster's own"
-    if model.registration.managed and vip and model.lb.prefix:
+    bits = 128 if ":" in vip else 32
+    if model.lb.prefix and model.lb.prefix > bits:
+        yield ("lb", "prefix"), f"{model.lb.prefix} is more than the {bits} bits of the VIP"
+    elif model.registration.managed and vip and model.lb.prefix:
         network = ipaddress.ip_network(f"{vip}/{model.lb.prefix}", strict=False)
         balancers = [member for member in found if member.role == "lb"]
         if balancers and not any(ipaddress.ip_address(member.address) in network for member in balancers):
@@ -243,6 +246,8 @@ def _cluster_problems(model: ClusterModel, found: list[Member], base: Path) -> I
             near = difflib.get_close_matches(word.rpartition(":")[2], CHECKS, n=1)
             text = f"there is no check {word!r}" + (f"; did you mean `{near[0]}`?" if near else "")
             yield ("accept", index), text
+        if (host := word.rpartition(":")[0]) and host not in {member.name for member in found}:
+            yield ("accept", index), f"there is no host {host!r}"
     yield from _datastore_problems(model, base)
     if model.registries and not _absolute(base, model.registries).is_file():
         yield ("registries",), f"there is no file {_absolute(base, model.registries)}"

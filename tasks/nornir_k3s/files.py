@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, WithJsonSchema
 
 from nornir_k3s import k3s
-from nornir_k3s.schema import ClusterModel, Reference, Strict, explain, settings_schema
+from nornir_k3s.schema import ClusterModel, LocalPath, Reference, Strict, explain, settings_schema
 from nornir_k3s.sources import Key, Problems, Source, Sources, read
 
 _OWN = {
@@ -101,8 +101,8 @@ Wait = Literal["connect", "observe", "packages", "push", "fetch", "server", "age
 class Options(Strict):
     """How this tool runs."""
 
-    state: Path = Field(Path(".state"), description="generated secrets, kubeconfig, logs")
-    cache: Path | None = Field(None, description="artefacts fetched once; default: cache below state")
+    state: LocalPath = Field(Path(".state"), description="generated secrets, kubeconfig, logs")
+    cache: LocalPath | None = Field(None, description="artefacts fetched once; default: cache below state")
     widths: dict[Phase, Annotated[int, Field(ge=1, le=500)]] = Field(
         default_factory=dict, description="hosts at the same time"
     )
@@ -120,7 +120,7 @@ class RunnerOptions(BaseModel):
     """Options of the runner; those of other runners are theirs."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    num_workers: int | None = Field(None, ge=1, le=1000, description="hosts at the same time")
+    num_workers: int | None = Field(None, ge=1, le=1000, strict=True, description="hosts at the same time")
 
 
 class Runner(Strict):

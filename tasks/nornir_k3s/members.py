@@ -85,6 +85,7 @@ def _member(host: Host, role: str, problems: Problems) -> Member | None:
     if not isinstance(data, dict):
         problems.host(host.name, "`k3s` must be a mapping of settings", "data", "k3s")
         return None
+    data = {str(key): value for key, value in data.items()}
     own = {key: data[key] for key in data if key in OWN_KEYS}
     settings = {key: value for key, value in data.items() if key not in OWN_KEYS}
     for path, text in _host_problems(role, settings):
@@ -97,11 +98,16 @@ def _member(host: Host, role: str, problems: Problems) -> Member | None:
         text = f"{address!r} is not an IP address; give the address the other hosts use as `k3s.{key}`"
         problems.host(host.name, text, *(("data", "k3s", key) if key in data else ("hostname",)))
         return None
+    if re.search(r"^-|[\s\0]", str(host.username or "")):
+        problems.host(host.name, f"{host.username!r} cannot be a user's name", "username")
+    interface = str(own.get("interface") or "")
+    if interface and not re.fullmatch(r"[^\s/\0]{1,15}", interface):
+        problems.host(host.name, f"{interface!r} cannot be an interface's name", "data", "k3s", "interface")
     node_name = str(settings.get("node-name") or host.name).lower()
     if role in NODES and (not _NAME.match(node_name) or node_name == "localhost"):
         text = f"{node_name!r} cannot be a node's name: letters, digits, - and . only, and not localhost"
         problems.host(host.name, text, "data", "k3s", "node-name")
-    return Member(host.name, role, address, node_name, listed(settings), str(own.get("interface") or ""))
+    return Member(host.name, role, address, node_name, listed(settings), interface)
 
 
 def _address(host: Host, settings: Mapping[str, Any], own: Mapping[str, Any]) -> str:

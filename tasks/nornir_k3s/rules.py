@@ -77,7 +77,7 @@ def _value(key: str, value: Any) -> Iterator[str]:  # noqa: ANN401, PLR0912 - on
             if item not in k3s.PACKAGED:
                 yield f"K3s has no packaged component {item!r}" + _near(item, k3s.PACKAGED)
     elif key == "service-node-port-range":
-        match = re.fullmatch(r"(\d+)-(\d+)", str(value))
+        match = re.fullmatch(r"([0-9]{1,5})-([0-9]{1,5})", str(value))
         if not match or not 0 < int(match[1]) <= int(match[2]) < 65536:
             yield f"{value!r} is not a range of ports, as 30000-32767"
     elif key in ("node-label", "node-taint"):
@@ -95,7 +95,7 @@ def _value(key: str, value: Any) -> Iterator[str]:  # noqa: ANN401, PLR0912 - on
 
 
 def _is_port(value: object) -> bool:
-    return str(value).isdigit() and 0 < int(str(value)) < 65536
+    return re.fullmatch("[0-9]{1,5}", str(value)) is not None and 0 < int(str(value)) < 65536
 
 
 def _each(items: Iterable[str], parse: Any, what: str) -> Iterator[str]:  # noqa: ANN401 - of ipaddress

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -26,6 +27,18 @@ from nornir_k3s.datastores.endpoint import PORTS, Endpoint, Kind, build, places
 from nornir_k3s.secret import Secret
 
 _TAGS = ("managed", "external", "fields")  # of the union below
+
+
+def _usable(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("a path cannot have a NUL in it")
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path}: there is no such user") from None
+
+
+LocalPath = Annotated[Path, AfterValidator(_usable)]
 
 
 class Strict(BaseModel):
@@ -78,7 +91,11 @@ class Registration(Strict):
     """The fixed registration address: what agents and people use."""
 
     address: IPvAnyAddress | None = Field(None, description="the VIP")
-    name: str | None = Field(None, description="a DNS name that leads to the address, used where given")
+    name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9]([-A-Za-z0-9.]{0,251}[A-Za-z0-9])?$",
+        description="a DNS name that leads to the address, used where given",
+    )
     port: int = Field(6443, ge=1, le=65535)
     managed: bool = Field(True, description="false: a load balancer someone else runs")
 
@@ -88,6 +105,8 @@ class Registration(Strict):
             raise ValueError("the VIP is missing: give `address`")
         if self.address is None and not self.name:
             raise ValueError("give `address`, `name` or both")
+        if self.address and (self.address.is_unspecified or self.address.is_multicast):
+            raise ValueError(f"{self.address} cannot be the address of a host")
         return self
 
 
@@ -115,9 +134,9 @@ class ExternalDatastore(Strict):
     """A datastore someone else runs, as K3s' endpoint string (docs: datastore/datastore.md)."""
 
     endpoint: Reference = Field(description="a reference to the endpoint string, which holds a password")
-    cafile: Path | None = Field(None, description="CA that the servers verify the datastore with; delivered to them")
-    certfile: Path | None = None
-    keyfile: Path | None = None
+    cafile: LocalPath | None = Field(None, description="the CA that servers verify the datastore with; it is delivered")
+    certfile: LocalPath | None = None
+    keyfile: LocalPath | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -144,9 +163,9 @@ class DatastoreFields(Strict):
     password: Reference | None = Field(None, description="a reference")
     parameters: dict[str, str | int] = Field(default_factory=dict, description="more of the driver's own, as sslmode")
     tls: bool = Field(True, description="false: etcd over http, PostgreSQL with sslmode=disable")
-    cafile: Path | None = Field(None, description="CA that the servers verify the datastore with; delivered to them")
-    certfile: Path | None = None
-    keyfile: Path | None = None
+    cafile: LocalPath | None = Field(None, description="the CA that servers verify the datastore with; it is delivered")
+    certfile: LocalPath | None = None
+    keyfile: LocalPath | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> DatastoreFields:
@@ -214,7 +233,7 @@ class DatastorePool(Strict):
 class Artifacts(Strict):
     """Where K3s comes from: a folder, or a release by the cluster's version, from GitHub or a mirror of its layout."""
 
-    folder: Path | None = Field(None, description="holds k3s, install.sh and, where hosts cannot pull, images/*.tar*")
+    folder: LocalPath | None = Field(None, description="holds k3s, install.sh and, where hosts cannot pull, images")
     url: str | None = Field(None, pattern=r"^https?://", description="a mirror; default: K3s' releases on GitHub")
     images: bool = Field(False, description="also bring the release's air-gap images to every server and agent")
     push: bool = Field(True, description="false: the hosts fetch from `url` themselves, verified the same")
@@ -284,7 +303,7 @@ class ClusterModel(Strict):
     datastore: Datastore
     datastore_pool: DatastorePool | None = Field(None, description="the connections each server opens to it")
     artifacts: Artifacts = Field(default_factory=lambda: Artifacts.model_validate({}))
-    registries: Path | None = Field(None, description="a registries.yaml, delivered to every server and agent")
+    registries: LocalPath | None = Field(None, description="a registries.yaml, delivered to every server and agent")
     proxy: Proxy | None = None
     server: ServerSettings = Field(default_factory=dict, description="K3s settings of every server, by K3s' names")
     agent: AgentSettings = Field(default_factory=dict, description="K3s settings of every agent, by K3s' names")

@@ -132,6 +132,13 @@ def test_all_problems_of_all_files_come_at_once_with_file_and_line(place: Place)
         (cluster(name=None), "k3s_cluster.name:"),
         (lambda data: data["data"].update(k3s_cluster=None), "`data.k3s_cluster` is no mapping"),
         (cluster(datastore={"endpoint": {"env": "E"}}), "someone else runs"),
+        (lambda data: data["data"].update(k3s_cluster="x"), "`data.k3s_cluster` is no mapping"),
+        (cluster(lb={"prefix": 33}), "more than the 32 bits of the VIP"),
+        (cluster(server={"https-listen-port": "²"}), "is not a port"),
+        (cluster(registries="~no-such-user/x"), "there is no such user"),
+        (cluster(registration={"address": "224.0.0.1"}), "cannot be the address of a host"),
+        (cluster(registration={"address": "127.77.0.100", "name": "a b"}), "registration.name"),
+        (cluster(accept=["s9:memory"]), "there is no host 's9'"),
     ],
 )
 def test_a_wrong_setting(place: Place, change: Change, words: str) -> None:
@@ -193,6 +200,39 @@ def test_unknown_keys_of_the_config(place: Place) -> None:
     place.edit(lambda data: data.update(runer={}), "config.yaml")
     told = refused(place, "config.yaml:", "unknown key `runer`; did you mean `runner`?")
     assert "deadlines" in told
+
+
+@pytest.mark.parametrize(("state", "words"), [("~no-such-user/x", "there is no such user"), ("a\0b", "a NUL")])
+def test_a_state_folder_that_cannot_be(place: Place, state: str, words: str) -> None:
+    place.edit(lambda data: data["user_defined"]["k3s"].update(state=state), "config.yaml")
+    refused(place, "config.yaml:", words)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"username": "a\nb"}, "cannot be a user's name"),
+        ({"username": "-oProxyCommand=x"}, "cannot be a user's name"),
+        ({"data": {"k3s": {5: 5}}}, "K3s has no setting `5` here"),
+        ({"data": {"k3s": {"interface": "et h0"}}}, "cannot be an interface's name"),
+    ],
+)
+def test_a_wrong_host(place: Place, change: dict[str, Any], words: str) -> None:
+    place.edit(lambda data: data["s1"].update(change), "inventory/hosts.yaml")
+    refused(place, "hosts.yaml:", words)
+
+
+def test_a_runner_with_a_number_in_quotes(place: Place) -> None:
+    place.edit(lambda data: data["runner"]["options"].update(num_workers="5"), "config.yaml")
+    refused(place, "runner.options.num_workers")
+
+
+def test_every_host_s_failure_is_told_where_nornir_stops_at_the_first(down: Place) -> None:
+    down.edit(lambda data: data.update(core={"raise_on_error": True}), "config.yaml")
+    done = down.run("deploy.py")
+    assert done.returncode == 4, done.stderr
+    assert "s1: " in done.stderr
+    assert "lb2: " in done.stderr
 
 
 def test_a_runner_with_nonsense_for_a_number(place: Place) -> None:

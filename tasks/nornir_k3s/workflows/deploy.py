@@ -109,7 +109,8 @@ def prepare(
     nr: Nornir, *, base: Path, state: Path, options: Mapping[str, Any], choice: Choice = EVERYTHING, keep: bool = True
 ) -> Run:
     """Validate the inventory and the artefacts; no host is contacted. Without `keep` nothing is written here either."""
-    name = str((nr.inventory.defaults.data.get("k3s_cluster") or {}).get("name", "cluster"))
+    settings = nr.inventory.defaults.data.get("k3s_cluster")
+    name = str(settings.get("name", "cluster")) if isinstance(settings, dict) else "cluster"
     vault = Vault(state / name, base=base, keep=keep)
     wanted = cluster.load(nr.inventory, vault=vault, base=base, sources=options.get("sources"))
     report = Report(cluster=wanted.name, version=wanted.version, url=wanted.url)

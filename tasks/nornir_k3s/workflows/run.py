@@ -162,7 +162,8 @@ class Run:
             return {}
         runner = K3sRunner(num_workers=width or len(wanted), stop=getattr(self.nr.runner, "stop", None))
         chosen = self.nr.filter(filter_func=lambda host: host.name in wanted).with_runner(runner)
-        results = chosen.run(task=_adapter(task, self), name=title)
+        # Every host's failure is told, whatever the team's Nornir does at the first one.
+        results = chosen.run(task=_adapter(task, self), name=title, raise_on_error=False)
         current: PhaseReport | None = getattr(self.thread, "phase", None)
         if current:
             current.hosts = list(dict.fromkeys([*current.hosts, *wanted]))
