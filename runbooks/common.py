@@ -7,11 +7,13 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 try:
@@ -154,10 +156,18 @@ def _log(state: Path) -> Path:
     return log
 
 
+def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    (handler if callable(handler) else signal.default_int_handler)(number, frame)
+
+
 def main(arguments: argparse.Namespace, work: Callable[[Context], int]) -> int:
     """Run a runbook's work and return its exit code; an expected error is told in words, never as a traceback."""
     err = Screen(stderr=True, highlight=False, soft_wrap=True)
     ctx: Context | None = None
+    for number in (signal.SIGTERM, signal.SIGHUP):  # of a service manager, of a terminal that was closed: as Ctrl-C
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _as_ctrl_c)
     try:
         ctx = context(arguments)
         with ctx.nr as nr:

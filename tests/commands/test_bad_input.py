@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from tests.commands.conftest import PROJECT, Place
 
@@ -309,3 +311,23 @@ def test_old_logs_go_and_other_files_stay(down: Place) -> None:
 def test_the_state_is_for_its_owner_only(down: Place) -> None:
     down.run("deploy.py")
     assert down.file(".state").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_is_told_to_end_ends_with_its_report(down: Place, number: signal.Signals) -> None:
+    down.edit(lambda data: data["user_defined"]["k3s"]["deadlines"].update(connect=120), "config.yaml")
+    script = str(PROJECT / "runbooks" / "deploy.py")
+    report = down.file("report.json")
+    command = [sys.executable, script, "--config", str(down.file("config.yaml")), "--json", str(report)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            logs = down.file(".state") / "log"
+            for attempt in Retrying(stop=stop_after_delay(60), wait=wait_fixed(0.2), reraise=True):
+                with attempt:
+                    assert any("Running task 'observe'" in path.read_text() for path in logs.glob("*.log"))
+            process.send_signal(number)
+            _, said = process.communicate(timeout=100)
+        finally:
+            process.kill()
+    assert process.returncode == 130, said
+    assert '"outcome": "interrupted"' in report.read_text()
