@@ -281,7 +281,7 @@ def test_ctrl_c_leaves_a_report_of_what_was_and_was_not_done(cluster: Site) -> N
     changed = [name for name in ("s1", "s2", "s3") if found["hosts"][name]["changed"]]
     assert changed, "the first server was changed"
     assert len(changed) < 3
-    assert "not begun: load-balancers, agents, verify" in said
+    assert "not begun: load-balancers, agents, tidy, verify" in said
     cluster.deploy()
 
 
