@@ -110,6 +110,7 @@ def test_bare_hosts_become_a_cluster_on_it(outside: Site, service: str) -> None:
     outside.deploy()
     if service != "etcd":
         another_user(outside)
+        another_ca(outside, service)
 
 
 def another_user(site: Site) -> None:
@@ -131,3 +132,28 @@ def another_user(site: Site) -> None:
     assert "nothing to change" in site.deploy().stdout
     eventually(site.answers)
     assert all(site.nodes().values())
+
+
+def another_ca(site: Site, service: str) -> None:
+    """First both are trusted, then the database shows the new one's certificate, then the old one is forgotten."""
+    old, delivered = (site.folder / "ca.pem").read_text(), "/etc/rancher/k3s/datastore-cafile.pem"
+    certificate(site.folder)
+    new = (site.folder / "ca.pem").read_text()
+    done = site.runbook("deploy.py", "--yes")
+    assert done.returncode == 1, "the database's certificate is not of the new one yet"
+    assert "datastore-tls" in done.stderr
+    (site.folder / "ca.pem").write_text(old + new)
+    site.deploy("--yes")
+    for name in ("db.crt", "db.key"):
+        site.lab.exec("db1", ["sh", "-c", f"cat >/etc/ssl/{name}"], input=(site.folder / name).read_text())
+    read_again = {
+        "postgresql": "cat /etc/ssl/db.key >/etc/ssl/pg.key; systemctl reload postgresql",
+        "mariadb": "cat /etc/ssl/db.key >/etc/ssl/my.key; mariadb -e 'FLUSH LOCAL SSL'",
+    }
+    site.lab.exec("db1", ["sh", "-c", read_again[service]])
+    (site.folder / "ca.pem").write_text(new)
+    site.deploy("--yes")
+    for host in ("s1", "s2", "s3"):
+        assert site.lab.exec(host, ["cat", delivered]).stdout.strip() == new.strip()
+    assert "nothing to change" in site.deploy().stdout
+    eventually(site.answers)
