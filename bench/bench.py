@@ -27,8 +27,7 @@ from nornir_k3s import cluster
 from nornir_k3s.errors import K3sError
 from nornir_k3s.remote.session import session
 from nornir_k3s.vault import Vault
-from nornir_k3s.workflows.deploy import prepare
-from nornir_k3s.workflows.steps import observing
+from nornir_k3s.workflows.look import observing, prepare
 
 PUSHED = 100_000_000
 LOADED = 500

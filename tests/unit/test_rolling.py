@@ -16,7 +16,7 @@ from nornir_k3s.observed import ArtifactState, Observed, UnitState
 from nornir_k3s.plan import PREVIOUS
 from nornir_k3s.report.data import HostReport
 from nornir_k3s.spec import Artifact, HostSpec, Install, Unit
-from nornir_k3s.workflows import rolling, steps
+from nornir_k3s.workflows import look, rolling, steps
 
 UNIT = "k3s.service"
 FAILED = NotReady("s1", "it does not get ready: service is activating", journal="oh no", hint="check the password")
@@ -62,7 +62,7 @@ class Stage:
         monkeypatch.setattr(steps, "converge_server", converge)
         monkeypatch.setattr(steps, "wait_for_server", wait)
         monkeypatch.setattr(steps, "same_cluster", lambda *_: None)
-        monkeypatch.setattr(steps, "session_of", lambda *_: self)
+        monkeypatch.setattr(look, "session_of", lambda *_: self)
         artifact = Artifact(SimpleNamespace(name="k3s"), "/usr/local/bin/k3s", "a" * 64)  # type: ignore[arg-type]
         spec = HostSpec(artifacts=(artifact,), install=Install("server", "/i.sh", UNIT), units=(Unit(UNIT),))
         report = HostReport(role="servers")

@@ -8,17 +8,15 @@ from typing import Any
 
 from nornir.core import Nornir
 
-from nornir_k3s import artifacts, certificate, cluster, kubeconfig, preflight, verify
+from nornir_k3s import certificate, kubeconfig, preflight, verify
 from nornir_k3s.errors import Declined, Interrupted, K3sError, NotReady, PreflightFailed, UsageError
 from nornir_k3s.remote.retry import wait_until
-from nornir_k3s.report.data import HostReport, PhaseReport, Report
-from nornir_k3s.vault import Vault
+from nornir_k3s.report.data import PhaseReport, Report
 from nornir_k3s.workflows import dumping, rolling, steps
 from nornir_k3s.workflows.chain import Phase, carry_out, in_steps
 from nornir_k3s.workflows.choice import Choice
-from nornir_k3s.workflows.run import DEADLINES, WIDTHS, Run
-
-EVERYTHING = Choice()
+from nornir_k3s.workflows.look import find_artifacts, observe_all, prepare
+from nornir_k3s.workflows.run import Run
 
 
 def phases() -> tuple[Phase, ...]:
@@ -103,45 +101,6 @@ def _ask(run: Run, choice: Choice) -> None:
     steps = {name: summaries for name, summaries in steps.items() if summaries}
     if steps and not choice.confirm(steps):
         raise Declined("nothing was changed: the question was not answered with yes", hint="use --yes for no question")
-
-
-def prepare(
-    nr: Nornir, *, base: Path, state: Path, options: Mapping[str, Any], choice: Choice = EVERYTHING, keep: bool = True
-) -> Run:
-    """Validate the inventory and the artefacts; no host is contacted. Without `keep` nothing is written here either."""
-    settings = nr.inventory.defaults.data.get("k3s_cluster")
-    name = str(settings.get("name", "cluster")) if isinstance(settings, dict) else "cluster"
-    vault = Vault(state / name, base=base, keep=keep)
-    wanted = cluster.load(nr.inventory, vault=vault, base=base, sources=options.get("sources"))
-    report = Report(cluster=wanted.name, version=wanted.version, url=wanted.url)
-    report.hosts = {m.name: HostReport(role=m.role) for m in wanted.members}
-    run = Run(
-        nr,
-        wanted,
-        artifacts.Source(wanted, Path(options.get("cache") or state / "cache")),
-        vault,
-        deadlines={**DEADLINES, **options.get("deadlines", {})},
-        widths={**WIDTHS, **options.get("widths", {})},
-        report=report,
-        limit=choice.hosts(nr, wanted),
-    )
-    run.on_progress = next((p.bytes_done for p in nr.processors if hasattr(p, "bytes_done")), None)
-    vault.commit()
-    return run
-
-
-def observe_all(run: Run) -> None:
-    """Read every host once; where the run is limited to some, the others may be away."""
-    names = [member.name for member in run.cluster.members]
-    others = set(names) - set(run.chosen(names))
-    run.phase("observe", names, steps.observe_host, width=run.widths["stage"], lenient=others)
-
-
-def find_artifacts(run: Run) -> None:
-    """Have on the controller, verified, what the architectures of the servers and agents need."""
-    stop = getattr(run.nr.runner, "stop", None)
-    for arch in sorted({run.observed[m.name].arch for m in (*run.of("servers"), *run.of("agents"))}):
-        run.source.find(arch, on_progress=run.on_progress, stop=stop)
 
 
 def check(run: Run) -> None:

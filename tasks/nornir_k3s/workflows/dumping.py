@@ -7,7 +7,7 @@ from nornir.core.task import Result, Task
 from nornir_k3s import apply, k3s
 from nornir_k3s.datastores import dump
 from nornir_k3s.groups import datastore
-from nornir_k3s.workflows import steps
+from nornir_k3s.workflows import look
 from nornir_k3s.workflows.run import Run
 
 
@@ -43,7 +43,7 @@ def dump_host(task: Task, run: Run) -> Result:
         cluster=cluster.name,
         token_fingerprint=cluster.token.fingerprint(),
     )
-    answer = steps.session_of(task, run).run(
+    answer = look.session_of(task, run).run(
         apply.wrapped("the dump", lines), what="dumping the datastore", timeout=run.deadlines["packages"]
     )
     return Result(host=task.host, result=dump.parse(answer.stdout))

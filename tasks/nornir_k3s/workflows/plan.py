@@ -10,7 +10,7 @@ from nornir.core import Nornir
 from pydantic import BaseModel, Field, computed_field
 
 from nornir_k3s.preflight import Finding
-from nornir_k3s.workflows import deploy, dumping
+from nornir_k3s.workflows import deploy, dumping, look
 from nornir_k3s.workflows.choice import Choice
 from nornir_k3s.workflows.run import Run
 
@@ -87,9 +87,9 @@ def plan(
     """
     choice = choice or Choice()
     chain = choice.chain(deploy.phases())
-    run = deploy.prepare(nr, base=base, state=state, options=options or {}, choice=choice, keep=False)
-    deploy.observe_all(run)
-    deploy.find_artifacts(run)
+    run = look.prepare(nr, base=base, state=state, options=options or {}, choice=choice, keep=False)
+    look.observe_all(run)
+    look.find_artifacts(run)
     deploy.check(run)
     names = [phase.name for phase in chain]
     if "dump" in names and dumping.needed(run):

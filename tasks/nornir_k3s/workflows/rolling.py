@@ -9,7 +9,7 @@ from nornir.core.task import Result, Task
 from nornir_k3s import apply, k3s, observe
 from nornir_k3s.errors import CommandFailed, HostError, NotReady
 from nornir_k3s.plan import PREVIOUS, renewed
-from nornir_k3s.workflows import steps
+from nornir_k3s.workflows import look, steps
 from nornir_k3s.workflows.run import Run
 
 UNIT = k3s.UNITS["server"]
@@ -62,7 +62,7 @@ def _taken_back(task: Task, run: Run, error: HostError) -> NotReady:
 
 
 def _put_back(task: Task, run: Run, *, always: bool) -> list[str]:
-    answer = steps.session_of(task, run).run(
+    answer = look.session_of(task, run).run(
         apply.restore(UNIT, always=always),
         what="putting the previous files back",
         timeout=run.deadlines["apply"],
@@ -73,7 +73,7 @@ def _put_back(task: Task, run: Run, *, always: bool) -> list[str]:
 
 
 def _forget(task: Task, run: Run) -> None:
-    steps.session_of(task, run).run(apply.forget(UNIT), what="removing the previous files", timeout=60)
+    look.session_of(task, run).run(apply.forget(UNIT), what="removing the previous files", timeout=60)
 
 
 def _added(name: str, error: HostError, text: str, *, hint: str) -> NotReady:

@@ -18,10 +18,9 @@ from nornir_k3s.cluster import Cluster
 from nornir_k3s.datastores.endpoint import parse as parse_endpoint
 from nornir_k3s.groups import datastore
 from nornir_k3s.observed import NodeState, Observed
-from nornir_k3s.workflows import deploy
+from nornir_k3s.workflows import look
 from nornir_k3s.workflows.choice import Choice
 from nornir_k3s.workflows.run import Run
-from nornir_k3s.workflows.steps import session_of
 
 FORMAT = 1
 CONNECT = 5.0  # seconds: a glance does not wait for a host that is down
@@ -97,7 +96,7 @@ def status(nr: Nornir, *, base: Path, state: Path, options: Mapping[str, Any] | 
     """
     deadlines = {**(options or {}).get("deadlines", {}), "connect": CONNECT}
     options = {**(options or {}), "deadlines": deadlines}
-    run = deploy.prepare(nr, base=base, state=state, options=options, choice=Choice(), keep=False)
+    run = look.prepare(nr, base=base, state=state, options=options, choice=Choice(), keep=False)
     names = [member.name for member in run.cluster.members]
     found: dict[str, Observed] = run.phase("status", names, _look, width=run.widths["stage"], lenient=names)
     seen = {name: value for name, value in found.items() if isinstance(value, Observed)}
@@ -121,7 +120,7 @@ def _look(task: Task, run: Run) -> Result:
         alive = datastore.kind(run.cluster).alive(member)
         parts.append(f"if {alive}; then say fact datastore active; else say fact datastore inactive; fi\n")
     script = "\n".join([*parts, "say end\n"])
-    answer = session_of(task, run).run(script, what="looking", timeout=30, secrets=run.cluster.secrets())
+    answer = look.session_of(task, run).run(script, what="looking", timeout=30, secrets=run.cluster.secrets())
     seen = observe.parse(member.name, answer.stdout)
     return Result(host=task.host, result=seen)
 

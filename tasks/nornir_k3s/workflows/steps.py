@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import time
-
 from nornir.core.task import Result, Task
 
-import nornir_k3s.checks.look as preflight_look
 from nornir_k3s import apply, certificate, k3s, observe, previous, readiness, verify
 from nornir_k3s.artifacts import HOST_FOLDER
 from nornir_k3s.errors import CommandFailed, HostError, NotReady
@@ -15,62 +11,18 @@ from nornir_k3s.groups import datastore
 from nornir_k3s.observed import Observed
 from nornir_k3s.plan import Step
 from nornir_k3s.remote.retry import wait_until
-from nornir_k3s.remote.session import Session, session
 from nornir_k3s.spec import Artifact
+from nornir_k3s.workflows import look
 from nornir_k3s.workflows.run import Run
 
 CONNECTION_NAME = "netmiko"
-
-
-def session_of(task: Task, run: Run) -> Session:
-    """Return the connected session of this task's host, counted in the run."""
-    link = session(task, deadline=run.deadlines["connect"])
-    run.sessions[task.host.name] = link
-    return link
-
-
-def observing(run: Run, name: str) -> str:
-    """Return the script that reads everything the plan and the preflight need from a host."""
-    member = run.member(name)
-    look = datastore.look(run.cluster, member) if member.role == "datastore" else ""
-    look += datastore.reach(run.cluster) if member.role == "servers" else ""
-    look += "\n" + preflight_look.script(run.cluster, member)
-    return observe.script(run.spec(name), role=member.role, url=run.cluster.url, look=look)
-
-
-def observe_host(task: Task, run: Run) -> Result:
-    """Read everything the plan needs from this host, and keep it in the run."""
-    name = task.host.name
-    seen = _observed(task, run)
-    run.observed[name] = seen
-    if any(file.path not in seen.files for file in run.spec(name).files):
-        # Where its files lie was not known before: they are named after the version of a package.
-        seen = _observed(task, run)
-    if run.cluster.endpoint and run.member(name).role == "servers":
-        # Imported here: database clients, which a managed datastore needs none of.
-        from nornir_k3s.datastores.examine import examine  # noqa: PLC0415
-
-        examine(run.cluster, seen, session_of(task, run).transport)
-    run.observed[name] = seen
-    return Result(host=task.host, result=seen, severity_level=logging.DEBUG)
-
-
-def _observed(task: Task, run: Run) -> Observed:
-    script = observing(run, task.host.name)
-    begin = time.time()
-    answer = session_of(task, run).run(
-        script, what="observing", timeout=run.deadlines["observe"], secrets=run.cluster.secrets()
-    )
-    seen = observe.parse(task.host.name, answer.stdout)
-    seen.skew = seen.now - (begin + time.time()) / 2
-    return seen
 
 
 def stage_host(task: Task, run: Run) -> Result:
     """Push artefacts, install packages, run K3s' installer: nothing that runs is touched."""
     name = task.host.name
     steps = run.stage_steps(name)
-    link = session_of(task, run)
+    link = look.session_of(task, run)
     for step in steps:
         if isinstance(step.payload, Artifact) and not step.payload.url:
             artifact = step.payload
@@ -141,7 +93,7 @@ def converge_agent(task: Task, run: Run) -> Result:
 def bootstrap_row(task: Task, run: Run) -> Result:
     """Wait until the datastore holds the cluster's bootstrap data: before that no other server may start."""
     key = k3s.bootstrap_key(run.cluster.token)
-    link, member = session_of(task, run), run.member(task.host.name)
+    link, member = look.session_of(task, run), run.member(task.host.name)
 
     def filled() -> bool:
         answer = link.run(
@@ -164,7 +116,7 @@ def bootstrap_row(task: Task, run: Run) -> Result:
 def sign_check_certificate(task: Task, run: Run) -> Result:
     """Have the cluster sign the load balancers' health check certificate, and keep it on the controller."""
     csr, key = certificate.request()
-    answer = session_of(task, run).run(
+    answer = look.session_of(task, run).run(
         certificate.sign_script(csr), what="signing the health check certificate", timeout=120
     )
     certificate.keep(run.vault, run.ca_prefix, certificate.parse(answer.stdout), key)
@@ -178,7 +130,7 @@ def verify_host(task: Task, run: Run) -> Result:
         script = verify.through_address(run.cluster, run.limit)
     else:
         script = {"agents": verify.to_servers, "lb": verify.vip}[role](run.cluster)
-    answer = session_of(task, run).run(script, what="verifying", timeout=90, secrets=run.cluster.secrets())
+    answer = look.session_of(task, run).run(script, what="verifying", timeout=90, secrets=run.cluster.secrets())
     return Result(host=task.host, result=verify.parse(answer.stdout))
 
 
@@ -186,7 +138,7 @@ def _apply(task: Task, run: Run, steps: list[Step], *, deadline: float, before: 
     name = task.host.name
     if not steps:
         return Result(host=task.host, changed=False)
-    link = session_of(task, run)
+    link = look.session_of(task, run)
     spec = run.spec(name)
     answer = link.run(
         apply.script(steps, spec, before=before).reveal(),
@@ -211,7 +163,7 @@ def _apply(task: Task, run: Run, steps: list[Step], *, deadline: float, before: 
 
 def _wait(task: Task, run: Run, script: str, kind: str) -> str:
     name = task.host.name
-    link = session_of(task, run)
+    link = look.session_of(task, run)
     last = readiness.Answer(ready=False, hopeless=False, missing="not looked at", journal="")
     text = ""
 

@@ -1,0 +1,110 @@
+"""Look: what every workflow begins with: read the inventory, read every host, find the release.
+
+Nothing here, and nothing it imports, can write on a host; a test says so. `status` and `drift` need no more.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from nornir.core import Nornir
+from nornir.core.task import Result, Task
+
+import nornir_k3s.checks.look as preflight_look
+from nornir_k3s import artifacts, cluster, observe
+from nornir_k3s.groups import datastore
+from nornir_k3s.observed import Observed
+from nornir_k3s.remote.session import Session, session
+from nornir_k3s.report.data import HostReport, Report
+from nornir_k3s.vault import Vault
+from nornir_k3s.workflows.choice import Choice
+from nornir_k3s.workflows.run import DEADLINES, WIDTHS, Run
+
+EVERYTHING = Choice()
+
+
+def prepare(
+    nr: Nornir, *, base: Path, state: Path, options: Mapping[str, Any], choice: Choice = EVERYTHING, keep: bool = True
+) -> Run:
+    """Validate the inventory and the artefacts; no host is contacted. Without `keep` nothing is written here either."""
+    settings = nr.inventory.defaults.data.get("k3s_cluster")
+    name = str(settings.get("name", "cluster")) if isinstance(settings, dict) else "cluster"
+    vault = Vault(state / name, base=base, keep=keep)
+    wanted = cluster.load(nr.inventory, vault=vault, base=base, sources=options.get("sources"))
+    report = Report(cluster=wanted.name, version=wanted.version, url=wanted.url)
+    report.hosts = {m.name: HostReport(role=m.role) for m in wanted.members}
+    run = Run(
+        nr,
+        wanted,
+        artifacts.Source(wanted, Path(options.get("cache") or state / "cache")),
+        vault,
+        deadlines={**DEADLINES, **options.get("deadlines", {})},
+        widths={**WIDTHS, **options.get("widths", {})},
+        report=report,
+        limit=choice.hosts(nr, wanted),
+    )
+    run.on_progress = next((p.bytes_done for p in nr.processors if hasattr(p, "bytes_done")), None)
+    vault.commit()
+    return run
+
+
+def observe_all(run: Run, *, lenient: Collection[str] = ()) -> None:
+    """Read every host once; those that the run is not about, and `lenient` ones, may be away."""
+    names = [member.name for member in run.cluster.members]
+    others = set(names) - set(run.chosen(names))
+    run.phase("observe", names, observe_host, width=run.widths["stage"], lenient={*others, *lenient})
+
+
+def find_artifacts(run: Run) -> None:
+    """Have on the controller, verified, what the architectures of the servers and agents need."""
+    stop = getattr(run.nr.runner, "stop", None)
+    for arch in sorted({run.observed[m.name].arch for m in (*run.of("servers"), *run.of("agents"))}):
+        run.source.find(arch, on_progress=run.on_progress, stop=stop)
+
+
+def session_of(task: Task, run: Run) -> Session:
+    """Return the connected session of this task's host, counted in the run."""
+    link = session(task, deadline=run.deadlines["connect"])
+    run.sessions[task.host.name] = link
+    return link
+
+
+def observing(run: Run, name: str) -> str:
+    """Return the script that reads everything the plan and the preflight need from a host."""
+    member = run.member(name)
+    look = datastore.look(run.cluster, member) if member.role == "datastore" else ""
+    look += datastore.reach(run.cluster) if member.role == "servers" else ""
+    look += "\n" + preflight_look.script(run.cluster, member)
+    return observe.script(run.spec(name), role=member.role, url=run.cluster.url, look=look)
+
+
+def observe_host(task: Task, run: Run) -> Result:
+    """Read everything the plan needs from this host, and keep it in the run."""
+    name = task.host.name
+    seen = _observed(task, run)
+    run.observed[name] = seen
+    if any(file.path not in seen.files for file in run.spec(name).files):
+        # Where its files lie was not known before: they are named after the version of a package.
+        seen = _observed(task, run)
+    if run.cluster.endpoint and run.member(name).role == "servers":
+        # Imported here: database clients, which a managed datastore needs none of.
+        from nornir_k3s.datastores.examine import examine  # noqa: PLC0415
+
+        examine(run.cluster, seen, session_of(task, run).transport)
+    run.observed[name] = seen
+    return Result(host=task.host, result=seen, severity_level=logging.DEBUG)
+
+
+def _observed(task: Task, run: Run) -> Observed:
+    script = observing(run, task.host.name)
+    begin = time.time()
+    answer = session_of(task, run).run(
+        script, what="observing", timeout=run.deadlines["observe"], secrets=run.cluster.secrets()
+    )
+    seen = observe.parse(task.host.name, answer.stdout)
+    seen.skew = seen.now - (begin + time.time()) / 2
+    return seen
