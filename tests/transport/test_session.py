@@ -22,7 +22,7 @@ from nornir_k3s.errors import (
 )
 from nornir_k3s.secret import Secret
 
-from .conftest import Peer, Sshd, free_port, serving
+from .conftest import Peer, Sshd, eventually, free_port, serving
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="scripts run as root: without sudo only root can try it")
 Connect = Callable[..., Peer]
@@ -191,3 +191,16 @@ def test_the_fast_ciphers_are_preferred_and_a_peer_without_them_is_no_problem(
         peer = connect(port=old.port, **extras)
         assert peer.do(lambda s: s.run("echo hello", what="x", timeout=20)).stdout == "hello\n"
         assert peer.do(lambda s: s.transport.remote_cipher) == "aes256-ctr"
+
+
+def test_no_login_shell_is_started_beside_the_scripts(connect: Connect, sshd: Sshd) -> None:
+    profile, trace = sshd.folder / ".profile", sshd.folder / "somebody-logged-in"
+    profile.write_text(f"touch {trace}\n")
+    try:
+        connect().do(lambda s: s.run("true", what="x", timeout=30))
+        assert not trace.exists()
+        # The trap works: where netmiko connects by itself, it opens one.
+        connect(auto_connect=True).do(lambda s: s.run("sleep 0.2", what="x", timeout=30))
+        eventually(trace.exists)
+    finally:
+        profile.unlink()

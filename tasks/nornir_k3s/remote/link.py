@@ -79,7 +79,7 @@ class Link:
                 self._drop()  # it is dead; one that somebody else has opened since is taken over instead
             try:
                 connection = self._connect()
-                transport: paramiko.Transport = connection.remote_conn.get_transport()
+                transport: paramiko.Transport = connection.remote_conn_pre.get_transport()
                 if not transport.is_active():
                     raise paramiko.SSHException("SSH session not active")
             except Exception:
@@ -100,8 +100,7 @@ class Link:
                 self._host.connections.pop(CONNECTION, None)
                 return self._connect_anew(self._way, self.extras)
         connection = self._host.connections[CONNECTION].connection
-        if connection.remote_conn is None:
-            connection.establish_connection()
+        _log_in(connection)
         return connection
 
     def _connect_anew(self, way: Way, extras: dict[str, Any]) -> Any:  # noqa: ANN401
@@ -118,8 +117,7 @@ class Link:
             username=way.user,
             extras=options,
         )
-        if plugin.connection.remote_conn is None:  # `auto_connect: false` in the inventory
-            plugin.connection.establish_connection()
+        _log_in(plugin.connection)
         return plugin.connection
 
     def drop(self) -> None:
@@ -138,6 +136,21 @@ class Link:
         if plugin is not None:
             with contextlib.suppress(Exception):
                 plugin.close()
+
+
+def _log_in(connection: Any) -> None:  # noqa: ANN401 - netmiko has no types
+    """Log in where netmiko has not (`auto_connect: false`), and without the shell that it would start.
+
+    Nobody types there; it costs a terminal and a login shell on the host, and leaves `exit` in root's history.
+    """
+    if getattr(connection, "remote_conn_pre", None) is None:
+        client = connection._build_ssh_client()
+        try:
+            client.connect(**connection._connect_params_dict())
+        except BaseException:
+            client.close()
+            raise
+        connection.remote_conn_pre = client
 
 
 def _options(extras: dict[str, Any], way: Way, keys: Path, tunnel: Tunnel | None) -> dict[str, Any]:
