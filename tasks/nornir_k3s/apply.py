@@ -34,8 +34,11 @@ put() { # path mode group unit check; the content comes base64-encoded on stdin
   dir=$(dirname "$1"); [ -d "$dir" ] || mkdir -p -m 755 "$dir"
   draft="$dir/.nornir-k3s.$$"
   ( umask 077; base64 -d >"$draft" )
-  if [ -f "$1" ] && [ ! -L "$1" ] && cmp -s "$draft" "$1" && [ "$(stat -c '%a %U %G' "$1")" = "$2 root $3" ]; then
-    rm -f "$draft"; say did "$step" same; return 0
+  if [ -f "$1" ] && [ ! -L "$1" ] && cmp -s "$draft" "$1"; then
+    rm -f "$draft"
+    if [ "$(stat -c '%a %U %G' "$1")" = "$2 root $3" ]; then say did "$step" same; return 0; fi
+    chown "root:$3" "$1"; chmod "$2" "$1"; settle "$1"
+    say did "$step" changed; return 0
   fi
   chown "root:$3" "$draft"; chmod "$2" "$draft"
   if [ -n "$5" ] && ! out=$(eval "$5" 2>&1); then
@@ -48,6 +51,11 @@ put() { # path mode group unit check; the content comes base64-encoded on stdin
   mv -fT "$draft" "$1"
   grep -qxF "$1" STATE/files 2>/dev/null || printf '%s\n' "$1" >>STATE/files
   say did "$step" changed
+}
+settle() { # path: it is newer now than the process that has read it, for its mode alone
+  line=$(printf '%s\t%s' "$1" "$(stat -c %Z "$1")")
+  { grep -vF "$1$(printf '\t')" STATE/settled 2>/dev/null || :; printf '%s\n' "$line"; } >STATE/.settled
+  mv -f STATE/.settled STATE/settled
 }
 remove() { # path unit
   keep_previous "$1"

@@ -9,6 +9,7 @@ import base64
 import json
 import shlex
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from nornir_k3s import k3s
@@ -18,6 +19,7 @@ from nornir_k3s.spec import HostSpec
 STATE = "/var/lib/nornir-k3s"
 IMAGES = f"{k3s.DATA}/agent/images"
 KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"
+LINKS = "/usr/local/bin"  # where the installer puts kubectl, crictl and ctr, unless the host has its own
 MAX_TEXT = 65536
 
 # What every look is written in: records of words with tabs between them.
@@ -31,9 +33,9 @@ look_file() {
   if [ -L "$1" ]; then say file "$1" link 0 - - 0 0 "$(readlink "$1")"
   elif [ -f "$1" ]; then
     p=$1 want=$2 show=$3
-    set -- $(stat -c '%a %U %G %s %Z' "$p")
+    set -- $(stat -c '%a %U %G %s %Z %Y' "$p")
     h=$(sha256sum <"$p"); h=${h%% *}
-    say file "$p" file "$1" "$2" "$3" "$4" "$5" "$h"
+    say file "$p" file "$1" "$2" "$3" "$4" "$5" "$h" "$6"
     [ "$h" = "$want" ] || [ "$show" = hide ] || [ "$4" -gt MAX_TEXT ] || say text "$p" "$(base64 -w0 <"$p")"
   elif [ -e "$1" ]; then say file "$1" other 0 - - 0 0 -
   else say file "$1" absent 0 - - 0 0 -
@@ -47,10 +49,12 @@ old_times() {
   done
 }
 # A receipt says what we put there and how it looked then; only a file that still looks so is taken at its word.
+deep=
 look_artifact() {
   if [ ! -f "$1" ]; then say artifact "$1" - 0 0; return; fi
-  now=$(stat -c '%s %Y %Z %i' "$1"); mode=$(stat -c %a "$1") written=$(stat -c %Y "$1")
-  if [ -f STATE/receipts ]; then
+  now=$(stat -c '%s %Y %Z %i %a' "$1"); mode=${now##* } now=${now% *}
+  written=${now#* } written=${written%% *}
+  if [ -z "$deep" ] && [ -f STATE/receipts ]; then
     while IFS="$tab" read -r rpath rstat rsum; do
       if [ "$rpath" = "$1" ] && [ "$rstat" = "$now" ]; then say artifact "$1" "$rsum" "$mode" "$written"; return; fi
     done <STATE/receipts
@@ -80,6 +84,7 @@ say memory_kib "$(sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo)"
 say disk_kib "$(df -Pk /var/lib 2>/dev/null | { read -r _; read -r _ _ _ free _; echo "$free"; })"
 """
 
+# kubectl asks with --raw: anything else would keep what it finds out about the API in a cache on the host.
 _SERVER = rf"""
 if [ -s {k3s.DATA}/server/token ]; then
   say ca "$(cut -c1-67 {k3s.DATA}/server/token)"
@@ -88,8 +93,8 @@ fi
 if [ -s {k3s.DATA}/server/tls/server-ca.crt ]; then say cacert "$(base64 -w0 <{k3s.DATA}/server/tls/server-ca.crt)"; fi
 if systemctl is-active -q k3s.service 2>/dev/null; then
   say ready "$(timeout 10 {k3s.BINARY} kubectl get --raw /readyz 2>/dev/null | tr -d '\n')"
-  nodes=$(timeout 10 {k3s.BINARY} kubectl REGISTRATION get nodes -o json 2>/dev/null) && say through ||
-    nodes=$(timeout 10 {k3s.BINARY} kubectl get nodes -o json 2>/dev/null) &&
+  nodes=$(timeout 10 {k3s.BINARY} kubectl REGISTRATION get --raw /api/v1/nodes 2>/dev/null) && say through ||
+    nodes=$(timeout 10 {k3s.BINARY} kubectl get --raw /api/v1/nodes 2>/dev/null) &&
     say nodes "$(printf '%s' "$nodes" | base64 -w0)"
   say kubeconfig "$(base64 -w0 <{KUBECONFIG})"
 fi
@@ -107,7 +112,7 @@ def server(url: str = "") -> str:
     )
 
 
-def script(spec: HostSpec, *, role: str, url: str = "", look: str = "") -> str:
+def script(spec: HostSpec, *, role: str, url: str = "", look: str = "", deep: bool = False) -> str:
     """Return the one script that reads everything the plan needs from a host.
 
     Arguments:
@@ -115,8 +120,11 @@ def script(spec: HostSpec, *, role: str, url: str = "", look: str = "") -> str:
         role: datastore, servers, agents or lb.
         url: The fixed registration address.
         look: More lines, which print records of their own.
+        deep: Hash also the large files that look as they did when they were put there.
     """
     lines = [_PRELUDE, _HOST]
+    if deep:
+        lines.append("deep=yes")
     if spec.packages:
         names = " ".join(spec.packages)
         lines.append(
@@ -139,10 +147,14 @@ def script(spec: HostSpec, *, role: str, url: str = "", look: str = "") -> str:
     units = [unit.name for unit in spec.units]
     if units:
         shown = "Id,LoadState,ActiveState,SubState,UnitFileState,NRestarts,ExecMainStartTimestamp,StateChangeTimestamp"
+        shown += ",ExecStart,DropInPaths"
         lines.append(
             f"units() {{ systemctl show $1 -p {shown} {' '.join(units)}; }}; "
             "{ units --timestamp=unix 2>/dev/null || units | old_times; }"
             ' | while IFS= read -r line; do say unit "$line"; done'
+        )
+        lines.append(
+            f'[ -r {STATE}/settled ] && while IFS="$tab" read -r p t; do say settled "$p" "$t"; done <{STATE}/settled'
         )
         lines.append(f'for p in {STATE}/pending/*; do [ -e "$p" ] && say pending "${{p##*/}}"; done')
         lines.append(
@@ -150,6 +162,10 @@ def script(spec: HostSpec, *, role: str, url: str = "", look: str = "") -> str:
         )
     if spec.install:
         lines.append(f'[ -r {STATE}/installed ] && say installed "$(cat {STATE}/installed)"')
+        lines.append(
+            "for c in kubectl crictl ctr; do "
+            f'[ -e {LINKS}/$c ] || command -v $c >/dev/null 2>&1 || say fact nolink "{LINKS}/$c"; done'
+        )
     if role == "servers":
         lines.append(server(url))
     lines += [look, "say end"]
@@ -193,8 +209,14 @@ def _unit_line(observed: Observed, unit: dict[str, str], line: str) -> None:
             restarts=_int(unit.get("NRestarts", "")),
             started=_int(unit.get("ExecMainStartTimestamp", "").lstrip("@")),
             changed=_int(unit.get("StateChangeTimestamp", "").lstrip("@")),
+            command=_argv(unit.get("ExecStart", "")),
+            dropins=tuple(unit.get("DropInPaths", "").split()),
         )
     unit.clear()
+
+
+def _argv(text: str) -> str:
+    return text.partition("argv[]=")[2].partition(" ;")[0].strip()
 
 
 def _int(text: str) -> int:
@@ -223,8 +245,13 @@ def _record(observed: Observed, kind: str, words: list[str]) -> None:  # noqa: P
             setattr(observed, kind, _int(text))
         case "package", [name, version]:
             observed.packages[name] = version
-        case "file", [path, what, mode, owner, group, size, changed, last]:
-            observed.files[path] = FileState(what, int(mode, 8), owner, group, int(size), int(changed), last)
+        case "file", [path, what, mode, owner, group, size, changed, last, *rest]:
+            written = int(rest[0]) if rest else 0
+            observed.files[path] = FileState(
+                what, int(mode, 8), owner, group, int(size), int(changed), last, written=written
+            )
+        case "settled", [path, when]:
+            observed.settled[path] = _int(when)
         case "text", [path, encoded]:
             state = observed.files[path]
             text = base64.b64decode(encoded).decode(errors="replace")
@@ -260,16 +287,35 @@ def nodes(items: Iterable[dict[str, Any]]) -> list[NodeState]:
     found = []
     for item in items:
         labels = item["metadata"].get("labels", {})
-        taints = item["spec"].get("taints") or []
+        spec, status = item.get("spec", {}), item.get("status", {})  # one that somebody made by hand has neither
+        taints = spec.get("taints") or []
         found.append(
             NodeState(
                 name=item["metadata"]["name"],
-                ready=any(c["type"] == "Ready" and c["status"] == "True" for c in item["status"].get("conditions", [])),
-                version=item["status"].get("nodeInfo", {}).get("kubeletVersion", ""),
+                ready=any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", [])),
+                version=status.get("nodeInfo", {}).get("kubeletVersion", ""),
                 roles=tuple(sorted(k.split("/")[1] for k in labels if k.startswith("node-role.kubernetes.io/"))),
                 taints=tuple(f"{t['key']}={t.get('value', '')}:{t['effect']}" for t in taints),
                 labels=tuple(sorted(labels.items())),
-                schedulable=not item["spec"].get("unschedulable", False),
+                schedulable=not spec.get("unschedulable", False),
+                since=_since(status.get("conditions", [])),
+                args=_args(item["metadata"].get("annotations", {}).get("k3s.io/node-args", "")),
             )
         )
     return found
+
+
+def _since(conditions: Iterable[dict[str, Any]]) -> int:
+    times = [c.get("lastTransitionTime") for c in conditions if c["type"] == "Ready"]
+    try:
+        return int(datetime.fromisoformat(times[0]).timestamp()) if times and times[0] else 0
+    except ValueError:
+        return 0
+
+
+def _args(text: str) -> tuple[str, ...]:
+    try:
+        found = json.loads(text or "[]")
+    except ValueError:
+        return ()
+    return tuple(str(word) for word in found) if isinstance(found, list) else ()

@@ -19,6 +19,7 @@ class FileState:
     changed: int = 0
     sha256: str = ""
     text: str | None = field(default=None, repr=False)  # may hold secrets
+    written: int = 0  # `changed` is also when its mode or owner was
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,18 @@ class UnitState:
     restarts: int = 0
     started: int = 0
     changed: int = 0
+    command: str = ""
+    dropins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class NodeState:
-    """One Kubernetes node as a server lists it."""
+    """One Kubernetes node as a server lists it.
+
+    Arguments:
+        since: When it became Ready, or not, in seconds since the epoch; 0 where it does not say.
+        args: What K3s was started with, secrets masked: `k3s.io/node-args`.
+    """
 
     name: str
     ready: bool
@@ -58,6 +66,8 @@ class NodeState:
     taints: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     schedulable: bool = True
+    since: int = 0
+    args: tuple[str, ...] = ()
 
 
 @dataclass
@@ -88,6 +98,7 @@ class Observed:
     present: set[str] = field(default_factory=set)
     pending: set[str] = field(default_factory=set)
     ours: set[str] = field(default_factory=set)  # files that this tool wrote
+    settled: dict[str, int] = field(default_factory=dict)  # files whose mode or owner we set, and when
     reloaded: dict[str, int] = field(default_factory=dict)  # units reloaded by a command of ours, and when
     installed: str = ""
     database: list[tuple[str, str, str]] = field(default_factory=list)

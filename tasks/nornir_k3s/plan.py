@@ -17,6 +17,7 @@ Kind = Literal["packages", "artifact", "install", "file", "remove", "database", 
 Action = Literal["start", "restart", "reload", "enable"]
 STUCK = 90  # seconds
 PREVIOUS = f"{STATE}/previous"
+SYSTEMD = "/etc/systemd/system"  # where the installer puts its unit
 _SECRET_LINE = re.compile(r"^(\s*[\"']?(?:token|agent-token|datastore-endpoint|vpn-auth)[\"']?\s*:).*$", re.MULTILINE)
 
 
@@ -60,11 +61,20 @@ def stage(spec: HostSpec, observed: Observed) -> list[Step]:
             was = "no" if state.sha256 == "-" else "another"
             how = f"fetch {artifact.url}" if artifact.url else f"put {artifact.source.name}"
             steps.append(Step("artifact", artifact.path, f"{how} ({was} file is there now)", payload=artifact))
-    if spec.install and observed.installed != install_mark(spec):
+    if spec.install and (observed.installed != install_mark(spec) or lost(spec, observed)):
         steps.append(
             Step("install", spec.install.unit, f"run K3s' installer as {spec.install.role}", payload=spec.install)
         )
     return steps
+
+
+def lost(spec: HostSpec, observed: Observed) -> list[str]:
+    """Return what the installer had made and somebody has removed since: its unit, its links."""
+    if not spec.install or not observed.installed:
+        return []
+    unit = f"{SYSTEMD}/{spec.install.unit}"
+    missing = [unit] if unit in spec.watch and unit not in observed.present else []
+    return missing + [words[0] for words in observed.facts.get("nolink", [])]
 
 
 def install_mark(spec: HostSpec) -> str:
@@ -78,10 +88,13 @@ def install_mark(spec: HostSpec) -> str:
 def converge(spec: HostSpec, observed: Observed) -> list[Step]:
     """Return the steps that make files and units right, in the order they are carried out."""
     steps = [step for file in spec.files if (step := _file(file, observed.files.get(file.path)))]
+    unread_ones = {file.path for unit in spec.units for file in unread(unit, spec, observed)}
+    # A process that has read a file does not care about its mode.
+    calm = {file.path for file in spec.files if same_text(file, observed) and file.path not in unread_ones}
     for gone in spec.gone:
         if gone.path in observed.ours:
             steps.append(Step("remove", gone.path, f"remove {gone.path}, which is no longer asked for", payload=gone))
-    changed = {step.target for step in steps}
+    changed = {step.target for step in steps} - calm
     for unit in spec.units:
         action = _unit_action(unit, spec, observed, changed)
         if action:
@@ -102,7 +115,7 @@ def _file(file: File, state: FileState | None) -> Step | None:
         )
     if state.sha256 != file.sha256:
         return Step("file", file.path, f"change {file.path}", diff=diff(file, state.text), payload=file)
-    if (state.mode, state.owner, state.group) != (file.mode, "root", file.group):
+    if not _right(file, state):
         found = f"{state.mode:o} {state.owner}:{state.group}"
         return Step(
             "file", file.path, f"set {file.path} to {file.mode:o} root:{file.group} (it is {found})", payload=file
@@ -114,13 +127,8 @@ def _unit_action(unit: Unit, spec: HostSpec, observed: Observed, changed: set[st
     state = observed.unit(unit.name)
     if state.active not in ("active", "reloading", "activating"):
         return "start"
-    files = [file for file in spec.files if file.unit == unit.name]
-    touched = [file for file in files if file.path in changed]
-    for file in files:
-        since = state.started if file.action == "restart" else max(state.changed, observed.reloaded.get(unit.name, 0))
-        have = observed.files.get(file.path)
-        if have and have.changed > since > 0 and file.path not in changed:
-            touched.append(file)  # written, but the process that should have read it is older
+    touched = [file for file in spec.files if file.unit == unit.name and file.path in changed]
+    touched += [file for file in unread(unit, spec, observed) if file.path not in changed]
     touched_gone = any(gone.unit == unit.name and gone.path in changed for gone in spec.gone)
     if touched_gone or renewed(spec, observed):
         return "restart"
@@ -132,6 +140,32 @@ def _unit_action(unit: Unit, spec: HostSpec, observed: Observed, changed: set[st
         # One that has not got on for so long has said why only once, long ago: it says so again after a restart.
         return "restart" if observed.now - state.started > STUCK else "start"
     return "enable" if state.enabled not in ("enabled", "enabled-runtime") else None
+
+
+def unread(unit: Unit, spec: HostSpec, observed: Observed) -> list[File]:
+    """Return the files that are newer than the process that should have read them."""
+    state, found = observed.unit(unit.name), []
+    for file in spec.files:
+        since = state.started if file.action == "restart" else max(state.changed, observed.reloaded.get(unit.name, 0))
+        have = observed.files.get(file.path)
+        if file.unit != unit.name or have is None or not have.changed > since > 0:
+            continue
+        # Where its mode or owner was changed, and it was not written since the process began: that is why it is newer.
+        by_mode = same_text(file, observed) and not _right(file, have)
+        settled = observed.settled.get(file.path) == have.changed
+        if not ((by_mode or settled) and have.written <= since):
+            found.append(file)
+    return found
+
+
+def same_text(file: File, observed: Observed) -> bool:
+    """Say whether a file has the content it must have, whatever its mode."""
+    have = observed.files.get(file.path)
+    return have is not None and have.kind == "file" and have.sha256 == file.sha256
+
+
+def _right(file: File, state: FileState) -> bool:
+    return (state.mode, state.owner, state.group) == (file.mode, "root", file.group)
 
 
 def renewed(spec: HostSpec, observed: Observed) -> bool:

@@ -54,7 +54,9 @@ def test_a_bare_host_needs_everything_in_order() -> None:
     ("file", "unit", "pending", "action"),
     [
         (replace(SAME, sha256="0" * 64, text="token: old\nnode-name: s1\n"), RUNNING, set(), "restart"),
-        (replace(SAME, mode=0o644), RUNNING, set(), "restart"),
+        (replace(SAME, mode=0o644), RUNNING, set(), None),  # it has read it
+        (replace(SAME, mode=0o644, changed=300, written=100), RUNNING, set(), None),  # newer for its mode alone
+        (replace(SAME, mode=0o644, changed=300, written=300), RUNNING, set(), "restart"),
         (replace(SAME, changed=300), RUNNING, set(), "restart"),  # newer than the process
         (SAME, RUNNING, {UNIT}, "restart"),  # a run was killed between writing and restarting
         (SAME, replace(RUNNING, active="failed"), set(), "start"),

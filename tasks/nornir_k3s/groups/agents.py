@@ -11,6 +11,7 @@ from nornir_k3s import k3s
 from nornir_k3s.artifacts import INSTALLER, Bundle
 from nornir_k3s.cluster import Cluster, Member
 from nornir_k3s.groups import node
+from nornir_k3s.plan import SYSTEMD
 from nornir_k3s.secret import Secret
 from nornir_k3s.spec import File, HostSpec, Install, Unit, settings_yaml
 
@@ -47,5 +48,5 @@ def spec(cluster: Cluster, member: Member, bundle: Bundle | None, ca_prefix: str
         ),
         gone=gone,
         units=(Unit(unit),),
-        watch=(f"{k3s.DATA}/server/tls", f"/etc/systemd/system/{k3s.UNITS['server']}"),
+        watch=(f"{k3s.DATA}/server/tls", f"{SYSTEMD}/{k3s.UNITS['server']}", f"{SYSTEMD}/{unit}"),
     )

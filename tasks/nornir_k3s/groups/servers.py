@@ -11,7 +11,7 @@ from nornir_k3s import k3s
 from nornir_k3s.artifacts import INSTALLER, Bundle, text_of
 from nornir_k3s.cluster import Cluster, Member
 from nornir_k3s.groups import datastore, node
-from nornir_k3s.plan import PREVIOUS
+from nornir_k3s.plan import PREVIOUS, SYSTEMD
 from nornir_k3s.secret import Secret
 from nornir_k3s.spec import File, HostSpec, Install, Unit, settings_yaml
 
@@ -77,7 +77,8 @@ def spec(cluster: Cluster, member: Member, bundle: Bundle | None) -> HostSpec:
             f"{k3s.DATA}/server/db/state.db",
             f"{k3s.DATA}/server/tls",
             f"{k3s.DATA}/server/token",
-            f"/etc/systemd/system/{k3s.UNITS['agent']}",
+            f"{SYSTEMD}/{k3s.UNITS['agent']}",
+            f"{SYSTEMD}/{unit}",
             PREVIOUS,
         ),
     )

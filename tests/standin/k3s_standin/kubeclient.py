@@ -126,6 +126,9 @@ class Client:
         headers = {"Content-Type": kind, "Accept": "application/json"}
         if self.config.get("token"):
             headers["Authorization"] = f"Bearer {self.config['token']}"
+        elif self.config.get("username"):
+            pair = f"{self.config['username']}:{self.config.get('password', '')}"
+            headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
         try:
             connection.request(method, path, json.dumps(body) if body is not None else None, headers)
             answer = connection.getresponse()
