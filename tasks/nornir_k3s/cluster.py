@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
@@ -29,6 +29,7 @@ from nornir_k3s.schema import (
     DatastoreFields,
     DatastorePool,
     ExternalDatastore,
+    KnownDifference,
     LoadBalancer,
     ManagedDatastore,
     Proxy,
@@ -64,6 +65,7 @@ class Cluster:
     registries: Path | None
     proxy: Proxy | None
     accept: tuple[str, ...]
+    known_drift: tuple[KnownDifference, ...]
     members: tuple[Member, ...]
 
     def of(self, role: str) -> tuple[Member, ...]:
@@ -114,7 +116,14 @@ class Cluster:
         return [secret for secret in known if secret]
 
 
-def load(inventory: Inventory, *, vault: Vault, base: Path, sources: Sources | None = None) -> Cluster:
+def load(
+    inventory: Inventory,
+    *,
+    vault: Vault,
+    base: Path,
+    sources: Sources | None = None,
+    away: Sequence[Member] = (),
+) -> Cluster:
     """Return the cluster an inventory describes.
 
     Arguments:
@@ -122,13 +131,14 @@ def load(inventory: Inventory, *, vault: Vault, base: Path, sources: Sources | N
         vault: Where generated secrets are kept and references are resolved.
         base: The folder that relative paths in the inventory are relative to.
         sources: The files it was read from, where there are some: problems then come with file and line.
+        away: Members that this inventory does not show, because it was filtered.
 
     Raises:
         InventoryError: With every problem found.
     """
     problems = Problems(sources)
     model = _model(inventory, problems)
-    found = members(inventory, {str(k): v for k, v in model.groups.items()} if model else {}, problems)
+    found = members(inventory, {str(k): v for k, v in model.groups.items()} if model else {}, problems, away)
     if not any(member.role == "servers" for member in found):
         problems.other("group servers: it has no host; a cluster needs at least one server", "groups", "servers")
     if model is None:
@@ -171,6 +181,7 @@ def _cluster(
         server_taint=model.server_taint,
         lb=model.lb,
         accept=tuple(model.accept),
+        known_drift=tuple(model.known_drift),
         members=tuple(found),
     )
 

@@ -13,6 +13,7 @@ K3sError                 exit 1
  │  └ NotReady           exit 1   a wait ended before its condition held
  ├ PreflightFailed       exit 1   problems found before the first change
  ├ Declined              exit 1   the operator was asked and did not say yes
+ ├ Busy                  exit 5   another run is at work on the cluster
  ├ HostsFailed                    several hosts' errors; the exit code of the first, 4 where one is unreachable
  └ Interrupted           exit 130 stopped by the operator
 """
@@ -153,6 +154,12 @@ class PreflightFailed(K3sError):
 
 class Declined(K3sError):
     """The operator was asked before a running cluster is changed, and did not say yes."""
+
+
+class Busy(K3sError):
+    """Another run is at work on the cluster: a deploy, or for a drift check another one."""
+
+    exit_code = 5
 
 
 class HostsFailed(K3sError):

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, WithJsonSchema
 
 from nornir_k3s import k3s
+from nornir_k3s.differences.limits import Limits
 from nornir_k3s.schema import ClusterModel, LocalPath, Reference, Strict, explain, settings_schema
 from nornir_k3s.sources import Key, Problems, Source, Sources, read
 
@@ -98,6 +99,13 @@ Phase = Literal["stage", "agents"]
 Wait = Literal["connect", "observe", "packages", "push", "fetch", "server", "agent", "apply", "verify"]
 
 
+class DriftOptions(Strict):
+    """What a drift check goes by."""
+
+    limits: Limits = Field(default_factory=lambda: Limits.model_validate({}))
+    keep_runs: int = Field(100, ge=1, le=100_000, description="runs whose findings are kept")
+
+
 class Options(Strict):
     """How this tool runs."""
 
@@ -107,6 +115,7 @@ class Options(Strict):
         default_factory=dict, description="hosts at the same time"
     )
     deadlines: dict[Wait, Annotated[float, Field(gt=0, le=86400)]] = Field(default_factory=dict, description="seconds")
+    drift: DriftOptions = Field(default_factory=lambda: DriftOptions.model_validate({}))
 
 
 class UserDefined(BaseModel):

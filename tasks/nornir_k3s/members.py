@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,8 +54,10 @@ def listed(settings: Mapping[str, Any]) -> dict[str, Setting]:
     }
 
 
-def members(inventory: Inventory, groups: Mapping[str, str], problems: Problems) -> list[Member]:
-    """Return the hosts that have a role in this cluster, in the inventory's order."""
+def members(
+    inventory: Inventory, groups: Mapping[str, str], problems: Problems, away: Sequence[Member] = ()
+) -> list[Member]:
+    """Return the hosts that have a role in this cluster, in the inventory's order; those that are away come after."""
     found = []
     for host in inventory.hosts.values():
         roles = role_of(host, groups)
@@ -67,6 +69,7 @@ def members(inventory: Inventory, groups: Mapping[str, str], problems: Problems)
         member = _member(host, roles[0], problems)
         if member:
             found.append(member)
+    found += [member for member in away if member.name not in inventory.hosts]
     _duplicates("node name", "node-name", [(m.name, m.node_name) for m in found if m.role in NODES], problems)
     _duplicates("address", "node-ip", [(m.name, m.address) for m in found], problems)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -290,6 +291,14 @@ Datastore = Annotated[
 ]
 
 
+class KnownDifference(Strict):
+    """Drift that is known and accepted for a time."""
+
+    id: str = Field(min_length=1, description="as drift.py shows it, HOST/KIND:WHAT; * stands for anything")
+    reason: str = Field(min_length=1, description="why, for those who read the report")
+    until: date = Field(description="the last day, as 2027-01-31; after it the difference counts again")
+
+
 class ClusterModel(Strict):
     """All settings of the whole cluster."""
 
@@ -312,6 +321,7 @@ class ClusterModel(Strict):
     accept: list[str] = Field(
         default_factory=list, description="warnings of the preflight that are known and accepted: ID or HOST:ID"
     )
+    known_drift: list[KnownDifference] = Field(default_factory=list, description="drift that is known and accepted")
     groups: dict[Literal["datastore", "servers", "agents", "lb"], str] = Field(
         default_factory=dict, description="names of the inventory's groups, where they are others"
     )

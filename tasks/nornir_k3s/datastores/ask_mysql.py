@@ -15,7 +15,7 @@ from typing import Any
 
 import pymysql
 
-from nornir_k3s.datastores import trust
+from nornir_k3s.datastores import health, trust
 from nornir_k3s.datastores.dial import Dial
 from nornir_k3s.datastores.endpoint import Endpoint
 from nornir_k3s.datastores.problem import Answers, Problem, table_problems
@@ -57,7 +57,7 @@ def ask(endpoint: Endpoint, dial: Dial) -> Answers:
     except pymysql.err.OperationalError as error:
         raise _refused(error, endpoint, tls=_wants_tls(error, endpoint, dial)) from None
     try:
-        return _read(connection, endpoint)
+        return _read(connection, endpoint, tries=dial.tries)
     finally:
         connection.close()
 
@@ -106,7 +106,7 @@ def _refused(error: pymysql.err.OperationalError, endpoint: Endpoint, *, tls: bo
     return Problem("datastore", f"the database breaks the login off (error {code})", "a login", "see its own log")
 
 
-def _read(connection: Any, endpoint: Endpoint) -> Answers:  # noqa: ANN401 - it has no types
+def _read(connection: Any, endpoint: Endpoint, *, tries: bool) -> Answers:  # noqa: ANN401 - it has no types
     def query(text: str, *values: object) -> list[tuple[Any, ...]]:
         with connection.cursor() as cursor:
             cursor.execute(text, values)
@@ -124,9 +124,13 @@ def _read(connection: Any, endpoint: Endpoint) -> Answers:  # noqa: ANN401 - it 
     lacking = _rights(have, endpoint, exists=exists)
     answers.problems += lacking
     there = _columns(query, endpoint)
+    used = query("SHOW GLOBAL STATUS LIKE 'Threads_connected'")
+    if used:
+        answers.health["connections"] = (str(used[0][1]), str(answers.connections))
     if there:
         answers.problems += _table(query, endpoint, answers, there)
-    elif exists and not lacking and answers.writable and have & {"ALL", "ALL PRIVILEGES", "DROP"}:
+        _grown(query, endpoint, answers)
+    elif tries and exists and not lacking and answers.writable and have & {"ALL", "ALL PRIVILEGES", "DROP"}:
         answers.problems += _tried(query, endpoint)
     answers.clock(lambda: float(query("SELECT UNIX_TIMESTAMP(NOW(6))")[0][0]))
     answers.measure(lambda: query("SELECT 1"))
@@ -162,6 +166,13 @@ def _table(query: Query, endpoint: Endpoint, answers: Answers, columns: dict[str
     answers.bootstrap = {n.decode() if isinstance(n, bytes) else str(n): int(size) for n, size in rows}
     unique = ("name,prev_revision",) in query(_UNIQUE, endpoint.database)
     return table_problems(id_type=str(columns.get("id")), unique=unique)
+
+
+def _grown(query: Query, endpoint: Endpoint, answers: Answers) -> None:
+    size = query(health.MYSQL_SIZE.format("%s"), endpoint.database)
+    answers.health["table"] = tuple(map(str, size[0]))
+    table = f"`{endpoint.database.replace('`', '``')}`.kine"
+    answers.health["revisions"] = tuple(map(str, query(health.REVISIONS.replace("FROM kine", f"FROM {table}"))[0]))
 
 
 def _settings(settings: dict[str, str]) -> list[Problem]:

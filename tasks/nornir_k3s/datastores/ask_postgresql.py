@@ -15,7 +15,7 @@ from typing import Any
 
 import pg8000.dbapi
 
-from nornir_k3s.datastores import trust
+from nornir_k3s.datastores import health, trust
 from nornir_k3s.datastores.dial import Dial
 from nornir_k3s.datastores.endpoint import Endpoint
 from nornir_k3s.datastores.problem import Answers, Problem, table_problems
@@ -63,7 +63,7 @@ def ask(endpoint: Endpoint, dial: Dial) -> Answers:
             return Answers()
         raise problem from None
     try:
-        answers = _read(connection)
+        answers = _read(connection, tries=dial.tries)
         answers.problems += _pooled(connection, endpoint, dial)
         return answers
     finally:
@@ -157,7 +157,7 @@ def _query(connection: Any) -> Query:  # noqa: ANN401 - its types are of no use 
     return query
 
 
-def _read(connection: Any) -> Answers:  # noqa: ANN401 - its types are of no use here
+def _read(connection: Any, *, tries: bool) -> Answers:  # noqa: ANN401 - its types are of no use here
     query = _query(connection)
     version, connections, replica, create, schema = query(_SETTINGS)[0]
     answers = Answers("PostgreSQL", str(version), connections=int(connections), writable=not replica)
@@ -166,13 +166,18 @@ def _read(connection: Any) -> Answers:  # noqa: ANN401 - its types are of no use
     if not create:
         found = f"the user may not create tables in schema {schema or 'public'}"
         answers.problems.append(Problem("datastore-rights", found, "USAGE and CREATE", todo))
-    elif not columns and not replica and (refused := _tried(connection)):
+    elif tries and not columns and not replica and (refused := _tried(connection)):
         found = f"what K3s does to its table is refused: {refused}"
         answers.problems.append(Problem("datastore-rights", found, "a table that the user may make and change", todo))
     if columns:
         answers.problems += _table(query, columns)
         if not any(problem.id == "datastore-rights" for problem in answers.problems):
             answers.bootstrap = {str(name): int(size) for name, size in query(_BOOTSTRAP)}
+            answers.health = {
+                "connections": (str(query(health.POSTGRESQL_USED)[0][0]), str(connections)),
+                "table": tuple(map(str, query(health.POSTGRESQL_SIZE)[0])),
+                "revisions": tuple(map(str, query(health.REVISIONS)[0])),
+            }
     answers.clock(lambda: float(query("SELECT extract(epoch FROM clock_timestamp())")[0][0]))
     answers.measure(lambda: query("SELECT 1"))
     return answers

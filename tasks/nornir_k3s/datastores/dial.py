@@ -17,8 +17,10 @@ class Dial:
         connect: Gives a new connected socket, which is closed when the asking has ended.
         address: Name or address that its certificate must have.
         context: Its TLS; None without.
+        tries: Whether rights may be tried out, and undone; otherwise it is only read.
     """
 
     connect: Callable[[], socket.socket]
     address: str
     context: Context | None
+    tries: bool = True

@@ -29,13 +29,14 @@ MAX_SKEW = 3.0  # seconds
 _ASK = {"mysql": ask_mysql.ask, "postgresql": ask_postgresql.ask, "etcd": ask_etcd.ask}
 
 
-def examine(cluster: Cluster, seen: Observed, transport: paramiko.Transport) -> None:
+def examine(cluster: Cluster, seen: Observed, transport: paramiko.Transport, *, tries: bool = True) -> None:
     """Add to what was seen of a server what it finds wrong with the external datastore, and whose data is in it.
 
     Arguments:
         cluster: With an external datastore.
         seen: What is known of the server; addresses that it cannot reach are left out.
         transport: Its SSH connection.
+        tries: Try rights out where there is no table yet; what is tried is undone.
     """
     if cluster.endpoint is None:
         return
@@ -43,18 +44,22 @@ def examine(cluster: Cluster, seen: Observed, transport: paramiko.Transport) -> 
     asked: dict[str, Answers] = {}
     for address, port in endpoint.hosts:
         if (place := f"{address}:{port}") not in lost:
-            asked[place] = _ask(cluster, endpoint, (address, port), transport)
+            asked[place] = _ask(cluster, endpoint, (address, port), transport, tries=tries)
     problems = [problem for answers in asked.values() for problem in answers.problems]
     problems += _together(endpoint, asked)
     seen.datastore = [Finding(seen.host, p.id, p.found, p.wanted, p.todo, p.level) for p in problems]
     for answers in asked.values():
         seen.database += [("bootstrap", key, str(size)) for key, size in answers.bootstrap.items()]
+        for what, words in answers.health.items():
+            seen.facts.setdefault(what, []).append(words)
         if answers.product:
             seen.database += [("alive", "yes", ""), ("version", answers.product, answers.version)]
     seen.database = list(dict.fromkeys(seen.database))
 
 
-def _ask(cluster: Cluster, endpoint: Endpoint, at: tuple[str, int], transport: paramiko.Transport) -> Answers:
+def _ask(
+    cluster: Cluster, endpoint: Endpoint, at: tuple[str, int], transport: paramiko.Transport, *, tries: bool
+) -> Answers:
     place = f"{at[0]}:{at[1]}"
     answers = Answers()
     with contextlib.ExitStack() as stack:
@@ -64,7 +69,7 @@ def _ask(cluster: Cluster, endpoint: Endpoint, at: tuple[str, int], transport: p
 
         try:
             context = _context(cluster, wanted=endpoint.tls)
-            answers = _ASK[endpoint.kind](endpoint, Dial(connect, at[0], context))
+            answers = _ASK[endpoint.kind](endpoint, Dial(connect, at[0], context, tries=tries))
             answers.problems += [*judge(cluster, place, answers), *trust.ending(place, context)]
         except Problem as problem:
             answers.problems.append(problem)

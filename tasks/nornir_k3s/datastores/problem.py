@@ -31,6 +31,7 @@ class Answers:
         writable: It is no replica.
         skew: Seconds that its clock is ahead of the controller's.
         round_trips: Seconds of some small queries.
+        health: Connections in use and allowed; rows and bytes of the table; its newest and its compacted revision.
         problems: What is wrong with its settings and rights.
     """
 
@@ -41,6 +42,7 @@ class Answers:
     writable: bool = True
     skew: float = 0
     round_trips: list[float] = field(default_factory=list)
+    health: dict[str, tuple[str, ...]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
     def measure(self, ping: Callable[[], object]) -> None:

@@ -1,0 +1,287 @@
+"""What is compared, and in what words it is told; pure functions, no host."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nornir_k3s import k3s
+from nornir_k3s.cluster import Cluster
+from nornir_k3s.differences import balancers, datastore, ending, handed, host, judge, live, nodes
+from nornir_k3s.differences.difference import Difference
+from nornir_k3s.differences.limits import Limits
+from nornir_k3s.differences.look import live as live_lines
+from nornir_k3s.differences.look import script
+from nornir_k3s.observed import NodeState, Observed, UnitState
+from nornir_k3s.schema import KnownDifference
+
+OBSERVED = Path("/nonexistent")
+FACTS = Path(__file__).resolve().parents[1] / "standin" / "observed"
+RUNNING = UnitState("loaded", "active", "running", "enabled", 0, 100, 100)
+SAID: dict[str, Any] = {
+    "ClusterIPRanges": [{"IP": "10.42.0.0", "Mask": "//8AAA=="}],
+    "ServiceIPRanges": [{"IP": "10.43.0.0", "Mask": "//8AAA=="}],
+    "ClusterDNSs": ["10.43.0.10"],
+    "ClusterDomain": "cluster.local",
+    "FlannelBackend": "vxlan",
+    "EncryptSecrets": False,
+    "EncryptProvider": "aescbc",
+    "EgressSelectorMode": "agent",
+    "HTTPSPort": 6443,
+    "ServiceNodePortRange": {"Base": 30000, "Size": 2768},
+    "Disables": {"traefik": True},
+    "DisableKubeProxy": False,
+    "ExtraAPIArgs": ["tls-cipher-suites=TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"],
+    "ExtraControllerArgs": None,
+}
+
+
+def saying(name: str, **changes: Any) -> Observed:
+    text = base64.b64encode(json.dumps({**SAID, **changes}).encode()).decode()
+    return Observed(name, ready=True, through=True, facts={"live": [(text,)]}, units={"k3s.service": RUNNING})
+
+
+def ids(found: Any) -> dict[str, Difference]:
+    return {one.id: one for one in found}
+
+
+def node(name: str, role: str = "agents", **changes: Any) -> NodeState:
+    taints = (k3s.SERVER_TAINT,) if role == "servers" else ()
+    roles = ("control-plane",) if role == "servers" else ()
+    return replace(NodeState(name, ready=True, version="v1.34.9+k3s1", roles=roles, taints=taints), **changes)
+
+
+def all_nodes() -> list[NodeState]:
+    return [node("s1", "servers"), node("s2", "servers"), node("a1")]
+
+
+def test_servers_that_say_what_the_inventory_asks_for_differ_in_nothing(load: Callable[..., Cluster]) -> None:
+    assert list(live.differences(load(), {"s1": saying("s1"), "s2": saying("s2")}, [])) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "found"),
+    [
+        ({"ClusterDomain": "other.local"}, "cluster-domain", "other.local"),
+        ({"ClusterIPRanges": [{"IP": "10.44.0.0", "Mask": "//8AAA=="}]}, "cluster-cidr", "10.44.0.0/16"),
+        ({"Disables": {}}, "disable", "unset"),
+        ({"FlannelBackend": "host-gw"}, "flannel-backend", "host-gw"),
+        ({"EncryptSecrets": True}, "secrets-encryption", "true"),
+        ({"DisableKubeProxy": True}, "disable-kube-proxy", "true"),
+        ({"ServiceNodePortRange": {"Base": 30000, "Size": 10}}, "service-node-port-range", "30000-30009"),
+        ({"ExtraAPIArgs": [*SAID["ExtraAPIArgs"], "v=9"]}, "kube-apiserver-arg", "v=9"),
+        ({"ClusterDNSs": ["10.43.0.11"]}, "cluster-dns", "10.43.0.11"),
+        ({"HTTPSPort": 7443}, "https-listen-port", "7443"),
+    ],
+)
+def test_a_server_with_another_setting_in_force_is_told_with_how_many_have_it(
+    load: Callable[..., Cluster], changes: dict[str, Any], key: str, found: str
+) -> None:
+    told = ids(live.differences(load(), {"s1": saying("s1"), "s2": saying("s2", **changes)}, []))
+    assert set(told) == {f"s2/setting:{key}"}
+    assert told[f"s2/setting:{key}"].found == f"it runs with {key} {found}; 1 of 2 servers have it"
+    assert told[f"s2/setting:{key}"].severity == "error"
+
+
+def test_every_setting_that_must_match_is_compared_from_what_servers_say() -> None:
+    by_annotation = {"tls-san"}
+    assert set(live._READERS) >= k3s.MUST_MATCH - by_annotation
+
+
+def test_what_a_node_was_started_with_is_compared_and_secrets_are_not(load: Callable[..., Cluster]) -> None:
+    cluster = load()
+    args = ["agent", "--token", "********", "--server", cluster.url, "--node-name", "a1", "--node-ip", "10.0.0.14"]
+    seen = {"a1": Observed("a1")}
+    assert list(live.differences(cluster, seen, [node("a1", args=tuple(args))])) == []
+    told = ids(live.differences(cluster, seen, [node("a1", args=(*args, "--debug"))]))
+    assert told["a1/setting:debug"].found == "it was started with debug true"
+
+
+def test_arguments_are_read_as_k3s_writes_them() -> None:
+    words = ("server", "--disable", "a", "--disable=b", "--debug", "--node-ip", "10.0.0.1")
+    assert live.given(words) == {"disable": ["a", "b"], "debug": ["true"], "node-ip": ["10.0.0.1"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "words"),
+    [
+        (lambda n: n[1:], "s1/node:s1", "node s1 is not listed"),
+        (lambda n: [*n[:2], replace(n[2], ready=False, since=60)], "a1/node:a1", "node a1 is not Ready"),
+        (lambda n: [*n[:2], replace(n[2], schedulable=False)], "a1/node:a1", "node a1 is cordoned"),
+        (lambda n: [*n[:2], replace(n[2], version="v1.33.1+k3s1")], "a1/node:a1", "node a1 runs v1.33.1+k3s1"),
+        (
+            lambda n: [*n[:2], replace(n[2], roles=("control-plane",))],
+            "a1/node:a1",
+            "node a1 has the roles control-plane",
+        ),
+        (lambda n: [*n, node("old")], "cluster/stranger:old", "no host of the inventory is it"),
+        (lambda n: [*n[:2], replace(n[2], taints=("x=y:NoSchedule",))], "a1/taint:x", "somebody has set the taint"),
+        (lambda n: [replace(n[0], taints=()), *n[1:]], "s1/taint:CriticalAddonsOnly", "there is no taint"),
+    ],
+)
+def test_nodes_are_held_against_the_inventory(
+    load: Callable[..., Cluster], change: Callable[[list[NodeState]], list[NodeState]], key: str, words: str
+) -> None:
+    assert list(nodes.differences(load(), {}, all_nodes())) == []
+    told = ids(nodes.differences(load(), {}, change(all_nodes())))
+    assert set(told) == {key}
+    assert words in told[key].found
+
+
+def test_taints_that_kubernetes_sets_by_itself_are_not_told(load: Callable[..., Cluster]) -> None:
+    own = replace(node("a1"), taints=("node.kubernetes.io/not-ready=:NoSchedule",))
+    assert list(nodes.differences(load(), {}, [*all_nodes()[:2], own])) == []
+
+
+def test_labels_that_were_asked_for(load: Callable[..., Cluster]) -> None:
+    cluster = load(a1={"node-label": ["zone=one"]})
+    found = [*all_nodes()[:2], replace(node("a1"), labels=(("zone", "two"),))]
+    assert ids(nodes.differences(cluster, {}, found))["a1/label:zone"].found == "label zone is two"
+
+
+def test_no_server_that_lists_the_nodes(load: Callable[..., Cluster]) -> None:
+    assert "cluster/api:nodes" in ids(nodes.differences(load(), {"s1": Observed("s1")}, None))
+    assert ids(nodes.differences(load(), {}, None)) == {}, "no server was read: they are told as unreachable"
+
+
+def lb(name: str, *rows: tuple[str, ...], vip: bool = False) -> Observed:
+    addresses = [("eth0", "10.0.0.100/32")] if vip else []
+    return Observed(name, units={"haproxy.service": RUNNING}, facts={"backend": list(rows)}, addresses=addresses)
+
+
+UP = (("s1", "UP", "9"), ("s2", "UP", "9"), ("BACKEND", "UP", "9"))
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "told"),
+    [
+        (lb("lb1", *UP, vip=True), lb("lb2", *UP), set()),
+        (lb("lb1", *UP), lb("lb2", *UP), {"cluster/vip:10.0.0.100"}),
+        (lb("lb1", *UP, vip=True), lb("lb2", *UP, vip=True), {"cluster/vip:10.0.0.100"}),
+        (lb("lb1", *UP), None, set()),  # the other one may have it
+        (lb("lb1", ("s1", "DOWN", "5"), *UP[1:], vip=True), lb("lb2", *UP), {"lb1/backend:s1"}),
+        (lb("lb1", *UP[1:], vip=True), lb("lb2", *UP), {"lb1/backend:s1"}),
+        (lb("lb1", vip=True), lb("lb2", *UP), {"lb1/backend:haproxy"}),
+    ],
+)
+def test_the_way_in(load: Callable[..., Cluster], one: Observed, two: Observed | None, told: set[str]) -> None:
+    seen = {"lb1": one} | ({"lb2": two} if two else {})
+    assert set(ids(balancers.differences(load(), seen))) == told
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"latency": [("10.0.0.11:3306", "19.5")]}, set()),
+        ({"latency": [("10.0.0.11:3306", "21.25")]}, {"latency:10.0.0.11:3306"}),
+        ({"connections": [("79", "100")]}, set()),
+        ({"connections": [("80", "100")]}, {"connections:datastore"}),
+        ({"table": [("1000001", "0")]}, {"table:kine"}),
+        ({"table": [("1", str(5 << 30))]}, {"table:kine"}),
+        ({"revisions": [("200001", "100000")]}, {"compaction:kine"}),
+        ({"revisions": [("5000", "4000")]}, set()),
+        ({"alarm": [("NOSPACE",)]}, {"table:alarm"}),
+        ({"status": [(json.dumps([{"Status": {"dbSize": 5 << 30, "dbSizeInUse": 1}}]),)]}, {"table:etcd"}),
+        ({"status": [("{",)], "connections": [("", "")], "table": [("NULL", "NULL")]}, set()),
+    ],
+)
+def test_how_the_datastore_is_doing(load: Callable[..., Cluster], facts: dict[str, Any], told: set[str]) -> None:
+    found = ids(datastore.differences(load(), {"db1": Observed("db1", facts=facts)}, Limits()))
+    assert set(found) == {f"db1/{one}" for one in told}
+
+
+def test_an_external_datastore_is_told_of_once_for_all_servers(load: Callable[..., Cluster]) -> None:
+    facts: dict[str, Any] = {"connections": [("99", "100")]}
+    seen = {name: Observed(name, facts=facts) for name in ("s1", "s2")}
+    assert len(list(datastore.differences(load(), seen, Limits()))) == 1
+
+
+@pytest.mark.parametrize(
+    ("unit", "told"),
+    [
+        (replace(RUNNING, active="failed"), "it has failed"),
+        (replace(RUNNING, active="inactive"), "it is stopped"),
+        (replace(RUNNING, active="activating", sub="auto-restart", restarts=7), "again and again, 7 times by now"),
+        (replace(RUNNING, load="not-found", active="inactive"), "there is no such unit"),
+    ],
+)
+def test_why_a_unit_is_not_active(unit: UnitState, told: str) -> None:
+    assert told in host._down(unit)
+
+
+def test_room_and_inodes() -> None:
+    sizes = {"/": "1000000 4096 100 1000", "/var/lib": "1000 4096 900 1000", "/run": "5000 4096 1 1000"}
+    seen = Observed("s1", facts={"space": [*sizes.items()]})
+    assert {one.what: one.found for one in host._room("s1", seen)} == {
+        "/var/lib": "3 MiB are free",
+        "/run": "1 inodes are free",
+    }
+
+
+def known(key: str, until: date) -> KnownDifference:
+    return KnownDifference(id=key, reason="planned", until=until)
+
+
+def one_difference() -> Difference:
+    return Difference(host="a2", kind="enabled", what="k3s-agent.service", found="f", expected="e", todo="t")
+
+
+def test_what_is_known_is_accepted_until_its_last_day() -> None:
+    today = date(2027, 1, 31)
+    (found,), notes = judge.accepted([one_difference()], [known("a2/*", today)], today)
+    assert (found.accepted, found.counts, notes) == ("planned", False, [])
+    (found,), _ = judge.accepted([one_difference()], [known("a2/*", today)], today + timedelta(days=1))
+    assert found.counts
+    assert "accepted until 2027-01-31: planned" in found.found
+    (found,), notes = judge.accepted([one_difference()], [known("a3/*", today)], today)
+    assert found.counts
+    assert "a3/* was not met" in notes[0]
+
+
+def test_the_script_of_a_server_holds_the_token_only_encoded_and_none_in_a_command(
+    load: Callable[..., Cluster],
+) -> None:
+    cluster = load()
+    token = cluster.token.reveal()
+    text = script(cluster, cluster.of("servers")[0])
+    assert token not in text
+    head, tail = (
+        base64.b64decode(part).decode() for part in re.findall(r"printf '%s' '([^']+)'", live_lines(cluster).reveal())
+    )
+    config = json.loads(head + "QQ==" + tail)
+    assert config["users"][0]["user"] == {"username": "node", "password": token}
+    assert config["clusters"][0]["cluster"]["server"] == "https://127.0.0.1:6443"
+
+
+def test_a_kubeconfig_that_is_not_there_or_is_none(tmp_path: Path) -> None:
+    assert handed.attempt(tmp_path / "kubeconfig").missing
+    (tmp_path / "kubeconfig").write_text("clusters: []\n")
+    assert "not a kubeconfig" in handed.attempt(tmp_path / "kubeconfig").error
+    assert handed.ends(tmp_path / "kubeconfig") is None
+
+
+def test_names_behind_the_address(load: Callable[..., Cluster], tmp_path: Path) -> None:
+    tried = handed.Tried(names=("kubernetes", "10.0.0.101"))
+    told = ids(handed.differences(load(), tmp_path / "kubeconfig", tried, days=30))
+    assert set(told) == {"cluster/names:10.0.0.100"}
+
+
+def test_certificates_that_end_soon_the_first_first(load: Callable[..., Cluster]) -> None:
+    now = datetime.now(UTC)
+    found = [
+        ending.Ending(host="s1", path=name, ends=now + timedelta(days=days, hours=1), authority=name == "ca")
+        for name, days in (("old", -2), ("soon", 10), ("ca", 20), ("later", 40))
+    ]
+    told = {one.what: one for one in ending.differences(load(), found, days=30)}
+    assert set(told) == {"old", "soon", "ca"}
+    assert told["old"].severity == "error"
+    assert told["soon"].found.startswith("it ends in 10 days")
+    assert "rotate-ca" in told["ca"].todo
