@@ -54,6 +54,9 @@ class Context:
             "widths": self.config.options.widths,
             "cache": self.config.cache,
             "sources": self.config.problems(),
+            "limits": self.config.options.drift.limits,
+            "whole": True,  # nobody has filtered it
+            "keep_runs": self.config.options.drift.keep_runs,
         }
         return {"base": self.config.base, "state": self.config.state, "options": options}
 
@@ -197,8 +200,8 @@ def writable(path: Path | None) -> bool:
     return folder.is_dir() and not path.is_dir() and os.access(path if path.exists() else folder, os.W_OK)
 
 
-def write_json(path: Path, text: str) -> None:
-    """Write a report for machines; `-` is standard output.
+def write_text(path: Path, text: str) -> None:
+    """Write a report; a reader sees the old text or the new one, never half. `-` is standard output.
 
     Raises:
         UsageError: The file cannot be written.
@@ -215,11 +218,11 @@ def write_json(path: Path, text: str) -> None:
         draft.write_text(text + "\n")
         draft.replace(path)
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}", hint="give another file with --json") from None
+        raise UsageError(f"{path} cannot be written: {error.strerror}", hint="give another file") from None
 
 
 def keep_report(report: Report, log: Path, path: Path | None) -> None:
     """Write a run's report for machines where one was asked for."""
     report.log = log
     if path is not None:
-        write_json(path, report.model_dump_json(indent=2))
+        write_text(path, report.model_dump_json(indent=2))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from common import Context, keep_report, main, parser, writable, write_json
+from common import Context, keep_report, main, parser, writable, write_text
 from nornir_k3s.errors import K3sError, PreflightFailed
 from nornir_k3s.report import terminal
 from nornir_k3s.workflows.choice import Choice
@@ -88,7 +88,7 @@ def show(ctx: Context, args: argparse.Namespace) -> int:
     out = ctx.err if str(args.json) == "-" else ctx.out
     found = plan(ctx.nr, **ctx.arguments, choice=choice(ctx, args))
     if args.json:
-        write_json(args.json, found.model_dump_json(indent=2))
+        write_text(args.json, found.model_dump_json(indent=2))
     terminal.show_plan(found, out)
     return 0
 

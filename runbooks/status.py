@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from common import Context, main, parser, writable, write_json
+from common import Context, main, parser, writable, write_text
 from nornir_k3s.errors import HostUnreachable
 from nornir_k3s.report import terminal
 from nornir_k3s.workflows.status import status
@@ -15,7 +15,7 @@ def work(ctx: Context, json: Path | None) -> int:
     """Show the state; 1 when something is not as it should be, 4 when a host cannot be reached."""
     found = status(ctx.nr, **ctx.arguments)
     if json:
-        write_json(json, found.model_dump_json(indent=2))
+        write_text(json, found.model_dump_json(indent=2))
     terminal.show_status(found, ctx.err if str(json) == "-" else ctx.out)
     return HostUnreachable.exit_code if found.unreachable else 1 if found.problems else 0
 

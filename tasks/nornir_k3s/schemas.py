@@ -12,13 +12,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from nornir_k3s import Plan, Report, Status
+from nornir_k3s import DriftReport, Plan, Report, Status
 from nornir_k3s.files import SCHEMAS, json_schema
 
 
 def documents() -> dict[str, dict[str, Any]]:
-    """Return every schema: config, hosts, groups and defaults; report, plan and status."""
-    written: dict[str, type[BaseModel]] = {"report": Report, "plan": Plan, "status": Status}
+    """Return every schema: config, hosts, groups and defaults; report, plan, status and drift."""
+    written: dict[str, type[BaseModel]] = {"report": Report, "plan": Plan, "status": Status, "drift": DriftReport}
     return {kind: json_schema(kind) for kind in SCHEMAS} | {
         name: model.model_json_schema(mode="serialization") for name, model in written.items()
     }

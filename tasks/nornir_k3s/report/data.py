@@ -72,6 +72,7 @@ class Report(_Record):
     started: datetime = Field(default_factory=lambda: datetime.now(UTC))
     seconds: float = 0.0
     outcome: Outcome = "running"
+    dry_run: bool = Field(False, description="nothing was changed: `changes` are those that would be made")
     exit_code: int = 0
     kubeconfig: Path | None = None
     log: Path | None = Field(None, description="the run's debug log on the controller")

@@ -73,7 +73,8 @@ class Choice:
             if word in members:
                 found.add(word)
             elif word in nr.inventory.groups:
-                found |= {name for name in members if nr.inventory.hosts[name].has_parent_group(word)}
+                hosts = nr.inventory.hosts
+                found |= {name for name in members if name in hosts and hosts[name].has_parent_group(word)}
             else:
                 raise _unknown("host or group", word, [*members, *nr.inventory.groups])
         return frozenset(found)

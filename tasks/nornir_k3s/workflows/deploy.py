@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nornir.core import Nornir
 
-from nornir_k3s import certificate, kubeconfig, preflight, verify
+from nornir_k3s import certificate, k3s, kubeconfig, memory, preflight, verify
 from nornir_k3s.errors import Declined, Interrupted, K3sError, NotReady, PreflightFailed, UsageError
 from nornir_k3s.remote.retry import wait_until
 from nornir_k3s.report.data import PhaseReport, Report
-from nornir_k3s.workflows import dumping, rolling, steps
+from nornir_k3s.workflows import dumping, places, rolling, steps, turns
 from nornir_k3s.workflows.chain import Phase, carry_out, in_steps
 from nornir_k3s.workflows.choice import Choice
 from nornir_k3s.workflows.look import find_artifacts, observe_all, prepare
@@ -45,8 +45,8 @@ def phases() -> tuple[Phase, ...]:
 def deploy(
     nr: Nornir,
     *,
-    base: Path,
-    state: Path,
+    base: Path | str | None = None,
+    state: Path | str | None = None,
     options: Mapping[str, Any] | None = None,
     choice: Choice | None = None,
 ) -> Report:
@@ -54,9 +54,10 @@ def deploy(
 
     Arguments:
         nr: A Nornir whose inventory describes the cluster.
-        base: The folder that relative paths in the inventory are relative to.
-        state: The folder on the controller for generated secrets and the kubeconfig.
-        options: `deadlines` (seconds) and `widths` (hosts at the same time), by name; `cache` and `sources`.
+        base: The folder that relative paths in the inventory are relative to; the inventory's own by default.
+        state: The folder on the controller for generated secrets and the kubeconfig; `.state` by default.
+        options: `deadlines` (seconds) and `widths` (hosts at the same time), by name; `cache` and `sources`; `whole`:
+            this Nornir has all members, and those that the last deploy had beside them have left.
         choice: Which hosts and phases, and who is asked; everything, and nobody, by default.
 
     Returns:
@@ -66,15 +67,19 @@ def deploy(
         K3sError: See `nornir_k3s.errors`; the phases before have been finished, the ones after not begun. Its `report`
             says what was done until then.
     """
-    choice = choice or Choice()
+    choice, where = choice or Choice(), places.of(nr, base, state)
     chain = choice.chain(phases())
-    run = prepare(nr, base=base, state=state, options=options or {}, choice=choice)
+    dry = bool(nr.data.dry_run)
+    run = prepare(nr, base=where.base, state=where.state, options=options or {}, choice=choice, keep=not dry)
+    if dry:
+        return _would(run, chain)
     run.report.phases = [PhaseReport(name=phase.name) for phase in chain]
     try:
-        for step in in_steps(chain):
-            if step[0].name == choice.first_change(chain):
-                _ask(run, choice)
-            carry_out(run, step, together=not _changes_running_servers(run))
+        with turns.changing(run.vault.folder):
+            for step in in_steps(chain):
+                if step[0].name == choice.first_change(chain):
+                    _ask(run, choice)
+                carry_out(run, step, together=not _changes_running_servers(run))
     except K3sError as error:
         run.report.end(error, "interrupted" if isinstance(error, Interrupted) else "failed")
         error.report = run.report
@@ -84,6 +89,18 @@ def deploy(
         run.report.end(stopped, "interrupted")
         stopped.report = run.report
         raise stopped from None
+    run.report.end(None, "ok")
+    return run.report
+
+
+def _would(run: Run, chain: Sequence[Phase]) -> Report:
+    """Return the report of a dry run: after what only looks, the changes that would be made."""
+    run.report.dry_run = True
+    for phase in chain:
+        if phase.name in ("observe", "artifacts", "preflight"):
+            phase.work(run)
+    for name in run.names:
+        run.report.hosts[name].changes = [step.id for step in run.steps(name)]
     run.report.end(None, "ok")
     return run.report
 
@@ -133,11 +150,33 @@ def start_first_server(run: Run) -> None:
     """Start one server alone until it is really ready; skipped when the cluster has a ready server already."""
     if any(run.observed[m.name].ready for m in run.of("servers")):
         return
+    if run.away and not run.of("servers"):
+        return  # none is to be started
+    refuse_second_first(run)
     first = first_server(run)
     if not first:
         raise UsageError("no server is ready, and the run is limited to other hosts", hint="add a server to --limit")
     run.phase("first server", [first], rolling.change_server, width=1)
     run.phase("bootstrap data", [m.name for m in run.of("datastore")], steps.bootstrap_row)
+
+
+def refuse_second_first(run: Run) -> None:
+    """Refuse to start a first server while another one may be it, and cannot be looked at.
+
+    Raises:
+        UsageError: A server was filtered away, and the datastore was not seen to hold the cluster.
+    """
+    away = [m.name for m in run.cluster.of("servers") if m.name in run.away]
+    if away and not has_data(run):
+        text = f"no server here is ready, and {', '.join(away)} cannot be looked at: this Nornir does not have it"
+        raise UsageError(text, hint="run it with the whole inventory: a cluster has one first server")
+
+
+def has_data(run: Run) -> bool:
+    """Say whether the datastore holds this cluster already: a server that starts then joins it."""
+    key = k3s.bootstrap_key(run.cluster.token)
+    rows = [row for seen in run.observed.values() for row in seen.database]
+    return any(what == "bootstrap" and name == key and size != "0" for what, name, size in rows)
 
 
 def first_server(run: Run) -> str:
@@ -152,6 +191,8 @@ def first_server(run: Run) -> str:
 
 def converge_other_servers(run: Run) -> None:
     """Bring servers that have never joined up together, then change running ones one at a time: never two down."""
+    if run.away and not run.of("servers"):
+        return
     todo = [m.name for m in run.of("servers") if run.converge_steps(m.name) or not run.observed[m.name].ready]
     todo = [name for name in run.chosen(todo) if name not in run.done]
     down = [name for name in todo if not run.observed[name].ready]
@@ -167,9 +208,8 @@ def converge_load_balancers(run: Run) -> None:
     balancers = run.chosen(m.name for m in run.of("lb"))
     if not balancers:
         return
-    server = _ready_server(run)
     if not certificate.kept(run.vault, run.ca_prefix):
-        run.phase("check certificate", [server], steps.sign_check_certificate)
+        run.phase("check certificate", [_ready_server(run)], steps.sign_check_certificate)
     names = [name for name in balancers if run.converge_steps(name)]
     run.phase("load balancers", names, steps.converge_host, width=1 if _serving(run) else len(names) or 1)
 
@@ -188,7 +228,7 @@ def _ready_server(run: Run) -> str:
 def converge_agents(run: Run) -> None:
     """Join the agents through the registration address."""
     names = [m.name for m in run.of("agents") if run.converge_steps(m.name)]
-    if names:
+    if names and run.of("servers"):
         _ready_server(run)
     run.phase("agents", run.chosen(names), steps.converge_agent, width=run.widths["agents"])
 
@@ -208,7 +248,11 @@ def verify_cluster(run: Run) -> None:
     Raises:
         NotReady: With everything that is still wrong at the deadline.
     """
+    if not run.of("servers"):
+        run.report.notes.append("not proved that it works, no kubeconfig: this Nornir has no server")
+        return
     server = _ready_server(run)
+    memory.keep_ca(run.vault, run.ca_prefix, run.ca_cert)
     names = [server] + [m.name for m in (*run.of("agents"), *run.of("lb"))]
     # Where nothing was changed, what was observed is the proof already.
     answers = {} if run.report.changed else verify.observed(run.cluster, {n: run.observed[n] for n in names})

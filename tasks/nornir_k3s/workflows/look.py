@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from nornir.core import Nornir
 from nornir.core.task import Result, Task
 
 import nornir_k3s.checks.look as preflight_look
-from nornir_k3s import artifacts, cluster, observe
+import nornir_k3s.differences.look as drift_look
+from nornir_k3s import artifacts, cluster, memory, observe
+from nornir_k3s.cluster import Cluster, Member
 from nornir_k3s.groups import datastore
 from nornir_k3s.observed import Observed
 from nornir_k3s.remote.session import Session, session
@@ -34,9 +37,20 @@ def prepare(
     settings = nr.inventory.defaults.data.get("k3s_cluster")
     name = str(settings.get("name", "cluster")) if isinstance(settings, dict) else "cluster"
     vault = Vault(state / name, base=base, keep=keep)
-    wanted = cluster.load(nr.inventory, vault=vault, base=base, sources=options.get("sources"))
+    away = [m for m in memory.members(vault) if m.name not in nr.inventory.hosts and not options.get("whole")]
+    wanted = cluster.load(nr.inventory, vault=vault, base=base, sources=options.get("sources"), away=away)
+    # In the order of the last deploy: a load balancer's priority is its place.
+    order = {member.name: place for place, member in enumerate(memory.members(vault))}
+    if away:
+        wanted = replace(wanted, members=tuple(sorted(wanted.members, key=lambda m: order.get(m.name, len(order)))))
+    memory.hold_members(vault, wanted.members)
     report = Report(cluster=wanted.name, version=wanted.version, url=wanted.url)
-    report.hosts = {m.name: HostReport(role=m.role) for m in wanted.members}
+    report.hosts = {m.name: HostReport(role=m.role) for m in wanted.members if m.name in nr.inventory.hosts}
+    if away:
+        names = ", ".join(member.name for member in away)
+        report.notes.append(
+            f"left out: {names}: this Nornir does not have them, the last deploy had (`whole=True`: gone)"
+        )
     run = Run(
         nr,
         wanted,
@@ -45,16 +59,25 @@ def prepare(
         deadlines={**DEADLINES, **options.get("deadlines", {})},
         widths={**WIDTHS, **options.get("widths", {})},
         report=report,
-        limit=choice.hosts(nr, wanted),
+        limit=_limit(nr, wanted, choice, away),
+        away=frozenset(member.name for member in away),
     )
     run.on_progress = next((p.bytes_done for p in nr.processors if hasattr(p, "bytes_done")), None)
     vault.commit()
     return run
 
 
+def _limit(nr: Nornir, wanted: Cluster, choice: Choice, away: Sequence[Member]) -> frozenset[str] | None:
+    limit = choice.hosts(nr, wanted)
+    if not away:
+        return limit
+    present = frozenset(member.name for member in wanted.members if member.name in nr.inventory.hosts)
+    return present if limit is None else limit & present
+
+
 def observe_all(run: Run, *, lenient: Collection[str] = ()) -> None:
     """Read every host once; those that the run is not about, and `lenient` ones, may be away."""
-    names = [member.name for member in run.cluster.members]
+    names = run.present
     others = set(names) - set(run.chosen(names))
     run.phase("observe", names, observe_host, width=run.widths["stage"], lenient={*others, *lenient})
 
@@ -79,7 +102,9 @@ def observing(run: Run, name: str) -> str:
     look = datastore.look(run.cluster, member) if member.role == "datastore" else ""
     look += datastore.reach(run.cluster) if member.role == "servers" else ""
     look += "\n" + preflight_look.script(run.cluster, member)
-    return observe.script(run.spec(name), role=member.role, url=run.cluster.url, look=look)
+    if run.drift:
+        look += "\n" + drift_look.script(run.cluster, member)
+    return observe.script(run.spec(name), role=member.role, url=run.cluster.url, look=look, deep=run.deep)
 
 
 def observe_host(task: Task, run: Run) -> Result:
@@ -94,17 +119,24 @@ def observe_host(task: Task, run: Run) -> Result:
         # Imported here: database clients, which a managed datastore needs none of.
         from nornir_k3s.datastores.examine import examine  # noqa: PLC0415
 
-        examine(run.cluster, seen, session_of(task, run).transport)
+        examine(run.cluster, seen, session_of(task, run).transport, tries=not run.drift)
     run.observed[name] = seen
     return Result(host=task.host, result=seen, severity_level=logging.DEBUG)
 
 
 def _observed(task: Task, run: Run) -> Observed:
-    script = observing(run, task.host.name)
+    script, link = observing(run, task.host.name), session_of(task, run)
+    came: list[float] = []
+
+    def note(line: str) -> None:
+        if not came and line.startswith("now\t"):
+            came.append(time.time())
+
     begin = time.time()
-    answer = session_of(task, run).run(
-        script, what="observing", timeout=run.deadlines["observe"], secrets=run.cluster.secrets()
+    answer = link.run(
+        script, what="observing", timeout=run.deadlines["observe"], secrets=run.cluster.secrets(), on_line=note
     )
     seen = observe.parse(task.host.name, answer.stdout)
-    seen.skew = seen.now - (begin + time.time()) / 2
+    # It told its time with its first line, however long it took for the others.
+    seen.skew = seen.now - (begin + came[0]) / 2 if came else 0.0
     return seen

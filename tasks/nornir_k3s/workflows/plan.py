@@ -10,7 +10,7 @@ from nornir.core import Nornir
 from pydantic import BaseModel, Field, computed_field
 
 from nornir_k3s.preflight import Finding
-from nornir_k3s.workflows import deploy, dumping, look
+from nornir_k3s.workflows import deploy, dumping, look, places
 from nornir_k3s.workflows.choice import Choice
 from nornir_k3s.workflows.run import Run
 
@@ -72,8 +72,8 @@ class Plan(BaseModel):
 def plan(
     nr: Nornir,
     *,
-    base: Path,
-    state: Path,
+    base: Path | str | None = None,
+    state: Path | str | None = None,
     options: Mapping[str, Any] | None = None,
     choice: Choice | None = None,
 ) -> Plan:
@@ -85,9 +85,9 @@ def plan(
     Raises:
         K3sError: As `deploy` does before its first change.
     """
-    choice = choice or Choice()
+    choice, where = choice or Choice(), places.of(nr, base, state)
     chain = choice.chain(deploy.phases())
-    run = look.prepare(nr, base=base, state=state, options=options or {}, choice=choice, keep=False)
+    run = look.prepare(nr, base=where.base, state=where.state, options=options or {}, choice=choice, keep=False)
     look.observe_all(run)
     look.find_artifacts(run)
     deploy.check(run)

@@ -10,7 +10,7 @@ from typing import Any
 from nornir.core import Nornir
 from nornir.core.task import Result, Task
 
-from nornir_k3s import certificate
+from nornir_k3s import certificate, memory
 from nornir_k3s.artifacts import Bundle, OnProgress, Source
 from nornir_k3s.cluster import Cluster, Member
 from nornir_k3s.errors import HostError, HostsFailed, Interrupted, K3sError
@@ -60,8 +60,12 @@ class Run:
     sessions: dict[str, Session] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)  # servers this run has made right and seen ready
     limit: frozenset[str] | None = None  # the only hosts that may be changed
+    away: frozenset[str] = frozenset()  # members that this Nornir does not show
     thread: threading.local = field(default_factory=threading.local)  # `phase`: the one that this thread carries out
     on_progress: OnProgress | None = None
+    drift: bool = False  # hosts are asked for what only drift compares, too
+    deep: bool = False  # hash every large file
+    unread: dict[str, str] = field(default_factory=dict)  # hosts that failed and may, and why
 
     def member(self, name: str) -> Member:
         """Return the member with this name."""
@@ -69,12 +73,16 @@ class Run:
 
     @property
     def ca_prefix(self) -> str:
-        """`K10` and the hash of the cluster's CA, from the first server that has it; empty before."""
+        """`K10` and the hash of the cluster's CA, from a server; where none was read, as it was the last time."""
+        if not self.of("servers"):
+            return memory.ca(self.vault)[0]
         return next((o.ca_prefix for o in self._servers() if o.ca_prefix), "")
 
     @property
     def ca_cert(self) -> str:
         """The CA of the servers' certificates, PEM; empty before the first server has made it."""
+        if not self.of("servers"):
+            return memory.ca(self.vault)[1]
         return next((o.ca_cert for o in self._servers() if o.ca_prefix and o.ca_cert), "")
 
     def _servers(self) -> Iterable[Observed]:
@@ -126,6 +134,11 @@ class Run:
     def of(self, role: str) -> tuple[Member, ...]:
         """Return the members of one role that could be observed: all of them, unless the run was limited to others."""
         return tuple(member for member in self.cluster.of(role) if member.name in self.observed)
+
+    @property
+    def present(self) -> list[str]:
+        """The members that this Nornir shows, in the inventory's order."""
+        return [member.name for member in self.cluster.members if member.name not in self.away]
 
     @property
     def names(self) -> list[str]:
@@ -192,6 +205,7 @@ class Run:
             if not isinstance(error, K3sError):
                 raise error or AssertionError(name)
             if name in lenient and not isinstance(error, Interrupted):
+                self.unread[name] = error.message
                 self.report.notes.append(f"{error.message}; the run goes on, since it was limited to others")
                 self.nr.data.recover_host(name)
                 continue

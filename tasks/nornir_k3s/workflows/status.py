@@ -18,7 +18,7 @@ from nornir_k3s.cluster import Cluster
 from nornir_k3s.datastores.endpoint import parse as parse_endpoint
 from nornir_k3s.groups import datastore
 from nornir_k3s.observed import NodeState, Observed
-from nornir_k3s.workflows import look
+from nornir_k3s.workflows import look, places
 from nornir_k3s.workflows.choice import Choice
 from nornir_k3s.workflows.run import Run
 
@@ -85,7 +85,13 @@ class Status(BaseModel):
         return [name for name, balancer in self.balancers.items() if balancer.holds_vip]
 
 
-def status(nr: Nornir, *, base: Path, state: Path, options: Mapping[str, Any] | None = None) -> Status:
+def status(
+    nr: Nornir,
+    *,
+    base: Path | str | None = None,
+    state: Path | str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Status:
     """Return the state of the cluster; one round trip a host, nothing is changed.
 
     Arguments:
@@ -94,10 +100,11 @@ def status(nr: Nornir, *, base: Path, state: Path, options: Mapping[str, Any] | 
     Raises:
         UsageError: The inventory is wrong. Hosts that cannot be reached are part of the result.
     """
+    where = places.of(nr, base, state)
     deadlines = {**(options or {}).get("deadlines", {}), "connect": CONNECT}
     options = {**(options or {}), "deadlines": deadlines}
-    run = look.prepare(nr, base=base, state=state, options=options, choice=Choice(), keep=False)
-    names = [member.name for member in run.cluster.members]
+    run = look.prepare(nr, base=where.base, state=where.state, options=options, choice=Choice(), keep=False)
+    names = run.present
     found: dict[str, Observed] = run.phase("status", names, _look, width=run.widths["stage"], lenient=names)
     seen = {name: value for name, value in found.items() if isinstance(value, Observed)}
     result = Status(cluster=run.cluster.name, version=run.cluster.version, url=run.cluster.url)

@@ -70,7 +70,7 @@ def same_cluster(run: Run, name: str, fresh: Observed) -> None:
     Raises:
         NotReady: It does not list the other servers.
     """
-    others = [run.observed[m.name] for m in run.cluster.of("servers") if m.name != name]
+    others = [run.observed[m.name] for m in run.of("servers") if m.name != name]
     known = {run.member(other.host).node_name for other in others if other.ready}
     if fresh.nodes is None:
         return  # it did not answer this one time; the verification at the end asks again
@@ -86,8 +86,13 @@ def same_cluster(run: Run, name: str, fresh: Observed) -> None:
 def converge_agent(task: Task, run: Run) -> Result:
     """Make an agent right and wait until it has joined."""
     result = converge_host(task, run)
-    _wait(task, run, readiness.agent(), "agent")
+    wait_for_agent(task, run)
     return result
+
+
+def wait_for_agent(task: Task, run: Run) -> str:
+    """Wait until this agent has joined."""
+    return _wait(task, run, readiness.agent(), "agent")
 
 
 def bootstrap_row(task: Task, run: Run) -> Result:

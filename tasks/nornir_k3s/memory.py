@@ -1,0 +1,42 @@
+"""Memory: what the state folder knows of a cluster from its last deploy: its members, and its CA.
+
+A Nornir that was filtered shows some of the hosts only. The others are still members: load balancers must not forget a
+server, and no second first server may be made, because somebody filtered it away.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from nornir_k3s.members import Member
+from nornir_k3s.secret import Secret
+from nornir_k3s.vault import Vault
+
+_MEMBERS, _CA = "members.json", "ca.json"
+
+
+def members(vault: Vault) -> list[Member]:
+    """Return the members that the last deploy knew."""
+    found = json.loads(vault.read(_MEMBERS) or "[]")
+    return [Member(**one) for one in found]
+
+
+def hold_members(vault: Vault, known: Sequence[Member]) -> None:
+    """Have the vault keep the members, when all else was found right."""
+    text = json.dumps([asdict(member) for member in known], indent=1)
+    if vault.read(_MEMBERS) != text + "\n":
+        vault.hold(_MEMBERS, Secret(text))
+
+
+def ca(vault: Vault) -> tuple[str, str]:
+    """Return the cluster's CA as a server told it: `K10` and its hash, and its certificate; empty before."""
+    found = json.loads(vault.read(_CA) or "{}")
+    return str(found.get("prefix", "")), str(found.get("certificate", ""))
+
+
+def keep_ca(vault: Vault, prefix: str, certificate: str) -> None:
+    """Keep the cluster's CA."""
+    if prefix and certificate and ca(vault) != (prefix, certificate):
+        vault.keep(_CA, json.dumps({"prefix": prefix, "certificate": certificate}) + "\n")

@@ -1,0 +1,107 @@
+"""Timer: the systemd units that run drift checks on the controller, as text.
+
+Sources: systemd.timer(5) (RandomizedDelaySec, Persistent), systemd.service(5) (SuccessExitStatus, OnFailure in
+systemd.unit(5)), systemd.exec(5) (sandboxing; ProtectSystem and its kin need privileges that a user's manager lacks).
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+HEADER = "# Managed by nornir-k3s: runbooks/schedule.py writes and removes it.\n"
+DRIFT, BUSY = 3, 5
+
+# For a check that reads files, opens connections, and writes below two or three folders.
+_HARDENED = """\
+NoNewPrivileges=yes
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectSystem=strict
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+ProtectClock=yes
+ProtectHostname=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+CapabilityBoundingSet=
+UMask=0077
+"""
+_HARDENED_USER = "NoNewPrivileges=yes\nRestrictRealtime=yes\nLockPersonality=yes\nUMask=0077\n"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When and how the checks of one cluster run.
+
+    Arguments:
+        name: Of the units: nornir-k3s-drift and, where there are several clusters, its name.
+        command: What is run: the interpreter, the runbook and its arguments.
+        writes: Folders that it writes to.
+        calendar: As systemd.time(7) reads it.
+        jitter: Seconds by which each run is put off at random.
+        deadline: Seconds after which a run is ended.
+        user: Who runs it; the system's manager only, root where empty.
+        on_failure: The unit that is started when a run fails; drift is no failure.
+        system: Units of the system's manager; otherwise of the user's own.
+    """
+
+    name: str
+    command: Sequence[str]
+    writes: Sequence[Path]
+    calendar: str = "hourly"
+    jitter: int = 300
+    deadline: int = 300
+    user: str = ""
+    on_failure: str = ""
+    system: bool = True
+
+    def units(self) -> Mapping[str, str]:
+        """Return the texts of the service and the timer, by file name."""
+        return {f"{self.name}.service": self._service(), f"{self.name}.timer": self._timer()}
+
+    def _service(self) -> str:
+        lines = [HEADER.rstrip(), "[Unit]", "Description=Drift check of a K3s cluster (nornir-k3s)"]
+        lines += ["Wants=network-online.target", "After=network-online.target"] if self.system else []
+        lines += [f"OnFailure={self.on_failure}"] if self.on_failure else []
+        lines += ["", "[Service]", "Type=oneshot", f"ExecStart={' '.join(map(_quoted, self.command))}"]
+        # Drift is what it is there to find, and a deploy that is at work goes first: neither is a crash.
+        lines += [f"SuccessExitStatus={DRIFT} {BUSY}", f"TimeoutStartSec={self.deadline}", "Environment=NO_COLOR=1"]
+        lines += [f"User={self.user}"] if self.user and self.system else []
+        lines.append((_HARDENED if self.system else _HARDENED_USER).rstrip())
+        if self.system:
+            lines += [f"ReadWritePaths={_quoted(str(path))}" for path in self.writes]
+        return "\n".join(lines) + "\n"
+
+    def _timer(self) -> str:
+        return "\n".join(
+            [
+                HEADER.rstrip(),
+                "[Unit]",
+                "Description=When the K3s cluster is checked for drift (nornir-k3s)",
+                "",
+                "[Timer]",
+                f"OnCalendar={self.calendar}",
+                f"RandomizedDelaySec={self.jitter}",
+                "Persistent=yes",
+                "",
+                "[Install]",
+                "WantedBy=timers.target",
+                "",
+            ]
+        )
+
+
+def _quoted(word: str) -> str:
+    """Return a word as systemd reads it in a command: % and $ are its own, quotes and blanks as a shell's."""
+    text = word.replace("%", "%%").replace("$", "$$").replace("\\", "\\\\")
+    return f'"{text}"' if shlex.quote(word) != word and " " in word else text

@@ -1,0 +1,122 @@
+"""drift: what no longer matches, without touching anything.
+
+It reads what a deploy reads, plans what a deploy would do, and reports that with what only a running cluster shows.
+Nothing that it imports can write on a host; a test says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from nornir.core import Nornir
+
+from nornir_k3s.datastores.endpoint import parse
+from nornir_k3s.differences import balancers, ending, handed, judge, nodes
+from nornir_k3s.differences.limits import Limits
+from nornir_k3s.errors import Busy
+from nornir_k3s.report.drift import DriftReport, HostState
+from nornir_k3s.workflows import look, places, turns
+from nornir_k3s.workflows.choice import Choice
+from nornir_k3s.workflows.history import History
+from nornir_k3s.workflows.run import Run
+
+# Seconds at the most: a check that runs from a timer does not wait for a host that is down as a deploy does.
+CONNECT, OBSERVE = 20.0, 60.0
+
+
+def drift(
+    nr: Nornir,
+    *,
+    base: Path | str | None = None,
+    state: Path | str | None = None,
+    options: Mapping[str, Any] | None = None,
+    choice: Choice | None = None,
+    deep: bool = False,
+    history: bool = True,
+) -> DriftReport:
+    """Return everything that does not match the inventory; no host is changed.
+
+    Arguments:
+        nr: A Nornir whose inventory describes the cluster.
+        base: The folder that relative paths in the inventory are relative to; the inventory's own by default.
+        state: The folder on the controller for secrets, the kubeconfig and the history; `.state` by default.
+        options: As `deploy` takes them, and `limits` (a `Limits` or a mapping) and `keep_runs`.
+        choice: Its `limit` names the hosts that are judged; all of them by default.
+        deep: Hash also the large files that look as they did when they were put there.
+        history: Compare with the run before, and keep this one.
+
+    Returns:
+        The report. Hosts that could not be read are part of it.
+
+    Raises:
+        UsageError: The inventory is wrong.
+        Busy: A deploy, or another drift check, of this cluster is at work.
+    """
+    options, choice, where = dict(options or {}), choice or Choice(), places.of(nr, base, state)
+    limits = Limits.model_validate(options.get("limits") or {})
+    given = options.get("deadlines", {})
+    short = {
+        "connect": min(CONNECT, given.get("connect", CONNECT)),
+        "observe": min(OBSERVE, given.get("observe", OBSERVE)),
+    }
+    options["deadlines"] = {**given, **short}
+    run = look.prepare(nr, base=where.base, state=where.state, options=options, choice=choice, keep=False)
+    run.deep, run.drift = deep, True
+    kept = History(run.vault.folder / "drift", keep=int(options.get("keep_runs") or 0) or None)
+    with turns.reading(run.vault.folder):
+        begin = time.monotonic()
+        report = DriftReport(cluster=run.cluster.name, version=run.cluster.version, url=run.cluster.url)
+        _read(run, report, limits)
+        report.seconds = round(time.monotonic() - begin, 3)
+    if history:
+        kept.compare(report)
+        kept.add(report)
+    return report
+
+
+def _read(run: Run, report: DriftReport, limits: Limits) -> None:
+    kubeconfig = run.vault.folder / "kubeconfig"
+    names = run.present
+    with ThreadPoolExecutor(1, thread_name_prefix="kubeconfig") as pool:
+        tried = pool.submit(handed.attempt, kubeconfig)
+        look.observe_all(run, lenient=names)
+        look.find_artifacts(run)
+    busy = [name for name, seen in run.observed.items() if seen.fact("busy")]
+    if busy:
+        raise Busy(f"a deploy is at work on {', '.join(busy)}", hint="run it again when that has ended")
+    found = judge.differences(run, limits)
+    found += handed.differences(run.cluster, kubeconfig, tried.result(), days=limits.certificate_days)
+    report.certificates = ending.endings(run.observed)
+    found += ending.differences(run.cluster, report.certificates, days=limits.certificate_days)
+    if run.limit is not None:
+        found = [one for one in found if one.host in run.limit]
+    marked, notes = judge.accepted(judge.ordered(found), run.cluster.known_drift, datetime.now(UTC).date())
+    report.differences, report.notes = marked, notes if run.limit is None else []
+    report.notes += [note for note in run.report.notes if note.startswith("left out")]
+    _fill(run, report, names)
+
+
+def _fill(run: Run, report: DriftReport, names: list[str]) -> None:
+    ready = {node.name: node.ready for node in nodes.listed(run.cluster, run.observed) or []}
+    for name in names:
+        if run.limit is not None and name not in run.limit:
+            continue
+        member, done = run.member(name), run.report.hosts[name]
+        report.hosts[name] = HostState(
+            role=member.role,
+            address=member.address,
+            node=member.node_name if member.role in ("servers", "agents") else "",
+            reached=name in run.observed,
+            error=run.unread.get(name, ""),
+            round_trips=done.round_trips,
+            ready=ready.get(member.node_name) if member.role in ("servers", "agents") else None,
+        )
+    report.holders = balancers.holders(run.cluster, run.observed)
+    report.backends = {m.name: balancers.states(run.observed[m.name]) for m in run.of("lb")}
+    if run.cluster.endpoint:
+        report.datastore = [f"{host}:{port}" for host, port in parse(run.cluster.endpoint).hosts]

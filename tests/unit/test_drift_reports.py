@@ -1,0 +1,237 @@
+"""The forms of a drift check's report: data, terminal, metrics, page; and what is kept of each run."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from nornir_k3s import Busy, Difference, DriftReport
+from nornir_k3s.differences.ending import Ending
+from nornir_k3s.report import drift_terminal
+from nornir_k3s.report.drift import HostState
+from nornir_k3s.report.metrics import metrics
+from nornir_k3s.report.page import page
+from nornir_k3s.timer import Schedule
+from nornir_k3s.workflows import turns
+from nornir_k3s.workflows.history import History
+
+EVIL = "<script>alert(1)</script>"
+
+
+def difference(host: str = "s1", what: str = "/etc/x", **more: Any) -> Difference:
+    fields = {"kind": "file", "found": "its content differs", "expected": "it", "todo": "deploy.py writes it", **more}
+    return Difference(host=host, what=what, **fields)
+
+
+def report(*found: Difference, unreachable: tuple[str, ...] = (), **more: Any) -> DriftReport:
+    hosts = {
+        name: HostState(role=role, address=f"10.0.0.{n}", node=name, reached=name not in unreachable, error="no route")
+        for n, (name, role) in enumerate([("s1", "servers"), ("a1", "agents"), ("lb1", "lb"), ("db1", "datastore")])
+    }
+    return DriftReport(cluster="test", url="https://10.0.0.100:6443", hosts=hosts, differences=list(found), **more)
+
+
+def said(it: DriftReport, **how: Any) -> str:
+    out = io.StringIO()
+    drift_terminal.show(it, Console(file=out, width=80, highlight=False), **how)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("it", "code"),
+    [
+        (report(), 0),
+        (report(difference(severity="note")), 0),
+        (report(difference(accepted="planned")), 0),
+        (report(difference()), 3),
+        (report(unreachable=("a1",)), 4),
+        (report(difference(), unreachable=("a1",)), 4),
+    ],
+)
+def test_exit_codes(it: DriftReport, code: int) -> None:
+    assert it.exit_code == code
+
+
+def test_words_for_people() -> None:
+    text = said(report(difference(severity="error", since=datetime.now(UTC) - timedelta(hours=3), diff="-a\n+b\n")))
+    for words in (
+        "error: s1: its content differs",
+        "file /etc/x",
+        "expected: it",
+        "3 hours ago",
+        "next: deploy.py",
+        "+b",
+    ):
+        assert words in text
+    assert "no drift" in said(report())
+
+
+def test_only_new_says_nothing_where_nothing_is_new(tmp_path: Path) -> None:
+    history = History(tmp_path / "drift")
+    for expected in ("(new)", ""):
+        it = report(difference())
+        history.compare(it)
+        history.add(it)
+        assert (expected in said(it, only_new=True)) if expected else said(it, only_new=True) == ""
+
+
+def test_what_is_new_what_stayed_and_what_is_gone(tmp_path: Path) -> None:
+    history = History(tmp_path / "drift")
+    first = report(difference(what="a"), difference(what="b"))
+    history.compare(first)
+    history.add(first)
+    second = report(difference(what="b"), difference(what="c"))
+    history.compare(second)
+    assert {one.what: one.age for one in second.differences} == {"b": "stayed", "c": "new"}
+    assert [one.what for one in second.gone] == ["a"]
+    assert second.previous == first.started
+
+
+def test_a_host_that_is_away_neither_loses_its_findings_nor_gets_them_anew(tmp_path: Path) -> None:
+    history = History(tmp_path / "drift")
+    for number, it in enumerate([report(difference("a1")), report(unreachable=("a1",)), report(difference("a1"))]):
+        it.started += timedelta(seconds=number)
+        history.compare(it)
+        history.add(it)
+        if number == 1:
+            assert it.gone == []
+        if number == 2:
+            assert [one.age for one in it.differences] == ["stayed"]
+
+
+def test_so_many_runs_are_kept_0600_and_a_damaged_one_is_left_out(tmp_path: Path) -> None:
+    history = History(tmp_path / "drift", keep=3)
+    begin = datetime(2027, 1, 1, tzinfo=UTC)
+    for number in range(5):
+        history.add(report(started=begin + timedelta(minutes=number)))
+    files = sorted((tmp_path / "drift").iterdir())
+    assert len(files) == 3
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+    files[-1].write_text("{")
+    (tmp_path / "drift" / "mine.txt").write_text("not ours")
+    assert [run.started.minute for run in history.runs()] == [3, 2]
+    history.add(report(started=begin + timedelta(minutes=9)))
+    assert (tmp_path / "drift" / "mine.txt").exists()
+
+
+def test_metrics_are_what_prometheus_reads() -> None:
+    ends = datetime.now(UTC) + timedelta(days=9, hours=1)
+    it = report(
+        difference(severity="error"),
+        unreachable=("a1",),
+        certificates=[Ending(host="s1", path="p", ends=ends, authority=False)],
+    )
+    it.cluster = 'te"st\\'
+    lines = metrics(it).splitlines()
+    sample = re.compile(r'^[a-z_0-9]+\{([a-z]+="(\\.|[^"\\])*",?)+\} -?[0-9.]+$')
+    assert all(line.startswith("# ") or sample.match(line) for line in lines), lines
+    name = r'cluster="te\"st\\"'
+    assert f'nornir_k3s_drift_findings{{{name},severity="error"}} 1' in lines
+    assert f'nornir_k3s_drift_host_up{{{name},host="a1",role="agents"}} 0' in lines
+    assert f'nornir_k3s_drift_certificate_days{{{name},host="s1"}} 9' in lines
+    assert f"nornir_k3s_drift_exit_code{{{name}}} 4" in lines
+
+
+class Links(HTMLParser):
+    """Collects everything that could leave the page, and checks that tags are closed in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "action", "srcset")]
+        if tag not in ("meta", "link", "input"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_stands_alone_and_says_nothing_that_a_host_could_have_made_up() -> None:
+    it = report(
+        difference(found=EVIL, what=EVIL, diff=f"+{EVIL}"), difference("cluster"), unreachable=("a1",), notes=[EVIL]
+    )
+    text = page(it)
+    assert EVIL not in text
+    links = Links()
+    links.feed(text)
+    assert links.links == ["data:,"]
+    assert links.open == []
+    assert "url(" not in text
+    assert "@import" not in text
+
+
+def test_a_deploy_goes_first_and_two_checks_never_overlap(tmp_path: Path) -> None:
+    with turns.reading(tmp_path), pytest.raises(Busy, match="another drift check"), turns.reading(tmp_path):
+        pass
+    with turns.changing(tmp_path):
+        with pytest.raises(Busy, match=r"a deploy of .* is at work"), turns.reading(tmp_path):
+            pass
+        with pytest.raises(Busy, match="another deploy"), turns.changing(tmp_path):
+            pass
+    with pytest.raises(Busy, match="began meanwhile"), turns.reading(tmp_path), turns.changing(tmp_path):
+        pass
+    with turns.reading(tmp_path):
+        pass
+
+
+def test_a_lock_goes_with_the_process_that_held_it(tmp_path: Path) -> None:
+    code = "import sys, time; from pathlib import Path; from nornir_k3s.workflows import turns\n"
+    code += f"with turns.changing(Path({str(tmp_path)!r})): print('held', flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(Busy), turns.reading(tmp_path):
+            pass
+        process.kill()
+    with turns.reading(tmp_path), (tmp_path / "deploy.lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert oct((tmp_path / "deploy.lock").stat().st_mode & 0o777) == "0o600"
+
+
+def schedule(**more: Any) -> Schedule:
+    return Schedule(
+        name="drift", command=["/opt/my venv/python", "/opt/100%/drift.py"], writes=[Path("/srv/state")], **more
+    )
+
+
+def test_units_for_the_system_and_for_a_user() -> None:
+    service = schedule(user="ops", on_failure="mail@%n.service").units()["drift.service"]
+    for line in (
+        'ExecStart="/opt/my venv/python" /opt/100%%/drift.py',
+        "SuccessExitStatus=3 5",
+        "OnFailure=mail@%n.service",
+        "User=ops",
+        "ProtectSystem=strict",
+        "ReadWritePaths=/srv/state",
+    ):
+        assert line in service.splitlines()
+    mine = schedule(system=False, user="ops").units()["drift.service"]
+    assert "User=" not in mine
+    assert "ProtectSystem" not in mine
+    assert "RandomizedDelaySec=300" in schedule().units()["drift.timer"]
+
+
+@pytest.mark.skipif(not os.access("/usr/bin/systemd-analyze", os.X_OK), reason="no systemd-analyze on this machine")
+def test_systemd_understands_the_units(tmp_path: Path) -> None:
+    it = Schedule(name="drift", command=["/bin/true"], writes=[tmp_path], deadline=5, jitter=1, calendar="*:0/15")
+    for name, text in it.units().items():
+        (tmp_path / name).write_text(text)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(tmp_path / "drift.service"), str(tmp_path / "drift.timer")],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert not [line for line in done.stderr.splitlines() if "drift." in line], done.stderr
