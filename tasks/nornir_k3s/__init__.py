@@ -1,13 +1,15 @@
 """A highly available K3s cluster on an external datastore, from a Nornir inventory.
 
-`deploy(nr, base=…, state=…)` is the whole chain, `plan(…)` says what it would do, `status(…)` how the
-cluster is. They take a Nornir of the caller's,
-print nothing and exit nowhere.
+`deploy(nr)` is the whole chain, `plan(nr)` says what it would do, `drift(nr)` what no longer matches, `status(nr)` how
+the cluster is; `k3s_facts` and its kin are Nornir tasks of single steps. They take a Nornir of the caller's, print
+nothing and exit nowhere. docs/workflows.md has examples.
 """
 
+from nornir_k3s.differences.difference import Difference
 from nornir_k3s.errors import (
     ArtifactError,
     AuthenticationFailed,
+    Busy,
     CommandFailed,
     Declined,
     HostError,
@@ -23,18 +25,35 @@ from nornir_k3s.errors import (
     UsageError,
 )
 from nornir_k3s.report.data import HostReport, Report
+from nornir_k3s.report.drift import DriftReport
+from nornir_k3s.tasks import (
+    Facts,
+    k3s_converge,
+    k3s_facts,
+    k3s_join,
+    k3s_kubeconfig,
+    k3s_load_balancer,
+    k3s_plan,
+    k3s_preflight,
+    k3s_ready,
+)
 from nornir_k3s.workflows.choice import Choice
 from nornir_k3s.workflows.deploy import deploy
+from nornir_k3s.workflows.drift import drift
 from nornir_k3s.workflows.plan import Change, HostPlan, Plan, plan
 from nornir_k3s.workflows.status import Status, status
 
 __all__ = [
     "ArtifactError",
     "AuthenticationFailed",
+    "Busy",
     "Change",
     "Choice",
     "CommandFailed",
     "Declined",
+    "Difference",
+    "DriftReport",
+    "Facts",
     "HostError",
     "HostKeyError",
     "HostPlan",
@@ -52,6 +71,15 @@ __all__ = [
     "Status",
     "UsageError",
     "deploy",
+    "drift",
+    "k3s_converge",
+    "k3s_facts",
+    "k3s_join",
+    "k3s_kubeconfig",
+    "k3s_load_balancer",
+    "k3s_plan",
+    "k3s_preflight",
+    "k3s_ready",
     "plan",
     "status",
 ]

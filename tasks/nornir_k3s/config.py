@@ -76,9 +76,12 @@ def load(path: Path, inventory: Path | None = None) -> Config:
         raise UsageError("\n".join(lines), hint="correct these lines of the file") from None
     settings = {key: value for key, value in source.data.items() if key != "user_defined" and value is not None}
     section = dict(settings.get("inventory") or {})
-    section["options"] = files = _paths(dict(section.get("options") or {}), path.parent, inventory)
     simple = section.get("plugin", "SimpleInventory") == "SimpleInventory"
-    base = Path(files["host_file"]).parent if "host_file" in files else path.parent
+    given = dict(section.get("options") or {})
+    if not simple and inventory is not None:
+        raise UsageError(f"--inventory is for SimpleInventory, the config has {section['plugin']}")
+    section["options"] = files = _paths(given, path.parent, inventory) if simple else given
+    base = Path(files["host_file"]).parent if simple and "host_file" in files else path.parent
     logins: list[tuple[str, str, str]] = []
     if section.get("transform_function") == "k3s_credentials":
         section["transform_function_options"] = {"base": str(base), "problems": logins}

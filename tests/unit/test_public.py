@@ -3,9 +3,56 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import nornir_k3s
 from nornir_k3s import errors
+
+PUBLIC = [
+    "ArtifactError",
+    "AuthenticationFailed",
+    "Busy",
+    "Change",
+    "Choice",
+    "CommandFailed",
+    "Declined",
+    "deploy",
+    "Difference",
+    "drift",
+    "DriftReport",
+    "Facts",
+    "HostError",
+    "HostKeyError",
+    "HostPlan",
+    "HostReport",
+    "HostsFailed",
+    "HostUnreachable",
+    "Interrupted",
+    "InventoryError",
+    "k3s_converge",
+    "k3s_facts",
+    "k3s_join",
+    "k3s_kubeconfig",
+    "k3s_load_balancer",
+    "k3s_plan",
+    "k3s_preflight",
+    "k3s_ready",
+    "K3sError",
+    "NotReady",
+    "OutcomeUnknown",
+    "Plan",
+    "plan",
+    "PreflightFailed",
+    "Report",
+    "Status",
+    "status",
+    "UsageError",
+]
+
+
+def test_the_public_surface_changes_on_purpose_only() -> None:
+    assert sorted(nornir_k3s.__all__, key=str.lower) == PUBLIC
+    assert (Path(nornir_k3s.__file__).parent / "py.typed").exists()
 
 
 def test_everything_public_is_there_and_documented() -> None:
@@ -24,4 +71,4 @@ def test_exit_codes_are_the_documented_ones() -> None:
     codes = {
         kind.exit_code for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.K3sError)
     }
-    assert codes == {1, 2, 4, 130}
+    assert codes == {1, 2, 4, 5, 130}

@@ -1,0 +1,108 @@
+"""A Nornir that was filtered, and what its state folder remembers; no host is contacted."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nornir.core import Nornir
+from nornir.core.configuration import Config
+from nornir.core.state import GlobalState
+from nornir.core.task import Result, Task
+
+from nornir_k3s import UsageError
+from nornir_k3s.observed import Observed
+from nornir_k3s.plugins.runner import K3sRunner
+from nornir_k3s.tasks import k3s_facts, k3s_plan
+from nornir_k3s.workflows import deploy, look
+from nornir_k3s.workflows.run import Run
+
+from .conftest import HOSTS, SETTINGS, inventory
+
+
+@pytest.fixture
+def nr() -> Nornir:
+    settings: dict[str, Any] = copy.deepcopy(SETTINGS) | {"artifacts": {}}
+    return Nornir(inventory=inventory(settings, HOSTS, {}), runner=K3sRunner(), config=Config(), data=GlobalState())
+
+
+def prepared(nr: Nornir, folder: Path, **options: Any) -> Run:
+    return look.prepare(nr, base=folder, state=folder / "state", options=options)
+
+
+def test_hosts_that_were_filtered_away_are_still_members_and_left_alone(nr: Nornir, tmp_path: Path) -> None:
+    whole = prepared(nr, tmp_path)
+    assert whole.limit is None
+    run = prepared(nr.filter(filter_func=lambda host: host.name in ("lb1", "a1")), tmp_path)
+    assert run.cluster.members == whole.cluster.members, "the load balancers know every server"
+    assert run.limit == {"lb1", "a1"}
+    assert run.present == ["a1", "lb1"]
+    assert set(run.report.hosts) == {"lb1", "a1"}
+    assert "left out: db1, s1, s2, lb2" in run.report.notes[0]
+
+
+def test_a_filtered_run_does_not_make_the_others_forgotten(nr: Nornir, tmp_path: Path) -> None:
+    whole = prepared(nr, tmp_path)
+    prepared(nr.filter(name="a1"), tmp_path)
+    assert prepared(nr.filter(name="s1"), tmp_path).cluster.members == whole.cluster.members
+
+
+def test_who_has_left_the_inventory_is_gone_when_the_caller_says_that_this_is_all(nr: Nornir, tmp_path: Path) -> None:
+    prepared(nr, tmp_path)
+    smaller = nr.filter(filter_func=lambda host: host.name != "s2")
+    assert "s2" in [m.name for m in prepared(smaller, tmp_path).cluster.members]
+    assert "s2" not in [m.name for m in prepared(smaller, tmp_path, whole=True).cluster.members]
+    assert "s2" not in [m.name for m in prepared(smaller, tmp_path).cluster.members]
+
+
+def test_no_second_first_server_because_the_real_one_was_filtered_away(nr: Nornir, tmp_path: Path) -> None:
+    prepared(nr, tmp_path)
+    run = prepared(nr.filter(filter_func=lambda host: host.name in ("db1", "s2")), tmp_path)
+    run.observed = {"db1": Observed("db1"), "s2": Observed("s2")}
+    with pytest.raises(UsageError, match="s1 cannot be looked at"):
+        deploy.start_first_server(run)
+    run.observed["db1"].database.append(("bootstrap", deploy.k3s.bootstrap_key(run.cluster.token), "0"))
+    with pytest.raises(UsageError):
+        deploy.refuse_second_first(run)
+    run.observed["db1"].database.append(("bootstrap", deploy.k3s.bootstrap_key(run.cluster.token), "9000"))
+    deploy.refuse_second_first(run)
+
+
+def test_what_the_last_deploy_knew_of_the_ca_serves_where_no_server_is_shown(nr: Nornir, tmp_path: Path) -> None:
+    run = prepared(nr, tmp_path)
+    deploy.memory.keep_ca(run.vault, "K10" + "a" * 64, "PEM")
+    agents = prepared(nr.filter(name="a1"), tmp_path)
+    assert (agents.ca_prefix, agents.ca_cert) == ("K10" + "a" * 64, "PEM")
+    run.observed = {"s1": Observed("s1")}
+    assert run.ca_prefix == "", "a server that was read and has none counts more"
+
+
+def test_a_host_without_a_role_is_left_alone(nr: Nornir, tmp_path: Path) -> None:
+    nr.inventory.hosts["switch"] = copy.copy(nr.inventory.hosts["a1"])
+    nr.inventory.hosts["switch"].name = "switch"
+    nr.inventory.hosts["switch"].groups = type(nr.inventory.hosts["a1"].groups)()
+    result = nr.filter(name="switch")
+    whole = nr.run(task=only("switch", k3s_facts), base=tmp_path, state=tmp_path / "state")
+    assert result.inventory.hosts
+    assert whole["switch"].result == "it has no role in this cluster"
+    assert not whole["switch"].changed
+
+
+def only(name: str, task: Any) -> Any:
+    def run_on(task_: Task, **arguments: Any) -> Result:
+        return task(task_, **arguments) if task_.host.name == name else Result(host=task_.host)
+
+    return run_on
+
+
+def test_an_expected_error_is_a_failed_result_in_words(tmp_path: Path) -> None:
+    broken = inventory({"name": "test"}, HOSTS, {})
+    nr = Nornir(inventory=broken, runner=K3sRunner(), config=Config(), data=GlobalState())
+    result = nr.run(task=k3s_plan, base=tmp_path, state=tmp_path / "state")
+    assert result.failed
+    one = result["s1"][0]
+    assert isinstance(one.exception, UsageError)
+    assert "the inventory has" in str(one.result)
+    assert "Traceback" not in str(one.result)
