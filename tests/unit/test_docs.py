@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from nornir_k3s import Plan, Report, Status, errors
+from nornir_k3s import Difference, DriftReport, Plan, Report, Status, errors
+from nornir_k3s.differences.difference import KINDS as KINDS_OF_DRIFT
+from nornir_k3s.differences.limits import Limits
+from nornir_k3s.files import ConfigFile
 from nornir_k3s.findings import CHECKS
-from nornir_k3s.schema import Datastore
+from nornir_k3s.report.metrics import _HELP
+from nornir_k3s.schema import ClusterModel, Datastore
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOCS = PROJECT / "docs"
@@ -40,6 +46,19 @@ def test_the_fields_of_the_reports_are_documented() -> None:
         assert not {name for name in fields if f"`{name}" not in text}
 
 
+def test_the_table_of_differences_is_whole() -> None:
+    rows = dict(re.findall(r"^\| `([a-z]+)` \| (.+) \|$", (DOCS / "drift.md").read_text(), re.M))
+    assert {kind: rows.get(kind) for kind in KINDS_OF_DRIFT} == dict(KINDS_OF_DRIFT)
+
+
+def test_what_drift_writes_is_documented() -> None:
+    text = (DOCS / "drift.md").read_text()
+    names = {*DriftReport.model_fields, *DriftReport.model_computed_fields, *Difference.model_fields, *_HELP}
+    assert not {name for name in names - {"cluster", "version"} if f"`{name}" not in text}
+    for name, field in Limits.model_fields.items():
+        assert re.search(rf"^ +{name}: {field.default} ", text, re.M), name
+
+
 def test_links_lead_somewhere() -> None:
     for path in (*DOCS.rglob("*.md"), *PROJECT.glob("*.md")):
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text()):
@@ -54,3 +73,47 @@ def test_every_example_of_a_datastore_is_accepted() -> None:
     assert len(examples) >= 12
     for example in examples:
         TypeAdapter(Datastore).validate_python(example)
+
+
+def test_the_reference_is_what_the_docstrings_say() -> None:
+    spec = importlib.util.spec_from_file_location("make_reference", DOCS / "make_reference.py")
+    assert spec
+    assert spec.loader
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    assert (DOCS / "reference.md").read_text() == made.text(), "run python docs/make_reference.py"
+
+
+def _blocks(language: str) -> list[tuple[str, str]]:
+    pages = [PROJECT / "README.md", *sorted(DOCS.rglob("*.md"))]
+    pattern = rf"^ *```{language}\n(.*?)^ *```"
+    return [(page.name, text) for page in pages for text in re.findall(pattern, page.read_text(), re.M | re.S)]
+
+
+def test_every_yaml_example_is_what_the_tool_takes() -> None:
+    seen = 0
+    for _name, text in _blocks("yaml"):
+        data = yaml.safe_load(textwrap.dedent(text))
+        if "user_defined" in data:
+            ConfigFile.model_validate({"inventory": {}, **data})
+        elif "data" in data or "k3s_cluster" in data:
+            settings = data.get("data", data)["k3s_cluster"]
+            base = {"name": "x", "version": "v1.34.9+k3s1", "registration": {"address": "10.0.0.1"}}
+            ClusterModel.model_validate({**base, "datastore": {"kind": "mariadb"}, **settings})
+        else:
+            continue  # a datastore, tried above, or a file of somebody else's
+        seen += 1
+    assert seen >= 4
+
+
+def test_every_option_that_is_named_is_one() -> None:
+    texts = [path.read_text() for path in (PROJECT / "README.md", *DOCS.rglob("*.md"))]
+    named: dict[str, set[str]] = {}
+    for line in "\n".join(texts).splitlines():
+        for command, words in re.findall(r"\b(deploy|drift|status|hostkeys|schedule)\.py((?: [^|`]*)?)", line):
+            named.setdefault(command, set()).update(re.findall(r"(?<![-\w])--[a-z][-a-z]+", words))
+    assert named["drift"] >= {"--only-new", "--json", "--html"}
+    for command, options in named.items():
+        code = (PROJECT / "runbooks" / f"{command}.py").read_text() + (PROJECT / "runbooks" / "common.py").read_text()
+        made = {"--json", "--html", "--metrics"} if command == "drift" else set()
+        assert not {one for one in options - made if f'"{one}"' not in code}, command
