@@ -27,10 +27,11 @@ from nornir_k3s import cluster
 from nornir_k3s.errors import K3sError
 from nornir_k3s.remote.session import session
 from nornir_k3s.vault import Vault
-from nornir_k3s.workflows.look import observing, prepare
+from nornir_k3s.workflows.look import find_artifacts, observe_all, observing, prepare
 
 PUSHED = 100_000_000
 LOADED = 500
+MANY = 200
 
 
 @dataclass
@@ -87,20 +88,66 @@ def compare(ours: dict[str, list[str]], peer: dict[str, list[str]]) -> None:
 def second(site: Site, rounds: int) -> Measure:
     """A finished cluster: ours finds out that nothing is to be done, the peer reads the same on all hosts."""
     measure = Measure("second run, nothing to do", "s", 1.5)
+    names = scripts(site, drift=False)
+    for number in range(1, rounds + 1):
+        measure.ours.append(told(f"second {number}, ours", site.deploy()))
+        measure.peer.append(by_ssh(site, f"second {number}", names))
+    return measure
+
+
+def drift(site: Site, rounds: int) -> Measure:
+    """A finished cluster: a drift check, and the same script by ssh."""
+    measure = Measure("drift check, nothing differs", "s", 1.25)
+    names = scripts(site, drift=True)
+    for number in range(1, rounds + 1):
+        measure.ours.append(told(f"drift {number}, ours", site.drift()))
+        measure.peer.append(by_ssh(site, f"drift {number}", names))
+    return measure
+
+
+def pyinfra(site: Site, rounds: int) -> Measure:
+    """A finished cluster: a drift check, and pyinfra asserting a third of the same state."""
+    measure = Measure("the same, pyinfra with a third of it", "s", 1.0)
+    scripts(site, drift=True)
+    for number in range(1, rounds + 1):
+        measure.ours.append(told(f"pyinfra {number}, ours", site.drift()))
+        measure.peer.append(told(f"pyinfra {number}, peer", site.pyinfra()))
+    return measure
+
+
+def scripts(site: Site, *, drift: bool) -> list[str]:
+    """Have a finished cluster, write down what our side runs on each host, and return their names."""
     if not site.deployed:
         site.reset()
         told("making the cluster", site.deploy())
     inventory, state = site.folder / "inventory", site.folder / ".state"
-    run = prepare(site.nornir(), base=inventory, state=state, options={}, keep=False)
-    (site.folder / "look").mkdir(exist_ok=True)
-    for member in run.cluster.members:
-        (site.folder / "look" / member.name).write_text(observing(run, member.name) + "\n")
-    for number in range(1, rounds + 1):
-        measure.ours.append(told(f"second {number}, ours", site.deploy()))
-        measure.peer.append(told(f"second {number}, peer", site.by_hand("look")))
+    with site.nornir() as nr:
+        run = prepare(nr, base=inventory, state=state, options={}, keep=False)
+        observe_all(run)
+        find_artifacts(run)
+        run.drift = drift
+        (site.folder / "look").mkdir(exist_ok=True)
         for member in run.cluster.members:
-            if not (site.folder / "look" / f"{member.name}.seen").read_text().endswith("\nend\n"):
-                raise BenchError(f"the peer did not see all of {member.name}")
+            (site.folder / "look" / member.name).write_text(observing(run, member.name) + "\n")
+    return [member.name for member in run.cluster.members]
+
+
+def by_ssh(site: Site, what: str, names: list[str]) -> float:
+    """Run these scripts by eight ssh at once, and return the seconds."""
+    seconds = told(f"{what}, peer", site.by_hand("look"))
+    for name in names:
+        if not (site.folder / "look" / f"{name}.seen").read_text().endswith("\nend\n"):
+            raise BenchError(f"the peer did not see all of {name}")
+    return seconds
+
+
+def many(site: Site, rounds: int) -> Measure:
+    """Two hundred hosts, which are many addresses of the lab's own: seconds against fifty of them, times four."""
+    measure = Measure(f"drift check of {MANY} hosts, 4 times {MANY // 4}", "s", 1.25)
+    scripts(site, drift=True)
+    for number in range(1, rounds + 1):
+        measure.ours.append(told(f"many {number}, {MANY}", site.agents_like(MANY)))
+        measure.peer.append(4 * told(f"many {number}, {MANY // 4}", site.agents_like(MANY // 4)))
     return measure
 
 
@@ -152,7 +199,15 @@ def load(site: Site, rounds: int) -> Measure:  # noqa: ARG001 - all measures loo
 
 
 # In this order: the cluster that `second` makes also warms up both sides' files for `fresh`.
-MEASURES: dict[str, Callable[[Site, int], Measure]] = {"load": load, "push": push, "second": second, "fresh": fresh}
+MEASURES: dict[str, Callable[[Site, int], Measure]] = {
+    "load": load,
+    "push": push,
+    "second": second,
+    "drift": drift,
+    "pyinfra": pyinfra,
+    "many": many,
+    "fresh": fresh,
+}
 
 
 def told(what: str, timing: Timing) -> float:

@@ -71,6 +71,7 @@ class Site:
     lab: Lab
     bundle: str
     deployed: bool = False
+    warm: bool = False
 
     def boot(self) -> None:
         """Boot the hosts, and write down for OpenSSH how to log in to them."""
@@ -101,11 +102,61 @@ class Site:
         """Run our side without changing anything."""
         self._runbook("deploy.py", "--plan")
 
-    def _runbook(self, name: str, *arguments: str) -> Timing:
-        argv = [sys.executable, str(PROJECT / "runbooks" / name), "--config", str(self.folder / "config.yaml")]
+    def drift(self, *arguments: str) -> Timing:
+        """Run a drift check, as a timer does; that it finds nothing is part of it."""
+        return self._runbook("drift.py", "--no-history", *arguments)
+
+    def pyinfra(self) -> Timing:
+        """Run the peer's deploy; the first run brings pyinfra itself, which is not measured."""
+        peers = PROJECT / "bench" / "peers"
+        command = [str(Path(sys.executable).parent / "uv"), "tool", "run", "--quiet", "pyinfra==3.*"]
+        environment = {**os.environ, "BENCH": str(self.folder)}
+        if not self.warm:
+            timed([*command, "--version"], environment)
+            self.warm = True
+        files = [str(peers / "pyinfra_inventory.py"), str(peers / "pyinfra_state.py")]
+        return timed([*command, "--yes", "--dry", *files], environment)
+
+    def agents_like(self, count: int) -> Timing:
+        """Check so many hosts, all agents but six, each an address of its own that leads to one of the lab's agents."""
+        folder = self.folder / f"many-{count}"
+        if not folder.exists():
+            self._many(folder, count)
+        return self._runbook(
+            "drift.py", "--no-history", "--json", str(folder / "out.json"), folder=folder, codes=(0, 3)
+        )
+
+    def _many(self, folder: Path, count: int) -> None:
+        shutil.copytree(self.folder / "inventory", folder / "inventory")
+        shutil.copy(self.folder / "config.yaml", folder / "config.yaml")
+        for path in (folder / "config.yaml", *folder.glob("inventory/*.yaml")):
+            path.write_text(
+                path.read_text().replace("../lab/", f"{self.folder}/lab/").replace("../bundle", f"{self.folder}/bundle")
+            )
+        shutil.copytree(self.folder / ".state", folder / ".state")
+        keys = Path(self.lab.spec.known_hosts).read_text().splitlines()
+        agents = {"a1": f"{NETWORK}15", "a2": f"{NETWORK}16"}
+        known = list(keys)
+
+        def more(hosts: dict[str, Any]) -> None:
+            for number in range(count - len(hosts)):
+                like, address = "a1" if number % 2 else "a2", f"{NETWORK}{30 + number}"
+                hosts[f"n{number}"] = {**hosts[like], "hostname": address}
+                self.lab.exec(like, ["ip", "address", "replace", f"{address}/24", "dev", "host0"])
+                known.extend(line.replace(agents[like], address) for line in keys if line.startswith(agents[like]))
+
+        _edit(folder / "inventory" / "hosts.yaml", more)
+        (folder / "known_hosts").write_text("\n".join(known) + "\n")
+        path = folder / "inventory" / "defaults.yaml"
+        path.write_text(path.read_text().replace(str(self.lab.spec.known_hosts), str(folder / "known_hosts")))
+
+    def _runbook(self, name: str, *arguments: str, folder: Path | None = None, codes: tuple[int, ...] = (0,)) -> Timing:
+        config = (folder or self.folder) / "config.yaml"
+        argv = [sys.executable, str(PROJECT / "runbooks" / name), "--config", str(config)]
         # An operator's Python keeps its compiled modules; these go with the folder.
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-        return timed([*argv, *arguments], {**environment, "PYTHONPYCACHEPREFIX": str(self.folder / "pycache")})
+        environment["PYTHONPYCACHEPREFIX"] = str(self.folder / "pycache")
+        return timed([*argv, *arguments], environment, codes)
 
     def by_hand(self, work: str) -> Timing:
         """Run the peer: `deploy`, `look` or `push`."""
@@ -144,7 +195,7 @@ def nornir(inventory: Path) -> Nornir:
     )
 
 
-def timed(argv: list[str], environment: dict[str, str]) -> Timing:
+def timed(argv: list[str], environment: dict[str, str], codes: tuple[int, ...] = (0,)) -> Timing:
     """Run a command to its end and say how long it took.
 
     Raises:
@@ -173,7 +224,7 @@ def timed(argv: list[str], environment: dict[str, str]) -> Timing:
     finally:
         watchdog.cancel()
         _end(process)
-    if status:
+    if status not in codes:
         tail = "\n".join(f"  {at:6.1f} s  {line}" for at, line in lines[-20:])
         raise BenchError(f"{' '.join(argv)} ended with status {status} after {seconds:.0f} s\n{tail}")
     return Timing(seconds, [(at, line) for at, line in lines if _MARK.match(line)])
