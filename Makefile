@@ -42,11 +42,12 @@ test: setup lint tools
 bench: setup tools
 	$(RUN) bench/bench.py $(BENCH)
 
-# What the tests need of the machine: what builds the stand-in, and a real sshd, which is not left running.
+# What the tests need of the machine: what builds the stand-in, a browser, and a real sshd, which is not left running.
 INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq
 tools:
 	@command -v objdump >/dev/null && command -v ps >/dev/null \
 		|| { apt-get update -qq && $(INSTALL) binutils procps >/dev/null; }
+	@command -v chromium >/dev/null || { apt-get update -qq && $(INSTALL) chromium >/dev/null; }
 	@test -x /usr/sbin/sshd \
 		|| { apt-get update -qq && $(INSTALL) openssh-server >/dev/null && \
 			{ systemctl disable --now ssh >/dev/null 2>&1 || true; }; }

@@ -1,0 +1,291 @@
+"""The package inside Nornir workflows of a team's own, on a finished cluster; the documentation's examples, too."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nornir import InitNornir
+from nornir.core import Nornir
+from nornir.core.filter import F
+from nornir.core.inventory import Host
+from nornir.core.task import AggregatedResult, MultiResult, Task
+
+from nornir_k3s import (
+    K3sError,
+    NotReady,
+    deploy,
+    drift,
+    k3s_converge,
+    k3s_facts,
+    k3s_join,
+    k3s_kubeconfig,
+    k3s_load_balancer,
+    k3s_plan,
+    k3s_preflight,
+    k3s_ready,
+    plan,
+    status,
+)
+from tests.e2e.conftest import PROJECT, Site, eventually
+
+pytestmark = pytest.mark.e2e
+
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
+EXAMPLES = [
+    pytest.param(code, id=f"{page.stem}-{number}")
+    for page in PAGES
+    for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S))
+]
+CONFIG = "/etc/rancher/k3s/config.yaml"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def whole(cluster: Site) -> None:
+    cluster.deploy("--yes")
+
+
+@pytest.fixture
+def nr(cluster: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nornir]:
+    monkeypatch.chdir(cluster.folder)
+    with InitNornir(config_file="config.yaml", runner={"plugin": "threaded"}) as found:
+        yield found
+
+
+def result(answer: AggregatedResult, host: str) -> Any:
+    assert not answer[host].failed, answer[host][0].exception
+    return answer[host][0]
+
+
+@pytest.mark.parametrize("code", EXAMPLES)
+def test_every_example_of_the_documentation_runs(cluster: Site, code: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=cluster.folder, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_there_are_examples() -> None:
+    assert len(EXAMPLES) >= 6
+
+
+def test_the_steps_one_by_one_change_what_differs_and_nothing_else(cluster: Site, nr: Nornir) -> None:
+    facts = nr.run(task=k3s_facts)
+    assert result(facts, "s1").result.nodes == dict.fromkeys(("s1", "s2", "s3", "a1", "a2"), True)
+    assert not any(one.changed for one in facts.values())
+    assert not nr.run(task=k3s_preflight).failed
+    assert {name: one[0].result for name, one in nr.run(task=k3s_plan).items()} == {
+        name: [] for name in nr.inventory.hosts
+    }
+    cluster.lab.exec("a1", ["sed", "-i", "s/^node-name.*/node-name: other/", CONFIG])
+    nr.run(task=k3s_facts)
+    before = cluster.processes()
+    would = nr.run(task=k3s_converge, dry_run=True)
+    assert {name for name, one in would.items() if one.changed} == {"a1"}
+    assert "-node-name: other" in result(would, "a1").diff
+    nr.data.dry_run = True
+    assert result(nr.run(task=k3s_converge), "a1").changed
+    assert deploy(nr).dry_run
+    nr.data.dry_run = False
+    assert cluster.processes() == before
+    done = nr.run(task=k3s_converge)
+    assert {name for name, one in done.items() if one.changed} == {"a1"}
+    after = cluster.processes()
+    assert after.pop("a1") != before.pop("a1")
+    assert after == before
+    assert not any(one.changed for one in nr.run(task=k3s_converge).values())
+    assert not nr.run(task=k3s_ready).failed
+    assert not nr.run(task=k3s_join).failed
+    assert not nr.run(task=k3s_load_balancer).failed
+    assert result(nr.run(task=k3s_kubeconfig), "s2").result == str(cluster.kubeconfig)
+    eventually(cluster.answers)
+
+
+def test_servers_are_changed_one_at_a_time_whatever_the_runner(cluster: Site, nr: Nornir) -> None:
+    servers = nr.filter(F(groups__contains="servers"))
+    for name in ("s1", "s2", "s3"):
+        cluster.lab.exec(name, ["sh", "-c", f"echo debug: true >>{CONFIG}"])
+    done = servers.run(task=k3s_converge)
+    assert not done.failed, {name: one[0].exception for name, one in done.items()}
+    times = []
+    for name in ("s1", "s2", "s3"):
+        shown = cluster.lab.exec(
+            name,
+            ["systemctl", "show", "--timestamp=us+utc", "-p", "InactiveExitTimestamp,ActiveEnterTimestamp", "k3s"],
+        ).stdout
+        values = dict(line.split("=", 1) for line in shown.splitlines() if line)
+        times.append((values["InactiveExitTimestamp"], values["ActiveEnterTimestamp"]))
+    for one, other in zip(sorted(times), sorted(times)[1:], strict=False):
+        assert one[1] <= other[0]
+
+
+def test_a_filtered_nornir_does_what_is_safe_and_says_whom_it_left_out(cluster: Site, nr: Nornir) -> None:
+    cluster.lab.exec("lb2", ["sed", "-i", "s/retries 5/retries 1/", "/etc/haproxy/haproxy.cfg"])
+    before = cluster.processes()
+    report = deploy(nr.filter(F(groups__contains="lb")))
+    assert report.hosts["lb2"].changes == ["file:/etc/haproxy/haproxy.cfg", "unit:haproxy.service"]
+    assert set(report.hosts) == {"lb1", "lb2"}
+    assert "left out: db1, s1, s2, s3, a1, a2" in report.notes[0]
+    after = cluster.processes()
+    assert {name for name in before if before[name] != after[name]} == {"lb2"}
+    assert "server s3" in cluster.lab.exec("lb2", ["cat", "/etc/haproxy/haproxy.cfg"]).stdout
+    assert plan(nr).changes is False
+    found = drift(nr.filter(name="a1"), history=False)
+    assert (found.exit_code, set(found.hosts)) == (0, {"a1"})
+
+
+def test_a_server_that_is_stopped_is_not_made_a_second_first_one(cluster: Site, nr: Nornir) -> None:
+    cluster.lab.exec("s2", ["systemctl", "stop", "k3s"])
+    try:
+        with pytest.raises(K3sError, match="s1, s3 cannot be looked at"):
+            deploy(nr.filter(F(groups__contains="lb") | F(groups__contains="agents") | F(name="s2")))
+        assert cluster.lab.exec("s2", ["systemctl", "is-active", "k3s"], check=False).stdout.strip() == "inactive"
+        answer = nr.filter(name="s2").run(task=k3s_join)
+        assert answer["s2"].failed
+        nr.data.reset_failed_hosts()
+        # The datastore says that the cluster is there: the server joins it.
+        report = deploy(nr.filter(F(name="db1") | F(name="s2")))
+        assert "unit:k3s.service" in report.hosts["s2"].changes
+    finally:
+        cluster.lab.exec("s2", ["systemctl", "start", "k3s"])
+    eventually(lambda: _well(nr))
+
+
+def _well(nr: Nornir) -> None:
+    assert status(nr).problems == []
+
+
+def test_print_result_is_readable_and_holds_no_secret(
+    cluster: Site, nr: Nornir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from nornir_utils.plugins.functions import print_result  # noqa: PLC0415 - it takes hold of stdout
+
+    cluster.lab.exec("s1", ["sed", "-i", "s/^token:.*/token: stolen-token/", CONFIG])
+    try:
+        for task in (k3s_facts, k3s_preflight, k3s_plan):
+            print_result(nr.run(task=task))
+    finally:
+        cluster.deploy("--yes")
+    said = capsys.readouterr().out
+    assert "restart k3s.service" in said
+    assert "a secret value differs" in said
+    state = cluster.folder / ".state" / "lab"
+    for secret in ("stolen-token", *((state / name).read_text().strip() for name in ("token", "datastore-password"))):
+        assert secret not in said
+
+
+def test_failed_hosts_processors_and_raise_on_error_are_nornir_s_own(cluster: Site, nr: Nornir) -> None:
+    seen: list[tuple[str, str]] = []
+
+    class Note:
+        def task_started(self, task: Task) -> None: ...
+        def task_completed(self, task: Task, result: AggregatedResult) -> None: ...
+        def task_instance_started(self, task: Task, host: Host) -> None: ...
+        def task_instance_completed(self, task: Task, host: Host, result: MultiResult) -> None:
+            seen.append((task.name, host.name))
+
+        def subtask_instance_started(self, task: Task, host: Host) -> None: ...
+        def subtask_instance_completed(self, task: Task, host: Host, result: MultiResult) -> None: ...
+
+    cluster.lab.exec("a2", ["systemctl", "stop", "k3s-agent"])
+    noted = nr.with_processors([Note()])
+    try:
+        answer = noted.run(task=k3s_ready, options={"deadlines": {"agent": 5}})
+        assert answer.failed
+        assert isinstance(answer["a2"][0].exception, NotReady)
+        assert "Traceback" not in str(answer["a2"][0].result)
+        assert nr.data.failed_hosts == {"a2"}
+        assert ("k3s_ready", "s1") in seen
+        assert "a2" not in noted.run(task=k3s_facts), "a failed host is left out, as Nornir does"
+        with pytest.raises(Exception, match="k3s_ready"):
+            answer.raise_on_error()
+    finally:
+        nr.data.reset_failed_hosts()
+        cluster.deploy("--yes")
+
+
+def test_a_deploy_that_is_at_work_goes_first(cluster: Site) -> None:
+    for name in ("s1", "s2", "s3"):
+        cluster.lab.exec(name, ["sh", "-c", f"echo debug: true >>{CONFIG}"])
+    with cluster.start("deploy.py", "--yes") as process:
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith("observe: 8 hosts"):
+                break
+        done = cluster.runbook("drift.py")
+        assert (done.returncode, "a deploy of lab is at work" in done.stderr) == (5, True), done.stderr
+        assert "another deploy of lab" in cluster.runbook("deploy.py", "--yes").stderr
+        process.stdout.read()
+    assert process.returncode == 0
+
+
+def test_a_script_of_a_deploy_from_another_controller_is_seen_on_the_host(cluster: Site) -> None:
+    hold = "exec 9>/var/lib/nornir-k3s/lock; flock 9; sleep 600"
+    cluster.lab.exec("a1", ["systemd-run", "-q", "--unit=other-deploy", "sh", "-c", hold])
+
+    def told() -> None:
+        done = cluster.runbook("drift.py", "--no-history")
+        assert (done.returncode, "a deploy is at work on a1" in done.stderr) == (5, True), done.stdout + done.stderr
+
+    try:
+        eventually(told)
+    finally:
+        cluster.lab.exec("a1", ["systemctl", "stop", "other-deploy"])
+
+
+def test_the_units_of_the_schedule_behave_under_a_real_systemd(cluster: Site, tmp_path: Path) -> None:
+    """On a host of the lab, with a script in the place of drift.py: it has no Python."""
+    done = cluster.runbook("schedule.py", "print", "--deadline", "3", "--jitter", "0", "--calendar", "*:*:0/1",
+                           "--on-failure", "told.service")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    units = dict(re.findall(r"^# (/etc/systemd/system/\S+)\n(.*?)(?=^# /etc|\Z)", done.stdout, re.M | re.S))
+    assert len(units) == 2
+    service = next(name for name in units if name.endswith(".service"))
+    name = Path(service).name
+
+    def sh(script: str, text: str = "") -> str:
+        return cluster.lab.exec("lb1", ["sh", "-ec", script], input=text).stdout
+
+    sh("mkdir -p /srv/state; cat >/usr/local/bin/drift; chmod +x /usr/local/bin/drift",
+       "#!/bin/sh\ntouch /etc/written && exit 99\necho run >>/srv/state/runs\n. /srv/state/do\n")  # fmt: skip
+    sh("cat >/etc/systemd/system/told.service", "[Service]\nType=oneshot\nExecStart=/bin/touch /srv/told\n")
+    for path, text in units.items():
+        ours = re.sub(r"^ExecStart=.*", "ExecStart=/usr/local/bin/drift", text, flags=re.M)
+        sh(f"cat >{path}", re.sub(r"^ReadWritePaths=.*", "ReadWritePaths=/srv/state", ours, flags=re.M))
+    try:
+        sh("systemctl daemon-reload")
+        for code, state in ((0, "inactive"), (3, "inactive"), (5, "inactive"), (1, "failed"), (4, "failed")):
+            sh(f"echo exit {code} >/srv/state/do; rm -f /srv/told; systemctl reset-failed {name} 2>/dev/null || :;"
+               f" systemctl start {name} || :")  # fmt: skip
+            assert sh(f"systemctl is-active {name} || :").strip() == state, code
+            eventually(lambda state=state: _told(sh("ls /srv/told 2>/dev/null || :"), state))
+        sh(f"echo sleep 600 >/srv/state/do; systemctl start {name} || :")
+        assert "timeout" in sh(f"systemctl show -p Result {name}"), "its deadline"
+        sh("echo exit 0 >/srv/state/do; rm /srv/state/runs")
+        sh(f"systemctl start {name.replace('.service', '.timer')}")
+        eventually(lambda: _ran(sh("cat /srv/state/runs 2>/dev/null || :")))
+    finally:
+        sh(f"systemctl stop {name.replace('.service', '.timer')} || :; systemctl reset-failed {name} 2>/dev/null || :;"
+           f" rm -rf /srv/state /srv/told /usr/local/bin/drift {' '.join(units)} /etc/systemd/system/told.service;"
+           " systemctl daemon-reload")  # fmt: skip
+
+
+def _told(found: str, state: str) -> None:
+    assert bool(found) == (state == "failed")
+
+
+def _ran(text: str) -> None:
+    assert text.count("run") >= 2
+
+
+def test_the_summary_of_a_run_is_in_the_history(cluster: Site) -> None:
+    assert cluster.runbook("drift.py").returncode == 0
+    latest = max((cluster.folder / ".state" / "lab" / "drift").glob("*.json"))
+    assert json.loads(latest.read_text())["outcome"] == "ok"
