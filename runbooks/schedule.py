@@ -23,6 +23,7 @@ def arguments() -> argparse.Namespace:
     )
     cli.add_argument("--jitter", type=int, default=300, metavar="SECONDS", help="put each run off by up to this")
     cli.add_argument("--deadline", type=int, default=300, metavar="SECONDS", help="end a run that takes longer")
+    cli.add_argument("--user", action="store_true", help="for your own systemd, also as root")
     cli.add_argument("--run-as", default="", metavar="USER", help="as root: run the checks as this user")
     cli.add_argument("--on-failure", default="", metavar="UNIT", help="started when a run fails; drift is no failure")
     cli.add_argument("--html", type=Path, metavar="FILE", help="write the page at each run")
@@ -52,9 +53,9 @@ def schedule(ctx: Context, args: argparse.Namespace) -> Schedule:
     words = [*command, args.calendar, args.run_as, args.on_failure]
     if any(character in word for word in words for character in '\n\r"'):
         raise UsageError("a path or an option has a line break or a quote in it, which no unit can hold")
-    system = os.geteuid() == 0
+    system = os.geteuid() == 0 and not args.user
     if args.run_as and not system:
-        raise UsageError("--run-as is for root", hint="without it, the timer is yours alone")
+        raise UsageError("--run-as is for the system's timer, as root", hint="without it, the timer is yours alone")
     return Schedule(
         name=f"nornir-k3s-drift-{cluster}",
         command=command,

@@ -1,4 +1,4 @@
-"""Memory: what the state folder knows of a cluster from its last deploy: its members, and its CA.
+"""Memory: what the state folder knows of a cluster from its last deploy: its members, its CA, versions.
 
 A Nornir that was filtered shows some of the hosts only. The others are still members: load balancers must not forget a
 server, and no second first server may be made, because somebody filtered it away.
@@ -7,14 +7,14 @@ server, and no second first server may be made, because somebody filtered it awa
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from nornir_k3s.members import Member
 from nornir_k3s.secret import Secret
 from nornir_k3s.vault import Vault
 
-_MEMBERS, _CA = "members.json", "ca.json"
+_MEMBERS, _CA, _PACKAGES = "members.json", "ca.json", "packages.json"
 
 
 def members(vault: Vault) -> list[Member]:
@@ -40,3 +40,16 @@ def keep_ca(vault: Vault, prefix: str, certificate: str) -> None:
     """Keep the cluster's CA."""
     if prefix and certificate and ca(vault) != (prefix, certificate):
         vault.keep(_CA, json.dumps({"prefix": prefix, "certificate": certificate}) + "\n")
+
+
+def packages(vault: Vault) -> dict[str, dict[str, str]]:
+    """Return the versions of packages by datastore host: files of some are named after them."""
+    found: dict[str, dict[str, str]] = json.loads(vault.read(_PACKAGES) or "{}")
+    return found
+
+
+def keep_packages(vault: Vault, found: Mapping[str, Mapping[str, str]]) -> None:
+    """Keep these versions."""
+    known = {name: dict(versions) for name, versions in found.items()}
+    if packages(vault) != known:
+        vault.keep(_PACKAGES, json.dumps(known) + "\n")

@@ -132,6 +132,27 @@ def eventually(check: Callable[[], Any], deadline: float = 120) -> Any:
     raise AssertionError("no attempt was made")
 
 
+def health(site: Site) -> set[str]:
+    """Return what a drift check without any patience has to say of the datastore: all that it could read."""
+    path, found = site.folder / "config.yaml", site.folder / "health.json"
+    kept = path.read_text()
+    limits = {"latency_ms": 0.001, "connections_percent": 1, "rows": 1, "table_mib": 0, "revisions": 1}
+    try:
+        site.edit_config(lambda data: data["user_defined"]["k3s"].update(drift={"limits": limits}))
+        done = site.runbook("drift.py", "--no-history", "--json", str(found))
+        assert done.returncode == 3, done.stdout + done.stderr
+    finally:
+        path.write_text(kept)
+    return {one["kind"] for one in json.loads(found.read_text())["differences"]}
+
+
+def unchanged(site: Site) -> None:
+    """A drift check finds nothing, with one command a host."""
+    done = site.runbook("drift.py", "--no-history")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 round trip(s)" in done.stdout
+
+
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The lab's eight hosts, bare."""

@@ -400,6 +400,7 @@ def snapshot(site: Site) -> dict[str, str]:
 
 def test_a_check_leaves_hosts_as_they_were_files_processes_and_journal(cluster: Site) -> None:
     check(cluster, code=0)  # the first login makes what a login makes
+    assert {host["round_trips"] for host in check(cluster, code=0)["hosts"].values()} == {1}
     before, running = snapshot(cluster), starts(cluster)
     cursors = {name: sh(cluster, name, "journalctl -n 1 -o export | sed -n s/__CURSOR=//p") for name in NAMES}
     check(cluster, "--deep", code=0)

@@ -13,7 +13,7 @@ import pytest
 from nornir_k3s.datastores import keys
 from nornir_k3s.vault import Vault
 
-from .conftest import Site, bare, eventually
+from .conftest import Site, bare, eventually, health, unchanged
 
 pytestmark = pytest.mark.e2e
 
@@ -63,6 +63,8 @@ def test_it_becomes_a_cluster_and_a_second_run_does_nothing(managed: Site, kind:
     assert "nothing to change" in managed.deploy().stdout
     assert started(managed, kind) == before
     assert managed.runbook("status.py").returncode == 0
+    eventually(lambda: unchanged(managed))
+    assert health(managed) == {"latency", "table", *(("connections", "compaction") if kind != "etcd" else ())}
     # The servers share nothing but the datastore: one that is stopped is not missed.
     managed.lab.exec("s1", ["systemctl", "stop", "k3s"])
     eventually(managed.answers)

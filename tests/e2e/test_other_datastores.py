@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from .certificates import DB, certificate
-from .conftest import Site, bare, eventually
+from .conftest import Site, bare, eventually, health, unchanged
 
 pytestmark = pytest.mark.e2e
 
@@ -101,6 +101,8 @@ def test_bare_hosts_become_a_cluster_on_it(outside: Site, service: str) -> None:
     outside.deploy()
     assert outside.nodes() == dict.fromkeys(("s1", "s2", "s3", "a1", "a2"), True)
     assert "nothing to change" in outside.deploy().stdout
+    eventually(lambda: unchanged(outside))
+    assert health(outside) == {"table", *(("connections", "compaction") if service != "etcd" else ())}
     secret = (outside.folder / "secret").read_text().strip()
     for log in Path(outside.folder / ".state" / "log").iterdir():
         assert secret not in log.read_text()

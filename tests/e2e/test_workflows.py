@@ -14,8 +14,9 @@ import pytest
 from nornir import InitNornir
 from nornir.core import Nornir
 from nornir.core.filter import F
-from nornir.core.inventory import Host
+from nornir.core.inventory import ConnectionOptions, Host
 from nornir.core.task import AggregatedResult, MultiResult, Task
+from nornir_netmiko import netmiko_send_command
 
 from nornir_k3s import (
     K3sError,
@@ -283,6 +284,22 @@ def _told(found: str, state: str) -> None:
 
 def _ran(text: str) -> None:
     assert text.count("run") >= 2
+
+
+def test_a_team_s_own_use_of_the_same_connection(cluster: Site, nr: Nornir) -> None:
+    """Their netmiko connection, which opens a shell, is used and left as it is; so is another plugin's."""
+    host = nr.inventory.hosts["a1"]
+    options = host.get_connection_parameters("netmiko")
+    host.connection_options["netmiko"] = ConnectionOptions(
+        hostname=options.hostname,
+        username=options.username,
+        platform="linux",
+        extras={**(options.extras or {}), "auto_connect": True},
+    )
+    one = nr.filter(name="a1")
+    for _ in range(2):
+        assert "a1" in result(one.run(task=netmiko_send_command, command_string="hostname"), "a1").result
+        assert result(one.run(task=k3s_facts), "a1").result.role == "agents"
 
 
 def test_the_summary_of_a_run_is_in_the_history(cluster: Site) -> None:

@@ -86,6 +86,16 @@ def test_only_new_says_nothing_where_nothing_is_new(tmp_path: Path) -> None:
         assert (expected in said(it, only_new=True)) if expected else said(it, only_new=True) == ""
 
 
+def test_a_host_that_stays_away_is_news_once(tmp_path: Path) -> None:
+    history = History(tmp_path / "drift")
+    for number, expected in enumerate((["a1"], [], [])):
+        it = report(unreachable=("a1",), started=datetime.now(UTC) + timedelta(seconds=number))
+        history.compare(it)
+        history.add(it)
+        assert it.lost == expected
+        assert ("unreachable" in said(it, only_new=True)) is bool(expected)
+
+
 def test_what_is_new_what_stayed_and_what_is_gone(tmp_path: Path) -> None:
     history = History(tmp_path / "drift")
     first = report(difference(what="a"), difference(what="b"))

@@ -49,6 +49,9 @@ def _read(connection: http.client.HTTPConnection, endpoint: Endpoint) -> Answers
     elif not answers.problems:
         answers.problems.append(_unread(str(found.get("error") or found.get("message") or status)))
     answers.problems += _members(connection, endpoint)
+    status, found = _post(connection, "/v3/maintenance/status", {})
+    if status == http.HTTPStatus.OK:  # as etcdctl tells it, but for numbers as text
+        answers.health["status"] = (json.dumps([{"Status": found}]),)
     answers.clock(lambda: _date(connection))
     answers.measure(lambda: _get(connection, "/version"))
     return answers

@@ -65,7 +65,7 @@ def _connections(host: str, seen: Observed, limits: Limits) -> Iterator[Differen
 def _table(host: str, seen: Observed, limits: Limits) -> Iterator[Difference]:
     for rows, size in seen.facts.get("table", []):
         mib = _number(size) // _MIB
-        if _number(rows) > limits.rows or mib > limits.table_mib:
+        if _number(rows) > limits.rows or _number(size) > limits.table_mib * _MIB:
             yield Difference(
                 host=host, kind="table", what="kine", found=f"table kine has about {rows} rows, {mib} MiB",
                 expected=f"{limits.rows} rows and {limits.table_mib} MiB at most",
@@ -91,8 +91,9 @@ def _etcd(host: str, seen: Observed, limits: Limits) -> Iterator[Difference]:
         status: dict[str, Any] = json.loads(seen.fact("status") or "[]")[0]["Status"]
     except (ValueError, IndexError, KeyError, TypeError):
         return
-    mib = int(status.get("dbSize", 0)) // _MIB
-    if mib > limits.table_mib:
+    size = int(status.get("dbSize", 0))
+    mib = size // _MIB
+    if size > limits.table_mib * _MIB:
         used = int(status.get("dbSizeInUse", 0)) // _MIB
         yield Difference(
             host=host, kind="table", what="etcd", found=f"its data take {mib} MiB, {used} MiB of them in use",

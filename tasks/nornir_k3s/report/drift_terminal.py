@@ -21,7 +21,7 @@ def show(report: DriftReport, console: Console, *, only_new: bool = False) -> No
     """
     shown = [one for one in report.differences if not only_new or (one.age == "new" and not one.accepted)]
     gone = [one for one in report.gone if one.counts]
-    unreachable = [] if only_new and report.previous and not shown else report.unreachable
+    unreachable = report.lost if only_new else report.unreachable
     if only_new and not shown and not gone and not unreachable:
         return
     for name in unreachable:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
@@ -32,7 +31,6 @@ def page(report: DriftReport, history: Sequence[Kept] = ()) -> str:
         cluster_wide=[one for one in report.differences if one.host == "cluster" and not one.accepted],
         history=history,
         longest=max((len(run.differences) for run in history), default=1) or 1,
-        data=json.dumps({"cluster": report.cluster, "exit_code": report.exit_code}),
     )
 
 

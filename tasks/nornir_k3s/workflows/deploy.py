@@ -253,6 +253,8 @@ def verify_cluster(run: Run) -> None:
         return
     server = _ready_server(run)
     memory.keep_ca(run.vault, run.ca_prefix, run.ca_cert)
+    if run.limit is None:
+        memory.keep_packages(run.vault, {m.name: run.observed[m.name].packages for m in run.of("datastore")})
     names = [server] + [m.name for m in (*run.of("agents"), *run.of("lb"))]
     # Where nothing was changed, what was observed is the proof already.
     answers = {} if run.report.changed else verify.observed(run.cluster, {n: run.observed[n] for n in names})

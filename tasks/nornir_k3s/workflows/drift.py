@@ -48,7 +48,7 @@ def drift(
         options: As `deploy` takes them, and `limits` (a `Limits` or a mapping) and `keep_runs`.
         choice: Its `limit` names the hosts that are judged; all of them by default.
         deep: Hash also the large files that look as they did when they were put there.
-        history: Compare with the run before, and keep this one.
+        history: Compare with the run before, and keep this one; not where only some hosts are judged.
 
     Returns:
         The report. Hosts that could not be read are part of it.
@@ -73,7 +73,7 @@ def drift(
         report = DriftReport(cluster=run.cluster.name, version=run.cluster.version, url=run.cluster.url)
         _read(run, report, limits)
         report.seconds = round(time.monotonic() - begin, 3)
-    if history:
+    if history and run.limit is None:  # of some hosts only, a run can be compared with no other
         kept.compare(report)
         kept.add(report)
     return report

@@ -57,6 +57,7 @@ class History:
     def compare(self, report: DriftReport) -> None:
         """Mark in a report what is new and what has stayed since the run before, and add what is gone."""
         runs = self.runs(1)
+        report.lost = [name for name in report.unreachable if not runs or name not in runs[0].unreachable]
         if not runs:
             report.differences = [one.model_copy(update={"age": "new"}) for one in report.differences]
             return

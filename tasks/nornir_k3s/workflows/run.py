@@ -93,7 +93,8 @@ class Run:
         """Return what this host must look like, as far as is known now."""
         member = self.member(name)
         if member.role == "datastore":
-            return datastore.spec(self.cluster, member, self.observed.get(name))
+            known = Observed(name, packages=memory.packages(self.vault).get(name, {}))
+            return datastore.spec(self.cluster, member, self.observed.get(name, known))
         if member.role == "servers":
             return servers.spec(self.cluster, member, self.bundle(name))
         if member.role == "agents":

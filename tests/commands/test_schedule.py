@@ -1,0 +1,102 @@
+"""The schedule's commands, with a systemctl that only writes down what it is asked: no timer is made here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+SYSTEMCTL = """#!/bin/sh
+echo "$@" >>CALLS
+case "$*" in
+  *show*.timer*) echo ActiveState=active; echo 'NextElapseUSecRealtime=Mon 2027-02-01 12:00:00 UTC' ;;
+  *show*.service*) echo ExecMainStatus=3; echo 'ExecMainExitTimestamp=Mon 2027-02-01 11:00:00 UTC' ;;
+esac
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "bin").mkdir()
+    for name, text in {
+        "systemctl": SYSTEMCTL.replace("CALLS", str(tmp_path / "calls")),
+        "systemd-analyze": '#!/bin/sh\n[ "$2" != never ]\n',
+    }.items():
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "config.yaml").write_text(
+        "inventory: {plugin: SimpleInventory, options: {host_file: hosts.yaml, group_file: groups.yaml,"
+        " defaults_file: defaults.yaml}}\nuser_defined: {k3s: {state: my state}}\n"
+    )
+    (tmp_path / "hosts.yaml").write_text("s1: {hostname: 10.0.0.1, groups: [servers]}\n")
+    (tmp_path / "groups.yaml").write_text("servers: {}\n")
+    (tmp_path / "defaults.yaml").write_text("data: {k3s_cluster: {name: prod}}\n")
+    return tmp_path
+
+
+def schedule(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(PROJECT / "runbooks" / "schedule.py"), "--config", str(home / "config.yaml")]
+    environment = {**os.environ, "PATH": f"{home / 'bin'}:{os.environ['PATH']}", "XDG_CONFIG_HOME": str(home / "cfg")}
+    return subprocess.run(
+        [*command, "--user", *arguments], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def units(home: Path) -> Path:
+    return home / "cfg" / "systemd" / "user"
+
+
+def test_it_is_installed_looked_at_and_removed(home: Path) -> None:
+    assert schedule(home, "status").returncode == 1
+    done = schedule(home, "install", "--calendar", "*:0/15", "--metrics", str(home / "k3s.prom"))
+    assert done.returncode == 0, done.stderr
+    service = (units(home) / "nornir-k3s-drift-prod.service").read_text()
+    assert f"--config {home / 'config.yaml'}" in service
+    assert f"--metrics {home / 'k3s.prom'}" in service
+    assert "OnCalendar=*:0/15" in (units(home) / "nornir-k3s-drift-prod.timer").read_text()
+    calls = (home / "calls").read_text()
+    assert "--user daemon-reload" in calls
+    assert "--user enable nornir-k3s-drift-prod.timer" in calls
+    said = schedule(home, "status")
+    assert (said.returncode, "last run: drift (exit 3)" in said.stdout) == (0, True)
+    assert schedule(home, "remove").returncode == 0
+    assert list(units(home).iterdir()) == []
+    assert "disable --now nornir-k3s-drift-prod.timer" in (home / "calls").read_text()
+    assert "nothing is installed" in schedule(home, "remove").stdout
+
+
+def test_what_is_not_ours_is_neither_replaced_nor_removed(home: Path) -> None:
+    units(home).mkdir(parents=True)
+    path = units(home) / "nornir-k3s-drift-prod.timer"
+    path.write_text("[Timer]\nOnCalendar=daily\n")
+    for action in ("install", "remove"):
+        done = schedule(home, action)
+        assert (done.returncode, "was not written by this tool" in done.stderr) == (2, True)
+    assert path.read_text() == "[Timer]\nOnCalendar=daily\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["install", "--calendar", "never"], "systemd does not understand 'never'"),
+        (["install", "--run-as", "ops"], "--run-as is for the system's timer"),
+        (["install", "--on-failure", "a\nb"], "which no unit can hold"),
+        (["install", "--deadline", "0"], "are seconds"),
+        (["reinstall"], "invalid choice"),
+    ],
+)
+def test_what_cannot_be(home: Path, arguments: list[str], words: str) -> None:
+    done = schedule(home, *arguments)
+    assert (done.returncode, words in done.stderr) == (2, True), done.stderr
+    assert not units(home).exists()
+
+
+def test_print_writes_nothing(home: Path) -> None:
+    done = schedule(home, "print")
+    assert (done.returncode, "[Timer]" in done.stdout) == (0, True)
+    assert not units(home).exists()
+    assert not (home / "calls").exists()
