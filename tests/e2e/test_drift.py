@@ -173,6 +173,7 @@ def whole(cluster: Site) -> Iterator[None]:
     yield
     cluster.edit(lambda data: data["data"]["k3s_cluster"]["agent"].pop("node-label"))
     cluster.deploy("--yes")
+    sh(cluster, "s1", f"{K} label node a1 zone-; {K} label node a2 zone-")  # K3s removes none
 
 
 def settle(site: Site) -> None:
