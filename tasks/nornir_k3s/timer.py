@@ -75,7 +75,8 @@ class Schedule:
         lines += [f"OnFailure={self.on_failure}"] if self.on_failure else []
         lines += ["", "[Service]", "Type=oneshot", f"ExecStart={' '.join(map(_quoted, self.command))}"]
         # Drift is what it is there to find, and a deploy that is at work goes first: neither is a crash.
-        lines += [f"SuccessExitStatus={DRIFT} {BUSY}", f"TimeoutStartSec={self.deadline}", "Environment=NO_COLOR=1"]
+        lines += [f"SuccessExitStatus={DRIFT} {BUSY}", f"TimeoutStartSec={self.deadline}", "TimeoutStopSec=10"]
+        lines.append("Environment=NO_COLOR=1")
         lines += [f"User={self.user}"] if self.user and self.system else []
         lines.append((_HARDENED if self.system else _HARDENED_USER).rstrip())
         if self.system:
