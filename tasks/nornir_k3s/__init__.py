@@ -5,7 +5,11 @@ the cluster is; `k3s_facts` and its kin are Nornir tasks of single steps. They t
 nothing and exit nowhere. docs/workflows.md has examples.
 """
 
-from nornir_k3s.differences.difference import Difference
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from nornir_k3s.errors import (
     ArtifactError,
     AuthenticationFailed,
@@ -24,24 +28,6 @@ from nornir_k3s.errors import (
     PreflightFailed,
     UsageError,
 )
-from nornir_k3s.report.data import HostReport, Report
-from nornir_k3s.report.drift import DriftReport
-from nornir_k3s.tasks import (
-    Facts,
-    k3s_converge,
-    k3s_facts,
-    k3s_join,
-    k3s_kubeconfig,
-    k3s_load_balancer,
-    k3s_plan,
-    k3s_preflight,
-    k3s_ready,
-)
-from nornir_k3s.workflows.choice import Choice
-from nornir_k3s.workflows.deploy import deploy
-from nornir_k3s.workflows.drift import drift
-from nornir_k3s.workflows.plan import Change, HostPlan, Plan, plan
-from nornir_k3s.workflows.status import Status, status
 
 __all__ = [
     "ArtifactError",
@@ -83,3 +69,48 @@ __all__ = [
     "plan",
     "status",
 ]
+
+if TYPE_CHECKING:
+    from nornir_k3s.differences.difference import Difference
+    from nornir_k3s.report.data import HostReport, Report
+    from nornir_k3s.report.drift import DriftReport
+    from nornir_k3s.tasks import (
+        Facts,
+        k3s_converge,
+        k3s_facts,
+        k3s_join,
+        k3s_kubeconfig,
+        k3s_load_balancer,
+        k3s_plan,
+        k3s_preflight,
+        k3s_ready,
+    )
+    from nornir_k3s.workflows.choice import Choice
+    from nornir_k3s.workflows.deploy import deploy
+    from nornir_k3s.workflows.drift import drift
+    from nornir_k3s.workflows.plan import Change, HostPlan, Plan, plan
+    from nornir_k3s.workflows.status import Status, status
+else:
+    # Each is brought when it is asked for: who only looks neither waits for nor loads what changes hosts.
+    _PLACES = {
+        "differences.difference": "Difference",
+        "report.data": "HostReport Report",
+        "report.drift": "DriftReport",
+        "tasks": "Facts k3s_facts k3s_preflight k3s_plan k3s_converge"
+        " k3s_join k3s_load_balancer k3s_ready k3s_kubeconfig",
+        "workflows.choice": "Choice",
+        "workflows.deploy": "deploy",
+        "workflows.drift": "drift",
+        "workflows.plan": "Change HostPlan Plan plan",
+        "workflows.status": "Status status",
+    }
+    _PLACE = {name: f"{__name__}.{module}" for module, names in _PLACES.items() for name in names.split()}
+
+    def __getattr__(name: str) -> object:
+        if name not in _PLACE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_PLACE[name]), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return __all__

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from nornir_k3s import previous
 from nornir_k3s.artifacts import INSTALLER
 from nornir_k3s.observe import STATE
-from nornir_k3s.plan import Step, install_mark
+from nornir_k3s.planning import Step, install_mark
 from nornir_k3s.secret import Secret
 from nornir_k3s.spec import Artifact, File, Forget, Gone, HostSpec, Install, Unit
 

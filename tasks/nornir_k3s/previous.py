@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from nornir_k3s.observe import STATE
 from nornir_k3s.observed import Observed
-from nornir_k3s.plan import PREVIOUS, renewed
+from nornir_k3s.planning import PREVIOUS, renewed
 from nornir_k3s.spec import HostSpec
 
 # `list` has a line for each file: what it was (ours, foreign or absent), and its path; copies lie below `root`.

@@ -12,7 +12,7 @@ import pytest
 from nornir_k3s import apply, previous
 from nornir_k3s.observe import STATE
 from nornir_k3s.observed import ArtifactState, FileState, Observed, UnitState
-from nornir_k3s.plan import PREVIOUS, Step, converge
+from nornir_k3s.planning import PREVIOUS, Step, converge
 from nornir_k3s.secret import Secret
 from nornir_k3s.spec import Artifact, File, Gone, HostSpec, Install, Unit
 

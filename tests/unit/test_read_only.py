@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 TASKS = Path(__file__).resolve().parents[2] / "tasks"
+RUNBOOKS = TASKS.parent / "runbooks"
 WRITES = {f"nornir_k3s.{name}" for name in ("apply", "previous", "workflows.rolling", "workflows.dumping")}
 WRITES |= {"nornir_k3s.workflows.deploy", "nornir_k3s.workflows.steps", "nornir_k3s.workflows.plan"}
 
@@ -50,6 +53,15 @@ def test_what_only_looks_cannot_reach_what_writes(module: str) -> None:
     found = reached(f"nornir_k3s.{module}")
     assert not {name: by for name, by in found.items() if name in WRITES}
     assert len(found) > 10
+
+
+@pytest.mark.parametrize("runbook", ["drift", "status"])
+def test_the_running_command_never_loads_what_writes(runbook: str) -> None:
+    code = f"import sys; sys.path.insert(0, {str(RUNBOOKS)!r}); import {runbook}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert f"nornir_k3s.workflows.{runbook}" in loaded
+    assert not loaded & WRITES
 
 
 def test_the_walk_would_find_it() -> None:

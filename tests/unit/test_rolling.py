@@ -13,7 +13,7 @@ from nornir_k3s import apply
 from nornir_k3s.cluster import Cluster
 from nornir_k3s.errors import CommandFailed, HostError, Interrupted, NotReady, OutcomeUnknown
 from nornir_k3s.observed import ArtifactState, Observed, UnitState
-from nornir_k3s.plan import PREVIOUS
+from nornir_k3s.planning import PREVIOUS
 from nornir_k3s.report.data import HostReport
 from nornir_k3s.spec import Artifact, HostSpec, Install, Unit
 from nornir_k3s.workflows import look, rolling, steps

@@ -11,7 +11,7 @@ from nornir_k3s.cluster import Cluster, Member
 from nornir_k3s.differences.difference import Difference, Severity
 from nornir_k3s.members import NODES
 from nornir_k3s.observed import ArtifactState, FileState, Observed, UnitState
-from nornir_k3s.plan import PREVIOUS, Step, lost, renewed, unread
+from nornir_k3s.planning import PREVIOUS, Step, lost, renewed, unread
 from nornir_k3s.spec import Artifact, File, HostSpec
 
 RESTARTS, LATELY = 3, 3600  # so many restarts, the last within so many seconds

@@ -11,7 +11,7 @@ from nornir_k3s.differences import balancers, datastore, host, live, nodes
 from nornir_k3s.differences.difference import CLUSTER, Difference
 from nornir_k3s.differences.limits import Limits
 from nornir_k3s.findings import Finding
-from nornir_k3s.plan import Step
+from nornir_k3s.planning import Step
 from nornir_k3s.schema import KnownDifference
 from nornir_k3s.spec import HostSpec
 from nornir_k3s.workflows.run import Run

@@ -11,7 +11,7 @@ from nornir_k3s import k3s
 from nornir_k3s.artifacts import INSTALLER, Bundle
 from nornir_k3s.cluster import Cluster, Member
 from nornir_k3s.groups import node
-from nornir_k3s.plan import SYSTEMD
+from nornir_k3s.planning import SYSTEMD
 from nornir_k3s.secret import Secret
 from nornir_k3s.spec import File, HostSpec, Install, Unit, settings_yaml
 

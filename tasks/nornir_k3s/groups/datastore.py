@@ -12,7 +12,7 @@ from nornir_k3s.datastores.etcd import ETCD
 from nornir_k3s.datastores.mysql import MARIADB, MYSQL
 from nornir_k3s.datastores.postgresql import POSTGRESQL
 from nornir_k3s.observed import Observed
-from nornir_k3s.plan import Step
+from nornir_k3s.planning import Step
 from nornir_k3s.secret import Secret
 from nornir_k3s.spec import HostSpec
 

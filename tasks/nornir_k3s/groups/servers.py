@@ -11,7 +11,7 @@ from nornir_k3s import k3s
 from nornir_k3s.artifacts import INSTALLER, Bundle, text_of
 from nornir_k3s.cluster import Cluster, Member
 from nornir_k3s.groups import datastore, node
-from nornir_k3s.plan import PREVIOUS, SYSTEMD
+from nornir_k3s.planning import PREVIOUS, SYSTEMD
 from nornir_k3s.secret import Secret
 from nornir_k3s.spec import File, HostSpec, Install, Unit, settings_yaml
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -11,8 +12,10 @@ from rich.text import Text
 from nornir_k3s.preflight import Finding
 from nornir_k3s.remote.hostkeys import Found, State
 from nornir_k3s.report.data import HostReport, Report
-from nornir_k3s.workflows.plan import Change, Plan
-from nornir_k3s.workflows.status import Status
+
+if TYPE_CHECKING:
+    from nornir_k3s.workflows.plan import Change, Plan
+    from nornir_k3s.workflows.status import Status
 
 _STYLES = {
     "error": "bold red",

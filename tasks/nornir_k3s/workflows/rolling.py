@@ -8,7 +8,7 @@ from nornir.core.task import Result, Task
 
 from nornir_k3s import apply, k3s, observe
 from nornir_k3s.errors import CommandFailed, HostError, NotReady
-from nornir_k3s.plan import PREVIOUS, renewed
+from nornir_k3s.planning import PREVIOUS, renewed
 from nornir_k3s.workflows import look, steps
 from nornir_k3s.workflows.run import Run
 

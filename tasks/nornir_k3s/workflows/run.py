@@ -16,7 +16,7 @@ from nornir_k3s.cluster import Cluster, Member
 from nornir_k3s.errors import HostError, HostsFailed, Interrupted, K3sError
 from nornir_k3s.groups import agents, datastore, lb, servers
 from nornir_k3s.observed import Observed
-from nornir_k3s.plan import Step, converge, stage
+from nornir_k3s.planning import Step, converge, stage
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.remote.session import Session
 from nornir_k3s.report.data import PhaseReport, Report

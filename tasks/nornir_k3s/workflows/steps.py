@@ -9,7 +9,7 @@ from nornir_k3s.artifacts import HOST_FOLDER
 from nornir_k3s.errors import CommandFailed, HostError, NotReady
 from nornir_k3s.groups import datastore
 from nornir_k3s.observed import Observed
-from nornir_k3s.plan import Step
+from nornir_k3s.planning import Step
 from nornir_k3s.remote.retry import wait_until
 from nornir_k3s.spec import Artifact
 from nornir_k3s.workflows import look

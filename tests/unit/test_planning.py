@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nornir_k3s.observed import ArtifactState, FileState, Observed, UnitState
-from nornir_k3s.plan import converge, diff, install_mark, stage
+from nornir_k3s.planning import converge, diff, install_mark, stage
 from nornir_k3s.secret import Secret
 from nornir_k3s.spec import Artifact, File, HostSpec, Install, Unit
 
