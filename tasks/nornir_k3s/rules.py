@@ -21,10 +21,12 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 CIDRS = {"cluster-cidr": "10.42.0.0/16", "service-cidr": "10.43.0.0/16"}
 _LABEL = re.compile(
-    r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?=([A-Za-z0-9]([-\w.]*[A-Za-z0-9])?)?$"
+    r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?=([A-Za-z0-9]([-\w.]*[A-Za-z0-9])?)?$",
+    re.ASCII,
 )
 _TAINT = re.compile(
-    r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9][-\w.]*(=[-\w.]*)?:(NoSchedule|PreferNoSchedule|NoExecute)$"
+    r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9][-\w.]*(=[-\w.]*)?:(NoSchedule|PreferNoSchedule|NoExecute)$",
+    re.ASCII,
 )
 # Labels of these domains stop the kubelet, but for those it is allowed to set itself.
 _RESERVED = re.compile(r"^([-a-z0-9.]*\.)?(kubernetes|k8s)\.io/")

@@ -75,6 +75,7 @@ def test_a_wrong_setting_is_one_clear_problem(load: Load, changes: dict[str, Any
     [
         ({"s1": {"cluster-cidr": "10.1.0.0/16"}}, "s1: k3s: `cluster-cidr` must be the same on all servers"),
         ({"s1": {"node-lable": "x"}}, "did you mean `node-label`"),
+        ({"s1": {"node-label": ["größe=xl"]}}, "größe=xl"),
         ({"a1": {"tls-san": "x"}}, "a1: k3s: `tls-san` must be the same"),
         ({"lb1": {"node-label": "x"}}, "no K3s runs on a host of group lb"),
         ({"s2": {"node-name": "s1"}}, "same node name as s1"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "tasks" / "nornir_k3s"
-READERS = ("observe", "preflight", "checks.look", "checks.state", "plan", "readiness", "verify", "cluster", "k3s")
+READERS = ("observe", "preflight", "checks.look", "checks.state", "planning", "readiness", "verify", "cluster", "k3s")
 
 
 def imports(path: Path) -> set[str]:

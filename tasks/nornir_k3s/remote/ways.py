@@ -23,6 +23,7 @@ from nornir.core.configuration import Config
 from nornir.core.inventory import Host
 from paramiko.ssh_exception import NoValidConnectionsError
 
+from nornir_k3s.remote import later
 from nornir_k3s.remote.classify import Target, is_transient
 from nornir_k3s.remote.tunnel import Tunnel, TunnelFailed
 
@@ -189,8 +190,11 @@ class _Book:
     def _lookup(self, name: str, port: int | None, user: str | None) -> dict[str, Any]:
         # The first word on a matter counts in ssh_config: so its tokens (%p), too, say what the inventory says.
         first = (f"Port {port}\n" if port else "") + (f"User {user}\n" if user else "")
+        text = first + (self.file.read_text() if self.file else "")
+        if "match" in text.lower():
+            later.load()
         config = paramiko.SSHConfig()
-        config.parse(StringIO(first + (self.file.read_text() if self.file else "")))
+        config.parse(StringIO(text))
         return dict(config.lookup(name))
 
     def _last(self, specs: str, seen: tuple[str, ...]) -> Way | None:
