@@ -30,12 +30,21 @@ class Cache:
         folder: Made with mode 0700 when something is first kept.
         deadline: Seconds after which a server that gives nothing new is given up.
         timeout: Seconds a connection may be silent before it counts as cut.
+        digest: Gives a file's SHA-256.
     """
 
-    def __init__(self, folder: Path, *, deadline: float = 60, timeout: float = 20) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        deadline: float = 60,
+        timeout: float = 20,
+        digest: Callable[[Path], str] = sha256_of,
+    ) -> None:
         self.folder = folder
         self.deadline = deadline
         self.timeout = timeout
+        self.digest = digest
 
     def bring(self, file: RemoteFile, *, sha256: str, on_progress: Progress, stop: threading.Event) -> Path:
         """Return the path of a file that has this SHA-256, fetched where it is not there yet.
@@ -50,7 +59,7 @@ class Cache:
             Interrupted: The stop event was set.
         """
         with self._in_words(file, stop):
-            path = self._get(file, lambda path: _verify(path, file, sha256), on_progress, stop)
+            path = self._get(file, lambda path: self._verify(path, file, sha256), on_progress, stop)
             size = path.stat().st_size
         on_progress(file.name, size, size)
         return path
@@ -109,6 +118,20 @@ class Cache:
                 part.discard()
         return path
 
+    def _verify(self, path: Path, file: RemoteFile, sha256: str) -> None:
+        if not sha256:
+            with path.open("rb") as opened:
+                if opened.read(2) != b"#!":
+                    raise ArtifactError(
+                        f"{shown(file.url)} is not a script", hint="a proxy may have answered in its place"
+                    )
+        elif (found := self.digest(path)) != sha256:
+            raise ArtifactError(
+                f"{file.name} from {shown(file.url)} is not the published file: its SHA-256 is {found}, "
+                f"published is {sha256}",
+                hint="fetch it again; if that does not help, the mirror or a proxy on the way changes it",
+            )
+
     @contextmanager
     def _in_words(self, file: RemoteFile, stop: threading.Event) -> Iterator[None]:
         try:
@@ -151,19 +174,6 @@ def _fits(path: Path, check: Check) -> bool:
     except (FileNotFoundError, ArtifactError):
         return False
     return True
-
-
-def _verify(path: Path, file: RemoteFile, sha256: str) -> None:
-    if not sha256:
-        with path.open("rb") as opened:
-            if opened.read(2) != b"#!":
-                raise ArtifactError(f"{shown(file.url)} is not a script", hint="a proxy may have answered in its place")
-    elif (found := sha256_of(path)) != sha256:
-        raise ArtifactError(
-            f"{file.name} from {shown(file.url)} is not the published file: its SHA-256 is {found}, "
-            f"published is {sha256}",
-            hint="fetch it again; if that does not help, the mirror or a proxy on the way changes it",
-        )
 
 
 def _list(path: Path, file: RemoteFile) -> dict[str, str]:

@@ -65,8 +65,9 @@ def drift(
         "observe": min(OBSERVE, given.get("observe", OBSERVE)),
     }
     options["deadlines"] = {**given, **short}
-    run = look.prepare(nr, base=where.base, state=where.state, options=options, choice=choice, keep=False)
-    run.deep, run.drift = deep, True
+    run = look.prepare(
+        nr, base=where.base, state=where.state, options=options, choice=choice, keep=False, drift=True, deep=deep
+    )
     kept = History(run.vault.folder / "drift", keep=int(options.get("keep_runs") or 0) or None)
     with turns.reading(run.vault.folder):
         begin = time.monotonic()

@@ -31,9 +31,24 @@ EVERYTHING = Choice()
 
 
 def prepare(
-    nr: Nornir, *, base: Path, state: Path, options: Mapping[str, Any], choice: Choice = EVERYTHING, keep: bool = True
+    nr: Nornir,
+    *,
+    base: Path,
+    state: Path,
+    options: Mapping[str, Any],
+    choice: Choice = EVERYTHING,
+    keep: bool = True,
+    drift: bool = False,
+    deep: bool = False,
 ) -> Run:
-    """Validate the inventory and the artefacts; no host is contacted. Without `keep` nothing is written here either."""
+    """Validate the inventory and the artefacts; no host is contacted.
+
+    Arguments:
+        nr, base, state, options, choice: As `deploy` takes them.
+        keep: Write what was generated on the controller.
+        drift: Hosts are asked for what only drift compares, too.
+        deep: Hash every large file, also those that look as they did when they were hashed.
+    """
     settings = nr.inventory.defaults.data.get("k3s_cluster")
     name = str(settings.get("name", "cluster")) if isinstance(settings, dict) else "cluster"
     vault = Vault(state / name, base=base, keep=keep)
@@ -54,13 +69,15 @@ def prepare(
     run = Run(
         nr,
         wanted,
-        artifacts.Source(wanted, Path(options.get("cache") or state / "cache")),
+        artifacts.Source(wanted, Path(options.get("cache") or state / "cache"), deep=deep, compare=drift),
         vault,
         deadlines={**DEADLINES, **options.get("deadlines", {})},
         widths={**WIDTHS, **options.get("widths", {})},
         report=report,
         limit=_limit(nr, wanted, choice, away),
         away=frozenset(member.name for member in away),
+        drift=drift,
+        deep=deep,
     )
     run.on_progress = next((p.bytes_done for p in nr.processors if hasattr(p, "bytes_done")), None)
     vault.commit()

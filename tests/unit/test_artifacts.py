@@ -1,0 +1,138 @@
+"""Large files on the controller: hashed once, believed while they look as they did, and not fetched to be compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nornir_k3s.artifacts import Source
+from nornir_k3s.cluster import Cluster
+from nornir_k3s.errors import ArtifactError
+from nornir_k3s.releases.digest import Receipts
+
+from .mirror import Mirror
+
+Load = Callable[..., Cluster]
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    path = tmp_path / "large"
+    path.write_text("content")
+    return path
+
+
+@pytest.fixture
+def asked() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def ask(asked: list[str]) -> Callable[[Path], str]:
+    def answer(path: Path) -> str:
+        asked.append(path.name)
+        return path.read_text()
+
+    return answer
+
+
+def test_a_file_that_looks_as_it_did_is_not_asked_again(
+    tmp_path: Path, large: Path, ask: Callable[[Path], str], asked: list[str]
+) -> None:
+    kept = tmp_path / "kept" / "receipts.json"
+    for _ in range(2):
+        assert Receipts(kept).of(large, "sum", ask) == "content"
+    assert asked == ["large"]
+    assert Receipts(kept).of(large, "version", ask) == "content"
+    assert Receipts(kept).of(large, "sum", ask) == "content"
+    assert len(asked) == 2
+    Receipts(kept, fresh=True).of(large, "sum", ask)
+    assert len(asked) == 3
+
+
+def test_a_file_with_its_size_and_time_put_back_is_asked_again(
+    tmp_path: Path, large: Path, ask: Callable[[Path], str]
+) -> None:
+    kept, seen = tmp_path / "receipts.json", large.stat()
+    Receipts(kept).of(large, "sum", ask)
+    large.write_text("CONTENT")
+    os.utime(large, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    assert Receipts(kept).of(large, "sum", ask) == "CONTENT"
+    assert len(json.loads(kept.read_text())) == 1
+
+
+def test_what_changed_while_it_was_asked_is_not_kept(tmp_path: Path, large: Path) -> None:
+    def meanwhile(path: Path) -> str:
+        text = path.read_text()
+        path.write_text("another content")
+        return text
+
+    receipts = Receipts(tmp_path / "receipts.json")
+    assert receipts.of(large, "sum", meanwhile) == "content"
+    assert receipts.of(large, "sum", Path.read_text) == "another content"
+
+
+def test_no_answer_is_not_kept(tmp_path: Path, large: Path) -> None:
+    receipts = Receipts(tmp_path / "receipts.json")
+    assert receipts.of(large, "version", lambda _: None) is None
+    assert receipts.of(large, "version", lambda _: "v1") == "v1"
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"X": 1}', '{"X": {"looks": 1, "sum": []}}'])
+def test_damaged_receipts_are_as_good_as_none(
+    tmp_path: Path, large: Path, ask: Callable[[Path], str], damage: str
+) -> None:
+    kept = tmp_path / "receipts.json"
+    kept.write_text(damage.replace("X", str(large)))
+    assert Receipts(kept).of(large, "sum", ask) == "content"
+    assert Receipts(kept).of(large, "sum", ask) == "content"
+
+
+def test_receipts_that_cannot_be_written_are_done_without(
+    tmp_path: Path, large: Path, ask: Callable[[Path], str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert Receipts(tmp_path / "file" / "receipts.json").of(large, "sum", ask) == "content"
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A folder with a release whose binary counts how often it was run."""
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    (folder / "install.sh").write_text("#!/bin/sh\n")
+    (folder / "k3s").write_text(f"#!/bin/sh\necho run >>{tmp_path}/runs\necho k3s version v1.34.9+k3s1 '(x)'\n")
+    return folder
+
+
+def test_a_folder_s_binary_is_run_and_hashed_once(load: Load, bundle: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        found = Source(load({"artifacts": {"folder": str(bundle)}}), tmp_path / "cache").find("x86_64")
+        assert found.binary.sha256 == hashlib.sha256((bundle / "k3s").read_bytes()).hexdigest()
+    assert (tmp_path / "runs").read_text() == "run\n"
+    with (bundle / "k3s").open("a") as file:
+        file.write("# another\n")
+    (bundle / "sha256sum-amd64.txt").write_text(f"{found.binary.sha256}  k3s\n")
+    with pytest.raises(ArtifactError, match="is not the published file"):
+        Source(load({"artifacts": {"folder": str(bundle)}}), tmp_path / "cache")
+
+
+def test_who_only_compares_fetches_no_more_than_hashes(load: Load, tmp_path: Path) -> None:
+    mirror = Mirror()
+    mirror.publish(k3s=b"binary", images=b"images", installer=b"#!/bin/sh\n")
+    try:
+        wanted = load({"artifacts": {"url": mirror.url, "images": True}})
+        found = Source(wanted, tmp_path / "cache", compare=True).find("x86_64")
+        names = mirror.names()
+    finally:
+        mirror.close()
+    assert [a.sha256 for a in found.artifacts()] == [
+        hashlib.sha256(body).hexdigest() for body in (b"binary", b"#!/bin/sh\n", b"images")
+    ]
+    assert [a.path for a in found.images] == ["/var/lib/rancher/k3s/agent/images/k3s-airgap-images-amd64.tar.zst"]
+    assert not {"k3s", "k3s-airgap-images-amd64.tar.zst"} & set(names)
