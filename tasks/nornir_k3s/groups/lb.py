@@ -6,9 +6,9 @@ redispatch); keepalived.conf(5) (a track script that is not found is disabled wi
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 
 from nornir_k3s import k3s
 from nornir_k3s.cluster import Cluster, Member
@@ -107,11 +107,16 @@ ss -Hlnt 'sport = :PORT' | grep -q . && \
 ! journalctl -u haproxy.service --since "@$begin" -o cat --no-pager | grep -q 'Loading failure'"""
 
 
-def _render(template: str, **values: object) -> str:
+@cache
+def _template(text: str) -> Template:
     environment = Environment(  # noqa: S701 - configuration text, not HTML
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    return HEADER + environment.from_string(template).render(**values)
+    return environment.from_string(text)
+
+
+def _render(template: str, **values: object) -> str:
+    return HEADER + _template(template).render(**values)
 
 
 def spec(cluster: Cluster, member: Member, *, interface: str, check_pem: Secret, server_ca: str) -> HostSpec:
