@@ -151,6 +151,16 @@ def many(site: Site, rounds: int) -> Measure:
     return measure
 
 
+def memory(site: Site, rounds: int) -> Measure:
+    """The memory that takes, likewise."""
+    measure = Measure(f"its memory, 4 times that of {MANY // 4}", "MiB", 1.0)
+    scripts(site, drift=True)
+    for number in range(1, rounds + 1):
+        measure.ours.append(used(f"memory {number}, {MANY}", site.agents_like(MANY)))
+        measure.peer.append(4 * used(f"memory {number}, {MANY // 4}", site.agents_like(MANY // 4)))
+    return measure
+
+
 def push(site: Site, rounds: int) -> Measure:
     """100 MB to five hosts at the same time, from no connection to five files."""
     measure = Measure("push, 100 MB to five hosts at once", "MB/s", 0.8, most=False)
@@ -206,6 +216,7 @@ MEASURES: dict[str, Callable[[Site, int], Measure]] = {
     "drift": drift,
     "pyinfra": pyinfra,
     "many": many,
+    "memory": memory,
     "fresh": fresh,
 }
 
@@ -216,6 +227,12 @@ def told(what: str, timing: Timing) -> float:
     for at, line in timing.marks:
         print(f"    {at:6.2f}  {line}", flush=True)
     return timing.seconds
+
+
+def used(what: str, timing: Timing) -> float:
+    """Print how much memory something took, and return the MiB."""
+    print(f"{what}: {timing.memory:.0f} MiB", flush=True)
+    return timing.memory
 
 
 def machine(site: Site, before: float) -> dict[str, Any]:

@@ -50,9 +50,10 @@ class BenchError(Exception):
 
 @dataclass(frozen=True)
 class Timing:
-    """How long a command took, and when it said that it had got how far."""
+    """How long a command took, when it said that it had got how far, and the most memory it had, in MiB."""
 
     seconds: float
+    memory: float
     marks: list[tuple[float, str]] = field(repr=False)
 
 
@@ -129,10 +130,8 @@ class Site:
     def _many(self, folder: Path, count: int) -> None:
         shutil.copytree(self.folder / "inventory", folder / "inventory")
         shutil.copy(self.folder / "config.yaml", folder / "config.yaml")
-        for path in (folder / "config.yaml", *folder.glob("inventory/*.yaml")):
-            path.write_text(
-                path.read_text().replace("../lab/", f"{self.folder}/lab/").replace("../bundle", f"{self.folder}/bundle")
-            )
+        for name in ("token", "datastore-password", "lab", "bundle"):
+            (folder / name).symlink_to(self.folder / name)
         shutil.copytree(self.folder / ".state", folder / ".state")
         keys = Path(self.lab.spec.known_hosts).read_text().splitlines()
         agents = {"a1": f"{NETWORK}15", "a2": f"{NETWORK}16"}
@@ -140,15 +139,16 @@ class Site:
 
         def more(hosts: dict[str, Any]) -> None:
             for number in range(count - len(hosts)):
-                like, address = "a1" if number % 2 else "a2", f"{NETWORK}{30 + number}"
+                last = 30 + number + (number >= 70)  # .100 is the VIP
+                like, address = "a1" if number % 2 else "a2", f"{NETWORK}{last}"
                 hosts[f"n{number}"] = {**hosts[like], "hostname": address}
-                self.lab.exec(like, ["ip", "address", "replace", f"{address}/24", "dev", "host0"])
+                self.lab.exec(like, ["ip", "address", "replace", f"{address}/24", "dev", "eth0"])
                 known.extend(line.replace(agents[like], address) for line in keys if line.startswith(agents[like]))
 
         _edit(folder / "inventory" / "hosts.yaml", more)
         (folder / "known_hosts").write_text("\n".join(known) + "\n")
         path = folder / "inventory" / "defaults.yaml"
-        path.write_text(path.read_text().replace(str(self.lab.spec.known_hosts), str(folder / "known_hosts")))
+        path.write_text(path.read_text().replace("../lab/known_hosts", "../known_hosts"))
 
     def _runbook(self, name: str, *arguments: str, folder: Path | None = None, codes: tuple[int, ...] = (0,)) -> Timing:
         config = (folder or self.folder) / "config.yaml"
@@ -219,7 +219,8 @@ def timed(argv: list[str], environment: dict[str, str], codes: tuple[int, ...] =
     try:
         for line in process.stdout or ():
             lines.append((time.monotonic() - begin, line.rstrip()))
-        status = process.wait()
+        _, ended, usage = os.wait4(process.pid, 0)
+        process.returncode = status = os.waitstatus_to_exitcode(ended)
         seconds = time.monotonic() - begin
     finally:
         watchdog.cancel()
@@ -227,7 +228,7 @@ def timed(argv: list[str], environment: dict[str, str], codes: tuple[int, ...] =
     if status not in codes:
         tail = "\n".join(f"  {at:6.1f} s  {line}" for at, line in lines[-20:])
         raise BenchError(f"{' '.join(argv)} ended with status {status} after {seconds:.0f} s\n{tail}")
-    return Timing(seconds, [(at, line) for at, line in lines if _MARK.match(line)])
+    return Timing(seconds, usage.ru_maxrss / 1024, [(at, line) for at, line in lines if _MARK.match(line)])
 
 
 def _end(process: subprocess.Popen[str]) -> None:
