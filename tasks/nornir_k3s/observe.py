@@ -64,24 +64,28 @@ look_artifact() {
 """
 ).replace("MAX_TEXT", str(MAX_TEXT)).replace("STATE", STATE)
 
-_HOST = r"""
+ADDRESSES = r"""
+ip -o addr show 2>/dev/null | while read -r _ dev fam addr _; do
+  case $fam in inet|inet6) say address "$dev" "$addr";; esac
+done
+"""
+
+_HOST = rf"""
 say now "$(date +%s.%N)"
 say uname "$(uname -m)" "$(uname -r)"
 say hostname "$(uname -n)"
 say machine "$(cat /etc/machine-id 2>/dev/null)"
-if [ -r /etc/os-release ]; then ( . /etc/os-release; say os "${ID:-}" "${VERSION_ID:-}" "${PRETTY_NAME:-}" ); fi
+if [ -r /etc/os-release ]; then ( . /etc/os-release; say os "${{ID:-}}" "${{VERSION_ID:-}}" "${{PRETTY_NAME:-}}" ); fi
 if [ -d /run/systemd/system ]; then say init systemd; else say init other; fi
 if command -v apt-get >/dev/null 2>&1; then say manager apt; fi
-ip -o addr show 2>/dev/null | while read -r _ dev fam addr _; do
-  case $fam in inet|inet6) say address "$dev" "$addr";; esac
-done
+{ADDRESSES.strip()}
 ip route show default 2>/dev/null | while read -r line; do say default "$line"; done
 ip -6 route show default 2>/dev/null | while read -r line; do say default "$line"; done
-ss -Hlntp 2>/dev/null | while read -r _ _ _ local _ who; do say listen "$local" "${who:-}"; done
+ss -Hlntp 2>/dev/null | while read -r _ _ _ local _ who; do say listen "$local" "${{who:-}}"; done
 say cgroup "$(stat -fc %T /sys/fs/cgroup 2>/dev/null)"
 say inotify "$(cat /proc/sys/fs/inotify/max_user_instances 2>/dev/null)"
 say memory_kib "$(sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo)"
-say disk_kib "$(df -Pk /var/lib 2>/dev/null | { read -r _; read -r _ _ _ free _; echo "$free"; })"
+say disk_kib "$(df -Pk /var/lib 2>/dev/null | {{ read -r _; read -r _ _ _ free _; echo "$free"; }})"
 """
 
 # kubectl asks with --raw: anything else would keep what it finds out about the API in a cache on the host.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nornir_k3s import k3s
-from nornir_k3s.cluster import Cluster
+from nornir_k3s.cluster import Cluster, Member
 from nornir_k3s.observe import KUBECONFIG, nodes
 from nornir_k3s.observed import NodeState, Observed
 
@@ -123,9 +123,8 @@ def problems(cluster: Cluster, seen: dict[str, Seen], only: Collection[str] | No
         found += [f"{member.name} does not reach server {server} directly" for server in lost]
     balancers = [m.name for m in cluster.of("lb") if m.name in seen]
     holders = [name for name in balancers if seen[name].holds_vip]
-    if balancers and len(holders) != 1:
-        where = " and ".join(holders) if holders else "no load balancer"
-        found.append(f"the VIP {cluster.registration.address} is on {where}; exactly one must hold it")
+    if balancers and (problem := vip_problem(cluster, holders)):
+        found.append(problem)
     return found
 
 
@@ -137,13 +136,28 @@ def _nodes(cluster: Cluster, server: str, answer: Seen, only: Collection[str] | 
     for member in (*cluster.of("servers"), *cluster.of("agents")):
         if only is not None and member.name not in only:
             continue
-        node = have.get(member.node_name)
-        if node is None:
-            found.append(f"node {member.node_name} is not listed")
-        elif not node.ready:
-            found.append(f"node {member.node_name} is not Ready")
-        elif node.version != cluster.version:
-            found.append(f"node {member.node_name} runs {node.version}, wanted is {cluster.version}")
-        elif (member.role == "servers") != ("control-plane" in node.roles):
-            found.append(f"node {member.node_name} has the roles {node.roles}, it is in group {member.role}")
+        if problem := node_problem(cluster, member, have.get(member.node_name)):
+            found.append(problem)
     return found
+
+
+def node_problem(cluster: Cluster, member: Member, node: NodeState | None) -> str:
+    """Return in words what is wrong with a member's node, if anything; None stands for one that is not listed."""
+    name = member.node_name
+    if node is None:
+        return f"node {name} is not listed"
+    if not node.ready:
+        return f"node {name} is not Ready"
+    if node.version != cluster.version:
+        return f"node {name} runs {node.version}, the inventory asks for {cluster.version}"
+    if (member.role == "servers") != ("control-plane" in node.roles):
+        return f"node {name} has the roles {', '.join(node.roles) or 'none'}, it is in group {member.role}"
+    return ""
+
+
+def vip_problem(cluster: Cluster, holders: Sequence[str]) -> str:
+    """Return in words what is wrong with the VIP being on these load balancers, if anything."""
+    if len(holders) == 1:
+        return ""
+    where = " and ".join(holders) or "no load balancer"
+    return f"the VIP {cluster.registration.address} is on {where}; exactly one must hold it"

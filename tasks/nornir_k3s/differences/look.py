@@ -61,7 +61,7 @@ ss -Htni "dst ADDRESS and dport = :PORT" 2>/dev/null | sed -n 's/.* rtt:\([0-9.]
 }
 """
 
-_HAPROXY = r"""
+HAPROXY = r"""
 perl -MIO::Socket::UNIX -e '$s = IO::Socket::UNIX->new(Peer => "/run/haproxy/admin.sock") or exit;
   print $s "show stat\n";
   while (<$s>) { @w = split /,/; print "fact\tbackend\t$w[1]\t$w[17]\t$w[23]\n" if $w[0] eq "servers" }' 2>/dev/null
@@ -74,16 +74,21 @@ def script(cluster: Cluster, member: Member) -> str:
     if member.role in NODES:
         unit = k3s.UNITS["server" if member.role == "servers" else "agent"]
         parts.append(_EXTRA.replace("NAME", unit.removesuffix(".service")))
-        folder = f"{k3s.DATA}/server/tls" if member.role == "servers" else f"{k3s.DATA}/agent"
-        parts.append(_CERTIFICATES.replace("FOLDER", folder))
+        parts.append(certificates(member))
     if member.role == "servers":
         parts.append(live(cluster).reveal())
         parts.append(_latency(cluster))
     elif member.role == "lb":
-        parts.append(_HAPROXY)
+        parts.append(HAPROXY)
     elif member.role == "datastore":
         parts.append(health.look(cluster, member))
     return "\n".join(parts)
+
+
+def certificates(member: Member) -> str:
+    """Return the lines that read K3s' certificates on a server or an agent."""
+    folder = f"{k3s.DATA}/server/tls" if member.role == "servers" else f"{k3s.DATA}/agent"
+    return _CERTIFICATES.replace("FOLDER", folder)
 
 
 def live(cluster: Cluster) -> Secret:
