@@ -6,9 +6,8 @@ redispatch); keepalived.conf(5) (a track script that is not found is disabled wi
 
 from __future__ import annotations
 
-from functools import cache, partial
-
-from jinja2 import Environment, StrictUndefined, Template
+import re
+from functools import partial
 
 from nornir_k3s import k3s
 from nornir_k3s.cluster import Cluster, Member
@@ -21,7 +20,7 @@ SERVER_CA = "/etc/haproxy/k3s-server-ca.pem"
 KEEPALIVED = "/etc/keepalived/keepalived.conf"
 TRACK = "/etc/keepalived/nornir-k3s-check"
 
-_HAPROXY = """\
+_HAPROXY = f"""{HEADER}\
 global
     log /dev/log local0
     user haproxy
@@ -40,58 +39,48 @@ defaults
     timeout check 400ms
 
 frontend k3s
-    bind {{ bind }}:{{ port }}
+    bind BIND
     default_backend servers
 
 backend servers
     balance leastconn
     option httpchk GET /readyz
     http-check expect status 200
-    default-server check check-ssl verify required ca-file {{ ca }} crt {{ cert }} verifyhost kubernetes inter 500ms \
-fastinter 200ms downinter 500ms fall 2 rise 1 on-marked-down shutdown-sessions
-{% for server in servers %}
-    server {{ server.node_name }} {{ server.address }}:{{ api_port }}
-{% endfor %}
-"""
+    default-server check check-ssl verify required ca-file {SERVER_CA} crt {CHECK_CERT} verifyhost kubernetes \
+inter 500ms fastinter 200ms downinter 500ms fall 2 rise 1 on-marked-down shutdown-sessions
+SERVERS"""
 
-_KEEPALIVED = """\
-global_defs {
-    router_id {{ me.name }}
+_KEEPALIVED = f"""{HEADER}\
+global_defs {{
+    router_id NAME
     vrrp_version 3
     enable_script_security
     script_user root
-}
+}}
 
-vrrp_script haproxy {
-    script "{{ track }}"
+vrrp_script haproxy {{
+    script "{TRACK}"
     interval 1
     timeout 2
     fall 1
     rise 2
-}
+}}
 
-vrrp_instance k3s {
+vrrp_instance k3s {{
     state BACKUP
     nopreempt
-    interface {{ interface }}
-    virtual_router_id {{ router_id }}
-    priority {{ priority }}
+    interface INTERFACE
+    virtual_router_id ROUTER
+    priority PRIORITY
     advert_int 0.1
-    unicast_src_ip {{ me.address }}
-{% if peers %}
-    unicast_peer {
-{% for peer in peers %}
-        {{ peer.address }}
-{% endfor %}
-    }
-{% endif %}
-    virtual_ipaddress {
-        {{ vip }}/{{ prefix }} dev {{ interface }}
-    }
-    track_script {
+    unicast_src_ip ADDRESS
+PEERS    virtual_ipaddress {{
+        VIP dev INTERFACE
+    }}
+    track_script {{
         haproxy
-    }
-}
+    }}
+}}
 """
 
 # Without psmisc or procps, which a minimal host lacks; the pid file is the master's, written by the unit.
@@ -107,16 +96,26 @@ ss -Hlnt 'sport = :PORT' | grep -q . && \
 ! journalctl -u haproxy.service --since "@$begin" -o cat --no-pager | grep -q 'Loading failure'"""
 
 
-@cache
-def _template(text: str) -> Template:
-    environment = Environment(  # noqa: S701 - configuration text, not HTML
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    return environment.from_string(text)
+def _haproxy(cluster: Cluster) -> str:
+    bind = "[::]" if ":" in str(cluster.registration.address) else "*"
+    port = cluster.server.get("https-listen-port", k3s.API_PORT)
+    servers = "".join(f"    server {m.node_name} {m.address}:{port}\n" for m in cluster.of("servers"))
+    return _HAPROXY.replace("BIND", f"{bind}:{cluster.registration.port}").replace("SERVERS", servers)
 
 
-def _render(template: str, **values: object) -> str:
-    return HEADER + _template(template).render(**values)
+def _keepalived(cluster: Cluster, member: Member, interface: str) -> str:
+    members, vip = cluster.of("lb"), str(cluster.registration.address)
+    peers = "".join(f"        {m.address}\n" for m in members if m.name != member.name)
+    values = {
+        "NAME": member.name,
+        "INTERFACE": interface,
+        "ROUTER": str(cluster.lb.virtual_router_id),
+        "PRIORITY": str(200 - 10 * members.index(member)),
+        "ADDRESS": member.address,
+        "PEERS": f"    unicast_peer {{\n{peers}    }}\n" if peers else "",
+        "VIP": f"{vip}/{cluster.lb.prefix or (128 if ':' in vip else 32)}",
+    }
+    return re.sub(rf"\b({'|'.join(values)})\b", lambda match: values[match[1]], _KEEPALIVED)
 
 
 def spec(cluster: Cluster, member: Member, *, interface: str, check_pem: Secret, server_ca: str) -> HostSpec:
@@ -127,39 +126,17 @@ def spec(cluster: Cluster, member: Member, *, interface: str, check_pem: Secret,
         check_pem: Certificate and key of the health check; empty until the cluster has signed one.
         server_ca: The CA of the servers' certificates; empty until the first server made it.
     """
-    members = cluster.of("lb")
-    vip = str(cluster.registration.address)
-    haproxy = _render(
-        _HAPROXY,
-        bind="[::]" if ":" in vip else "*",
-        port=cluster.registration.port,
-        servers=cluster.of("servers"),
-        api_port=cluster.server.get("https-listen-port", k3s.API_PORT),
-        ca=SERVER_CA,
-        cert=CHECK_CERT,
-    )
-    keepalived = _render(
-        _KEEPALIVED,
-        me=member,
-        peers=[m for m in members if m.name != member.name],
-        interface=interface,
-        router_id=cluster.lb.virtual_router_id,
-        priority=200 - 10 * members.index(member),
-        vip=vip,
-        prefix=cluster.lb.prefix or (128 if ":" in vip else 32),
-        track=TRACK,
-    )
     file_of_haproxy = partial(File, unit="haproxy.service", action="reload")
     return HostSpec(
         packages=("haproxy", "keepalived"),
         files=(
             file_of_haproxy(SERVER_CA, Secret(server_ca), 0o644),
             file_of_haproxy(CHECK_CERT, check_pem, 0o600, masking="all"),
-            file_of_haproxy(HAPROXY, Secret(haproxy), 0o644, check="haproxy -c -q -f {}"),
+            file_of_haproxy(HAPROXY, Secret(_haproxy(cluster)), 0o644, check="haproxy -c -q -f {}"),
             File(TRACK, Secret(_TRACK), 0o755),
             File(
                 KEEPALIVED,
-                Secret(keepalived),
+                Secret(_keepalived(cluster, member, interface)),
                 0o644,
                 unit="keepalived.service",
                 action="reload",
