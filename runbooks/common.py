@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import logging
 import os
 import re
@@ -16,6 +17,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+# What is imported is no garbage: looking for some among it, while it is imported and when this process ends, takes as
+# long as connecting to all hosts. `main` turns that on again.
+gc.disable()
 try:
     from nornir import InitNornir
     from nornir.core import Nornir
@@ -166,6 +170,8 @@ def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
 
 def main(arguments: argparse.Namespace, work: Callable[[Context], int]) -> int:
     """Run a runbook's work and return its exit code; an expected error is told in words, never as a traceback."""
+    gc.freeze()
+    gc.enable()
     err = Screen(stderr=True, highlight=False, soft_wrap=True)
     ctx: Context | None = None
     for number in (signal.SIGTERM, signal.SIGHUP):  # of a service manager, of a terminal that was closed: as Ctrl-C
