@@ -50,11 +50,16 @@ class BenchError(Exception):
 
 @dataclass(frozen=True)
 class Timing:
-    """How long a command took, when it said that it had got how far, and the most memory it had, in MiB."""
+    """How long a command took, the most memory it had, in MiB, and what it said when."""
 
     seconds: float
     memory: float
-    marks: list[tuple[float, str]] = field(repr=False)
+    lines: list[tuple[float, str]] = field(repr=False)
+
+    @property
+    def marks(self) -> list[tuple[float, str]]:
+        """When it said that it had got how far."""
+        return [(at, line) for at, line in self.lines if _MARK.match(line)]
 
 
 @dataclass
@@ -108,7 +113,7 @@ class Site:
         return self._runbook("drift.py", "--no-history", *arguments)
 
     def pyinfra(self) -> Timing:
-        """Run the peer's deploy; the first run brings pyinfra itself, which is not measured."""
+        """Let pyinfra say what it would change: nothing. The first run brings pyinfra, which is not measured."""
         peers = PROJECT / "bench" / "peers"
         command = [str(Path(sys.executable).parent / "uv"), "tool", "run", "--quiet", "pyinfra==3.*"]
         environment = {**os.environ, "BENCH": str(self.folder)}
@@ -116,7 +121,12 @@ class Site:
             timed([*command, "--version"], environment)
             self.warm = True
         files = [str(peers / "pyinfra_inventory.py"), str(peers / "pyinfra_state.py")]
-        return timed([*command, "--yes", "--dry", *files], environment)
+        done = timed([*command, "--dry", *files], environment)
+        found = [line for _, line in done.lines if re.search(r"Change +Conditional|(?: +-){2} *$", line)]
+        changes = [line for _, line in done.lines if re.search(r" \d+ \(", line)]
+        if len(found) < 8 or changes:
+            raise BenchError("pyinfra looked at nothing, or would change something:\n" + "\n".join(changes))
+        return done
 
     def agents_like(self, count: int) -> Timing:
         """Check so many hosts, all agents but six, each an address of its own that leads to one of the lab's agents."""
@@ -228,7 +238,7 @@ def timed(argv: list[str], environment: dict[str, str], codes: tuple[int, ...] =
     if status not in codes:
         tail = "\n".join(f"  {at:6.1f} s  {line}" for at, line in lines[-20:])
         raise BenchError(f"{' '.join(argv)} ended with status {status} after {seconds:.0f} s\n{tail}")
-    return Timing(seconds, usage.ru_maxrss / 1024, [(at, line) for at, line in lines if _MARK.match(line)])
+    return Timing(seconds, usage.ru_maxrss / 1024, lines)
 
 
 def _end(process: subprocess.Popen[str]) -> None:
