@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,9 @@ def test_bare_hosts_become_a_cluster_on_it(outside: Site, service: str) -> None:
     assert "nothing to change" in outside.deploy().stdout
     eventually(lambda: unchanged(outside))
     assert health(outside) == {"table", *(("connections", "compaction") if service != "etcd" else ())}
+    ends = json.loads((outside.folder / "health.json").read_text())["certificates"]
+    port = {"postgresql": [5432], "mariadb": [3306], "etcd": []}[service]  # etcd is spoken to without TLS here
+    assert [one["path"] for one in ends if one["host"] == "cluster"] == [f"the datastore at {DB}:{p}" for p in port]
     secret = (outside.folder / "secret").read_text().strip()
     for log in Path(outside.folder / ".state" / "log").iterdir():
         assert secret not in log.read_text()

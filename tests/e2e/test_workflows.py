@@ -73,6 +73,29 @@ def test_every_example_of_the_documentation_runs(cluster: Site, code: str) -> No
     assert "Traceback" not in done.stderr
 
 
+def test_the_tutorial_s_commands_do_what_it_says(cluster: Site) -> None:
+    text = (PROJECT / "docs" / "tutorial.md").read_text()
+    commands = re.findall(r"^    python (runbooks/\w+\.py)(.*)$", text, re.M)
+    said = []
+    for script, arguments in commands:
+        line = f"{sys.executable} {PROJECT / script} --config config.yaml {arguments}"
+        done = subprocess.run(
+            ["bash", "-c", line], cwd=cluster.folder, capture_output=True, text=True, timeout=300, check=False
+        )
+        said.append((f"{Path(script).stem}{arguments}".split(" -- ")[0], done.returncode, done.stdout))
+    codes = [(command, code) for command, code, _ in said]
+    assert codes == [
+        ("deploy", 0), ("drift", 0), ("lab ssh a1", 0), ("lab ssh lb1", 0), ("drift --html drift.html", 3),
+        ("deploy --plan", 0), ("deploy", 0),
+    ]  # fmt: skip
+    assert "nothing to change" in said[0][2]
+    assert "no drift" in said[1][2]
+    assert "#retries" in said[4][2]
+    assert "haproxy.service" in said[5][2]
+    assert "restart k3s" not in said[5][2]
+    eventually(cluster.answers)
+
+
 def test_there_are_examples() -> None:
     assert len(EXAMPLES) >= 6
 

@@ -274,6 +274,17 @@ def test_names_behind_the_address(load: Callable[..., Cluster], tmp_path: Path) 
     assert set(told) == {"cluster/names:10.0.0.100"}
 
 
+def test_the_certificate_of_someone_else_s_datastore(load: Callable[..., Cluster]) -> None:
+    ends = int((datetime.now(UTC) + timedelta(days=20, hours=1)).timestamp())
+    seen = {name: Observed(name, facts={"ends": [("10.0.0.9:5432", str(ends))]}) for name in ("s1", "s2")}
+    (one,) = ending.endings(seen)
+    (told,) = ending.differences(load(), [one], days=30)
+    assert told.id == "cluster/certificate:the datastore at 10.0.0.9:5432"
+    assert told.found.startswith("it ends in 20 days")
+    assert "no K3s can connect" in told.todo
+    assert not list(ending.differences(load(), [one], days=15))
+
+
 def test_certificates_that_end_soon_the_first_first(load: Callable[..., Cluster]) -> None:
     now = datetime.now(UTC)
     found = [

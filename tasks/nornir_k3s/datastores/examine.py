@@ -70,7 +70,11 @@ def _ask(
         try:
             context = _context(cluster, wanted=endpoint.tls)
             answers = _ASK[endpoint.kind](endpoint, Dial(connect, at[0], context, tries=tries))
-            answers.problems += [*judge(cluster, place, answers), *trust.ending(place, context)]
+            answers.problems += judge(cluster, place, answers)
+            if tries:
+                answers.problems += trust.ending(place, context)
+            elif context and context.ends:  # drift has limits of its own
+                answers.health["ends"] = (place, str(int(context.ends)))
         except Problem as problem:
             answers.problems.append(problem)
         except ssl.SSLError as error:

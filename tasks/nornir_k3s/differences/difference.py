@@ -34,7 +34,7 @@ KINDS: Mapping[str, str] = {
     "names": "the certificate behind the registration address has its names",
     "api": "a server lists the nodes, also through the registration address",
     "kubeconfig": "the kubeconfig that was handed over works from the controller",
-    "certificate": "no certificate of K3s ends soon",
+    "certificate": "no certificate of K3s, or of someone else's datastore, ends soon",
     "latency": "the datastore answers fast",
     "connections": "the datastore has connections left",
     "table": "K3s' table is not too large",

@@ -1,4 +1,4 @@
-"""When certificates end: K3s' own on servers and agents, and those this tool has made.
+"""When certificates end: K3s' own on servers and agents, and that of someone else's datastore.
 
 Source: docs.k3s.io `cli/certificate.md`: K3s renews its certificates when it starts with fewer than 120 days left (90
 before the releases of late 2024); its CAs last ten years and are renewed by hand.
@@ -15,7 +15,7 @@ from cryptography import x509
 from pydantic import BaseModel
 
 from nornir_k3s.cluster import Cluster
-from nornir_k3s.differences.difference import Difference
+from nornir_k3s.differences.difference import CLUSTER, Difference
 from nornir_k3s.observed import Observed
 
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
@@ -47,6 +47,10 @@ def endings(observed: Mapping[str, Observed]) -> list[Ending]:
                     first = min(certificates, key=lambda one: one.not_valid_after_utc)
                     authority = first.subject == first.issuer or path.endswith("-ca.crt")
                     found.append(Ending(host=host, path=path, ends=first.not_valid_after_utc, authority=authority))
+        for place, ends in seen.facts.get("ends", []):
+            path, at = f"the datastore at {place}", datetime.fromtimestamp(int(ends), UTC)
+            if all(one.path != path for one in found):  # every server has asked it
+                found.append(Ending(host=CLUSTER, path=path, ends=at, authority=False))
     return sorted(found, key=lambda one: one.ends)
 
 
@@ -63,8 +67,11 @@ def differences(cluster: Cluster, found: Iterable[Ending], *, days: int) -> Iter
     for one in found:
         if one.days >= days:
             continue
-        unit = "k3s" if cluster.member(one.host).role == "servers" else "k3s-agent"
-        todo = f"restart {unit} on it, one host at a time: K3s renews its certificates when it starts"
+        if one.host == CLUSTER:
+            todo = "renew it: no K3s can connect from then on"
+        else:
+            unit = "k3s" if cluster.member(one.host).role == "servers" else "k3s-agent"
+            todo = f"restart {unit} on it, one host at a time: K3s renews its certificates when it starts"
         if one.authority:
             todo = "renew the CA by hand: docs.k3s.io, cli/certificate (`k3s certificate rotate-ca`)"
         text = f"it ends in {one.days} days" if one.days >= 0 else f"it has ended {-one.days} days ago"

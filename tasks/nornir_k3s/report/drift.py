@@ -41,7 +41,9 @@ class DriftReport(BaseModel):
     gone: list[Difference] = Field(default_factory=list, description="what the run before found and this one did not")
     lost: list[str] = Field(default_factory=list, description="hosts that could be read in the run before, and not now")
     previous: datetime | None = Field(None, description="when the run before was")
-    certificates: list[Ending] = Field(default_factory=list, description="of K3s, the first to end first")
+    certificates: list[Ending] = Field(
+        default_factory=list, description="of K3s and of an external datastore, the first to end first"
+    )
     holders: list[str] = Field(default_factory=list, description="load balancers that have the VIP")
     backends: dict[str, dict[str, str]] = Field(
         default_factory=dict, description="by load balancer: each server as HAProxy sees it"
