@@ -337,7 +337,7 @@ def test_limits_are_the_operator_s(cluster: Site, config: Callable[..., None]) -
     )
     assert "ms" in found["s2/latency:10.79.0.11:3306"]["found"]
     assert "table kine has about" in found["db1/table:kine"]["found"]
-    assert "revisions are not compacted" in found["db1/compaction:kine"]["found"]
+    assert "revisions are not compacted" in found["db1/compaction:revisions"]["found"]
 
 
 def test_a_name_that_the_certificate_behind_the_address_does_not_have_is_found(cluster: Site) -> None:

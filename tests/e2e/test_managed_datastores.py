@@ -39,6 +39,13 @@ def kind(request: pytest.FixtureRequest) -> str:
     return found
 
 
+ETCDCTL = """set -eu
+. /etc/default/etcd
+export ETCDCTL_API=3 ETCDCTL_ENDPOINTS=$ETCD_LISTEN_CLIENT_URLS ETCDCTL_CACERT=$ETCD_TRUSTED_CA_FILE
+export ETCDCTL_CERT=$ETCD_CERT_FILE ETCDCTL_KEY=$ETCD_KEY_FILE
+"""
+
+
 def datastores(kind: str) -> list[str]:
     return ["db1", *GROUPS[kind]]
 
@@ -65,7 +72,9 @@ def test_it_becomes_a_cluster_and_a_second_run_does_nothing(managed: Site, kind:
     assert managed.runbook("status.py").returncode == 0
     eventually(lambda: unchanged(managed))
     # To an etcd there may be no connection at the moment.
-    sql_only = {"latency", "connections", "compaction"} if kind != "etcd" else set()
+    sql_only = {"latency", "connections", "compaction"} if kind != "etcd" else {"compaction"}
+    if kind == "etcd":  # as Kubernetes' API server notes it after five minutes
+        managed.lab.exec("db1", ["sh", "-s"], input=ETCDCTL + "etcdctl put compact_rev_key 1")
     assert health(managed) - (set() if sql_only else {"latency"}) == {"table", *sql_only}
     # The servers share nothing but the datastore: one that is stopped is not missed.
     managed.lab.exec("s1", ["systemctl", "stop", "k3s"])
@@ -189,16 +198,13 @@ def test_a_member_that_has_lost_its_data_is_replaced_as_the_page_says(managed: S
     done = managed.runbook("deploy.py")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "a2: it is a member of the etcd, but its data are gone" in done.stderr
-    script = r"""set -eu
-    . /etc/default/etcd
-    export ETCDCTL_API=3 ETCDCTL_ENDPOINTS=$ETCD_LISTEN_CLIENT_URLS ETCDCTL_CACERT=$ETCD_TRUSTED_CA_FILE
-    export ETCDCTL_CERT=$ETCD_CERT_FILE ETCDCTL_KEY=$ETCD_KEY_FILE
+    script = r"""
     line=$(etcdctl member list | grep ', a2,')
     etcdctl member remove "${line%%,*}"
     peer=$(echo "$line" | cut -d, -f4)
     until etcdctl member add a2 --peer-urls="${peer# }"; do sleep 1; done
     """
-    managed.lab.exec("db1", ["sh", "-s"], input=script)
+    managed.lab.exec("db1", ["sh", "-s"], input=ETCDCTL + script)
     begin = "s/^ETCD_INITIAL_CLUSTER_STATE=.*/ETCD_INITIAL_CLUSTER_STATE=existing/"
     managed.lab.exec("a2", ["sh", "-c", f"sed -i '{begin}' /etc/default/etcd; systemctl start etcd"])
     managed.deploy("--yes")

@@ -186,7 +186,7 @@ def test_the_way_in(load: Callable[..., Cluster], one: Observed, two: Observed |
         ({"connections": [("80", "100")]}, {"connections:datastore"}),
         ({"table": [("1000001", "0")]}, {"table:kine"}),
         ({"table": [("1", str(5 << 30))]}, {"table:kine"}),
-        ({"revisions": [("200001", "100000")]}, {"compaction:kine"}),
+        ({"revisions": [("200001", "100000")]}, {"compaction:revisions"}),
         ({"revisions": [("5000", "4000")]}, set()),
         ({"alarm": [("NOSPACE",)]}, {"table:alarm"}),
         ({"status": [(json.dumps([{"Status": {"dbSize": 5 << 30, "dbSizeInUse": 1}}]),)]}, {"table:etcd"}),

@@ -52,6 +52,10 @@ def _read(connection: http.client.HTTPConnection, endpoint: Endpoint) -> Answers
     status, found = _post(connection, "/v3/maintenance/status", {})
     if status == http.HTTPStatus.OK:  # as etcdctl tells it, but for numbers as text
         answers.health["status"] = (json.dumps([{"Status": found}]),)
+    status, found = _post(connection, "/v3/kv/range", {"key": _encoded("compact_rev_key")})
+    if status == http.HTTPStatus.OK and found.get("kvs"):
+        compacted = base64.b64decode(found["kvs"][0].get("value", "")).decode()
+        answers.health["revisions"] = (str(found["header"]["revision"]), compacted)
     answers.clock(lambda: _date(connection))
     answers.measure(lambda: _get(connection, "/version"))
     return answers

@@ -1,7 +1,8 @@
 """How a managed datastore is doing: connections, size and compaction of K3s' table; read-only.
 
 Sources: kine `pkg/drivers/generic` (`compact_rev_key` keeps the revision up to which the table is compacted);
-MariaDB's, MySQL's and PostgreSQL's manuals; etcd `op-guide/maintenance.md`.
+Kubernetes `apiserver/pkg/storage/etcd3/compact.go` (the same key in etcd: its value is that revision); MariaDB's,
+MySQL's and PostgreSQL's manuals; etcd `op-guide/maintenance.md`.
 """
 
 from __future__ import annotations
@@ -43,6 +44,13 @@ _ETCD = """
 if command -v etcdctl >/dev/null 2>&1 && systemctl is-active -q etcd.service; then
 say fact status "$(ctl endpoint status -w json)"
 ctl alarm list | while read -r line; do say fact alarm "$line"; done
+ctl get compact_rev_key -w fields | {
+  newest= compacted=
+  while read -r name _ value; do
+    case $name in '"Revision"') newest=$value;; '"Value"') compacted=${value#?} compacted=${compacted%?};; esac
+  done
+  [ -z "$compacted" ] || say fact revisions "$newest" "$compacted"
+}
 fi
 """
 

@@ -1,7 +1,8 @@
 """How the datastore is doing: answers, connections, size, compaction.
 
 Sources: kine (rows before `compact_rev_key` are compacted every five minutes, but for the last 1000 revisions; a
-compaction that times out leaves the table growing without end); etcd `op-guide/maintenance.md`.
+compaction that times out leaves the table growing without end); Kubernetes' API server compacts etcd likewise; etcd
+`op-guide/maintenance.md`.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def _table(host: str, seen: Observed, limits: Limits) -> Iterator[Difference]:
         lag = _number(newest) - _number(compacted)
         if lag > limits.revisions:
             yield Difference(
-                host=host, kind="compaction", what="kine", found=f"{lag} revisions are not compacted",
+                host=host, kind="compaction", what="revisions", found=f"{lag} revisions are not compacted",
                 expected=f"{limits.revisions} at most: K3s compacts every five minutes",
                 todo="look for `Compact failed` in the servers' journals: the datastore may be too slow for it",
             )  # fmt: skip

@@ -38,7 +38,7 @@ KINDS: Mapping[str, str] = {
     "latency": "the datastore answers fast",
     "connections": "the datastore has connections left",
     "table": "K3s' table is not too large",
-    "compaction": "the table is compacted",
+    "compaction": "the datastore is compacted",
     "disk": "a host has room and inodes left",
     "check": "what the preflight looks at: see docs/preflight.md",
     "unread": "a host that answered could be judged as a whole",
