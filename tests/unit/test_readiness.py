@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from nornir_k3s import readiness
+from nornir_k3s.cluster import Cluster
+from nornir_k3s.workflows import look, steps
 
 REFUSED = 'level=error msg="Failed to ping database connection: FATAL: password authentication failed (SQLSTATE 28P01)"'
 AWAY = 'level=error msg="Failed to ping database connection: dial tcp 10.0.0.5:5432: connect: connection refused"'
@@ -56,3 +62,19 @@ def test_waiting_ends_early_for_a_cause_that_waiting_cannot_cure(
 
 def test_an_agent_names_its_cause_without_dying(tmp_path: Path) -> None:
     assert wait(tmp_path, readiness.agent(), journal=[AGENT], died=0).hopeless
+
+
+@pytest.mark.parametrize(("deadline", "seconds"), [(1, 1), (7.5, 8), (600, readiness.CHUNK)])
+def test_a_host_waits_no_longer_than_the_deadline(
+    load: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch, deadline: float, seconds: int
+) -> None:
+    scripts: list[str] = []
+
+    def run(script: str, **_: Any) -> Any:
+        scripts.append(script)
+        return SimpleNamespace(stdout="waited\tyes\n")
+
+    monkeypatch.setattr(look, "session_of", lambda *_: SimpleNamespace(run=run, stop=threading.Event()))
+    known: Any = SimpleNamespace(deadlines={"agent": deadline}, cluster=load())
+    steps.wait_for_agent(SimpleNamespace(host=SimpleNamespace(name="a1")), known)  # type: ignore[arg-type]
+    assert f"-ge {seconds} ]; then say waited no" in scripts[0]

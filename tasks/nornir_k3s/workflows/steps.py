@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+
 from nornir.core.task import Result, Task
 
 from nornir_k3s import apply, certificate, k3s, observe, previous, readiness, verify
@@ -61,7 +66,7 @@ def converge_server(task: Task, run: Run) -> Result:
 
 def wait_for_server(task: Task, run: Run) -> str:
     """Wait until this server is ready, and return what the waiting script said."""
-    return _wait(task, run, readiness.server(run.member(task.host.name).node_name), "server")
+    return _wait(task, run, partial(readiness.server, run.member(task.host.name).node_name), "server")
 
 
 def same_cluster(run: Run, name: str, fresh: Observed) -> None:
@@ -92,7 +97,7 @@ def converge_agent(task: Task, run: Run) -> Result:
 
 def wait_for_agent(task: Task, run: Run) -> str:
     """Wait until this agent has joined."""
-    return _wait(task, run, readiness.agent(), "agent")
+    return _wait(task, run, readiness.agent, "agent")
 
 
 def bootstrap_row(task: Task, run: Run) -> Result:
@@ -166,15 +171,16 @@ def _apply(task: Task, run: Run, steps: list[Step], *, deadline: float, before: 
     return Result(host=task.host, changed=bool(changed), diff=shown, result=changed)
 
 
-def _wait(task: Task, run: Run, script: str, kind: str) -> str:
-    name = task.host.name
+def _wait(task: Task, run: Run, script: Callable[[int], str], kind: str) -> str:
+    name, until = task.host.name, time.monotonic() + run.deadlines[kind]
     link = look.session_of(task, run)
     last = readiness.Answer(ready=False, hopeless=False, missing="not looked at", journal="")
     text = ""
 
     def ready() -> bool:
         nonlocal last, text
-        text = link.run(script, what="waiting", timeout=readiness.CHUNK + 60, secrets=run.cluster.secrets()).stdout
+        seconds = min(readiness.CHUNK, max(1, math.ceil(until - time.monotonic())))
+        text = link.run(script(seconds), what="waiting", timeout=seconds + 60, secrets=run.cluster.secrets()).stdout
         last = readiness.parse(text)
         if last.hopeless:
             raise _not_ready(name, last)
