@@ -6,6 +6,8 @@ import inspect
 import re
 from pathlib import Path
 
+from pydantic import BaseModel
+
 import nornir_k3s
 
 _HEAD = """# Reference
@@ -51,11 +53,11 @@ def _doc(thing: object) -> str:
 
 
 def _fields(thing: object) -> str:
-    fields = getattr(thing, "model_fields", None)
-    if not fields:
+    if not (isinstance(thing, type) and issubclass(thing, BaseModel)):
         return ""
+    fields = thing.model_fields
     rows = [f"| `{name}` | {field.description or ''} |" for name, field in fields.items()]
-    rows += [f"| `{name}` | {field.description or ''} |" for name, field in thing.model_computed_fields.items()]  # type: ignore[attr-defined]
+    rows += [f"| `{name}` | {field.description or ''} |" for name, field in thing.model_computed_fields.items()]
     return "| field | meaning |\n|---|---|\n" + "\n".join(rows) + "\n"
 
 

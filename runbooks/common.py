@@ -94,7 +94,7 @@ class Verbose(Progress):
 class Parser(argparse.ArgumentParser):
     """A parser whose errors look like all others."""
 
-    def error(self, message: str) -> None:  # type: ignore[override]
+    def error(self, message: str) -> None:  # type: ignore[override]  # argparse's own never returns
         """Tell what is wrong and leave with the exit code for wrong usage."""
         self.exit(UsageError.exit_code, f"error: {message}\n  next: {self.prog} --help\n")
 

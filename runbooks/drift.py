@@ -48,8 +48,7 @@ def work(ctx: Context, args: argparse.Namespace) -> int:
     if args.html:
         _page(ctx, report, args.html)
     if args.metrics:
-        # Imported here, as the page is: who asks for neither does not wait for them.
-        from nornir_k3s.report.metrics import metrics  # noqa: PLC0415
+        from nornir_k3s.report.metrics import metrics  # noqa: PLC0415 - who asks for none does not wait for it
 
         write_text(args.metrics, metrics(report).removesuffix("\n"))
     drift_terminal.show(report, ctx.err if str(args.json) == "-" else ctx.out, only_new=args.only_new)
@@ -57,7 +56,7 @@ def work(ctx: Context, args: argparse.Namespace) -> int:
 
 
 def _page(ctx: Context, report: DriftReport, path: Path) -> None:
-    from nornir_k3s.report.page import page  # noqa: PLC0415
+    from nornir_k3s.report.page import page  # noqa: PLC0415 - likewise
 
     write_text(path, page(report, History(ctx.config.state / report.cluster / "drift").runs(50)))
 

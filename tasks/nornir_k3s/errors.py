@@ -173,7 +173,7 @@ class HostsFailed(K3sError):
         self.errors = list(errors)
         super().__init__("\n".join(str(error) for error in errors))
         codes = [error.exit_code for error in errors]
-        self.exit_code = 4 if 4 in codes else codes[0]  # type: ignore[misc]
+        self.exit_code = 4 if 4 in codes else codes[0]  # type: ignore[misc]  # a class variable for all others
 
 
 class Interrupted(K3sError):

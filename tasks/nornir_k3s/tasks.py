@@ -88,7 +88,7 @@ def _step(
             shared = _shared(task, base, state, options)
             if task.host.name not in shared.run.present:
                 return Result(host=task.host, result="it has no role in this cluster", severity_level=logging.DEBUG)
-            return work(task, shared, **more)  # type: ignore[call-arg]
+            return work(task, shared, **more)  # type: ignore[call-arg]  # each has its own
         except K3sError as error:
             return Result(host=task.host, failed=True, exception=error, result=str(error))
 
@@ -220,7 +220,7 @@ def k3s_load_balancer(task: Task, shared: _Shared, *, dry_run: bool | None = Non
 
 
 def _call(step: Callable[..., Result], task: Task, shared: _Shared, **more: object) -> Result:
-    return step.__wrapped__(task, shared, **more)  # type: ignore[attr-defined, no-any-return]
+    return step.__wrapped__(task, shared, **more)  # type: ignore[attr-defined, no-any-return]  # `wraps` made it
 
 
 @_step

@@ -39,7 +39,8 @@ def _system(member: Member, seen: Observed) -> Iterator[Finding]:
         todo = "use a distribution with systemd"
         yield Finding(member.name, "systemd", "the init system is not systemd", "systemd", todo)
     version = seen.fact("systemd")
-    if version and re.match(r"\d+", version) and int(re.match(r"\d+", version)[0]) < 239:  # type: ignore[index]
+    number = re.match(r"\d+", version)
+    if number and int(number[0]) < 239:
         yield Finding(member.name, "systemd", f"systemd is {version}", "239 or newer", "use a newer distribution")
     if seen.arch not in ARCHITECTURES:
         wanted = "x86_64, arm64 or armhf"

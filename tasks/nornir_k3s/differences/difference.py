@@ -64,7 +64,7 @@ class Difference(BaseModel):
     accepted: str = Field("", description="why it is accepted in the inventory")
     until: date | None = Field(None, description="the acceptance's end; one that has passed counts again")
 
-    @computed_field(description="HOST/KIND:WHAT; the same in every run")  # type: ignore[prop-decorator]
+    @computed_field(description="HOST/KIND:WHAT; the same in every run")
     @property
     def id(self) -> str:
         """HOST/KIND:WHAT; the same in every run."""

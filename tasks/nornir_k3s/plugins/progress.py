@@ -29,7 +29,7 @@ def _quiet(hook: Callable[..., None]) -> Callable[..., None]:
     """Keep a display error from ending the run: Nornir does not catch what a processor raises."""
 
     @wraps(hook)
-    def safe(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def safe(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - the hook's own
         try:
             hook(*args, **kwargs)
         except Exception:

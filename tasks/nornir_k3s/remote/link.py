@@ -103,12 +103,12 @@ class Link:
         _log_in(connection)
         return connection
 
-    def _connect_anew(self, way: Way, extras: dict[str, Any]) -> Any:  # noqa: ANN401
+    def _connect_anew(self, way: Way, extras: dict[str, Any]) -> Any:  # noqa: ANN401 - netmiko has no types
         tunnel = Tunnel(way.proxy) if way.proxy else None
         with blaming(tunnel), for_paramiko(way.known_hosts) as keys:
             return self._connect_by(way, _options(extras, way, keys, tunnel))
 
-    def _connect_by(self, way: Way, options: dict[str, Any]) -> Any:  # noqa: ANN401
+    def _connect_by(self, way: Way, options: dict[str, Any]) -> Any:  # noqa: ANN401 - netmiko has no types
         plugin = self._host.open_connection(
             CONNECTION,
             self._config or Config(),

@@ -32,13 +32,13 @@ class HostReport(_Record):
     round_trips: int = Field(0, description="commands sent one after the other, connecting not counted")
     error: str | None = Field(None, description="what went wrong on it, without secrets")
 
-    @computed_field(description="whether anything was changed")  # type: ignore[prop-decorator]
+    @computed_field(description="whether anything was changed")
     @property
     def changed(self) -> bool:
         """Whether anything was changed."""
         return bool(self.changes)
 
-    @computed_field(description="whether something went wrong on it")  # type: ignore[prop-decorator]
+    @computed_field(description="whether something went wrong on it")
     @property
     def failed(self) -> bool:
         """Whether something went wrong on it."""
@@ -82,7 +82,7 @@ class Report(_Record):
     notes: list[str] = Field(default_factory=list, description="what else an operator should know")
     error: ErrorReport | None = None
 
-    @computed_field(description="whether anything was changed on any host")  # type: ignore[prop-decorator]
+    @computed_field(description="whether anything was changed on any host")
     @property
     def changed(self) -> bool:
         """Whether anything was changed on any host."""

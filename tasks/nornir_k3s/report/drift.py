@@ -51,7 +51,7 @@ class DriftReport(BaseModel):
     datastore: list[str] = Field(default_factory=list, description="addresses of an external datastore")
     notes: list[str] = Field(default_factory=list, description="what else an operator should know")
 
-    @computed_field(description="error, warning, note and accepted: how many")  # type: ignore[prop-decorator]
+    @computed_field(description="error, warning, note and accepted: how many")
     @property
     def counts(self) -> dict[str, int]:
         """How many there are of each severity; accepted ones apart."""
@@ -60,13 +60,13 @@ class DriftReport(BaseModel):
             counts["accepted" if one.accepted else one.severity] += 1
         return counts
 
-    @computed_field(description="hosts that could not be read")  # type: ignore[prop-decorator]
+    @computed_field(description="hosts that could not be read")
     @property
     def unreachable(self) -> list[str]:
         """Hosts that could not be read."""
         return [name for name, host in self.hosts.items() if not host.reached]
 
-    @computed_field(description="ok, drift or unreachable")  # type: ignore[prop-decorator]
+    @computed_field(description="ok, drift or unreachable")
     @property
     def outcome(self) -> Literal["ok", "drift", "unreachable"]:
         """How it ended; a host that could not be read weighs more than drift."""
@@ -74,7 +74,7 @@ class DriftReport(BaseModel):
             return "unreachable"
         return "drift" if any(one.counts for one in self.differences) else "ok"
 
-    @computed_field(description="0 nothing, 3 drift, 4 a host could not be read")  # type: ignore[prop-decorator]
+    @computed_field(description="0 nothing, 3 drift, 4 a host could not be read")
     @property
     def exit_code(self) -> int:
         """The exit code of the process."""

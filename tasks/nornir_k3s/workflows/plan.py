@@ -51,13 +51,13 @@ class Plan(BaseModel):
     findings: list[Finding] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
 
-    @computed_field(description="whether anything would be changed")  # type: ignore[prop-decorator]
+    @computed_field(description="whether anything would be changed")
     @property
     def changes(self) -> bool:
         """Whether anything would be changed."""
         return any(host.changes for host in self.hosts.values())
 
-    @computed_field(description="HOST/UNIT of everything that would be started, restarted or reloaded")  # type: ignore[prop-decorator]
+    @computed_field(description="HOST/UNIT of everything that would be started, restarted or reloaded")
     @property
     def restarts(self) -> list[str]:
         """HOST/UNIT of everything that would be started, restarted or reloaded."""

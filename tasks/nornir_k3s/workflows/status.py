@@ -67,7 +67,7 @@ class Status(BaseModel):
     unreachable: list[str] = Field(default_factory=list)
     problems: list[str] = Field(default_factory=list)
 
-    @computed_field(description="who has the VIP")  # type: ignore[prop-decorator]
+    @computed_field(description="who has the VIP")
     @property
     def holder(self) -> list[str]:
         """Who has the VIP."""
