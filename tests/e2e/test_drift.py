@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,149 +13,12 @@ import pytest
 
 from nornir_k3s import DriftReport
 from tests.e2e.conftest import VIP, Site, eventually
+from tests.e2e.drift_cases import CONFIG, REPAIRED, TOLD, Case, K
 
 pytestmark = pytest.mark.e2e
 
 NAMES = ("db1", "s1", "s2", "s3", "a1", "a2", "lb1", "lb2")
-CONFIG = "/etc/rancher/k3s/config.yaml"
 ALL = ("k3s", "k3s-agent", "mariadb", "haproxy", "keepalived")
-
-
-@dataclass(frozen=True)
-class Case:
-    """One kind of drift.
-
-    Arguments:
-        id: Of the difference, as drift tells it.
-        make: Shell that brings it about on the host `at`.
-        found: What drift must say, a regular expression.
-        unit: What a deploy may start, restart or reload for it; nothing else.
-        undo: Shell that takes it back, where a deploy must not.
-    """
-
-    id: str
-    make: str
-    found: str
-    at: str = ""
-    unit: str = ""
-    undo: str = ""
-    severity: str = "warning"
-
-    @property
-    def host(self) -> str:
-        return self.at or self.id.partition("/")[0]
-
-
-K = "k3s kubectl"
-# Two rounds, so that no host has two cases that hide each other.
-REPAIRED = (
-    (
-        Case(f"s1/file:{CONFIG}", f"chmod 640 {CONFIG}", "mode and owner are 640 root:root", severity="error"),
-        Case("s2/install:k3s.service", "rm /usr/local/bin/kubectl", "missing: /usr/local/bin/kubectl"),
-        Case("s3/stale:k3s.service", f"sed -i 's/$//' {CONFIG}", f"newer than its process: {CONFIG}", unit="k3s"),
-        Case(f"a1/file:{CONFIG}", f"echo debug: true >>{CONFIG}", "its content differs", unit="k3s-agent"),
-        Case("a2/enabled:k3s-agent.service", "systemctl disable -q k3s-agent", "it is disabled"),
-        Case(
-            "lb1/file:/etc/haproxy/haproxy.cfg", "sed -i 's/retries 5/retries 1/' /etc/haproxy/haproxy.cfg",
-            "its content differs", unit="haproxy",
-        ),
-        Case(
-            "lb2/file:/etc/keepalived/nornir-k3s-check", "rm /etc/keepalived/nornir-k3s-check", "it is missing",
-            severity="error",
-        ),
-        Case(
-            "db1/file:/etc/mysql/mariadb.conf.d/90-nornir-k3s.cnf",
-            "chown nobody /etc/mysql/mariadb.conf.d/90-nornir-k3s.cnf", "mode and owner are 644 nobody:root",
-        ),
-        Case(
-            "db1/database:inside",
-            "mariadb -NBe \"SELECT CONCAT('DROP USER ', QUOTE(User), '@', QUOTE(Host)) FROM mysql.user"
-            " WHERE Host LIKE '%.14'\" | mariadb",
-            "there is no user k3s_.*@10.79.0.14", severity="error",
-        ),
-    ),
-    (
-        Case("s1/install:k3s.service", "rm /etc/systemd/system/k3s.service", "missing: /etc/systemd/system/k3s.service"),
-        Case("a1/artifact:/usr/local/bin/k3s", "echo >>/usr/local/bin/k3s", "SHA-256", unit="k3s-agent", severity="error"),
-        Case(
-            "lb2/package:keepalived", "dpkg --remove --force-depends keepalived >/dev/null 2>&1",
-            "package keepalived is not installed", unit="keepalived", severity="error",
-        ),
-        Case(
-            "lb2/file:/etc/haproxy/haproxy.cfg", "cd /etc/haproxy; mv haproxy.cfg other; ln -s other haproxy.cfg",
-            "it is a link", unit="haproxy", severity="error",
-        ),
-        Case(
-            "db1/file:/etc/mysql/mariadb.conf.d/90-nornir-k3s.cnf",
-            "sed -i s/skip_name_resolve/skip-name-resolve/ /etc/mysql/mariadb.conf.d/90-nornir-k3s.cnf",
-            "its content differs", unit="mariadb",
-        ),
-    ),
-    (
-        Case("s2/unit:k3s.service", "systemctl stop k3s", "it is stopped", unit="k3s", severity="error"),
-        Case(
-            "a2/unit:k3s-agent.service", f"echo no-such-key: 1 >>{CONFIG}; systemctl restart --no-block k3s-agent; sleep 3",
-            "it ends and is restarted again and again|it does not get started|it is deactivating", unit="k3s-agent", severity="error",
-        ),
-        Case("lb1/unit:haproxy.service", "systemctl stop haproxy", "it is stopped", unit="haproxy", severity="error"),
-    ),
-)  # fmt: skip
-# What only a person may mend.
-TOLD = (
-    (
-        Case(
-            "s1/settings:/etc/rancher/k3s/config.yaml.d/90-mine.yaml",
-            "mkdir -p /etc/rancher/k3s/config.yaml.d; echo 'debug: true' >/etc/rancher/k3s/config.yaml.d/90-mine.yaml",
-            "somebody has set debug", undo="rm -r /etc/rancher/k3s/config.yaml.d",
-        ),
-        Case(
-            "s2/settings:/etc/default/k3s", "echo MY_PASSWORD=hunter2 >/etc/default/k3s", "somebody has set MY_PASSWORD",
-            undo="rm /etc/default/k3s",
-        ),
-        Case(
-            "s3/command:k3s.service",
-            "mkdir -p /etc/systemd/system/k3s.service.d; printf '[Service]\\nExecStart=\\nExecStart=/usr/local/bin/k3s server"
-            " --debug\\n' >/etc/systemd/system/k3s.service.d/x.conf; systemctl daemon-reload", "it is run with --debug",
-            undo="rm -r /etc/systemd/system/k3s.service.d; systemctl daemon-reload",
-        ),
-        Case(
-            "s3/settings:/etc/systemd/system/k3s.service.d/x.conf", ":", "somebody has added a drop-in to k3s.service",
-        ),
-        Case("a1/label:zone", f"{K} label node a1 zone-", "there is no label zone", at="s1",
-             undo=f"{K} label node a1 zone=here"),
-        Case("a1/taint:mine", f"{K} taint node a1 mine=yes:NoSchedule", "somebody has set the taint mine=yes:NoSchedule",
-             at="s1", undo=f"{K} taint node a1 mine=yes:NoSchedule-"),
-        Case("s2/taint:CriticalAddonsOnly", f"{K} taint node s2 CriticalAddonsOnly=true:NoExecute-",
-             "there is no taint CriticalAddonsOnly=true:NoExecute", at="s1",
-             undo=f"{K} taint node s2 CriticalAddonsOnly=true:NoExecute"),
-        Case("a2/node:a2", f"{K} cordon a2", "node a2 is cordoned", at="s1", undo=f"{K} uncordon a2"),
-        Case("cluster/stranger:old1", f"printf '%s' '{{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{{\"name\":"
-             f"\"old1\"}},\"spec\":{{}},\"status\":{{\"conditions\":[]}}}}' | {K} create -f -", "node old1 is listed, and no host of the inventory is it", at="s1",
-             undo=f"{K} delete node old1"),
-        Case("s1/check:clock", "printf '#!/bin/sh\\ncase $1 in +%%s.%%N) echo $(($(/bin/date +%%s)+90)).0;; *) exec"
-             " /bin/date \"$@\";; esac\\n' >/usr/local/sbin/date; chmod +x /usr/local/sbin/date",
-             r"its clock is \+(89|90|91)\.\d s off", undo="rm /usr/local/sbin/date", severity="error"),
-        Case("lb1/disk:/run", "mount -o remount,size=$(( $(df -k /run | awk 'END {print $3}') + 4096 ))k /run",
-             r"\d+ MiB are free", undo="mount -o remount,size=50% /run", severity="error"),
-        Case("db1/check:foreign-data", "mariadb k3s -e \"INSERT INTO kine (name, created, deleted, create_revision,"
-             " prev_revision, lease, value, old_value) VALUES ('/bootstrap/0123456789ab', 1, 0, 0, 0, 0, 'x', '')\"",
-             "holds a cluster made with another token", severity="error",
-             undo="mariadb k3s -e \"DELETE FROM kine WHERE name = '/bootstrap/0123456789ab'\""),
-    ),
-    (
-        # On whichever has not got it.
-        *(
-            Case(f"cluster/vip:{VIP}", f"ip -o addr | grep -q '{VIP}/' || ip addr add {VIP}/32 dev lo",
-                 "the VIP is on lb1 and lb2", at=name, undo=f"ip addr del {VIP}/32 dev lo || :", severity="error")
-            for name in ("lb1", "lb2")
-        ),
-        Case("db1/connections:datastore", "mariadb -e \"SET GLOBAL max_connections ="
-             " $(($(mariadb -NBe 'SELECT COUNT(*) FROM information_schema.PROCESSLIST') + 2))\"",
-             r"\d+ of \d+ connections are in use",
-             undo="mariadb -e \"SET GLOBAL max_connections = $(sed -n 's/^max_connections = //p'"
-             " /etc/mysql/mariadb.conf.d/90-nornir-k3s.cnf)\""),
-    ),
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
