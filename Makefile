@@ -3,11 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help setup schema bundle demo test bench tools unit lint format down clean
+.PHONY: help setup schema bundle demo test e2e beside bench tools unit lint format down clean
 
 help:
 	@echo "make demo   a highly available cluster on eight hosts of this machine (Debian, root)"
-	@echo "make test   all tests, end to end on such hosts included (Debian, root, about 20 minutes)"
+	@echo "make test   all tests, end to end on such hosts included (Debian, root, about half an hour)"
 	@echo "make down   remove the demo's hosts and everything they left on this machine"
 	@echo "make bench  how long it takes, compared with the same work by hand over OpenSSH (Debian, root; bench/README.md)"
 	@echo "make unit   the tests that need no hosts; make lint: ruff and mypy"
@@ -35,8 +35,15 @@ demo: bundle
 down: setup
 	$(RUN) runbooks/lab.py down
 
+# The tests that need no hosts run beside those that do, which mostly wait; what they say comes in one piece.
 test: setup lint tools
-	$(RUN) -m pytest tests
+	$(MAKE) --no-print-directory -k -j2 e2e beside
+
+e2e:
+	$(RUN) -m pytest tests -m e2e
+
+beside:
+	@said=$$(mktemp); $(RUN) -m pytest -q tests -m "not e2e" >$$said 2>&1; status=$$?; cat $$said; rm $$said; exit $$status
 
 # BENCH passes arguments on: make bench BENCH='--only second --rounds 5'
 bench: setup tools

@@ -84,6 +84,7 @@ class Source:
                 self._found[arch] = self._folder(folder, arch)
             else:
                 self._found[arch] = self._release(arch, on_progress, stop or threading.Event())
+            self._receipts.keep()  # not before all else was found right: who is refused leaves nothing behind
         return self._found[arch]
 
     def _folder(self, folder: Path, arch: str = "") -> Bundle:

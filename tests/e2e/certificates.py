@@ -22,7 +22,7 @@ def certificate(folder: Path) -> None:
     now = datetime.datetime.now(datetime.UTC)
 
     def sign(
-        name: str, issuer: str, key: ec.EllipticCurvePrivateKey, by: ec.EllipticCurvePrivateKey, days: int = 30
+        name: str, issuer: str, key: ec.EllipticCurvePrivateKey, by: ec.EllipticCurvePrivateKey, days: int = 90
     ) -> bytes:
         authority = name == issuer
         builder = (
@@ -48,7 +48,7 @@ def certificate(folder: Path) -> None:
     ca, other, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
     (folder / "ca.pem").write_bytes(sign("ca", "ca", ca, ca))
     (folder / "other.pem").write_bytes(sign("other", "other", other, other))
-    for name, days in {"db.crt": 30, "ending.crt": 5, "expired.crt": -1, "client.pem": 30}.items():
+    for name, days in {"db.crt": 90, "ending.crt": 5, "expired.crt": -1, "client.pem": 90}.items():
         (folder / name).write_bytes(sign("db", "ca", key, ca, days))
     for name, one in {"db.key": key, "client-key.pem": key, "other-key.pem": other}.items():
         (folder / name).touch(0o600)

@@ -41,15 +41,23 @@ def ask(asked: list[str]) -> Callable[[Path], str]:
     return answer
 
 
+def once(kept: Path, path: Path, what: str, ask: Callable[[Path], str]) -> str | None:
+    """What a run of its own says."""
+    receipts = Receipts(kept)
+    answer = receipts.of(path, what, ask)
+    receipts.keep()
+    return answer
+
+
 def test_a_file_that_looks_as_it_did_is_not_asked_again(
     tmp_path: Path, large: Path, ask: Callable[[Path], str], asked: list[str]
 ) -> None:
     kept = tmp_path / "kept" / "receipts.json"
     for _ in range(2):
-        assert Receipts(kept).of(large, "sum", ask) == "content"
+        assert once(kept, large, "sum", ask) == "content"
     assert asked == ["large"]
-    assert Receipts(kept).of(large, "version", ask) == "content"
-    assert Receipts(kept).of(large, "sum", ask) == "content"
+    assert once(kept, large, "version", ask) == "content"
+    assert once(kept, large, "sum", ask) == "content"
     assert len(asked) == 2
     Receipts(kept, fresh=True).of(large, "sum", ask)
     assert len(asked) == 3
@@ -59,10 +67,10 @@ def test_a_file_with_its_size_and_time_put_back_is_asked_again(
     tmp_path: Path, large: Path, ask: Callable[[Path], str]
 ) -> None:
     kept, seen = tmp_path / "receipts.json", large.stat()
-    Receipts(kept).of(large, "sum", ask)
+    once(kept, large, "sum", ask)
     large.write_text("CONTENT")
     os.utime(large, ns=(seen.st_atime_ns, seen.st_mtime_ns))
-    assert Receipts(kept).of(large, "sum", ask) == "CONTENT"
+    assert once(kept, large, "sum", ask) == "CONTENT"
     assert len(json.loads(kept.read_text())) == 1
 
 
@@ -89,15 +97,15 @@ def test_damaged_receipts_are_as_good_as_none(
 ) -> None:
     kept = tmp_path / "receipts.json"
     kept.write_text(damage.replace("X", str(large)))
-    assert Receipts(kept).of(large, "sum", ask) == "content"
-    assert Receipts(kept).of(large, "sum", ask) == "content"
+    for _ in range(2):
+        assert once(kept, large, "sum", ask) == "content"
 
 
 def test_receipts_that_cannot_be_written_are_done_without(
     tmp_path: Path, large: Path, ask: Callable[[Path], str]
 ) -> None:
     (tmp_path / "file").touch()
-    assert Receipts(tmp_path / "file" / "receipts.json").of(large, "sum", ask) == "content"
+    assert once(tmp_path / "file" / "receipts.json", large, "sum", ask) == "content"
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ class Receipts:
     def __init__(self, file: Path, *, fresh: bool = False) -> None:
         self._file = file
         self._lock = threading.Lock()
+        self._new = False
         self._known: dict[str, dict[str, Any]] = {} if fresh else _read(file)
 
     def sha256(self, path: Path) -> str:
@@ -52,10 +53,14 @@ class Receipts:
             if answer is not None and looks == _looks(path):
                 same = self._known.get(name, {})
                 self._known[name] = {**(same if same.get("looks") == looks else {}), "looks": looks, what: answer}
-                self._write()
+                self._new = True
         return answer
 
-    def _write(self) -> None:
+    def keep(self) -> None:
+        """Write down what is new, for the next run."""
+        if not self._new:
+            return
+        self._new = False
         known = {name: entry for name, entry in self._known.items() if os.path.lexists(name)}
         draft = self._file.with_name(f".{self._file.name}.{os.getpid()}")
         with suppress(OSError):
