@@ -26,6 +26,13 @@ PROJECT = Path(__file__).resolve().parents[2]
 VIP = "10.79.0.100"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all tests of this folder: one without its mark would run on the same lab beside the others."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.e2e)
+
+
 @dataclass
 class Site:
     """A folder with config and inventory, the lab its hosts run in, and the commands."""

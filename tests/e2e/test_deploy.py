@@ -11,8 +11,6 @@ import yaml
 
 from .conftest import VIP, Site, eventually
 
-pytestmark = pytest.mark.e2e
-
 SERVERS = ("s1", "s2", "s3")
 AGENTS = ("a1", "a2")
 

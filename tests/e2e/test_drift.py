@@ -15,8 +15,6 @@ from nornir_k3s import DriftReport
 from tests.e2e.conftest import VIP, Site, eventually
 from tests.e2e.drift_cases import CONFIG, REPAIRED, TOLD, Case, K
 
-pytestmark = pytest.mark.e2e
-
 NAMES = ("db1", "s1", "s2", "s3", "a1", "a2", "lb1", "lb2")
 ALL = ("k3s", "k3s-agent", "mariadb", "haproxy", "keepalived")
 

@@ -16,8 +16,6 @@ import pytest
 
 from .conftest import Site, eventually
 
-pytestmark = pytest.mark.e2e
-
 
 @pytest.fixture
 def intact(cluster: Site) -> Iterator[Site]:

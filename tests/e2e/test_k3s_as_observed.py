@@ -16,8 +16,6 @@ import yaml
 
 from .conftest import Site, eventually
 
-pytestmark = pytest.mark.e2e
-
 OBSERVED = Path(__file__).resolve().parents[1] / "standin" / "observed"
 ENDPOINTS = yaml.safe_load((OBSERVED / "endpoints.yaml").read_text())
 FAILURES = yaml.safe_load((OBSERVED / "failures.yaml").read_text())

@@ -21,7 +21,6 @@ from nornir_k3s.lab.lab import RUNTIME
 from nornir_k3s.lab.system import LEAST, mount_points
 
 pytestmark = [
-    pytest.mark.e2e,
     pytest.mark.skipif(os.geteuid() != 0, reason="the lab needs root"),
     pytest.mark.timeout(900),
 ]

@@ -15,8 +15,6 @@ from nornir_k3s.vault import Vault
 
 from .conftest import Site, bare, eventually, health, unchanged
 
-pytestmark = pytest.mark.e2e
-
 # Where the hosts' groups are others than the lab's own.
 GROUPS = {"postgresql": {}, "etcd": {"s3": "datastore", "a2": "datastore"}}
 UNITS = {"postgresql": "postgresql@15-main", "etcd": "etcd"}

@@ -13,8 +13,6 @@ import pytest
 from .certificates import DB, certificate
 from .conftest import Site, bare, eventually, health, unchanged
 
-pytestmark = pytest.mark.e2e
-
 PASSWORD = "p@ss/w:rd%# 'q\"\\)(?&=é"  # all that an endpoint, SQL and YAML may stumble over
 INSTALL = "set -e\nexport DEBIAN_FRONTEND=noninteractive\napt-get -q update && apt-get -qy install "
 POSTGRES = f"""{INSTALL} postgresql

@@ -14,8 +14,6 @@ from nornir_k3s.secret import Secret
 from .certificates import DB, certificate
 from .conftest import Site, bare
 
-pytestmark = pytest.mark.e2e
-
 PASSWORD = "p@ss/w:rd%#"
 QUOTED = "p%40ss%2Fw%3Ard%25%23"
 KINE = """

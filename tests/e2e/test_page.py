@@ -18,8 +18,6 @@ from nornir_k3s.report.drift import HostState
 from nornir_k3s.report.page import page
 from nornir_k3s.workflows.history import Kept
 
-pytestmark = pytest.mark.e2e
-
 # Runs beside the page, in a frame as wide as a phone or a desk, and writes down what it sees.
 HARNESS = """<!doctype html><body><iframe id=f src=page.html style="width: WIDTHpx; height: 900px; border: 0"></iframe>
 <pre id=out></pre><script>

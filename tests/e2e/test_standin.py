@@ -28,7 +28,6 @@ sys.path.insert(0, str(STANDIN))
 from build import build  # noqa: E402
 
 pytestmark = [
-    pytest.mark.e2e,
     pytest.mark.skipif("K3S_BUNDLE" in os.environ, reason="a real release is tested"),
     pytest.mark.skipif(os.geteuid() != 0, reason="the lab needs root"),
     pytest.mark.timeout(900),

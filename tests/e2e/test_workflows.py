@@ -36,8 +36,6 @@ from nornir_k3s import (
 )
 from tests.e2e.conftest import PROJECT, Site, eventually
 
-pytestmark = pytest.mark.e2e
-
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 EXAMPLES = [
     pytest.param(code, id=f"{page.stem}-{number}")
