@@ -318,7 +318,9 @@ def test_a_run_that_is_told_to_end_ends_with_its_report(down: Place, number: sig
     down.edit(lambda data: data["user_defined"]["k3s"]["deadlines"].update(connect=120), "config.yaml")
     script = str(PROJECT / "runbooks" / "deploy.py")
     report = down.file("report.json")
-    command = [sys.executable, script, "--config", str(down.file("config.yaml")), "--json", str(report)]
+    # These tests may run under nohup, and a run under nohup rightly does not hear SIGHUP.
+    command = ["env", "--default-signal=HUP,TERM", sys.executable, script]
+    command += ["--config", str(down.file("config.yaml")), "--json", str(report)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             logs = down.file(".state") / "log"

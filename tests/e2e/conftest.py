@@ -58,7 +58,9 @@ class Site:
 
     def start(self, name: str, *arguments: str, terminal: int | None = None) -> subprocess.Popen[str]:
         """Start a runbook; `terminal` is the descriptor of one that it gets for all its streams."""
-        command = [sys.executable, str(PROJECT / "runbooks" / name), "--config", str(self.folder / "config.yaml")]
+        # These tests may run in the background or under nohup, where signals are ignored; runs here hear them.
+        command = ["env", "--default-signal=INT,HUP,TERM", sys.executable, str(PROJECT / "runbooks" / name)]
+        command += ["--config", str(self.folder / "config.yaml")]
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         if terminal is not None:
             streams = dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
