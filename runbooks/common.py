@@ -206,8 +206,11 @@ def writable(path: Path | None) -> bool:
     return folder.is_dir() and not path.is_dir() and os.access(path if path.exists() else folder, os.W_OK)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, mode: int | None = None) -> None:
     """Write a report; a reader sees the old text or the new one, never half. `-` is standard output.
+
+    Arguments:
+        mode: The file's, whatever the umask says.
 
     Raises:
         UsageError: The file cannot be written.
@@ -222,6 +225,8 @@ def write_text(path: Path, text: str) -> None:
             return
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         draft.write_text(text + "\n")
+        if mode is not None:
+            draft.chmod(mode)
         draft.replace(path)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}", hint="give another file") from None

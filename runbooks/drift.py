@@ -50,7 +50,8 @@ def work(ctx: Context, args: argparse.Namespace) -> int:
     if args.metrics:
         from nornir_k3s.report.metrics import metrics  # noqa: PLC0415 - who asks for none does not wait for it
 
-        write_text(args.metrics, metrics(report).removesuffix("\n"))
+        # Whoever collects the metrics is another user, and there is no secret in them.
+        write_text(args.metrics, metrics(report).removesuffix("\n"), mode=0o644)
     drift_terminal.show(report, ctx.err if str(args.json) == "-" else ctx.out, only_new=args.only_new)
     return report.exit_code
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import pwd
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -12,6 +13,8 @@ from pathlib import Path
 from common import PROJECT, Context, main, parser
 from nornir_k3s.errors import K3sError, UsageError
 from nornir_k3s.timer import DRIFT, HEADER, Schedule
+
+OTHERWISE = "use cron or a CI job, as docs/drift.md shows"
 
 
 def arguments() -> argparse.Namespace:
@@ -24,7 +27,9 @@ def arguments() -> argparse.Namespace:
     cli.add_argument("--jitter", type=int, default=300, metavar="SECONDS", help="put each run off by up to this")
     cli.add_argument("--deadline", type=int, default=300, metavar="SECONDS", help="end a run that takes longer")
     cli.add_argument("--user", action="store_true", help="for your own systemd, also as root")
-    cli.add_argument("--run-as", default="", metavar="USER", help="as root: run the checks as this user")
+    cli.add_argument(
+        "--run-as", default="", metavar="USER", help="as root: who runs the checks (default: whose state it is)"
+    )
     cli.add_argument("--on-failure", default="", metavar="UNIT", help="started when a run fails; drift is no failure")
     cli.add_argument("--html", type=Path, metavar="FILE", help="write the page at each run")
     cli.add_argument("--metrics", type=Path, metavar="FILE", help="write the metrics at each run")
@@ -45,9 +50,11 @@ def schedule(ctx: Context, args: argparse.Namespace) -> Schedule:
     command = [sys.executable, str(PROJECT / "runbooks" / "drift.py"), "--config", str(ctx.config.path)]
     if args.inventory:
         command += ["--inventory", str(args.inventory.resolve())]
-    writes = [ctx.config.state.resolve()]
+    writes = [ctx.config.state.resolve(), ctx.config.cache.resolve()]
     for name in ("html", "metrics"):
         if path := getattr(args, name):
+            if not path.resolve().parent.is_dir():
+                raise UsageError(f"--{name}: {path.resolve().parent} is no folder")
             command += [f"--{name}", str(path.resolve())]
             writes.append(path.resolve().parent)
     words = [*command, args.calendar, args.run_as, args.on_failure]
@@ -63,10 +70,19 @@ def schedule(ctx: Context, args: argparse.Namespace) -> Schedule:
         calendar=args.calendar,
         jitter=args.jitter,
         deadline=args.deadline,
-        user=args.run_as,
+        user=args.run_as or owner(ctx.config.state),
         on_failure=args.on_failure,
         system=system,
     )
+
+
+def owner(state: Path) -> str:
+    """Return who owns the state; a check by root would leave files in it that this user cannot read."""
+    number = state.stat().st_uid
+    try:
+        return pwd.getpwuid(number).pw_name if number else ""
+    except KeyError:
+        return str(number)
 
 
 def folder(wanted: Schedule) -> Path:
@@ -87,10 +103,12 @@ def systemctl(wanted: Schedule, *words: str, check: bool = True) -> subprocess.C
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        raise K3sError("systemctl cannot be run here", hint="see docs/drift.md for cron and CI jobs") from None
+        raise K3sError("systemctl cannot be run here", hint=OTHERWISE) from None
     if check and done.returncode:
         reason = (done.stderr or done.stdout).strip()
-        raise K3sError(f"systemctl {' '.join(words)} failed: {reason}", hint="docs/drift.md: cron and CI jobs")
+        reached = wanted.system or os.environ.get("XDG_RUNTIME_DIR")  # who came by su or sudo has none
+        hint = OTHERWISE if reached else f"log in as this user, or {OTHERWISE}"
+        raise K3sError(f"{' '.join(command)} failed: {reason}", hint=hint)
     return done
 
 
@@ -99,6 +117,7 @@ def install(wanted: Schedule, ctx: Context) -> int:
     where = folder(wanted)
     _foreign(where, wanted.units())
     _calendar(wanted.calendar)
+    systemctl(wanted, "daemon-reload")  # nothing is written where it does not answer
     try:
         where.mkdir(parents=True, exist_ok=True)
         for name, text in wanted.units().items():
@@ -110,7 +129,8 @@ def install(wanted: Schedule, ctx: Context) -> int:
     systemctl(wanted, "daemon-reload")
     systemctl(wanted, "enable", f"{wanted.name}.timer")
     systemctl(wanted, "restart", f"{wanted.name}.timer")
-    ctx.out.print(f"installed: {where / wanted.name}.timer and .service", soft_wrap=True)
+    user = f"; the checks run as {wanted.user}" if wanted.user and wanted.system else ""
+    ctx.out.print(f"installed: {where / wanted.name}.timer and .service{user}", soft_wrap=True)
     if not wanted.system:
         ctx.out.print("next: `loginctl enable-linger` lets it run while you are not logged in", soft_wrap=True)
     return 0
@@ -137,6 +157,8 @@ def status(wanted: Schedule, ctx: Context) -> int:
     code = service.get("ExecMainStatus", "")
     words = {"0": "no drift", str(DRIFT): "drift", "4": "a host could not be read", "5": "a deploy was at work"}
     said = f"{words.get(code, 'failed')} (exit {code}), {ended}" if ended else "it has not run yet"
+    if service.get("ActiveState") == "activating":  # systemd has forgotten the one before
+        said = "it runs just now"
     ctx.out.print(f"last run: {said}", soft_wrap=True)
     return 0
 

@@ -46,7 +46,7 @@ class Schedule:
     Arguments:
         name: Of the units: nornir-k3s-drift and, where there are several clusters, its name.
         command: What is run: the interpreter, the runbook and its arguments.
-        writes: Folders that it writes to.
+        writes: Folders that it writes to; one that is missing is left out.
         calendar: As systemd.time(7) reads it.
         jitter: Seconds by which each run is put off at random.
         deadline: Seconds after which a run is ended.
@@ -80,7 +80,7 @@ class Schedule:
         lines += [f"User={self.user}"] if self.user and self.system else []
         lines.append((_HARDENED if self.system else _HARDENED_USER).rstrip())
         if self.system:
-            lines += [f"ReadWritePaths={_quoted(str(path))}" for path in self.writes]
+            lines += [f"ReadWritePaths={_quoted(f'-{path}')}" for path in self.writes]
         return "\n".join(lines) + "\n"
 
     def _timer(self) -> str:

@@ -14,7 +14,8 @@ SYSTEMCTL = """#!/bin/sh
 echo "$@" >>CALLS
 case "$*" in
   *show*.timer*) echo ActiveState=active; echo 'NextElapseUSecRealtime=Mon 2027-02-01 12:00:00 UTC' ;;
-  *show*.service*) echo ExecMainStatus=3; echo 'ExecMainExitTimestamp=Mon 2027-02-01 11:00:00 UTC' ;;
+  *show*.service*) cat STATE 2>/dev/null; echo ExecMainStatus=3
+                    echo 'ExecMainExitTimestamp=Mon 2027-02-01 11:00:00 UTC' ;;
 esac
 """
 
@@ -23,7 +24,7 @@ esac
 def home(tmp_path: Path) -> Path:
     (tmp_path / "bin").mkdir()
     for name, text in {
-        "systemctl": SYSTEMCTL.replace("CALLS", str(tmp_path / "calls")),
+        "systemctl": SYSTEMCTL.replace("CALLS", str(tmp_path / "calls")).replace("STATE", str(tmp_path / "state")),
         "systemd-analyze": '#!/bin/sh\n[ "$2" != never ]\n',
     }.items():
         (tmp_path / "bin" / name).write_text(text)
@@ -38,11 +39,12 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def schedule(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def schedule(home: Path, *arguments: str, own: bool = True) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(PROJECT / "runbooks" / "schedule.py"), "--config", str(home / "config.yaml")]
     environment = {**os.environ, "PATH": f"{home / 'bin'}:{os.environ['PATH']}", "XDG_CONFIG_HOME": str(home / "cfg")}
+    arguments = ("--user", *arguments) if own else arguments
     return subprocess.run(
-        [*command, "--user", *arguments], env=environment, capture_output=True, text=True, check=False, timeout=120
+        [*command, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=120
     )
 
 
@@ -63,6 +65,8 @@ def test_it_is_installed_looked_at_and_removed(home: Path) -> None:
     assert "--user enable nornir-k3s-drift-prod.timer" in calls
     said = schedule(home, "status")
     assert (said.returncode, "last run: drift (exit 3)" in said.stdout) == (0, True)
+    (home / "state").write_text("ActiveState=activating\n")
+    assert "it runs just now" in schedule(home, "status").stdout
     assert schedule(home, "remove").returncode == 0
     assert list(units(home).iterdir()) == []
     assert "disable --now nornir-k3s-drift-prod.timer" in (home / "calls").read_text()
@@ -86,6 +90,7 @@ def test_what_is_not_ours_is_neither_replaced_nor_removed(home: Path) -> None:
         (["install", "--run-as", "ops"], "--run-as is for the system's timer"),
         (["install", "--on-failure", "a\nb"], "which no unit can hold"),
         (["install", "--deadline", "0"], "are seconds"),
+        (["install", "--metrics", "/nowhere/at/all/k3s.prom"], "/nowhere/at/all is no folder"),
         (["reinstall"], "invalid choice"),
     ],
 )
@@ -95,8 +100,26 @@ def test_what_cannot_be(home: Path, arguments: list[str], words: str) -> None:
     assert not units(home).exists()
 
 
+def test_nothing_is_written_where_systemd_does_not_answer(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "bin" / "systemctl").write_text("#!/bin/sh\necho Failed to connect to bus >&2; exit 1\n")
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    done = schedule(home, "install")
+    assert (done.returncode, "Failed to connect to bus" in done.stderr) == (1, True)
+    assert "log in as this user" in done.stderr
+    assert not units(home).exists()
+
+
 def test_print_writes_nothing(home: Path) -> None:
     done = schedule(home, "print")
     assert (done.returncode, "[Timer]" in done.stdout) == (0, True)
     assert not units(home).exists()
     assert not (home / "calls").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the system's timer is root's")
+def test_the_system_s_checks_run_as_the_user_whose_state_it_is(home: Path) -> None:
+    assert "User=" not in schedule(home, "print", own=False).stdout
+    os.chown(home / "my state", 54321, 54321)
+    assert "User=54321\n" in schedule(home, "print", own=False).stdout
+    assert "User=ops\n" in schedule(home, "print", "--run-as", "ops", own=False).stdout
+    assert "User=" not in schedule(home, "print").stdout

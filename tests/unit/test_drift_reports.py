@@ -226,7 +226,7 @@ def test_units_for_the_system_and_for_a_user() -> None:
         "OnFailure=mail@%n.service",
         "User=ops",
         "ProtectSystem=strict",
-        "ReadWritePaths=/srv/state",
+        "ReadWritePaths=-/srv/state",
     ):
         assert line in service.splitlines()
     mine = schedule(system=False, user="ops").units()["drift.service"]
