@@ -262,52 +262,6 @@ def test_a_script_of_a_deploy_from_another_controller_is_seen_on_the_host(cluste
         cluster.lab.exec("a1", ["systemctl", "stop", "other-deploy"])
 
 
-def test_the_units_of_the_schedule_behave_under_a_real_systemd(cluster: Site, tmp_path: Path) -> None:
-    """On a host of the lab, with a script in the place of drift.py: it has no Python."""
-    done = cluster.runbook("schedule.py", "print", "--deadline", "3", "--jitter", "0", "--calendar", "*:*:0/1",
-                           "--on-failure", "told.service")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    units = dict(re.findall(r"^# (/etc/systemd/system/\S+)\n(.*?)(?=^# /etc|\Z)", done.stdout, re.M | re.S))
-    assert len(units) == 2
-    service = next(name for name in units if name.endswith(".service"))
-    name = Path(service).name
-
-    def sh(script: str, text: str = "") -> str:
-        return cluster.lab.exec("lb1", ["sh", "-ec", script], input=text).stdout
-
-    sh("mkdir -p /srv/state; cat >/usr/local/bin/drift; chmod +x /usr/local/bin/drift",
-       "#!/bin/sh\ntouch /etc/written && exit 99\necho run >>/srv/state/runs\n. /srv/state/do\n")  # fmt: skip
-    sh("cat >/etc/systemd/system/told.service", "[Service]\nType=oneshot\nExecStart=/bin/touch /srv/told\n")
-    for path, text in units.items():
-        ours = re.sub(r"^ExecStart=.*", "ExecStart=/usr/local/bin/drift", text, flags=re.M)
-        ours = ours.replace("[Timer]", "[Timer]\nAccuracySec=1s")  # systemd may be a minute late
-        sh(f"cat >{path}", re.sub(r"^ReadWritePaths=.*", "ReadWritePaths=/srv/state", ours, flags=re.M))
-    try:
-        sh("systemctl daemon-reload")
-        for code, state in ((0, "inactive"), (3, "inactive"), (5, "inactive"), (1, "failed"), (4, "failed")):
-            sh(f"echo exit {code} >/srv/state/do; rm -f /srv/told; systemctl reset-failed {name} 2>/dev/null || :;"
-               f" systemctl start {name} || :")  # fmt: skip
-            assert sh(f"systemctl is-active {name} || :").strip() == state, code
-            eventually(lambda state=state: _told(sh("ls /srv/told 2>/dev/null || :"), state))
-        sh(f"echo sleep 600 >/srv/state/do; systemctl start {name} || :")
-        assert "timeout" in sh(f"systemctl show -p Result {name}"), "its deadline"
-        sh("echo exit 0 >/srv/state/do; rm /srv/state/runs")
-        sh(f"systemctl start {name.replace('.service', '.timer')}")
-        eventually(lambda: _ran(sh("cat /srv/state/runs 2>/dev/null || :")))
-    finally:
-        sh(f"systemctl stop {name.replace('.service', '.timer')} || :; systemctl reset-failed {name} 2>/dev/null || :;"
-           f" rm -rf /srv/state /srv/told /usr/local/bin/drift {' '.join(units)} /etc/systemd/system/told.service;"
-           " systemctl daemon-reload")  # fmt: skip
-
-
-def _told(found: str, state: str) -> None:
-    assert bool(found) == (state == "failed")
-
-
-def _ran(text: str) -> None:
-    assert text.count("run") >= 2
-
-
 def test_a_team_s_own_use_of_the_same_connection(cluster: Site, nr: Nornir) -> None:
     """Their netmiko connection, which opens a shell, is used and left as it is; so is another plugin's."""
     host = nr.inventory.hosts["a1"]
