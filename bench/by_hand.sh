@@ -73,13 +73,39 @@ close_connections() {
 
 # --- the datastore
 
+# make_keys: a CA for the datastore, and what it signs for it, in $scratch
+make_keys() {
+  for name in ca db1; do
+    openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$scratch/$name.key"
+  done
+  openssl req -x509 -key "$scratch/ca.key" -days 7300 -subj '/CN=datastore CA' -out "$scratch/ca.pem"
+  echo "subjectAltName = IP:$(address db1)" >"$scratch/names"
+  openssl req -new -key "$scratch/db1.key" -subj /CN=db1 |
+    openssl x509 -req -CA "$scratch/ca.pem" -CAkey "$scratch/ca.key" -CAcreateserial -days 365 \
+      -extfile "$scratch/names" -out "$scratch/db1.pem" 2>/dev/null
+}
+
 stage_datastore() {
   on db1 'sh -s' <<END
 set -e
 export DEBIAN_FRONTEND=noninteractive
 { apt-get -qy update && apt-get -qy --no-install-recommends install mariadb-server; } </dev/null >/dev/null
+(umask 027
+cat >/etc/mysql/k3s-ca.pem <<'PEM'
+$(cat "$scratch/ca.pem")
+PEM
+cat >/etc/mysql/k3s-cert.pem <<'PEM'
+$(cat "$scratch/db1.pem")
+PEM
+cat >/etc/mysql/k3s-key.pem <<'PEM'
+$(cat "$scratch/db1.key")
+PEM
+chgrp mysql /etc/mysql/k3s-*.pem)
 cat >/etc/mysql/mariadb.conf.d/90-k3s.cnf <<'CNF'
 [mysqld]
+ssl_ca = /etc/mysql/k3s-ca.pem
+ssl_cert = /etc/mysql/k3s-cert.pem
+ssl_key = /etc/mysql/k3s-key.pem
 bind-address = $(address db1)
 port = 3306
 max_connections = 350
@@ -91,7 +117,7 @@ systemctl restart mariadb
 mariadb <<'SQL'
 CREATE DATABASE k3s;
 $(for server in $servers; do
-  echo "CREATE USER 'k3s'@'$(address "$server")' IDENTIFIED BY '$(cat "$folder/datastore-password")';"
+  echo "CREATE USER 'k3s'@'$(address "$server")' IDENTIFIED BY '$(cat "$folder/datastore-password")' REQUIRE SSL;"
   echo "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP ON k3s.* TO 'k3s'@'$(address "$server")';"
 done)
 SQL
@@ -117,9 +143,13 @@ stage_server() {
 set -e
 umask 077
 mkdir -p -m 755 /etc/rancher/k3s
+cat >/etc/rancher/k3s/datastore-cafile.pem <<'PEM'
+$(cat "$scratch/ca.pem")
+PEM
 cat >/etc/rancher/k3s/config.yaml <<'YAML'
 token: $(cat "$folder/token")
-datastore-endpoint: mysql://k3s:$(cat "$folder/datastore-password")@tcp($(address db1):3306)/k3s
+datastore-endpoint: mysql://k3s:$(cat "$folder/datastore-password")@tcp($(address db1):3306)/k3s?timeout=10s
+datastore-cafile: /etc/rancher/k3s/datastore-cafile.pem
 tls-san:
 - $vip
 node-name: $1
@@ -305,6 +335,7 @@ deploy() {
   scratch=$(mktemp -d)
   trap 'close_connections; rm -rf "$scratch"' EXIT
   trap 'exit 143' HUP INT TERM
+  make_keys
   each open_connection $everybody
   mark connected
 

@@ -34,8 +34,10 @@ LIMIT = 1800.0
 # What both sides must have brought about: printed on the host, compared without comments, passwords and CA hashes.
 _RESULT = {
     "db": """cat /etc/mysql/mariadb.conf.d/90-*; systemctl is-active mariadb
-        mariadb -e "SHOW DATABASES; SELECT User, Host FROM mysql.user; SELECT * FROM mysql.db WHERE Db = 'k3s'" """,
-    "s": "cat /etc/rancher/k3s/config.yaml /etc/systemd/system/k3s.service; sha256sum </usr/local/bin/k3s",
+        stat -c '%a %U %G' /etc/mysql/*k3s-*.pem; mariadb -e "SHOW DATABASES;
+        SELECT User, Host, ssl_type FROM mysql.user; SELECT * FROM mysql.db WHERE Db = 'k3s'" """,
+    "s": """cat /etc/rancher/k3s/config.yaml /etc/systemd/system/k3s.service; sha256sum </usr/local/bin/k3s
+        stat -c '%a %U %n' /etc/rancher/k3s/*.pem""",
     "a": "cat /etc/rancher/k3s/config.yaml /etc/systemd/system/k3s-agent.service; sha256sum </usr/local/bin/k3s",
     "lb": """cat /etc/haproxy/haproxy.cfg /etc/keepalived/keepalived.conf; systemctl is-active haproxy keepalived
         stat -c '%a %U' /etc/haproxy/k3s-check.pem; systemctl is-enabled haproxy keepalived""",
@@ -192,7 +194,11 @@ class Site:
             text = self.lab.exec(host.name, ["sh", "-c", _RESULT[host.name.rstrip("0123456789")]]).stdout
             for secret in secrets:
                 text = text.replace(secret, "SECRET")
-            text = re.sub(r"K10[0-9a-f]{64}", "K10", text).replace("nornir-k3s-check", "check")
+            text = (
+                re.sub(r"K10[0-9a-f]{64}", "K10", text)
+                .replace("nornir-k3s-check", "check")
+                .replace("nornir-k3s-", "k3s-")
+            )
             text = re.sub(r"\bk3s_[0-9a-f]{8}\b", "k3s", text)  # our user of the database changes with its password
             lines = (" ".join(line.split()) for line in text.splitlines())
             found[host.name] = [line for line in lines if line and not line.startswith("#")]
