@@ -1,0 +1,32 @@
+"""The benchmark runs, and compares what can be compared; how fast anything is, is not asked here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import PROJECT
+
+pytestmark = [
+    pytest.mark.skipif("K3S_BUNDLE" in os.environ, reason="a real release is tested"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="the lab needs root"),
+]
+
+
+def test_both_sides_make_the_same_cluster(tmp_path: Path) -> None:
+    told = tmp_path / "told.json"
+    command = ["timeout", "900", sys.executable, str(PROJECT / "bench" / "bench.py")]
+    command += ["--rounds", "1", "--json", str(told)]
+    for measure in ("fresh", "second", "drift"):
+        command += ["--only", measure]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads(told.read_text())["results"]
+    assert set(results) == {"fresh", "second", "drift"}
+    for name, result in results.items():
+        assert len(result["ours"]) == len(result["peer"]) == 1, name
