@@ -87,7 +87,6 @@ class Site:
     lab: Lab
     bundle: str
     deployed: bool = False
-    warm: bool = False
 
     def boot(self) -> None:
         """Boot the hosts, and write down for OpenSSH how to log in to them."""
@@ -119,19 +118,20 @@ class Site:
         self._runbook("deploy.py", "--plan")
 
     def drift(self, *arguments: str) -> Timing:
-        """Run a drift check, as a timer does; that it finds nothing is part of it."""
+        """Run a drift check; that it finds nothing is part of it."""
         return self._runbook("drift.py", "--no-history", *arguments)
 
     def pyinfra(self) -> Timing:
-        """Let pyinfra say what it would change: nothing. The first run brings pyinfra, which is not measured."""
-        peers = PROJECT / "bench" / "peers"
-        command = [str(Path(sys.executable).parent / "uv"), "tool", "run", "--quiet", "pyinfra==3.*"]
+        """Let pyinfra say what it would change: nothing. It is installed first, and compiled, as ours is."""
+        peers, home = PROJECT / "bench" / "peers", self.folder / "pyinfra"
         environment = {**os.environ, "BENCH": str(self.folder)}
-        if not self.warm:
-            timed([*command, "--version"], environment)
-            self.warm = True
+        if not home.exists():
+            uv = [str(Path(sys.executable).parent / "uv"), "--quiet"]
+            timed([*uv, "venv", "--python", sys.executable, str(home)], environment)
+            install = ["pip", "install", "--compile-bytecode", "--python", str(home / "bin" / "python"), "pyinfra==3.*"]
+            timed([*uv, *install], environment)
         files = [str(peers / "pyinfra_inventory.py"), str(peers / "pyinfra_state.py")]
-        done = timed([*command, "--dry", *files], environment)
+        done = timed([str(home / "bin" / "pyinfra"), "--dry", *files], environment)
         found = [line for _, line in done.lines if re.search(r"Change +Conditional|(?: +-){2} *$", line)]
         changes = [line for _, line in done.lines if re.search(r" \d+ \(", line)]
         if len(found) < 8 or changes:
@@ -253,8 +253,10 @@ def timed(argv: list[str], environment: dict[str, str], codes: tuple[int, ...] =
     if status not in codes:
         tail = "\n".join(f"  {at:6.1f} s  {line}" for at, line in lines[-20:])
         raise BenchError(f"{' '.join(argv)} ended with status {status} after {seconds:.0f} s\n{tail}")
-    peak = next((int(line.removeprefix(_PEAK)) for _, line in reversed(lines) if line.startswith(_PEAK)), 0)
-    return Timing(seconds, peak / 1024, lines)
+    peaks = [int(line.rpartition(_PEAK)[2]) for _, line in lines if _PEAK in line]
+    if len(peaks) != 1:
+        raise BenchError(f"{' '.join(argv)} did not say once how much memory it took")
+    return Timing(seconds, peaks[0] / 1024, lines)
 
 
 def _end(process: subprocess.Popen[str]) -> None:
