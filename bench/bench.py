@@ -23,11 +23,11 @@ from nornir.core.task import Result, Task
 from ruamel.yaml import YAML
 
 from labsite import BenchError, Site, Timing, nornir, open_site
-from nornir_k3s import cluster
 from nornir_k3s.errors import K3sError
-from nornir_k3s.remote.session import session
-from nornir_k3s.vault import Vault
-from nornir_k3s.workflows.look import find_artifacts, observe_all, observing, prepare
+from nornir_k3s.inventory import cluster
+from nornir_k3s.run.gather import find_artifacts, observe_all, observing, prepare
+from nornir_k3s.ssh.session import session
+from nornir_k3s.state.store import Store
 
 PUSHED = 100_000_000
 LOADED = 500
@@ -213,10 +213,10 @@ def load(site: Site, rounds: int) -> Measure:  # noqa: ARG001 - all measures loo
         for number, role in enumerate(roles)
     }
     YAML().dump(hosts, folder / "hosts.yaml")
-    vault = Vault(site.folder / ".state" / "large", base=folder, keep=False)
+    store = Store(site.folder / ".state" / "large", base=folder, keep=False)
     for _ in range(5):
         begin = time.monotonic()
-        loaded = cluster.load(nornir(folder).inventory, vault=vault, base=folder)
+        loaded = cluster.load(nornir(folder).inventory, store=store, base=folder)
         measure.ours.append(time.monotonic() - begin)
         if len(loaded.members) != LOADED:
             raise BenchError(f"{len(loaded.members)} hosts of {LOADED} were loaded")

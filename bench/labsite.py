@@ -22,10 +22,10 @@ from nornir import InitNornir
 from nornir.core import Nornir
 from ruamel.yaml import YAML
 
-from nornir_k3s.artifacts import version_of
+from nornir_k3s.artifacts.source import version_of
 from nornir_k3s.k3s import parse_version
-from nornir_k3s.lab import Lab
-from nornir_k3s.lab.keys import ensure_password
+from nornir_k3s_lab import Lab
+from nornir_k3s_lab.keys import ensure_password
 
 PROJECT = Path(__file__).resolve().parent.parent
 NAME, NETWORK = "bench", "10.78.0."

@@ -27,10 +27,10 @@ try:
     from nornir.core.task import AggregatedResult, Task
     from rich.console import Console
 
-    from nornir_k3s import config
     from nornir_k3s.errors import Interrupted, K3sError, UsageError
+    from nornir_k3s.inventory import config
+    from nornir_k3s.model.report import Report
     from nornir_k3s.plugins.progress import Progress
-    from nornir_k3s.report.data import Report
 except ImportError as error:
     sys.exit(
         f"{error.name or error} is not installed. In the project's folder run `make setup` and use"

@@ -10,7 +10,7 @@ from pathlib import Path
 from common import Context, keep_report, main, parser, writable, write_text
 from nornir_k3s.errors import K3sError, PreflightFailed
 from nornir_k3s.report import terminal
-from nornir_k3s.workflows.choice import Choice
+from nornir_k3s.run.selection import Choice
 from nornir_k3s.workflows.deploy import deploy, phases
 from nornir_k3s.workflows.plan import plan
 

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 from common import Context, main, parser, writable, write_text
+from nornir_k3s.model.drift_report import DriftReport
 from nornir_k3s.report import drift_terminal
-from nornir_k3s.report.drift import DriftReport
-from nornir_k3s.workflows.choice import Choice
+from nornir_k3s.report.history import History
+from nornir_k3s.run.selection import Choice
 from nornir_k3s.workflows.drift import drift
-from nornir_k3s.workflows.history import History
 
 
 def arguments() -> argparse.Namespace:
@@ -48,7 +48,7 @@ def work(ctx: Context, args: argparse.Namespace) -> int:
     if args.html:
         _page(ctx, report, args.html)
     if args.metrics:
-        from nornir_k3s.report.metrics import metrics  # noqa: PLC0415 - who asks for none does not wait for it
+        from nornir_k3s.report.prometheus import metrics  # noqa: PLC0415 - who asks for none does not wait for it
 
         # Whoever collects the metrics is another user, and there is no secret in them.
         write_text(args.metrics, metrics(report).removesuffix("\n"), mode=0o644)
@@ -57,7 +57,7 @@ def work(ctx: Context, args: argparse.Namespace) -> int:
 
 
 def _page(ctx: Context, report: DriftReport, path: Path) -> None:
-    from nornir_k3s.report.page import page  # noqa: PLC0415 - likewise
+    from nornir_k3s.report.html import page  # noqa: PLC0415 - likewise
 
     write_text(path, page(report, History(ctx.config.state / report.cluster / "drift").runs(50)))
 

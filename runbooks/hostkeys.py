@@ -9,9 +9,9 @@ from functools import partial
 
 from common import Context, main, parser
 from nornir_k3s.errors import UsageError
-from nornir_k3s.remote.hostkeys import Finding, Found, State, collect
-from nornir_k3s.remote.known_hosts import change
 from nornir_k3s.report import terminal
+from nornir_k3s.ssh.hostkeys import Finding, Found, State, collect
+from nornir_k3s.ssh.known_hosts import change
 
 
 def work(args: argparse.Namespace, ctx: Context) -> int:

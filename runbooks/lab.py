@@ -10,7 +10,7 @@ from pathlib import Path
 
 try:
     from nornir_k3s.errors import K3sError
-    from nornir_k3s.lab import Lab
+    from nornir_k3s_lab import Lab
 except ImportError as missing:
     sys.exit(
         f"{missing.name or missing} is not installed. In the project's folder run `make setup` and use"

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from common import PROJECT, Context, main, parser
+from nornir_k3s.cli.timer_units import DRIFT, HEADER, Schedule
 from nornir_k3s.errors import K3sError, UsageError
-from nornir_k3s.timer import DRIFT, HEADER, Schedule
 
 OTHERWISE = "use cron or a CI job, as docs/drift.md shows"
 

@@ -71,9 +71,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from nornir_k3s.differences.difference import Difference
-    from nornir_k3s.report.data import HostReport, Report
-    from nornir_k3s.report.drift import DriftReport
+    from nornir_k3s.model.difference import Difference
+    from nornir_k3s.model.drift_report import DriftReport
+    from nornir_k3s.model.report import HostReport, Report
+    from nornir_k3s.run.selection import Choice
     from nornir_k3s.tasks import (
         Facts,
         k3s_converge,
@@ -85,7 +86,6 @@ if TYPE_CHECKING:
         k3s_preflight,
         k3s_ready,
     )
-    from nornir_k3s.workflows.choice import Choice
     from nornir_k3s.workflows.deploy import deploy
     from nornir_k3s.workflows.drift import drift
     from nornir_k3s.workflows.plan import Change, HostPlan, Plan, plan
@@ -93,12 +93,12 @@ if TYPE_CHECKING:
 else:
     # Each is brought when it is asked for: who only looks neither waits for nor loads what changes hosts.
     _PLACES = {
-        "differences.difference": "Difference",
-        "report.data": "HostReport Report",
-        "report.drift": "DriftReport",
+        "model.difference": "Difference",
+        "model.report": "HostReport Report",
+        "model.drift_report": "DriftReport",
         "tasks": "Facts k3s_facts k3s_preflight k3s_plan k3s_converge"
         " k3s_join k3s_load_balancer k3s_ready k3s_kubeconfig",
-        "workflows.choice": "Choice",
+        "run.selection": "Choice",
         "workflows.deploy": "deploy",
         "workflows.drift": "drift",
         "workflows.plan": "Change HostPlan Plan plan",

@@ -21,10 +21,7 @@ K3sError                 exit 1
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    from nornir_k3s.report.data import Report
+from typing import Any, ClassVar
 
 
 class K3sError(Exception):
@@ -41,7 +38,7 @@ class K3sError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
-        self.report: Report | None = None  # of the run that it ended
+        self.report: Any = None  # the `Report` of the run that it ended; Any, since this module imports nothing
 
     def __str__(self) -> str:
         """Return the message, and the next step below it."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from packaging.version import Version
 
-from nornir_k3s.secret import Secret
+from nornir_k3s.model.secret import Secret
 
 
 def _words(text: str) -> frozenset[str]:

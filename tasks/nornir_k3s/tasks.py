@@ -22,12 +22,17 @@ from nornir.core import Nornir
 from nornir.core.task import Result, Task
 from pydantic import BaseModel, Field
 
-from nornir_k3s import kubeconfig, preflight
+from nornir_k3s.checks import preflight
 from nornir_k3s.errors import K3sError, NotReady, UsageError
-from nornir_k3s.members import NODES
-from nornir_k3s.observed import Observed
-from nornir_k3s.workflows import deploy, look, places, rolling, steps
-from nornir_k3s.workflows.run import Run
+from nornir_k3s.model.cluster import (
+    NODES,
+)
+from nornir_k3s.model.host_facts import Observed
+from nornir_k3s.phases import host_tasks, rolling
+from nornir_k3s.run import gather, paths
+from nornir_k3s.run.context import Run
+from nornir_k3s.state import kubeconfig
+from nornir_k3s.workflows import deploy
 
 P = ParamSpec("P")
 
@@ -64,8 +69,8 @@ def _shared(
     with _making:
         found = _known.get(task.nornir)
         if found is None:
-            where = places.of(task.nornir, base, state)
-            run = look.prepare(task.nornir, base=where.base, state=where.state, options=options or {})
+            where = paths.of(task.nornir, base, state)
+            run = gather.prepare(task.nornir, base=where.base, state=where.state, options=options or {})
             run.nr = weakref.proxy(task.nornir)  # it is the key: held by itself it would stay for ever
             found = _known[task.nornir] = _Shared(run)
         return found
@@ -97,7 +102,7 @@ def _step(
 
 def _seen(task: Task, run: Run) -> Observed:
     if task.host.name not in run.observed:
-        look.observe_host(task, run)
+        gather.observe_host(task, run)
     if run.member(task.host.name).role in NODES:
         run.source.find(run.observed[task.host.name].arch)
     return run.observed[task.host.name]
@@ -163,18 +168,18 @@ def k3s_converge(task: Task, shared: _Shared, *, dry_run: bool | None = None) ->
         return _planned(task, run)
     _needs_ca(run, name)
     role = run.member(name).role
-    result = steps.stage_host(task, run)
+    result = host_tasks.stage_host(task, run)
     if role == "servers":
         with shared.turn:
             changed = _server(task, run)
     elif role == "lb":
         with shared.turn:
-            changed = steps.converge_host(task, run)
+            changed = host_tasks.converge_host(task, run)
     else:
-        changed = steps.converge_agent(task, run) if role == "agents" else steps.converge_host(task, run)
+        changed = host_tasks.converge_agent(task, run) if role == "agents" else host_tasks.converge_host(task, run)
     diff = "\n".join(one.diff for one in (result, changed) if one.diff)
     done = [*(result.result or []), *(changed.result or [])]
-    look.observe_host(task, run)  # what comes after sees what is now
+    gather.observe_host(task, run)  # what comes after sees what is now
     return Result(host=task.host, changed=result.changed or changed.changed, diff=diff, result=done)
 
 
@@ -231,9 +236,9 @@ def k3s_ready(task: Task, shared: _Shared) -> Result:
     if role not in NODES:
         return Result(host=task.host, result="it is no node", severity_level=logging.DEBUG)
     if role == "servers":
-        steps.wait_for_server(task, run)
+        host_tasks.wait_for_server(task, run)
     else:
-        steps.wait_for_agent(task, run)
+        host_tasks.wait_for_agent(task, run)
     return Result(host=task.host, result="ready")
 
 
@@ -251,7 +256,7 @@ def k3s_kubeconfig(task: Task, shared: _Shared) -> Result:
         raise NotReady(task.host.name, "it has no kubeconfig yet", hint="converge it first")
     text = kubeconfig.rewrite(seen.kubeconfig, server=run.cluster.url, name=run.cluster.name).reveal()
     with shared.turn:  # all servers give the same
-        changed = run.vault.read("kubeconfig") != text
+        changed = run.store.read("kubeconfig") != text
         if changed:
-            run.vault.keep("kubeconfig", text)
-    return Result(host=task.host, changed=changed, result=str(run.vault.folder / "kubeconfig"))
+            run.store.keep("kubeconfig", text)
+    return Result(host=task.host, changed=changed, result=str(run.store.folder / "kubeconfig"))

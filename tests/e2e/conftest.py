@@ -18,9 +18,9 @@ import pytest
 from ruamel.yaml import YAML
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from nornir_k3s.artifacts import version_of
+from nornir_k3s.artifacts.source import version_of
 from nornir_k3s.k3s import parse_version
-from nornir_k3s.lab import Lab
+from nornir_k3s_lab import Lab
 
 PROJECT = Path(__file__).resolve().parents[2]
 VIP = "10.79.0.100"

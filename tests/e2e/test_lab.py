@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from nornir_k3s.lab import Lab, LabError, cgroups, network
-from nornir_k3s.lab.lab import RUNTIME
-from nornir_k3s.lab.system import LEAST, mount_points
+from nornir_k3s_lab import Lab, LabError, cgroups, network
+from nornir_k3s_lab.lab import RUNTIME
+from nornir_k3s_lab.system import LEAST, mount_points
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="the lab needs root"),

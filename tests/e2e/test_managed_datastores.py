@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from nornir_k3s.datastores import keys
-from nornir_k3s.vault import Vault
+from nornir_k3s.state import datastore_keys
+from nornir_k3s.state.store import Store
 
 from .conftest import Site, bare, eventually, health, unchanged
 
@@ -115,13 +115,13 @@ def test_nobody_else_gets_in(managed: Site, kind: str) -> None:
 
 def test_a_certificate_is_renewed_before_it_ends_and_nothing_restarts(managed: Site, kind: str) -> None:
     folder = managed.folder / ".state" / "lab"
-    kept = json.loads((folder / keys.FILE).read_text())
-    vault = Vault(folder, base=managed.folder)
+    kept = json.loads((folder / datastore_keys.FILE).read_text())
+    store = Store(folder, base=managed.folder)
     addresses = {host: [managed.lab.exec(host, ["hostname", "-I"]).stdout.split()[0]] for host in datastores(kind)}
     del kept["issued"]
-    (folder / keys.FILE).write_text(json.dumps(kept))
-    keys.load(vault, cluster="lab", hosts=addresses, now=datetime.now(UTC) - timedelta(days=330))
-    vault.commit()
+    (folder / datastore_keys.FILE).write_text(json.dumps(kept))
+    datastore_keys.load(store, cluster="lab", hosts=addresses, now=datetime.now(UTC) - timedelta(days=330))
+    store.commit()
     managed.deploy()  # these have 35 days left, so others are made at once
     before = started(managed, kind)
     show = f"echo | openssl s_client -connect {addresses['db1'][0]}:2379 2>/dev/null | openssl x509 -noout -enddate"
@@ -129,10 +129,10 @@ def test_a_certificate_is_renewed_before_it_ends_and_nothing_restarts(managed: S
         show = show.replace("2379", "5432 -starttls postgres")
     old = managed.lab.exec("db1", ["sh", "-c", show]).stdout
     assert "notAfter" in old
-    text = (folder / keys.FILE).read_text()
+    text = (folder / datastore_keys.FILE).read_text()
     again = json.loads(text)
     again["issued"].pop("db1")
-    (folder / keys.FILE).write_text(json.dumps(again))
+    (folder / datastore_keys.FILE).write_text(json.dumps(again))
     done = managed.deploy()
     assert "db1" in done.stdout
     after = started(managed, kind)

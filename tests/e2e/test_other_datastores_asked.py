@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nornir_k3s.k3s import bootstrap_key
-from nornir_k3s.secret import Secret
+from nornir_k3s.model.secret import Secret
 
 from .certificates import DB, certificate
 from .conftest import Site, bare

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from nornir_k3s import Difference, DriftReport
-from nornir_k3s.report.drift import HostState
-from nornir_k3s.report.page import page
-from nornir_k3s.workflows.history import Kept
+from nornir_k3s.model.drift_report import HostState
+from nornir_k3s.report.history import Kept
+from nornir_k3s.report.html import page
 
 # Runs beside the page, in a frame as wide as a phone or a desk, and writes down what it sees.
 HARNESS = """<!doctype html><body><iframe id=f src=page.html style="width: WIDTHpx; height: 900px; border: 0"></iframe>

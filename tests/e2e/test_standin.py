@@ -20,7 +20,7 @@ import pytest
 import yaml
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from nornir_k3s.lab import Lab
+from nornir_k3s_lab import Lab
 
 STANDIN = Path(__file__).resolve().parents[1] / "standin"
 sys.path.insert(0, str(STANDIN))

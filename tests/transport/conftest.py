@@ -22,7 +22,7 @@ from nornir.core.task import Result, Task
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from nornir_k3s.plugins.runner import K3sRunner
-from nornir_k3s.remote.session import Session, session
+from nornir_k3s.ssh.session import Session, session
 
 
 @dataclass

@@ -19,9 +19,9 @@ import paramiko
 import pytest
 
 from nornir_k3s.errors import UsageError
-from nornir_k3s.remote import known_hosts
-from nornir_k3s.remote.hostkeys import State, judge, look
-from nornir_k3s.remote.known_hosts import HostKey, change
+from nornir_k3s.ssh import known_hosts
+from nornir_k3s.ssh.hostkeys import State, judge, look
+from nornir_k3s.ssh.known_hosts import HostKey, change
 
 from .conftest import Peer, Sshd, free_port, keygen, serving
 

@@ -20,7 +20,7 @@ from nornir_k3s.errors import (
     Interrupted,
     OutcomeUnknown,
 )
-from nornir_k3s.secret import Secret
+from nornir_k3s.model.secret import Secret
 
 from .conftest import Peer, Sshd, eventually, free_port, serving
 

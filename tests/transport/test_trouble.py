@@ -22,9 +22,9 @@ from nornir_k3s.errors import (
     Interrupted,
     OutcomeUnknown,
 )
-from nornir_k3s.remote import session as session_module
-from nornir_k3s.remote.session import Session
-from nornir_k3s.secret import Secret
+from nornir_k3s.model.secret import Secret
+from nornir_k3s.ssh import session as session_module
+from nornir_k3s.ssh.session import Session
 
 from .conftest import Peer, eventually, free_port
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from nornir_k3s.errors import AuthenticationFailed, HostKeyError, HostUnreachable
-from nornir_k3s.remote.session import Session
-from nornir_k3s.remote.tunnel import Tunnel
+from nornir_k3s.ssh.session import Session
+from nornir_k3s.ssh.tunnel import Tunnel
 
 from .conftest import Peer, Sshd, eventually, free_port, keygen, serving
 

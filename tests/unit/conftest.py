@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from nornir.core.inventory import Defaults, Group, Groups, Host, Hosts, Inventory, ParentGroups
 
-from nornir_k3s import cluster
-from nornir_k3s.cluster import Cluster
-from nornir_k3s.vault import Vault
+from nornir_k3s.inventory import cluster
+from nornir_k3s.model.cluster import (
+    Cluster,
+)
+from nornir_k3s.state.store import Store
 
 HOSTS = {
     "db1": ("10.0.0.11", "datastore"),
@@ -54,9 +56,9 @@ def load(tmp_path: Path) -> Callable[..., Cluster]:
     ) -> Cluster:
         settings = copy.deepcopy(SETTINGS) | (changes or {})
         inv = inventory(settings, hosts or HOSTS, {name: {"k3s": value} for name, value in data.items()})
-        vault = Vault(tmp_path / "state", base=tmp_path)
-        loaded = cluster.load(inv, vault=vault, base=tmp_path)
-        vault.commit()
+        store = Store(tmp_path / "state", base=tmp_path)
+        loaded = cluster.load(inv, store=store, base=tmp_path)
+        store.commit()
         return loaded
 
     return loader

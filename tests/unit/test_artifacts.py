@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from nornir_k3s.artifacts import Source
-from nornir_k3s.cluster import Cluster
+from nornir_k3s.artifacts.receipts import Receipts
+from nornir_k3s.artifacts.source import Source
 from nornir_k3s.errors import ArtifactError
-from nornir_k3s.releases.digest import Receipts
+from nornir_k3s.model.cluster import (
+    Cluster,
+)
 
 from .mirror import Mirror
 

@@ -8,12 +8,14 @@ from typing import Any
 import pymysql
 import pytest
 
-from nornir_k3s.cluster import Cluster
-from nornir_k3s.datastores import ask_mysql, ask_postgresql, examine
-from nornir_k3s.datastores.endpoint import parse
-from nornir_k3s.datastores.examine import judge
-from nornir_k3s.datastores.problem import Answers, table_problems
-from nornir_k3s.secret import Secret
+from nornir_k3s.datastore_probe import mysql, postgresql, probe
+from nornir_k3s.datastore_probe.answers import Answers, table_problems
+from nornir_k3s.datastore_probe.probe import judge
+from nornir_k3s.model.cluster import (
+    Cluster,
+)
+from nornir_k3s.model.endpoint import parse
+from nornir_k3s.model.secret import Secret
 
 Load = Callable[..., Cluster]
 ENDPOINT = parse(Secret("mysql://u:hush@tcp(db)/k3s"))
@@ -30,7 +32,7 @@ ENDPOINT = parse(Secret("mysql://u:hush@tcp(db)/k3s"))
     ],
 )
 def test_rights_are_read_from_grants(grants: list[str], missing: str) -> None:
-    found = ask_mysql._rights(ask_mysql._have(grants, ENDPOINT), ENDPOINT, exists=True)
+    found = mysql._rights(mysql._have(grants, ENDPOINT), ENDPOINT, exists=True)
     assert bool(found) is bool(missing)
     if found:
         assert missing in found[0].found
@@ -41,7 +43,7 @@ def test_rights_are_read_from_grants(grants: list[str], missing: str) -> None:
     [(1045, "datastore-login"), (1130, "datastore-login"), (2026, "datastore-tls"), (1040, "datastore")],
 )
 def test_what_mysql_refuses_with(code: int, id_: str) -> None:
-    problem: Any = ask_mysql._refused(pymysql.err.OperationalError(code, "hush"), ENDPOINT)
+    problem: Any = mysql._refused(pymysql.err.OperationalError(code, "hush"), ENDPOINT)
     assert problem.id == id_
     assert "hush" not in problem.found + problem.todo
 
@@ -57,7 +59,7 @@ def test_what_mysql_refuses_with(code: int, id_: str) -> None:
     ],
 )
 def test_what_postgresql_refuses_with(details: dict[str, str], id_: str) -> None:
-    assert ask_postgresql._refused(Exception(details), ENDPOINT).id == id_
+    assert postgresql._refused(Exception(details), ENDPOINT).id == id_
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def test_what_postgresql_refuses_with(details: dict[str, str], id_: str) -> None
     ],
 )
 def test_settings_that_k3s_breaks_on(settings: dict[str, str], words: str) -> None:
-    found = ask_mysql._settings(settings)
+    found = mysql._settings(settings)
     assert words in found[0].found if words else not found
 
 
@@ -93,7 +95,7 @@ def test_whose_data_it_holds_how_many_it_lets_in_and_how_fast(load: Load) -> Non
 )
 def test_of_several_postgresql_hosts_some_may_be_replicas(endpoint: str, writable: list[bool], problem: bool) -> None:
     asked = {f"{n}:1": Answers(writable=yes) for n, yes in enumerate(writable)}
-    assert bool(list(examine._together(parse(Secret(endpoint)), asked))) is problem
+    assert bool(list(probe._together(parse(Secret(endpoint)), asked))) is problem
 
 
 @pytest.mark.parametrize(
@@ -104,8 +106,8 @@ def test_of_several_postgresql_hosts_some_may_be_replicas(endpoint: str, writabl
     ],
 )  # fmt: skip
 def test_a_grant_s_wildcards_are_read_as_mysql_does(where: str, covers: bool) -> None:
-    assert ask_mysql._covers(where, "k3s") is covers
-    assert ask_mysql._covers(r"k3s\_1.*", "k3s_1")
+    assert mysql._covers(where, "k3s") is covers
+    assert mysql._covers(r"k3s\_1.*", "k3s_1")
 
 
 def test_a_role_s_rights_count_with_mysql_8() -> None:
@@ -114,10 +116,10 @@ def test_a_role_s_rights_count_with_mysql_8() -> None:
         "SELECT CURRENT_ROLE()": [("`dba`@`%`",)],
         "SHOW GRANTS FOR CURRENT_USER() USING `dba`@`%`": [("GRANT ALL PRIVILEGES ON `k3s`.* TO `u`@`%`",)],
     }
-    grants = ask_mysql._grants(lambda text: said[text], "MySQL")
-    assert ask_mysql._rights(ask_mysql._have(grants, ENDPOINT), ENDPOINT, exists=True) == []
-    grants = ask_mysql._grants(lambda text: said[text], "MariaDB")
-    assert ask_mysql._rights(ask_mysql._have(grants, ENDPOINT), ENDPOINT, exists=True)
+    grants = mysql._grants(lambda text: said[text], "MySQL")
+    assert mysql._rights(mysql._have(grants, ENDPOINT), ENDPOINT, exists=True) == []
+    grants = mysql._grants(lambda text: said[text], "MariaDB")
+    assert mysql._rights(mysql._have(grants, ENDPOINT), ENDPOINT, exists=True)
 
 
 def test_what_was_tried_in_mysql_is_gone_again_also_when_it_is_refused() -> None:
@@ -129,7 +131,7 @@ def test_what_was_tried_in_mysql_is_gone_again_also_when_it_is_refused() -> None
             raise pymysql.err.OperationalError(1142, "INDEX command denied")
         return []
 
-    (found,) = ask_mysql._tried(query, ENDPOINT)
+    (found,) = mysql._tried(query, ENDPOINT)
     assert "INDEX command denied" in found.found
     assert said[-1].startswith("DROP TABLE IF EXISTS `k3s`.nornir_k3s_try_")
 

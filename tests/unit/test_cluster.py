@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from nornir_k3s.cluster import Cluster
 from nornir_k3s.errors import InventoryError
+from nornir_k3s.model.cluster import (
+    Cluster,
+)
 
 Load = Callable[..., Cluster]
 
@@ -54,7 +56,7 @@ def test_secrets_do_not_show(load: Load) -> None:
         ({"registration": {"address": "10.0.0.12"}}, "is the address of host s1"),
         ({"registration": {}}, "the VIP is missing"),
         ({"token": "plain"}, "token"),
-        ({"token": {"vault": "x"}}, "a secret is a reference"),
+        ({"token": {"store": "x"}}, "a secret is a reference"),
         ({"datastore": {"kind": "oracle"}}, "mariadb"),
         ({"datastore": {"endpoint": {"env": "X"}}}, "someone else runs"),
         ({"datastore": {"endpoint": {"env": "X"}, "certfile": "c.pem"}}, "belong together"),

@@ -8,7 +8,7 @@ from nornir.core.inventory import ConnectionOptions, Defaults, Host
 
 from nornir_k3s.errors import UsageError
 from nornir_k3s.plugins.credentials import k3s_credentials
-from nornir_k3s.references import resolve
+from nornir_k3s.state.references import resolve
 
 
 def host(name: str, defaults: Defaults, data: dict[str, Any] | None = None) -> Host:
@@ -61,7 +61,7 @@ def test_references_resolve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     "reference",
     [
-        {}, {"env": "A", "file": "b"}, {"vault": "x"}, {"env": "NOT_SET_ANYWHERE"}, {"file": "none"},
+        {}, {"env": "A", "file": "b"}, {"store": "x"}, {"env": "NOT_SET_ANYWHERE"}, {"file": "none"},
         {"command": ["sh", "-c", "echo leaked-secret; exit 3"]}, {"command": ["no-such-program"]}, {"command": []},
         "text", ["env"], None, {"env": None}, {"file": ["f"]}, {"command": 5}, {"command": "sh -c 'open"},
         {"command": ["sh", "-c", "printf 'leaked-secret\\377'"]}, {"command": "cat"}, {"file": "/"},

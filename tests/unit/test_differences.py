@@ -14,14 +14,29 @@ from typing import Any
 import pytest
 
 from nornir_k3s import k3s
-from nornir_k3s.cluster import Cluster
-from nornir_k3s.differences import balancers, datastore, ending, handed, host, judge, live, nodes
-from nornir_k3s.differences.difference import Difference
-from nornir_k3s.differences.limits import Limits
-from nornir_k3s.differences.look import live as live_lines
-from nornir_k3s.differences.look import script
-from nornir_k3s.observed import NodeState, Observed, UnitState
-from nornir_k3s.schema import KnownDifference
+from nornir_k3s.compare import (
+    certificate_expiry,
+    compare,
+    datastore,
+    effective_config,
+    host,
+    kubeconfig,
+    load_balancers,
+    nodes,
+)
+from nornir_k3s.facts.drift_script import live as live_lines
+from nornir_k3s.facts.drift_script import script
+from nornir_k3s.model.cluster import (
+    Cluster,
+)
+from nornir_k3s.model.difference import Difference
+from nornir_k3s.model.drift_limits import Limits
+from nornir_k3s.model.host_facts import NodeState, Observed, UnitState
+from nornir_k3s.model.kubeconfig import KubeconfigAnswer
+from nornir_k3s.model.settings import (
+    KnownDifference,
+)
+from nornir_k3s.run import kubeconfig_probe
 
 OBSERVED = Path("/nonexistent")
 FACTS = Path(__file__).resolve().parents[1] / "standin" / "observed"
@@ -64,7 +79,7 @@ def all_nodes() -> list[NodeState]:
 
 
 def test_servers_that_say_what_the_inventory_asks_for_differ_in_nothing(load: Callable[..., Cluster]) -> None:
-    assert list(live.differences(load(), {"s1": saying("s1"), "s2": saying("s2")}, [])) == []
+    assert list(effective_config.differences(load(), {"s1": saying("s1"), "s2": saying("s2")}, [])) == []
 
 
 @pytest.mark.parametrize(
@@ -85,7 +100,7 @@ def test_servers_that_say_what_the_inventory_asks_for_differ_in_nothing(load: Ca
 def test_a_server_with_another_setting_in_force_is_told_with_how_many_have_it(
     load: Callable[..., Cluster], changes: dict[str, Any], key: str, found: str
 ) -> None:
-    told = ids(live.differences(load(), {"s1": saying("s1"), "s2": saying("s2", **changes)}, []))
+    told = ids(effective_config.differences(load(), {"s1": saying("s1"), "s2": saying("s2", **changes)}, []))
     assert set(told) == {f"s2/setting:{key}"}
     assert told[f"s2/setting:{key}"].found == f"it runs with {key} {found}; 1 of 2 servers have it"
     assert told[f"s2/setting:{key}"].severity == "error"
@@ -93,21 +108,21 @@ def test_a_server_with_another_setting_in_force_is_told_with_how_many_have_it(
 
 def test_every_setting_that_must_match_is_compared_from_what_servers_say() -> None:
     by_annotation = {"tls-san"}
-    assert set(live._READERS) >= k3s.MUST_MATCH - by_annotation
+    assert set(effective_config._READERS) >= k3s.MUST_MATCH - by_annotation
 
 
 def test_what_a_node_was_started_with_is_compared_and_secrets_are_not(load: Callable[..., Cluster]) -> None:
     cluster = load()
     args = ["agent", "--token", "********", "--server", cluster.url, "--node-name", "a1", "--node-ip", "10.0.0.14"]
     seen = {"a1": Observed("a1")}
-    assert list(live.differences(cluster, seen, [node("a1", args=tuple(args))])) == []
-    told = ids(live.differences(cluster, seen, [node("a1", args=(*args, "--debug"))]))
+    assert list(effective_config.differences(cluster, seen, [node("a1", args=tuple(args))])) == []
+    told = ids(effective_config.differences(cluster, seen, [node("a1", args=(*args, "--debug"))]))
     assert told["a1/setting:debug"].found == "it was started with debug true"
 
 
 def test_arguments_are_read_as_k3s_writes_them() -> None:
     words = ("server", "--disable", "a", "--disable=b", "--debug", "--node-ip", "10.0.0.1")
-    assert live.given(words) == {"disable": ["a", "b"], "debug": ["true"], "node-ip": ["10.0.0.1"]}
+    assert effective_config.given(words) == {"disable": ["a", "b"], "debug": ["true"], "node-ip": ["10.0.0.1"]}
 
 
 @pytest.mark.parametrize(
@@ -174,7 +189,7 @@ UP = (("s1", "UP", "9"), ("s2", "UP", "9"), ("BACKEND", "UP", "9"))
 )
 def test_the_way_in(load: Callable[..., Cluster], one: Observed, two: Observed | None, told: set[str]) -> None:
     seen = {"lb1": one} | ({"lb2": two} if two else {})
-    assert set(ids(balancers.differences(load(), seen))) == told
+    assert set(ids(load_balancers.differences(load(), seen))) == told
 
 
 @pytest.mark.parametrize(
@@ -236,12 +251,12 @@ def one_difference() -> Difference:
 
 def test_what_is_known_is_accepted_until_its_last_day() -> None:
     today = date(2027, 1, 31)
-    (found,), notes = judge.accepted([one_difference()], [known("a2/*", today)], today)
+    (found,), notes = compare.accepted([one_difference()], [known("a2/*", today)], today)
     assert (found.accepted, found.counts, notes) == ("planned", False, [])
-    (found,), _ = judge.accepted([one_difference()], [known("a2/*", today)], today + timedelta(days=1))
+    (found,), _ = compare.accepted([one_difference()], [known("a2/*", today)], today + timedelta(days=1))
     assert found.counts
     assert "accepted until 2027-01-31: planned" in found.found
-    (found,), notes = judge.accepted([one_difference()], [known("a3/*", today)], today)
+    (found,), notes = compare.accepted([one_difference()], [known("a3/*", today)], today)
     assert found.counts
     assert "a3/* was not met" in notes[0]
 
@@ -262,36 +277,38 @@ def test_the_script_of_a_server_holds_the_token_only_encoded_and_none_in_a_comma
 
 
 def test_a_kubeconfig_that_is_not_there_or_is_none(tmp_path: Path) -> None:
-    assert handed.attempt(tmp_path / "kubeconfig").missing
+    assert kubeconfig_probe.probe(tmp_path / "kubeconfig").missing
     (tmp_path / "kubeconfig").write_text("clusters: []\n")
-    assert "not a kubeconfig" in handed.attempt(tmp_path / "kubeconfig").error
-    assert handed.ends(tmp_path / "kubeconfig") is None
+    assert "not a kubeconfig" in kubeconfig_probe.probe(tmp_path / "kubeconfig").error
+    assert kubeconfig_probe.probe(tmp_path / "kubeconfig").expires is None
 
 
 def test_names_behind_the_address(load: Callable[..., Cluster], tmp_path: Path) -> None:
-    tried = handed.Tried(names=("kubernetes", "10.0.0.101"))
-    told = ids(handed.differences(load(), tmp_path / "kubeconfig", tried, days=30))
+    tried = KubeconfigAnswer(names=("kubernetes", "10.0.0.101"))
+    told = ids(kubeconfig.differences(load(), "kubeconfig", tried, days=30))
     assert set(told) == {"cluster/names:10.0.0.100"}
 
 
 def test_the_certificate_of_someone_else_s_datastore(load: Callable[..., Cluster]) -> None:
     ends = int((datetime.now(UTC) + timedelta(days=20, hours=1)).timestamp())
     seen = {name: Observed(name, facts={"ends": [("10.0.0.9:5432", str(ends))]}) for name in ("s1", "s2")}
-    (one,) = ending.endings(seen)
-    (told,) = ending.differences(load(), [one], days=30)
+    (one,) = certificate_expiry.endings(seen)
+    (told,) = certificate_expiry.differences(load(), [one], days=30)
     assert told.id == "cluster/certificate:the datastore at 10.0.0.9:5432"
     assert told.found.startswith("it ends in 20 days")
     assert "no K3s can connect" in told.todo
-    assert not list(ending.differences(load(), [one], days=15))
+    assert not list(certificate_expiry.differences(load(), [one], days=15))
 
 
 def test_certificates_that_end_soon_the_first_first(load: Callable[..., Cluster]) -> None:
     now = datetime.now(UTC)
     found = [
-        ending.Ending(host="s1", path=name, ends=now + timedelta(days=days, hours=1), authority=name == "ca")
+        certificate_expiry.Ending(
+            host="s1", path=name, ends=now + timedelta(days=days, hours=1), authority=name == "ca"
+        )
         for name, days in (("old", -2), ("soon", 10), ("ca", 20), ("later", 40))
     ]
-    told = {one.what: one for one in ending.differences(load(), found, days=30)}
+    told = {one.what: one for one in certificate_expiry.differences(load(), found, days=30)}
     assert set(told) == {"old", "soon", "ca"}
     assert told["old"].severity == "error"
     assert told["soon"].found.startswith("it ends in 10 days")

@@ -13,12 +13,12 @@ import yaml
 from pydantic import TypeAdapter
 
 from nornir_k3s import Difference, DriftReport, Plan, Report, Status, errors
-from nornir_k3s.differences.difference import KINDS as KINDS_OF_DRIFT
-from nornir_k3s.differences.limits import Limits
-from nornir_k3s.files import ConfigFile
-from nornir_k3s.findings import CHECKS
-from nornir_k3s.report.metrics import _HELP
-from nornir_k3s.schema import ClusterModel, Datastore
+from nornir_k3s.inventory.files import ConfigFile
+from nornir_k3s.inventory.schema import ClusterModel, Datastore
+from nornir_k3s.model.difference import KINDS as KINDS_OF_DRIFT
+from nornir_k3s.model.drift_limits import Limits
+from nornir_k3s.model.finding import CHECKS
+from nornir_k3s.report.prometheus import _HELP
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOCS = PROJECT / "docs"

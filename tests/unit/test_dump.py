@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 
-from nornir_k3s import apply, k3s
-from nornir_k3s.datastores import dump
-from nornir_k3s.datastores.mysql import MARIADB
-from nornir_k3s.observe import STATE
-from nornir_k3s.workflows import dumping
+from nornir_k3s import k3s
+from nornir_k3s.apply import datastore_dump
+from nornir_k3s.apply import script as apply
+from nornir_k3s.model.paths import (
+    STATE,
+)
+from nornir_k3s.phases import dump
+from nornir_k3s.roles.datastore_mysql import MARIADB
 
-SCRIPT = dump.script(MARIADB.recipe(), database="k3s", cluster="lab", token_fingerprint="0123456789ab")
+SCRIPT = datastore_dump.script(MARIADB.recipe(), database="k3s", cluster="lab", token_fingerprint="0123456789ab")
 
 
 def run(
@@ -38,7 +41,7 @@ def dumps(folder: Path) -> list[Path]:
 
 def test_a_dump_is_whole_and_the_owner_s_only(tmp_path: Path) -> None:
     status, said, _ = run(tmp_path)
-    path, size = dump.parse(said)
+    path, size = datastore_dump.parse(said)
     assert status == 0
     assert [str(found) for found in dumps(tmp_path)] == [path]
     assert path.endswith("Z-0123456789ab.sql.gz")
@@ -80,7 +83,7 @@ def test_the_newest_five_of_this_cluster_are_kept(tmp_path: Path) -> None:
     left = [path.name for path in dumps(tmp_path)]
     assert set(others) <= set(left)
     assert [name for name in left if name in names] == names[-4:]
-    assert len(left) == len(others) + dump.KEPT
+    assert len(left) == len(others) + datastore_dump.KEPT
 
 
 @pytest.mark.parametrize(
@@ -107,6 +110,6 @@ def test_it_is_made_before_what_could_hurt(
         steps=lambda _: [SimpleNamespace(kind=kind) for kind in datastore],
         stage_steps=lambda _: [SimpleNamespace(target=path) for path in server],
     )
-    assert dumping.needed(run) is expected
+    assert dump.needed(run) is expected
     run.cluster.is_managed = False
-    assert dumping.needed(run) is False
+    assert dump.needed(run) is False

@@ -5,9 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from nornir_k3s.datastores.endpoint import Endpoint, build, parse, places
-from nornir_k3s.schema import DatastoreFields
-from nornir_k3s.secret import Secret
+from nornir_k3s.model.endpoint import Endpoint, build, parse, places
+from nornir_k3s.model.secret import Secret
+from nornir_k3s.model.settings import (
+    DatastoreFields,
+)
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from tenacity import wait_none
 
+from nornir_k3s.artifacts import cache as cache_module
+from nornir_k3s.artifacts import download
+from nornir_k3s.artifacts.fetch import Cache, Fetched, fetch_release
+from nornir_k3s.artifacts.release import RemoteFile
 from nornir_k3s.errors import ArtifactError, Interrupted
-from nornir_k3s.releases import cache as cache_module
-from nornir_k3s.releases import download
-from nornir_k3s.releases.fetch import Cache, Fetched, fetch_release
-from nornir_k3s.releases.layout import RemoteFile
 
 from .mirror import FOLDER, VERSION, Mirror, Reply
 
@@ -42,7 +42,7 @@ def digest(body: bytes) -> str:
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retry at once, and forget the tester's proxies and certificates."""
-    monkeypatch.setattr("nornir_k3s.remote.retry.backoff", lambda **_: wait_none())
+    monkeypatch.setattr("nornir_k3s.retry.backoff", lambda **_: wait_none())
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

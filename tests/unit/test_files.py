@@ -15,14 +15,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nornir_k3s import files, k3s, rules
-from nornir_k3s.sources import Problems, read
+from nornir_k3s import k3s
+from nornir_k3s.inventory import files, rules
+from nornir_k3s.inventory.yaml_files import Problems, read
 
 PROJECT = Path(__file__).resolve().parents[2]
 
 
 def test_all_schemas_are_written_and_are_schemas(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-m", "nornir_k3s.schemas", str(tmp_path)], check=True, timeout=120)
+    subprocess.run([sys.executable, "-m", "nornir_k3s.inventory.json_schemas", str(tmp_path)], check=True, timeout=120)
     written = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
     assert set(written) == {"config", "hosts", "groups", "defaults", "report", "plan", "status", "drift"}
     for schema in written.values():

@@ -10,11 +10,17 @@ import pytest
 import yaml
 
 from nornir_k3s import k3s
-from nornir_k3s.artifacts import Bundle
-from nornir_k3s.cluster import Cluster
-from nornir_k3s.groups import agents, lb, servers
-from nornir_k3s.secret import Secret
-from nornir_k3s.spec import Artifact, HostSpec
+from nornir_k3s.model.bundle import (
+    Bundle,
+)
+from nornir_k3s.model.cluster import (
+    Cluster,
+)
+from nornir_k3s.model.host_spec import Artifact, HostSpec
+from nornir_k3s.model.secret import Secret
+from nornir_k3s.roles import agent as agent_role
+from nornir_k3s.roles import load_balancer
+from nornir_k3s.roles import server as server_role
 
 Load = Callable[..., Cluster]
 BUNDLE = Bundle(Artifact(Path("k3s"), k3s.BINARY, "a" * 64), Artifact(Path("install.sh"), "/x/install.sh", "b" * 64))
@@ -28,7 +34,7 @@ def config(spec: HostSpec) -> dict[str, Any]:
 
 def test_servers_share_everything_but_name_and_address(load: Load) -> None:
     cluster = load(s1={"node-label": ["zone=a"]})
-    first, second = (config(servers.spec(cluster, m, BUNDLE)) for m in cluster.of("servers"))
+    first, second = (config(server_role.spec(cluster, m, BUNDLE)) for m in cluster.of("servers"))
     assert first.pop("node-name") == "s1"
     assert second.pop("node-name") == "s2"
     assert first.pop("node-ip") == ["10.0.0.12"]
@@ -43,15 +49,15 @@ def test_servers_share_everything_but_name_and_address(load: Load) -> None:
 
 def test_a_server_s_own_taints_are_added_and_the_taint_can_be_left_out(load: Load) -> None:
     cluster = load(s1={"node-taint": ["a=b:NoSchedule"]})
-    spec = servers.spec(cluster, cluster.member("s1"), BUNDLE)
+    spec = server_role.spec(cluster, cluster.member("s1"), BUNDLE)
     assert config(spec)["node-taint"] == ["CriticalAddonsOnly=true:NoExecute", "a=b:NoSchedule"]
     bare = load({"server_taint": False})
-    assert "node-taint" not in config(servers.spec(bare, bare.member("s1"), BUNDLE))
+    assert "node-taint" not in config(server_role.spec(bare, bare.member("s1"), BUNDLE))
 
 
 def test_an_agent_gets_the_registration_address_and_the_full_token(load: Load) -> None:
     cluster = load({"agent": {"kubelet-arg": ["max-pods=50"]}}, a1={"node-label": "rack=1"})
-    made = config(agents.spec(cluster, cluster.member("a1"), BUNDLE, CA))
+    made = config(agent_role.spec(cluster, cluster.member("a1"), BUNDLE, CA))
     assert made["server"] == "https://10.0.0.100:6443"
     assert made["token"] == f"{CA}::server:{cluster.token.reveal()}"
     assert made["kubelet-arg"] == ["max-pods=50"]
@@ -62,15 +68,15 @@ def test_an_agent_gets_the_registration_address_and_the_full_token(load: Load) -
 def test_an_agent_token_of_its_own_is_the_agents_only_token(load: Load, tmp_path: Path) -> None:
     (tmp_path / "t").write_text("agents-only")
     cluster = load({"agent_token": {"file": "t"}})
-    made = config(agents.spec(cluster, cluster.member("a1"), BUNDLE, CA))
+    made = config(agent_role.spec(cluster, cluster.member("a1"), BUNDLE, CA))
     assert made["token"] == f"{CA}::node:agents-only"
-    assert config(servers.spec(cluster, cluster.member("s1"), BUNDLE))["agent-token"] == "agents-only"
+    assert config(server_role.spec(cluster, cluster.member("s1"), BUNDLE))["agent-token"] == "agents-only"
 
 
-@pytest.mark.parametrize(("role", "name"), [(servers, "s1"), (agents, "a1")])
+@pytest.mark.parametrize(("role", "name"), [(server_role, "s1"), (agent_role, "a1")])
 def test_settings_of_k3s_are_0600_and_masked(load: Load, role: Any, name: str) -> None:
     cluster = load()
-    more = (CA,) if role is agents else ()
+    more = (CA,) if role is agent_role else ()
     spec = role.spec(cluster, cluster.member(name), BUNDLE, *more)
     file = next(f for f in spec.files if f.path == k3s.CONFIG)
     assert (file.mode, file.masking) == (0o600, "yaml")
@@ -82,28 +88,28 @@ def test_a_load_balancer_is_in_front_of_all_servers_and_knows_its_peer(load: Loa
     made = {
         m.name: {
             f.path: f.text.reveal()
-            for f in lb.spec(cluster, m, interface="eth7", check_pem=Secret("PEM"), server_ca="CA").files
+            for f in load_balancer.spec(cluster, m, interface="eth7", check_pem=Secret("PEM"), server_ca="CA").files
         }
         for m in cluster.of("lb")
     }
-    haproxy = made["lb1"][lb.HAPROXY]
-    assert haproxy == made["lb2"][lb.HAPROXY]
+    haproxy = made["lb1"][load_balancer.HAPROXY]
+    assert haproxy == made["lb2"][load_balancer.HAPROXY]
     assert "server s1 10.0.0.12:6443" in haproxy
     assert "server s2 10.0.0.13:6443" in haproxy
     assert "GET /readyz" in haproxy
     assert "verify required" in haproxy
-    keepalived = made["lb1"][lb.KEEPALIVED]
+    keepalived = made["lb1"][load_balancer.KEEPALIVED]
     assert "10.0.0.100/32 dev eth7" in keepalived
     assert "unicast_src_ip 10.0.0.15" in keepalived
     assert "        10.0.0.16\n" in keepalived
     assert "priority 200" in keepalived
-    assert "priority 190" in made["lb2"][lb.KEEPALIVED]
-    assert made["lb1"][lb.CHECK_CERT] == "PEM"
+    assert "priority 190" in made["lb2"][load_balancer.KEEPALIVED]
+    assert made["lb1"][load_balancer.CHECK_CERT] == "PEM"
 
 
 def environments(cluster: Cluster) -> dict[str, str]:
-    made = {m.name: servers.spec(cluster, m, BUNDLE) for m in cluster.of("servers")}
-    made |= {m.name: agents.spec(cluster, m, BUNDLE, CA) for m in cluster.of("agents")}
+    made = {m.name: server_role.spec(cluster, m, BUNDLE) for m in cluster.of("servers")}
+    made |= {m.name: agent_role.spec(cluster, m, BUNDLE, CA) for m in cluster.of("agents")}
     return {
         name: file.text.reveal() for name, spec in made.items() for file in spec.files if "/etc/default/" in file.path
     }

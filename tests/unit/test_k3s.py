@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from nornir_k3s import k3s
-from nornir_k3s.secret import Secret
+from nornir_k3s.model.secret import Secret
 
 
 def test_versions_order_as_releases_do() -> None:

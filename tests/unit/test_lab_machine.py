@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nornir_k3s.lab import LabError, cgroups, guest, image, keys, network, system
+from nornir_k3s_lab import LabError, cgroups, guest, image, keys, network, system
 
 MOUNTINFO = """\
 22 27 0:21 / /proc rw - proc proc rw
@@ -77,7 +77,7 @@ def test_a_lock_keeps_others_out_and_survives_the_removal_of_its_folder(tmp_path
 def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
-from nornir_k3s.lab.system import locked
+from nornir_k3s_lab.system import locked
 with locked(Path({str(tmp_path)!r})):
     print("held", flush=True)
     input()

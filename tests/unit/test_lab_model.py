@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from nornir_k3s.errors import InventoryError, UsageError
-from nornir_k3s.lab import Lab, LabHost
-from nornir_k3s.lab.model import load, problems_of, short_id
+from nornir_k3s_lab import Lab, LabHost
+from nornir_k3s_lab.model import load, problems_of, short_id
 
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -17,16 +17,20 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nornir_k3s.cluster import Cluster
-from nornir_k3s.datastores import keys
-from nornir_k3s.datastores.endpoint import parse
-from nornir_k3s.datastores.login import login
-from nornir_k3s.datastores.postgresql import verifier
 from nornir_k3s.errors import InventoryError, UsageError
-from nornir_k3s.groups import datastore, servers
-from nornir_k3s.observed import Observed
-from nornir_k3s.secret import Secret
-from nornir_k3s.vault import Vault
+from nornir_k3s.model.cluster import (
+    Cluster,
+)
+from nornir_k3s.model.endpoint import parse
+from nornir_k3s.model.host_facts import Observed
+from nornir_k3s.model.secret import Secret
+from nornir_k3s.model.settings import ManagedDatastore
+from nornir_k3s.roles import datastore
+from nornir_k3s.roles import server as server_role
+from nornir_k3s.roles.datastore_login import login
+from nornir_k3s.roles.datastore_postgresql import verifier
+from nornir_k3s.state import datastore_keys
+from nornir_k3s.state.store import Store
 
 from .conftest import HOSTS
 
@@ -78,7 +82,7 @@ def test_it_listens_on_the_cluster_s_address_only_and_shows_a_certificate(load: 
 def test_the_servers_verify_it(load: Load, kind: str) -> None:
     cluster = managed(load, kind)
     assert cluster.keys
-    made = {f.path: f for f in servers.spec(cluster, cluster.member("s1"), None).files}
+    made = {f.path: f for f in server_role.spec(cluster, cluster.member("s1"), None).files}
     settings = yaml.safe_load(made["/etc/rancher/k3s/config.yaml"].text.reveal())
     assert made[settings["datastore-cafile"]].text.reveal() == cluster.keys.ca
     assert ("datastore-keyfile" in settings) == (kind == "etcd")
@@ -91,7 +95,7 @@ def test_without_tls_no_keys_are_made(load: Load) -> None:
     for kind in DATABASES:
         cluster = managed(load, kind, tls=False)
         assert cluster.keys is None
-        assert "datastore-cafile" not in str(servers.settings(cluster, cluster.member("s1")))
+        assert "datastore-cafile" not in str(server_role.settings(cluster, cluster.member("s1")))
 
 
 @given(password=st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_categories=["Cc"]), min_size=1))
@@ -105,8 +109,6 @@ def test_any_password_survives_the_endpoint(password: str) -> None:
 
 
 def in_memory(kind: str, password: str) -> Cluster:
-    from nornir_k3s.schema import ManagedDatastore  # noqa: PLC0415 - for this function only
-
     cluster = object.__new__(Cluster)
     member = type("M", (), {"role": "datastore", "address": "10.0.0.11", "name": "db1"})()
     cluster.__dict__.update(
@@ -191,14 +193,14 @@ def test_what_cannot_be_set_up_is_refused(
 
 
 def test_keys_are_kept_and_made_anew_before_they_end(tmp_path: Path) -> None:
-    def run(later: timedelta = timedelta(), names: tuple[str, ...] = ("10.0.0.11",)) -> keys.Keys:
-        vault = Vault(tmp_path / "state", base=tmp_path)
-        made = keys.load(vault, cluster="test", hosts={"db1": names}, now=datetime.now(UTC) + later)
-        vault.commit()
+    def run(later: timedelta = timedelta(), names: tuple[str, ...] = ("10.0.0.11",)) -> datastore_keys.Keys:
+        store = Store(tmp_path / "state", base=tmp_path)
+        made = datastore_keys.load(store, cluster="test", hosts={"db1": names}, now=datetime.now(UTC) + later)
+        store.commit()
         return made
 
     first = run()
-    path = tmp_path / "state" / keys.FILE
+    path = tmp_path / "state" / datastore_keys.FILE
     assert path.stat().st_mode & 0o777 == 0o600
     assert run().hosts["db1"].certificate == first.hosts["db1"].certificate
     assert run(timedelta(days=200)).client.certificate == first.client.certificate
@@ -215,11 +217,11 @@ def test_keys_are_kept_and_made_anew_before_they_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[]", json.dumps({"ca": {"certificate": "x", "key": "y"}})])
 def test_a_damaged_file_of_keys_is_told_of_and_not_replaced(tmp_path: Path, text: str) -> None:
     (tmp_path / "state").mkdir()
-    (tmp_path / "state" / keys.FILE).write_text(text)
-    vault = Vault(tmp_path / "state", base=tmp_path)
+    (tmp_path / "state" / datastore_keys.FILE).write_text(text)
+    store = Store(tmp_path / "state", base=tmp_path)
     with pytest.raises(UsageError, match="damaged"):
-        keys.load(vault, cluster="test", hosts={"db1": ["10.0.0.11"]})
-    assert (tmp_path / "state" / keys.FILE).read_text() == text
+        datastore_keys.load(store, cluster="test", hosts={"db1": ["10.0.0.11"]})
+    assert (tmp_path / "state" / datastore_keys.FILE).read_text() == text
 
 
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"])

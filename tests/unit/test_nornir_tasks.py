@@ -13,11 +13,12 @@ from nornir.core.state import GlobalState
 from nornir.core.task import Result, Task
 
 from nornir_k3s import UsageError
-from nornir_k3s.observed import Observed
+from nornir_k3s.model.host_facts import Observed
 from nornir_k3s.plugins.runner import K3sRunner
+from nornir_k3s.run import gather
+from nornir_k3s.run.context import Run
 from nornir_k3s.tasks import k3s_facts, k3s_plan
-from nornir_k3s.workflows import deploy, look
-from nornir_k3s.workflows.run import Run
+from nornir_k3s.workflows import deploy
 
 from .conftest import HOSTS, SETTINGS, inventory
 
@@ -29,7 +30,7 @@ def nr() -> Nornir:
 
 
 def prepared(nr: Nornir, folder: Path, **options: Any) -> Run:
-    return look.prepare(nr, base=folder, state=folder / "state", options=options)
+    return gather.prepare(nr, base=folder, state=folder / "state", options=options)
 
 
 def test_hosts_that_were_filtered_away_are_still_members_and_left_alone(nr: Nornir, tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_no_second_first_server_because_the_real_one_was_filtered_away(nr: Norni
 
 def test_what_the_last_deploy_knew_of_the_ca_serves_where_no_server_is_shown(nr: Nornir, tmp_path: Path) -> None:
     run = prepared(nr, tmp_path)
-    deploy.memory.keep_ca(run.vault, "K10" + "a" * 64, "PEM")
+    deploy.known_cluster.keep_ca(run.store, "K10" + "a" * 64, "PEM")
     agents = prepared(nr.filter(name="a1"), tmp_path)
     assert (agents.ca_prefix, agents.ca_cert) == ("K10" + "a" * 64, "PEM")
     run.observed = {"s1": Observed("s1")}

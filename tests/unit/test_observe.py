@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from nornir_k3s import observe, observed
-from nornir_k3s.remote.shell import wrap
-from nornir_k3s.secret import Secret
-from nornir_k3s.spec import Artifact, File, HostSpec, Unit
+from nornir_k3s.facts import observe
+from nornir_k3s.model import host_facts
+from nornir_k3s.model.host_spec import Artifact, File, HostSpec, Unit
+from nornir_k3s.model.secret import Secret
+from nornir_k3s.ssh.shell import wrap
 
 
-def look(spec: HostSpec) -> observed.Observed:
+def look(spec: HostSpec) -> host_facts.Observed:
     script = wrap(observe.script(spec, role="agents"))
     done = subprocess.run(["sh"], input=script, capture_output=True, text=True, check=True)
     return observe.parse("here", done.stdout)
@@ -54,7 +55,7 @@ def test_artifacts_are_known_by_content(tmp_path: Path) -> None:
     path.chmod(0o755)
     seen = look(HostSpec(artifacts=(Artifact(path, str(path), ""), Artifact(path, str(tmp_path / "no"), ""))))
     assert seen.artifacts[str(path)].same(hashlib.sha256(b"binary").hexdigest(), 0o755)
-    assert seen.artifacts[str(tmp_path / "no")] == observed.ArtifactState()
+    assert seen.artifacts[str(tmp_path / "no")] == host_facts.ArtifactState()
 
 
 def test_the_host_itself_is_told() -> None:
@@ -73,7 +74,7 @@ def test_units_are_parsed_as_systemd_shows_them() -> None:
     ]  # fmt: skip
     text = "".join(f"unit\t{line}\n" for line in lines) + "unit\t\nunit\tId=x.service\nunit\tActiveState=failed\nend\n"
     seen = observe.parse("h", text)
-    assert seen.unit("k3s.service") == observed.UnitState(
+    assert seen.unit("k3s.service") == host_facts.UnitState(
         "loaded", "active", "running", "enabled", 2, 1795398931, 1795398940
     )
     assert seen.unit("x.service").active == "failed"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from nornir_k3s.observed import ArtifactState, FileState, Observed, UnitState
-from nornir_k3s.planning import converge, diff, install_mark, stage
-from nornir_k3s.secret import Secret
-from nornir_k3s.spec import Artifact, File, HostSpec, Install, Unit
+from nornir_k3s.model.host_facts import ArtifactState, FileState, Observed, UnitState
+from nornir_k3s.model.host_spec import Artifact, File, HostSpec, Install, Unit
+from nornir_k3s.model.secret import Secret
+from nornir_k3s.planner import converge, diff, install_mark, stage
 
 UNIT = "k3s.service"
 TEXT = "token: abc\nnode-name: s1\n"

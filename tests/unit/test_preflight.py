@@ -5,9 +5,12 @@ from collections.abc import Callable
 
 import pytest
 
-from nornir_k3s import k3s, preflight
-from nornir_k3s.cluster import Cluster
-from nornir_k3s.observed import FileState, NodeState, Observed, UnitState
+from nornir_k3s import k3s
+from nornir_k3s.checks import preflight
+from nornir_k3s.model.cluster import (
+    Cluster,
+)
+from nornir_k3s.model.host_facts import FileState, NodeState, Observed, UnitState
 from tests.unit.conftest import HOSTS
 
 Load = Callable[..., Cluster]

@@ -9,12 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from nornir_k3s import apply, previous
-from nornir_k3s.observe import STATE
-from nornir_k3s.observed import ArtifactState, FileState, Observed, UnitState
-from nornir_k3s.planning import PREVIOUS, Step, converge
-from nornir_k3s.secret import Secret
-from nornir_k3s.spec import Artifact, File, Gone, HostSpec, Install, Unit
+from nornir_k3s.apply import rollback
+from nornir_k3s.apply import script as apply
+from nornir_k3s.model.host_facts import ArtifactState, FileState, Observed, UnitState
+from nornir_k3s.model.host_spec import Artifact, File, Gone, HostSpec, Install, Unit
+from nornir_k3s.model.paths import (
+    PREVIOUS,
+    STATE,
+)
+from nornir_k3s.model.secret import Secret
+from nornir_k3s.model.step import (
+    Step,
+)
+from nornir_k3s.planner import (
+    converge,
+)
 
 UNIT = "k3s.service"
 BINARY = Artifact(Path("k3s"), "/usr/local/bin/k3s", "a" * 64)
@@ -41,7 +50,7 @@ class Host:
         return done.stdout
 
     def change(self, *steps: Step, seen: Observed | None = None, fails: bool = False) -> str:
-        before = previous.begin(SPEC, seen or ready())
+        before = rollback.begin(SPEC, seen or ready())
         return self.run(apply.script(steps, SPEC, before=before).reveal(), fails=fails)
 
     def files(self) -> Files:
@@ -113,7 +122,7 @@ mv() {{ moved=$((moved+1)); [ "$moved" -le {after} ] || kill -9 $$; command mv "
 @pytest.mark.parametrize("after", range(7))
 def test_a_change_that_was_killed_anywhere_is_taken_back_with_the_next_one(host: Host, after: int) -> None:
     files = host.files()
-    before = previous.begin(SPEC, ready()) + killed(after)
+    before = rollback.begin(SPEC, ready()) + killed(after)
     host.run(apply.script([*changes(host), START], SPEC, before=before).reveal(), fails=True)
     unread = {path.name for path in (host.state / "pending").iterdir()}
     host.change(*changes(host), START, seen=ready(pending=unread))
@@ -174,7 +183,7 @@ def test_files_that_were_not_read_yet_are_no_way_back(host: Host) -> None:
 )
 def test_what_cannot_go_back_keeps_nothing(host: Host, seen: Observed) -> None:
     host.change(host.write("config", "first\n"), START)
-    assert not previous.kept(SPEC, seen)
+    assert not rollback.kept(SPEC, seen)
     host.change(host.write("config", "second\n"), START, seen=seen)
     assert not (host.state / "previous").exists()
     host.run(apply.restore(UNIT, always=False), fails=True)

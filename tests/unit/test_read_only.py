@@ -12,8 +12,8 @@ import pytest
 
 TASKS = Path(__file__).resolve().parents[2] / "tasks"
 RUNBOOKS = TASKS.parent / "runbooks"
-WRITES = {f"nornir_k3s.{name}" for name in ("apply", "previous", "workflows.rolling", "workflows.dumping")}
-WRITES |= {"nornir_k3s.workflows.deploy", "nornir_k3s.workflows.steps", "nornir_k3s.workflows.plan"}
+WRITES = {f"nornir_k3s.{name}" for name in ("apply.script", "apply.rollback", "phases.rolling", "phases.dump")}
+WRITES |= {"nornir_k3s.workflows.deploy", "nornir_k3s.phases.host_tasks", "nornir_k3s.workflows.plan"}
 
 
 def path_of(module: str) -> Path | None:
@@ -48,7 +48,7 @@ def reached(start: str) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("module", ["workflows.drift", "workflows.status", "workflows.look", "preflight"])
+@pytest.mark.parametrize("module", ["workflows.drift", "workflows.status", "run.gather", "checks.preflight"])
 def test_what_only_looks_cannot_reach_what_writes(module: str) -> None:
     found = reached(f"nornir_k3s.{module}")
     assert not {name: by for name, by in found.items() if name in WRITES}
@@ -65,13 +65,13 @@ def test_the_running_command_never_loads_what_writes(runbook: str) -> None:
 
 
 def test_the_walk_would_find_it() -> None:
-    assert "nornir_k3s.apply" in reached("nornir_k3s.workflows.deploy")
+    assert "nornir_k3s.apply.script" in reached("nornir_k3s.workflows.deploy")
 
 
 @pytest.mark.parametrize("module", ["workflows.drift", "workflows.status"])
 def test_nothing_there_pushes_a_file_or_runs_a_step(module: str) -> None:
     for name in reached(f"nornir_k3s.{module}"):
-        if name == "nornir_k3s.remote.session":
+        if name == "nornir_k3s.ssh.session":
             continue  # defines it
         path = path_of(name)
         assert path

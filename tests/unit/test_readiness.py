@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 
-from nornir_k3s import readiness
-from nornir_k3s.cluster import Cluster
-from nornir_k3s.workflows import look, steps
+from nornir_k3s.apply import readiness
+from nornir_k3s.model.cluster import (
+    Cluster,
+)
+from nornir_k3s.phases import host_tasks
+from nornir_k3s.run import gather
 
 REFUSED = 'level=error msg="Failed to ping database connection: FATAL: password authentication failed (SQLSTATE 28P01)"'
-AWAY = 'level=error msg="Failed to ping database connection: dial tcp 10.0.0.5:5432: connect: connection refused"'
+AWAY = 'level=error msg="Failed to ping database connection: connector tcp 10.0.0.5:5432: connect: connection refused"'
 WRONG = 'level=fatal msg="Error: preparing server: Error 1045 (28000): Access denied"'
 AGENT = 'level=error msg="Node password rejected, duplicate hostname"'
 
@@ -74,7 +77,7 @@ def test_a_host_waits_no_longer_than_the_deadline(
         scripts.append(script)
         return SimpleNamespace(stdout="waited\tyes\n")
 
-    monkeypatch.setattr(look, "session_of", lambda *_: SimpleNamespace(run=run, stop=threading.Event()))
+    monkeypatch.setattr(gather, "session_of", lambda *_: SimpleNamespace(run=run, stop=threading.Event()))
     known: Any = SimpleNamespace(deadlines={"agent": deadline}, cluster=load())
-    steps.wait_for_agent(SimpleNamespace(host=SimpleNamespace(name="a1")), known)  # type: ignore[arg-type]
+    host_tasks.wait_for_agent(SimpleNamespace(host=SimpleNamespace(name="a1")), known)  # type: ignore[arg-type]
     assert f"-ge {seconds} ]; then say waited no" in scripts[0]

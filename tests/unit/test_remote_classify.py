@@ -17,8 +17,8 @@ from paramiko.ssh_exception import (
 )
 
 from nornir_k3s.errors import AuthenticationFailed, HostKeyError, HostUnreachable, Interrupted
-from nornir_k3s.remote.classify import Target, classify, is_transient
-from nornir_k3s.remote.tunnel import TunnelFailed
+from nornir_k3s.ssh.classify import Target, classify, is_transient
+from nornir_k3s.ssh.tunnel import TunnelFailed
 
 REFUSAL = NetmikoAuthenticationException
 TARGET = Target("h1", address="10.0.0.1", port=2222, user="ops", known_hosts="/known")

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from nornir_k3s.errors import Interrupted, NotReady
-from nornir_k3s.remote.retry import retry_transient, wait_until, watched
+from nornir_k3s.retry import retry_transient, wait_until, watched
 
 
 class Flaky:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from nornir_k3s.remote import shell
-from nornir_k3s.secret import Secret
+from nornir_k3s.model.secret import Secret
+from nornir_k3s.ssh import shell
 
 SUDO = r"""#!/bin/sh
 echo "$*" >>"$CALLS"

@@ -9,14 +9,19 @@ from typing import Any
 
 import pytest
 
-from nornir_k3s import apply
-from nornir_k3s.cluster import Cluster
+from nornir_k3s.apply import script as apply
 from nornir_k3s.errors import CommandFailed, HostError, Interrupted, NotReady, OutcomeUnknown
-from nornir_k3s.observed import ArtifactState, Observed, UnitState
-from nornir_k3s.planning import PREVIOUS
-from nornir_k3s.report.data import HostReport
-from nornir_k3s.spec import Artifact, HostSpec, Install, Unit
-from nornir_k3s.workflows import look, rolling, steps
+from nornir_k3s.model.cluster import (
+    Cluster,
+)
+from nornir_k3s.model.host_facts import ArtifactState, Observed, UnitState
+from nornir_k3s.model.host_spec import Artifact, HostSpec, Install, Unit
+from nornir_k3s.model.paths import (
+    PREVIOUS,
+)
+from nornir_k3s.model.report import HostReport
+from nornir_k3s.phases import host_tasks, rolling
+from nornir_k3s.run import gather
 
 UNIT = "k3s.service"
 FAILED = NotReady("s1", "it does not get ready: service is activating", journal="oh no", hint="check the password")
@@ -59,10 +64,10 @@ class Stage:
                 raise self.back
             return ""
 
-        monkeypatch.setattr(steps, "converge_server", converge)
-        monkeypatch.setattr(steps, "wait_for_server", wait)
-        monkeypatch.setattr(steps, "same_cluster", lambda *_: None)
-        monkeypatch.setattr(look, "session_of", lambda *_: self)
+        monkeypatch.setattr(host_tasks, "converge_server", converge)
+        monkeypatch.setattr(host_tasks, "wait_for_server", wait)
+        monkeypatch.setattr(host_tasks, "same_cluster", lambda *_: None)
+        monkeypatch.setattr(gather, "session_of", lambda *_: self)
         artifact = Artifact(SimpleNamespace(name="k3s"), "/usr/local/bin/k3s", "a" * 64)  # type: ignore[arg-type]
         spec = HostSpec(artifacts=(artifact,), install=Install("server", "/i.sh", UNIT), units=(Unit(UNIT),))
         report = HostReport(role="servers")

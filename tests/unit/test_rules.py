@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "tasks" / "nornir_k3s"
-READERS = ("observe", "preflight", "checks.look", "checks.state", "planning", "readiness", "verify", "cluster", "k3s")
+READERS = ("facts.observe", "checks.preflight", "facts.preflight_script", "checks.state", "planner", "run.verify", "k3s")
 
 
 def imports(path: Path) -> set[str]:
@@ -40,7 +40,7 @@ def reachable(module: str) -> set[str]:
 @pytest.mark.parametrize("module", READERS)
 def test_what_reads_and_decides_cannot_reach_what_writes(module: str) -> None:
     assert (PACKAGE / f"{module.replace('.', '/')}.py").exists()
-    assert not {"apply", "remote.session"} & reachable(module)
+    assert not {"apply.script", "ssh.session"} & reachable(module)
 
 
 def test_the_package_neither_prints_nor_exits_nor_starts_nornir() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from nornir_k3s.remote.link import _options
-from nornir_k3s.remote.ways import Way, strict
+from nornir_k3s.ssh.link import _options
+from nornir_k3s.ssh.ssh_config import Way, strict
 
 
 @pytest.mark.parametrize(("extras", "expected"), [
@@ -29,7 +29,7 @@ _LATE = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from nornir.core.inventory import ConnectionOptions, Host
-from nornir_k3s.remote.ways import way_to
+from nornir_k3s.ssh.ssh_config import way_to
 assert "asyncio" not in sys.modules, "brought before anybody needs it"
 options = ConnectionOptions(extras={"ssh_config_file": sys.argv[1]})
 hosts = [Host(f"h{n}", connection_options={"netmiko": options}) for n in range(16)]

@@ -11,9 +11,11 @@ import re
 from collections.abc import Iterator, Mapping
 
 from nornir_k3s import k3s
-from nornir_k3s.cluster import Cluster
-from nornir_k3s.findings import Finding
-from nornir_k3s.observed import Observed
+from nornir_k3s.model.cluster import (
+    Cluster,
+)
+from nornir_k3s.model.finding import Finding
+from nornir_k3s.model.host_facts import Observed
 
 # What K3s is tested with; others usually work.
 CERTIFIED = {

@@ -10,10 +10,13 @@ import re
 from collections.abc import Iterator
 
 from nornir_k3s import k3s
-from nornir_k3s.cluster import Cluster, Member
-from nornir_k3s.findings import Finding
-from nornir_k3s.members import NODES
-from nornir_k3s.observed import Observed
+from nornir_k3s.model.cluster import (
+    NODES,
+    Cluster,
+    Member,
+)
+from nornir_k3s.model.finding import Finding
+from nornir_k3s.model.host_facts import Observed
 
 ARCHITECTURES = {"x86_64", "aarch64", "armv7l"}
 _NETWORK_FS = {"nfs", "nfs4", "cifs", "smb2", "fuseblk", "9p"}

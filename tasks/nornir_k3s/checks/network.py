@@ -8,13 +8,17 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator, Mapping
 
-from nornir_k3s import k3s, rules
-from nornir_k3s.checks.look import unit
-from nornir_k3s.cluster import Cluster, Member
-from nornir_k3s.findings import Finding
-from nornir_k3s.groups import datastore
-from nornir_k3s.members import NODES
-from nornir_k3s.observed import Observed
+from nornir_k3s import k3s
+from nornir_k3s.facts.preflight_script import unit
+from nornir_k3s.inventory import rules
+from nornir_k3s.model.cluster import (
+    NODES,
+    Cluster,
+    Member,
+)
+from nornir_k3s.model.finding import Finding
+from nornir_k3s.model.host_facts import Observed
+from nornir_k3s.roles import datastore
 
 _SERVER_PORTS = (6444, 10248, 10249, 10250, 10256, 10257, 10258, 10259, 10010)
 _AGENT_PORTS = (6444, 10248, 10249, 10250, 10256, 10010)

@@ -12,10 +12,14 @@ from collections.abc import Iterator, Mapping
 
 import yaml
 
-from nornir_k3s import k3s, rules
-from nornir_k3s.cluster import Cluster, Member
-from nornir_k3s.findings import Finding
-from nornir_k3s.observed import Observed
+from nornir_k3s import k3s
+from nornir_k3s.inventory import rules
+from nornir_k3s.model.cluster import (
+    Cluster,
+    Member,
+)
+from nornir_k3s.model.finding import Finding
+from nornir_k3s.model.host_facts import Observed
 
 
 def check(member: Member, seen: Observed) -> Iterator[Finding]:

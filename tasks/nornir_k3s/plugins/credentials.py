@@ -10,7 +10,7 @@ from typing import Any
 from nornir.core.inventory import ConnectionOptions, Host
 
 from nornir_k3s.errors import UsageError
-from nornir_k3s.references import resolve
+from nornir_k3s.state.references import resolve
 
 CONNECTION = "netmiko"
 # Keys of `k3s_ssh` in a host's data, and the option of the connection each becomes.

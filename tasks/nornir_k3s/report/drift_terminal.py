@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.text import Text
 
-from nornir_k3s.differences.difference import Difference
-from nornir_k3s.report.drift import DriftReport
+from nornir_k3s.model.difference import Difference
+from nornir_k3s.model.drift_report import DriftReport
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 

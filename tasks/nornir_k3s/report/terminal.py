@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nornir_k3s.preflight import Finding
-from nornir_k3s.remote.hostkeys import Found, State
-from nornir_k3s.report.data import HostReport, Report
+from nornir_k3s.checks.preflight import Finding
+from nornir_k3s.model.report import HostReport, Report
+from nornir_k3s.ssh.hostkeys import Found, State
 
 if TYPE_CHECKING:
     from nornir_k3s.workflows.plan import Change, Plan

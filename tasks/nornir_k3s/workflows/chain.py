@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from nornir_k3s.errors import HostsFailed, Interrupted, K3sError
-from nornir_k3s.workflows.run import Run
+from nornir_k3s.run.context import Run
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,18 @@ from typing import Any
 
 from nornir.core import Nornir
 
-from nornir_k3s import certificate, k3s, kubeconfig, memory, preflight, verify
+from nornir_k3s import k3s
+from nornir_k3s.checks import preflight
 from nornir_k3s.errors import Declined, Interrupted, K3sError, NotReady, PreflightFailed, UsageError
-from nornir_k3s.remote.retry import wait_until
-from nornir_k3s.report.data import PhaseReport, Report
-from nornir_k3s.workflows import dumping, places, rolling, steps, turns
+from nornir_k3s.model.report import PhaseReport, Report
+from nornir_k3s.phases import dump, host_tasks, rolling
+from nornir_k3s.retry import wait_until
+from nornir_k3s.run import paths, verify
+from nornir_k3s.run.context import Run
+from nornir_k3s.run.gather import find_artifacts, observe_all, prepare
+from nornir_k3s.run.selection import Choice
+from nornir_k3s.state import check_certificate, known_cluster, kubeconfig, locks
 from nornir_k3s.workflows.chain import Phase, carry_out, in_steps
-from nornir_k3s.workflows.choice import Choice
-from nornir_k3s.workflows.look import find_artifacts, observe_all, prepare
-from nornir_k3s.workflows.run import Run
 
 
 def phases() -> tuple[Phase, ...]:
@@ -25,7 +28,7 @@ def phases() -> tuple[Phase, ...]:
         Phase("observe", "read every host once", observe_all, reads=True),
         Phase("artifacts", "fetch what is not in the cache, verify all of it", find_artifacts, reads=True),
         Phase("preflight", "find every problem of every host before the first change", check, reads=True),
-        Phase("dump", "dump a living cluster's managed datastore before what could hurt it", dumping.dump_datastore),
+        Phase("dump", "dump a living cluster's managed datastore before what could hurt it", dump.dump_datastore),
         Phase("stage", "bring artefacts and packages to every host; nothing restarts", stage_everything),
         Phase("datastore", "set the managed datastore up, for this cluster only", prepare_datastore),
         Phase("first-server", "start one server alone, until it is ready", start_first_server),
@@ -67,7 +70,7 @@ def deploy(
         K3sError: See `nornir_k3s.errors`; the phases before have been finished, the ones after not begun. Its `report`
             says what was done until then.
     """
-    choice, where = choice or Choice(), places.of(nr, base, state)
+    choice, where = choice or Choice(), paths.of(nr, base, state)
     chain = choice.chain(phases())
     dry = bool(nr.data.dry_run)
     run = prepare(nr, base=where.base, state=where.state, options=options or {}, choice=choice, keep=not dry)
@@ -75,7 +78,7 @@ def deploy(
         return _would(run, chain)
     run.report.phases = [PhaseReport(name=phase.name) for phase in chain]
     try:
-        with turns.changing(run.vault.folder):
+        with locks.changing(run.store.folder):
             for step in in_steps(chain):
                 if step[0].name == choice.first_change(chain):
                     _ask(run, choice)
@@ -135,7 +138,7 @@ def check(run: Run) -> None:
 def stage_everything(run: Run) -> None:
     """Bring artefacts and packages to every host that lacks them; nothing restarts."""
     names = [name for name in run.names if run.stage_steps(name)]
-    run.phase("stage", names, steps.stage_host, width=run.widths["stage"])
+    run.phase("stage", names, host_tasks.stage_host, width=run.widths["stage"])
 
 
 def prepare_datastore(run: Run) -> None:
@@ -143,7 +146,7 @@ def prepare_datastore(run: Run) -> None:
     names = run.chosen(m.name for m in run.of("datastore") if run.converge_steps(m.name))
     # Members of a new etcd wait for each other; those of a living one must not be away together.
     living = any(run.observed[m.name].ready for m in run.of("servers"))
-    run.phase("datastore", names, steps.converge_host, width=1 if living else len(names) or 1)
+    run.phase("datastore", names, host_tasks.converge_host, width=1 if living else len(names) or 1)
 
 
 def start_first_server(run: Run) -> None:
@@ -157,7 +160,7 @@ def start_first_server(run: Run) -> None:
     if not first:
         raise UsageError("no server is ready, and the run is limited to other hosts", hint="add a server to --limit")
     run.phase("first server", [first], rolling.change_server, width=1)
-    run.phase("bootstrap data", [m.name for m in run.of("datastore")], steps.bootstrap_row)
+    run.phase("bootstrap data", [m.name for m in run.of("datastore")], host_tasks.bootstrap_row)
 
 
 def refuse_second_first(run: Run) -> None:
@@ -208,10 +211,10 @@ def converge_load_balancers(run: Run) -> None:
     balancers = run.chosen(m.name for m in run.of("lb"))
     if not balancers:
         return
-    if not certificate.kept(run.vault, run.ca_prefix):
-        run.phase("check certificate", [_ready_server(run)], steps.sign_check_certificate)
+    if not check_certificate.kept(run.store, run.ca_prefix):
+        run.phase("check certificate", [_ready_server(run)], host_tasks.sign_check_certificate)
     names = [name for name in balancers if run.converge_steps(name)]
-    run.phase("load balancers", names, steps.converge_host, width=1 if _serving(run) else len(names) or 1)
+    run.phase("load balancers", names, host_tasks.converge_host, width=1 if _serving(run) else len(names) or 1)
 
 
 def _serving(run: Run) -> bool:
@@ -230,7 +233,7 @@ def converge_agents(run: Run) -> None:
     names = [m.name for m in run.of("agents") if run.converge_steps(m.name)]
     if names and run.of("servers"):
         _ready_server(run)
-    run.phase("agents", run.chosen(names), steps.converge_agent, width=run.widths["agents"])
+    run.phase("agents", run.chosen(names), host_tasks.converge_agent, width=run.widths["agents"])
 
 
 def tidy_datastore(run: Run) -> None:
@@ -239,7 +242,7 @@ def tidy_datastore(run: Run) -> None:
     moved = all(m.name in run.done or not run.converge_steps(m.name) for m in run.of("servers"))
     if run.limit is None and moved and len(run.of("servers")) == len(servers):
         names = [m.name for m in run.of("datastore") if run.tidy_steps(m.name)]
-        run.phase("tidy", names, steps.tidy_host, width=1)
+        run.phase("tidy", names, host_tasks.tidy_host, width=1)
 
 
 def verify_cluster(run: Run) -> None:
@@ -252,16 +255,16 @@ def verify_cluster(run: Run) -> None:
         run.report.notes.append("not proved that it works, no kubeconfig: this Nornir has no server")
         return
     server = _ready_server(run)
-    memory.keep_ca(run.vault, run.ca_prefix, run.ca_cert)
+    known_cluster.keep_ca(run.store, run.ca_prefix, run.ca_cert)
     if run.limit is None:
-        memory.keep_packages(run.vault, {m.name: run.observed[m.name].packages for m in run.of("datastore")})
+        known_cluster.keep_packages(run.store, {m.name: run.observed[m.name].packages for m in run.of("datastore")})
     names = [server] + [m.name for m in (*run.of("agents"), *run.of("lb"))]
     # Where nothing was changed, what was observed is the proof already.
     answers = {} if run.report.changed else verify.observed(run.cluster, {n: run.observed[n] for n in names})
     problems = verify.problems(run.cluster, answers, only=run.limit) if answers else ["not looked at"]
 
     def works() -> bool:
-        answers.update(run.phase("verify", names, steps.verify_host, width=run.widths["stage"]))
+        answers.update(run.phase("verify", names, host_tasks.verify_host, width=run.widths["stage"]))
         problems[:] = verify.problems(run.cluster, answers, only=run.limit)
         return not problems
 
@@ -279,7 +282,7 @@ def verify_cluster(run: Run) -> None:
             hint="look at the hosts named above, then run deploy again: it goes on where it stopped",
         ) from None
     text = kubeconfig.rewrite(answers[server].kubeconfig, server=run.cluster.url, name=run.cluster.name)
-    path = run.vault.folder / "kubeconfig"
+    path = run.store.folder / "kubeconfig"
     if not path.exists() or path.read_text() != text.reveal() or path.stat().st_mode & 0o777 != 0o600:
-        run.vault.keep("kubeconfig", text.reveal())
+        run.store.keep("kubeconfig", text.reveal())
     run.report.kubeconfig = path

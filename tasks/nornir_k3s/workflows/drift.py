@@ -15,15 +15,16 @@ from typing import Any
 
 from nornir.core import Nornir
 
-from nornir_k3s.datastores.endpoint import parse
-from nornir_k3s.differences import balancers, ending, handed, judge, nodes
-from nornir_k3s.differences.limits import Limits
+from nornir_k3s.compare import certificate_expiry, compare, kubeconfig, load_balancers, nodes
 from nornir_k3s.errors import Busy
-from nornir_k3s.report.drift import DriftReport, HostState
-from nornir_k3s.workflows import look, places, turns
-from nornir_k3s.workflows.choice import Choice
-from nornir_k3s.workflows.history import History
-from nornir_k3s.workflows.run import Run
+from nornir_k3s.model.drift_limits import Limits
+from nornir_k3s.model.drift_report import DriftReport, HostState
+from nornir_k3s.model.endpoint import parse
+from nornir_k3s.report.history import History
+from nornir_k3s.run import gather, kubeconfig_probe, paths
+from nornir_k3s.run.context import Run
+from nornir_k3s.run.selection import Choice
+from nornir_k3s.state import locks
 
 # Seconds at the most: a check that runs from a timer does not wait for a host that is down as a deploy does.
 CONNECT, OBSERVE = 20.0, 60.0
@@ -57,7 +58,7 @@ def drift(
         UsageError: The inventory is wrong.
         Busy: A deploy, or another drift check, of this cluster is at work.
     """
-    options, choice, where = dict(options or {}), choice or Choice(), places.of(nr, base, state)
+    options, choice, where = dict(options or {}), choice or Choice(), paths.of(nr, base, state)
     limits = Limits.model_validate(options.get("limits") or {})
     given = options.get("deadlines", {})
     short = {
@@ -65,11 +66,11 @@ def drift(
         "observe": min(OBSERVE, given.get("observe", OBSERVE)),
     }
     options["deadlines"] = {**given, **short}
-    run = look.prepare(
+    run = gather.prepare(
         nr, base=where.base, state=where.state, options=options, choice=choice, keep=False, drift=True, deep=deep
     )
-    kept = History(run.vault.folder / "drift", keep=int(options.get("keep_runs") or 0) or None)
-    with turns.reading(run.vault.folder):
+    kept = History(run.store.folder / "drift", keep=int(options.get("keep_runs") or 0) or None)
+    with locks.reading(run.store.folder):
         begin = time.monotonic()
         report = DriftReport(cluster=run.cluster.name, version=run.cluster.version, url=run.cluster.url)
         _read(run, report, limits)
@@ -81,22 +82,22 @@ def drift(
 
 
 def _read(run: Run, report: DriftReport, limits: Limits) -> None:
-    kubeconfig = run.vault.folder / "kubeconfig"
+    path = run.store.folder / "kubeconfig"
     names = run.present
     with ThreadPoolExecutor(1, thread_name_prefix="kubeconfig") as pool:
-        tried = pool.submit(handed.attempt, kubeconfig)
-        look.observe_all(run, lenient=names)
-        look.find_artifacts(run)
+        tried = pool.submit(kubeconfig_probe.probe, path)
+        gather.observe_all(run, lenient=names)
+        gather.find_artifacts(run)
     busy = [name for name, seen in run.observed.items() if seen.fact("busy")]
     if busy:
         raise Busy(f"a deploy is at work on {', '.join(busy)}", hint="run it again when that has ended")
-    found = judge.differences(run, limits)
-    found += handed.differences(run.cluster, kubeconfig, tried.result(), days=limits.certificate_days)
-    report.certificates = ending.endings(run.observed)
-    found += ending.differences(run.cluster, report.certificates, days=limits.certificate_days)
+    found = compare.differences(run, limits)
+    found += kubeconfig.differences(run.cluster, path.name, tried.result(), days=limits.certificate_days)
+    report.certificates = certificate_expiry.endings(run.observed)
+    found += certificate_expiry.differences(run.cluster, report.certificates, days=limits.certificate_days)
     if run.limit is not None:
         found = [one for one in found if one.host in run.limit]
-    marked, notes = judge.accepted(judge.ordered(found), run.cluster.known_drift, datetime.now(UTC).date())
+    marked, notes = compare.accepted(compare.ordered(found), run.cluster.known_drift, datetime.now(UTC).date())
     report.differences, report.notes = marked, notes if run.limit is None else []
     report.notes += [note for note in run.report.notes if note.startswith("left out")]
     _fill(run, report, names)
@@ -117,7 +118,7 @@ def _fill(run: Run, report: DriftReport, names: list[str]) -> None:
             round_trips=done.round_trips,
             ready=ready.get(member.node_name) if member.role in ("servers", "agents") else None,
         )
-    report.holders = balancers.holders(run.cluster, run.observed)
-    report.backends = {m.name: balancers.states(run.observed[m.name]) for m in run.of("lb")}
+    report.holders = load_balancers.holders(run.cluster, run.observed)
+    report.backends = {m.name: load_balancers.states(run.observed[m.name]) for m in run.of("lb")}
     if run.cluster.endpoint:
         report.datastore = [f"{host}:{port}" for host, port in parse(run.cluster.endpoint).hosts]

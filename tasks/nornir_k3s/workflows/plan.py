@@ -9,10 +9,12 @@ from typing import Any
 from nornir.core import Nornir
 from pydantic import BaseModel, Field, computed_field
 
-from nornir_k3s.preflight import Finding
-from nornir_k3s.workflows import deploy, dumping, look, places
-from nornir_k3s.workflows.choice import Choice
-from nornir_k3s.workflows.run import Run
+from nornir_k3s.checks.preflight import Finding
+from nornir_k3s.phases import dump
+from nornir_k3s.run import gather, paths
+from nornir_k3s.run.context import Run
+from nornir_k3s.run.selection import Choice
+from nornir_k3s.workflows import deploy
 
 FORMAT = 1
 _PHASES = {"datastore": "datastore", "servers": "servers", "agents": "agents", "lb": "load-balancers"}
@@ -85,14 +87,14 @@ def plan(
     Raises:
         K3sError: As `deploy` does before its first change.
     """
-    choice, where = choice or Choice(), places.of(nr, base, state)
+    choice, where = choice or Choice(), paths.of(nr, base, state)
     chain = choice.chain(deploy.phases())
-    run = look.prepare(nr, base=where.base, state=where.state, options=options or {}, choice=choice, keep=False)
-    look.observe_all(run)
-    look.find_artifacts(run)
+    run = gather.prepare(nr, base=where.base, state=where.state, options=options or {}, choice=choice, keep=False)
+    gather.observe_all(run)
+    gather.find_artifacts(run)
     deploy.check(run)
     names = [phase.name for phase in chain]
-    if "dump" in names and dumping.needed(run):
+    if "dump" in names and dump.needed(run):
         run.report.notes.append("a dump of the datastore would be made first")
     hosts = {name: _host(run, name, names) for name in run.names}
     return Plan(

@@ -10,16 +10,18 @@ from nornir.core import Nornir
 from nornir.core.task import Result, Task
 from pydantic import BaseModel, Field, computed_field
 
-from nornir_k3s import observe, verify
-from nornir_k3s.cluster import Cluster
-from nornir_k3s.datastores.endpoint import parse as parse_endpoint
-from nornir_k3s.differences import balancers, ending, nodes
-from nornir_k3s.differences.look import HAPROXY, certificates
-from nornir_k3s.groups import datastore
-from nornir_k3s.observed import NodeState, Observed
-from nornir_k3s.workflows import look, places
-from nornir_k3s.workflows.choice import Choice
-from nornir_k3s.workflows.run import Run
+from nornir_k3s.compare import certificate_expiry, load_balancers, nodes
+from nornir_k3s.facts import observe
+from nornir_k3s.facts.drift_script import HAPROXY, certificates
+from nornir_k3s.model.cluster import (
+    Cluster,
+)
+from nornir_k3s.model.endpoint import parse as parse_endpoint
+from nornir_k3s.model.host_facts import NodeState, Observed
+from nornir_k3s.roles import datastore
+from nornir_k3s.run import gather, paths, verify
+from nornir_k3s.run.context import Run
+from nornir_k3s.run.selection import Choice
 
 FORMAT = 1
 CONNECT = 5.0  # seconds: a glance does not wait for a host that is down
@@ -89,10 +91,10 @@ def status(
     Raises:
         UsageError: The inventory is wrong. Hosts that cannot be reached are part of the result.
     """
-    where = places.of(nr, base, state)
+    where = paths.of(nr, base, state)
     deadlines = {**(options or {}).get("deadlines", {}), "connect": CONNECT}
     options = {**(options or {}), "deadlines": deadlines}
-    run = look.prepare(nr, base=where.base, state=where.state, options=options, choice=Choice(), keep=False)
+    run = gather.prepare(nr, base=where.base, state=where.state, options=options, choice=Choice(), keep=False)
     names = run.present
     found: dict[str, Observed] = run.phase("status", names, _look, width=run.widths["stage"], lenient=names)
     seen = {name: value for name, value in found.items() if isinstance(value, Observed)}
@@ -117,7 +119,7 @@ def _look(task: Task, run: Run) -> Result:
         alive = datastore.kind(run.cluster).alive(member)
         parts.append(f"if {alive}; then say fact datastore active; else say fact datastore inactive; fi\n")
     script = "\n".join([*parts, "say end\n"])
-    answer = look.session_of(task, run).run(script, what="looking", timeout=30, secrets=run.cluster.secrets())
+    answer = gather.session_of(task, run).run(script, what="looking", timeout=30, secrets=run.cluster.secrets())
     seen = observe.parse(member.name, answer.stdout)
     return Result(host=task.host, result=seen)
 
@@ -125,9 +127,9 @@ def _look(task: Task, run: Run) -> Result:
 def _fill(result: Status, cluster: Cluster, seen: Mapping[str, Observed]) -> None:
     result.servers = {m.name: seen[m.name].ready for m in cluster.of("servers") if m.name in seen}
     result.nodes = [_node(node) for node in nodes.listed(cluster, seen) or []]
-    holders = balancers.holders(cluster, seen)
+    holders = load_balancers.holders(cluster, seen)
     for name in (m.name for m in cluster.of("lb") if m.name in seen):
-        result.balancers[name] = Balancer(holds_vip=name in holders, servers=balancers.states(seen[name]))
+        result.balancers[name] = Balancer(holds_vip=name in holders, servers=load_balancers.states(seen[name]))
     for member in cluster.of("datastore"):
         result.datastore[member.name] = seen[member.name].fact("datastore") if member.name in seen else "unreachable"
     if cluster.endpoint:
@@ -136,7 +138,7 @@ def _fill(result: Status, cluster: Cluster, seen: Mapping[str, Observed]) -> Non
             result.datastore[f"{host}:{port}"] = "unreachable" if f"{host}:{port}" in lost else "active"
     result.certificates = [
         Certificate(host=one.host, path=one.path, days=one.days, authority=one.authority)
-        for one in ending.endings(seen)
+        for one in certificate_expiry.endings(seen)
     ]
 
 

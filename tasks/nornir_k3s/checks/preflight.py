@@ -1,0 +1,82 @@
+"""Preflight: every problem of every host before the first change. Pure: desired and observed state in, findings out."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping
+
+from nornir_k3s.checks import datastore, host, network, state
+from nornir_k3s.model.cluster import (
+    NODES,
+    Cluster,
+)
+from nornir_k3s.model.finding import CHECKS, Finding
+from nornir_k3s.model.host_facts import Observed
+
+__all__ = ["CHECKS", "Finding", "check"]
+
+# Beyond this K3s takes another server's files for newer than the datastore's (k3s: pkg/cluster/bootstrap.go).
+MAX_SKEW = 3.0
+_ORDER = ("error", "warning", "accepted", "note")
+
+
+def check(cluster: Cluster, observed: Mapping[str, Observed]) -> list[Finding]:
+    """Return every finding of every host, errors first.
+
+    Arguments:
+        cluster: What must be true.
+        observed: What is true, by host name; members that were not observed are not judged.
+    """
+    findings: list[Finding] = []
+    for member in cluster.members:
+        seen = observed.get(member.name)
+        if seen is None:
+            continue
+        findings += host.check(cluster, member, seen)
+        findings += network.check(cluster, member, seen)
+        if member.role in NODES:
+            findings += state.check(member, seen)
+    findings += _same_machine(cluster, observed)
+    findings += _clocks(observed)
+    findings += network.vip_taken(cluster, observed)
+    findings += datastore.check(cluster, observed)
+    findings += state.files(cluster, observed)
+    findings += state.living(cluster, observed)
+    findings += state.versions(cluster, observed)
+    findings += _workloads(cluster)
+    findings = [finding.accepted(cluster.accept) for finding in findings]
+    return sorted(findings, key=lambda f: _ORDER.index(f.level))
+
+
+def _same_machine(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Finding]:
+    for what, attribute in (("machine-id", "machine"), ("host name", "hostname")):
+        first: dict[str, str] = {}
+        for member in cluster.members:
+            value = getattr(observed[member.name], attribute) if member.name in observed else ""
+            if what == "host name" and member.role not in NODES:
+                continue
+            if value and value in first:
+                found = f"it has the same {what} as {first[value]} ({value})"
+                todo = "is it one machine twice, or a clone? Give it its own (systemd-machine-id-setup, hostnamectl)"
+                level = "error" if attribute == "machine" else "warning"
+                yield Finding(member.name, attribute, found, f"a {what} of its own", todo, level)  # type: ignore[arg-type]
+            first.setdefault(value, member.name)
+
+
+def _clocks(observed: Mapping[str, Observed]) -> Iterator[Finding]:
+    # Each host's clock was read at another moment: `skew` is against the controller's clock at that moment.
+    skews = {name: seen.skew for name, seen in observed.items()}
+    if not skews:
+        return
+    middle = statistics.median(skews.values())
+    for name, skew in skews.items():
+        if abs(skew - middle) > MAX_SKEW:
+            found = f"its clock is {skew - middle:+.1f} s off the others'"
+            yield Finding(name, "clock", found, f"within {MAX_SKEW:.0f} s", "run an NTP client on every host")
+
+
+def _workloads(cluster: Cluster) -> Iterator[Finding]:
+    if cluster.server_taint and not cluster.of("agents"):
+        found = "there are no agents, and the servers' taint keeps workloads off them"
+        todo = "add agents, or set server_taint: false"
+        yield Finding(cluster.of("servers")[0].name, "no-agents", found, "a host for workloads", todo, "warning")

@@ -1,0 +1,1 @@
+"""The command `nornir-k3s`."""

@@ -1,0 +1,1 @@
+"""What drift compares: facts against the desired state. Pure."""

@@ -1,0 +1,244 @@
+"""The settings in force: what running servers and agents say of themselves, whatever their files say by now.
+
+With an external datastore K3s compares none of them between servers (facts of k3s: `compareConfig` runs with embedded
+etcd only). Sources: k3s `pkg/daemons/config/types.go` (Control, as `/v1-k3s/config` shows it), `pkg/nodeconfig` (the
+annotation `k3s.io/node-args`), docs.k3s.io `cli/server.md` (defaults).
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from nornir_k3s import k3s
+from nornir_k3s.inventory import rules
+from nornir_k3s.model.cluster import (
+    Cluster,
+    Member,
+)
+from nornir_k3s.model.difference import Difference
+from nornir_k3s.model.host_facts import NodeState, Observed
+from nornir_k3s.model.secret import Secret
+from nornir_k3s.roles import agent as agent_role
+from nornir_k3s.roles import server as server_role
+
+Config = Mapping[str, Any]
+_SECRET = {"token", "agent-token", "datastore-endpoint", "vpn-auth"}
+# Boolean settings, and what they are called there.
+_FLAGS = {
+    "disable-cloud-controller": "DisableCCM",
+    "disable-helm-controller": "DisableHelmController",
+    "disable-network-policy": "DisableNPC",
+    "disable-kube-proxy": "DisableKubeProxy",
+    "disable-scheduler": "DisableScheduler",
+    "secrets-encryption": "EncryptSecrets",
+    "embedded-registry": "EmbeddedRegistry",
+    "flannel-ipv6-masq": "FlannelIPv6Masq",
+    "flannel-external-ip": "FlannelExternalIP",
+    "supervisor-metrics": "SupervisorMetrics",
+}
+_TEXTS = {
+    "cluster-domain": ("ClusterDomain", "cluster.local"),
+    "secrets-encryption-provider": ("EncryptProvider", "aescbc"),
+    "flannel-backend": ("FlannelBackend", "vxlan"),
+    "egress-selector-mode": ("EgressSelectorMode", "agent"),
+    "system-default-registry": ("SystemDefaultRegistry", ""),
+    "https-listen-port": ("HTTPSPort", str(k3s.API_PORT)),
+}
+_ARGUMENTS = {"kube-apiserver-arg": "ExtraAPIArgs", "kube-controller-manager-arg": "ExtraControllerArgs"}
+_NODE_PORTS = "30000-32767"
+
+
+def config_of(seen: Observed) -> Config | None:
+    """Return what a server says at `/v1-k3s/config`, or None where it did not answer."""
+    try:
+        found = json.loads(base64.b64decode(seen.fact("live")))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def differences(cluster: Cluster, observed: Mapping[str, Observed], nodes: list[NodeState]) -> Iterator[Difference]:
+    """Yield where the settings in force are not those that the inventory asks for."""
+    listed = {node.name: node for node in nodes}
+    said = {
+        m.name: config for m in cluster.of("servers") if m.name in observed and (config := config_of(observed[m.name]))
+    }
+    for member in cluster.of("servers"):
+        if member.name not in observed:
+            continue
+        node = listed.get(member.node_name)
+        config = said.get(member.name)
+        wanted = server_role.settings(cluster, member)
+        if config is not None:
+            for key, (read, default) in _READERS.items():
+                if (found := read(config)) is not None:
+                    values = Counter(value for one in said.values() if (value := read(one)) is not None)
+                    expected = _expected(cluster, key, wanted.get(key, default))
+                    yield from _judged(member, key, found, expected, values)
+        elif observed[member.name].ready:
+            yield Difference(
+                host=member.name, kind="setting", what="config", severity="note",
+                found="it does not tell its settings in force", expected="an answer at /v1-k3s/config",
+                todo="nothing, where its K3s is too old for it",
+            )  # fmt: skip
+        if node and node.args:
+            covered = set(_READERS) if config is not None else set()
+            yield from _arguments(member, node, wanted, covered)
+    for member in cluster.of("agents"):
+        node = listed.get(member.node_name)
+        if node and node.args and member.name in observed:
+            yield from _arguments(member, node, agent_role.settings(cluster, member, ""), set())
+
+
+def _judged(member: Member, key: str, found: str, expected: str, all_values: Counter[str]) -> Iterator[Difference]:
+    if found == expected:
+        return
+    servers_said = all_values.total()
+    alone = f"; {all_values[found]} of {servers_said} servers have it" if servers_said > 1 else ""
+    for_ever = "put the inventory's value back: it cannot be changed after the first start"
+    yield Difference(
+        host=member.name, kind="setting", what=key, found=f"it runs with {key} {found or 'unset'}{alone}",
+        expected=expected or "unset", todo=for_ever if key in rules.CIDRS else _todo(member), severity="error",
+    )  # fmt: skip
+
+
+def _todo(member: Member) -> str:
+    unit = k3s.UNITS["server" if member.role == "servers" else "agent"]
+    return f"deploy.py, where one of its files differs; else restart {unit} on it; a drop-in that sets it, remove first"
+
+
+def _expected(cluster: Cluster, key: str, wanted: Any) -> str:  # noqa: ANN401 - a setting
+    if key in ("cluster-cidr", "service-cidr"):
+        return _networks(rules.listed(wanted))
+    if key == "cluster-dns":
+        default = [
+            str(
+                ipaddress.ip_network(rules.listed(cluster.server.get("service-cidr", rules.CIDRS["service-cidr"]))[0])[
+                    10
+                ]
+            )
+        ]
+        return ",".join(rules.listed(wanted) if wanted else default)
+    if key in ("disable", *_ARGUMENTS):
+        return ",".join(
+            sorted(
+                {
+                    part
+                    for item in rules.listed(wanted or [])
+                    for part in ([item] if key in _ARGUMENTS else item.split(","))
+                }
+            )
+        )
+    if key in _FLAGS:
+        return str(wanted).lower()
+    return str(wanted)
+
+
+def _networks(texts: list[str]) -> str:
+    return ",".join(str(ipaddress.ip_network(text, strict=False)) for text in texts)
+
+
+def _range(config: Config, key: str) -> str | None:
+    found = config.get(key)
+    if not isinstance(found, list):
+        return None
+    networks = []
+    for item in found:
+        mask = base64.b64decode(item["Mask"])
+        networks.append(f"{item['IP']}/{sum(bin(byte).count('1') for byte in mask)}")
+    return _networks(networks)
+
+
+def _dns(config: Config) -> str | None:
+    found = config.get("ClusterDNSs")
+    return ",".join(map(str, found)) if isinstance(found, list) else None
+
+
+def _disables(config: Config) -> str | None:
+    found = config.get("Disables")
+    return ",".join(sorted(name for name, value in found.items() if value)) if isinstance(found, dict) else None
+
+
+def _ports(config: Config) -> str | None:
+    found = config.get("ServiceNodePortRange")
+    return f"{found['Base']}-{found['Base'] + found['Size'] - 1}" if isinstance(found, dict) else None
+
+
+def _flag(field: str) -> Callable[[Config], str | None]:
+    return lambda config: str(bool(config[field])).lower() if field in config else None
+
+
+def _text(field: str) -> Callable[[Config], str | None]:
+    return lambda config: str(config[field] or "") if field in config else None
+
+
+def _list(field: str) -> Callable[[Config], str | None]:
+    def read(config: Config) -> str | None:
+        if field not in config:
+            return None
+        # K3s itself adds the cipher suites, unless they are asked for.
+        own = [str(item) for item in config[field] or []]
+        return ",".join(
+            sorted(item for item in own if not item.startswith("tls-cipher-suites=TLS_ECDHE_ECDSA_WITH_AES_256"))
+        )
+
+    return read
+
+
+_READERS: Mapping[str, tuple[Callable[[Config], str | None], Any]] = {
+    "cluster-cidr": (lambda config: _range(config, "ClusterIPRanges"), rules.CIDRS["cluster-cidr"]),
+    "service-cidr": (lambda config: _range(config, "ServiceIPRanges"), rules.CIDRS["service-cidr"]),
+    "cluster-dns": (_dns, ""),
+    "disable": (_disables, []),
+    "service-node-port-range": (_ports, _NODE_PORTS),
+    **{key: (_flag(field), False) for key, field in _FLAGS.items()},
+    **{key: (_text(field), default) for key, (field, default) in _TEXTS.items()},
+    **{key: (_list(field), []) for key, field in _ARGUMENTS.items()},
+}
+
+
+def _arguments(member: Member, node: NodeState, wanted: Mapping[str, Any], covered: set[str]) -> Iterator[Difference]:
+    """Compare what a node was started with, as its annotation keeps it, with what it would be started with now."""
+    have = given(node.args)
+    expected = {key: _words(value) for key, value in wanted.items()}
+    for key in sorted((set(have) | set(expected)) - covered):
+        if key in _SECRET:
+            continue
+        ours, theirs = expected.get(key, []), have.get(key, [])
+        if sorted(ours) != sorted(theirs) and not (ours in ([], ["false"]) and theirs in ([], ["false"])):
+            yield Difference(
+                host=member.name, kind="setting", what=key,
+                found=f"it was started with {key} {', '.join(theirs) or 'unset'}",
+                expected=", ".join(ours) or "unset", todo=_todo(member),
+                severity="error" if key in k3s.MUST_MATCH else "warning",
+            )  # fmt: skip
+
+
+def given(args: tuple[str, ...]) -> dict[str, list[str]]:
+    """Return the settings in a command line: each flag's values, `true` where it has none."""
+    found: dict[str, list[str]] = {}
+    key = ""
+    for word in args[1:]:
+        if word.startswith("--"):
+            key, equal, value = word[2:].partition("=")
+            found.setdefault(key, [])
+            if equal:
+                found[key].append(value)
+                key = ""
+        elif key:
+            found[key].append(word)
+            key = ""
+    return {key: values or ["true"] for key, values in found.items()}
+
+
+def _words(value: Any) -> list[str]:  # noqa: ANN401 - a setting
+    if isinstance(value, bool):
+        return [str(value).lower()]
+    if isinstance(value, Secret):
+        return ["********"]
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]

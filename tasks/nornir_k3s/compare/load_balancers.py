@@ -1,0 +1,69 @@
+"""The registration address: HAProxy's view of the servers, and who has the VIP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from nornir_k3s.compare.host import at
+from nornir_k3s.model.cluster import (
+    Cluster,
+)
+from nornir_k3s.model.difference import CLUSTER, Difference
+from nornir_k3s.model.host_facts import Observed
+
+
+def states(seen: Observed) -> dict[str, str]:
+    """Return each server as this load balancer's HAProxy sees it; empty where it does not answer."""
+    return {words[0]: words[1] for words in seen.facts.get("backend", []) if words[0] != "BACKEND"}
+
+
+def holders(cluster: Cluster, observed: Mapping[str, Observed]) -> list[str]:
+    """Return the load balancers that have the VIP."""
+    vip = str(cluster.registration.address or "")
+    return [m.name for m in cluster.of("lb") if m.name in observed and observed[m.name].interface_of(vip)]
+
+
+def differences(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Difference]:
+    """Yield what is wrong with the way in."""
+    balancers = cluster.of("lb")
+    for member in balancers:
+        if member.name in observed:
+            yield from _backends(cluster, member.name, observed[member.name])
+    have = holders(cluster, observed)
+    if not balancers or len(have) == 1 or (not have and any(m.name not in observed for m in balancers)):
+        return  # one that could not be read may have it
+    where = f"on {' and '.join(have)}" if have else "on no load balancer"
+    todo = "look at keepalived on each, and whether they reach each other (VRRP, protocol 112)"
+    yield Difference(
+        host=CLUSTER, kind="vip", what=str(cluster.registration.address), found=f"the VIP is {where}",
+        expected="on exactly one", todo=todo, severity="error",
+    )  # fmt: skip
+
+
+def _backends(cluster: Cluster, host: str, seen: Observed) -> Iterator[Difference]:
+    if seen.unit("haproxy.service").active != "active":
+        return  # told by the unit
+    have = states(seen)
+    if not have:
+        yield Difference(
+            host=host, kind="backend", what="haproxy", found="HAProxy does not answer at its socket",
+            expected="the state of each server", todo="look at it: journalctl -u haproxy", severity="error",
+        )  # fmt: skip
+        return
+    since = {
+        words[0]: int(words[2]) for words in seen.facts.get("backend", []) if len(words) > 2 and words[2].isdigit()
+    }
+    for server in cluster.of("servers"):
+        state = have.get(server.node_name)
+        if state is None:
+            yield Difference(
+                host=host, kind="backend", what=server.node_name, found=f"it does not know server {server.node_name}",
+                expected="every server", todo="deploy.py writes its configuration and reloads it", by="deploy",
+                severity="error",
+            )  # fmt: skip
+        elif not state.startswith("UP"):
+            yield Difference(
+                host=host, kind="backend", what=server.node_name, found=f"it sees server {server.node_name} {state}",
+                expected="UP", since=at(seen.now - since[server.node_name]) if server.node_name in since else None,
+                todo=f"look at {server.name}, and at the way from {host} to it", severity="error",
+            )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Asks an external datastore with K3s' own credentials, from each server."""

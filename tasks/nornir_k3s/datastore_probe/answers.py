@@ -1,0 +1,72 @@
+"""What asking a datastore gives: answers, and problems in words that hold no secret."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from nornir_k3s.model.finding import Level
+
+ROUND_TRIPS = 20
+
+
+class Problem(Exception):
+    """One problem of a datastore; see `Finding` for what the words mean."""
+
+    def __init__(self, id_: str, found: str, wanted: str, todo: str, level: Level = "error") -> None:
+        super().__init__(found)
+        self.id, self.found, self.wanted, self.todo, self.level = id_, found, wanted, todo, level
+
+
+@dataclass
+class Answers:
+    """What a datastore has said.
+
+    Arguments:
+        product: MySQL, MariaDB, PostgreSQL or etcd.
+        version: As it tells it.
+        bootstrap: Sizes in bytes of the bootstrap rows in it, by key: `/bootstrap/` and 12 hex digits each.
+        connections: How many it allows; 0 where it does not say.
+        writable: It is no replica.
+        skew: Seconds that its clock is ahead of the controller's.
+        round_trips: Seconds of some small queries.
+        health: Connections in use and allowed; rows and bytes of the table; its newest and its compacted revision.
+        problems: What is wrong with its settings and rights.
+    """
+
+    product: str = ""
+    version: str = ""
+    bootstrap: dict[str, int] = field(default_factory=dict)
+    connections: int = 0
+    writable: bool = True
+    skew: float = 0
+    round_trips: list[float] = field(default_factory=list)
+    health: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def measure(self, ping: Callable[[], object]) -> None:
+        """Take the time of a small query, some times."""
+        for _ in range(ROUND_TRIPS):
+            begin = time.monotonic()
+            ping()
+            self.round_trips.append(time.monotonic() - begin)
+
+    def clock(self, ask: Callable[[], float]) -> None:
+        """Compare its clock, in seconds since 1970, with the controller's."""
+        begin = time.time()
+        self.skew = ask() - (begin + time.time()) / 2
+
+
+def table_problems(*, id_type: str, unique: bool) -> list[Problem]:
+    """Return what is wrong with a kine table, of whichever database."""
+    found = []
+    if not unique:
+        todo = "give it the index kine_name_prev_revision_uindex again: K3s writes rows twice without"
+        what = "table kine has no unique index on name and prev_revision (a restored copy?)"
+        found.append(Problem("datastore-settings", what, "the index that K3s made", todo))
+    if id_type.lower() != "bigint":
+        todo = "start all servers once with KINE_SCHEMA_MIGRATION=1 (docs.k3s.io, known issues)"
+        what = f"the ids of table kine are {id_type}: it turns read-only at revision 2147483647"
+        found.append(Problem("datastore-settings", what, "bigint", todo, "warning"))
+    return found

@@ -1,0 +1,126 @@
+"""Ask a member of an etcd what K3s needs to know of it, by its JSON gateway.
+
+Sources: etcd `Documentation/dev-guide/api_grpc_gateway.md` (`/v3/kv/range`, and that it knows no user by certificate),
+`op-guide/monitoring.md` (`/health`), `op-guide/maintenance.md` (alarms).
+"""
+
+from __future__ import annotations
+
+import base64
+import email.utils
+import http.client
+import json
+from typing import Any
+
+from nornir_k3s.datastore_probe.answers import Answers, Problem
+from nornir_k3s.datastore_probe.connector import Connector
+from nornir_k3s.model.endpoint import Endpoint
+
+
+def ask(endpoint: Endpoint, connector: Connector) -> Answers:
+    """Read as K3s will: with a client certificate, where there is one, and no password.
+
+    Raises:
+        Problem: It does not answer as an etcd, or not well.
+        ssl.SSLError: Its certificate is not trusted.
+    """
+    connection = http.client.HTTPConnection(connector.address, timeout=10)
+    sock = connector.connect()
+    connection.sock = (
+        connector.context.wrap_socket(sock, server_hostname=connector.address) if connector.context else sock
+    )
+    try:
+        return _read(connection, endpoint)
+    except (http.client.HTTPException, json.JSONDecodeError, KeyError) as error:
+        found = f"what answers is no etcd ({type(error).__name__})"
+        raise Problem("datastore", found, "etcd", "check address, port and scheme of the endpoint") from None
+    finally:
+        connection.close()
+
+
+def _read(connection: http.client.HTTPConnection, endpoint: Endpoint) -> Answers:
+    version = str(_get(connection, "/version")["etcdserver"])
+    answers = Answers("etcd", version)
+    answers.problems += _health(connection)
+    status, found = _post(
+        connection, "/v3/kv/range", {"key": _encoded("/bootstrap/"), "range_end": _encoded("/bootstrap0")}
+    )
+    if status == http.HTTPStatus.OK:
+        pairs = {base64.b64decode(item["key"]).decode(): item.get("value", "") for item in found.get("kvs", [])}
+        answers.bootstrap = {key: len(base64.b64decode(value)) for key, value in pairs.items()}
+    elif not answers.problems:
+        answers.problems.append(_unread(str(found.get("error") or found.get("message") or status)))
+    answers.problems += _members(connection, endpoint)
+    status, found = _post(connection, "/v3/maintenance/status", {})
+    if status == http.HTTPStatus.OK:  # as etcdctl tells it, but for numbers as text
+        answers.health["status"] = (json.dumps([{"Status": found}]),)
+    status, found = _post(connection, "/v3/kv/range", {"key": _encoded("compact_rev_key")})
+    if status == http.HTTPStatus.OK and found.get("kvs"):
+        compacted = base64.b64decode(found["kvs"][0].get("value", "")).decode()
+        answers.health["revisions"] = (str(found["header"]["revision"]), compacted)
+    answers.clock(lambda: _date(connection))
+    answers.measure(lambda: _get(connection, "/version"))
+    return answers
+
+
+def _health(connection: http.client.HTTPConnection) -> list[Problem]:
+    health = _get(connection, "/health")
+    if str(health.get("health")) == "true":
+        return []
+    status, alarms = _post(connection, "/v3/maintenance/alarm", {"action": "GET"})
+    names = (
+        ", ".join(str(alarm.get("alarm")) for alarm in alarms.get("alarms", [])) if status == http.HTTPStatus.OK else ""
+    )
+    found = f"the member is not healthy: {names or health.get('reason') or 'it has no leader'}"
+    todo = "check its log and its peers"
+    if "NOSPACE" in names:
+        todo = "its space is used up: compact, defragment, then `etcdctl alarm disarm`"
+    return [Problem("datastore", found, "a healthy member", todo)]
+
+
+def _unread(reason: str) -> Problem:
+    if "user name is empty" in reason or "permission denied" in reason:
+        todo = "K3s has no password for etcd: turn authentication off, or accept it where the certificate names a user"
+        return Problem("datastore-login", f"the member asks for a user: {reason}", "a read", todo, "warning")
+    found = f"its data cannot be looked at: {reason}"
+    todo = "turn etcd's JSON gateway on, or accept this"
+    return Problem("datastore-asked", found, "a look at the datastore before the first change", todo, "warning")
+
+
+def _members(connection: http.client.HTTPConnection, endpoint: Endpoint) -> list[Problem]:
+    status, found = _post(connection, "/v3/cluster/member/list", {})
+    count = len(found.get("members", [])) if status == http.HTTPStatus.OK else 0
+    if count <= len(endpoint.hosts):
+        return []
+    text = f"the endpoint names {len(endpoint.hosts)} of the etcd's {count} members"
+    return [Problem("datastore-members", text, "all", "name all: K3s loses its datastore with the last one", "warning")]
+
+
+def _encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def _date(connection: http.client.HTTPConnection) -> float:
+    connection.request("GET", "/version")
+    response = connection.getresponse()
+    response.read()
+    # It tells whole seconds: on average half a second too early.
+    return email.utils.parsedate_to_datetime(response.headers["Date"]).timestamp() + 0.5
+
+
+def _get(connection: http.client.HTTPConnection, path: str) -> dict[str, Any]:
+    connection.request("GET", path)
+    response = connection.getresponse()
+    answer: dict[str, Any] = json.loads(response.read())
+    return answer
+
+
+def _post(connection: http.client.HTTPConnection, path: str, body: dict[str, str]) -> tuple[int, dict[str, Any]]:
+    connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    text = response.read()
+    try:
+        answer = json.loads(text)
+    except json.JSONDecodeError:
+        answer = {}
+    return response.status, answer if isinstance(answer, dict) else {}

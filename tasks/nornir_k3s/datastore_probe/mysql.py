@@ -1,0 +1,235 @@
+"""Ask a MySQL or MariaDB what K3s needs to know of it.
+
+Sources: kine `pkg/drivers/mysql` (statements it uses, and when it uses TLS); docs.k3s.io `datastore/datastore.md`;
+k3s#11816 (increments), kine#721 (snapshot isolation), kine#408 (unique index), docs.k3s.io `known-issues.md` (ids).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import pymysql
+
+from nornir_k3s.datastore_probe import tls
+from nornir_k3s.datastore_probe.answers import Answers, Problem, table_problems
+from nornir_k3s.datastore_probe.connector import Connector
+from nornir_k3s.facts import datastore_health
+from nornir_k3s.model.endpoint import Endpoint
+
+NEEDED = ("SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "INDEX")
+_VARIABLES = (
+    "version", "auto_increment_increment", "innodb_snapshot_isolation", "read_only", "super_read_only",
+    "innodb_read_only", "max_connections", "wsrep_on", "wsrep_cluster_address",
+)  # fmt: skip
+_REFUSED = (1045, 1698, 2059, 3159)  # 3159: MySQL's require_secure_transport
+_COLUMNS = """
+SELECT COLUMN_NAME, DATA_TYPE FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = 'kine'
+"""
+_UNIQUE = """
+SELECT GROUP_CONCAT(COLUMN_NAME ORDER BY SEQ_IN_INDEX) FROM information_schema.STATISTICS
+WHERE TABLE_SCHEMA = %s AND TABLE_NAME = 'kine' AND NON_UNIQUE = 0 GROUP BY INDEX_NAME
+"""
+# What K3s will do; here nothing made in a transaction would go with it.
+_TRIED = (
+    "CREATE TABLE TABLE_NAME (id BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY, name VARCHAR(630) CHARACTER SET ascii)",
+    "ALTER TABLE TABLE_NAME ADD COLUMN value MEDIUMBLOB",
+    "CREATE INDEX try_index ON TABLE_NAME (name)",
+    "INSERT INTO TABLE_NAME (name) VALUES ('x')",
+    "UPDATE TABLE_NAME SET name = 'y'",
+    "DELETE FROM TABLE_NAME",
+)
+Query = Callable[..., list[tuple[Any, ...]]]
+
+
+def ask(endpoint: Endpoint, connector: Connector) -> Answers:
+    """Log in as K3s will, and read.
+
+    Raises:
+        Problem: It does not let the user in, or the database is missing.
+        ssl.SSLError: Its certificate is not trusted.
+    """
+    try:
+        connection = _login(endpoint, connector, connector.context)
+    except pymysql.err.OperationalError as error:
+        raise _refused(error, endpoint, tls=_wants_tls(error, endpoint, connector)) from None
+    try:
+        return _read(connection, endpoint, tries=connector.tries)
+    finally:
+        connection.close()
+
+
+def _login(endpoint: Endpoint, connector: Connector, context: ssl.SSLContext | None) -> Any:  # noqa: ANN401 - it has no types
+    connection: Any = pymysql.connect(
+        host=connector.address,
+        user=endpoint.user,
+        password=endpoint.password.reveal().encode(),  # as K3s sends it; pymysql would make Latin-1 of it
+        ssl=context,
+        ssl_disabled=context is None,
+        connect_timeout=10,
+        defer_connect=True,
+    )
+    connection.connect(connector.connect())
+    return connection
+
+
+def _wants_tls(error: pymysql.err.OperationalError, endpoint: Endpoint, connector: Connector) -> bool:
+    """Tell whether a login that was refused without TLS would succeed with it."""
+    if connector.context or not error.args or error.args[0] not in _REFUSED:
+        return False
+    try:
+        _login(endpoint, connector, tls.context(None, None, None, verify=False)).close()
+    except (pymysql.err.Error, OSError):
+        return False
+    return True
+
+
+def _refused(error: pymysql.err.OperationalError, endpoint: Endpoint, *, tls: bool = False) -> Exception:
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, ssl.SSLError):
+        return cause
+    code = error.args[0] if error.args else 0
+    if tls:
+        found = f"the database lets user {endpoint.user} in with TLS only"
+        return Problem("datastore-tls", found, "TLS that K3s verifies", "give `cafile`, the CA of its certificate")
+    if code in _REFUSED:
+        found = f"the database refuses user {endpoint.user} or the password"
+        return Problem("datastore-login", found, "a login", "check user, password, and from where it may log in")
+    if code == 1130:
+        found = "the database lets nobody in from this server's address"
+        return Problem("datastore-login", found, "a login", "grant the user for the servers' addresses")
+    if code == 2026 or "SSL" in str(error):
+        return Problem("datastore-tls", "the database does not speak TLS", "TLS, since cafile is given", "turn it on")
+    return Problem("datastore", f"the database breaks the login off (error {code})", "a login", "see its own log")
+
+
+def _read(connection: Any, endpoint: Endpoint, *, tries: bool) -> Answers:  # noqa: ANN401 - it has no types
+    def query(text: str, *values: object) -> list[tuple[Any, ...]]:
+        with connection.cursor() as cursor:
+            cursor.execute(text, values)
+            return list(cursor.fetchall())
+
+    names = ", ".join(f"'{name}'" for name in _VARIABLES)
+    settings = {str(k): str(v) for k, v in query(f"SHOW VARIABLES WHERE Variable_name IN ({names})")}
+    version = settings.get("version", "")
+    product = "MariaDB" if "mariadb" in version.lower() else "MySQL"
+    answers = Answers(product, version, connections=int(settings.get("max_connections", "0")))
+    answers.problems += _settings(settings)
+    answers.writable = not any(settings.get(f"{name}read_only") in ("ON", "1") for name in ("", "super_", "innodb_"))
+    exists = bool(query("SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = %s", endpoint.database))
+    have = _have(_grants(query, product), endpoint)
+    lacking = _rights(have, endpoint, exists=exists)
+    answers.problems += lacking
+    there = _columns(query, endpoint)
+    used = query("SHOW GLOBAL STATUS LIKE 'Threads_connected'")
+    if used:
+        answers.health["connections"] = (str(used[0][1]), str(answers.connections))
+    if there:
+        answers.problems += _table(query, endpoint, answers, there)
+        _grown(query, endpoint, answers)
+    elif tries and exists and not lacking and answers.writable and have & {"ALL", "ALL PRIVILEGES", "DROP"}:
+        answers.problems += _tried(query, endpoint)
+    answers.clock(lambda: float(query("SELECT UNIX_TIMESTAMP(NOW(6))")[0][0]))
+    answers.measure(lambda: query("SELECT 1"))
+    return answers
+
+
+def _columns(query: Query, endpoint: Endpoint) -> dict[str, str]:
+    return {str(name): str(kind) for name, kind in query(_COLUMNS, endpoint.database)}
+
+
+def _tried(query: Query, endpoint: Endpoint) -> list[Problem]:
+    """Do what K3s will do, on a table of its own that is gone afterwards; only a user who may drop it gets here."""
+    table = f"`{endpoint.database.replace('`', '``')}`.nornir_k3s_try_{secrets.token_hex(4)}"
+    try:
+        for statement in _TRIED:
+            query(statement.replace("TABLE_NAME", table))
+    except pymysql.err.Error as error:
+        reason = str(error.args[1]) if len(error.args) > 1 else "it does not say why"
+        found = f"what K3s does to its table is refused: {reason}"
+        return [Problem("datastore-rights", found, "a table that the user may make and change", "see its own log")]
+    finally:
+        with contextlib.suppress(pymysql.err.Error):
+            query(f"DROP TABLE IF EXISTS {table}")
+    return []
+
+
+def _table(query: Query, endpoint: Endpoint, answers: Answers, columns: dict[str, str]) -> list[Problem]:
+    table = f"`{endpoint.database.replace('`', '``')}`.kine"
+    rows = query(
+        f"SELECT name, COALESCE(MAX(LENGTH(value)), 0) FROM {table}"  # noqa: S608 - quoted above
+        " WHERE name LIKE '/bootstrap/%%' AND deleted = 0 GROUP BY name"
+    )
+    answers.bootstrap = {n.decode() if isinstance(n, bytes) else str(n): int(size) for n, size in rows}
+    unique = ("name,prev_revision",) in query(_UNIQUE, endpoint.database)
+    return table_problems(id_type=str(columns.get("id")), unique=unique)
+
+
+def _grown(query: Query, endpoint: Endpoint, answers: Answers) -> None:
+    size = query(datastore_health.MYSQL_SIZE.format("%s"), endpoint.database)
+    answers.health["table"] = tuple(map(str, size[0]))
+    table = f"`{endpoint.database.replace('`', '``')}`.kine"
+    answers.health["revisions"] = tuple(
+        map(str, query(datastore_health.REVISIONS.replace("FROM kine", f"FROM {table}"))[0])
+    )
+
+
+def _settings(settings: dict[str, str]) -> list[Problem]:
+    found = []
+    if settings.get("auto_increment_increment", "1") != "1":
+        value = settings["auto_increment_increment"]
+        todo = "set it to 1, with one writer: K3s loses changes otherwise"
+        found.append(Problem("datastore-settings", f"auto_increment_increment is {value}", "1", todo))
+    if settings.get("innodb_snapshot_isolation") in ("ON", "1"):
+        todo = "turn it off: compaction fails with error 1020 otherwise"
+        found.append(Problem("datastore-settings", "innodb_snapshot_isolation is on", "OFF", todo))
+    if settings.get("wsrep_on") in ("ON", "1") and settings.get("wsrep_cluster_address", "gcomm://") != "gcomm://":
+        todo = "let K3s write to one member only, through a proxy or an address that moves"
+        found.append(Problem("datastore-settings", "it is a Galera cluster", "one writer", todo, "warning"))
+    return found
+
+
+def _grants(query: Query, product: str) -> list[str]:
+    grants = [str(row[0]) for row in query("SHOW GRANTS")]
+    if product == "MySQL":  # which tells what a role may only when the role is named; MariaDB tells it at once
+        roles = query("SELECT CURRENT_ROLE()") if any(" ON " not in grant for grant in grants) else []
+        if roles and roles[0][0] not in (None, "", "NONE"):
+            grants += [str(row[0]) for row in query(f"SHOW GRANTS FOR CURRENT_USER() USING {roles[0][0]}")]
+    return grants
+
+
+def _have(grants: list[str], endpoint: Endpoint) -> set[str]:
+    have: set[str] = set()
+    for grant in grants:
+        match = re.match(r"GRANT (.+?) ON (\S+) TO ", grant)
+        if match and _covers(match[2].replace("`", ""), endpoint.database):
+            have |= {word.strip().upper() for word in match[1].split(",")}
+    return have
+
+
+def _rights(have: set[str], endpoint: Endpoint, *, exists: bool) -> list[Problem]:
+    if "ALL PRIVILEGES" in have or "ALL" in have:
+        return []
+    if missing := [right for right in NEEDED if right not in have]:
+        if not exists and "CREATE" in missing:
+            found = f"there is no database {endpoint.database}, and user {endpoint.user} may not create it"
+            return [Problem("datastore-rights", found, "the database", "create it, and grant the user all on it")]
+        found = f"user {endpoint.user} lacks {', '.join(missing)} on {endpoint.database}"
+        todo = f"GRANT {', '.join(NEEDED)} ON `{endpoint.database}`.* to it"
+        return [Problem("datastore-rights", found, "the rights K3s uses", todo)]
+    return []
+
+
+def _covers(where: str, database: str) -> bool:
+    """Tell whether `DATABASE.*` of a grant, where % and _ are wildcards unless escaped, means this database."""
+    pattern, dot, tables = where.rpartition(".")
+    if not dot or tables != "*":
+        return False
+    parts = re.split(r"(\\.|%|_)", pattern)
+    wild = {"%": ".*", "_": "."}
+    text = "".join(wild.get(part, re.escape(part.removeprefix("\\"))) for part in parts)
+    return pattern == "*" or re.fullmatch(text, database) is not None

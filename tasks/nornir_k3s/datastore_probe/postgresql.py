@@ -1,0 +1,237 @@
+"""Ask a PostgreSQL what K3s needs to know of it.
+
+Sources: kine `pkg/drivers/pgsql` (statements, how TLS files become `verify-full`, how a missing database is made);
+docs.k3s.io `datastore/datastore.md`; k3s#14505 (collation), k3s#7808 (PgBouncer); PostgreSQL's manual, chapter
+"Frontend/Backend Protocol" (BackendKeyData: the process that serves a connection).
+"""
+
+from __future__ import annotations
+
+import secrets
+import ssl
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pg8000.dbapi
+
+from nornir_k3s.datastore_probe import tls
+from nornir_k3s.datastore_probe.answers import Answers, Problem, table_problems
+from nornir_k3s.datastore_probe.connector import Connector
+from nornir_k3s.facts import datastore_health
+from nornir_k3s.model.endpoint import Endpoint
+
+_MAINTENANCE = "postgres"  # the database that kine connects to in order to make another
+_SETTINGS = """
+SELECT current_setting('server_version'), current_setting('max_connections'), pg_is_in_recovery(),
+  has_schema_privilege(current_schema(), 'USAGE') AND has_schema_privilege(current_schema(), 'CREATE'), current_schema()
+"""
+_COLUMNS = """
+SELECT column_name, data_type, collation_name FROM information_schema.columns
+WHERE table_schema = current_schema() AND table_name = 'kine'
+"""
+_OWNED = "SELECT pg_has_role(current_user, relowner, 'USAGE') FROM pg_class WHERE oid = 'kine'::regclass"
+_UNIQUE = """
+SELECT 1 FROM pg_indexes WHERE schemaname = current_schema() AND tablename = 'kine'
+  AND indexdef LIKE 'CREATE UNIQUE INDEX%(name, prev_revision)'
+"""
+_BOOTSTRAP = """
+SELECT name, COALESCE(MAX(LENGTH(value)), 0) FROM kine WHERE name LIKE '/bootstrap/%' AND deleted = 0 GROUP BY name
+"""
+# What K3s will do, each of it undone: in PostgreSQL a table that was made in a transaction goes with it.
+_TRIED = (
+    'CREATE TABLE TABLE_NAME (id BIGSERIAL PRIMARY KEY, name text COLLATE "C")',
+    "CREATE INDEX ON TABLE_NAME (name)",
+    "INSERT INTO TABLE_NAME (name) VALUES ('x')",
+    "UPDATE TABLE_NAME SET name = 'y'",
+    "DELETE FROM TABLE_NAME",
+)
+Query = Callable[[str], list[tuple[Any, ...]]]
+
+
+def ask(endpoint: Endpoint, connector: Connector) -> Answers:
+    """Log in as K3s will, read, and try its rights in a transaction that is rolled back.
+
+    Raises:
+        Problem: It does not let the user in, or the database is missing.
+        ssl.SSLError: Its certificate is not trusted.
+    """
+    try:
+        connection = _login(endpoint, connector)
+    except (pg8000.dbapi.DatabaseError, pg8000.dbapi.InterfaceError) as error:
+        problem = _refused(error, endpoint)
+        if _code(error) == "3D000" and _may_create(endpoint, connector):
+            return Answers()
+        raise problem from None
+    try:
+        answers = _read(connection, tries=connector.tries)
+        answers.problems += _pooled(connection, endpoint, connector)
+        return answers
+    finally:
+        connection.close()
+
+
+def _login(endpoint: Endpoint, connector: Connector) -> Any:  # noqa: ANN401 - its types are of no use here
+    def connect(context: ssl.SSLContext | None) -> Any:  # noqa: ANN401 - its types are of no use here
+        connection = pg8000.dbapi.connect(
+            user=endpoint.user,
+            password=endpoint.password.reveal(),
+            database=endpoint.database,
+            host=connector.address,
+            sock=connector.connect(),
+            ssl_context=context,
+            application_name="nornir-k3s",
+        )
+        connection.autocommit = True
+        return connection
+
+    try:
+        mode, context = _mode(endpoint, connector)
+        try:
+            return connect(context)
+        except pg8000.dbapi.InterfaceError as error:
+            if mode != "prefer" or "SSL" not in str(error):
+                raise
+            return connect(None)
+    except (pg8000.dbapi.DatabaseError, pg8000.dbapi.InterfaceError) as error:
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, ssl.SSLError):
+            raise cause from None
+        raise
+
+
+def _mode(endpoint: Endpoint, connector: Connector) -> tuple[str, ssl.SSLContext | None]:
+    mode = endpoint.parameters.get("sslmode", "verify-full" if connector.context else "prefer")
+    if mode in ("disable", "allow"):
+        return mode, None
+    context = connector.context or tls.context(None, None, None, verify=mode.startswith("verify"))
+    if mode in ("require", "prefer", "verify-ca"):
+        context.check_hostname = False
+    if mode in ("require", "prefer"):
+        context.verify_mode = ssl.CERT_NONE
+    return mode, context
+
+
+def _may_create(endpoint: Endpoint, connector: Connector) -> bool:
+    try:
+        connection = _login(replace(endpoint, database=_MAINTENANCE), connector)
+    except (pg8000.dbapi.DatabaseError, pg8000.dbapi.InterfaceError, OSError):
+        return False
+    try:
+        return bool(_query(connection)("SELECT rolcreatedb FROM pg_roles WHERE rolname = current_user")[0][0])
+    finally:
+        connection.close()
+
+
+def _code(error: Exception) -> str:
+    return str(error.args[0].get("C", "")) if error.args and isinstance(error.args[0], dict) else ""
+
+
+def _refused(error: Exception, endpoint: Endpoint) -> Problem:
+    details = error.args[0] if error.args and isinstance(error.args[0], dict) else {}
+    code, words = _code(error), str(details.get("M", ""))
+    if code == "28P01":
+        found = f"the database refuses user {endpoint.user} or the password"
+        return Problem("datastore-login", found, "a login", "check user and password")
+    if code == "28000":
+        found = "the database lets this user in neither from this server's address nor this way"
+        return Problem("datastore-login", found, "a login", "add the servers' addresses to pg_hba.conf")
+    if code == "3D000":
+        found = f"there is no database {endpoint.database}, and user {endpoint.user} may not create it"
+        return Problem("datastore-rights", found, "the database", "create it, owned by the user")
+    if "unsupported startup parameter" in words or code == "08P01":
+        found = "a pooler (PgBouncer) answers in place of the database, and refuses K3s' parameters"
+        todo = "name the database itself: K3s uses prepared statements"
+        return Problem("datastore-settings", found, "PostgreSQL itself", todo)
+    reason = words or str(error).splitlines()[0][:100]
+    if "SSL" in reason:
+        return Problem("datastore-tls", "the database does not speak TLS", "TLS", "turn it on in postgresql.conf")
+    return Problem("datastore", f"the database breaks the login off ({code or reason})", "a login", "see its own log")
+
+
+def _query(connection: Any) -> Query:  # noqa: ANN401 - its types are of no use here
+    def query(text: str) -> list[tuple[Any, ...]]:
+        cursor = connection.cursor()
+        cursor.execute(text)
+        return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+
+    return query
+
+
+def _read(connection: Any, *, tries: bool) -> Answers:  # noqa: ANN401 - its types are of no use here
+    query = _query(connection)
+    version, connections, replica, create, schema = query(_SETTINGS)[0]
+    answers = Answers("PostgreSQL", str(version), connections=int(connections), writable=not replica)
+    columns = {str(name): (str(kind), collation) for name, kind, collation in query(_COLUMNS)}
+    todo = f"GRANT USAGE, CREATE ON SCHEMA {schema or 'public'} to it, or make it the database's owner"
+    if not create:
+        found = f"the user may not create tables in schema {schema or 'public'}"
+        answers.problems.append(Problem("datastore-rights", found, "USAGE and CREATE", todo))
+    elif tries and not columns and not replica and (refused := _tried(connection)):
+        found = f"what K3s does to its table is refused: {refused}"
+        answers.problems.append(Problem("datastore-rights", found, "a table that the user may make and change", todo))
+    if columns:
+        answers.problems += _table(query, columns)
+        if not any(problem.id == "datastore-rights" for problem in answers.problems):
+            answers.bootstrap = {str(name): int(size) for name, size in query(_BOOTSTRAP)}
+            answers.health = {
+                "connections": (str(query(datastore_health.POSTGRESQL_USED)[0][0]), str(connections)),
+                "table": tuple(map(str, query(datastore_health.POSTGRESQL_SIZE)[0])),
+                "revisions": tuple(map(str, query(datastore_health.REVISIONS)[0])),
+            }
+    answers.clock(lambda: float(query("SELECT extract(epoch FROM clock_timestamp())")[0][0]))
+    answers.measure(lambda: query("SELECT 1"))
+    return answers
+
+
+def _tried(connection: Any) -> str:  # noqa: ANN401 - its types are of no use here
+    query = _query(connection)
+    table = f"nornir_k3s_try_{secrets.token_hex(4)}"
+    query("BEGIN")
+    try:
+        for statement in _TRIED:
+            query(statement.replace("TABLE_NAME", table))
+    except pg8000.dbapi.DatabaseError as error:
+        details = error.args[0] if error.args and isinstance(error.args[0], dict) else {}
+        return str(details.get("M") or "it does not say why")
+    finally:
+        query("ROLLBACK")
+    return ""
+
+
+def _table(query: Query, columns: dict[str, tuple[str, Any]]) -> list[Problem]:
+    found = []
+    if not query(_OWNED)[0][0]:
+        text, todo = "table kine belongs to another user", "make the user its owner (and that of kine_id_seq)"
+        found.append(Problem("datastore-rights", text, "the user's own table", todo))
+    collation = columns["name"][1] if "name" in columns else None
+    if collation not in ("C", "POSIX"):
+        text = f"kine.name has the collation {collation or 'of the database'}"
+        todo = 'ALTER TABLE kine ALTER COLUMN name TYPE text COLLATE "C": newer K3s gets empty lists otherwise'
+        found.append(Problem("datastore-settings", text, "C", todo, "warning"))
+    return found + table_problems(id_type=columns.get("id", ("missing", None))[0], unique=bool(query(_UNIQUE)))
+
+
+def _pooled(connection: Any, endpoint: Endpoint, connector: Connector) -> list[Problem]:  # noqa: ANN401 - as above
+    """Return a problem where a pooler gives one process of the database to several clients, or one client several."""
+    key = getattr(connection, "_backend_key_data", None)  # the process that the other end says it is
+    first = _query(connection)
+    if not key or int.from_bytes(key[:4], "big", signed=True) == _process(first):
+        return []
+    other = _login(endpoint, connector)
+    try:
+        second = _query(other)
+        ours, theirs = {_process(first)}, {_process(second)}
+        ours, theirs = ours | {_process(first)}, theirs | {_process(second)}
+    finally:
+        other.close()
+    todo = "name the database itself: K3s uses prepared statements"
+    if ours & theirs or len(ours) > 1:
+        found = "a pooler (PgBouncer) in transaction mode answers in place of the database"
+        return [Problem("datastore-settings", found, "PostgreSQL itself", todo)]
+    found = "a pooler (PgBouncer) answers in place of the database"
+    return [Problem("datastore-settings", found, "PostgreSQL itself", todo, "warning")]
+
+
+def _process(query: Query) -> int:
+    return int(query("SELECT pg_backend_pid()")[0][0])

@@ -1,0 +1,1 @@
+"""Config and inventory files, and the cluster they describe."""

@@ -1,0 +1,109 @@
+"""Members: the hosts of the cluster, from a Nornir inventory."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from nornir.core.inventory import Host, Inventory
+
+from nornir_k3s import k3s
+from nornir_k3s.inventory import rules
+from nornir_k3s.inventory.yaml_files import Key, Problems
+from nornir_k3s.model.cluster import NODES, ROLES, Member, Setting
+
+_NAME = re.compile(r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
+# Keys of a host's `k3s` data that are this tool's and not K3s'.
+OWN_KEYS = {"address", "interface", "priority"}
+
+
+def role_of(host: Host, groups: Mapping[str, str]) -> list[str]:
+    """Return the roles whose group (or a group below it) this host is in."""
+    return [role for role in ROLES if host.has_parent_group(groups.get(role, role))]
+
+
+def listed(settings: Mapping[str, Any]) -> dict[str, Setting]:
+    """Return settings with every list that K3s takes as a list, also where one item was given as text."""
+    return {
+        key: ([value] if key in k3s.LISTS and not isinstance(value, list) else value) for key, value in settings.items()
+    }
+
+
+def members(
+    inventory: Inventory, groups: Mapping[str, str], problems: Problems, away: Sequence[Member] = ()
+) -> list[Member]:
+    """Return the hosts that have a role in this cluster, in the inventory's order; those that are away come after."""
+    found = []
+    for host in inventory.hosts.values():
+        roles = role_of(host, groups)
+        if not roles:
+            continue  # a host of the team's that has nothing to do with this cluster
+        if len(roles) > 1:
+            problems.host(host.name, f"it is in {' and '.join(roles)}; a host has one role", "groups")
+            continue
+        member = _member(host, roles[0], problems)
+        if member:
+            found.append(member)
+    found += [member for member in away if member.name not in inventory.hosts]
+    _duplicates("node name", "node-name", [(m.name, m.node_name) for m in found if m.role in NODES], problems)
+    _duplicates("address", "node-ip", [(m.name, m.address) for m in found], problems)
+    return found
+
+
+def _duplicates(what: str, key: str, pairs: Iterable[tuple[str, str]], problems: Problems) -> None:
+    first: dict[str, str] = {}
+    for name, value in pairs:
+        if value in first:
+            problems.host(name, f"it has the same {what} as {first[value]}: {value}", "data", "k3s", key)
+        first.setdefault(value, name)
+
+
+def _member(host: Host, role: str, problems: Problems) -> Member | None:
+    data = host.get("k3s") or {}
+    if not isinstance(data, dict):
+        problems.host(host.name, "`k3s` must be a mapping of settings", "data", "k3s")
+        return None
+    data = {str(key): value for key, value in data.items()}
+    own = {key: data[key] for key in data if key in OWN_KEYS}
+    settings = {key: value for key, value in data.items() if key not in OWN_KEYS}
+    for path, text in _host_problems(role, settings):
+        problems.host(host.name, f"k3s: {text}", "data", "k3s", *path)
+    address = _address(host, settings, own)
+    try:
+        address = str(ipaddress.ip_address(address))
+    except ValueError:
+        key = "node-ip" if role in NODES else "address"
+        text = f"{address!r} is not an IP address; give the address the other hosts use as `k3s.{key}`"
+        problems.host(host.name, text, *(("data", "k3s", key) if key in data else ("hostname",)))
+        return None
+    if re.search(r"^-|[\s\0]", str(host.username or "")):
+        problems.host(host.name, f"{host.username!r} cannot be a user's name", "username")
+    interface = str(own.get("interface") or "")
+    if interface and not re.fullmatch(r"[^\s/\0]{1,15}", interface):
+        problems.host(host.name, f"{interface!r} cannot be an interface's name", "data", "k3s", "interface")
+    node_name = str(settings.get("node-name") or host.name).lower()
+    if role in NODES and (not _NAME.match(node_name) or node_name == "localhost"):
+        text = f"{node_name!r} cannot be a node's name: letters, digits, - and . only, and not localhost"
+        problems.host(host.name, text, "data", "k3s", "node-name")
+    return Member(host.name, role, address, node_name, listed(settings), interface)
+
+
+def _address(host: Host, settings: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    node_ip = rules.listed(settings.get("node-ip") or [])
+    return str(node_ip[0] if node_ip else own.get("address") or host.hostname or host.name)
+
+
+def _host_problems(role: str, settings: Mapping[str, Any]) -> Iterator[tuple[tuple[Key, ...], str]]:
+    if role not in NODES:
+        yield from (
+            ((key,), f"`{key}` is a K3s setting, and no K3s runs on a host of group {role}") for key in settings
+        )
+        return
+    shared = [key for key in settings if key.rstrip("+") in k3s.MUST_MATCH]
+    yield from (
+        ((key,), f"`{key}` must be the same on all servers: give it under k3s_cluster.server") for key in shared
+    )
+    known = k3s.SERVER_SETTINGS if role == "servers" else k3s.AGENT_SETTINGS
+    yield from rules.settings({key: value for key, value in settings.items() if key not in shared}, known)

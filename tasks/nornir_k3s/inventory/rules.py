@@ -1,0 +1,169 @@
+"""What K3s, or a person, would find out only at run time: contradictions between settings, found in the inventory.
+
+Sources: docs.k3s.io `cli/server.md`, `cli/agent.md`, `installation/configuration.md`; kubelet's label and taint syntax.
+Each rule yields the path of the setting and the problem in words.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from nornir_k3s import k3s
+from nornir_k3s.inventory.yaml_files import Key
+
+Found = tuple[tuple[Key, ...], str]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+CIDRS = {"cluster-cidr": "10.42.0.0/16", "service-cidr": "10.43.0.0/16"}
+_LABEL = re.compile(
+    r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?=([A-Za-z0-9]([-\w.]*[A-Za-z0-9])?)?$",
+    re.ASCII,
+)
+_TAINT = re.compile(
+    r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9][-\w.]*(=[-\w.]*)?:(NoSchedule|PreferNoSchedule|NoExecute)$",
+    re.ASCII,
+)
+# Labels of these domains stop the kubelet, but for those it is allowed to set itself.
+_RESERVED = re.compile(r"^([-a-z0-9.]*\.)?(kubernetes|k8s)\.io/")
+_ALLOWED = re.compile(
+    r"^(([-a-z0-9.]*\.)?(kubelet|node)\.kubernetes\.io/|(beta\.)?kubernetes\.io/(hostname|arch|os)="
+    r"|node\.kubernetes\.io/instance-type=|topology\.kubernetes\.io/(zone|region)=)"
+)
+_EXCLUDE = (("docker", "container-runtime-endpoint"), ("docker", "snapshotter"))
+
+
+def listed(value: Any) -> list[str]:  # noqa: ANN401 - a setting as it stands in the file
+    """Return the items of a setting that is a list, or text with commas as K3s splits it."""
+    if isinstance(value, list):
+        return [str(item) for item in value]
+    return [part.strip() for part in str(value).split(",") if part.strip()]
+
+
+def settings(given: Mapping[str, Any], known: frozenset[str]) -> Iterator[Found]:
+    """Yield what is wrong with a mapping of K3s settings, each looked at by itself and against the others."""
+    for key, value in given.items():
+        name = str(key)
+        for text in k3s.unknown_settings([name], known):
+            yield (name,), text
+        yield from (((name,), text) for text in _value(name.rstrip("+"), value))
+    for one, other in _EXCLUDE:
+        if given.get(one) and given.get(other):
+            yield (other,), f"`{one}` and `{other}` exclude each other"
+
+
+def _value(key: str, value: Any) -> Iterator[str]:  # noqa: ANN401, PLR0912 - one case a kind of setting
+    if value is None or value in ("", []):
+        yield f"`{key}` is empty: give a value, or leave it out"
+    elif not isinstance(value, (str, int, float, list)) or (
+        isinstance(value, list) and not all(isinstance(item, (str, int, float)) for item in value)
+    ):
+        yield f"`{key}` takes text, a number, true or false, or a list of texts"
+    elif key in k3s.BOOLEANS:
+        if not isinstance(value, bool):
+            yield f"`{key}` is true or false, not {value!r}"
+    elif isinstance(value, list) and key not in k3s.LISTS:
+        yield f"`{key}` takes one value, not a list"
+    elif isinstance(value, bool):
+        yield f"`{key}` takes text, not {value}; put it in quotes"
+    elif key == "write-kubeconfig-mode" and isinstance(value, int):
+        yield 'put the mode in quotes: YAML reads 0600 as another number ("0600")'
+    elif key in k3s.CHOICES and value not in k3s.CHOICES[key]:
+        yield f"{value!r} is none of {', '.join(k3s.CHOICES[key])}" + _near(str(value), k3s.CHOICES[key])
+    elif key == "disable":
+        for item in listed(value):
+            if item not in k3s.PACKAGED:
+                yield f"K3s has no packaged component {item!r}" + _near(item, k3s.PACKAGED)
+    elif key == "service-node-port-range":
+        match = re.fullmatch(r"([0-9]{1,5})-([0-9]{1,5})", str(value))
+        if not match or not 0 < int(match[1]) <= int(match[2]) < 65536:
+            yield f"{value!r} is not a range of ports, as 30000-32767"
+    elif key in ("node-label", "node-taint"):
+        yield from _label_or_taint(key, listed(value) if not isinstance(value, str) else [value])
+    elif key.endswith("-arg") or key in ("kubelet-arg", "kube-proxy-arg"):
+        for argument in value if isinstance(value, list) else [value]:
+            if not re.match(r"^[a-zA-Z][-\w.]*(=|$)", str(argument)):
+                yield f"{argument!r} is not NAME=VALUE (without dashes before it)"
+    elif key in ("node-ip", "node-external-ip", "advertise-address", "bind-address", "cluster-dns"):
+        yield from _each(listed(value), ipaddress.ip_address, "an IP address")
+    elif key in CIDRS:
+        yield from _each(listed(value), ipaddress.ip_network, "a network, as 10.42.0.0/16")
+    elif key in ("https-listen-port", "advertise-port", "lb-server-port") and not _is_port(value):
+        yield f"{value!r} is not a port"
+
+
+def _is_port(value: object) -> bool:
+    return re.fullmatch("[0-9]{1,5}", str(value)) is not None and 0 < int(str(value)) < 65536
+
+
+def _each(items: Iterable[str], parse: Any, what: str) -> Iterator[str]:  # noqa: ANN401 - of ipaddress
+    for item in items:
+        try:
+            parse(item)
+        except ValueError:
+            yield f"{item!r} is not {what}"
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean `{near[0]}`?" if near else ""
+
+
+def _label_or_taint(key: str, items: list[str]) -> Iterator[str]:
+    for item in items:
+        if key == "node-taint" and not _TAINT.match(item):
+            yield f"{item!r} is not a taint: KEY=VALUE:NoSchedule, :PreferNoSchedule or :NoExecute"
+        elif key == "node-label" and not _LABEL.match(item):
+            yield f"{item!r} is not a label: KEY=VALUE"
+        elif key == "node-label" and _RESERVED.match(item) and not _ALLOWED.match(item):
+            yield f"the kubelet refuses to start with the label {item.partition('=')[0]!r}: set it with kubectl"
+
+
+def networks(server: Mapping[str, Any], key: str) -> list[Network]:
+    """Return the networks of a CIDR setting or its default; those that are none are left out."""
+    found: list[Network] = []
+    for item in listed(server.get(key, CIDRS[key])):
+        try:
+            found.append(ipaddress.ip_network(item))
+        except ValueError:
+            continue  # told by the setting's own check
+    return found
+
+
+def cidrs(server: Mapping[str, Any]) -> Iterator[Found]:
+    """Yield what does not fit between the networks of pods and services and the address of the cluster's DNS."""
+    pods, services = networks(server, "cluster-cidr"), networks(server, "service-cidr")
+    for pod in pods:
+        for service in services:
+            if pod.version == service.version and pod.overlaps(service):
+                where = "cluster-cidr" if "cluster-cidr" in server else "service-cidr"
+                yield (where,), f"cluster-cidr {pod} overlaps service-cidr {service}"
+    if pods and services and [n.version for n in pods] != [n.version for n in services]:
+        yield ("service-cidr",), "cluster-cidr and service-cidr must have the same IP versions in the same order"
+    for key, found in (("cluster-cidr", pods), ("service-cidr", services)):
+        if len(found) > 2 or len({n.version for n in found}) != len(found):
+            yield (key,), "K3s takes one network for each IP version"
+    for item in listed(server.get("cluster-dns", [])):
+        try:
+            address = ipaddress.ip_address(item)
+        except ValueError:
+            continue
+        if services and not any(address in service for service in services):
+            yield ("cluster-dns",), f"cluster-dns {address} is not inside service-cidr"
+
+
+def inside(address: str, server: Mapping[str, Any]) -> str:
+    """Return which of the cluster's own networks an address of a host lies in, in words, or nothing."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return ""
+    for key in CIDRS:
+        for network in networks(server, key):
+            if ip in network:
+                return f"{key} {network}"
+    return ""

@@ -1,0 +1,147 @@
+"""The shape of `k3s_cluster` in the inventory: unknown keys are refused, every field says what it means."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import (
+    BaseModel,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+)
+
+from nornir_k3s import k3s
+from nornir_k3s.model.settings import (
+    Artifacts,
+    DatastoreFields,
+    DatastorePool,
+    ExternalDatastore,
+    KnownDifference,
+    LoadBalancer,
+    LocalPath,
+    ManagedDatastore,
+    Proxy,
+    Reference,
+    Registration,
+    Strict,
+)
+
+_TAGS = ("managed", "external", "fields")  # of the union below
+
+
+def settings_schema(known: frozenset[str]) -> dict[str, Any]:
+    """Return the JSON schema of a mapping of these K3s settings."""
+    text = {"type": ["string", "integer"]}
+    many = {"anyOf": [{"type": "string"}, {"type": "array", "items": text}]}
+
+    def of(key: str) -> dict[str, Any]:
+        if key in k3s.BOOLEANS:
+            return {"type": "boolean"}
+        return many if key in k3s.LISTS else {"enum": list(k3s.CHOICES[key])} if key in k3s.CHOICES else text
+
+    return {"type": "object", "properties": {key: of(key) for key in sorted(known)}, "additionalProperties": False}
+
+
+ServerSettings = Annotated[dict[str, Any], WithJsonSchema(settings_schema(k3s.SERVER_SETTINGS))]
+AgentSettings = Annotated[dict[str, Any], WithJsonSchema(settings_schema(k3s.AGENT_SETTINGS))]
+
+
+def _datastore_kind(value: Any) -> str:  # noqa: ANN401 - what stands in the file
+    if not isinstance(value, dict):
+        return "managed"
+    return "external" if "endpoint" in value else "fields" if "hosts" in value else "managed"
+
+
+Datastore = Annotated[
+    Annotated[ManagedDatastore, Tag("managed")]
+    | Annotated[ExternalDatastore, Tag("external")]
+    | Annotated[DatastoreFields, Tag("fields")],
+    Discriminator(_datastore_kind),
+]
+
+
+class ClusterModel(Strict):
+    """All settings of the whole cluster."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?$", description="names files, context and load balancers"
+    )
+    version: str = Field(description="K3s version, as v1.34.9+k3s1")
+    token: Reference | None = Field(None, description="a reference; generated when absent and kept on the controller")
+    agent_token: Reference | None = Field(None, description="a separate token that lets agents join, and nothing else")
+    registration: Registration
+    datastore: Datastore
+    datastore_pool: DatastorePool | None = Field(None, description="the connections each server opens to it")
+    artifacts: Artifacts = Field(default_factory=lambda: Artifacts.model_validate({}))
+    registries: LocalPath | None = Field(None, description="a registries.yaml, delivered to every server and agent")
+    proxy: Proxy | None = None
+    server: ServerSettings = Field(default_factory=dict, description="K3s settings of every server, by K3s' names")
+    agent: AgentSettings = Field(default_factory=dict, description="K3s settings of every agent, by K3s' names")
+    server_taint: bool = Field(True, description=f"keep workloads off the servers with {k3s.SERVER_TAINT}")
+    lb: LoadBalancer = LoadBalancer(virtual_router_id=51, prefix=None)
+    accept: list[str] = Field(
+        default_factory=list, description="warnings of the preflight that are known and accepted: ID or HOST:ID"
+    )
+    known_drift: list[KnownDifference] = Field(default_factory=list, description="drift that is known and accepted")
+    groups: dict[Literal["datastore", "servers", "agents", "lb"], str] = Field(
+        default_factory=dict, description="names of the inventory's groups, where they are others"
+    )
+
+    @field_validator("version")
+    @classmethod
+    def _version(cls, value: str) -> str:
+        k3s.parse_version(value)
+        return value
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield the path and the words of each problem; an unknown key comes with the nearest known one."""
+    for item in error.errors(include_url=False, include_context=False):
+        path = tuple(part for part in item["loc"] if part not in _TAGS)
+        match item["type"]:
+            case "extra_forbidden":
+                near = difflib.get_close_matches(str(path[-1]), sorted(_known(model, path[:-1])), n=1)
+                yield path, f"unknown key `{path[-1]}`" + (f"; did you mean `{near[0]}`?" if near else "")
+            case "missing":
+                yield path, "it is missing"
+            case "model_type" | "dict_type":
+                yield path, "it is empty: write `{}`" if item["input"] is None else "it must be a mapping"
+            case "list_type":
+                yield path, "it must be a list, as [ONE, TWO]"
+            case _:
+                for line in item["msg"].removeprefix("Value error, ").splitlines():
+                    yield path, line
+
+
+def _known(model: type[BaseModel], path: tuple[str | int, ...]) -> set[str]:
+    types: list[Any] = [model]
+    for key in path:
+        types = [found for kind in types for found in _below(kind, str(key))]
+    return {name for kind in types for part in _models(kind) for name in part.model_fields}
+
+
+def _below(kind: Any, key: str) -> Iterator[Any]:  # noqa: ANN401 - any type expression
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        fields = kind.model_fields
+        if "root" in fields:
+            yield from _below(fields["root"].annotation, key)
+        elif key in fields:
+            yield fields[key].annotation
+    elif get_origin(kind) in (dict, list):
+        yield get_args(kind)[-1]
+    else:
+        for part in get_args(kind):
+            yield from _below(part, key)
+
+
+def _models(kind: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 - any type expression
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind
+    for part in get_args(kind):
+        yield from _models(part)

@@ -1,0 +1,1 @@
+"""The typed words of this package. No I/O."""

@@ -1,0 +1,118 @@
+"""The desired state of one cluster, and its hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import quote
+
+from nornir_k3s.model.datastore_keys import Keys
+from nornir_k3s.model.secret import Secret
+from nornir_k3s.model.settings import (
+    Artifacts,
+    DatastoreFields,
+    DatastorePool,
+    ExternalDatastore,
+    KnownDifference,
+    LoadBalancer,
+    ManagedDatastore,
+    Proxy,
+    Registration,
+)
+
+Setting = str | int | bool | list[str]
+ROLES = ("datastore", "servers", "agents", "lb")
+NODES = ("servers", "agents")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One host of the cluster.
+
+    Arguments:
+        name: Its name in the inventory.
+        role: datastore, servers, agents or lb.
+        address: The IP address the other hosts reach it at.
+        node_name: Its name as a Kubernetes node (servers and agents).
+        settings: Its own K3s settings, without the cluster-wide ones.
+        interface: Where a load balancer holds the VIP; found on the host when empty.
+    """
+
+    name: str
+    role: str
+    address: str
+    node_name: str
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+    interface: str = ""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The desired state of one cluster; see the fields of the same names in the inventory.
+
+    Arguments:
+        delivered: Texts of the operator's own files that go to hosts: `registries`, `datastore-cafile`,
+            `datastore-certfile`, `datastore-keyfile`.
+    """
+
+    name: str
+    version: str
+    token: Secret
+    agent_token: Secret | None
+    registration: Registration
+    datastore: ManagedDatastore | ExternalDatastore | DatastoreFields
+    datastore_password: Secret
+    keys: Keys | None
+    endpoint: Secret | None
+    datastore_pool: DatastorePool | None
+    artifacts: Artifacts
+    server: Mapping[str, Setting]
+    agent: Mapping[str, Setting]
+    server_taint: bool
+    lb: LoadBalancer
+    delivered: Mapping[str, Secret]
+    proxy: Proxy | None
+    accept: tuple[str, ...]
+    known_drift: tuple[KnownDifference, ...]
+    members: tuple[Member, ...]
+
+    def of(self, role: str) -> tuple[Member, ...]:
+        """Return the members of one role, in the inventory's order."""
+        return tuple(m for m in self.members if m.role == role)
+
+    def member(self, name: str) -> Member:
+        """Return the member with this inventory name."""
+        return next(m for m in self.members if m.name == name)
+
+    @property
+    def url(self) -> str:
+        """The fixed registration address as a URL."""
+        host = self.registration.name or str(self.registration.address)
+        return f"https://{f'[{host}]' if ':' in host else host}:{self.registration.port}"
+
+    @property
+    def names(self) -> list[str]:
+        """Every name and address of the registration address, for tls-san."""
+        return [n for n in (str(self.registration.address or ""), self.registration.name or "") if n]
+
+    @property
+    def is_managed(self) -> bool:
+        """Whether this tool sets the datastore up."""
+        return isinstance(self.datastore, ManagedDatastore)
+
+    @property
+    def managed(self) -> ManagedDatastore:
+        """The settings of a datastore that this tool sets up.
+
+        Raises:
+            ValueError: It is someone else's.
+        """
+        if not isinstance(self.datastore, ManagedDatastore):
+            raise ValueError("the datastore is someone else's")
+        return self.datastore
+
+    def secrets(self) -> list[Secret]:
+        """Return every secret, so that a session can mask what a host says."""
+        escaped = Secret(quote(self.datastore_password.reveal(), safe=""))  # as it stands in PostgreSQL's endpoint
+        known = (self.token, self.agent_token, self.endpoint, self.datastore_password, escaped)
+        return [secret for secret in known if secret]

@@ -1,0 +1,31 @@
+"""The certificates and keys of a managed datastore."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nornir_k3s.model.secret import Secret
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A certificate and its private key, both PEM."""
+
+    certificate: str
+    key: Secret
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What a managed datastore and its clients show each other.
+
+    Arguments:
+        ca: The CA's certificate, PEM.
+        hosts: Each datastore host's own pair, by its name in the inventory.
+        client: What K3s shows an etcd.
+    """
+
+    ca: str
+    hosts: Mapping[str, Pair]
+    client: Pair

@@ -1,0 +1,81 @@
+"""What a drift check found, as data: what `drift` returns and `--json` writes; documented in docs/drift.md."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import BaseModel, Field, computed_field
+
+from nornir_k3s.compare.certificate_expiry import Ending
+from nornir_k3s.model.difference import Difference
+
+FORMAT = 1
+DRIFT, UNREACHABLE = 3, 4
+
+
+class HostState(BaseModel):
+    """One host, as far as it could be read."""
+
+    role: str = Field(description="datastore, servers, agents or lb")
+    address: str
+    node: str = Field("", description="its name as a Kubernetes node")
+    reached: bool = Field(False, description="whether it could be read")
+    error: str = Field("", description="why not")
+    round_trips: int = Field(0, description="commands sent one after the other, connecting not counted")
+    seconds: float = Field(0.0, description="how long its script ran")
+    ready: bool | None = Field(None, description="of servers and agents: whether its node is Ready")
+
+
+class DriftReport(BaseModel):
+    """Everything that does not match, and what it was compared with."""
+
+    format: int = Field(FORMAT, description="number of this form; it grows when a field changes its meaning")
+    cluster: str
+    version: str = Field("", description="K3s version the inventory asks for")
+    url: str = Field("", description="the fixed registration address")
+    started: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    seconds: float = 0.0
+    hosts: dict[str, HostState] = Field(default_factory=dict)
+    differences: list[Difference] = Field(default_factory=list, description="the worst first")
+    gone: list[Difference] = Field(default_factory=list, description="what the run before found and this one did not")
+    lost: list[str] = Field(default_factory=list, description="hosts that could be read in the run before, and not now")
+    previous: datetime | None = Field(None, description="when the run before was")
+    certificates: list[Ending] = Field(
+        default_factory=list, description="of K3s and of an external datastore, the first to end first"
+    )
+    holders: list[str] = Field(default_factory=list, description="load balancers that have the VIP")
+    backends: dict[str, dict[str, str]] = Field(
+        default_factory=dict, description="by load balancer: each server as HAProxy sees it"
+    )
+    datastore: list[str] = Field(default_factory=list, description="addresses of an external datastore")
+    notes: list[str] = Field(default_factory=list, description="what else an operator should know")
+
+    @computed_field(description="error, warning, note and accepted: how many")
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many there are of each severity; accepted ones apart."""
+        counts = dict.fromkeys(("error", "warning", "note", "accepted"), 0)
+        for one in self.differences:
+            counts["accepted" if one.accepted else one.severity] += 1
+        return counts
+
+    @computed_field(description="hosts that could not be read")
+    @property
+    def unreachable(self) -> list[str]:
+        """Hosts that could not be read."""
+        return [name for name, host in self.hosts.items() if not host.reached]
+
+    @computed_field(description="ok, drift or unreachable")
+    @property
+    def outcome(self) -> Literal["ok", "drift", "unreachable"]:
+        """How it ended; a host that could not be read weighs more than drift."""
+        if self.unreachable:
+            return "unreachable"
+        return "drift" if any(one.counts for one in self.differences) else "ok"
+
+    @computed_field(description="0 nothing, 3 drift, 4 a host could not be read")
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the process."""
+        return {"ok": 0, "drift": DRIFT, "unreachable": UNREACHABLE}[self.outcome]

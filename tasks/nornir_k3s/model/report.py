@@ -1,0 +1,101 @@
+"""What a run did, as data: the report that `deploy` returns and `--json` writes; documented in docs/report.md."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, computed_field
+
+from nornir_k3s.checks.preflight import Finding
+from nornir_k3s.errors import K3sError
+
+FORMAT = 1
+Outcome = Literal["running", "ok", "failed", "interrupted"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(validate_assignment=False)
+
+
+class HostReport(_Record):
+    """What happened on one host."""
+
+    role: str = Field(description="datastore, servers, agents or lb")
+    changes: list[str] = Field(default_factory=list, description="ids of the changes that were made, as in the plan")
+    restarts: list[str] = Field(default_factory=list, description="units that were started, restarted or reloaded")
+    kept: list[str] = Field(default_factory=list, description="copies of files that were not ours and were replaced")
+    restored: list[str] = Field(
+        default_factory=list, description="files that were put back, since the server did not get ready with new ones"
+    )
+    round_trips: int = Field(0, description="commands sent one after the other, connecting not counted")
+    error: str | None = Field(None, description="what went wrong on it, without secrets")
+
+    @computed_field(description="whether anything was changed")
+    @property
+    def changed(self) -> bool:
+        """Whether anything was changed."""
+        return bool(self.changes)
+
+    @computed_field(description="whether something went wrong on it")
+    @property
+    def failed(self) -> bool:
+        """Whether something went wrong on it."""
+        return self.error is not None
+
+
+class PhaseReport(_Record):
+    """What happened in one phase."""
+
+    name: str
+    state: Literal["done", "nothing to do", "failed", "interrupted", "not begun"] = "not begun"
+    seconds: float = 0.0
+    hosts: list[str] = Field(default_factory=list, description="the hosts it had work on")
+
+
+class ErrorReport(_Record):
+    """Why a run ended badly."""
+
+    kind: str = Field(description="the error's class; docs/errors.md has a section of this name")
+    message: str
+    next: str = Field(description="what to do")
+
+
+class Report(_Record):
+    """What happened in one run over one cluster."""
+
+    format: int = Field(FORMAT, description="number of this form; it grows when a field changes its meaning")
+    cluster: str
+    version: str = Field("", description="K3s version the inventory asks for")
+    url: str = Field("", description="the fixed registration address")
+    started: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    seconds: float = 0.0
+    outcome: Outcome = "running"
+    dry_run: bool = Field(False, description="nothing was changed: `changes` are those that would be made")
+    exit_code: int = 0
+    kubeconfig: Path | None = None
+    log: Path | None = Field(None, description="the run's debug log on the controller")
+    hosts: dict[str, HostReport] = Field(default_factory=dict)
+    phases: list[PhaseReport] = Field(default_factory=list)
+    findings: list[Finding] = Field(default_factory=list, description="of the preflight, errors and warnings")
+    notes: list[str] = Field(default_factory=list, description="what else an operator should know")
+    error: ErrorReport | None = None
+
+    @computed_field(description="whether anything was changed on any host")
+    @property
+    def changed(self) -> bool:
+        """Whether anything was changed on any host."""
+        return any(host.changes for host in self.hosts.values())
+
+    def phase(self, name: str) -> PhaseReport:
+        """Return the report of one phase."""
+        return next(phase for phase in self.phases if phase.name == name)
+
+    def end(self, error: K3sError | None, outcome: Outcome) -> None:
+        """Note how it ended."""
+        self.seconds = round((datetime.now(UTC) - self.started).total_seconds(), 3)
+        self.outcome = outcome
+        if error is not None:
+            self.exit_code = error.exit_code
+            self.error = ErrorReport(kind=type(error).__name__, message=error.message, next=error.hint)

@@ -1,0 +1,259 @@
+"""The settings of a cluster, as the inventory gives them: one class a mapping, every field with its meaning."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    IPvAnyAddress,
+    WithJsonSchema,
+    model_validator,
+)
+
+from nornir_k3s.model.endpoint import PORTS, Endpoint, Kind, build, places
+from nornir_k3s.model.secret import Secret
+
+
+def _usable(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("a path cannot have a NUL in it")
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path}: there is no such user") from None
+
+
+LocalPath = Annotated[Path, AfterValidator(_usable)]
+
+
+class Strict(BaseModel):
+    """A mapping that has these keys and no others."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _reference(value: Any) -> Any:  # noqa: ANN401 - what stands in the file
+    if not isinstance(value, dict) or len(value) != 1 or next(iter(value)) not in ("env", "file", "command"):
+        raise ValueError("a secret is a reference: {env: NAME}, {file: PATH} or {command: [PROGRAM, ARGUMENT]}")
+    return value
+
+
+def _one_of(**values: dict[str, Any]) -> dict[str, Any]:
+    forms = [
+        {"type": "object", "properties": {key: value}, "required": [key], "additionalProperties": False}
+        for key, value in values.items()
+    ]
+    return {"anyOf": forms}
+
+
+_TEXT = {"type": "string", "minLength": 1}
+_WORDS = {"anyOf": [_TEXT, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+Reference = Annotated[
+    dict[str, Any],
+    BeforeValidator(_reference),
+    WithJsonSchema(_one_of(env=_TEXT, file=_TEXT, command=_WORDS) | {"description": "where a secret comes from"}),
+]
+
+
+class Registration(Strict):
+    """The fixed registration address: what agents and people use."""
+
+    address: IPvAnyAddress | None = Field(None, description="the VIP")
+    name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9]([-A-Za-z0-9.]{0,251}[A-Za-z0-9])?$",
+        description="a DNS name that leads to the address, used where given",
+    )
+    port: int = Field(6443, ge=1, le=65535)
+    managed: bool = Field(True, description="false: a load balancer someone else runs")
+
+    @model_validator(mode="after")
+    def _something(self) -> Registration:
+        if self.managed and self.address is None:
+            raise ValueError("the VIP is missing: give `address`")
+        if self.address is None and not self.name:
+            raise ValueError("give `address`, `name` or both")
+        if self.address and (self.address.is_unspecified or self.address.is_multicast):
+            raise ValueError(f"{self.address} cannot be the address of a host")
+        return self
+
+
+class ManagedDatastore(Strict):
+    """A datastore that this tool sets up on the host of group datastore."""
+
+    kind: Literal["mariadb", "mysql", "postgresql", "etcd"] = Field(description="from the host's own packages")
+    database: str = Field("k3s", pattern=r"^[a-z][a-z0-9_]{0,47}$")
+    user: str = Field(
+        "k3s", pattern=r"^[a-z][a-z0-9_]{0,22}$", description="the users' names begin with it; _ and 8 digits follow"
+    )
+    password: Reference | None = Field(None, description="a reference; generated when absent")
+    tls: bool = Field(True, description="with a CA of the cluster's own, which the servers verify")
+
+    @model_validator(mode="after")
+    def _etcd(self) -> ManagedDatastore:
+        if self.kind == "etcd" and self.model_fields_set & {"database", "user", "password"}:
+            raise ValueError("etcd has no database, user or password: K3s shows it a certificate")
+        if self.kind == "etcd" and not self.tls:
+            raise ValueError("without TLS everybody could read and write etcd: leave out `tls: false`")
+        return self
+
+
+class ExternalDatastore(Strict):
+    """A datastore someone else runs, as K3s' endpoint string (docs: datastore/datastore.md)."""
+
+    endpoint: Reference = Field(description="a reference to the endpoint string, which holds a password")
+    cafile: LocalPath | None = Field(None, description="the CA that servers verify the datastore with; it is delivered")
+    certfile: LocalPath | None = None
+    keyfile: LocalPath | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_both(cls, value: Any) -> Any:  # noqa: ANN401 - what stands in the file
+        if isinstance(value, dict) and "kind" in value:
+            raise ValueError("`endpoint` says it all: give it alone, or `kind` and `hosts` instead")
+        return value
+
+    @model_validator(mode="after")
+    def _pair(self) -> ExternalDatastore:
+        if (self.certfile is None) != (self.keyfile is None):
+            raise ValueError("certfile and keyfile belong together: one of them is missing")
+        return self
+
+
+class DatastoreFields(Strict):
+    """A datastore someone else runs, as fields: the endpoint is built of them and escaped as its driver reads it."""
+
+    kind: Literal["mysql", "mariadb", "postgresql", "etcd"]
+    hosts: list[str] = Field(min_length=1, description="HOST or HOST:PORT each; several for PostgreSQL and etcd only")
+    port: int | None = Field(None, ge=1, le=65535, description="of hosts that name none; default: the kind's own")
+    database: str | None = Field(None, pattern=r"^[A-Za-z0-9_$-]{1,63}$", description="default: k3s")
+    user: str | None = Field(None, min_length=1, description="default: k3s")
+    password: Reference | None = Field(None, description="a reference")
+    parameters: dict[str, str | int] = Field(default_factory=dict, description="more of the driver's own, as sslmode")
+    tls: bool = Field(True, description="false: etcd over http, PostgreSQL with sslmode=disable")
+    cafile: LocalPath | None = Field(None, description="the CA that servers verify the datastore with; it is delivered")
+    certfile: LocalPath | None = None
+    keyfile: LocalPath | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> DatastoreFields:
+        if problem := self._problem():
+            raise ValueError(problem)
+        self.endpoint(Secret(""))
+        return self
+
+    def _problem(self) -> str:  # noqa: PLR0911 - one line a problem
+        if (self.certfile is None) != (self.keyfile is None):
+            return "certfile and keyfile belong together: one of them is missing"
+        if not self.tls and (self.cafile or self.certfile):
+            return "TLS files and `tls: false` do not go together"
+        if self.kind == "etcd":
+            if self.database or self.user or self.password or self.parameters:
+                return "etcd has no database, user, password or parameters: give `certfile` and `keyfile`"
+            return ""
+        if self.password is None:
+            return "the password is missing: give a reference, as {file: PATH}"
+        if self.kind == "postgresql" and self.database and self.database != self.database.lower():
+            return "K3s turns the name of a PostgreSQL database to lower case: use one that is so already"
+        if self.kind != "postgresql" and not self.tls:
+            return "K3s uses TLS where the server has it: `tls: false` is for etcd and PostgreSQL"
+        if self.kind != "postgresql" and "tls" in self.parameters:
+            return "`tls` cannot be used: give `cafile` instead, and K3s verifies the server with it"
+        return ""
+
+    def endpoint(self, password: Secret) -> Secret:
+        """Return K3s' endpoint string.
+
+        Raises:
+            ValueError: The kind's driver cannot express it; in words.
+        """
+        kind: Kind = "mysql" if self.kind == "mariadb" else self.kind
+        hosts = places(self.hosts, self.port or PORTS[kind])
+        parameters = {key: str(value) for key, value in self.parameters.items()}
+        if kind == "postgresql" and not self.tls:
+            parameters.setdefault("sslmode", "disable")
+        if kind == "etcd":
+            return build(Endpoint(kind, hosts, tls=self.tls))
+        user, database = self.user or "k3s", self.database or "k3s"
+        if not user.isprintable():
+            raise ValueError("the user's name has control characters or line breaks in it")
+        return build(Endpoint(kind, hosts, user, password, database, parameters))
+
+
+class DatastorePool(Strict):
+    """The connections that each server opens to a MySQL, MariaDB or PostgreSQL; etcd has no such pool."""
+
+    max_open: int | None = Field(None, ge=1, le=100000, description="at most so many at once; K3s itself sets no bound")
+    max_idle: int | None = Field(None, ge=1, le=100000, description="so many are kept open; best the same as max_open")
+    max_lifetime: str | None = Field(
+        None, pattern=r"^([0-9]+(h|m|s))+$", description="each is renewed after so long, as 5m; K3s' default: never"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> DatastorePool:
+        if (self.max_open, self.max_idle, self.max_lifetime) == (None, None, None):
+            raise ValueError("give `max_open`, `max_idle` or `max_lifetime`")
+        if self.max_open and self.max_idle and self.max_idle > self.max_open:
+            raise ValueError(f"max_idle ({self.max_idle}) is more than max_open ({self.max_open})")
+        return self
+
+
+class Artifacts(Strict):
+    """Where K3s comes from: a folder, or a release by the cluster's version, from GitHub or a mirror of its layout."""
+
+    folder: LocalPath | None = Field(None, description="holds k3s, install.sh and, where hosts cannot pull, images")
+    url: str | None = Field(None, pattern=r"^https?://", description="a mirror; default: K3s' releases on GitHub")
+    images: bool = Field(False, description="also bring the release's air-gap images to every server and agent")
+    push: bool = Field(True, description="false: the hosts fetch from `url` themselves, verified the same")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Artifacts:
+        if self.folder and (self.url or self.images or not self.push):
+            raise ValueError("with `folder` there is nothing to fetch: leave out url, images and push")
+        if self.images and not self.push:
+            raise ValueError("images are always pushed: leave out `images`, or `push: false`")
+        return self
+
+
+class Proxy(Strict):
+    """The proxy that K3s and its containerd use to pull images."""
+
+    # As the file of environment variables that they end up in can hold them.
+    http: str | None = Field(None, pattern=r"^https?://[^\s\"\\$`]+$")
+    https: str | None = Field(None, pattern=r"^https?://[^\s\"\\$`]+$")
+    no_proxy: list[Annotated[str, Field(pattern=r"^[^\s,\"\\$`]+$")]] = Field(
+        default_factory=list, description="in addition to the cluster's own addresses"
+    )
+
+    @model_validator(mode="after")
+    def _something(self) -> Proxy:
+        if not self.http and not self.https:
+            raise ValueError("give `http`, `https` or both")
+        return self
+
+
+class LoadBalancer(Strict):
+    """HAProxy and keepalived on the hosts of group lb."""
+
+    virtual_router_id: int = Field(51, ge=1, le=255, description="unique among the VRRP groups of the network")
+    prefix: int | None = Field(
+        None,
+        ge=8,
+        le=128,
+        description="prefix length the VIP is set up with; default: one address (32, or 128 in IPv6)",
+    )
+
+
+class KnownDifference(Strict):
+    """Drift that is known and accepted for a time."""
+
+    id: str = Field(min_length=1, description="as drift.py shows it, HOST/KIND:WHAT; * stands for anything")
+    reason: str = Field(min_length=1, description="why, for those who read the report")
+    until: date = Field(description="the last day, as 2027-01-31; after it the difference counts again")

@@ -1,0 +1,40 @@
+"""One change on one host, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nornir_k3s.model.host_spec import Artifact, File, Forget, Gone, Install, Unit
+from nornir_k3s.model.secret import Secret
+
+Kind = Literal["packages", "artifact", "install", "file", "remove", "database", "unit"]
+Action = Literal["start", "restart", "reload", "enable"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One change on one host.
+
+    Arguments:
+        kind: What kind of change.
+        target: Package names, path or unit.
+        summary: In words.
+        diff: Unified, secrets masked; files only.
+        payload: What `apply` needs to carry it out.
+        action: For units: what is done to them.
+    """
+
+    kind: Kind
+    target: str
+    summary: str
+    diff: str = ""
+    payload: tuple[str, ...] | Artifact | Install | File | Gone | Forget | Secret | Unit | None = field(
+        default=None, repr=False
+    )
+    action: Action | None = None
+
+    @property
+    def id(self) -> str:
+        """Stable name of the change."""
+        return f"{self.kind}:{self.target}"

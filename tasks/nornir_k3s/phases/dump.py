@@ -1,0 +1,50 @@
+"""A dump of the managed datastore, before a run changes it or replaces K3s on a living cluster."""
+
+from __future__ import annotations
+
+from nornir.core.task import Result, Task
+
+from nornir_k3s import k3s
+from nornir_k3s.apply import datastore_dump
+from nornir_k3s.apply import script as apply
+from nornir_k3s.roles import datastore
+from nornir_k3s.run import gather
+from nornir_k3s.run.context import Run
+
+
+def needed(run: Run) -> bool:
+    """Say whether this run could hurt what a living cluster has in its managed datastore."""
+    if not run.cluster.is_managed or not any(run.observed[m.name].ready for m in run.of("servers")):
+        return False
+    changed = [step for name in run.chosen(m.name for m in run.of("datastore")) for step in run.steps(name)]
+    if any(step.kind != "database" for step in changed):
+        return True
+    servers = [name for name in run.chosen(m.name for m in run.of("servers")) if run.observed[name].installed]
+    return any(step.target == k3s.BINARY for name in servers for step in run.stage_steps(name))
+
+
+def dump_datastore(run: Run) -> None:
+    """Dump the managed datastore where the run could hurt it."""
+    if not needed(run):
+        return
+    # One member of an etcd has all that the others have; one that is down cannot be asked.
+    hosts = [m.name for m in run.of("datastore") if ("alive", "yes", "") in run.observed[m.name].database][:1]
+    if not hosts:
+        run.report.notes.append("no dump of the datastore was made: none of its hosts answers")
+    for name, (path, size) in run.phase("dump", hosts, dump_host).items():
+        run.report.notes.append(f"{name}: a dump of the datastore lies in {path} ({size / 1024:.0f} KiB)")
+
+
+def dump_host(task: Task, run: Run) -> Result:
+    """Dump the datastore on its own host, and return the file's path and its size in bytes."""
+    cluster, member = run.cluster, run.member(task.host.name)
+    lines = datastore_dump.script(
+        datastore.kind(cluster).dump(cluster, member),
+        database=cluster.managed.database,
+        cluster=cluster.name,
+        token_fingerprint=cluster.token.fingerprint(),
+    )
+    answer = gather.session_of(task, run).run(
+        apply.wrapped("the dump", lines), what="dumping the datastore", timeout=run.deadlines["packages"]
+    )
+    return Result(host=task.host, result=datastore_dump.parse(answer.stdout))

@@ -1,0 +1,166 @@
+"""plan: a pure function from what must be true and what is true to the steps between them, as data."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+
+from nornir_k3s.model.host_facts import ArtifactState, FileState, Observed
+from nornir_k3s.model.host_spec import File, Forget, HostSpec, Unit
+from nornir_k3s.model.paths import PREVIOUS, SYSTEMD
+from nornir_k3s.model.step import Action, Step
+
+STUCK = 90  # seconds
+_SECRET_LINE = re.compile(r"^(\s*[\"']?(?:token|agent-token|datastore-endpoint|vpn-auth)[\"']?\s*:).*$", re.MULTILINE)
+
+
+def stage(spec: HostSpec, observed: Observed) -> list[Step]:
+    """Return the steps that restart nothing: packages, artefacts, K3s' installer."""
+    steps: list[Step] = []
+    missing = tuple(name for name in spec.packages if name not in observed.packages)
+    if missing:
+        steps.append(Step("packages", " ".join(missing), f"install {', '.join(missing)}", payload=missing))
+    for artifact in spec.artifacts:
+        state = observed.artifacts.get(artifact.path, ArtifactState())
+        if not state.same(artifact.sha256, artifact.mode):
+            was = "no" if state.sha256 == "-" else "another"
+            how = f"fetch {artifact.url}" if artifact.url else f"put {artifact.source.name}"
+            steps.append(Step("artifact", artifact.path, f"{how} ({was} file is there now)", payload=artifact))
+    if spec.install and (observed.installed != install_mark(spec) or lost(spec, observed)):
+        steps.append(
+            Step("install", spec.install.unit, f"run K3s' installer as {spec.install.role}", payload=spec.install)
+        )
+    return steps
+
+
+def lost(spec: HostSpec, observed: Observed) -> list[str]:
+    """Return what the installer had made and somebody has removed since: its unit, its links."""
+    if not spec.install or not observed.installed:
+        return []
+    unit = f"{SYSTEMD}/{spec.install.unit}"
+    missing = [unit] if unit in spec.watch and unit not in observed.present else []
+    return missing + [words[0] for words in observed.facts.get("nolink", [])]
+
+
+def install_mark(spec: HostSpec) -> str:
+    """Return what the host notes after a finished installation: role, and the hashes of installer and binary."""
+    if not spec.install:
+        return ""
+    content = "".join(artifact.sha256 for artifact in spec.artifacts[:2])
+    return f"{spec.install.role} {hashlib.sha256(content.encode()).hexdigest()[:16]}"
+
+
+def converge(spec: HostSpec, observed: Observed) -> list[Step]:
+    """Return the steps that make files and units right, in the order they are carried out."""
+    steps = [step for file in spec.files if (step := _file(file, observed.files.get(file.path)))]
+    unread_ones = {file.path for unit in spec.units for file in unread(unit, spec, observed)}
+    # A process that has read a file does not care about its mode.
+    calm = {file.path for file in spec.files if same_text(file, observed) and file.path not in unread_ones}
+    for gone in spec.gone:
+        if gone.path in observed.ours:
+            steps.append(Step("remove", gone.path, f"remove {gone.path}, which is no longer asked for", payload=gone))
+    changed = {step.target for step in steps} - calm
+    for unit in spec.units:
+        action = _unit_action(unit, spec, observed, changed)
+        if action:
+            steps.append(Step("unit", unit.name, f"{action} {unit.name}", payload=unit, action=action))
+    if not steps and PREVIOUS in observed.present and observed.ready:
+        # A run ended before it saw that: a later one could take what is old by then for its way back.
+        steps.append(Step("remove", PREVIOUS, "remove the files kept before the last change", payload=Forget()))
+    return steps
+
+
+def _file(file: File, state: FileState | None) -> Step | None:
+    state = state or FileState("absent")
+    if state.kind == "absent":
+        return Step("file", file.path, f"write {file.path}", diff=diff(file, ""), payload=file)
+    if state.kind != "file":
+        return Step(
+            "file", file.path, f"replace {file.path}, which is a {state.kind}", diff=diff(file, ""), payload=file
+        )
+    if state.sha256 != file.sha256:
+        return Step("file", file.path, f"change {file.path}", diff=diff(file, state.text), payload=file)
+    if not _right(file, state):
+        found = f"{state.mode:o} {state.owner}:{state.group}"
+        return Step(
+            "file", file.path, f"set {file.path} to {file.mode:o} root:{file.group} (it is {found})", payload=file
+        )
+    return None
+
+
+def _unit_action(unit: Unit, spec: HostSpec, observed: Observed, changed: set[str]) -> Action | None:
+    state = observed.unit(unit.name)
+    if state.active not in ("active", "reloading", "activating"):
+        return "start"
+    touched = [file for file in spec.files if file.unit == unit.name and file.path in changed]
+    touched += [file for file in unread(unit, spec, observed) if file.path not in changed]
+    touched_gone = any(gone.unit == unit.name and gone.path in changed for gone in spec.gone)
+    if touched_gone or renewed(spec, observed):
+        return "restart"
+    if touched:
+        return "reload" if unit.reloadable and all(file.action == "reload" for file in touched) else "restart"
+    if unit.name in observed.pending:
+        return "reload" if unit.reloadable else "restart"
+    if state.active == "activating":
+        # One that has not got on for so long has said why only once, long ago: it says so again after a restart.
+        return "restart" if observed.now - state.started > STUCK else "start"
+    return "enable" if state.enabled not in ("enabled", "enabled-runtime") else None
+
+
+def unread(unit: Unit, spec: HostSpec, observed: Observed) -> list[File]:
+    """Return the files that are newer than the process that should have read them."""
+    state, found = observed.unit(unit.name), []
+    for file in spec.files:
+        since = state.started if file.action == "restart" else max(state.changed, observed.reloaded.get(unit.name, 0))
+        have = observed.files.get(file.path)
+        if file.unit != unit.name or have is None or not have.changed > since > 0:
+            continue
+        # Where its mode or owner was changed, and it was not written since the process began: that is why it is newer.
+        by_mode = same_text(file, observed) and not _right(file, have)
+        settled = observed.settled.get(file.path) == have.changed
+        if not ((by_mode or settled) and have.written <= since):
+            found.append(file)
+    return found
+
+
+def same_text(file: File, observed: Observed) -> bool:
+    """Say whether a file has the content it must have, whatever its mode."""
+    have = observed.files.get(file.path)
+    return have is not None and have.kind == "file" and have.sha256 == file.sha256
+
+
+def _right(file: File, state: FileState) -> bool:
+    return (state.mode, state.owner, state.group) == (file.mode, "root", file.group)
+
+
+def renewed(spec: HostSpec, observed: Observed) -> bool:
+    """Say whether the binary is, or is about to be, newer than the process that runs it."""
+    if not spec.artifacts or not spec.install:
+        return False
+    binary, started = spec.artifacts[0], observed.unit(spec.install.unit).started
+    state = observed.artifacts.get(binary.path, ArtifactState())
+    return state.sha256 != binary.sha256 or state.written > started > 0
+
+
+def diff(file: File, before: str | None) -> str:
+    """Return the unified diff from what is there to what must be there, without secrets.
+
+    Arguments:
+        before: The text on the host; None when it was too large to fetch.
+    """
+    after = file.text.reveal()
+    if file.masking == "all" or before is None:
+        return f"--- {file.path}\n+++ {file.path}\n(content not shown)\n"
+    old, new = mask(file, before), mask(file, after)
+    lines = list(
+        difflib.unified_diff(old.splitlines(keepends=True), new.splitlines(keepends=True), file.path, file.path, n=2)
+    )
+    if not lines:
+        return f"--- {file.path}\n+++ {file.path}\n(a secret value differs)\n"
+    return "".join(line if line.endswith("\n") else line + "\n" for line in lines)
+
+
+def mask(file: File, text: str) -> str:
+    """Return a file's text as it may be shown."""
+    return _SECRET_LINE.sub(r"\1 ********", text) if file.masking == "yaml" else text

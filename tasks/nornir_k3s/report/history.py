@@ -1,0 +1,107 @@
+"""History: what each drift check found, kept on the controller; what is new, what is gone, what has stayed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from nornir_k3s.errors import UsageError
+from nornir_k3s.model.difference import Difference
+from nornir_k3s.model.drift_report import DriftReport
+
+KEPT = 100
+_NAME = re.compile(r"\d{8}T\d{6}\.\d{6}Z\.json")
+
+
+class Kept(BaseModel):
+    """What is kept of a run."""
+
+    started: datetime
+    seconds: float
+    outcome: str
+    unreachable: list[str]
+    differences: list[Difference]
+
+
+class History:
+    """The folder with the runs of one cluster.
+
+    Arguments:
+        folder: Made, with mode 0700, when the first run is kept.
+        keep: How many runs are kept.
+    """
+
+    def __init__(self, folder: Path, *, keep: int | None = None) -> None:
+        self.folder = folder
+        self.keep = keep or KEPT
+
+    def runs(self, last: int = 0) -> list[Kept]:
+        """Return the kept runs, the latest first; a file that cannot be read is left out.
+
+        Arguments:
+            last: So many at the most; all of them by default.
+        """
+        found = []
+        for path in reversed(self._paths()):
+            with contextlib.suppress(OSError, ValidationError, ValueError):
+                found.append(Kept.model_validate_json(path.read_text()))
+            if last and len(found) == last:
+                break
+        return found
+
+    def compare(self, report: DriftReport) -> None:
+        """Mark in a report what is new and what has stayed since the run before, and add what is gone."""
+        runs = self.runs(1)
+        report.lost = [name for name in report.unreachable if not runs or name not in runs[0].unreachable]
+        if not runs:
+            report.differences = [one.model_copy(update={"age": "new"}) for one in report.differences]
+            return
+        before = {one.id: one for one in runs[0].differences}
+        report.previous = runs[0].started
+        report.differences = [
+            one.model_copy(update={"age": "stayed" if one.id in before else "new"}) for one in report.differences
+        ]
+        now = {one.id for one in report.differences}
+        # Of a host that could not be read nothing is known; it was not judged either where the run was limited.
+        judged = {name for name, host in report.hosts.items() if host.reached} | {"cluster"}
+        report.gone = [one for key, one in before.items() if key not in now and one.host in judged]
+
+    def add(self, report: DriftReport) -> None:
+        """Keep a run, 0600, and remove those that are too many.
+
+        What an unreachable host was found with the time before is kept with it: it is new to nobody later.
+
+        Raises:
+            UsageError: The folder cannot be written.
+        """
+        lost = set(report.unreachable)
+        carried = [one for run in self.runs(1) for one in run.differences if one.host in lost]
+        have = {one.id for one in report.differences}
+        kept = Kept(
+            started=report.started,
+            seconds=report.seconds,
+            outcome=report.outcome,
+            unreachable=report.unreachable,
+            differences=[*report.differences, *(one for one in carried if one.id not in have)],
+        )
+        path = self.folder / f"{report.started:%Y%m%dT%H%M%S.%fZ}.json"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            draft = path.with_suffix(".draft")
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                file.write(kept.model_dump_json())
+            draft.replace(path)
+            for old in self._paths()[: -self.keep]:
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            raise UsageError(f"{self.folder} cannot be written: {error.strerror}", hint="see `state`") from None
+
+    def _paths(self) -> list[Path]:
+        if not self.folder.is_dir():
+            return []
+        return sorted(path for path in self.folder.iterdir() if _NAME.fullmatch(path.name))

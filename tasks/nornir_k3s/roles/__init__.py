@@ -1,0 +1,1 @@
+"""What a host of each role must look like."""

@@ -1,0 +1,134 @@
+"""etcd that this tool sets up, of 1, 3 or 5 members: what each host must look like, and what is inside.
+
+Sources: etcd `op-guide/configuration.md` (every flag is a variable, too), `op-guide/clustering.md` (static bootstrap),
+`op-guide/security.md`; K3s docs `datastore/datastore.md`; k3s#8061 (K3s shows a certificate, it has no password).
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nornir_k3s.apply.datastore_dump import Recipe
+from nornir_k3s.model.cluster import (
+    Cluster,
+    Member,
+)
+from nornir_k3s.model.host_facts import Observed
+from nornir_k3s.model.host_spec import HEADER, File, HostSpec, Unit
+from nornir_k3s.model.secret import Secret
+
+PORT = 2379
+PEERS = 2380
+UNIT = "etcd.service"
+FOLDER = "/etc/nornir-k3s-etcd"
+CONFIG = "/etc/default/etcd"
+SIZES = (1, 3, 5)
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Etcd:
+    """The distribution's own etcd, with TLS between members and towards K3s: it knows no other login."""
+
+    ports: tuple[int, ...] = (PORT, PEERS)
+    unit: str = UNIT
+
+    def alive(self, member: Member) -> str:
+        """Return a shell command that is true while it is healthy."""
+        return f"{_ctl(member)} endpoint health >/dev/null 2>&1"
+
+    def endpoint(self, cluster: Cluster) -> Secret:
+        """Return the endpoint as K3s takes it: every member."""
+        return Secret(",".join(_url(member, PORT) for member in cluster.of("datastore")))
+
+    def spec(self, cluster: Cluster, member: Member, seen: Observed | None) -> HostSpec:  # noqa: ARG002 - as every kind
+        """Return what a member's host must look like."""
+        members = cluster.of("datastore")
+        settings = {
+            "NAME": member.name,
+            "DATA_DIR": _data(cluster),
+            "LISTEN_CLIENT_URLS": _url(member, PORT),
+            "ADVERTISE_CLIENT_URLS": _url(member, PORT),
+            "LISTEN_PEER_URLS": _url(member, PEERS),
+            "INITIAL_ADVERTISE_PEER_URLS": _url(member, PEERS),
+            "INITIAL_CLUSTER": ",".join(f"{one.name}={_url(one, PEERS)}" for one in members),
+            "INITIAL_CLUSTER_TOKEN": cluster.name,
+            "INITIAL_CLUSTER_STATE": "new",
+            "CLIENT_CERT_AUTH": "true",
+            "PEER_CLIENT_CERT_AUTH": "true",
+            "QUOTA_BACKEND_BYTES": str(8 * _GIB),
+        }
+        for side in ("", "PEER_"):
+            settings |= {f"{side}CERT_FILE": _pem("cert"), f"{side}KEY_FILE": _pem("key")}
+            settings[f"{side}TRUSTED_CA_FILE"] = _pem("ca")
+        text = HEADER + "".join(f"ETCD_{key}={value}\n" for key, value in settings.items())
+        keys = cluster.keys
+        pair = keys.hosts[member.name] if keys else None
+        texts = {"ca": Secret(keys.ca), "cert": Secret(pair.certificate), "key": pair.key} if keys and pair else {}
+        files = [
+            File(_pem(name), content, 0o640, masking="all", unit=UNIT, action="reload", group="etcd")
+            for name, content in texts.items()
+        ]
+        # It reads its certificates for every connection anew.
+        unit = Unit(UNIT, reloadable=True, reload=":", proof=self.alive(member))
+        packages = ("etcd-server", "etcd-client")
+        return HostSpec(packages=packages, files=(*files, File(CONFIG, Secret(text), unit=UNIT)), units=(unit,))
+
+    def look(self, cluster: Cluster, member: Member) -> str:
+        """Return shell lines that print `db` records: members as `id, name, state, URLs`, and bootstrap rows."""
+        return f"""
+ctl() {{ {_ctl(member)} "$@" 2>/dev/null; }}
+if command -v etcdctl >/dev/null 2>&1 && systemctl is-active -q {UNIT}; then
+say db alive yes ''
+ctl member list -w simple | while IFS=, read -r id state name peers _; do
+  say db member "${{name# }}" "${{id}} ${{state# }} ${{peers# }}"
+done
+ctl get --prefix /bootstrap/ --keys-only | while read -r key; do
+  [ -z "$key" ] || say db bootstrap "$key" "$(ctl get "$key" --print-value-only | tr -d '\\n' | wc -c)"
+done
+fi
+if [ -d {_data(cluster)}/member ]; then say db data yes ''; else say db data no ''; fi
+"""
+
+    def lacks(self, cluster: Cluster, seen: Observed) -> list[str]:  # noqa: ARG002 - as every kind
+        """Return nothing: K3s makes everything inside."""
+        return []
+
+    def prepare(self, cluster: Cluster) -> Secret:  # noqa: ARG002 - as every kind
+        """Return no script: K3s makes everything inside."""
+        return Secret("")
+
+    def dump(self, cluster: Cluster, member: Member) -> Recipe:
+        """Return how everything is written to a file, a snapshot."""
+        size = f"du -sk {_data(cluster)}/member/snap | cut -f1"
+        return Recipe("etcd", size, f'{_ctl(member)} snapshot save "$draft" >/dev/null')
+
+    def old(self, cluster: Cluster, seen: Observed) -> list[str]:  # noqa: ARG002 - as every kind
+        """Return nothing: there are no users."""
+        return []
+
+    def tidy(self, users: Sequence[str]) -> Secret:  # noqa: ARG002 - as every kind
+        """Return no script: there are no users."""
+        return Secret("")
+
+
+def _url(member: Member, port: int) -> str:
+    return f"https://[{member.address}]:{port}" if ":" in member.address else f"https://{member.address}:{port}"
+
+
+def _data(cluster: Cluster) -> str:
+    return f"/var/lib/etcd/{cluster.name}"
+
+
+def _pem(name: str) -> str:
+    return f"{FOLDER}/{name}.pem"
+
+
+def _ctl(member: Member) -> str:
+    files = f"--cacert={_pem('ca')} --cert={_pem('cert')} --key={_pem('key')}"
+    return f"ETCDCTL_API=3 etcdctl --endpoints={shlex.quote(_url(member, PORT))} {files}"
+
+
+ETCD = Etcd()

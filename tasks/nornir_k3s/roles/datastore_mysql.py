@@ -1,0 +1,209 @@
+"""MariaDB and MySQL that this tool sets up: what their host must look like, and what is inside.
+
+Sources: docs.k3s.io `datastore/datastore.md`; kine `pkg/drivers/mysql`; go-sql-driver/mysql's DSN grammar; MariaDB
+`FLUSH SSL`, MySQL `ALTER INSTANCE RELOAD TLS` (certificates are read again without a restart).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nornir_k3s.apply.datastore_dump import Recipe
+from nornir_k3s.model.cluster import (
+    Cluster,
+    Member,
+)
+from nornir_k3s.model.endpoint import Endpoint, build
+from nornir_k3s.model.host_facts import Observed
+from nornir_k3s.model.host_spec import HEADER, File, HostSpec, Unit
+from nornir_k3s.model.secret import Secret
+from nornir_k3s.roles.datastore_login import connections, login, logins
+
+PORT = 3306
+RIGHTS = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP"
+
+
+@dataclass(frozen=True)
+class MySQL:
+    """One of the two: where its packages put things, and where they differ.
+
+    Arguments:
+        package: The server's package.
+        unit: What runs it.
+        folder: Where its configuration is extended.
+        client: The command that root talks to it with.
+        flush: SQL that makes it read its certificates again.
+        hashed: Its passwords can be given, and compared, as a hash.
+        dumper: The command that writes a dump.
+    """
+
+    package: str
+    unit: str
+    folder: str
+    client: str
+    flush: str
+    hashed: bool
+    dumper: str
+    ports: tuple[int, ...] = (PORT,)
+
+    def alive(self, member: Member) -> str:  # noqa: ARG002 - as every kind
+        """Return a shell command that is true while it answers."""
+        return f"{self.client} -e 'SELECT 1' >/dev/null 2>&1"
+
+    def endpoint(self, cluster: Cluster) -> Secret:
+        """Return the endpoint as K3s takes it."""
+        place = (cluster.of("datastore")[0].address, PORT)
+        password, database = cluster.datastore_password, cluster.managed.database
+        return build(Endpoint("mysql", (place,), login(cluster), password, database))
+
+    def spec(self, cluster: Cluster, member: Member, seen: Observed | None) -> HostSpec:  # noqa: ARG002 - as every kind
+        """Return what the host must look like."""
+        lines = [
+            "[mysqld]",
+            f"bind-address = {member.address}",
+            f"port = {PORT}",
+            f"max_connections = {connections(cluster)}",
+            "auto_increment_increment = 1",
+            "# K3s' compaction fails with error 1020 where this is on (the default of MariaDB from 11.6.2).",
+            "loose_innodb_snapshot_isolation = OFF",
+            "skip_name_resolve = ON",
+        ]
+        keys: list[File] = []
+        if cluster.keys:
+            pair = cluster.keys.hosts[member.name]
+            texts = {"ca": Secret(cluster.keys.ca), "cert": Secret(pair.certificate), "key": pair.key}
+            lines += [f"ssl_{name} = {self._pem(name)}" for name in texts]
+            keys = [
+                File(self._pem(name), text, 0o640, masking="all", unit=self.unit, action="reload", group="mysql")
+                for name, text in texts.items()
+            ]
+        config = File(f"{self.folder}/90-nornir-k3s.cnf", Secret(HEADER + "\n".join(lines) + "\n"), unit=self.unit)
+        unit = Unit(self.unit, reloadable=True, reload=f"{self.client} -e '{self.flush}'")
+        return HostSpec(packages=(self.package,), files=(*keys, config), units=(unit,))
+
+    def _pem(self, name: str) -> str:
+        return f"/etc/mysql/nornir-k3s-{name}.pem"
+
+    def look(self, cluster: Cluster, member: Member) -> str:  # noqa: ARG002 - as every kind
+        """Return shell lines that print `db` records: database, users (1: as they must be), rights, bootstrap rows."""
+        database, user = cluster.managed.database, cluster.managed.user
+        need = f"ssl_type = '{'ANY' if cluster.keys else ''}'"
+        if self.hashed:
+            need += f" AND authentication_string = '{password_hash(cluster.datastore_password)}'"
+        return f"""
+sql() {{ {self.client} -N -B -r "$@" 2>/dev/null; }}
+if command -v {self.client} >/dev/null 2>&1 && sql -e 'SELECT 1' >/dev/null; then
+say db alive yes ''
+sql <<'SQL'
+SELECT 'db', 'database', SCHEMA_NAME, '' FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = '{database}';
+SELECT 'db', 'user', CONCAT(User, '@', Host), {need} FROM mysql.user WHERE User LIKE '{user}\\_%';
+SELECT 'db', 'grant', CONCAT(User, '@', Host), Db FROM mysql.db
+  WHERE Db = '{database}' AND Create_priv = 'Y' AND Alter_priv = 'Y' AND Index_priv = 'Y';
+SQL
+sql {database} <<'SQL'
+SELECT 'db', 'bootstrap', name, COALESCE(MAX(LENGTH(value)), 0) FROM kine
+  WHERE name LIKE '/bootstrap/%' AND deleted = 0 GROUP BY name;
+SQL
+fi
+"""  # noqa: S608 - names are checked by the schema, the hash is hexadecimal
+
+    def lacks(self, cluster: Cluster, seen: Observed) -> list[str]:
+        """Return in words what is not inside yet."""
+        have = {(kind, name): value for kind, name, value in seen.database}
+        found = [] if ("database", cluster.managed.database) in have else [f"database {cluster.managed.database}"]
+        for server in cluster.of("servers"):
+            account = f"{login(cluster)}@{server.address}"
+            if ("user", account) not in have:
+                found.append(f"user {account}")
+            elif have["user", account] != "1":
+                found.append(f"password of {account}")
+            if ("grant", account) not in have:
+                found.append(f"rights of {account}")
+        return found
+
+    def prepare(self, cluster: Cluster) -> Secret:
+        """Return a script that makes database, users and rights; it may run again.
+
+        A user may log in from one server's address only, and is named after its password: so the servers' old one goes
+        on to work until the last of them has the new one.
+        """
+        database, tls = cluster.managed.database, " REQUIRE SSL" if cluster.keys else " REQUIRE NONE"
+        lines = [f"CREATE DATABASE IF NOT EXISTS `{database}`;"]
+        for server in cluster.of("servers"):
+            account = f"'{login(cluster)}'@'{server.address}'"
+            lines.append(f"CREATE USER IF NOT EXISTS {account} {self._identified(cluster.datastore_password)};")
+            lines.append(f"ALTER USER {account} {self._identified(cluster.datastore_password)}{tls};")
+            lines.append(f"GRANT {RIGHTS} ON `{database}`.* TO {account};")
+        return self._script(lines)
+
+    def dump(self, cluster: Cluster, member: Member) -> Recipe:  # noqa: ARG002 - as every kind
+        """Return how the database is written to a file."""
+        return self.recipe()
+
+    def recipe(self) -> Recipe:
+        """Return the same; it needs to know nothing of the cluster."""
+        query = (
+            "SELECT CEIL(COALESCE(SUM(data_length + index_length), 0) / 1024) FROM information_schema.tables"
+            " WHERE table_schema = '$database'"
+        )
+        size = f'{self.client} -N -B -e "{query}"'
+        # A pipe ends as its last command does: whether the first one ended well is noted beside.
+        write = (
+            f'{{ {self.dumper} --single-transaction --routines=false --hex-blob "$database" || : >"$draft.failed"; }}'
+            ' | gzip >"$draft"\n[ ! -e "$draft.failed" ]'
+        )
+        return Recipe("sql.gz", size, write)
+
+    def old(self, cluster: Cluster, seen: Observed) -> list[str]:
+        """Return the users that no server needs any more: of earlier passwords and of servers that have gone."""
+        wanted = {f"{login(cluster)}@{server.address}" for server in cluster.of("servers")}
+        users = [name for kind, name, _ in seen.database if kind == "user"]
+        return [name for name in users if name not in wanted and name.rpartition("@")[0] in logins(cluster, users)]
+
+    def tidy(self, users: Sequence[str]) -> Secret:
+        """Return a script that removes these users."""
+        names = [name.rpartition("@") for name in users]
+        return self._script([f"DROP USER IF EXISTS '{user}'@'{host}';" for user, _, host in names])
+
+    def _identified(self, password: Secret) -> str:
+        if self.hashed:
+            return f"IDENTIFIED BY PASSWORD '{password_hash(password)}'"
+        quoted = password.reveal().replace("\\", "\\\\").replace("'", "''")
+        return f"IDENTIFIED BY '{quoted}'"
+
+    def _script(self, lines: Sequence[str]) -> Secret:
+        text = "\n".join(lines)
+        return Secret(f"""n=0
+until {self.client} -e 'SELECT 1' >/dev/null 2>&1; do n=$((n+1)); [ "$n" -lt 120 ]; sleep 0.5; done
+{self.client} <<'SQL'
+{text}
+SQL
+""")
+
+
+MARIADB = MySQL(
+    package="mariadb-server",
+    unit="mariadb.service",
+    folder="/etc/mysql/mariadb.conf.d",
+    client="mariadb",
+    flush="FLUSH LOCAL SSL",
+    hashed=True,
+    dumper="mariadb-dump",
+)
+MYSQL = MySQL(
+    package="mysql-server",
+    unit="mysql.service",
+    folder="/etc/mysql/mysql.conf.d",
+    client="mysql",
+    flush="ALTER INSTANCE RELOAD TLS",
+    hashed=False,
+    dumper="mysqldump",
+)
+
+
+def password_hash(password: Secret) -> str:
+    """Return mysql_native_password's hash: it says whether a password is the wanted one without showing it."""
+    inner = hashlib.sha1(password.reveal().encode(), usedforsecurity=False).digest()
+    return "*" + hashlib.sha1(inner, usedforsecurity=False).hexdigest().upper()

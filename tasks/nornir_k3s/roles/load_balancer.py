@@ -1,0 +1,153 @@
+"""A load balancer: HAProxy passes TLS through to every ready server, keepalived holds the VIP.
+
+Sources: docs.k3s.io `datastore/cluster-loadbalancer.md`; HAProxy's configuration manual (check-ssl, on-marked-down,
+redispatch); keepalived.conf(5) (a track script that is not found is disabled without an error).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+
+from nornir_k3s import k3s
+from nornir_k3s.model.cluster import (
+    Cluster,
+    Member,
+)
+from nornir_k3s.model.host_spec import HEADER, File, HostSpec, Unit
+from nornir_k3s.model.secret import Secret
+
+HAPROXY = "/etc/haproxy/haproxy.cfg"
+CHECK_CERT = "/etc/haproxy/k3s-check.pem"
+SERVER_CA = "/etc/haproxy/k3s-server-ca.pem"
+KEEPALIVED = "/etc/keepalived/keepalived.conf"
+TRACK = "/etc/keepalived/nornir-k3s-check"
+
+_HAPROXY = f"""{HEADER}\
+global
+    log /dev/log local0
+    user haproxy
+    group haproxy
+    stats socket /run/haproxy/admin.sock mode 660 level admin
+
+defaults
+    mode tcp
+    log global
+    option tcplog
+    option redispatch 1
+    retries 5
+    timeout connect 400ms
+    timeout client 1h
+    timeout server 1h
+    timeout check 400ms
+
+frontend k3s
+    bind BIND
+    default_backend servers
+
+backend servers
+    balance leastconn
+    option httpchk GET /readyz
+    http-check expect status 200
+    default-server check check-ssl verify required ca-file {SERVER_CA} crt {CHECK_CERT} verifyhost kubernetes \
+inter 500ms fastinter 200ms downinter 500ms fall 2 rise 1 on-marked-down shutdown-sessions
+SERVERS"""
+
+_KEEPALIVED = f"""{HEADER}\
+global_defs {{
+    router_id NAME
+    vrrp_version 3
+    enable_script_security
+    script_user root
+}}
+
+vrrp_script haproxy {{
+    script "{TRACK}"
+    interval 1
+    timeout 2
+    fall 1
+    rise 2
+}}
+
+vrrp_instance k3s {{
+    state BACKUP
+    nopreempt
+    interface INTERFACE
+    virtual_router_id ROUTER
+    priority PRIORITY
+    advert_int 0.1
+    unicast_src_ip ADDRESS
+PEERS    virtual_ipaddress {{
+        VIP dev INTERFACE
+    }}
+    track_script {{
+        haproxy
+    }}
+}}
+"""
+
+# Without psmisc or procps, which a minimal host lacks; the pid file is the master's, written by the unit.
+_TRACK = """\
+#!/bin/sh
+# Managed by nornir-k3s. keepalived gives the VIP away when HAProxy's master is gone.
+read -r pid </run/haproxy.pid && kill -0 "$pid"
+"""
+
+# A master that cannot load its new configuration keeps the old one, and systemd still calls the reload a success.
+_LOADED = """\
+ss -Hlnt 'sport = :PORT' | grep -q . && \
+! journalctl -u haproxy.service --since "@$begin" -o cat --no-pager | grep -q 'Loading failure'"""
+
+
+def _haproxy(cluster: Cluster) -> str:
+    bind = "[::]" if ":" in str(cluster.registration.address) else "*"
+    port = cluster.server.get("https-listen-port", k3s.API_PORT)
+    servers = "".join(f"    server {m.node_name} {m.address}:{port}\n" for m in cluster.of("servers"))
+    return _HAPROXY.replace("BIND", f"{bind}:{cluster.registration.port}").replace("SERVERS", servers)
+
+
+def _keepalived(cluster: Cluster, member: Member, interface: str) -> str:
+    members, vip = cluster.of("lb"), str(cluster.registration.address)
+    peers = "".join(f"        {m.address}\n" for m in members if m.name != member.name)
+    values = {
+        "NAME": member.name,
+        "INTERFACE": interface,
+        "ROUTER": str(cluster.lb.virtual_router_id),
+        "PRIORITY": str(200 - 10 * members.index(member)),
+        "ADDRESS": member.address,
+        "PEERS": f"    unicast_peer {{\n{peers}    }}\n" if peers else "",
+        "VIP": f"{vip}/{cluster.lb.prefix or (128 if ':' in vip else 32)}",
+    }
+    return re.sub(rf"\b({'|'.join(values)})\b", lambda match: values[match[1]], _KEEPALIVED)
+
+
+def spec(cluster: Cluster, member: Member, *, interface: str, check_pem: Secret, server_ca: str) -> HostSpec:
+    """Return what a load balancer must look like.
+
+    Arguments:
+        interface: Where it holds the VIP.
+        check_pem: Certificate and key of the health check; empty until the cluster has signed one.
+        server_ca: The CA of the servers' certificates; empty until the first server made it.
+    """
+    file_of_haproxy = partial(File, unit="haproxy.service", action="reload")
+    return HostSpec(
+        packages=("haproxy", "keepalived"),
+        files=(
+            file_of_haproxy(SERVER_CA, Secret(server_ca), 0o644),
+            file_of_haproxy(CHECK_CERT, check_pem, 0o600, masking="all"),
+            file_of_haproxy(HAPROXY, Secret(_haproxy(cluster)), 0o644, check="haproxy -c -q -f {}"),
+            File(TRACK, Secret(_TRACK), 0o755),
+            File(
+                KEEPALIVED,
+                Secret(_keepalived(cluster, member, interface)),
+                0o644,
+                unit="keepalived.service",
+                action="reload",
+                check="keepalived -t -f {}",
+            ),
+        ),
+        units=(
+            Unit("haproxy.service", reloadable=True, proof=_LOADED.replace("PORT", str(cluster.registration.port))),
+            Unit("keepalived.service", reloadable=True),
+        ),
+    )

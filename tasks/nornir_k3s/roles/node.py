@@ -1,0 +1,58 @@
+"""What servers and agents have in common: registries, and the environment of K3s: proxy, the datastore's pool.
+
+Sources: docs.k3s.io `installation/private-registry.md`, `advanced.md` (HTTP proxy); k3s `install.sh` (the unit reads
+/etc/default/NAME); kine `pkg/app/app.go` (KINE_*; K3s reads them from about v1.33.4).
+"""
+
+from __future__ import annotations
+
+from nornir_k3s.inventory.rules import CIDRS, listed
+from nornir_k3s.k3s import UNITS
+from nornir_k3s.model.cluster import (
+    Cluster,
+)
+from nornir_k3s.model.host_spec import HEADER, File, Gone
+from nornir_k3s.model.secret import Secret
+
+REGISTRIES = "/etc/rancher/k3s/registries.yaml"
+
+
+def files(cluster: Cluster, unit: str) -> tuple[tuple[File, ...], tuple[Gone, ...]]:
+    """Return the files that a node has beside its config.yaml, and those that it must not have any more."""
+    environment = f"/etc/default/{unit.removesuffix('.service')}"
+    wanted: dict[str, Secret | None] = {
+        REGISTRIES: cluster.delivered.get("registries"),
+        environment: _environment(_proxy(cluster) | (_pool(cluster) if unit == UNITS["server"] else {})),
+    }
+    have = (File(path, text, 0o600, masking="all", unit=unit) for path, text in wanted.items() if text)
+    return tuple(have), tuple(Gone(path, unit) for path, text in wanted.items() if not text)
+
+
+def _environment(values: dict[str, str | None]) -> Secret | None:
+    lines = [f'{name}="{value}"\n' for name, value in values.items() if value]
+    return Secret(HEADER + "".join(lines)) if lines else None
+
+
+def _pool(cluster: Cluster) -> dict[str, str | None]:
+    pool = cluster.datastore_pool
+    if pool is None:
+        return {}
+    return {
+        "KINE_DATASTORE_MAX_OPEN_CONNECTIONS": str(pool.max_open or ""),
+        "KINE_DATASTORE_MAX_IDLE_CONNECTIONS": str(pool.max_idle or ""),
+        "KINE_DATASTORE_CONNECTION_MAX_LIFETIME": pool.max_lifetime,
+    }
+
+
+def _proxy(cluster: Cluster) -> dict[str, str | None]:
+    if cluster.proxy is None:
+        return {}
+    own = [item for key, default in CIDRS.items() for item in listed(cluster.server.get(key, default))]
+    hosts = [member.address for member in cluster.members]
+    domain = f".{cluster.server.get('cluster-domain', 'cluster.local')}"
+    none = ["127.0.0.0/8", "::1", "localhost", ".svc", domain, *own, *hosts, *cluster.names, *cluster.proxy.no_proxy]
+    return {
+        "HTTP_PROXY": cluster.proxy.http,
+        "HTTPS_PROXY": cluster.proxy.https,
+        "NO_PROXY": ",".join(dict.fromkeys(none)),
+    }

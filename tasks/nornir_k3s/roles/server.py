@@ -1,0 +1,93 @@
+"""A K3s server: what its host must look like, and when it counts as ready.
+
+Sources: docs.k3s.io `datastore/ha.md`, `cli/server.md`; k3s `pkg/cli/server/server.go` (what is ready when).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nornir_k3s import k3s
+from nornir_k3s.model.bundle import (
+    Bundle,
+)
+from nornir_k3s.model.cluster import (
+    Cluster,
+    Member,
+)
+from nornir_k3s.model.host_spec import File, HostSpec, Install, Unit, settings_yaml
+from nornir_k3s.model.paths import (
+    INSTALLER,
+    PREVIOUS,
+    SYSTEMD,
+)
+from nornir_k3s.model.secret import Secret
+from nornir_k3s.roles import datastore, node
+
+FOLDER = "/etc/rancher/k3s"
+
+
+def settings(cluster: Cluster, member: Member) -> dict[str, Any]:
+    """Return a server's K3s settings: the shared ones from one source, then those of the host."""
+    san = cluster.server.get("tls-san", [])
+    result: dict[str, Any] = {
+        "token": cluster.token,
+        "datastore-endpoint": datastore.endpoint(cluster),
+        "tls-san": list(dict.fromkeys([*cluster.names, *(san if isinstance(san, list) else [str(san)])])),
+        "node-name": member.node_name,
+        "node-ip": [member.address],
+    }
+    if cluster.agent_token:
+        result["agent-token"] = cluster.agent_token
+    result |= {key: f"{FOLDER}/{name}" for key, name in datastore_files(cluster).items()}
+    if cluster.server_taint:
+        result["node-taint"] = [k3s.SERVER_TAINT]
+    result |= {key: value for key, value in cluster.server.items() if key != "tls-san"}
+    own = dict(member.settings)
+    if cluster.server_taint and "node-taint" in own:
+        taints = own["node-taint"]
+        own["node-taint"] = [k3s.SERVER_TAINT, *(taints if isinstance(taints, list) else [str(taints)])]
+    return result | own
+
+
+def datastore_files(cluster: Cluster) -> dict[str, str]:
+    """Return the TLS files that lead to the datastore: K3s' setting and the file's name on the servers."""
+    names = {"datastore-cafile": "cafile", "datastore-certfile": "certfile", "datastore-keyfile": "keyfile"}
+    if cluster.is_managed:
+        certificates = cluster.managed.kind == "etcd"
+        return {key: f"{key}.pem" for key in names if cluster.keys and (certificates or key == "datastore-cafile")}
+    return {key: f"{key}.pem" for key, field in names.items() if getattr(cluster.datastore, field, None)}
+
+
+def _tls_file(cluster: Cluster, setting: str) -> Secret:
+    if cluster.keys:
+        mine = {"cafile": Secret(cluster.keys.ca), "certfile": Secret(cluster.keys.client.certificate)}
+        return {**mine, "keyfile": cluster.keys.client.key}[setting.removeprefix("datastore-")]
+    return cluster.delivered[setting]
+
+
+def spec(cluster: Cluster, member: Member, bundle: Bundle | None) -> HostSpec:
+    """Return what a server's host must look like."""
+    unit = k3s.UNITS["server"]
+    files = [File(k3s.CONFIG, settings_yaml(settings(cluster, member)), 0o600, masking="yaml", unit=unit)]
+    files += [
+        File(f"{FOLDER}/{name}", _tls_file(cluster, key), 0o600, masking="all", unit=unit)
+        for key, name in datastore_files(cluster).items()
+    ]
+    more, gone = node.files(cluster, unit)
+    return HostSpec(
+        artifacts=bundle.artifacts() if bundle else (),
+        install=Install("server", INSTALLER, unit),
+        files=(*files, *more),
+        gone=gone,
+        units=(Unit(unit),),
+        watch=(
+            f"{k3s.DATA}/server/db/etcd/member/wal",
+            f"{k3s.DATA}/server/db/state.db",
+            f"{k3s.DATA}/server/tls",
+            f"{k3s.DATA}/server/token",
+            f"{SYSTEMD}/{k3s.UNITS['agent']}",
+            f"{SYSTEMD}/{unit}",
+            PREVIOUS,
+        ),
+    )

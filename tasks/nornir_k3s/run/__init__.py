@@ -1,0 +1,1 @@
+"""One run: its context, its facts, its selection of hosts."""

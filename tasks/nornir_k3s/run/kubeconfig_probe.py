@@ -1,0 +1,87 @@
+"""Use the kubeconfig from the controller as its users do: through the registration address.
+
+Nothing is written: the client's key goes to TLS through memory. Source: docs.k3s.io `cluster-access.md`.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import os
+import ssl
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+from cryptography import x509
+
+from nornir_k3s.model.kubeconfig import KubeconfigAnswer
+
+TIMEOUT = 5.0
+
+
+def probe(path: Path) -> KubeconfigAnswer:
+    """Request `/readyz` with a kubeconfig, and return what came of it."""
+    return replace(_request(path), expires=_expires(path))
+
+
+def _request(path: Path) -> KubeconfigAnswer:
+    if not path.is_file():
+        return KubeconfigAnswer(f"{path} is missing", missing=True)
+    try:
+        data = yaml.safe_load(path.read_text())
+        cluster, user = data["clusters"][0]["cluster"], data["users"][0]["user"]
+        place, context = urlsplit(cluster["server"]), _context(cluster, user)
+    except (OSError, yaml.YAMLError, ValueError, KeyError, IndexError, TypeError, ssl.SSLError):
+        return KubeconfigAnswer(f"{path} is not a kubeconfig as it was handed over")
+    if not place.hostname:
+        return KubeconfigAnswer(f"{path} names no server")
+    connection = http.client.HTTPSConnection(place.hostname, place.port or 443, timeout=TIMEOUT, context=context)
+    try:
+        connection.connect()
+        names = _names(connection.sock.getpeercert(binary_form=True))
+        connection.request("GET", "/readyz")
+        status = connection.getresponse().status
+    except ssl.SSLCertVerificationError as error:
+        return KubeconfigAnswer(f"the certificate is refused: {error.verify_message}")
+    except (OSError, http.client.HTTPException) as error:
+        return KubeconfigAnswer(str(getattr(error, "strerror", None) or error or type(error).__name__).lower())
+    finally:
+        connection.close()
+    return KubeconfigAnswer("" if status == 200 else f"/readyz answers {status}", names)
+
+
+def _context(cluster: dict[str, Any], user: dict[str, Any]) -> ssl.SSLContext:
+    context = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
+    pair = b"\n".join(base64.b64decode(user[key]) for key in ("client-certificate-data", "client-key-data"))
+    descriptor = os.memfd_create("client")
+    try:
+        os.write(descriptor, pair)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+    return context
+
+
+def _names(certificate: bytes | None) -> tuple[str, ...]:
+    if not certificate:
+        return ()
+    try:
+        extension = x509.load_der_x509_certificate(certificate).extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        )
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(str(name.value) for name in extension.value)
+
+
+def _expires(path: Path) -> datetime | None:
+    try:
+        data = yaml.safe_load(path.read_text())
+        pem = base64.b64decode(data["users"][0]["user"]["client-certificate-data"])
+        return x509.load_pem_x509_certificate(pem).not_valid_after_utc
+    except (OSError, yaml.YAMLError, ValueError, KeyError, IndexError, TypeError):
+        return None

@@ -1,0 +1,88 @@
+"""Choice: the part of a run that the operator wants: which hosts, which phases, and who is asked."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from nornir.core import Nornir
+
+from nornir_k3s.errors import UsageError
+from nornir_k3s.model.cluster import (
+    Cluster,
+)
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def reads(self) -> bool: ...
+
+
+P = TypeVar("P", bound=_Named)
+# They change nothing, and every other phase needs what they find out.
+ALWAYS = ("observe", "artifacts", "preflight")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which part of a deploy is carried out.
+
+    Arguments:
+        limit: Names of hosts and groups: no other host is changed; all of them when empty.
+        until: The last phase.
+        only: The one phase, after those that only look.
+        confirm: Asked before a running cluster is changed; gets what would be done, in words, by host.
+    """
+
+    limit: tuple[str, ...] = ()
+    until: str = ""
+    only: str = ""
+    confirm: Callable[[Mapping[str, Sequence[str]]], bool] | None = None
+
+    def chain(self, phases: Sequence[P]) -> list[P]:
+        """Return the phases to carry out.
+
+        Raises:
+            UsageError: There is no phase of that name.
+        """
+        names = [phase.name for phase in phases]
+        for wanted in (self.until, self.only):
+            if wanted and wanted not in names:
+                raise _unknown("phase", wanted, names)
+        if self.only:
+            return [phase for phase in phases if phase.name in (*ALWAYS, self.only)]
+        return list(phases[: names.index(self.until) + 1]) if self.until else list(phases)
+
+    def first_change(self, phases: Sequence[P]) -> str:
+        """Return the name of the first phase that changes something, or nothing."""
+        return next((phase.name for phase in phases if not phase.reads), "")
+
+    def hosts(self, nr: Nornir, cluster: Cluster) -> frozenset[str] | None:
+        """Return the names of the hosts that may be changed, or None for all.
+
+        Raises:
+            UsageError: There is no host or group of a name.
+        """
+        if not self.limit:
+            return None
+        members = [member.name for member in cluster.members]
+        found: set[str] = set()
+        for word in self.limit:
+            if word in members:
+                found.add(word)
+            elif word in nr.inventory.groups:
+                hosts = nr.inventory.hosts
+                found |= {name for name in members if name in hosts and hosts[name].has_parent_group(word)}
+            else:
+                raise _unknown("host or group", word, [*members, *nr.inventory.groups])
+        return frozenset(found)
+
+
+def _unknown(what: str, word: str, known: Sequence[str]) -> UsageError:
+    near = difflib.get_close_matches(word, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
+    return UsageError(f"there is no {what} {word!r}", hint=hint)

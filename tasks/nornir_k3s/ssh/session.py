@@ -1,0 +1,291 @@
+"""Session: scripts and files as root on one host, on exec channels of its one nornir-netmiko connection."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import paramiko
+from nornir.core.configuration import Config
+from nornir.core.inventory import Host
+from nornir.core.task import Task
+
+from nornir_k3s.errors import (
+    ArtifactError,
+    AuthenticationFailed,
+    CommandFailed,
+    Interrupted,
+    K3sError,
+    OutcomeUnknown,
+)
+from nornir_k3s.model.secret import Secret
+from nornir_k3s.retry import retry_transient, watched
+from nornir_k3s.ssh import shell
+from nornir_k3s.ssh.classify import classify, is_transient
+from nornir_k3s.ssh.exchange import AGAIN, Exchange
+from nornir_k3s.ssh.link import Link
+
+OPEN_DEADLINE = 15.0
+# One try to connect: TCP, banner and login have their own deadlines in netmiko and paramiko, this is their sum.
+CONNECT_LIMIT = 60.0
+# The host ends a script at its deadline and says so; only a host that does not answer is given up later, by us.
+LATE = 10.0
+_KEPT = "k3s_session"
+_BLOCK = 1 << 18
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """What a script printed, how it ended, and how long it took."""
+
+    stdout: str
+    stderr: str
+    status: int
+    seconds: float
+
+
+def session(task: Task, *, deadline: float = 60.0) -> Session:
+    """Return the connected session of this task's host; all phases of a run share it.
+
+    Arguments:
+        task: The Nornir task; its runner's `stop` event, where it has one, ends waits.
+        deadline: Seconds for connecting, retries included.
+
+    Raises:
+        HostUnreachable: Or one of its kinds, with the real cause.
+        Interrupted: The stop event was set.
+    """
+    host = task.host
+    kept = host.connections.get(_KEPT)
+    if kept is None:  # `setdefault`, so that two threads get the same one
+        kept = host.connections.setdefault(_KEPT, _Kept(Session(host, task.nornir.config)))
+    known: Session = kept.connection
+    known.stop = getattr(task.nornir.runner, "stop", None) or threading.Event()
+    known.deadline = deadline
+    known.connect()
+    return known
+
+
+class Session:
+    """A host's connection. Every call is one round trip on a channel of its own, as root.
+
+    A connection that was lost between two calls is made again; one that is lost within a call is told.
+
+    Arguments:
+        host: Nornir's host; its connection "netmiko" is used, and `secret` of its extras is the sudo password.
+        config: Nornir's, for ~/.ssh/config.
+    """
+
+    def __init__(self, host: Host, config: Config | None = None) -> None:
+        self.host = host.name
+        self.round_trips = 0
+        self.stop = threading.Event()
+        self.deadline = 60.0
+        self._link = Link(host, config)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the connection is open and still believes in its peer."""
+        return self._link.transport is not None
+
+    @property
+    def transport(self) -> paramiko.Transport:
+        """The connection's transport, opened where it is not."""
+        self.connect()
+        return self._link.open()
+
+    def connect(self) -> None:
+        """Open the connection where it is not, with retries while the cause may pass by itself."""
+        if not self.alive:
+            self._retry(self._open, "connecting")
+
+    def close(self) -> None:
+        """Close the connection; a later call opens it again."""
+        self._link.drop()
+
+    def run(
+        self,
+        script: str,
+        *,
+        what: str,
+        timeout: float,
+        check: bool = True,
+        secrets: Sequence[Secret] = (),
+        on_line: Callable[[str], None] | None = None,
+    ) -> CommandResult:
+        """Run a POSIX shell script as root.
+
+        When the stop event ends the call, or the connection is lost, the host lets the script go on to its deadline,
+        its end, or the next thing it prints, which nobody reads any more.
+
+        Arguments:
+            script: Travels on stdin; its commands get no stdin.
+            what: What it does, for messages.
+            timeout: Seconds; the host itself ends the script then.
+            check: Raise when it ends with another status than 0.
+            secrets: Masked in what is kept of its stderr, and in what `on_line` gets.
+            on_line: Gets each line of stdout as it comes.
+
+        Raises:
+            CommandFailed: It ended badly.
+            OutcomeUnknown: Deadline or connection ended first.
+            AuthenticationFailed: sudo refused.
+            HostUnreachable: It was never begun: there is no connection.
+            Interrupted: The stop event was set.
+        """
+        password = self._password()
+        hidden = [*secrets, password]
+        tell = (lambda line: on_line(_mask(line, hidden))) if on_line else None
+        with contextlib.closing(self._begin(shell.run_command(timeout), what)) as channel:
+            begin = time.monotonic()
+            exchange = self._exchange(channel, what, timeout, tell)
+            exchange.send(shell.password_line(password) + shell.wrap(script).encode())
+            status = exchange.finish()
+        seconds = time.monotonic() - begin
+        out, err = (data.decode(errors="replace") for data in exchange.output())
+        result = CommandResult(out, _mask(err, hidden), status, seconds)
+        log.debug("%s: %s ended with %d after %.2f s", self.host, what, status, seconds)
+        self._judge(result, what, timeout)
+        if status == 0 and not exchange.began:
+            raise CommandFailed(self.host, what, status=0, stderr="the script did not arrive whole\n" + result.stderr)
+        if check and status != 0:
+            raise CommandFailed(self.host, what, status=status, stderr=result.stderr)
+        return result
+
+    def push(
+        self,
+        source: Path,
+        target: str,
+        *,
+        sha256: str,
+        mode: int = 0o600,
+        timeout: float,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> None:
+        """Put a file on the host: a draft beside the target, verified there, then renamed.
+
+        Arguments:
+            source: On the controller.
+            target: Absolute path on the host; its folder is made.
+            sha256: What must arrive, in hex.
+            mode: Permission bits.
+            timeout: Seconds.
+            on_bytes: Told the size of each block that was sent.
+
+        Raises:
+            ArtifactError: Something else arrived; the target is as it was.
+            CommandFailed, OutcomeUnknown, AuthenticationFailed, HostUnreachable, Interrupted: As `run`.
+        """
+        what, password = f"putting {target}", self._password()
+        command = shell.put_command(target, sha256=sha256, mode=mode, deadline=timeout)
+        with source.open("rb") as file, contextlib.closing(self._begin(command, what)) as channel:
+            begin = time.monotonic()
+            exchange = self._exchange(channel, what, timeout, None)
+            exchange.send(shell.password_line(password))
+            while block := file.read(_BLOCK):
+                exchange.send(block)
+                if on_bytes:
+                    on_bytes(len(block))
+            status = exchange.finish()
+        err = _mask(exchange.output()[1].decode(errors="replace"), [password])
+        result = CommandResult("", err, status, time.monotonic() - begin)
+        self._judge(result, what, timeout)
+        if status == shell.DAMAGED:
+            raise ArtifactError(f"{self.host}: {target} is not what was sent: {err.strip()}; wanted {sha256}")
+        if status != 0:
+            raise CommandFailed(self.host, what, status=status, stderr=err)
+
+    def _exchange(
+        self, channel: paramiko.Channel, what: str, timeout: float, on_line: Callable[[str], None] | None
+    ) -> Exchange:
+        return Exchange(channel, host=self.host, what=what, deadline=timeout + LATE, stop=self.stop, on_line=on_line)
+
+    def _begin(self, command: str, what: str) -> paramiko.Channel:
+        """Return a channel on which the command is started; nothing has been done before it gets its input."""
+
+        def attempt() -> paramiko.Channel:
+            transport = self._open()
+            try:
+                return watched(lambda: _start(transport, command), limit=2 * OPEN_DEADLINE, stop=self.stop)
+            except (TimeoutError, paramiko.SSHException) as error:
+                if isinstance(error, TimeoutError) or "Timeout opening channel" in str(error):
+                    self._link.drop()  # it froze: other errors leave the connection well, or say that it is dead
+                raise
+
+        channel = self._retry(attempt, what)
+        self.round_trips += 1
+        return channel
+
+    def _open(self) -> paramiko.Transport:
+        return self._link.transport or watched(self._link.open, limit=CONNECT_LIMIT, stop=self.stop)
+
+    def _retry(self, call: Callable[[], T], what: str) -> T:
+        if self.stop.is_set():
+            raise Interrupted(f"{self.host}: stopped before {what}")
+        try:
+            return retry_transient(call, transient=is_transient, deadline=self.deadline, stop=self.stop)
+        except Exception as error:
+            if self.stop.is_set():
+                raise Interrupted(f"{self.host}: stopped before {what}") from None
+            if isinstance(error, K3sError):
+                raise
+            log.debug("%s: no connection for %s", self.host, what, exc_info=True)
+            raise classify(self._link.target, error) from None
+
+    def _password(self) -> Secret:
+        text = str(self._link.extras.get("secret") or "")
+        if "\n" in text or "\0" in text:  # its second line would be run as a script
+            raise AuthenticationFailed(self.host, "the sudo password has more than one line", hint="give one line")
+        return Secret(text)
+
+    def _judge(self, result: CommandResult, what: str, timeout: float) -> None:
+        if result.status == shell.SUDO_REFUSED and shell.SUDO_SAID in result.stderr:
+            raise AuthenticationFailed(
+                self.host,
+                f"sudo refuses this user: {shell.why_sudo_refused(result.stderr)}",
+                hint="check k3s_ssh.sudo_password, or allow sudo without a password",
+            )
+        # `timeout` on the host: 124 after TERM, 137 after KILL. A script may end so by itself, but not that late.
+        if result.status in (124, 137) and result.seconds >= timeout:
+            tail = "".join(f"\n    {line}" for line in result.stderr.strip().splitlines()[-15:])
+            message = f"{what} did not end in time ({timeout:.0f} s) and was stopped{tail}"
+            raise OutcomeUnknown(self.host, message, hint=AGAIN)
+
+
+class _Kept:
+    """The place in a Nornir host's connections that a session is kept at: it goes when they are closed."""
+
+    def __init__(self, kept: Session) -> None:
+        self.connection = kept
+
+    def open(self, *_: object, **__: object) -> None:
+        """Nothing: the session opens itself."""
+
+    def close(self) -> None:
+        """Nothing: Nornir closes the netmiko connection, which stands beside this one."""
+
+
+def _start(transport: paramiko.Transport, command: str) -> paramiko.Channel:
+    channel = transport.open_session(timeout=OPEN_DEADLINE)
+    try:
+        channel.exec_command(command)
+    except BaseException:
+        channel.close()
+        raise
+    return channel
+
+
+def _mask(text: str, secrets: Sequence[Secret]) -> str:
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret.reveal(), "********")
+    return text

@@ -1,0 +1,30 @@
+"""The kubeconfig that is handed over: parsed, pointed at the registration address, named after the cluster."""
+
+from __future__ import annotations
+
+import yaml
+
+from nornir_k3s.model.secret import Secret
+
+
+def rewrite(text: str, *, server: str, name: str) -> Secret:
+    """Return an administrator's kubeconfig for use from outside the cluster.
+
+    Arguments:
+        text: A server's `/etc/rancher/k3s/k3s.yaml`.
+        server: The registration address as a URL.
+        name: Names cluster, context and user, so that it merges with other kubeconfigs.
+
+    Raises:
+        ValueError: The text is not a kubeconfig.
+    """
+    try:
+        data = yaml.safe_load(text)
+        data["clusters"][0]["cluster"]["server"] = server
+        data["clusters"][0]["name"] = name
+        data["users"][0]["name"] = name
+        data["contexts"][0] |= {"name": name, "context": {"cluster": name, "user": name}}
+        data["current-context"] = name
+    except (yaml.YAMLError, KeyError, IndexError, TypeError):
+        raise ValueError("the server's k3s.yaml is not a kubeconfig") from None
+    return Secret(yaml.safe_dump(data, sort_keys=False))
