@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "tasks" / "nornir_k3s"
-READERS = ("facts.observe", "checks.preflight", "facts.preflight_script", "checks.state", "planner", "run.verify", "k3s")
+READERS = (
+    "facts.observe",
+    "checks.preflight",
+    "facts.preflight_script",
+    "checks.state",
+    "planner",
+    "run.verify",
+    "k3s",
+)
 
 
 def imports(path: Path) -> set[str]:
