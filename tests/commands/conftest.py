@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ class Place:
     def run(self, name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(PROJECT / "runbooks" / name), "--config", str(self.folder / "config.yaml")]
         env = {"PATH": "/usr/bin:/bin", "HOME": str(self.folder), "LC_ALL": "C.UTF-8", **environment}
+        env |= {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
         return subprocess.run(
             [*command, *arguments],
             cwd="/",
@@ -42,7 +44,7 @@ class Place:
     def file(self, name: str) -> Path:
         return self.folder / name
 
-    def edit(self, change: Callable[[Any], None], name: str = "inventory/defaults.yaml") -> None:
+    def edit(self, change: Callable[[Any], object], name: str = "inventory/defaults.yaml") -> None:
         yaml = YAML()
         data = yaml.load(self.file(name))
         change(data)

@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -30,12 +31,21 @@ EXCLUDED = ("tkinter", "unittest", "pydoc", "lib2to3", "setuptools", "pip", "rea
 KEPT = 3
 
 
-def build(out: Path, *, version: str = VERSION) -> Path:
-    """Fill a folder with `k3s` and `install.sh` and return it."""
+def build(out: Path, *, version: str = VERSION, delays: Mapping[str, float] | None = None) -> Path:
+    """Fill a folder with `k3s` and `install.sh` and return it.
+
+    Arguments:
+        out: The folder.
+        version: What it says that it is.
+        delays: Seconds by name, as README.md lists them, where no environment says otherwise.
+    """
     archive = _archive().read_bytes()
     head = (HERE / "head.sh").read_text()
     digest = hashlib.sha256(archive + version.encode()).hexdigest()
     head = head.replace("@VERSION@", version).replace("@SUM@", digest)
+    lines = [f': "${{K3S_STANDIN_{name}_DELAY:={seconds}}}"' for name, seconds in (delays or {}).items()]
+    names = [f"K3S_STANDIN_{name}_DELAY" for name in delays or {}]
+    head = head.replace("# @DELAYS@", "\n".join([*lines, *(f"export {name}" for name in names)]))
     head = head.replace("@LINES@", str(head.count("\n") + 1))
     out.mkdir(parents=True, exist_ok=True)
     _replace(out / "k3s", head.encode() + archive)

@@ -5,6 +5,8 @@ case ${0##*/}:$1 in
   k3s:--version|k3s:-v) printf 'k3s version %s (ae112bdf)\ngo version go1.26.8\n' "$version"; exit 0 ;;
 esac
 
+# @DELAYS@
+
 # Below the data directory where K3s is installed; elsewhere, as for a person who is not root, at home.
 data=$K3S_DATA_DIR previous=
 for word in "$@"; do

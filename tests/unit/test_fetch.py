@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import logging
 import os
@@ -14,6 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -21,7 +23,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from tenacity import wait_none
 
-from nornir_k3s.artifacts import cache as cache_module
 from nornir_k3s.artifacts import download
 from nornir_k3s.artifacts.fetch import Cache, Fetched, fetch_release
 from nornir_k3s.artifacts.release import RemoteFile
@@ -343,7 +344,7 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(bring: Callable[..., Path]
 def waiting(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Is set when somebody meets a lock that another holds."""
     event = threading.Event()
-    real = cache_module.fcntl.flock
+    real = fcntl.flock
 
     def flock(*args: Any) -> None:
         try:
@@ -352,7 +353,7 @@ def waiting(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
             event.set()
             raise
 
-    monkeypatch.setattr(cache_module.fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)
     return event
 
 
@@ -396,7 +397,7 @@ def test_a_process_is_waited_for_while_it_gets_something(
     bring: Callable[..., Path], folder: Path, holder: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     met: list[int] = []
-    real = cache_module.fcntl.flock
+    real = fcntl.flock
 
     def flock(*args: Any) -> None:
         try:
@@ -409,7 +410,7 @@ def test_a_process_is_waited_for_while_it_gets_something(
                 holder.wait()
             raise
 
-    monkeypatch.setattr(cache_module.fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)
     assert bring(deadline=0).read_bytes() == BINARY
     assert len(met) == 3
 
@@ -589,7 +590,7 @@ def test_a_company_s_certificate_is_trusted_when_named(
 def test_the_system_s_certificates_are_trusted_too(
     bring: Callable[..., Path], secure: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download.httpx, "create_ssl_context", lambda: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    monkeypatch.setattr(httpx, "create_ssl_context", lambda: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     assert bring(url=secure.url).read_bytes() == BINARY
 

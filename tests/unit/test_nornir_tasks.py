@@ -12,11 +12,12 @@ from nornir.core.configuration import Config
 from nornir.core.state import GlobalState
 from nornir.core.task import Result, Task
 
-from nornir_k3s import UsageError
+from nornir_k3s import UsageError, k3s
 from nornir_k3s.model.host_facts import Observed
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
+from nornir_k3s.state import known_cluster
 from nornir_k3s.tasks import k3s_facts, k3s_plan
 from nornir_k3s.workflows import deploy
 
@@ -38,7 +39,7 @@ def test_hosts_that_were_filtered_away_are_still_members_and_left_alone(nr: Norn
     assert whole.limit is None
     run = prepared(nr.filter(filter_func=lambda host: host.name in ("lb1", "a1")), tmp_path)
     assert run.cluster.members == whole.cluster.members, "the load balancers know every server"
-    assert run.limit == {"lb1", "a1"}
+    assert run.limit == frozenset({"lb1", "a1"})
     assert run.present == ["a1", "lb1"]
     assert set(run.report.hosts) == {"lb1", "a1"}
     assert "left out: db1, s1, s2, lb2" in run.report.notes[0]
@@ -64,16 +65,16 @@ def test_no_second_first_server_because_the_real_one_was_filtered_away(nr: Norni
     run.observed = {"db1": Observed("db1"), "s2": Observed("s2")}
     with pytest.raises(UsageError, match="s1 cannot be looked at"):
         deploy.start_first_server(run)
-    run.observed["db1"].database.append(("bootstrap", deploy.k3s.bootstrap_key(run.cluster.token), "0"))
+    run.observed["db1"].database.append(("bootstrap", k3s.bootstrap_key(run.cluster.token), "0"))
     with pytest.raises(UsageError):
         deploy.refuse_second_first(run)
-    run.observed["db1"].database.append(("bootstrap", deploy.k3s.bootstrap_key(run.cluster.token), "9000"))
+    run.observed["db1"].database.append(("bootstrap", k3s.bootstrap_key(run.cluster.token), "9000"))
     deploy.refuse_second_first(run)
 
 
 def test_what_the_last_deploy_knew_of_the_ca_serves_where_no_server_is_shown(nr: Nornir, tmp_path: Path) -> None:
     run = prepared(nr, tmp_path)
-    deploy.known_cluster.keep_ca(run.store, "K10" + "a" * 64, "PEM")
+    known_cluster.keep_ca(run.store, "K10" + "a" * 64, "PEM")
     agents = prepared(nr.filter(name="a1"), tmp_path)
     assert (agents.ca_prefix, agents.ca_cert) == ("K10" + "a" * 64, "PEM")
     run.observed = {"s1": Observed("s1")}
