@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 # Files that take minutes, the longest first, so that no process waits for the last one. The other files fill the gaps.
 LONGEST = (
@@ -23,24 +25,37 @@ LONGEST = (
     "test_k3s_as_observed.py",
     "test_lab.py",
 )
+BY_KIND = ("test_other_datastores.py", "test_managed_datastores.py")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--durations-file", type=Path, help="write here how long each file and each test took")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give the tests of a file one group, which runs in one process, unless they have groups of their own."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{item.path.stem}"))
     items.sort(key=_place)
 
 
 def _place(item: pytest.Item) -> int:
     slow = item.path.parent.name == "e2e" and item.path.name in LONGEST
     return LONGEST.index(item.path.name) if slow else len(LONGEST)
+
+
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    """Runs a file's tests in one process, one after the other; a file that begins anew with each kind may be split."""
+
+    def __init__(self, config: pytest.Config, log: Any) -> None:
+        super().__init__(config, log)
+        config.option.loadscopereorder = False  # files come in the order of the tests
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file + nodeid.rpartition("[")[2] if Path(file).name in BY_KIND else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    return ByFile(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

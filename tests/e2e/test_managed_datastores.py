@@ -22,7 +22,7 @@ GROUPS = {"postgresql": {}, "etcd": {"s3": "datastore", "a2": "datastore"}}
 UNITS = {"postgresql": "postgresql@15-main", "etcd": "etcd"}
 
 
-@pytest.fixture(scope="module", params=[pytest.param(kind, marks=pytest.mark.xdist_group(kind)) for kind in GROUPS])
+@pytest.fixture(scope="module", params=GROUPS)
 def managed(request: pytest.FixtureRequest, site: Site) -> Iterator[Site]:
     """A finished cluster on a managed datastore of this kind."""
     with bare(site):

@@ -76,7 +76,7 @@ def service(request: pytest.FixtureRequest) -> str:
     return KINDS[request.node.callspec.params["outside"]][1]
 
 
-@pytest.fixture(params=[pytest.param(kind, marks=pytest.mark.xdist_group(f"outside {kind}")) for kind in KINDS])
+@pytest.fixture(params=KINDS)
 def outside(request: pytest.FixtureRequest, site: Site) -> Iterator[Site]:
     """Bare hosts, and a datastore on db1 that the inventory knows as someone else's only."""
     prepare, _, datastore, secret = KINDS[request.param]
