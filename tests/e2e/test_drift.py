@@ -256,7 +256,6 @@ SNAPSHOT = (
     # A login has its message of the day made anew in /run.
     " -printf '%p %s %T@ %C@ %m %u %g %i\\n' | grep -v -e '^/run ' -e '^/run/motd' | sort"
 )
-PROCESSES = "ps -eo pid,lstart,args --no-headers | grep -v -e ' ps -eo' -e sshd -e '(sd-pam)' -e 'sh -ec' -e 'systemd --user' -e k3s"
 
 
 def snapshot(site: Site) -> dict[str, str]:

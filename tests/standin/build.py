@@ -27,7 +27,8 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))) / "n
 # What goes into the file beside the sources, and what PyInstaller does not see by itself.
 PACKAGES = ("pyinstaller", "cryptography", "pymysql", "pg8000", "scramp", "pyyaml")
 IMPORTS = ("pymysql", "pg8000.dbapi", "cryptography.hazmat.bindings._rust")
-EXCLUDED = ("tkinter", "unittest", "pydoc", "lib2to3", "setuptools", "pip", "readline", "test")
+EXCLUDED = ("tkinter", "unittest", "pydoc", "lib2to3", "setuptools", "pip", "readline", "test", "nacl", "bcrypt")
+OPTIONS = ("--strip",)  # half the size: each host fetches it, hashes it and unpacks it
 KEPT = 3
 
 
@@ -63,7 +64,7 @@ def _replace(path: Path, data: bytes) -> None:
 def _archive() -> Path:
     """Return the archive of the program, made when the sources have changed."""
     sources = sorted([*HERE.glob("k3s_standin/*.py"), HERE / "entry.py"])
-    recipe = [sys.version, *PACKAGES, *(metadata.version(name) for name in PACKAGES), *IMPORTS, *EXCLUDED]
+    recipe = [sys.version, *PACKAGES, *(metadata.version(name) for name in PACKAGES), *IMPORTS, *EXCLUDED, *OPTIONS]
     text = b"".join(path.name.encode() + path.read_bytes() for path in sources) + repr(recipe).encode()
     kept = CACHE / f"{hashlib.sha256(text).hexdigest()[:24]}.tar.gz"
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -82,7 +83,7 @@ def _freeze(folder: Path, target: Path) -> None:
     command = [
         *(sys.executable, "-m", "PyInstaller", "--onedir", "--name", "k3s", "--paths", str(HERE)),
         *("--log-level", "ERROR", "--distpath", str(folder / "dist"), "--workpath", str(folder / "work")),
-        *("--specpath", str(folder), "--collect-submodules=scramp"),
+        *("--specpath", str(folder), "--collect-submodules=scramp", *OPTIONS),
         *(f"--hidden-import={name}" for name in (*modules, *IMPORTS)),
         *(f"--exclude-module={name}" for name in EXCLUDED),
         str(HERE / "entry.py"),
