@@ -93,7 +93,6 @@ def agree(report: dict[str, Any], case: Case) -> None:
 def test_what_was_changed_by_hand_is_found_and_a_deploy_repairs_it_and_restarts_no_more_than_it_must(
     cluster: Site, cases: tuple[Case, ...]
 ) -> None:
-    settle(cluster)
     for case in cases:
         sh(cluster, case.host, case.make)
     before = starts(cluster)
