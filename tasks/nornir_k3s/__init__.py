@@ -37,9 +37,9 @@ __all__ = [
     "Choice",
     "CommandFailed",
     "Declined",
-    "Difference",
     "DriftReport",
     "Facts",
+    "Finding",
     "HostError",
     "HostKeyError",
     "HostPlan",
@@ -71,8 +71,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from nornir_k3s.model.difference import Difference
     from nornir_k3s.model.drift_report import DriftReport
+    from nornir_k3s.model.finding import Finding
     from nornir_k3s.model.report import HostReport, Report
     from nornir_k3s.run.selection import Choice
     from nornir_k3s.tasks import (
@@ -93,7 +93,7 @@ if TYPE_CHECKING:
 else:
     # Each is brought when it is asked for: who only looks neither waits for nor loads what changes hosts.
     _PLACES = {
-        "model.difference": "Difference",
+        "model.finding": "Finding",
         "model.report": "HostReport Report",
         "model.drift_report": "DriftReport",
         "tasks": "Facts k3s_facts k3s_preflight k3s_plan k3s_converge"

@@ -136,7 +136,7 @@ def k3s_preflight(task: Task, shared: _Shared) -> Result:
     """
     _seen(task, shared.run)
     own = [one for one in preflight.check(shared.run.cluster, shared.run.observed) if one.host == task.host.name]
-    failed = any(one.level == "error" for one in own)
+    failed = any(one.severity == "error" for one in own)
     return Result(host=task.host, failed=failed, result=[f"{one.level}: {one}" for one in own])
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nornir_k3s import Difference, DriftReport
+from nornir_k3s import DriftReport, Finding
 from nornir_k3s.model.drift_report import HostState
 from nornir_k3s.report.history import Kept
 from nornir_k3s.report.html import page
@@ -54,14 +54,14 @@ def report() -> DriftReport:
     long = "x" * 300
     same = {
         "kind": "file",
-        "what": f"/etc/{long}",
+        "subject": f"/etc/{long}",
         "found": "it differs",
         "expected": long,
-        "todo": "deploy.py does it",
+        "remedy": "deploy.py does it",
     }
 
-    def one(host: str, severity: str, **more: Any) -> Difference:
-        return Difference.model_validate({"host": host, "severity": severity, **same, **more})
+    def one(host: str, severity: str, **more: Any) -> Finding:
+        return Finding.model_validate({"host": host, "severity": severity, **same, **more})
 
     found = [
         one("s1", "error", age="new", since=datetime.now(UTC)),

@@ -29,8 +29,8 @@ from nornir_k3s.facts.drift_script import script
 from nornir_k3s.model.cluster import (
     Cluster,
 )
-from nornir_k3s.model.difference import Difference
 from nornir_k3s.model.drift_limits import Limits
+from nornir_k3s.model.finding import Finding
 from nornir_k3s.model.host_facts import NodeState, Observed, UnitState
 from nornir_k3s.model.kubeconfig import KubeconfigAnswer
 from nornir_k3s.model.settings import (
@@ -64,7 +64,7 @@ def saying(name: str, **changes: Any) -> Observed:
     return Observed(name, ready=True, through=True, facts={"live": [(text,)]}, units={"k3s.service": RUNNING})
 
 
-def ids(found: Any) -> dict[str, Difference]:
+def ids(found: Any) -> dict[str, Finding]:
     return {one.id: one for one in found}
 
 
@@ -235,7 +235,7 @@ def test_why_a_unit_is_not_active(unit: UnitState, told: str) -> None:
 def test_room_and_inodes() -> None:
     sizes = {"/": "1000000 4096 100 1000", "/var/lib": "1000 4096 900 1000", "/run": "5000 4096 1 1000"}
     seen = Observed("s1", facts={"space": [*sizes.items()]})
-    assert {one.what: one.found for one in host._room("s1", seen)} == {
+    assert {one.subject: one.found for one in host._room("s1", seen)} == {
         "/var/lib": "3 MiB are free",
         "/run": "1 inodes are free",
     }
@@ -245,8 +245,8 @@ def known(key: str, until: date) -> KnownDifference:
     return KnownDifference(id=key, reason="planned", until=until)
 
 
-def one_difference() -> Difference:
-    return Difference(host="a2", kind="enabled", what="k3s-agent.service", found="f", expected="e", todo="t")
+def one_difference() -> Finding:
+    return Finding(host="a2", kind="enabled", subject="k3s-agent.service", found="f", expected="e", remedy="t")
 
 
 def test_what_is_known_is_accepted_until_its_last_day() -> None:
@@ -296,7 +296,7 @@ def test_the_certificate_of_someone_else_s_datastore(load: Callable[..., Cluster
     (told,) = certificate_expiry.differences(load(), [one], days=30)
     assert told.id == "cluster/certificate:the datastore at 10.0.0.9:5432"
     assert told.found.startswith("it ends in 20 days")
-    assert "no K3s can connect" in told.todo
+    assert "no K3s can connect" in told.remedy
     assert not list(certificate_expiry.differences(load(), [one], days=15))
 
 
@@ -308,8 +308,8 @@ def test_certificates_that_end_soon_the_first_first(load: Callable[..., Cluster]
         )
         for name, days in (("old", -2), ("soon", 10), ("ca", 20), ("later", 40))
     ]
-    told = {one.what: one for one in certificate_expiry.differences(load(), found, days=30)}
+    told = {one.subject: one for one in certificate_expiry.differences(load(), found, days=30)}
     assert set(told) == {"old", "soon", "ca"}
     assert told["old"].severity == "error"
     assert told["soon"].found.startswith("it ends in 10 days")
-    assert "rotate-ca" in told["ca"].todo
+    assert "rotate-ca" in told["ca"].remedy

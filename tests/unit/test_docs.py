@@ -12,12 +12,12 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from nornir_k3s import Difference, DriftReport, Plan, Report, Status, errors
+from nornir_k3s import DriftReport, Finding, Plan, Report, Status, errors
 from nornir_k3s.inventory.files import ConfigFile
 from nornir_k3s.inventory.schema import ClusterModel, Datastore
-from nornir_k3s.model.difference import KINDS as KINDS_OF_DRIFT
 from nornir_k3s.model.drift_limits import Limits
 from nornir_k3s.model.finding import CHECKS
+from nornir_k3s.model.finding import KINDS as KINDS_OF_DRIFT
 from nornir_k3s.report.prometheus import _HELP
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -53,7 +53,7 @@ def test_the_table_of_differences_is_whole() -> None:
 
 def test_what_drift_writes_is_documented() -> None:
     text = (DOCS / "drift.md").read_text()
-    names = {*DriftReport.model_fields, *DriftReport.model_computed_fields, *Difference.model_fields, *_HELP}
+    names = {*DriftReport.model_fields, *DriftReport.model_computed_fields, *Finding.model_fields, *_HELP}
     assert not {name for name in names - {"cluster", "version"} if f"`{name}" not in text}
     for name, field in Limits.model_fields.items():
         assert re.search(rf"^ +{name}: {field.default} ", text, re.M), name

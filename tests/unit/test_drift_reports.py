@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from nornir_k3s import Busy, Difference, DriftReport
+from nornir_k3s import Busy, DriftReport, Finding
 from nornir_k3s.cli.timer_units import Schedule
 from nornir_k3s.compare.certificate_expiry import Ending
 from nornir_k3s.model.drift_report import HostState
@@ -29,12 +29,12 @@ from nornir_k3s.state import locks
 EVIL = "<script>alert(1)</script>"
 
 
-def difference(host: str = "s1", what: str = "/etc/x", **more: Any) -> Difference:
-    fields = {"kind": "file", "found": "its content differs", "expected": "it", "todo": "deploy.py writes it", **more}
-    return Difference(host=host, what=what, **fields)
+def difference(host: str = "s1", subject: str = "/etc/x", **more: Any) -> Finding:
+    fields = {"kind": "file", "found": "its content differs", "expected": "it", "remedy": "deploy.py writes it", **more}
+    return Finding(host=host, subject=subject, **fields)
 
 
-def report(*found: Difference, unreachable: tuple[str, ...] = (), **more: Any) -> DriftReport:
+def report(*found: Finding, unreachable: tuple[str, ...] = (), **more: Any) -> DriftReport:
     hosts = {
         name: HostState(role=role, address=f"10.0.0.{n}", node=name, reached=name not in unreachable, error="no route")
         for n, (name, role) in enumerate([("s1", "servers"), ("a1", "agents"), ("lb1", "lb"), ("db1", "datastore")])
@@ -98,13 +98,13 @@ def test_a_host_that_stays_away_is_news_once(tmp_path: Path) -> None:
 
 def test_what_is_new_what_stayed_and_what_is_gone(tmp_path: Path) -> None:
     history = History(tmp_path / "drift")
-    first = report(difference(what="a"), difference(what="b"))
+    first = report(difference(subject="a"), difference(subject="b"))
     history.compare(first)
     history.add(first)
-    second = report(difference(what="b"), difference(what="c"))
+    second = report(difference(subject="b"), difference(subject="c"))
     history.compare(second)
-    assert {one.what: one.age for one in second.differences} == {"b": "stayed", "c": "new"}
-    assert [one.what for one in second.gone] == ["a"]
+    assert {one.subject: one.age for one in second.differences} == {"b": "stayed", "c": "new"}
+    assert [one.subject for one in second.gone] == ["a"]
     assert second.previous == first.started
 
 
@@ -172,7 +172,7 @@ class Links(HTMLParser):
 
 def test_the_page_stands_alone_and_says_nothing_that_a_host_could_have_made_up() -> None:
     it = report(
-        difference(found=EVIL, what=EVIL, diff=f"+{EVIL}"), difference("cluster"), unreachable=("a1",), notes=[EVIL]
+        difference(found=EVIL, subject=EVIL, diff=f"+{EVIL}"), difference("cluster"), unreachable=("a1",), notes=[EVIL]
     )
     text = page(it)
     assert EVIL not in text

@@ -10,6 +10,7 @@ from nornir_k3s.checks import preflight
 from nornir_k3s.model.cluster import (
     Cluster,
 )
+from nornir_k3s.model.finding import CHECKS
 from nornir_k3s.model.host_facts import FileState, NodeState, Observed, UnitState
 from tests.unit.conftest import HOSTS
 
@@ -29,7 +30,7 @@ def healthy(cluster: Cluster) -> dict[str, Observed]:
 
 
 def ids(cluster: Cluster, seen: dict[str, Observed]) -> set[tuple[str, str]]:
-    return {(f.host, f.id) for f in preflight.check(cluster, seen)}
+    return {(f.host, f.subject) for f in preflight.check(cluster, seen)}
 
 
 def test_healthy_hosts_have_no_findings(load: Load) -> None:
@@ -97,7 +98,7 @@ ELSEWHERE = {
 
 
 def test_there_is_a_case_for_everything_the_preflight_looks_at() -> None:
-    assert {case[2] for case in ONE_OF_EACH} | ELSEWHERE == set(preflight.CHECKS)
+    assert {case[2] for case in ONE_OF_EACH} | ELSEWHERE == set(CHECKS)
 
 
 @pytest.mark.parametrize(("host", "change", "expected"), ONE_OF_EACH)
@@ -184,7 +185,7 @@ def test_a_warning_is_accepted_by_id_and_an_error_never(load: Load) -> None:
     for name in ("s1", "s2"):
         seen[name].inotify, seen[name].memory_kib = 128, 10**6
     seen["a1"].listening = [("0.0.0.0:10250", 'users:(("kubelet",pid=1,fd=3))')]
-    levels = {(f.host, f.id): f.level for f in preflight.check(cluster, seen)}
+    levels = {(f.host, f.subject): f.level for f in preflight.check(cluster, seen)}
     assert levels == {
         ("s1", "inotify"): "accepted",
         ("s2", "inotify"): "accepted",
@@ -242,19 +243,19 @@ def outside(load: Load, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 @pytest.mark.parametrize(
     ("why", "words"),
     [
-        ("Connection refused", "Connection refused; wanted: a connection -> check that it runs"),
-        ("Name or service not known", "not known; wanted: a connection -> check the name"),
+        ("Connection refused", "Connection refused; expected: a connection -> check that it runs"),
+        ("Name or service not known", "not known; expected: a connection -> check the name"),
         ("", "no answer"),
     ],
 )
 def test_a_datastore_that_a_server_cannot_reach(outside: Cluster, why: str, words: str) -> None:
     seen = healthy(outside)
     seen["s2"].unreachable = [("10.0.0.9:5432", why)]
-    found = [finding for finding in preflight.check(outside, seen) if finding.id == "datastore"]
-    assert [(f.host, f.level) for f in found] == [("s2", "error")]
+    found = [finding for finding in preflight.check(outside, seen) if finding.subject == "datastore"]
+    assert [(f.host, f.severity) for f in found] == [("s2", "error")]
     assert words in str(found[0])
     seen["s2"].database = [("alive", "yes", "")]  # another of its hosts
-    assert [f.level for f in preflight.check(outside, seen) if f.id == "datastore"] == ["warning"]
+    assert [f.severity for f in preflight.check(outside, seen) if f.subject == "datastore"] == ["warning"]
 
 
 def test_whose_data_someone_else_s_datastore_holds(outside: Cluster) -> None:

@@ -14,7 +14,7 @@ from nornir_k3s import k3s
 from nornir_k3s.model.cluster import (
     Cluster,
 )
-from nornir_k3s.model.finding import Finding
+from nornir_k3s.model.finding import Finding, problem
 from nornir_k3s.model.host_facts import Observed
 
 # What K3s is tested with; others usually work.
@@ -35,8 +35,8 @@ def check(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Findin
         yield from found.datastore
         yield from _bootstrap(cluster, name, found, observed)
         for (package,) in found.facts.get("nopackage", []):
-            todo = "use another kind, or a host whose distribution has it"
-            yield Finding(name, "packages", f"its packages have no {package}", package, todo)
+            remedy = "use another kind, or a host whose distribution has it"
+            yield problem(name, "packages", f"its packages have no {package}", package, remedy)
     yield from _emptied(cluster, seen, observed)
     yield from _certified(seen)
     if cluster.is_managed and cluster.managed.kind == "etcd":
@@ -47,11 +47,11 @@ def _unreachable(host: str, seen: Observed) -> Iterator[Finding]:
     others = any(what == "alive" for what, *_ in seen.database)
     for address, why in seen.unreachable:
         found = f"it cannot connect to the datastore at {address}: {why or 'no answer'}"
-        todo = "check that it runs, the address in the inventory, routes and firewalls"
+        remedy = "check that it runs, the address in the inventory, routes and firewalls"
         if "not known" in why or "resolution" in why:
-            todo = "check the name, and the nameserver of this host"
+            remedy = "check the name, and the nameserver of this host"
         # Of several, K3s uses another.
-        yield Finding(host, "datastore", found, "a connection", todo, "warning" if others else "error")
+        yield problem(host, "datastore", found, "a connection", remedy, "warning" if others else "error")
 
 
 def _bootstrap(cluster: Cluster, host: str, seen: Observed, observed: Mapping[str, Observed]) -> Iterator[Finding]:
@@ -59,12 +59,12 @@ def _bootstrap(cluster: Cluster, host: str, seen: Observed, observed: Mapping[st
     for name, size in ((name, size) for what, name, size in seen.database if what == "bootstrap"):
         if name != own:
             found = f"the datastore holds a cluster made with another token (its key is {name})"
-            todo = "give that cluster's token, or another database"
-            yield Finding(host, "foreign-data", found, f"{own}, this token's key, or nothing", todo)
+            remedy = "give that cluster's token, or another database"
+            yield problem(host, "foreign-data", found, f"{own}, this token's key, or nothing", remedy)
         elif size == "0" and not _running(cluster, observed):
             found = "a first start was cut off: it has left an empty lock in the datastore"
-            todo = "nothing: K3s takes the lock over within half a minute of its next start"
-            yield Finding(host, "bootstrap", found, "data, or nothing", todo, "note")
+            remedy = "nothing: K3s takes the lock over within half a minute of its next start"
+            yield problem(host, "bootstrap", found, "data, or nothing", remedy, "note")
 
 
 def _running(cluster: Cluster, observed: Mapping[str, Observed]) -> list[str]:
@@ -82,8 +82,8 @@ def _emptied(cluster: Cluster, seen: Mapping[str, Observed], observed: Mapping[s
         # One that is down cannot be asked; a managed one that was never set up holds nothing for certain.
         if ("alive", "yes") in rows or (cluster.is_managed and not found.packages):
             text = f"{', '.join(running)} run, but this datastore holds nothing of their cluster"
-            todo = "put the old datastore back, or bring its data here first (docs/datastores.md): all would be lost"
-            yield Finding(name, "datastore-moved", text, "the cluster's data", todo)
+            remedy = "put the old datastore back, or bring its data here first (docs/datastores.md): all would be lost"
+            yield problem(name, "datastore-moved", text, "the cluster's data", remedy)
 
 
 def _certified(seen: Mapping[str, Observed]) -> Iterator[Finding]:
@@ -95,8 +95,8 @@ def _certified(seen: Mapping[str, Observed]) -> Iterator[Finding]:
                 continue
             told.add((product, version))
             text = f"K3s is not certified for this {product}, {version.partition(' ')[0]}"
-            todo = "nothing: others usually work; try an upgrade of either elsewhere first"
-            yield Finding(name, "datastore-version", text, ", ".join(CERTIFIED.get(product, ())), todo, "note")
+            remedy = "nothing: others usually work; try an upgrade of either elsewhere first"
+            yield problem(name, "datastore-version", text, ", ".join(CERTIFIED.get(product, ())), remedy, "note")
 
 
 def _members(seen: Mapping[str, Observed]) -> Iterator[Finding]:
@@ -105,13 +105,15 @@ def _members(seen: Mapping[str, Observed]) -> Iterator[Finding]:
         have = {member for what, member, _ in found.database if what == "member"}
         if have and have != wanted:
             text = f"etcd's members are {', '.join(sorted(member or 'one that has not started' for member in have))}"
-            todo = "change them one at a time with `etcdctl member add` or `remove`, then the inventory"
-            yield Finding(name, "datastore-members", text, ", ".join(sorted(wanted)), todo)
+            remedy = "change them one at a time with `etcdctl member add` or `remove`, then the inventory"
+            yield problem(name, "datastore-members", text, ", ".join(sorted(wanted)), remedy)
         others = [other for other in seen.values() if ("member", name) in _names(other)]
         if others and ("data", "no") in _names(found):
             text = "it is a member of the etcd, but its data are gone"
-            todo = "replace the member by hand, as docs/datastores/etcd.md says: it would not be let in again as it is"
-            yield Finding(name, "datastore-members", text, "its data", todo)
+            remedy = (
+                "replace the member by hand, as docs/datastores/etcd.md says: it would not be let in again as it is"
+            )
+            yield problem(name, "datastore-members", text, "its data", remedy)
 
 
 def _names(seen: Observed) -> set[tuple[str, str]]:

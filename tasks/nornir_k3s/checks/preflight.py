@@ -10,10 +10,8 @@ from nornir_k3s.model.cluster import (
     NODES,
     Cluster,
 )
-from nornir_k3s.model.finding import CHECKS, Finding
+from nornir_k3s.model.finding import Finding, Severity, problem
 from nornir_k3s.model.host_facts import Observed
-
-__all__ = ["CHECKS", "Finding", "check"]
 
 # Beyond this K3s takes another server's files for newer than the datastore's (k3s: pkg/cluster/bootstrap.go).
 MAX_SKEW = 3.0
@@ -44,7 +42,7 @@ def check(cluster: Cluster, observed: Mapping[str, Observed]) -> list[Finding]:
     findings += state.living(cluster, observed)
     findings += state.versions(cluster, observed)
     findings += _workloads(cluster)
-    findings = [finding.accepted(cluster.accept) for finding in findings]
+    findings = [finding.accept(cluster.accept) for finding in findings]
     return sorted(findings, key=lambda f: _ORDER.index(f.level))
 
 
@@ -57,9 +55,9 @@ def _same_machine(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterato
                 continue
             if value and value in first:
                 found = f"it has the same {what} as {first[value]} ({value})"
-                todo = "is it one machine twice, or a clone? Give it its own (systemd-machine-id-setup, hostnamectl)"
-                level = "error" if attribute == "machine" else "warning"
-                yield Finding(member.name, attribute, found, f"a {what} of its own", todo, level)  # type: ignore[arg-type]
+                remedy = "is it one machine twice, or a clone? Give it its own (systemd-machine-id-setup, hostnamectl)"
+                severity: Severity = "error" if attribute == "machine" else "warning"
+                yield problem(member.name, attribute, found, f"a {what} of its own", remedy, severity)
             first.setdefault(value, member.name)
 
 
@@ -72,11 +70,11 @@ def _clocks(observed: Mapping[str, Observed]) -> Iterator[Finding]:
     for name, skew in skews.items():
         if abs(skew - middle) > MAX_SKEW:
             found = f"its clock is {skew - middle:+.1f} s off the others'"
-            yield Finding(name, "clock", found, f"within {MAX_SKEW:.0f} s", "run an NTP client on every host")
+            yield problem(name, "clock", found, f"within {MAX_SKEW:.0f} s", "run an NTP client on every host")
 
 
 def _workloads(cluster: Cluster) -> Iterator[Finding]:
     if cluster.server_taint and not cluster.of("agents"):
         found = "there are no agents, and the servers' taint keeps workloads off them"
-        todo = "add agents, or set server_taint: false"
-        yield Finding(cluster.of("servers")[0].name, "no-agents", found, "a host for workloads", todo, "warning")
+        remedy = "add agents, or set server_taint: false"
+        yield problem(cluster.of("servers")[0].name, "no-agents", found, "a host for workloads", remedy, "warning")

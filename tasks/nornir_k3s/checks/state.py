@@ -18,7 +18,7 @@ from nornir_k3s.model.cluster import (
     Cluster,
     Member,
 )
-from nornir_k3s.model.finding import Finding
+from nornir_k3s.model.finding import Finding, problem
 from nornir_k3s.model.host_facts import Observed
 
 
@@ -26,17 +26,17 @@ def check(member: Member, seen: Observed) -> Iterator[Finding]:
     """Yield what a server or agent holds that does not belong to its place in this cluster."""
     other = k3s.UNITS["agent" if member.role == "servers" else "server"]
     if f"/etc/systemd/system/{other}" in seen.present:
-        todo = "uninstall that K3s first, or move it back"
-        yield Finding(member.name, "role", f"{other} is installed: it was in the other group", "one role", todo)
+        remedy = "uninstall that K3s first, or move it back"
+        yield problem(member.name, "role", f"{other} is installed: it was in the other group", "one role", remedy)
     if f"{k3s.DATA}/server/db/etcd/member/wal" in seen.present:
         found = "files of an embedded etcd lie below server/db/etcd: K3s would use it and ignore the datastore endpoint"
-        todo = "back up and remove them, if that cluster is no longer needed"
-        yield Finding(member.name, "embedded-etcd", found, "none", todo)
+        remedy = "back up and remove them, if that cluster is no longer needed"
+        yield problem(member.name, "embedded-etcd", found, "none", remedy)
     for name, *_ in seen.facts.get("foreign", []):
         if name != other:
             found = f"{name} is installed, and not by this tool"
-            todo = "its files are kept beside ours; uninstall it first where it is another cluster's"
-            yield Finding(member.name, "foreign-k3s", found, "a K3s of this tool or none", todo, "warning")
+            remedy = "its files are kept beside ours; uninstall it first where it is another cluster's"
+            yield problem(member.name, "foreign-k3s", found, "a K3s of this tool or none", remedy, "warning")
 
 
 def files(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Finding]:
@@ -54,20 +54,20 @@ def _server_files(cluster: Cluster, member: Member, seen: Observed, cluster_ca: 
     wanted = cluster.token.fingerprint()
     if seen.token and seen.token != wanted:
         found = f"it has been a server with another token, of fingerprint {seen.token}"
-        todo = f"give that token, or remove {k3s.DATA}/server if that cluster is gone"
-        yield Finding(member.name, "token", found, f"fingerprint {wanted}", todo)
+        remedy = f"give that token, or remove {k3s.DATA}/server if that cluster is gone"
+        yield problem(member.name, "token", found, f"fingerprint {wanted}", remedy)
     elif seen.ca_cert and cluster_ca and seen.ca_cert != cluster_ca:
         found = f"{k3s.DATA}/server/tls holds another CA than the running cluster's: files of a false start"
-        todo = f"remove {k3s.DATA}/server/tls and {k3s.DATA}/server/cred on it; K3s fetches the right ones"
-        yield Finding(member.name, "leftovers", found, "the cluster's CA or none", todo)
+        remedy = f"remove {k3s.DATA}/server/tls and {k3s.DATA}/server/cred on it; K3s fetches the right ones"
+        yield problem(member.name, "leftovers", found, "the cluster's CA or none", remedy)
 
 
 def _agent_files(member: Member, seen: Observed, cluster_ca: str) -> Iterator[Finding]:
     have = seen.fact("agentca")
     if have and cluster_ca and have != hashlib.sha256(cluster_ca.encode()).hexdigest():
         found = f"{k3s.DATA}/agent holds the CA of another cluster"
-        todo = f"remove {k3s.DATA}/agent and /etc/rancher/node, if it has left that cluster"
-        yield Finding(member.name, "leftovers", found, "the cluster's CA or none", todo, "warning")
+        remedy = f"remove {k3s.DATA}/agent and /etc/rancher/node, if it has left that cluster"
+        yield problem(member.name, "leftovers", found, "the cluster's CA or none", remedy, "warning")
 
 
 def living(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Finding]:
@@ -82,8 +82,8 @@ def living(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Findi
             wanted = ",".join(rules.listed(cluster.server.get(key, default)))
             if live != wanted:
                 found = f"the running cluster has {key} {live}"
-                todo = "put the old value back: it cannot be changed after the first start"
-                yield Finding(member.name, "for-ever", found, f"the inventory's {wanted}", todo)
+                remedy = "put the old value back: it cannot be changed after the first start"
+                yield problem(member.name, "for-ever", found, f"the inventory's {wanted}", remedy)
 
 
 def _setting(text: str, key: str, default: str) -> str:
@@ -105,9 +105,9 @@ def versions(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Fin
         except ValueError:
             continue
         if wanted < have:
-            found, todo = f"it runs {running[member.node_name]}", "K3s cannot go back: restore a backup instead"
-            yield Finding(member.name, "version", found, f"not newer than {cluster.version}", todo)
+            found, remedy = f"it runs {running[member.node_name]}", "K3s cannot go back: restore a backup instead"
+            yield problem(member.name, "version", found, f"not newer than {cluster.version}", remedy)
         elif wanted.release[0] == have.release[0] and wanted.release[1] > have.release[1] + 1:
             found = f"it runs {running[member.node_name]}, and {cluster.version} leaves out a minor version"
-            todo = f"upgrade to 1.{have.release[1] + 1} first"
-            yield Finding(member.name, "version", found, "one minor version at a time", todo)
+            remedy = f"upgrade to 1.{have.release[1] + 1} first"
+            yield problem(member.name, "version", found, "one minor version at a time", remedy)

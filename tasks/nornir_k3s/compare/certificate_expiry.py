@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from nornir_k3s.model.cluster import (
     Cluster,
 )
-from nornir_k3s.model.difference import CLUSTER, Difference
+from nornir_k3s.model.finding import CLUSTER, Finding
 from nornir_k3s.model.host_facts import Observed
 
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
@@ -64,20 +64,20 @@ def _certificates(text: str) -> Iterator[x509.Certificate]:
             continue  # K3s is just writing it
 
 
-def differences(cluster: Cluster, found: Iterable[Ending], *, days: int) -> Iterator[Difference]:
+def differences(cluster: Cluster, found: Iterable[Ending], *, days: int) -> Iterator[Finding]:
     """Yield the certificates that end within so many days."""
     for one in found:
         if one.days >= days:
             continue
         if one.host == CLUSTER:
-            todo = "renew it: no K3s can connect from then on"
+            remedy = "renew it: no K3s can connect from then on"
         else:
             unit = "k3s" if cluster.member(one.host).role == "servers" else "k3s-agent"
-            todo = f"restart {unit} on it, one host at a time: K3s renews its certificates when it starts"
+            remedy = f"restart {unit} on it, one host at a time: K3s renews its certificates when it starts"
         if one.authority:
-            todo = "renew the CA by hand: docs.k3s.io, cli/certificate (`k3s certificate rotate-ca`)"
+            remedy = "renew the CA by hand: docs.k3s.io, cli/certificate (`k3s certificate rotate-ca`)"
         text = f"it ends in {one.days} days" if one.days >= 0 else f"it has ended {-one.days} days ago"
-        yield Difference(
-            host=one.host, kind="certificate", what=one.path, found=f"{text}, on {one.ends:%Y-%m-%d}",
-            expected=f"{days} days or more", todo=todo, severity="warning" if one.days >= 7 else "error",
+        yield Finding(
+            host=one.host, kind="certificate", subject=one.path, found=f"{text}, on {one.ends:%Y-%m-%d}",
+            expected=f"{days} days or more", remedy=remedy, severity="warning" if one.days >= 7 else "error",
         )  # fmt: skip

@@ -8,9 +8,8 @@ from datetime import date
 
 from nornir_k3s.checks import preflight
 from nornir_k3s.compare import datastore, effective_config, host, load_balancers, nodes
-from nornir_k3s.model.difference import CLUSTER, Difference
 from nornir_k3s.model.drift_limits import Limits
-from nornir_k3s.model.finding import Finding
+from nornir_k3s.model.finding import CLUSTER, Finding
 from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.settings import (
     KnownDifference,
@@ -24,11 +23,11 @@ _ORDER = ("error", "warning", "note")
 _WAITS = ("agents", "lb")
 
 
-def differences(run: Run, limits: Limits) -> list[Difference]:
+def differences(run: Run, limits: Limits) -> list[Finding]:
     """Return everything that does not match on the hosts that were read, the worst first."""
     cluster, observed = run.cluster, run.observed
     listed = nodes.listed(cluster, observed)
-    found: list[Difference] = []
+    found: list[Finding] = []
     for name in run.names:
         member, spec, steps = run.member(name), run.spec(name), run.steps(name)
         if member.role in _WAITS and not run.ca_prefix:
@@ -43,10 +42,10 @@ def differences(run: Run, limits: Limits) -> list[Difference]:
     return ordered(found)
 
 
-def ordered(found: Sequence[Difference]) -> list[Difference]:
+def ordered(found: Sequence[Finding]) -> list[Finding]:
     """Return the differences, each once, the worst first."""
     once = {difference.id: difference for difference in reversed(found)}
-    return sorted(once.values(), key=lambda d: (_ORDER.index(d.severity), d.host == CLUSTER, d.host, d.kind, d.what))
+    return sorted(once.values(), key=lambda d: (_ORDER.index(d.severity), d.host == CLUSTER, d.host, d.kind, d.subject))
 
 
 def _without_ca(spec: HostSpec, steps: list[Step]) -> tuple[HostSpec, list[Step]]:
@@ -55,31 +54,21 @@ def _without_ca(spec: HostSpec, steps: list[Step]) -> tuple[HostSpec, list[Step]
     ]
 
 
-def _unread(name: str) -> Difference:
-    return Difference(
-        host=name, kind="unread", what="files", found="its configuration was not compared: no server could be read",
-        expected="a server that says what the cluster's CA is", todo="look at the servers first", severity="note",
+def _unread(name: str) -> Finding:
+    return Finding(
+        host=name, kind="unread", subject="files", found="its configuration was not compared: no server could be read",
+        expected="a server that says what the cluster's CA is", remedy="look at the servers first", severity="note",
     )  # fmt: skip
 
 
-def _preflight(run: Run) -> Iterator[Difference]:
+def _preflight(run: Run) -> Iterator[Finding]:
     """Yield what a deploy would stop at, or warn of."""
-    for finding in preflight.check(run.cluster, run.observed):
-        if finding.level != "note":
-            yield _difference(finding)
-
-
-def _difference(finding: Finding) -> Difference:
-    return Difference(
-        host=finding.host, kind="check", what=finding.id, found=finding.found, expected=finding.wanted,
-        todo=finding.todo, severity="error" if finding.level == "error" else "warning",
-        accepted="in the inventory's `accept`" if finding.level == "accepted" else "",
-    )  # fmt: skip
+    return (finding for finding in preflight.check(run.cluster, run.observed) if finding.severity != "note")
 
 
 def accepted(
-    found: Sequence[Difference], known: Sequence[KnownDifference], today: date
-) -> tuple[list[Difference], list[str]]:
+    found: Sequence[Finding], known: Sequence[KnownDifference], today: date
+) -> tuple[list[Finding], list[str]]:
     """Return the differences, those that are known marked, and in words which of the known ones were not met.
 
     Arguments:

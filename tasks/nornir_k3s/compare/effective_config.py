@@ -20,7 +20,7 @@ from nornir_k3s.model.cluster import (
     Cluster,
     Member,
 )
-from nornir_k3s.model.difference import Difference
+from nornir_k3s.model.finding import Finding
 from nornir_k3s.model.host_facts import NodeState, Observed
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.roles import agent as agent_role
@@ -62,7 +62,7 @@ def config_of(seen: Observed) -> Config | None:
     return found if isinstance(found, dict) else None
 
 
-def differences(cluster: Cluster, observed: Mapping[str, Observed], nodes: list[NodeState]) -> Iterator[Difference]:
+def differences(cluster: Cluster, observed: Mapping[str, Observed], nodes: list[NodeState]) -> Iterator[Finding]:
     """Yield where the settings in force are not those that the inventory asks for."""
     listed = {node.name: node for node in nodes}
     said = {
@@ -81,10 +81,10 @@ def differences(cluster: Cluster, observed: Mapping[str, Observed], nodes: list[
                     expected = _expected(cluster, key, wanted.get(key, default))
                     yield from _judged(member, key, found, expected, values)
         elif observed[member.name].ready:
-            yield Difference(
-                host=member.name, kind="setting", what="config", severity="note",
+            yield Finding(
+                host=member.name, kind="setting", subject="config", severity="note",
                 found="it does not tell its settings in force", expected="an answer at /v1-k3s/config",
-                todo="nothing, where its K3s is too old for it",
+                remedy="nothing, where its K3s is too old for it",
             )  # fmt: skip
         if node and node.args:
             covered = set(_READERS) if config is not None else set()
@@ -95,15 +95,15 @@ def differences(cluster: Cluster, observed: Mapping[str, Observed], nodes: list[
             yield from _arguments(member, node, agent_role.settings(cluster, member, ""), set())
 
 
-def _judged(member: Member, key: str, found: str, expected: str, all_values: Counter[str]) -> Iterator[Difference]:
+def _judged(member: Member, key: str, found: str, expected: str, all_values: Counter[str]) -> Iterator[Finding]:
     if found == expected:
         return
     servers_said = all_values.total()
     alone = f"; {all_values[found]} of {servers_said} servers have it" if servers_said > 1 else ""
     for_ever = "put the inventory's value back: it cannot be changed after the first start"
-    yield Difference(
-        host=member.name, kind="setting", what=key, found=f"it runs with {key} {found or 'unset'}{alone}",
-        expected=expected or "unset", todo=for_ever if key in rules.CIDRS else _todo(member), severity="error",
+    yield Finding(
+        host=member.name, kind="setting", subject=key, found=f"it runs with {key} {found or 'unset'}{alone}",
+        expected=expected or "unset", remedy=for_ever if key in rules.CIDRS else _todo(member), severity="error",
     )  # fmt: skip
 
 
@@ -202,7 +202,7 @@ _READERS: Mapping[str, tuple[Callable[[Config], str | None], Any]] = {
 }
 
 
-def _arguments(member: Member, node: NodeState, wanted: Mapping[str, Any], covered: set[str]) -> Iterator[Difference]:
+def _arguments(member: Member, node: NodeState, wanted: Mapping[str, Any], covered: set[str]) -> Iterator[Finding]:
     """Compare what a node was started with, as its annotation keeps it, with what it would be started with now."""
     have = given(node.args)
     expected = {key: _words(value) for key, value in wanted.items()}
@@ -211,10 +211,10 @@ def _arguments(member: Member, node: NodeState, wanted: Mapping[str, Any], cover
             continue
         ours, theirs = expected.get(key, []), have.get(key, [])
         if sorted(ours) != sorted(theirs) and not (ours in ([], ["false"]) and theirs in ([], ["false"])):
-            yield Difference(
-                host=member.name, kind="setting", what=key,
+            yield Finding(
+                host=member.name, kind="setting", subject=key,
                 found=f"it was started with {key} {', '.join(theirs) or 'unset'}",
-                expected=", ".join(ours) or "unset", todo=_todo(member),
+                expected=", ".join(ours) or "unset", remedy=_todo(member),
                 severity="error" if key in k3s.MUST_MATCH else "warning",
             )  # fmt: skip
 

@@ -8,9 +8,9 @@ from typing import Literal
 from pydantic import BaseModel, Field, computed_field
 
 from nornir_k3s.compare.certificate_expiry import Ending
-from nornir_k3s.model.difference import Difference
+from nornir_k3s.model.finding import Finding
 
-FORMAT = 1
+FORMAT = 2
 DRIFT, UNREACHABLE = 3, 4
 
 
@@ -37,8 +37,8 @@ class DriftReport(BaseModel):
     started: datetime = Field(default_factory=lambda: datetime.now(UTC))
     seconds: float = 0.0
     hosts: dict[str, HostState] = Field(default_factory=dict)
-    differences: list[Difference] = Field(default_factory=list, description="the worst first")
-    gone: list[Difference] = Field(default_factory=list, description="what the run before found and this one did not")
+    differences: list[Finding] = Field(default_factory=list, description="the worst first")
+    gone: list[Finding] = Field(default_factory=list, description="what the run before found and this one did not")
     lost: list[str] = Field(default_factory=list, description="hosts that could be read in the run before, and not now")
     previous: datetime | None = Field(None, description="when the run before was")
     certificates: list[Ending] = Field(

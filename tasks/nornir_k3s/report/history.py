@@ -11,8 +11,8 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from nornir_k3s.errors import UsageError
-from nornir_k3s.model.difference import Difference
 from nornir_k3s.model.drift_report import DriftReport
+from nornir_k3s.model.finding import Finding
 
 KEPT = 100
 _NAME = re.compile(r"\d{8}T\d{6}\.\d{6}Z\.json")
@@ -25,7 +25,7 @@ class Kept(BaseModel):
     seconds: float
     outcome: str
     unreachable: list[str]
-    differences: list[Difference]
+    differences: list[Finding]
 
 
 class History:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nornir_k3s.checks.preflight import Finding
+from nornir_k3s.model.finding import Finding
 from nornir_k3s.model.report import HostReport, Report
 from nornir_k3s.ssh.hostkeys import Found, State
 
@@ -79,11 +79,13 @@ def show_findings(findings: Sequence[Finding], console: Console) -> None:
         for finding in findings:
             console.print(f"{finding.level}: {finding}", soft_wrap=True, markup=False)
         return
-    table = _table("preflight", "host", "found", "wanted", "what to do", "id")
+    table = _table("preflight", "host", "found", "expected", "remedy", "id")
     table.show_lines = True
     for finding in findings:
         name = Text(f"{finding.host}\n{finding.level}", _STYLES[finding.level])
-        table.add_row(name, *(Text(text) for text in (finding.found, finding.wanted, finding.todo, finding.id)))
+        table.add_row(
+            name, *(Text(text) for text in (finding.found, finding.expected, finding.remedy, finding.subject))
+        )
     console.print(table)
 
 

@@ -130,7 +130,7 @@ def check(run: Run) -> None:
         PreflightFailed: With every problem of every host.
     """
     run.report.findings = preflight.check(run.cluster, run.observed)
-    errors = [finding for finding in run.report.findings if finding.level == "error"]
+    errors = [finding for finding in run.report.findings if finding.severity == "error"]
     if errors:
         raise PreflightFailed(errors)
 

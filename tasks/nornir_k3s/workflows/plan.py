@@ -9,14 +9,14 @@ from typing import Any
 from nornir.core import Nornir
 from pydantic import BaseModel, Field, computed_field
 
-from nornir_k3s.checks.preflight import Finding
+from nornir_k3s.model.finding import Finding
 from nornir_k3s.phases import dump
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
 from nornir_k3s.workflows import deploy
 
-FORMAT = 1
+FORMAT = 2
 _PHASES = {"datastore": "datastore", "servers": "servers", "agents": "agents", "lb": "load-balancers"}
 
 
