@@ -26,6 +26,7 @@ from nornir_k3s.errors import (
     NotReady,
     OutcomeUnknown,
     PreflightFailed,
+    UnreadableAnswer,
     UsageError,
 )
 
@@ -55,6 +56,7 @@ __all__ = [
     "PreflightFailed",
     "Report",
     "Status",
+    "UnreadableAnswer",
     "UsageError",
     "deploy",
     "drift",

@@ -9,6 +9,7 @@ K3sError                 exit 1
  │  │  ├ AuthenticationFailed    exit 4   user, key, password or sudo password refused
  │  │  └ HostKeyError            exit 4   the host's key is unknown or has changed
  │  ├ CommandFailed      exit 1   a script on the host ended badly
+ │  ├ UnreadableAnswer   exit 1   what a host printed is not what the script prints
  │  ├ OutcomeUnknown     exit 1   the connection or the deadline ended before the script's result was known
  │  └ NotReady           exit 1   a wait ended before its condition held
  ├ PreflightFailed       exit 1   problems found before the first change
@@ -118,6 +119,17 @@ class CommandFailed(HostError):
 
 class OutcomeUnknown(HostError):
     """The connection or the deadline ended before the script's result was known: read the state again, never repeat."""
+
+
+class UnreadableAnswer(HostError):
+    """What a host printed is not what our script prints."""
+
+    def __init__(self, host: str, what: str) -> None:
+        super().__init__(
+            host,
+            f"its answer cannot be read: {what}",
+            hint="run it again; see the debug log, and what the host's shell or programs print",
+        )
 
 
 class NotReady(HostError):

@@ -18,8 +18,7 @@ from rich.console import Console
 
 from nornir_k3s import Busy, DriftReport, Finding
 from nornir_k3s.cli.timer_units import Schedule
-from nornir_k3s.compare.certificate_expiry import Ending
-from nornir_k3s.model.drift_report import HostState
+from nornir_k3s.model.drift_report import CertificateExpiry, HostState
 from nornir_k3s.report import drift_terminal
 from nornir_k3s.report.history import History
 from nornir_k3s.report.html import page
@@ -140,7 +139,7 @@ def test_metrics_are_what_prometheus_reads() -> None:
     it = report(
         difference(severity="error"),
         unreachable=("a1",),
-        certificates=[Ending(host="s1", path="p", ends=ends, authority=False)],
+        certificates=[CertificateExpiry(host="s1", path="p", ends=ends, authority=False)],
     )
     it.cluster = 'te"st\\'
     lines = metrics(it).splitlines()

@@ -46,6 +46,7 @@ PUBLIC = [
     "Report",
     "Status",
     "status",
+    "UnreadableAnswer",
     "UsageError",
 ]
 

@@ -19,10 +19,10 @@ from nornir_k3s.model.cluster import (
     Member,
 )
 from nornir_k3s.model.finding import Finding, problem
-from nornir_k3s.model.host_facts import Observed
+from nornir_k3s.model.host_facts import HostFacts
 
 
-def check(member: Member, seen: Observed) -> Iterator[Finding]:
+def check(member: Member, seen: HostFacts) -> Iterator[Finding]:
     """Yield what a server or agent holds that does not belong to its place in this cluster."""
     other = k3s.UNITS["agent" if member.role == "servers" else "server"]
     if f"/etc/systemd/system/{other}" in seen.present:
@@ -32,48 +32,48 @@ def check(member: Member, seen: Observed) -> Iterator[Finding]:
         found = "files of an embedded etcd lie below server/db/etcd: K3s would use it and ignore the datastore endpoint"
         remedy = "back up and remove them, if that cluster is no longer needed"
         yield problem(member.name, "embedded-etcd", found, "none", remedy)
-    for name, *_ in seen.facts.get("foreign", []):
+    for name in seen.foreign_units:
         if name != other:
             found = f"{name} is installed, and not by this tool"
             remedy = "its files are kept beside ours; uninstall it first where it is another cluster's"
             yield problem(member.name, "foreign-k3s", found, "a K3s of this tool or none", remedy, "warning")
 
 
-def files(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Finding]:
+def files(cluster: Cluster, facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
     """Yield what does not fit between the files of servers and agents and the token."""
-    servers = [member for member in cluster.of("servers") if member.name in observed]
-    cluster_ca = next((o.ca_cert for m in servers if (o := observed[m.name]).ready), "")
+    servers = [member for member in cluster.of("servers") if member.name in facts]
+    cluster_ca = next((o.server.ca_certificate for m in servers if (o := facts[m.name]).ready), "")
     for member in servers:
-        yield from _server_files(cluster, member, observed[member.name], cluster_ca)
+        yield from _server_files(cluster, member, facts[member.name], cluster_ca)
     for member in cluster.of("agents"):
-        if member.name in observed:
-            yield from _agent_files(member, observed[member.name], cluster_ca)
+        if member.name in facts:
+            yield from _agent_files(member, facts[member.name], cluster_ca)
 
 
-def _server_files(cluster: Cluster, member: Member, seen: Observed, cluster_ca: str) -> Iterator[Finding]:
+def _server_files(cluster: Cluster, member: Member, seen: HostFacts, cluster_ca: str) -> Iterator[Finding]:
     wanted = cluster.token.fingerprint()
-    if seen.token and seen.token != wanted:
-        found = f"it has been a server with another token, of fingerprint {seen.token}"
+    if seen.server.token and seen.server.token != wanted:
+        found = f"it has been a server with another token, of fingerprint {seen.server.token}"
         remedy = f"give that token, or remove {k3s.DATA}/server if that cluster is gone"
         yield problem(member.name, "token", found, f"fingerprint {wanted}", remedy)
-    elif seen.ca_cert and cluster_ca and seen.ca_cert != cluster_ca:
+    elif seen.server.ca_certificate and cluster_ca and seen.server.ca_certificate != cluster_ca:
         found = f"{k3s.DATA}/server/tls holds another CA than the running cluster's: files of a false start"
         remedy = f"remove {k3s.DATA}/server/tls and {k3s.DATA}/server/cred on it; K3s fetches the right ones"
         yield problem(member.name, "leftovers", found, "the cluster's CA or none", remedy)
 
 
-def _agent_files(member: Member, seen: Observed, cluster_ca: str) -> Iterator[Finding]:
-    have = seen.fact("agentca")
+def _agent_files(member: Member, seen: HostFacts, cluster_ca: str) -> Iterator[Finding]:
+    have = seen.agent_ca
     if have and cluster_ca and have != hashlib.sha256(cluster_ca.encode()).hexdigest():
         found = f"{k3s.DATA}/agent holds the CA of another cluster"
         remedy = f"remove {k3s.DATA}/agent and /etc/rancher/node, if it has left that cluster"
         yield problem(member.name, "leftovers", found, "the cluster's CA or none", remedy, "warning")
 
 
-def living(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Finding]:
+def living(cluster: Cluster, facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
     """Measure the inventory by the servers that are up: a new file does not change what a cluster was started with."""
     for member in cluster.of("servers"):
-        seen = observed.get(member.name)
+        seen = facts.get(member.name)
         state = seen.files.get(k3s.CONFIG) if seen else None
         if not seen or not seen.ready or state is None or state.text is None:
             continue
@@ -94,10 +94,10 @@ def _setting(text: str, key: str, default: str) -> str:
     return ",".join(str(v) for v in value) if isinstance(value, list) else str(value)
 
 
-def versions(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Finding]:
+def versions(cluster: Cluster, facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
     """Yield nodes that the wanted version is a downgrade for, or too far ahead of."""
     wanted = k3s.parse_version(cluster.version)
-    listed = next((seen.nodes for seen in observed.values() if seen.ready and seen.nodes), [])
+    listed = next((seen.api.nodes for seen in facts.values() if seen.ready and seen.api.nodes), ())
     running = {node.name: node.version for node in listed}
     for member in (*cluster.of("servers"), *cluster.of("agents")):
         try:

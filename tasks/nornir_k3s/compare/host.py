@@ -12,7 +12,7 @@ from nornir_k3s.model.cluster import (
     Member,
 )
 from nornir_k3s.model.finding import Finding, Severity
-from nornir_k3s.model.host_facts import ArtifactState, FileState, Observed, UnitState
+from nornir_k3s.model.host_facts import ArtifactState, FileState, HostFacts, UnitState
 from nornir_k3s.model.host_spec import Artifact, File, HostSpec
 from nornir_k3s.model.paths import (
     INSTALLER,
@@ -22,13 +22,13 @@ from nornir_k3s.model.step import (
     Step,
 )
 from nornir_k3s.planner import (
+    PlannedHost,
     lost,
     renewed,
     unread,
 )
 
 RESTARTS, LATELY = 3, 3600  # so many restarts, the last within so many seconds
-_MIB = 1 << 20
 _ACTIVE = ("active", "reloading")
 
 
@@ -37,16 +37,9 @@ def at(seconds: float) -> datetime | None:
     return datetime.fromtimestamp(int(seconds), UTC) if seconds else None
 
 
-def differences(
-    cluster: Cluster, member: Member, spec: HostSpec, seen: Observed, steps: Sequence[Step]
-) -> Iterator[Finding]:
-    """Yield what does not match on one host.
-
-    Arguments:
-        spec: What it must look like.
-        seen: What it looks like.
-        steps: What a deploy would do on it.
-    """
+def differences(cluster: Cluster, host: PlannedHost) -> Iterator[Finding]:
+    """Yield what does not match on one host."""
+    member, spec, seen, steps = host.member, host.desired, host.facts, host.steps
     for step in steps:
         yield from _step(member.name, spec, seen, step, steps)
     yield from _units(member.name, spec, seen, steps)
@@ -56,7 +49,7 @@ def differences(
     yield from _room(member.name, seen)
 
 
-def _step(host: str, spec: HostSpec, seen: Observed, step: Step, steps: Sequence[Step]) -> Iterator[Finding]:
+def _step(host: str, spec: HostSpec, seen: HostFacts, step: Step, steps: Sequence[Step]) -> Iterator[Finding]:
     match step.kind:
         case "packages":
             for name in step.target.split():
@@ -89,7 +82,7 @@ def _step(host: str, spec: HostSpec, seen: Observed, step: Step, steps: Sequence
             pass  # units are told by what is wrong with them
 
 
-def _artifact(host: str, spec: HostSpec, seen: Observed, step: Step) -> Finding:
+def _artifact(host: str, spec: HostSpec, seen: HostFacts, step: Step) -> Finding:
     state = seen.artifacts.get(step.target, ArtifactState())
     if not isinstance(step.payload, Artifact):
         raise TypeError(step)
@@ -104,7 +97,7 @@ def _artifact(host: str, spec: HostSpec, seen: Observed, step: Step) -> Finding:
     )  # fmt: skip
 
 
-def _install(host: str, spec: HostSpec, seen: Observed, step: Step) -> Finding:
+def _install(host: str, spec: HostSpec, seen: HostFacts, step: Step) -> Finding:
     missing = lost(spec, seen)
     found = f"missing: {', '.join(missing)}" if missing else "K3s' installer did not run for this release"
     return Finding(
@@ -113,7 +106,7 @@ def _install(host: str, spec: HostSpec, seen: Observed, step: Step) -> Finding:
     )  # fmt: skip
 
 
-def _file(host: str, seen: Observed, step: Step, steps: Sequence[Step]) -> Finding:
+def _file(host: str, seen: HostFacts, step: Step, steps: Sequence[Step]) -> Finding:
     state = seen.files.get(step.target, FileState("absent"))
     if not isinstance(step.payload, File):
         raise TypeError(step)
@@ -142,7 +135,7 @@ def _then(steps: Sequence[Step], unit: str = "") -> str:
     return f", then {' and '.join(actions)}" if actions else ""
 
 
-def _units(host: str, spec: HostSpec, seen: Observed, steps: Sequence[Step]) -> Iterator[Finding]:
+def _units(host: str, spec: HostSpec, seen: HostFacts, steps: Sequence[Step]) -> Iterator[Finding]:
     actions = {step.target: step.action for step in steps if step.kind == "unit"}
     written = {step.target for step in steps if step.kind == "file"}
     for unit in spec.units:
@@ -177,7 +170,7 @@ def _units(host: str, spec: HostSpec, seen: Observed, steps: Sequence[Step]) -> 
                 expected="a process that has read it", since=at(max(_changed(seen, path) for path in newer)),
                 remedy=f"deploy.py {action}s {unit.name}", fixed_by="deploy",
             )  # fmt: skip
-        elif state.active in _ACTIVE and unit.name in seen.pending and action:
+        elif state.active in _ACTIVE and unit.name in seen.ledger.pending and action:
             yield Finding(
                 host=host, kind="stale", subject=unit.name,
                 found="a run was stopped before the unit read its new files",
@@ -185,7 +178,7 @@ def _units(host: str, spec: HostSpec, seen: Observed, steps: Sequence[Step]) -> 
             )  # fmt: skip
 
 
-def _changed(seen: Observed, path: str) -> int:
+def _changed(seen: HostFacts, path: str) -> int:
     return seen.files[path].changed if path in seen.files else seen.artifacts[path].written
 
 
@@ -199,7 +192,7 @@ def _down(state: UnitState) -> str:
     )
 
 
-def _command(member: Member, seen: Observed) -> Iterator[Finding]:
+def _command(member: Member, seen: HostFacts) -> Iterator[Finding]:
     role = "server" if member.role == "servers" else "agent"
     unit = k3s.UNITS[role]
     state, wanted = seen.unit(unit), f"{k3s.BINARY} {role}"
@@ -221,29 +214,24 @@ def _command(member: Member, seen: Observed) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _settings(cluster: Cluster, member: Member, spec: HostSpec, seen: Observed) -> Iterator[Finding]:
-    ours = {file.path for file in spec.files} | {gone.path for gone in spec.gone if gone.path in seen.ours}
+def _settings(cluster: Cluster, member: Member, spec: HostSpec, seen: HostFacts) -> Iterator[Finding]:
+    ours = {file.path for file in spec.files} | {gone.path for gone in spec.gone if gone.path in seen.ledger.files}
     known = set(cluster.server if member.role == "servers" else cluster.agent) | set(member.settings)
-    for path, names, changed in seen.facts.get("extra", []):
+    for path, names, changed in seen.extra_settings:
         if path in ours:
             continue
-        keys = sorted(set(names.split()))
+        keys = sorted(set(names))
         over = [key for key in keys if key in known or key in k3s.OURS]
         more = f"; {', '.join(over)} would win over the inventory's" if over and "config.yaml.d" in path else ""
         yield Finding(
             host=member.name, kind="settings", subject=path, found=f"somebody has set {', '.join(keys)}{more}",
-            expected="settings of the inventory only", since=at(int(changed)),
+            expected="settings of the inventory only", since=at(changed),
             remedy=f"put them into the inventory, and remove {path}",
         )  # fmt: skip
 
 
-def _room(host: str, seen: Observed) -> Iterator[Finding]:
-    for path, sizes in seen.facts.get("space", []):
-        numbers = sizes.split()
-        if len(numbers) != 4 or not all(number.isdigit() for number in numbers):
-            continue
-        blocks, size, inodes, all_inodes = map(int, numbers)
-        free = blocks * size // _MIB
+def _room(host: str, seen: HostFacts) -> Iterator[Finding]:
+    for path, free, inodes, all_inodes in seen.space:
         low = 16 if path == "/run" else 256
         if free < low * 4 if path != "/run" else free < low:
             yield Finding(

@@ -17,7 +17,7 @@ from nornir_k3s.model.cluster import (
     Member,
 )
 from nornir_k3s.model.finding import CLUSTER, Finding
-from nornir_k3s.model.host_facts import NodeState, Observed
+from nornir_k3s.model.host_facts import HostFacts, NodeState
 from nornir_k3s.roles import agent as agent_role
 from nornir_k3s.roles import server as server_role
 
@@ -25,19 +25,21 @@ from nornir_k3s.roles import server as server_role
 _AUTOMATIC = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
 
 
-def listed(cluster: Cluster, observed: Mapping[str, Observed]) -> list[NodeState] | None:
+def listed(cluster: Cluster, facts: Mapping[str, HostFacts]) -> tuple[NodeState, ...] | None:
     """Return the nodes as a ready server lists them, or None where none does."""
-    seen = [observed[m.name] for m in cluster.of("servers") if m.name in observed]
-    return next((o.nodes for o in sorted(seen, key=lambda o: not o.ready) if o.nodes is not None), None)
+    seen = [facts[m.name] for m in cluster.of("servers") if m.name in facts]
+    return next(
+        (one.api.nodes for one in sorted(seen, key=lambda one: not one.ready) if one.api.nodes is not None), None
+    )
 
 
 def differences(
-    cluster: Cluster, observed: Mapping[str, Observed], nodes: Sequence[NodeState] | None
+    cluster: Cluster, facts: Mapping[str, HostFacts], nodes: Sequence[NodeState] | None
 ) -> Iterator[Finding]:
     """Yield what is wrong with the nodes, and with those who list them."""
-    yield from _servers(cluster, observed)
+    yield from _servers(cluster, facts)
     if nodes is None:
-        if any(member.name in observed for member in cluster.of("servers")):
+        if any(member.name in facts for member in cluster.of("servers")):
             yield Finding(
                 host=CLUSTER, kind="api", subject="nodes", found="no server lists the nodes",
                 expected="a server whose API answers", remedy="look at the servers below", severity="error",
@@ -57,9 +59,9 @@ def differences(
         )  # fmt: skip
 
 
-def _servers(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Finding]:
+def _servers(cluster: Cluster, facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
     for member in cluster.of("servers"):
-        seen = observed.get(member.name)
+        seen = facts.get(member.name)
         if seen is None or seen.unit(k3s.UNITS["server"]).active != "active":
             continue  # told by the unit
         if not seen.ready:
@@ -68,7 +70,7 @@ def _servers(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Fin
                 expected="ok", remedy=f"look why: journalctl -u {k3s.UNITS['server']}; is the datastore well?",
                 severity="error",
             )  # fmt: skip
-        elif not seen.through:
+        elif not seen.api.through_address:
             yield Finding(
                 host=member.name, kind="api", subject="address",
                 found=f"the API does not answer it through {cluster.url}",

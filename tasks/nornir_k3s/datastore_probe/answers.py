@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from nornir_k3s.model import finding as model_finding
 from nornir_k3s.model.finding import Finding, Severity
+from nornir_k3s.model.host_facts import DatastoreHealth
 
 ROUND_TRIPS = 20
 
@@ -37,7 +38,8 @@ class Answers:
         writable: It is no replica.
         skew: Seconds that its clock is ahead of the controller's.
         round_trips: Seconds of some small queries.
-        health: Connections in use and allowed; rows and bytes of the table; its newest and its compacted revision.
+        health: How it is doing.
+        expires: When its certificate does, in seconds since 1970; 0 where none was shown, or where it is a problem.
         problems: What is wrong with its settings and rights.
     """
 
@@ -48,7 +50,8 @@ class Answers:
     writable: bool = True
     skew: float = 0
     round_trips: list[float] = field(default_factory=list)
-    health: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    health: DatastoreHealth = field(default_factory=DatastoreHealth)
+    expires: float = 0
     problems: list[Finding] = field(default_factory=list)
 
     def measure(self, ping: Callable[[], object]) -> None:

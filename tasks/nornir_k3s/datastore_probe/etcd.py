@@ -10,10 +10,12 @@ import base64
 import email.utils
 import http.client
 import json
+from dataclasses import replace
 from typing import Any
 
 from nornir_k3s.datastore_probe.answers import Answers, ProbeFailed, problem
 from nornir_k3s.datastore_probe.connector import Connector
+from nornir_k3s.facts.database import etcd_size
 from nornir_k3s.model.endpoint import Endpoint
 from nornir_k3s.model.finding import Finding
 
@@ -56,11 +58,13 @@ def _read(connection: http.client.HTTPConnection, endpoint: Endpoint) -> Answers
     answers.problems += _members(connection, endpoint)
     status, found = _post(connection, "/v3/maintenance/status", {})
     if status == http.HTTPStatus.OK:  # as etcdctl tells it, but for numbers as text
-        answers.health["status"] = (json.dumps([{"Status": found}]),)
+        answers.health = replace(answers.health, etcd_size=etcd_size(json.dumps([{"Status": found}])))
     status, found = _post(connection, "/v3/kv/range", {"key": _encoded("compact_rev_key")})
     if status == http.HTTPStatus.OK and found.get("kvs"):
         compacted = base64.b64decode(found["kvs"][0].get("value", "")).decode()
-        answers.health["revisions"] = (str(found["header"]["revision"]), compacted)
+        if compacted.isdigit():
+            revisions = int(found["header"]["revision"]), int(compacted)
+            answers.health = replace(answers.health, revisions=revisions)
     answers.clock(lambda: _date(connection))
     answers.measure(lambda: _get(connection, "/version"))
     return answers

@@ -11,6 +11,7 @@ import re
 import secrets
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pymysql
@@ -18,7 +19,7 @@ import pymysql
 from nornir_k3s.datastore_probe import tls
 from nornir_k3s.datastore_probe.answers import Answers, ProbeFailed, problem, table_problems
 from nornir_k3s.datastore_probe.connector import Connector
-from nornir_k3s.facts import datastore_health
+from nornir_k3s.facts import database as sql
 from nornir_k3s.model.endpoint import Endpoint
 from nornir_k3s.model.finding import Finding
 
@@ -128,7 +129,7 @@ def _read(connection: Any, endpoint: Endpoint, *, tries: bool) -> Answers:  # no
     there = _columns(query, endpoint)
     used = query("SHOW GLOBAL STATUS LIKE 'Threads_connected'")
     if used:
-        answers.health["connections"] = (str(used[0][1]), str(answers.connections))
+        answers.health = replace(answers.health, connections=(int(used[0][1]), answers.connections))
     if there:
         answers.problems += _table(query, endpoint, answers, there)
         _grown(query, endpoint, answers)
@@ -171,12 +172,10 @@ def _table(query: Query, endpoint: Endpoint, answers: Answers, columns: dict[str
 
 
 def _grown(query: Query, endpoint: Endpoint, answers: Answers) -> None:
-    size = query(datastore_health.MYSQL_SIZE.format("%s"), endpoint.database)
-    answers.health["table"] = tuple(map(str, size[0]))
+    rows, size = query(sql.MYSQL_SIZE.format("%s"), endpoint.database)[0]
     table = f"`{endpoint.database.replace('`', '``')}`.kine"
-    answers.health["revisions"] = tuple(
-        map(str, query(datastore_health.REVISIONS.replace("FROM kine", f"FROM {table}"))[0])
-    )
+    newest, compacted = query(sql.REVISIONS.replace("FROM kine", f"FROM {table}"))[0]
+    answers.health = replace(answers.health, table=(int(rows), int(size)), revisions=(int(newest), int(compacted)))
 
 
 def _settings(settings: dict[str, str]) -> list[Finding]:

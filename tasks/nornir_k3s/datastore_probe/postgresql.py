@@ -18,9 +18,10 @@ import pg8000.dbapi
 from nornir_k3s.datastore_probe import tls
 from nornir_k3s.datastore_probe.answers import Answers, ProbeFailed, problem, table_problems
 from nornir_k3s.datastore_probe.connector import Connector
-from nornir_k3s.facts import datastore_health
+from nornir_k3s.facts import database as sql
 from nornir_k3s.model.endpoint import Endpoint
 from nornir_k3s.model.finding import Finding
+from nornir_k3s.model.host_facts import DatastoreHealth
 
 _MAINTENANCE = "postgres"  # the database that kine connects to in order to make another
 _SETTINGS = """
@@ -173,16 +174,20 @@ def _read(connection: Any, *, tries: bool) -> Answers:  # noqa: ANN401 - its typ
         answers.problems.append(problem("datastore-rights", found, "a table that the user may make and change", remedy))
     if columns:
         answers.problems += _table(query, columns)
-        if not any(problem.subject == "datastore-rights" for problem in answers.problems):
+        if not any(one.subject == "datastore-rights" for one in answers.problems):
             answers.bootstrap = {str(name): int(size) for name, size in query(_BOOTSTRAP)}
-            answers.health = {
-                "connections": (str(query(datastore_health.POSTGRESQL_USED)[0][0]), str(connections)),
-                "table": tuple(map(str, query(datastore_health.POSTGRESQL_SIZE)[0])),
-                "revisions": tuple(map(str, query(datastore_health.REVISIONS)[0])),
-            }
+            answers.health = DatastoreHealth(
+                connections=(int(query(sql.POSTGRESQL_USED)[0][0]), int(connections)),
+                table=_pair(query(sql.POSTGRESQL_SIZE)[0]),
+                revisions=_pair(query(sql.REVISIONS)[0]),
+            )
     answers.clock(lambda: float(query("SELECT extract(epoch FROM clock_timestamp())")[0][0]))
     answers.measure(lambda: query("SELECT 1"))
     return answers
+
+
+def _pair(row: tuple[Any, ...]) -> tuple[int, int]:
+    return int(row[0]), int(row[1])
 
 
 def _tried(connection: Any) -> str:  # noqa: ANN401 - its types are of no use here

@@ -1,4 +1,4 @@
-"""Examine: ask a datastore someone else runs, from a server's own place in the network, with the real credentials.
+"""Ask a datastore someone else runs, from a server's own place in the network, with the real credentials.
 
 Nothing is installed on the server: a client on the controller talks through the server's SSH connection. Nothing is
 left in the datastore: what is tried there is rolled back.
@@ -11,6 +11,8 @@ import socket
 import ssl
 import statistics
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import paramiko
 
@@ -22,7 +24,7 @@ from nornir_k3s.model.cluster import (
 )
 from nornir_k3s.model.endpoint import Endpoint, parse
 from nornir_k3s.model.finding import Finding
-from nornir_k3s.model.host_facts import Observed
+from nornir_k3s.model.host_facts import CertificateFile, Database, DatastoreHealth, HostFacts
 from nornir_k3s.roles.datastore_login import server_connections
 from nornir_k3s.ssh.forward import forward
 
@@ -32,32 +34,49 @@ MAX_SKEW = 3.0  # seconds
 _ASK = {"mysql": mysql.ask, "postgresql": postgresql.ask, "etcd": etcd.ask}
 
 
-def examine(cluster: Cluster, seen: Observed, transport: paramiko.Transport, *, tries: bool = True) -> None:
-    """Add to what was seen of a server what it finds wrong with the external datastore, and whose data is in it.
+def probe(cluster: Cluster, facts: HostFacts, transport: paramiko.Transport, *, tries: bool = True) -> HostFacts:
+    """Return a server's facts with what it finds wrong with the external datastore, and whose data is in it.
 
     Arguments:
         cluster: With an external datastore.
-        seen: What is known of the server; addresses that it cannot reach are left out.
+        facts: Of the server; addresses that it cannot reach are left out.
         transport: Its SSH connection.
         tries: Try rights out where there is no table yet; what is tried is undone.
     """
     if cluster.endpoint is None:
-        return
-    endpoint, lost = parse(cluster.endpoint), {place for place, _ in seen.unreachable}
+        return facts
+    endpoint, lost = parse(cluster.endpoint), {one.place for one in facts.unreachable}
     asked: dict[str, Answers] = {}
     for address, port in endpoint.hosts:
         if (place := f"{address}:{port}") not in lost:
             asked[place] = _ask(cluster, endpoint, (address, port), transport, tries=tries)
-    problems = [problem for answers in asked.values() for problem in answers.problems]
+    problems = [one for answers in asked.values() for one in answers.problems]
     problems += _together(endpoint, asked)
-    seen.datastore = [problem.model_copy(update={"host": seen.host}) for problem in problems]
-    for answers in asked.values():
-        seen.database += [("bootstrap", key, str(size)) for key, size in answers.bootstrap.items()]
-        for what, words in answers.health.items():
-            seen.facts.setdefault(what, []).append(words)
-        if answers.product:
-            seen.database += [("alive", "yes", ""), ("version", answers.product, answers.version)]
-    seen.database = list(dict.fromkeys(seen.database))
+    versions = [(answers.product, answers.version) for answers in asked.values() if answers.product]
+    certificates = [
+        CertificateFile(f"the datastore at {place}", datetime.fromtimestamp(answers.expires, UTC), authority=False)
+        for place, answers in asked.items()
+        if answers.expires
+    ]
+    return replace(
+        facts,
+        datastore=tuple(one.model_copy(update={"host": facts.host}) for one in problems),
+        database=Database(
+            alive=bool(versions),
+            versions=tuple(dict.fromkeys(versions)),
+            bootstrap={key: size for answers in asked.values() for key, size in answers.bootstrap.items()},
+        ),
+        datastore_health=_first([answers.health for answers in asked.values()]),
+        datastore_certificates=tuple(certificates),
+    )
+
+
+def _first(found: list[DatastoreHealth]) -> DatastoreHealth:
+    """Return what the first address that says it says; all of them have the same data."""
+    result = DatastoreHealth()
+    for health in reversed(found):
+        result = replace(result, **{key: value for key, value in vars(health).items() if value})
+    return result
 
 
 def _ask(
@@ -76,8 +95,8 @@ def _ask(
             answers.problems += judge(cluster, place, answers)
             if tries:
                 answers.problems += tls.ending(place, context)
-            elif context and context.ends:  # drift has limits of its own
-                answers.health["ends"] = (place, str(int(context.ends)))
+            elif context:  # drift has limits of its own
+                answers.expires = context.ends
         except ProbeFailed as failed:
             answers.problems.append(failed.finding)
         except ssl.SSLError as error:

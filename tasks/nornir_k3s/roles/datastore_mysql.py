@@ -7,16 +7,16 @@ Sources: docs.k3s.io `datastore/datastore.md`; kine `pkg/drivers/mysql`; go-sql-
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nornir_k3s.apply.datastore_dump import Recipe
 from nornir_k3s.model.cluster import (
     Cluster,
     Member,
 )
+from nornir_k3s.model.dump import Recipe
 from nornir_k3s.model.endpoint import Endpoint, build
-from nornir_k3s.model.host_facts import Observed
+from nornir_k3s.model.host_facts import Database
 from nornir_k3s.model.host_spec import HEADER, File, HostSpec, Unit
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.roles.datastore_login import connections, login, logins
@@ -58,7 +58,7 @@ class MySQL:
         password, database = cluster.datastore_password, cluster.managed.database
         return build(Endpoint("mysql", (place,), login(cluster), password, database))
 
-    def spec(self, cluster: Cluster, member: Member, seen: Observed | None) -> HostSpec:  # noqa: ARG002 - as every kind
+    def spec(self, cluster: Cluster, member: Member, packages: Mapping[str, str]) -> HostSpec:  # noqa: ARG002 - as every kind
         """Return what the host must look like."""
         lines = [
             "[mysqld]",
@@ -86,40 +86,16 @@ class MySQL:
     def _pem(self, name: str) -> str:
         return f"/etc/mysql/nornir-k3s-{name}.pem"
 
-    def look(self, cluster: Cluster, member: Member) -> str:  # noqa: ARG002 - as every kind
-        """Return shell lines that print `db` records: database, users (1: as they must be), rights, bootstrap rows."""
-        database, user = cluster.managed.database, cluster.managed.user
-        need = f"ssl_type = '{'ANY' if cluster.keys else ''}'"
-        if self.hashed:
-            need += f" AND authentication_string = '{password_hash(cluster.datastore_password)}'"
-        return f"""
-sql() {{ {self.client} -N -B -r "$@" 2>/dev/null; }}
-if command -v {self.client} >/dev/null 2>&1 && sql -e 'SELECT 1' >/dev/null; then
-say db alive yes ''
-sql <<'SQL'
-SELECT 'db', 'database', SCHEMA_NAME, '' FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = '{database}';
-SELECT 'db', 'user', CONCAT(User, '@', Host), {need} FROM mysql.user WHERE User LIKE '{user}\\_%';
-SELECT 'db', 'grant', CONCAT(User, '@', Host), Db FROM mysql.db
-  WHERE Db = '{database}' AND Create_priv = 'Y' AND Alter_priv = 'Y' AND Index_priv = 'Y';
-SQL
-sql {database} <<'SQL'
-SELECT 'db', 'bootstrap', name, COALESCE(MAX(LENGTH(value)), 0) FROM kine
-  WHERE name LIKE '/bootstrap/%' AND deleted = 0 GROUP BY name;
-SQL
-fi
-"""  # noqa: S608 - names are checked by the schema, the hash is hexadecimal
-
-    def lacks(self, cluster: Cluster, seen: Observed) -> list[str]:
+    def lacks(self, cluster: Cluster, inside: Database) -> list[str]:
         """Return in words what is not inside yet."""
-        have = {(kind, name): value for kind, name, value in seen.database}
-        found = [] if ("database", cluster.managed.database) in have else [f"database {cluster.managed.database}"]
+        found = [] if inside.databases else [f"database {cluster.managed.database}"]
         for server in cluster.of("servers"):
             account = f"{login(cluster)}@{server.address}"
-            if ("user", account) not in have:
+            if account not in inside.users:
                 found.append(f"user {account}")
-            elif have["user", account] != "1":
+            elif not inside.users[account]:
                 found.append(f"password of {account}")
-            if ("grant", account) not in have:
+            if account not in inside.grants:
                 found.append(f"rights of {account}")
         return found
 
@@ -156,11 +132,11 @@ fi
         )
         return Recipe("sql.gz", size, write)
 
-    def old(self, cluster: Cluster, seen: Observed) -> list[str]:
+    def old(self, cluster: Cluster, inside: Database) -> list[str]:
         """Return the users that no server needs any more: of earlier passwords and of servers that have gone."""
         wanted = {f"{login(cluster)}@{server.address}" for server in cluster.of("servers")}
-        users = [name for kind, name, _ in seen.database if kind == "user"]
-        return [name for name in users if name not in wanted and name.rpartition("@")[0] in logins(cluster, users)]
+        ours = logins(cluster, inside.users)
+        return [name for name in inside.users if name not in wanted and name.rpartition("@")[0] in ours]
 
     def tidy(self, users: Sequence[str]) -> Secret:
         """Return a script that removes these users."""

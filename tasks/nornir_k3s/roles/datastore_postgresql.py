@@ -9,16 +9,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nornir_k3s.apply.datastore_dump import Recipe
 from nornir_k3s.model.cluster import (
     Cluster,
     Member,
 )
+from nornir_k3s.model.dump import Recipe
 from nornir_k3s.model.endpoint import Endpoint, build
-from nornir_k3s.model.host_facts import Observed
+from nornir_k3s.model.host_facts import Database
 from nornir_k3s.model.host_spec import HEADER, File, HostSpec, Unit
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.roles.datastore_login import connections, login, logins
@@ -48,9 +48,9 @@ class PostgreSQL:
         password, database = cluster.datastore_password, cluster.managed.database
         return build(Endpoint("postgresql", (place,), login(cluster), password, database, mode))
 
-    def spec(self, cluster: Cluster, member: Member, seen: Observed | None) -> HostSpec:
+    def spec(self, cluster: Cluster, member: Member, packages: Mapping[str, str]) -> HostSpec:
         """Return what the host must look like; its folders are named after a version that only the package knows."""
-        version = (seen.packages.get(PACKAGE) or seen.fact("candidate") if seen else "").partition("+")[0]
+        version = packages.get(PACKAGE, "").partition("+")[0]
         if not version.isdigit():
             return HostSpec(packages=(PACKAGE,))
         folder, unit = f"/etc/postgresql/{version}/main", f"postgresql@{version}-main.service"
@@ -84,38 +84,15 @@ class PostgreSQL:
         ]
         return HEADER + "\n".join(lines) + "\n"
 
-    def look(self, cluster: Cluster, member: Member) -> str:  # noqa: ARG002 - as every kind
-        """Return shell lines that print `db` records: database, users (1: as they must be), rights, bootstrap rows."""
-        database, user = cluster.managed.database, cluster.managed.user
-        return f"""
-if ! dpkg-query -W {PACKAGE} >/dev/null 2>&1; then
-  say fact candidate "$(apt-cache policy {PACKAGE} 2>/dev/null | sed -n 's/^ *Candidate: //p')"
-elif command -v psql >/dev/null 2>&1; then
-if {_ALIVE}; then say db alive yes ''; fi
-ask() {{ {_ASK} -F "$tab" "$@" 2>/dev/null; }}
-ask <<'SQL'
-SELECT 'db', 'database', datname, pg_get_userbyid(datdba) FROM pg_database WHERE datname = '{database}';
-SELECT 'db', 'user', rolname, (rolpassword = '{verifier(cluster.datastore_password)}' AND rolcanlogin)::int
-  FROM pg_authid WHERE rolname LIKE '{user}\\_%';
-SELECT 'db', 'grant', m.rolname, g.rolname FROM pg_auth_members
-  JOIN pg_roles m ON m.oid = member JOIN pg_roles g ON g.oid = roleid WHERE g.rolname = '{user}';
-SQL
-ask -d {database} <<'SQL'
-SELECT 'db', 'bootstrap', name, COALESCE(MAX(LENGTH(value)), 0) FROM kine
-  WHERE name LIKE '/bootstrap/%' AND deleted = 0 GROUP BY name;
-SQL
-fi
-"""  # noqa: S608 - names are checked by the schema, the verifier has no quotes
-
-    def lacks(self, cluster: Cluster, seen: Observed) -> list[str]:
+    def lacks(self, cluster: Cluster, inside: Database) -> list[str]:
         """Return in words what is not inside yet."""
-        have, user = {(kind, name): value for kind, name, value in seen.database}, login(cluster)
-        found = [] if ("database", cluster.managed.database) in have else [f"database {cluster.managed.database}"]
-        if ("user", user) not in have:
+        user = login(cluster)
+        found = [] if inside.databases else [f"database {cluster.managed.database}"]
+        if user not in inside.users:
             found.append(f"user {user}")
-        elif have["user", user] != "1":
+        elif not inside.users[user]:
             found.append(f"password of {user}")
-        if ("grant", user) not in have:
+        if user not in inside.grants:
             found.append(f"rights of {user}")
         return found
 
@@ -143,10 +120,9 @@ REVOKE ALL ON DATABASE {database} FROM PUBLIC;
         size = f"{_ASK} -c \"SELECT pg_database_size('$database') / 1024\""
         return Recipe("pgdump", size, 'runuser -u postgres -- pg_dump -Fc "$database" >"$draft"')
 
-    def old(self, cluster: Cluster, seen: Observed) -> list[str]:
+    def old(self, cluster: Cluster, inside: Database) -> list[str]:
         """Return the users that no server needs any more: of earlier passwords."""
-        users = [name for kind, name, _ in seen.database if kind == "user"]
-        return sorted(logins(cluster, users) - {login(cluster)})
+        return sorted(logins(cluster, inside.users) - {login(cluster)})
 
     def tidy(self, users: Sequence[str]) -> Secret:
         """Return a script that removes these users."""

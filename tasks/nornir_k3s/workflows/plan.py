@@ -10,7 +10,7 @@ from nornir.core import Nornir
 from pydantic import BaseModel, Field, computed_field
 
 from nornir_k3s.model.finding import Finding
-from nornir_k3s.phases import dump
+from nornir_k3s.phases import dump, preflight, servers
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
@@ -90,9 +90,9 @@ def plan(
     choice, where = choice or Choice(), paths.of(nr, base, state)
     chain = choice.chain(deploy.phases())
     run = gather.prepare(nr, base=where.base, state=where.state, options=options or {}, choice=choice, keep=False)
-    gather.observe_all(run)
+    gather.gather_facts(run)
     gather.find_artifacts(run)
-    deploy.check(run)
+    preflight.check(run)
     names = [phase.name for phase in chain]
     if "dump" in names and dump.needed(run):
         run.report.notes.append("a dump of the datastore would be made first")
@@ -108,14 +108,14 @@ def plan(
 
 
 def _host(run: Run, name: str, phases: list[str]) -> HostPlan:
-    role = run.member(name).role
-    own = "first-server" if name == deploy.first_server(run) else _PHASES[role]
+    planned, role = run.planned(name), run.member(name).role
+    own = "first-server" if name == servers.first_server(run) else _PHASES[role]
     waits = role in ("agents", "lb") and not run.ca_prefix
     changes = []
     for phase, steps in (
-        ("stage", run.stage_steps(name)),
-        (own, run.converge_steps(name)),
-        ("tidy", run.tidy_steps(name)),
+        ("stage", planned.stage),
+        (own, planned.converge),
+        ("tidy", planned.tidy),
     ):
         for step in steps if phase in phases else ():
             changes.append(
