@@ -120,7 +120,7 @@ def _ask(run: Run, choice: Choice) -> None:
     steps = {name: [step.summary for step in run.steps(name)] for name in run.names}
     steps = {name: summaries for name, summaries in steps.items() if summaries}
     if steps and not choice.confirm(steps):
-        raise Declined("nothing was changed: the question was not answered with yes", hint="use --yes for no question")
+        raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes deploys without a question")
 
 
 def check(run: Run) -> None:
