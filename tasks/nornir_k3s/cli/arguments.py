@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,8 @@ class _Version(argparse.Action):
             found = version(PROGRAM)
         except PackageNotFoundError:
             found = "(not installed)"
-        parser.exit(0, f"{PROGRAM} {found}\n")
+        sys.stdout.write(f"{PROGRAM} {found}\n")
+        parser.exit()
 
 
 @dataclass(frozen=True)
