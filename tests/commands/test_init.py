@@ -108,6 +108,11 @@ def test_all_wrong_values_are_told_at_once_and_nothing_is_written(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_address_inside_the_cluster_s_own_networks_is_refused(tmp_path: Path) -> None:
+    done = command("init", "--address", "10.42.0.5", cwd=tmp_path)
+    assert (done.returncode, "--address: 10.42.0.5 lies inside cluster-cidr" in done.stderr) == (2, True), done.stderr
+
+
 def test_the_default_version_is_that_of_the_project_s_own_inventory() -> None:
     data = YAML(typ="safe").load(PROJECT / "inventory" / "defaults.yaml")
     assert data["data"]["k3s_cluster"]["version"] == K3S_VERSION

@@ -1,16 +1,14 @@
-"""The arguments of every subcommand. It imports nothing but the standard library: `--help` must not wait for Nornir."""
+"""The arguments of every subcommand. They import nothing heavy: `--help` must not wait for Nornir."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-PROGRAM = "nornir-k3s"
+from nornir_k3s.cli.parser import PROGRAM, Parser, Version, file, file_or_stdout, names, number, phase
+
 CONFIG = Path("config.yaml")
 K3S_VERSION = "v1.34.9+k3s1"  # of the inventory that `init` writes
 EXIT_CODES = """\
@@ -23,36 +21,6 @@ exit codes:
   5    another run is at work on the cluster
   130  interrupted
 """
-
-
-class _Help(argparse.RawDescriptionHelpFormatter):
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=28)
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors look like all other errors of the tool."""
-
-    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - argparse's own
-        super().__init__(allow_abbrev=False, formatter_class=_Help, **options)
-
-    def error(self, message: str) -> None:  # type: ignore[override]  # argparse's own never returns
-        """Print what is wrong, and exit with the code for wrong usage."""
-        self.exit(2, f"error: {message.removeprefix('argument ')}\n  next: {self.prog} --help\n")
-
-
-class _Version(argparse.Action):
-    """Print the version; reading the metadata of the package takes longer than all the rest of `--help`."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - see above
-
-        try:
-            found = version(PROGRAM)
-        except PackageNotFoundError:
-            found = "(not installed)"
-        sys.stdout.write(f"{PROGRAM} {found}\n")
-        parser.exit()
 
 
 @dataclass(frozen=True)
@@ -79,7 +47,7 @@ def command() -> Parser:
         description="Deploy highly available K3s clusters from a Nornir inventory, and check them for drift.",
         epilog=f"{EXIT_CODES}\n`{PROGRAM} COMMAND --help` shows the options of a command.",
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    parser.add_argument("--version", action=Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     for name, one in SUBCOMMANDS.items():
         _fill(commands.add_parser(name, help=one.summary, description=_description(one)), name, CONFIG)
@@ -120,49 +88,14 @@ def _common(parser: Parser, *, verbose: bool = True) -> None:
         parser.add_argument("-v", "--verbose", action="store_true", help="also print the result and diff of each host")
 
 
-def _names(text: str) -> tuple[str, ...]:
-    """Return hosts and groups; an unset variable of a script must not mean "everything"."""
-    if found := tuple(text.replace(",", " ").split()):
-        return found
-    raise argparse.ArgumentTypeError("names no host or group")
-
-
-def _phase(text: str) -> str:
-    if text.strip(" ,"):
-        return text.strip().replace(" ", "-")
-    raise argparse.ArgumentTypeError("names no phase")
-
-
-def _file(text: str) -> Path:
-    """Return a file that can be written: this is found out before the work, not after it."""
-    path = Path(text)
-    folder = path.absolute().parent
-    if text == "-" or not folder.is_dir() or path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{path} cannot be written")
-    return path
-
-
-def _file_or_stdout(text: str) -> Path:
-    return Path("-") if text == "-" else _file(text)
-
-
-def _number(least: int, most: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if text.isascii() and text.isdigit() and least <= int(text) <= most:
-            return int(text)
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
-
-    return number
-
-
 def _selection(parser: Parser) -> None:
     parser.add_argument(
-        "--limit", type=_names, default=(), metavar="NAMES", help="change only these hosts or groups (a,b,c)"
+        "--limit", type=names, default=(), metavar="NAMES", help="change only these hosts or groups (a,b,c)"
     )
-    parser.add_argument("--until", type=_phase, metavar="PHASE", help="stop after this phase")
+    parser.add_argument("--until", type=phase, metavar="PHASE", help="stop after this phase")
     parser.add_argument(
         "--only",
-        type=_phase,
+        type=phase,
         metavar="PHASE",
         help="run only this phase, and those before it that only read",
     )
@@ -170,7 +103,7 @@ def _selection(parser: Parser) -> None:
 
 def _json(parser: Parser, what: str) -> None:
     parser.add_argument(
-        "--json", type=_file_or_stdout, metavar="FILE", help=f"also write {what} as JSON (- is standard output)"
+        "--json", type=file_or_stdout, metavar="FILE", help=f"also write {what} as JSON (- is standard output)"
     )
 
 
@@ -206,7 +139,7 @@ def _status(parser: Parser) -> None:
 def _drift(parser: Parser) -> None:
     _common(parser)
     parser.add_argument(
-        "--limit", type=_names, default=(), metavar="NAMES", help="compare only these hosts or groups (a,b,c)"
+        "--limit", type=names, default=(), metavar="NAMES", help="compare only these hosts or groups (a,b,c)"
     )
     parser.add_argument("--deep", action="store_true", help="hash every large file, even if it looks unchanged")
     parser.add_argument("--only-new", action="store_true", help="report only what the previous run did not find")
@@ -214,8 +147,8 @@ def _drift(parser: Parser) -> None:
         "--no-history", action="store_true", help="do not compare with the previous run, and do not record this one"
     )
     _json(parser, "the report")
-    parser.add_argument("--html", type=_file, metavar="FILE", help="also write the report as an HTML page")
-    parser.add_argument("--metrics", type=_file, metavar="FILE", help="also write metrics as a Prometheus textfile")
+    parser.add_argument("--html", type=file, metavar="FILE", help="also write the report as an HTML page")
+    parser.add_argument("--metrics", type=file, metavar="FILE", help="also write metrics as a Prometheus textfile")
 
 
 def _drift_conflict(args: argparse.Namespace) -> str:
@@ -313,14 +246,14 @@ def _init(parser: Parser) -> None:
     for name, least, default in (("servers", 1, 3), ("agents", 0, 2)):
         parser.add_argument(
             f"--{name}",
-            type=_number(least, 100),
+            type=number(least, 100),
             default=default,
             metavar="N",
             help=f"number of {name} (default: %(default)s)",
         )
     parser.add_argument(
         "--load-balancers",
-        type=_number(0, 100),
+        type=number(0, 100),
         default=2,
         metavar="N",
         help="number of load balancers; 0: you run your own (default: %(default)s)",

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from nornir_k3s.errors import UsageError
+from nornir_k3s.inventory import rules
 from nornir_k3s.inventory.schema import ClusterModel, explain
 
 FILES = ("config.yaml", "inventory/hosts.yaml", "inventory/groups.yaml", "inventory/defaults.yaml")
@@ -50,7 +51,7 @@ def _check(args: argparse.Namespace) -> None:
     Raises:
         UsageError: With all of them.
     """
-    problems = []
+    problems: list[str] = []
     try:
         ClusterModel.model_validate(
             {
@@ -65,6 +66,9 @@ def _check(args: argparse.Namespace) -> None:
         if "name" in texts:  # the words for it would be a regular expression
             texts["name"] = f"{args.name!r} is not a name of 1 to 32 lower-case letters, digits and dashes"
         problems = [f"{_OPTIONS[key]}: {text}" for key, text in texts.items()]
+    else:
+        if where := rules.inside(args.address, {}):
+            problems.append(f"--address: {args.address} lies inside {where}, which is the cluster's own")
     if not re.fullmatch(r"[A-Za-z0-9_][-A-Za-z0-9_.@]*", args.user):
         problems.append(f"--user: {args.user!r} cannot be a user's name")
     if problems:
@@ -74,7 +78,7 @@ def _check(args: argparse.Namespace) -> None:
 def _hosts(args: argparse.Namespace) -> Iterator[dict[str, str]]:
     """Yield the hosts, with an address for documentation each."""
     counts = {
-        "datastore": ((args.datastore == "etcd" and "e") or "db", 3 if args.datastore == "etcd" else 1),
+        "datastore": ("e", 3) if args.datastore == "etcd" else ("db", 1),
         "servers": ("s", args.servers),
         "agents": ("a", args.agents),
         "lb": ("lb", args.load_balancers),
