@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from nornir_k3s.errors import K3sError
+from nornir_k3s_lab.errors import LabError
 
 PROGRAMS = {
     "systemd-nspawn": "systemd-container",
@@ -39,10 +39,6 @@ TOUCHED_BY_K3S = (
     "kernel/keys/root_maxkeys",
     "kernel/keys/root_maxbytes",
 )
-
-
-class LabError(K3sError):
-    """The lab cannot do what was asked for."""
 
 
 def run(

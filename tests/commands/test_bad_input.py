@@ -187,9 +187,9 @@ def test_an_artefact_with_a_wrong_hash(place: Place) -> None:
         (("--limit", "s9"), "there is no host or group"),
         (("--only", "agents", "--until", "servers"), "exclude each other"),
         (("--nonsense",), "--help"),
-        (("--limit", " , "), "--limit names nothing"),
-        (("--only", ""), "--only names nothing"),
-        (("--json", "/nowhere/at/all"), "cannot be written"),
+        (("--limit", " , "), "error: --limit: names no host or group"),
+        (("--only", ""), "error: --only: names no phase"),
+        (("--json", "/nowhere/at/all"), "error: --json: /nowhere/at/all cannot be written"),
         (("--json", "/"), "cannot be written"),
     ],
 )
@@ -252,14 +252,6 @@ def test_a_state_folder_that_cannot_be_made(place: Place) -> None:
     place.file("occupied").write_text("")
     place.edit(lambda data: data["user_defined"]["k3s"].update(state="occupied/state"), "config.yaml")
     refused(place, "occupied/state", "cannot be written")
-
-
-@pytest.fixture
-def down(place: Place) -> Place:
-    """Its hosts cannot be reached, and nothing else is wrong."""
-    place.file("id").write_text("")
-    place.edit(lambda data: data["connection_options"]["netmiko"]["extras"].update(key_file="../id"))
-    return place
 
 
 def test_hosts_that_are_down_are_all_named_in_one_run(down: Place) -> None:

@@ -108,4 +108,4 @@ def _ask(run: Run, choice: Choice) -> None:
     steps = {name: [step.summary for step in run.planned(name).steps] for name in run.names}
     steps = {name: summaries for name, summaries in steps.items() if summaries}
     if steps and not choice.confirm(steps):
-        raise Declined("aborted: not confirmed; nothing was changed", hint="answer y, or use --yes")
+        raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes deploys without a question")
