@@ -14,10 +14,11 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from nornir_k3s.inventory.problems import Problems
+from nornir_k3s.inventory.yaml_reader import read
 
 from nornir_k3s import k3s
-from nornir_k3s.inventory import files, rules
-from nornir_k3s.inventory.yaml_files import Problems, read
+from nornir_k3s.inventory import file_models, files, rules
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -34,7 +35,7 @@ def test_all_schemas_are_written_and_are_schemas(tmp_path: Path) -> None:
 def test_the_project_s_own_files_fit_their_schema_and_a_misspelt_key_does_not(kind: str) -> None:
     path = PROJECT / ("config.yaml" if kind == "config" else f"inventory/{kind}.yaml")
     data = yaml.safe_load(path.read_text())
-    schema = files.json_schema(kind)
+    schema = file_models.json_schema(kind)
     jsonschema.validate(data, schema)
     entry = data["s1"] if kind == "hosts" else data["servers"] if kind == "groups" else data
     entry["usernam"] = "x"
@@ -43,7 +44,7 @@ def test_the_project_s_own_files_fit_their_schema_and_a_misspelt_key_does_not(ki
 
 
 def test_the_schema_knows_k3s_settings() -> None:
-    schema = files.json_schema("defaults")
+    schema = file_models.json_schema("defaults")
     data = yaml.safe_load((PROJECT / "inventory/defaults.yaml").read_text())
     server = data["data"]["k3s_cluster"]["server"]
     for key, value in (("flanel-backend", "vxlan"), ("disable-kube-proxy", "yes"), ("flannel-backend", "vxlans")):
@@ -98,7 +99,7 @@ def test_a_setting_is_found_with_host_group_or_defaults(tmp_path: Path) -> None:
     sources = files.read_inventory(
         {"host_file": str(tmp_path / "hosts.yaml"), "group_file": str(tmp_path / "groups.yaml")}
     )
-    place = sources.host_place
+    place = sources.host_location
     assert place("b", "data", "k3s", "node-ip") == f"{tmp_path}/hosts.yaml:6"
     assert place("a", "data", "k3s", "node-ip") == f"{tmp_path}/groups.yaml:5"
     assert place("a", "data", "k3s", "other") == f"{tmp_path}/hosts.yaml:1"

@@ -11,7 +11,8 @@ from nornir.core.inventory import Host, Inventory
 
 from nornir_k3s import k3s
 from nornir_k3s.inventory import rules
-from nornir_k3s.inventory.yaml_files import Key, Problems
+from nornir_k3s.inventory.problems import Problems
+from nornir_k3s.inventory.yaml_reader import Key
 from nornir_k3s.model.cluster import NODES, ROLES, Member, Setting
 
 _NAME = re.compile(r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
