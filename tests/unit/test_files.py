@@ -14,11 +14,11 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from nornir_k3s.inventory.problems import Problems
-from nornir_k3s.inventory.yaml_reader import read
 
 from nornir_k3s import k3s
 from nornir_k3s.inventory import file_models, files, rules
+from nornir_k3s.inventory.problems import Problems
+from nornir_k3s.inventory.yaml_reader import read
 
 PROJECT = Path(__file__).resolve().parents[2]
 

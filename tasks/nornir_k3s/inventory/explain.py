@@ -18,11 +18,12 @@ def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[tu
     for item in error.errors(include_url=False, include_context=False):
         path = tuple(part for part in item["loc"] if part not in _TAGS)
         given = item["input"]
+        if item["type"] == "invalid_key" or path[-1:] == ("[key]",):
+            yield (*path[: -2 if path[-1] == "[key]" else -1], given), "a name must be text: put it in quotes"
+            continue
         match item["type"]:
             case "extra_forbidden":
                 yield path, f"unknown key `{path[-1]}`" + did_you_mean(path[-1], _known(model, path[:-1]))
-            case "invalid_key":
-                yield path, "a name must be text: put it in quotes"
             case "missing":
                 yield path, "it is missing"
             case "model_type" | "dict_type":

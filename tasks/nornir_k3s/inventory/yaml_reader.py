@@ -114,7 +114,7 @@ class _Constructor(SafeConstructor):
             data = super().construct_document(node)
         except (YAMLError, AssertionError) as error:
             self._problems.append(_problem(error))
-        return _Document(data, node, values, tuple(self._problems))
+        return _Document(data, node, values, tuple(sorted(self._problems)))
 
     def construct_non_recursive_object(self, node: Node, tag: str | None = None) -> Any:  # noqa: ANN401 - any value
         """Return the value of one node, or something unique when it has none, so that the others are read as well."""
