@@ -228,10 +228,10 @@ def test_a_state_folder_that_cannot_be(place: Place, state: str, words: str) -> 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"username": "a\nb"}, "cannot be a user's name"),
-        ({"username": "-oProxyCommand=x"}, "cannot be a user's name"),
+        ({"username": "a\nb"}, "is not a valid user name"),
+        ({"username": "-oProxyCommand=x"}, "is not a valid user name"),
         ({"data": {"k3s": {5: 5}}}, "K3s has no setting `5` here"),
-        ({"data": {"k3s": {"interface": "et h0"}}}, "cannot be an interface's name"),
+        ({"data": {"k3s": {"interface": "et h0"}}}, "is not a valid interface name"),
     ],
 )
 def test_a_wrong_host(place: Place, change: dict[str, Any], words: str) -> None:

@@ -213,7 +213,9 @@ HOSTS = """
     s2: {}
     s3: {hostname: no, password: "010", groups: []}
 """
-GROUPS = "top: {username: ops, data: {a: 1_0, b: no}}\nservers: {groups: [top], data: {a: yes}}\nextra: {platform: linux}\n"
+GROUPS = (
+    "top: {username: ops, data: {a: 1_0, b: no}}\nservers: {groups: [top], data: {a: yes}}\nextra: {platform: linux}\n"
+)
 DEFAULTS = "username: root\nport: 22\ndata: {b: {c: 1_000}}\nconnection_options: {netmiko: {extras: {keepalive: 3}}}\n"
 
 

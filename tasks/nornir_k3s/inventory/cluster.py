@@ -19,7 +19,7 @@ from nornir_k3s.errors import ArtifactError, InventoryError
 from nornir_k3s.inventory import cluster_secrets, rules
 from nornir_k3s.inventory.cluster_rules import absolute, cluster_problems, host_problems
 from nornir_k3s.inventory.explain import explain
-from nornir_k3s.inventory.members import listed, members
+from nornir_k3s.inventory.members import members, with_lists
 from nornir_k3s.inventory.problems import Problems, Sources
 from nornir_k3s.inventory.schema import ClusterModel
 from nornir_k3s.model.cluster import Cluster, Member
@@ -91,8 +91,8 @@ def _cluster(
         artifacts=artifacts,
         delivered=_delivered(model, base),
         proxy=model.proxy,
-        server=listed(model.server),
-        agent=listed(model.agent),
+        server=with_lists(model.server),
+        agent=with_lists(model.agent),
         server_taint=model.server_taint,
         lb=model.lb,
         accept=tuple(model.accept),

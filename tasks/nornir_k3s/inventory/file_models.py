@@ -1,6 +1,6 @@
-"""The shape of config.yaml and of the files that Nornir's SimpleInventory reads, and their JSON schemas.
+"""The models of config.yaml and of the files of Nornir's SimpleInventory, and their JSON schemas.
 
-Nornir itself takes no notice of keys it does not know: a misspelt `hostnme` would be a host without an address.
+Nornir itself ignores unknown keys: a misspelt `hostnme` would be a host without an address.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HostSettings = Annotated[dict[str, Any], WithJsonSchema({**_NODE, "properties": 
 
 
 class Login(Strict):
-    """How to log in, where a secret is needed for it."""
+    """The secrets that are needed to log in."""
 
     password: Reference | None = None
     sudo_password: Reference | None = None
@@ -34,7 +34,7 @@ class Login(Strict):
 
 
 class Data(BaseModel):
-    """What a host, a group or the defaults know; keys of other tools are theirs."""
+    """The data of a host, a group or the defaults; other tools may have keys of their own here."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     k3s: HostSettings | None = Field(None, description="K3s settings of one host, by K3s' names")
@@ -42,7 +42,7 @@ class Data(BaseModel):
 
 
 class DefaultsData(Data):
-    """The defaults' data hold the settings of the whole cluster."""
+    """The data of the defaults, with the settings of the whole cluster."""
 
     k3s_cluster: ClusterModel
 
@@ -96,7 +96,7 @@ Wait = Literal["connect", "observe", "packages", "push", "fetch", "server", "age
 
 
 class DriftOptions(Strict):
-    """What a drift check goes by."""
+    """Options of drift checks."""
 
     limits: Limits = Field(default_factory=lambda: Limits.model_validate({}))
     keep_runs: int = Field(100, ge=1, le=100_000, description="runs whose findings are kept")
@@ -106,7 +106,7 @@ class Options(Strict):
     """How this tool runs."""
 
     state: LocalPath = Field(Path(".state"), description="generated secrets, kubeconfig, logs")
-    cache: LocalPath | None = Field(None, description="artefacts fetched once; default: cache below state")
+    cache: LocalPath | None = Field(None, description="downloaded artefacts; default: cache below state")
     widths: dict[Phase, Annotated[int, Field(ge=1, le=500)]] = Field(
         default_factory=dict, description="hosts at the same time"
     )
@@ -115,14 +115,14 @@ class Options(Strict):
 
 
 class UserDefined(BaseModel):
-    """What Nornir leaves to others."""
+    """The part of config.yaml that Nornir leaves to others."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     k3s: Options = Options.model_validate({})
 
 
 class RunnerOptions(BaseModel):
-    """Options of the runner; those of other runners are theirs."""
+    """Options of the runner; other runners may have options of their own."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     num_workers: int | None = Field(None, ge=1, le=1000, strict=True, description="hosts at the same time")

@@ -1,4 +1,4 @@
-"""The shape of `k3s_cluster` in the inventory: unknown keys are refused, every field says what it means."""
+"""The model of `k3s_cluster` in the inventory: it refuses unknown keys and describes every field."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ServerSettings = Annotated[dict[str, Any], WithJsonSchema(settings_schema(k3s.SE
 AgentSettings = Annotated[dict[str, Any], WithJsonSchema(settings_schema(k3s.AGENT_SETTINGS))]
 
 
-def _datastore_kind(value: Any) -> str:  # noqa: ANN401 - what stands in the file
+def _datastore_kind(value: Any) -> str:  # noqa: ANN401 - any content of a file
     if not isinstance(value, dict):
         return "managed"
     return "external" if "endpoint" in value else "fields" if "hosts" in value else "managed"
@@ -74,7 +74,7 @@ class ClusterModel(Strict):
     server_taint: bool = Field(True, description=f"keep workloads off the servers with {k3s.SERVER_TAINT}")
     lb: LoadBalancer = LoadBalancer(virtual_router_id=51, prefix=None)
     accept: list[str] = Field(
-        default_factory=list, description="warnings of the preflight that are known and accepted: ID or HOST:ID"
+        default_factory=list, description="warnings of the preflight that are accepted: ID or HOST:ID"
     )
     known_drift: list[KnownDifference] = Field(default_factory=list, description="drift that is known and accepted")
     groups: dict[Literal["datastore", "servers", "agents", "lb"], str] = Field(
