@@ -66,7 +66,7 @@ class InventoryError(UsageError):
             "\n".join(
                 [f"the inventory has {count} problem{'s' if count != 1 else ''}:"] + [f"  - {p}" for p in problems]
             ),
-            hint="mend these lines; no host was contacted",
+            hint="fix these lines; no host was contacted",
         )
 
 
@@ -157,7 +157,7 @@ class PreflightFailed(K3sError):
         self.problems = [str(problem) for problem in problems]
         super().__init__(
             "\n".join([f"preflight found {len(self.problems)} problem(s):"] + [f"  - {p}" for p in self.problems]),
-            hint="mend these; nothing was changed on any host",
+            hint="fix these; nothing was changed on any host",
         )
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from nornir.core.inventory import Host
 from nornir.plugins.inventory import SimpleInventory
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from nornir_k3s_lab.errors import LabConfigError
 
@@ -136,11 +137,11 @@ def load(config: Path, inventory: Path | None = None) -> LabSpec:
 
 def _read_config(config: Path) -> dict[str, Any]:
     try:
-        settings = yaml.safe_load(config.read_text())
+        settings = YAML(typ="safe").load(config.read_text())  # as Nornir reads it
     except OSError as error:
         raise LabConfigError(f"cannot read {config}: {error.strerror}", hint="give the file with --config") from error
-    except yaml.YAMLError as error:
-        raise LabConfigError(f"{config} is no YAML: {error}") from error
+    except (YAMLError, ValueError, AssertionError) as error:
+        raise LabConfigError(f"{config} is not YAML: {error}") from error
     if not isinstance(settings, dict):
         raise LabConfigError(f"{config} must hold a mapping")
     return settings

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from nornir_k3s import DriftReport, Finding, Plan, Report, Status, errors
 from nornir_k3s.cli import arguments
-from nornir_k3s.inventory.files import ConfigFile
+from nornir_k3s.inventory.file_models import ConfigFile
 from nornir_k3s.inventory.schema import ClusterModel, Datastore
 from nornir_k3s.model.drift_limits import Limits
 from nornir_k3s.model.finding import CHECKS

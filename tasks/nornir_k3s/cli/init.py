@@ -18,7 +18,8 @@ from ruamel.yaml import YAML
 
 from nornir_k3s.errors import UsageError
 from nornir_k3s.inventory import rules
-from nornir_k3s.inventory.schema import ClusterModel, explain
+from nornir_k3s.inventory.explain import explain
+from nornir_k3s.inventory.schema import ClusterModel
 
 FILES = ("config.yaml", "inventory/hosts.yaml", "inventory/groups.yaml", "inventory/defaults.yaml")
 # Addresses for documentation, which no network has (RFC 5737).

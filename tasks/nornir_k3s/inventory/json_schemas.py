@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from nornir_k3s import DriftReport, Plan, Report, Status
-from nornir_k3s.inventory.files import SCHEMAS, json_schema
+from nornir_k3s.inventory.file_models import SCHEMAS, json_schema
 
 
 def documents() -> dict[str, dict[str, Any]]:
