@@ -68,7 +68,7 @@ lint: setup
 	$(VENV)/bin/mypy
 
 schema: setup
-	$(RUN) -m nornir_k3s.inventory.json_schemas schema
+	$(RUN) -m nornir_k3s.cli.schemas schema
 
 format: setup
 	$(VENV)/bin/ruff check --fix .

@@ -24,7 +24,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 def test_all_schemas_are_written_and_are_schemas(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-m", "nornir_k3s.inventory.json_schemas", str(tmp_path)], check=True, timeout=120)
+    subprocess.run([sys.executable, "-m", "nornir_k3s.cli.schemas", str(tmp_path)], check=True, timeout=120)
     written = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
     assert set(written) == {"config", "hosts", "groups", "defaults", "report", "plan", "status", "drift"}
     for schema in written.values():

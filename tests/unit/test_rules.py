@@ -8,46 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 PACKAGE = Path(__file__).resolve().parents[2] / "tasks" / "nornir_k3s"
-READERS = (
-    "facts",
-    "checks.preflight",
-    "checks.state",
-    "planner",
-    "checks.works",
-    "k3s",
-)
-
-
-def imports(path: Path) -> set[str]:
-    """Return the package's modules that a file imports directly."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nornir_k3s"):
-            module = (node.module or "").removeprefix("nornir_k3s").lstrip(".")
-            found |= {module} if module else {alias.name for alias in node.names}
-    return found
-
-
-def reachable(module: str) -> set[str]:
-    """Return everything of the package that importing a module leads to."""
-    seen: set[str] = set()
-    todo = [module]
-    while todo:
-        name = todo.pop()
-        for path in (PACKAGE / (name.replace(".", "/") + ".py"), PACKAGE / name.replace(".", "/") / "__init__.py"):
-            if path.exists() and name not in seen:
-                seen.add(name)
-                todo += imports(path)
-    return seen
-
-
-@pytest.mark.parametrize("module", READERS)
-def test_what_reads_and_decides_cannot_reach_what_writes(module: str) -> None:
-    assert [path for path in (PACKAGE / module.replace(".", "/"),) if path.with_suffix(".py").exists() or path.is_dir()]
-    assert not {"apply.script", "ssh.session"} & reachable(module)
 
 
 def test_the_package_neither_prints_nor_exits_nor_starts_nornir() -> None:

@@ -14,8 +14,8 @@ from nornir_k3s.model.report import HostReport, Report
 from nornir_k3s.ssh.hostkeys import Found, State
 
 if TYPE_CHECKING:
-    from nornir_k3s.workflows.plan import Change, Plan
-    from nornir_k3s.workflows.status import Status
+    from nornir_k3s.model.plan import Change, Plan
+    from nornir_k3s.model.status import Status
 
 _STYLES = {
     "error": "bold red",

@@ -8,7 +8,6 @@ from typing import Any
 
 from nornir.core import Nornir
 from nornir.core.task import Result, Task
-from pydantic import BaseModel, Field, computed_field
 
 from nornir_k3s.checks import works
 from nornir_k3s.compare import certificate_expiry, load_balancers, nodes
@@ -21,61 +20,13 @@ from nornir_k3s.facts.network import Addresses, UnreachableDatastore
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.endpoint import parse as parse_endpoint
 from nornir_k3s.model.host_facts import HostFacts, NodeState
+from nornir_k3s.model.status import Balancer, Certificate, NodeStatus, Status
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
 
-FORMAT = 1
 CONNECT = 5.0  # seconds: a glance does not wait for a host that is down
 SOON = 30  # days; K3s renews certificates itself where it starts with fewer than 120 left (docs: cli/certificate.md)
-
-
-class Certificate(BaseModel):
-    """A certificate of K3s on a host, and the days until it ends."""
-
-    host: str
-    path: str
-    days: int
-    authority: bool = Field(description="whether it is a CA's own")
-
-
-class NodeStatus(BaseModel):
-    """One Kubernetes node."""
-
-    name: str
-    ready: bool
-    version: str
-    roles: list[str]
-    schedulable: bool
-
-
-class Balancer(BaseModel):
-    """A load balancer: whether it has the VIP, and the state of each server as HAProxy sees it."""
-
-    holds_vip: bool
-    servers: dict[str, str]
-
-
-class Status(BaseModel):
-    """The cluster at a glance."""
-
-    format: int = Field(FORMAT, description="number of this form; it grows when a field changes its meaning")
-    cluster: str
-    version: str = Field(description="K3s version the inventory asks for")
-    url: str
-    nodes: list[NodeStatus] = Field(default_factory=list)
-    servers: dict[str, bool] = Field(default_factory=dict, description="whether each one's /readyz is ok")
-    balancers: dict[str, Balancer] = Field(default_factory=dict)
-    datastore: dict[str, str] = Field(default_factory=dict, description="state of each of its hosts or addresses")
-    certificates: list[Certificate] = Field(default_factory=list, description="first the one that ends first")
-    unreachable: list[str] = Field(default_factory=list)
-    problems: list[str] = Field(default_factory=list)
-
-    @computed_field(description="who has the VIP")
-    @property
-    def holder(self) -> list[str]:
-        """Who has the VIP."""
-        return [name for name, balancer in self.balancers.items() if balancer.holds_vip]
 
 
 def status(

@@ -1,6 +1,6 @@
 """The JSON schemas of what people write (for editors) and of what this tool writes (for machines).
 
-`python -m nornir_k3s.inventory.json_schemas FOLDER` writes them all.
+`python -m nornir_k3s.cli.schemas FOLDER` writes them all.
 """
 
 from __future__ import annotations
