@@ -27,6 +27,7 @@ try:
     from nornir.core.task import AggregatedResult, Task
     from rich.console import Console
 
+    from nornir_k3s import atomic_file
     from nornir_k3s.errors import Interrupted, K3sError, UsageError
     from nornir_k3s.inventory import config
     from nornir_k3s.model.report import Report
@@ -210,7 +211,7 @@ def write_text(path: Path, text: str, mode: int | None = None) -> None:
     """Write a report; a reader sees the old text or the new one, never half. `-` is standard output.
 
     Arguments:
-        mode: The file's, whatever the umask says.
+        mode: The file's, whatever the umask says; by default as the umask says.
 
     Raises:
         UsageError: The file cannot be written.
@@ -223,11 +224,7 @@ def write_text(path: Path, text: str, mode: int | None = None) -> None:
         if path.exists() and not path.is_file():  # a device, a pipe
             path.write_text(text + "\n")
             return
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        draft.write_text(text + "\n")
-        if mode is not None:
-            draft.chmod(mode)
-        draft.replace(path)
+        atomic_file.write(path, text + "\n", mode=mode)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}", hint="give another file") from None
 

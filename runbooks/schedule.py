@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from common import PROJECT, Context, main, parser
+from nornir_k3s import atomic_file
 from nornir_k3s.cli.timer_units import DRIFT, HEADER, Schedule
 from nornir_k3s.errors import K3sError, UsageError
 
@@ -121,9 +122,7 @@ def install(wanted: Schedule, ctx: Context) -> int:
     try:
         where.mkdir(parents=True, exist_ok=True)
         for name, text in wanted.units().items():
-            draft = where / f".{name}.draft"
-            draft.write_text(text)
-            draft.replace(where / name)
+            atomic_file.write(where / name, text, mode=None)
     except OSError as error:
         raise UsageError(f"{where} cannot be written: {error.strerror}") from None
     systemctl(wanted, "daemon-reload")

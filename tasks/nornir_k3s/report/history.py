@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from datetime import datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from nornir_k3s import atomic_file
 from nornir_k3s.errors import UsageError
 from nornir_k3s.model.difference import Difference
 from nornir_k3s.model.drift_report import DriftReport
@@ -92,10 +92,7 @@ class History:
         path = self.folder / f"{report.started:%Y%m%dT%H%M%S.%fZ}.json"
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            draft = path.with_suffix(".draft")
-            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-                file.write(kept.model_dump_json())
-            draft.replace(path)
+            atomic_file.write(path, kept.model_dump_json())
             for old in self._paths()[: -self.keep]:
                 old.unlink(missing_ok=True)
         except OSError as error:
