@@ -258,5 +258,5 @@ def k3s_kubeconfig(task: Task, shared: _Shared) -> Result:
     with shared.turn:  # all servers give the same
         changed = run.store.read("kubeconfig") != text
         if changed:
-            run.store.keep("kubeconfig", text)
+            run.store.write("kubeconfig", text)
     return Result(host=task.host, changed=changed, result=str(run.store.folder / "kubeconfig"))

@@ -137,7 +137,7 @@ def sign_check_certificate(task: Task, run: Run) -> Result:
     answer = gather.session_of(task, run).run(
         check_certificate.sign_script(csr), what="signing the health check certificate", timeout=120
     )
-    check_certificate.keep(run.store, run.ca_prefix, check_certificate.parse(answer.stdout), key)
+    check_certificate.save(run.store, run.ca_prefix, check_certificate.parse(answer.stdout), key)
     return Result(host=task.host, changed=False)
 
 

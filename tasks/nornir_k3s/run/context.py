@@ -121,7 +121,7 @@ class Run:
             self.cluster,
             member,
             interface=member.interface or (seen.interface_of(member.address) if seen else ""),
-            check_pem=check_certificate.kept(self.store, self.ca_prefix),
+            check_pem=check_certificate.load(self.store, self.ca_prefix),
             server_ca=self.ca_cert,
         )
 

@@ -78,7 +78,7 @@ def deploy(
         return _would(run, chain)
     run.report.phases = [PhaseReport(name=phase.name) for phase in chain]
     try:
-        with locks.changing(run.store.folder):
+        with locks.deploy_lock(run.store.folder):
             for step in in_steps(chain):
                 if step[0].name == choice.first_change(chain):
                     _ask(run, choice)
@@ -211,7 +211,7 @@ def converge_load_balancers(run: Run) -> None:
     balancers = run.chosen(m.name for m in run.of("lb"))
     if not balancers:
         return
-    if not check_certificate.kept(run.store, run.ca_prefix):
+    if not check_certificate.load(run.store, run.ca_prefix):
         run.phase("check certificate", [_ready_server(run)], host_tasks.sign_check_certificate)
     names = [name for name in balancers if run.converge_steps(name)]
     run.phase("load balancers", names, host_tasks.converge_host, width=1 if _serving(run) else len(names) or 1)
@@ -255,9 +255,9 @@ def verify_cluster(run: Run) -> None:
         run.report.notes.append("not proved that it works, no kubeconfig: this Nornir has no server")
         return
     server = _ready_server(run)
-    known_cluster.keep_ca(run.store, run.ca_prefix, run.ca_cert)
+    known_cluster.save_ca(run.store, run.ca_prefix, run.ca_cert)
     if run.limit is None:
-        known_cluster.keep_packages(run.store, {m.name: run.observed[m.name].packages for m in run.of("datastore")})
+        known_cluster.save_packages(run.store, {m.name: run.observed[m.name].packages for m in run.of("datastore")})
     names = [server] + [m.name for m in (*run.of("agents"), *run.of("lb"))]
     # Where nothing was changed, what was observed is the proof already.
     answers = {} if run.report.changed else verify.observed(run.cluster, {n: run.observed[n] for n in names})
@@ -284,5 +284,5 @@ def verify_cluster(run: Run) -> None:
     text = kubeconfig.rewrite(answers[server].kubeconfig, server=run.cluster.url, name=run.cluster.name)
     path = run.store.folder / "kubeconfig"
     if not path.exists() or path.read_text() != text.reveal() or path.stat().st_mode & 0o777 != 0o600:
-        run.store.keep("kubeconfig", text.reveal())
+        run.store.write("kubeconfig", text.reveal())
     run.report.kubeconfig = path
