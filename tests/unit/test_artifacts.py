@@ -132,6 +132,38 @@ def test_a_folder_s_binary_is_run_and_hashed_once(load: Load, bundle: Path, tmp_
         Source(load({"artifacts": {"folder": str(bundle)}}), tmp_path / "cache")
 
 
+def test_a_folder_s_list_of_hashes_that_cannot_be_read_is_refused(load: Load, bundle: Path, tmp_path: Path) -> None:
+    (bundle / "sha256sum-amd64.txt").write_text("<html>log in</html>\n")
+    with pytest.raises(ArtifactError, match=r"sha256sum-amd64\.txt is not a list of SHA-256: .*log in"):
+        Source(load({"artifacts": {"folder": str(bundle)}}), tmp_path / "cache")
+
+
+@pytest.mark.parametrize(("arch", "name"), [("x86_64", "k3s"), ("aarch64", "k3s-arm64"), ("armv7l", "k3s")])
+def test_a_folder_may_have_binaries_of_several_architectures(
+    load: Load, bundle: Path, tmp_path: Path, arch: str, name: str
+) -> None:
+    (bundle / "k3s-arm64").write_text((bundle / "k3s").read_text() + "# arm64\n")
+    source = Source(load({"artifacts": {"folder": str(bundle)}}), tmp_path / "cache")
+    assert source.find(arch).binary.source == bundle / name
+
+
+def test_hosts_that_fetch_it_themselves_get_urls_and_hashes(load: Load, tmp_path: Path) -> None:
+    mirror = Mirror()
+    mirror.publish(k3s=b"binary", installer=b"#!/bin/sh\n")
+    del mirror.replies["install.sh.sha256sum"]
+    try:
+        cluster = load({"artifacts": {"url": mirror.url, "push": False}})
+        first = Source(cluster, tmp_path / "cache").find("x86_64")
+        mirror.requests.clear()
+        assert Source(cluster, tmp_path / "cache").find("x86_64") == first
+        assert mirror.requests == []
+    finally:
+        mirror.close()
+    base = f"{mirror.url}/v1.34.9%2Bk3s1"
+    assert [file.url for file in first.artifacts()] == [f"{base}/k3s", f"{base}/install.sh"]
+    assert first.installer.sha256 == hashlib.sha256(b"#!/bin/sh\n").hexdigest()
+
+
 def test_who_only_compares_fetches_no_more_than_hashes(load: Load, tmp_path: Path) -> None:
     mirror = Mirror()
     mirror.publish(k3s=b"binary", images=b"images", installer=b"#!/bin/sh\n")
