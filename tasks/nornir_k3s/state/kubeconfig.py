@@ -1,4 +1,4 @@
-"""The kubeconfig that is handed over: parsed, pointed at the registration address, named after the cluster."""
+"""The administrator's kubeconfig: pointed at the registration address, named after the cluster."""
 
 from __future__ import annotations
 
