@@ -16,9 +16,9 @@ from typing import Any
 from nornir_k3s_lab import cgroups, network, nspawn
 from nornir_k3s_lab.errors import LabError
 from nornir_k3s_lab.guest import PATH, identity_files, prepare_script
-from nornir_k3s_lab.keys import ensure_key, ensure_password, write_private
+from nornir_k3s_lab.keys import ensure_key, ensure_password
 from nornir_k3s_lab.model import LabHost, LabSpec
-from nornir_k3s_lab.system import mount_points, remove_folder, run, unmount_below, wait_until
+from nornir_k3s_lab.system import mount_points, remove_folder, run, unmount_below, wait_until, write_private
 
 BOOT_SECONDS = 180
 POWER_OFF_SECONDS = 150  # systemd itself gives a service 90 to end

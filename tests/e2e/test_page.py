@@ -15,7 +15,7 @@ import pytest
 
 from nornir_k3s import DriftReport, Finding
 from nornir_k3s.model.drift_report import HostState
-from nornir_k3s.report.history import Kept
+from nornir_k3s.report.history import SavedRun
 from nornir_k3s.report.html import page
 
 # Runs beside the page, in a frame as wide as a phone or a desk, and writes down what it sees.
@@ -76,11 +76,13 @@ def report() -> DriftReport:
     )  # fmt: skip
 
 
-def history() -> list[Kept]:
+def history() -> list[SavedRun]:
     now = datetime.now(UTC)
     found = report().differences
     return [
-        Kept(started=now - timedelta(hours=n), seconds=1.0, outcome="drift", unreachable=[], differences=found[: n % 5])
+        SavedRun(
+            started=now - timedelta(hours=n), seconds=1.0, outcome="drift", unreachable=[], differences=found[: n % 5]
+        )
         for n in range(10)
     ]
 

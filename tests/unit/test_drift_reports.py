@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
 import re
 import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,14 +14,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from nornir_k3s import Busy, DriftReport, Finding
+from nornir_k3s import DriftReport, Finding
 from nornir_k3s.cli.timer_units import Schedule
 from nornir_k3s.model.drift_report import CertificateExpiry, HostState
 from nornir_k3s.report import drift_terminal
 from nornir_k3s.report.history import History
 from nornir_k3s.report.html import page
 from nornir_k3s.report.prometheus import metrics
-from nornir_k3s.state import locks
 
 EVIL = "<script>alert(1)</script>"
 
@@ -181,34 +178,6 @@ def test_the_page_stands_alone_and_says_nothing_that_a_host_could_have_made_up()
     assert links.open == []
     assert "url(" not in text
     assert "@import" not in text
-
-
-def test_a_deploy_goes_first_and_two_checks_never_overlap(tmp_path: Path) -> None:
-    with locks.reading(tmp_path), pytest.raises(Busy, match="another drift check"), locks.reading(tmp_path):
-        pass
-    with locks.changing(tmp_path):
-        with pytest.raises(Busy, match=r"a deploy of .* is at work"), locks.reading(tmp_path):
-            pass
-        with pytest.raises(Busy, match="another deploy"), locks.changing(tmp_path):
-            pass
-    with pytest.raises(Busy, match="began meanwhile"), locks.reading(tmp_path), locks.changing(tmp_path):
-        pass
-    with locks.reading(tmp_path):
-        pass
-
-
-def test_a_lock_goes_with_the_process_that_held_it(tmp_path: Path) -> None:
-    code = "import sys, time; from pathlib import Path; from nornir_k3s.state import locks\n"
-    code += f"with locks.changing(Path({str(tmp_path)!r})): print('held', flush=True); time.sleep(600)"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "held\n"
-        with pytest.raises(Busy), locks.reading(tmp_path):
-            pass
-        process.kill()
-    with locks.reading(tmp_path), (tmp_path / "deploy.lock").open() as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    assert oct((tmp_path / "deploy.lock").stat().st_mode & 0o777) == "0o600"
 
 
 def schedule(**more: Any) -> Schedule:

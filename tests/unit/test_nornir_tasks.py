@@ -75,7 +75,7 @@ def test_no_second_first_server_because_the_real_one_was_filtered_away(nr: Norni
 
 def test_what_the_last_deploy_knew_of_the_ca_serves_where_no_server_is_shown(nr: Nornir, tmp_path: Path) -> None:
     run = prepared(nr, tmp_path)
-    known_cluster.keep_ca(run.store, "K10" + "a" * 64, "PEM")
+    known_cluster.save_ca(run.store, "K10" + "a" * 64, "PEM")
     agents = prepared(nr.filter(name="a1"), tmp_path)
     assert (agents.ca_prefix, agents.ca_certificate) == ("K10" + "a" * 64, "PEM")
     run.facts = {"s1": HostFacts("s1")}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
+from nornir_k3s import atomic_file
 from nornir_k3s.errors import UsageError
 
 
@@ -26,10 +26,6 @@ def write_text(path: Path, text: str, mode: int | None = None) -> None:
         if path.exists() and not path.is_file():  # a device, a pipe
             path.write_text(text + "\n")
             return
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        draft.write_text(text + "\n")
-        if mode is not None:
-            draft.chmod(mode)
-        draft.replace(path)
+        atomic_file.write(path, text + "\n", mode=mode)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}", hint="choose another file") from None

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from nornir_k3s import atomic_file
 from nornir_k3s.cli import session
 from nornir_k3s.cli.session import Session
 from nornir_k3s.cli.timer_units import BUSY, DRIFT, OURS, Schedule
@@ -113,9 +114,7 @@ def install(wanted: Schedule, ctx: Session) -> int:
     try:
         where.mkdir(parents=True, exist_ok=True)
         for name, text in wanted.units().items():
-            draft = where / f".{name}.draft"
-            draft.write_text(text)
-            draft.replace(where / name)
+            atomic_file.write(where / name, text, mode=None)
     except OSError as error:
         raise UsageError(f"{where} cannot be written: {error.strerror}") from None
     systemctl(wanted, "daemon-reload")

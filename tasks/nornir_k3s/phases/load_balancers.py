@@ -18,7 +18,7 @@ def converge(run: Run) -> None:
     balancers = run.chosen(m.name for m in run.of("lb"))
     if not balancers:
         return
-    if not check_certificate.kept(run.store, run.ca_prefix):
+    if not check_certificate.load(run.store, run.ca_prefix):
         run.phase("check certificate", [require_ready(run)], _sign)
     names = [name for name in balancers if run.planned(name).converge]
     run.phase("load balancers", names, converge_host, width=1 if _serving(run) else len(names) or 1)
@@ -34,7 +34,7 @@ def _sign(task: Task, run: Run) -> Result:
     answer = session_of(task, run).run(signing.script(csr), what="signing the health check certificate", timeout=120)
     with readable(task.host.name):
         certificate = signing.parse(answer.stdout)
-    check_certificate.keep(run.store, run.ca_prefix, certificate, key)
+    check_certificate.save(run.store, run.ca_prefix, certificate, key)
     return Result(host=task.host, changed=False)
 
 

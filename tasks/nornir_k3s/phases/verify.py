@@ -33,9 +33,9 @@ def verify(run: Run) -> None:
         run.report.notes.append("not proved that it works, no kubeconfig: this Nornir has no server")
         return
     server = require_ready(run)
-    known_cluster.keep_ca(run.store, run.ca_prefix, run.ca_certificate)
+    known_cluster.save_ca(run.store, run.ca_prefix, run.ca_certificate)
     if run.limit is None:
-        known_cluster.keep_packages(run.store, {m.name: run.facts[m.name].packages for m in run.of("datastore")})
+        known_cluster.save_packages(run.store, {m.name: run.facts[m.name].packages for m in run.of("datastore")})
     names = [server] + [m.name for m in (*run.of("agents"), *run.of("lb"))]
     # Where nothing was changed, what was read at the start is the proof already.
     answers = {} if run.report.changed else {name: run.facts[name] for name in names}

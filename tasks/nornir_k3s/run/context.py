@@ -112,7 +112,7 @@ class Run:
         if member.role == "datastore":
             return Known() if facts else Known(packages=known_cluster.packages(self.store).get(name, {}))
         bundle = self.source.known(facts.system.arch) if facts else None
-        check = check_certificate.kept(self.store, self.ca_prefix) if member.role == "lb" else Secret("")
+        check = check_certificate.load(self.store, self.ca_prefix) if member.role == "lb" else Secret("")
         return Known(bundle, self.ca_prefix, self.ca_certificate, check)
 
     def query(self, name: str) -> Query:

@@ -66,7 +66,7 @@ def prepare(
     order = {member.name: place for place, member in enumerate(known_cluster.members(store))}
     if away:
         wanted = replace(wanted, members=tuple(sorted(wanted.members, key=lambda m: order.get(m.name, len(order)))))
-    known_cluster.hold_members(store, wanted.members)
+    known_cluster.stage_members(store, wanted.members)
     report = Report(cluster=wanted.name, version=wanted.version, url=wanted.url)
     report.hosts = {m.name: HostReport(role=m.role) for m in wanted.members if m.name in nr.inventory.hosts}
     if away:

@@ -19,6 +19,7 @@ from pathlib import Path
 from paramiko.hostkeys import HostKeyEntry, HostKeys
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
+from nornir_k3s import atomic_file
 from nornir_k3s.errors import UsageError
 
 LOCK_DEADLINE = 10.0
@@ -140,7 +141,8 @@ def change(path: Path, add: Collection[HostKey], forget: Collection[str] = ()) -
             for key in add:
                 if key.name not in forget and now.keys(key.name).get(key.kind, key.blob) != key.blob:
                     raise UsageError(f"{path}: {key.name} has got another key there meanwhile", hint="run it again")
-            _replace(real, now.changed(add, forget))
+            old = real.stat()  # its owner and mode stay
+            atomic_file.write(real, now.changed(add, forget), mode=old.st_mode & 0o7777, owner=(old.st_uid, old.st_gid))
 
 
 @dataclass(frozen=True)
@@ -227,21 +229,3 @@ def _try_lock(path: Path) -> int | None:
         raise
     os.close(descriptor)  # held by another, or the one before us has put a new file in its place
     return None
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Give the file new content at once, with the owner and mode it has."""
-    old = path.stat()
-    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fchmod(descriptor, old.st_mode & 0o7777)
-            with contextlib.suppress(PermissionError):
-                os.fchown(descriptor, old.st_uid, old.st_gid)
-            os.fsync(descriptor)
-        Path(draft).replace(path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise

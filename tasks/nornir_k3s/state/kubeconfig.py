@@ -44,5 +44,5 @@ def keep(store: Store, text: str, *, server: str, name: str) -> Path:
     wanted = rewrite(text, server=server, name=name).reveal()
     path = store.folder / FILE
     if not path.exists() or path.read_text() != wanted or path.stat().st_mode & 0o777 != 0o600:
-        store.keep(FILE, wanted)
+        store.write(FILE, wanted)
     return path

@@ -71,7 +71,7 @@ def deploy(
         return _would(run, chain)
     run.report.phases = [PhaseReport(name=phase.name) for phase in chain]
     try:
-        with locks.changing(run.store.folder):
+        with locks.deploy_lock(run.store.folder):
             for step in in_steps(chain):
                 if step[0].name == choice.first_change(chain):
                     _ask(run, choice)

@@ -70,7 +70,7 @@ def drift(
         nr, base=where.base, state=where.state, options=options, choice=choice, keep=False, drift=True, deep=deep
     )
     kept = History(run.store.folder / "drift", keep=int(options.get("keep_runs") or 0) or None)
-    with locks.reading(run.store.folder):
+    with locks.drift_lock(run.store.folder):
         begin = time.monotonic()
         report = DriftReport(cluster=run.cluster.name, version=run.cluster.version, url=run.cluster.url)
         _read(run, report, limits)
