@@ -138,7 +138,7 @@ def gather_host(task: Task, run: Run) -> Result:
     """Read everything the plan needs from this host, and keep it in the run."""
     name = task.host.name
     found = run.facts[name] = _gathered(task, run)
-    if any(file.path not in found.files for file in run.query(name).spec.files):
+    if run.member(name).role == "datastore" and any(one.path not in found.files for one in run.query(name).spec.files):
         # Where its files lie was not known before: they are named after the version of a package.
         found = _gathered(task, run)
     if run.cluster.endpoint and run.member(name).role == "servers":
