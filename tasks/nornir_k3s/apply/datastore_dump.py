@@ -27,9 +27,8 @@ def script(recipe: Recipe, *, database: str, cluster: str, token_fingerprint: st
         cluster: The cluster's name.
         token_fingerprint: Of the token that the data needs.
     """
-    functions = f"dump_size() {{ {recipe.size}\n}}\ndump_write() {{ {recipe.write}\n}}\n"
-    call = shell.call("dump", database, FOLDER, cluster, token_fingerprint, recipe.suffix, KEPT)
-    return shell.source("apply/datastore_dump.sh") + functions + call
+    words = (database, FOLDER, cluster, token_fingerprint, recipe.suffix, KEPT, recipe.size, recipe.write)
+    return shell.source("apply/datastore_dump.sh") + shell.call("dump", *words)
 
 
 def parse(text: str) -> tuple[str, int]:

@@ -75,7 +75,7 @@ def _call(step: Step, spec: HostSpec) -> str:  # noqa: PLR0911 - one line a kind
         case Install() as install:
             return shell.call("run_installer", INSTALLER, install.role, install_mark(spec))
         case Secret() as text:
-            return text.reveal() + 'say did "$STEP" changed'
+            return text.reveal()
         case tuple() as names:
             return shell.call("install_packages", *names)
         case None:

@@ -119,3 +119,37 @@ placed() { # path mode sha256: an artefact lies there
   receipt "$1" "$3"
   say did "$STEP" changed
 }
+
+# Proofs, some seconds after a unit was touched, that it works; $begin is when that was.
+haproxy_loaded() { # port; a master that cannot load its new configuration keeps the old one, and the reload succeeds
+  ss -Hlnt "sport = :$1" | grep -q . &&
+    ! journalctl -u haproxy.service --since "@$begin" -o cat --no-pager | grep -q 'Loading failure'
+}
+postgresql() { runuser -u postgres -- psql -X -v ON_ERROR_STOP=1 -At "$@"; }
+postgresql_alive() { postgresql -c 'SELECT 1' >/dev/null 2>&1; }
+mysql_alive() { "$1" -e 'SELECT 1' >/dev/null 2>&1; } # client
+etcd_ctl() { # URL folder-of-certificates argument...
+  endpoint=$1 pems=$2
+  shift 2
+  ETCDCTL_API=3 etcdctl "--endpoints=$endpoint" "--cacert=$pems/ca.pem" "--cert=$pems/cert.pem" "--key=$pems/key.pem" "$@"
+}
+etcd_alive() { etcd_ctl "$1" "$2" endpoint health >/dev/null 2>&1; } # URL folder-of-certificates
+
+wait_for() { # command...
+  n=0
+  until "$@"; do
+    n=$((n + 1))
+    [ "$n" -lt 120 ]
+    sleep 0.5
+  done
+}
+mysql_statements() { # client; SQL comes on stdin
+  wait_for mysql_alive "$1" </dev/null
+  "$1"
+  say did "$STEP" changed
+}
+postgresql_statements() { # SQL comes on stdin
+  wait_for postgresql_alive </dev/null
+  postgresql
+  say did "$STEP" changed
+}

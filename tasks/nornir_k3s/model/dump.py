@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one kind of datastore is dumped; `$database` is the database's name.
+    """How one kind of datastore is dumped: calls of functions of `apply/datastore_dump.sh`.
 
     Arguments:
         suffix: Of the file.

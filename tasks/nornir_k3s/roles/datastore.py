@@ -32,9 +32,6 @@ class Managed(Protocol):
     def unit(self) -> str:
         """The unit whose activity shows that its package is installed and at work."""
 
-    def alive(self, member: Member) -> str:
-        """Return a shell command that is true while it answers on its host."""
-
     def endpoint(self, cluster: Cluster) -> Secret:
         """Return the endpoint as K3s takes it."""
 

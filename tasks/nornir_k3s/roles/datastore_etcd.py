@@ -6,10 +6,10 @@ Sources: etcd `op-guide/configuration.md` (every flag is a variable, too), `op-g
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from nornir_k3s import shell
 from nornir_k3s.model.cluster import (
     Cluster,
     Member,
@@ -33,10 +33,6 @@ class Etcd:
 
     ports: tuple[int, ...] = (PORT, PEERS)
     unit: str = UNIT
-
-    def alive(self, member: Member) -> str:
-        """Return a shell command that is true while it is healthy."""
-        return f"{_ctl(member)} endpoint health >/dev/null 2>&1"
 
     def endpoint(self, cluster: Cluster) -> Secret:
         """Return the endpoint as K3s takes it: every member."""
@@ -71,7 +67,7 @@ class Etcd:
             for name, content in texts.items()
         ]
         # It reads its certificates for every connection anew.
-        unit = Unit(UNIT, reloadable=True, reload=":", proof=self.alive(member))
+        unit = Unit(UNIT, reloadable=True, reload=":", proof=shell.call("etcd_alive", url(member, PORT), FOLDER))
         config = File(CONFIG, Secret(text), unit=UNIT)
         return HostSpec(packages=("etcd-server", "etcd-client"), files=(*files, config), units=(unit,))
 
@@ -85,8 +81,8 @@ class Etcd:
 
     def dump(self, cluster: Cluster, member: Member) -> Recipe:
         """Return how everything is written to a file, a snapshot."""
-        size = f"du -sk {data_folder(cluster)}/member/snap | cut -f1"
-        return Recipe("etcd", size, f'{_ctl(member)} snapshot save "$draft" >/dev/null')
+        size = shell.call("size_etcd", data_folder(cluster))
+        return Recipe("etcd", size, shell.call("write_etcd", url(member, PORT), FOLDER))
 
     def old(self, cluster: Cluster, inside: Database) -> list[str]:  # noqa: ARG002 - as every kind
         """Return nothing: there are no users."""
@@ -109,11 +105,6 @@ def data_folder(cluster: Cluster) -> str:
 
 def _pem(name: str) -> str:
     return f"{FOLDER}/{name}.pem"
-
-
-def _ctl(member: Member) -> str:
-    files = f"--cacert={_pem('ca')} --cert={_pem('cert')} --key={_pem('key')}"
-    return f"ETCDCTL_API=3 etcdctl --endpoints={shlex.quote(url(member, PORT))} {files}"
 
 
 ETCD = Etcd()

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from nornir_k3s import shell
 from nornir_k3s.model.cluster import (
     Cluster,
     Member,
@@ -47,10 +48,6 @@ class MySQL:
     hashed: bool
     dumper: str
     ports: tuple[int, ...] = (PORT,)
-
-    def alive(self, member: Member) -> str:  # noqa: ARG002 - as every kind
-        """Return a shell command that is true while it answers."""
-        return f"{self.client} -e 'SELECT 1' >/dev/null 2>&1"
 
     def endpoint(self, cluster: Cluster) -> Secret:
         """Return the endpoint as K3s takes it."""
@@ -112,7 +109,7 @@ class MySQL:
             lines.append(f"CREATE USER IF NOT EXISTS {account} {self._identified(cluster.datastore_password)};")
             lines.append(f"ALTER USER {account} {self._identified(cluster.datastore_password)}{tls};")
             lines.append(f"GRANT {RIGHTS} ON `{database}`.* TO {account};")
-        return self._script(lines)
+        return self._statements(lines)
 
     def dump(self, cluster: Cluster, member: Member) -> Recipe:  # noqa: ARG002 - as every kind
         """Return how the database is written to a file."""
@@ -120,17 +117,7 @@ class MySQL:
 
     def recipe(self) -> Recipe:
         """Return the same; it needs to know nothing of the cluster."""
-        query = (
-            "SELECT CEIL(COALESCE(SUM(data_length + index_length), 0) / 1024) FROM information_schema.tables"
-            " WHERE table_schema = '$database'"
-        )
-        size = f'{self.client} -N -B -e "{query}"'
-        # A pipe ends as its last command does: whether the first one ended well is noted beside.
-        write = (
-            f'{{ {self.dumper} --single-transaction --routines=false --hex-blob "$database" || : >"$draft.failed"; }}'
-            ' | gzip >"$draft"\n[ ! -e "$draft.failed" ]'
-        )
-        return Recipe("sql.gz", size, write)
+        return Recipe("sql.gz", f"size_mysql {self.client}", f"write_mysql {self.dumper}")
 
     def old(self, cluster: Cluster, inside: Database) -> list[str]:
         """Return the users that no server needs any more: of earlier passwords and of servers that have gone."""
@@ -141,7 +128,7 @@ class MySQL:
     def tidy(self, users: Sequence[str]) -> Secret:
         """Return a script that removes these users."""
         names = [name.rpartition("@") for name in users]
-        return self._script([f"DROP USER IF EXISTS '{user}'@'{host}';" for user, _, host in names])
+        return self._statements([f"DROP USER IF EXISTS '{user}'@'{host}';" for user, _, host in names])
 
     def _identified(self, password: Secret) -> str:
         if self.hashed:
@@ -149,14 +136,8 @@ class MySQL:
         quoted = password.reveal().replace("\\", "\\\\").replace("'", "''")
         return f"IDENTIFIED BY '{quoted}'"
 
-    def _script(self, lines: Sequence[str]) -> Secret:
-        text = "\n".join(lines)
-        return Secret(f"""n=0
-until {self.client} -e 'SELECT 1' >/dev/null 2>&1; do n=$((n+1)); [ "$n" -lt 120 ]; sleep 0.5; done
-{self.client} <<'SQL'
-{text}
-SQL
-""")
+    def _statements(self, lines: Sequence[str]) -> Secret:
+        return Secret(shell.call("mysql_statements", self.client) + " <<'SQL'\n" + "\n".join(lines) + "\nSQL\n")
 
 
 MARIADB = MySQL(

@@ -26,8 +26,6 @@ from nornir_k3s.roles.datastore_login import connections, login, logins
 PORT = 5432
 PACKAGE = "postgresql"
 _ITERATIONS = 4096
-_ASK = "runuser -u postgres -- psql -X -v ON_ERROR_STOP=1 -At"
-_ALIVE = f"{_ASK} -c 'SELECT 1' >/dev/null 2>&1"
 
 
 @dataclass(frozen=True)
@@ -36,10 +34,6 @@ class PostgreSQL:
 
     ports: tuple[int, ...] = (PORT,)
     unit: str = "postgresql.service"
-
-    def alive(self, member: Member) -> str:  # noqa: ARG002 - as every kind
-        """Return a shell command that is true while it answers."""
-        return _ALIVE
 
     def endpoint(self, cluster: Cluster) -> Secret:
         """Return the endpoint as K3s takes it."""
@@ -73,7 +67,9 @@ class PostgreSQL:
             ]
         files.append(File(hba, Secret(self._hba(cluster)), 0o640, unit=unit, action="reload", group="postgres"))
         files.append(File(f"{folder}/conf.d/90-nornir-k3s.conf", Secret(HEADER + "\n".join(lines) + "\n"), unit=unit))
-        return HostSpec(packages=(PACKAGE,), files=tuple(files), units=(Unit(unit, reloadable=True, proof=_ALIVE),))
+        return HostSpec(
+            packages=(PACKAGE,), files=tuple(files), units=(Unit(unit, reloadable=True, proof="postgresql_alive"),)
+        )
 
     def _hba(self, cluster: Cluster) -> str:
         how, database = "hostssl" if cluster.keys else "host", cluster.managed.database
@@ -104,7 +100,7 @@ class PostgreSQL:
         """
         owner, user, database = cluster.managed.user, login(cluster), cluster.managed.database
         hashed = verifier(cluster.datastore_password)
-        return _script(f"""
+        return _statements(f"""
 SELECT 'CREATE ROLE {owner} NOLOGIN' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{owner}') \\gexec
 SELECT 'CREATE ROLE {user}' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{user}') \\gexec
 ALTER ROLE {user} LOGIN PASSWORD '{hashed}' NOSUPERUSER NOCREATEDB NOCREATEROLE;
@@ -117,8 +113,7 @@ REVOKE ALL ON DATABASE {database} FROM PUBLIC;
 
     def dump(self, cluster: Cluster, member: Member) -> Recipe:  # noqa: ARG002 - as every kind
         """Return how the database is written to a file, for pg_restore."""
-        size = f"{_ASK} -c \"SELECT pg_database_size('$database') / 1024\""
-        return Recipe("pgdump", size, 'runuser -u postgres -- pg_dump -Fc "$database" >"$draft"')
+        return Recipe("pgdump", "size_postgresql", "write_postgresql")
 
     def old(self, cluster: Cluster, inside: Database) -> list[str]:
         """Return the users that no server needs any more: of earlier passwords."""
@@ -126,7 +121,7 @@ REVOKE ALL ON DATABASE {database} FROM PUBLIC;
 
     def tidy(self, users: Sequence[str]) -> Secret:
         """Return a script that removes these users."""
-        return _script("\n".join(f"DROP ROLE IF EXISTS {user};" for user in users))
+        return _statements("\n".join(f"DROP ROLE IF EXISTS {user};" for user in users))
 
 
 def verifier(password: Secret) -> str:
@@ -141,13 +136,8 @@ def verifier(password: Secret) -> str:
     return f"SCRAM-SHA-256${_ITERATIONS}:{text[0]}${text[1]}:{text[2]}"
 
 
-def _script(sql: str) -> Secret:
-    return Secret(f"""n=0
-until {_ALIVE}; do n=$((n+1)); [ "$n" -lt 120 ]; sleep 0.5; done
-{_ASK} <<'SQL'
-{sql}
-SQL
-""")
+def _statements(sql: str) -> Secret:
+    return Secret(f"postgresql_statements <<'SQL'\n{sql}\nSQL\n")
 
 
 POSTGRESQL = PostgreSQL()
