@@ -105,7 +105,7 @@ class Latency(Fact[Mapping[str, float]]):
             return []
         port = datastore.kind(query.cluster).ports[0]
         addresses = (host.address for host in query.cluster.of("datastore"))
-        return [self.call(f"[{address}]" if ":" in address else address, port) for address in addresses]
+        return [shell.call("fact_latency", f"[{one}]" if ":" in one else one, port) for one in addresses]
 
     def parse(self, records: Sequence[Record]) -> Mapping[str, float]:
         """Return it by address."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from nornir_k3s import k3s
+from nornir_k3s import k3s, shell
 from nornir_k3s.facts.fact import Fact, Query
 from nornir_k3s.model.host_facts import ArtifactState, FileState, Ledger
 from nornir_k3s.model.paths import IMAGES, STATE
@@ -26,7 +26,8 @@ class Files(Fact[Mapping[str, FileState]]):
     def calls(self, query: Query) -> Iterable[str]:
         """Ask for each file of the spec; the text of a secret one stays on the host."""
         return [
-            self.call(file.path, file.sha256, "hide" if file.masking == "all" else "show") for file in query.spec.files
+            shell.call("fact_files", file.path, file.sha256, "hide" if file.masking == "all" else "show")
+            for file in query.spec.files
         ]
 
     def parse(self, records: Sequence[Record]) -> Mapping[str, FileState]:
@@ -66,7 +67,7 @@ class Artifacts(Fact[Mapping[str, ArtifactState]]):
         install = query.spec.install
         paths += [k3s.BINARY, install.script] if install else []
         if paths:
-            yield self.call(STATE, how, *dict.fromkeys(paths))
+            yield shell.call("fact_artifacts", STATE, how, *dict.fromkeys(paths))
         if install:
             yield f"fact_images {STATE} {how} {IMAGES}"
 
@@ -84,9 +85,9 @@ class Present(Fact[frozenset[str]]):
 
     name, source = "present", "files"
 
-    def calls(self, query: Query) -> Iterable[str]:
+    def arguments(self, query: Query) -> Iterable[object] | None:
         """Ask for the watched paths."""
-        return [self.call(*query.spec.watch)] if query.spec.watch else []
+        return query.spec.watch or None
 
     def parse(self, records: Sequence[Record]) -> frozenset[str]:
         """Return the paths."""
@@ -98,9 +99,9 @@ class OwnLedger(Fact[Ledger]):
 
     name, source = "ledger", "files"
 
-    def calls(self, query: Query) -> Iterable[str]:  # noqa: ARG002 - as every fact
-        """Ask every host."""
-        return [self.call(STATE)]
+    def arguments(self, query: Query) -> Iterable[object]:  # noqa: ARG002 - as every fact
+        """Read its own folder."""
+        return (STATE,)
 
     def parse(self, records: Sequence[Record]) -> Ledger:
         """Return the notes."""

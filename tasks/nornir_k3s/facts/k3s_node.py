@@ -19,11 +19,11 @@ _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re
 class AgentCA(Fact[str]):
     """SHA-256 of the cluster's CA that an agent has joined with (k3s: pkg/agent/config)."""
 
-    name, source, when = "agent_ca", "k3s_node", "setup"
+    name, source, roles, when = "agent_ca", "k3s_node", NODES, "setup"
 
-    def calls(self, query: Query) -> Iterable[str]:
-        """Ask nodes."""
-        return [self.call(k3s.DATA)] if query.member.role in NODES else []
+    def arguments(self, query: Query) -> Iterable[object]:  # noqa: ARG002 - as every fact
+        """Read K3s' data folder."""
+        return (k3s.DATA,)
 
     def parse(self, records: Sequence[Record]) -> str:
         """Return it in hex."""
@@ -33,12 +33,11 @@ class AgentCA(Fact[str]):
 class Certificates(Fact[tuple[CertificateFile, ...]]):
     """When K3s' own certificates on a node expire (docs.k3s.io `cli/certificate.md`)."""
 
-    name, source, when = "certificates", "k3s_node", "drift"
+    name, source, roles, when = "certificates", "k3s_node", NODES, "drift"
 
-    def calls(self, query: Query) -> Iterable[str]:
-        """Ask nodes for their role's folder."""
-        folders = {"servers": f"{k3s.DATA}/server/tls", "agents": f"{k3s.DATA}/agent"}
-        return [self.call(folders[query.member.role])] if query.member.role in NODES else []
+    def arguments(self, query: Query) -> Iterable[object]:
+        """Name the role's folder."""
+        return (f"{k3s.DATA}/server/tls" if query.member.role == "servers" else f"{k3s.DATA}/agent",)
 
     def parse(self, records: Sequence[Record]) -> tuple[CertificateFile, ...]:
         """Return the first certificate to expire of each file."""
@@ -66,14 +65,11 @@ class ExtraSettings(Fact[tuple[SettingsFile, ...]]):
     Sources: docs.k3s.io `installation/configuration.md`; K3s' `install.sh`.
     """
 
-    name, source, when = "extra_settings", "k3s_node", "drift"
+    name, source, roles, when = "extra_settings", "k3s_node", NODES, "drift"
 
-    def calls(self, query: Query) -> Iterable[str]:
-        """Ask nodes."""
-        if query.member.role not in NODES:
-            return []
-        unit = k3s.UNITS["server" if query.member.role == "servers" else "agent"]
-        return [self.call(unit.removesuffix(".service"))]
+    def arguments(self, query: Query) -> Iterable[object]:
+        """Name the unit, after which environment files are named."""
+        return ("k3s" if query.member.role == "servers" else "k3s-agent",)
 
     def parse(self, records: Sequence[Record]) -> tuple[SettingsFile, ...]:
         """Return each file with the names that it sets."""

@@ -17,24 +17,17 @@ from nornir_k3s.records import Record, RecordError, decoded
 KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"
 
 
-class _OfServers:
-    """Only servers are asked."""
-
-    def calls(self, query: Query) -> Iterable[str]:
-        return [self.line(query)] if query.member.role == "servers" else []
-
-    def line(self, query: Query) -> str:
-        raise NotImplementedError
+_SERVERS = ("servers",)
 
 
-class ServerFiles(_OfServers, Fact[host_facts.ServerFiles]):
+class ServerFiles(Fact[host_facts.ServerFiles]):
     """The CA's hash, the token's fingerprint and the CA's certificate (k3s: pkg/clientaccess/token.go, pkg/daemons)."""
 
-    name, source = "server", "k3s_server"
+    name, source, roles = "server", "k3s_server", _SERVERS
 
-    def line(self, query: Query) -> str:  # noqa: ARG002 - as every fact
+    def arguments(self, query: Query) -> Iterable[object]:  # noqa: ARG002 - as every fact
         """Read K3s' data folder."""
-        return self.call(k3s.DATA)
+        return (k3s.DATA,)
 
     def parse(self, records: Sequence[Record]) -> host_facts.ServerFiles:
         """Return them; a token file that is not in the full form has no CA's hash."""
@@ -42,14 +35,14 @@ class ServerFiles(_OfServers, Fact[host_facts.ServerFiles]):
         return host_facts.ServerFiles(prefix if prefix.startswith("K10") else "", token, decoded(certificate))
 
 
-class Api(_OfServers, Fact[host_facts.Api]):
+class Api(Fact[host_facts.Api]):
     """`/readyz`, and the nodes through the registration address, as everybody else lists them; else directly."""
 
-    name, source = "api", "k3s_server"
+    name, source, roles = "api", "k3s_server", _SERVERS
 
-    def line(self, query: Query) -> str:
+    def arguments(self, query: Query) -> Iterable[object]:
         """Use K3s' own kubectl."""
-        return self.call(k3s.BINARY, query.cluster.url)
+        return (k3s.BINARY, query.cluster.url)
 
     def parse(self, records: Sequence[Record]) -> host_facts.Api:
         """Return what it answers."""
@@ -69,9 +62,9 @@ class Api(_OfServers, Fact[host_facts.Api]):
 class DirectApi(Api):
     """The same of a server before there is a registration address."""
 
-    def line(self, query: Query) -> str:  # noqa: ARG002 - as every fact
+    def arguments(self, query: Query) -> Iterable[object]:  # noqa: ARG002 - as every fact
         """Use K3s' own kubectl."""
-        return self.call(k3s.BINARY, "")
+        return (k3s.BINARY, "")
 
 
 class ApiThroughAddress(Api):
@@ -85,38 +78,39 @@ class ApiThroughAddress(Api):
     def __init__(self, names: Sequence[str], seconds: int) -> None:
         self._names, self._seconds = names, seconds
 
-    def line(self, query: Query) -> str:
-        """Use K3s' own kubectl."""
-        wait = shell.call("wait_for_nodes", k3s.BINARY, query.cluster.url, self._seconds, *self._names)
-        return f"{wait}\n{self.call(k3s.BINARY, query.cluster.url, 'explain')}"
+    def calls(self, query: Query) -> Iterable[str]:
+        """Wait first."""
+        url = query.cluster.url
+        yield shell.call("wait_for_nodes", k3s.BINARY, url, self._seconds, *self._names)
+        yield shell.call("fact_api", k3s.BINARY, url, "explain")
 
 
-class Kubeconfig(_OfServers, Fact[str]):
+class Kubeconfig(Fact[str]):
     """The administrator's kubeconfig (docs.k3s.io `cluster-access.md`); secret."""
 
-    name, source = "kubeconfig", "k3s_server"
+    name, source, roles = "kubeconfig", "k3s_server", _SERVERS
 
-    def line(self, query: Query) -> str:  # noqa: ARG002 - as every fact
+    def arguments(self, query: Query) -> Iterable[object]:  # noqa: ARG002 - as every fact
         """Read the file."""
-        return self.call(KUBECONFIG)
+        return (KUBECONFIG,)
 
     def parse(self, records: Sequence[Record]) -> str:
         """Return its text."""
         return decoded(records[0].take(1)[0])
 
 
-class EffectiveConfig(_OfServers, Fact[Mapping[str, Any] | None]):
+class EffectiveConfig(Fact[Mapping[str, Any] | None]):
     """The settings in force: what a server says at `/v1-k3s/config` to the user `node`.
 
     Source: k3s `pkg/server/handlers/handlers.go`, `pkg/daemons/config/types.go` (Control).
     """
 
-    name, source, when = "effective_config", "k3s_server", "drift"
+    name, source, roles, when = "effective_config", "k3s_server", _SERVERS, "drift"
 
-    def line(self, query: Query) -> str:
+    def arguments(self, query: Query) -> Iterable[object]:
         """Ask the server itself, with a kubeconfig in two halves around its CA."""
         head, tail = halves(query.cluster)
-        return self.call(k3s.BINARY, f"{k3s.DATA}/server/tls/server-ca.crt", _encoded(head), _encoded(tail))
+        return (k3s.BINARY, f"{k3s.DATA}/server/tls/server-ca.crt", _encoded(head), _encoded(tail))
 
     def parse(self, records: Sequence[Record]) -> Mapping[str, Any] | None:
         """Return the settings; None where it did not answer."""

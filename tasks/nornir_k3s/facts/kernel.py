@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from nornir_k3s.facts.fact import Fact, Query
+from nornir_k3s.facts.fact import Fact, Query, Words
 from nornir_k3s.model import host_facts
 from nornir_k3s.model.cluster import NODES
 from nornir_k3s.records import Record, RecordError, integer
@@ -19,14 +19,12 @@ _BACKENDS = {"vxlan": "vxlan", "wireguard-native": "wireguard"}
 class Kernel(Fact[host_facts.Kernel]):
     """cgroup controllers, modules, the quota of kernel keys, iptables' version."""
 
-    name, source, when = "kernel", "kernel", "setup"
+    name, source, roles, when = "kernel", "kernel", NODES, "setup"
 
-    def calls(self, query: Query) -> Iterable[str]:
-        """Ask nodes; the modules depend on flannel's backend."""
-        if query.member.role not in NODES:
-            return []
+    def arguments(self, query: Query) -> Iterable[object]:
+        """Name the modules; they depend on flannel's backend."""
         backend = _BACKENDS.get(str(query.cluster.server.get("flannel-backend", "vxlan")))
-        return [self.call(*_MODULES, *([backend] if backend else []))]
+        return [*_MODULES, *([backend] if backend else [])]
 
     def parse(self, records: Sequence[Record]) -> host_facts.Kernel:
         """Return it."""
@@ -45,24 +43,16 @@ class Kernel(Fact[host_facts.Kernel]):
         return host_facts.Kernel(controllers, modules, integer(words.get("keys", "")), words.get("iptables", ""))
 
 
-class Firewalls(Fact[tuple[str, ...]]):
+class Firewalls(Words):
     """Firewalls that are on: firewalld, nftables, ufw."""
 
     name, source, when = "firewalls", "kernel", "setup"
-
-    def parse(self, records: Sequence[Record]) -> tuple[str, ...]:
-        """Return their names."""
-        return tuple(record.take(1)[0] for record in records)
 
 
 class Selinux(Fact[host_facts.Selinux]):
     """SELinux' mode, and whether k3s-selinux is installed (docs.k3s.io `advanced.md`)."""
 
-    name, source, when = "selinux", "kernel", "setup"
-
-    def calls(self, query: Query) -> Iterable[str]:
-        """Ask nodes."""
-        return [self.call()] if query.member.role in NODES else []
+    name, source, roles, when = "selinux", "kernel", NODES, "setup"
 
     def parse(self, records: Sequence[Record]) -> host_facts.Selinux:
         """Return both."""

@@ -14,11 +14,11 @@ SOCKET = "/run/haproxy/admin.sock"
 class Backends(Fact[Mapping[str, Backend]]):
     """Each server as HAProxy sees it, and for how many seconds (HAProxy's management guide, `show stat`)."""
 
-    name, source, when = "backends", "load_balancer", "drift"
+    name, source, roles, when = "backends", "load_balancer", ("lb",), "drift"
 
-    def calls(self, query: Query) -> Iterable[str]:
-        """Ask load balancers."""
-        return [self.call(SOCKET)] if query.member.role == "lb" else []
+    def arguments(self, query: Query) -> Iterable[object]:  # noqa: ARG002 - as every fact
+        """Name HAProxy's socket."""
+        return (SOCKET,)
 
     def parse(self, records: Sequence[Record]) -> Mapping[str, Backend]:
         """Return them by the servers' names; HAProxy's row for all of them is left out."""

@@ -5,92 +5,58 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from nornir_k3s import k3s
-from nornir_k3s.facts.fact import Fact, Query, When
+from nornir_k3s.facts.fact import Query, Rows, When, Words
 from nornir_k3s.model import host_facts
 from nornir_k3s.model.cluster import NODES, Cluster, Member
 from nornir_k3s.model.endpoint import parse as parse_endpoint
-from nornir_k3s.records import Record
 from nornir_k3s.roles import datastore
 
 
-class Addresses(Fact[tuple[host_facts.Address, ...]]):
+class Addresses(Rows[host_facts.Address]):
     """Interfaces and their addresses with prefix length (ip-address(8))."""
 
-    name, source = "addresses", "network"
-
-    def parse(self, records: Sequence[Record]) -> tuple[host_facts.Address, ...]:
-        """Return them."""
-        return tuple(host_facts.Address(*record.take(2)) for record in records)
+    name, source, row = "addresses", "network", host_facts.Address
 
 
-class DefaultRoutes(Fact[tuple[str, ...]]):
+class DefaultRoutes(Words):
     """Default routes as `ip route` prints them, IPv4 and IPv6."""
 
     name, source = "default_routes", "network"
 
-    def parse(self, records: Sequence[Record]) -> tuple[str, ...]:
-        """Return one line each."""
-        return tuple(record.take(1)[0] for record in records)
 
-
-class Routes(Fact[tuple[host_facts.Route, ...]]):
+class Routes(Rows[host_facts.Route]):
     """Other IPv4 routes."""
 
-    name, source, when = "routes", "network", "setup"
-
-    def calls(self, query: Query) -> Iterable[str]:
-        """Ask hosts that K3s runs on."""
-        return [self.call()] if query.member.role in NODES else []
-
-    def parse(self, records: Sequence[Record]) -> tuple[host_facts.Route, ...]:
-        """Return them."""
-        return tuple(host_facts.Route(*record.take(2)) for record in records)
+    name, source, roles, when, row = "routes", "network", NODES, "setup", host_facts.Route
 
 
-class Sockets(Fact[tuple[host_facts.Socket, ...]]):
+class Sockets(Rows[host_facts.Socket]):
     """Listening TCP sockets and their processes (ss(8))."""
 
-    name, source = "sockets", "network"
-
-    def parse(self, records: Sequence[Record]) -> tuple[host_facts.Socket, ...]:
-        """Return them."""
-        return tuple(host_facts.Socket(*record.take(2)) for record in records)
+    name, source, row = "sockets", "network", host_facts.Socket
 
 
-class Nameservers(Fact[tuple[str, ...]]):
-    """Name servers of resolv.conf."""
+class Nameservers(Words):
+    """Addresses of the name servers in resolv.conf."""
 
-    name, source, when = "nameservers", "network", "setup"
-
-    def calls(self, query: Query) -> Iterable[str]:
-        """Ask hosts that K3s runs on."""
-        return [self.call()] if query.member.role in NODES else []
-
-    def parse(self, records: Sequence[Record]) -> tuple[str, ...]:
-        """Return their addresses."""
-        return tuple(record.take(1)[0] for record in records)
+    name, source, roles, when = "nameservers", "network", NODES, "setup"
 
 
-class Reach(Fact[tuple[host_facts.Reach, ...]]):
+class Reach(Rows[host_facts.Reach]):
     """Which of the hosts that it must connect to it reaches; a port that nobody listens on yet counts as reached.
 
     An agent's tunnels need every server at all times. The others show by their work whom they reach.
     """
 
-    name, source = "reach", "network"
+    name, source, row = "reach", "network", host_facts.Reach
 
     def asked(self, query: Query) -> When:
         """Ask agents always."""
         return "always" if query.member.role == "agents" else "setup"
 
-    def calls(self, query: Query) -> Iterable[str]:
+    def arguments(self, query: Query) -> Iterable[object] | None:
         """Ask about the hosts of `targets`."""
-        words = [word for target in targets(query.cluster, query.member) for word in target]
-        return [self.call(*words)] if words else []
-
-    def parse(self, records: Sequence[Record]) -> tuple[host_facts.Reach, ...]:
-        """Return one answer a host."""
-        return tuple(host_facts.Reach(*record.take(3)) for record in records)
+        return [word for target in targets(query.cluster, query.member) for word in target] or None
 
 
 def targets(cluster: Cluster, member: Member) -> Sequence[tuple[str, str, int]]:
@@ -103,34 +69,23 @@ def targets(cluster: Cluster, member: Member) -> Sequence[tuple[str, str, int]]:
     return servers if member.role in ("agents", "lb") else []
 
 
-class Neighbours(Fact[tuple[host_facts.Neighbour, ...]]):
+class Neighbours(Rows[host_facts.Neighbour]):
     """Another machine that answers for the VIP (ip-neighbour(8))."""
 
-    name, source, when = "neighbours", "network", "setup"
+    name, source, roles, when, row = "neighbours", "network", ("lb",), "setup", host_facts.Neighbour
 
-    def calls(self, query: Query) -> Iterable[str]:
-        """Ask load balancers about the VIP."""
+    def arguments(self, query: Query) -> Iterable[object] | None:
+        """Ask about the VIP."""
         address = query.cluster.registration.address
-        if query.member.role != "lb" or not address:
-            return []
-        return [self.call(address, query.cluster.registration.port)]
-
-    def parse(self, records: Sequence[Record]) -> tuple[host_facts.Neighbour, ...]:
-        """Return them."""
-        return tuple(host_facts.Neighbour(*record.take(2)) for record in records)
+        return (address, query.cluster.registration.port) if address else None
 
 
-class UnreachableDatastore(Fact[tuple[host_facts.Unreachable, ...]]):
+class UnreachableDatastore(Rows[host_facts.Unreachable]):
     """Addresses of an external datastore that a server cannot connect to, and why."""
 
-    name, source = "unreachable", "network"
+    name, source, roles, row = "unreachable", "network", ("servers",), host_facts.Unreachable
 
-    def calls(self, query: Query) -> Iterable[str]:
-        """Ask servers."""
-        if query.cluster.endpoint is None or query.member.role != "servers":
-            return []
-        return [self.call(*(word for host in parse_endpoint(query.cluster.endpoint).hosts for word in host))]
-
-    def parse(self, records: Sequence[Record]) -> tuple[host_facts.Unreachable, ...]:
-        """Return them."""
-        return tuple(host_facts.Unreachable(*record.take(2)) for record in records)
+    def arguments(self, query: Query) -> Iterable[object] | None:
+        """Ask about each address of the endpoint."""
+        endpoint = query.cluster.endpoint
+        return [word for host in parse_endpoint(endpoint).hosts for word in host] if endpoint else None

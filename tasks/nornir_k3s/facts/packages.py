@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from nornir_k3s.facts.fact import Fact, Query
 from nornir_k3s.model import host_facts
-from nornir_k3s.model.cluster import NODES
 from nornir_k3s.records import Record, RecordError, integer
 
 
@@ -15,9 +14,9 @@ class Packages(Fact[Mapping[str, str]]):
 
     name, source = "packages", "packages"
 
-    def calls(self, query: Query) -> Iterable[str]:
+    def arguments(self, query: Query) -> Iterable[object] | None:
         """Ask for the spec's packages."""
-        return [self.call(*query.spec.packages)] if query.spec.packages else []
+        return query.spec.packages or None
 
     def parse(self, records: Sequence[Record]) -> Mapping[str, str]:
         """Return versions by name."""
@@ -31,13 +30,11 @@ class Packages(Fact[Mapping[str, str]]):
 class Apt(Fact[host_facts.Apt]):
     """Whether apt can install the spec's packages: half-installed ones, sources, candidates (apt-cache(8))."""
 
-    name, source, when = "apt", "packages", "setup"
+    name, source, roles, when = "apt", "packages", ("datastore", "lb"), "setup"
 
-    def calls(self, query: Query) -> Iterable[str]:
-        """Ask hosts that get packages; those of a load balancer are in every release."""
-        if query.member.role in NODES:
-            return []
-        return [self.call(*(query.spec.packages if query.member.role == "datastore" else ()))]
+    def arguments(self, query: Query) -> Iterable[object]:
+        """Ask about the packages of a datastore; those of a load balancer are in every release."""
+        return query.spec.packages if query.member.role == "datastore" else ()
 
     def parse(self, records: Sequence[Record]) -> host_facts.Apt:
         """Return what apt says."""

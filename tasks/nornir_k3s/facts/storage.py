@@ -18,10 +18,9 @@ class Mounts(Fact[tuple[Mount, ...]]):
 
     name, source, when = "mounts", "storage", "setup"
 
-    def calls(self, query: Query) -> Iterable[str]:
+    def arguments(self, query: Query) -> Iterable[object]:
         """Ask nodes for K3s' folders, others for /var/lib."""
-        paths = (k3s.DATA, "/usr/local/bin") if query.member.role in NODES else ("/var/lib",)
-        return [self.call(*paths)]
+        return (k3s.DATA, "/usr/local/bin") if query.member.role in NODES else ("/var/lib",)
 
     def parse(self, records: Sequence[Record]) -> tuple[Mount, ...]:
         """Return each path's."""
@@ -34,9 +33,9 @@ class FreeSpace(Fact[tuple[Space, ...]]):
 
     name, source, when = "space", "storage", "drift"
 
-    def calls(self, query: Query) -> Iterable[str]:  # noqa: ARG002 - as every fact
-        """Ask every host."""
-        return [self.call("/", "/var/lib", "/run")]
+    def arguments(self, query: Query) -> Iterable[object]:  # noqa: ARG002 - as every fact
+        """Name the folders."""
+        return ("/", "/var/lib", "/run")
 
     def parse(self, records: Sequence[Record]) -> tuple[Space, ...]:
         """Return each path's."""

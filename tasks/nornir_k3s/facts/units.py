@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from nornir_k3s.facts.fact import Fact, Query
+from nornir_k3s.facts.fact import Fact, Query, Words
 from nornir_k3s.model.cluster import NODES
 from nornir_k3s.model.host_facts import UnitState
 from nornir_k3s.model.paths import STATE
@@ -21,9 +21,9 @@ class Units(Fact[Mapping[str, UnitState]]):
 
     name, source = "units", "units"
 
-    def calls(self, query: Query) -> Iterable[str]:
+    def arguments(self, query: Query) -> Iterable[object] | None:
         """Ask for the spec's units."""
-        return [self.call(*(unit.name for unit in query.spec.units))] if query.spec.units else []
+        return [unit.name for unit in query.spec.units] or None
 
     def parse(self, records: Sequence[Record]) -> Mapping[str, UnitState]:
         """Return each unit's state by its name."""
@@ -60,29 +60,21 @@ def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() else 0  # systemd writes `[not set]` and `n/a`, too
 
 
-class MissingLinks(Fact[tuple[str, ...]]):
+class MissingLinks(Words):
     """Links of K3s' installer that are gone (k3s: install.sh, create_symlinks)."""
 
     name, source = "missing_links", "units"
 
-    def calls(self, query: Query) -> Iterable[str]:
-        """Ask nodes."""
-        return [self.call(LINKS)] if query.spec.install else []
-
-    def parse(self, records: Sequence[Record]) -> tuple[str, ...]:
-        """Return their paths."""
-        return tuple(record.take(1)[0] for record in records)
+    def arguments(self, query: Query) -> Iterable[object] | None:
+        """Ask where the installer has run."""
+        return (LINKS,) if query.spec.install else None
 
 
-class ForeignUnits(Fact[tuple[str, ...]]):
+class ForeignUnits(Words):
     """Units of a K3s that this tool did not install."""
 
-    name, source, when = "foreign_units", "units", "setup"
+    name, source, roles, when = "foreign_units", "units", NODES, "setup"
 
-    def calls(self, query: Query) -> Iterable[str]:
-        """Ask nodes."""
-        return [self.call(STATE)] if query.member.role in NODES else []
-
-    def parse(self, records: Sequence[Record]) -> tuple[str, ...]:
-        """Return their names."""
-        return tuple(record.take(1)[0] for record in records)
+    def arguments(self, query: Query) -> Iterable[object]:  # noqa: ARG002 - as every fact
+        """Read its own folder."""
+        return (STATE,)
