@@ -1,6 +1,6 @@
-"""known_hosts files: who is on record in one, and changing one so that nothing in it is lost.
+"""known_hosts files: looking up keys, and changing a file without losing anything else in it.
 
-A host's keys are found as paramiko finds them, by its exact name or the hash of it, since that is what decides about a
+A host's keys are found as paramiko finds them, by its exact name or the hash of it, since paramiko checks the
 connection; lines with patterns or markers are for OpenSSH, and stay.
 """
 
@@ -26,7 +26,7 @@ LOCK_DEADLINE = 10.0
 
 @dataclass(frozen=True)
 class HostKey:
-    """A host's public key under the name it is found by."""
+    """A host's public key, and the name of the host in known_hosts."""
 
     name: str
     kind: str
@@ -34,15 +34,15 @@ class HostKey:
 
     @property
     def line(self) -> bytes:
-        """The line of known_hosts."""
+        """The line in known_hosts."""
         return f"{self.name} {self.kind} {base64.b64encode(self.blob).decode()}\n".encode()
 
 
 class KnownHosts:
-    """What a known_hosts file says, line by line.
+    """The content of a known_hosts file, line by line.
 
     Arguments:
-        content: Of the file.
+        content: The file's bytes.
     """
 
     def __init__(self, content: bytes = b"") -> None:
@@ -52,19 +52,19 @@ class KnownHosts:
 
     @classmethod
     def read(cls, path: Path) -> KnownHosts:
-        """Return the file's content; a file that is not there is empty.
+        """Read a file; a missing one counts as empty.
 
         Raises:
             UsageError: It cannot be read.
         """
-        with _explained(path):
+        with _usage_errors(path):
             try:
                 return cls(path.read_bytes())
             except FileNotFoundError:
                 return cls()
 
     def keys(self, name: str) -> dict[str, bytes]:
-        """Return the keys on record for a name, by kind and in the file's order; of a kind the first one counts."""
+        """Return the keys on record for a name, by type and in the file's order; of each type the first one counts."""
         found: dict[str, bytes] = {}
         for line in self._parsed:
             if line and not line.marker and any(_is(name, known) for known in line.names):
@@ -72,11 +72,11 @@ class KnownHosts:
         return found
 
     def revoked(self, blob: bytes) -> bool:
-        """Say whether a key is revoked, for whatever host."""
+        """Say whether a key is revoked, for any host."""
         return blob in self._revoked
 
     def changed(self, add: Iterable[HostKey], forget: Collection[str] = ()) -> bytes:
-        """Return the content without the keys of some names, and with these at its end unless they are there."""
+        """Return the content without the keys of some names, and with these keys appended unless they are there."""
         content = b"".join(self._without(index, forget) for index in range(len(self._lines)))
         rest = KnownHosts(content)
         if content and not content.endswith(b"\n"):
@@ -85,14 +85,14 @@ class KnownHosts:
         return content + b"".join(lines)
 
     def for_paramiko(self) -> bytes | None:
-        """Return the lines that paramiko can read; None where that is all. One that it cannot read ends its work."""
+        """Return the lines that paramiko can read, or None if it can read all: an unreadable one makes it fail."""
         readable = [
             line
             for line, parsed in zip(self._lines, self._parsed, strict=True)
             if parsed and not parsed.marker and not self.revoked(parsed.blob) and _paramiko_reads(line)
         ]
-        said = [line for line in self._lines if line.strip() and not line.strip().startswith(b"#")]
-        return b"".join(readable) if len(readable) < len(said) else None
+        entries = [line for line in self._lines if line.strip() and not line.strip().startswith(b"#")]
+        return b"".join(readable) if len(readable) < len(entries) else None
 
     def _without(self, index: int, forget: Collection[str]) -> bytes:
         line, parsed = self._lines[index], self._parsed[index]
@@ -107,11 +107,11 @@ class KnownHosts:
 
 @contextlib.contextmanager
 def for_paramiko(path: Path) -> Iterator[Path]:
-    """Yield a file that says the same to paramiko and has no line that it fails on, for as long as it is needed."""
+    """Yield a file with the same keys and without the lines on which paramiko fails; it is removed afterwards."""
     try:
         content = KnownHosts(path.read_bytes()).for_paramiko()
     except OSError:
-        content = None  # it says so itself
+        content = None  # paramiko reports this itself
     if content is None:
         yield path
         return
@@ -122,24 +122,24 @@ def for_paramiko(path: Path) -> Iterator[Path]:
 
 
 def change(path: Path, add: Collection[HostKey], forget: Collection[str] = ()) -> None:
-    """Add keys to a file, and forget those of some names before; either all of it is done, or nothing.
+    """Add keys to a file after removing those of some names, atomically.
 
     Arguments:
-        path: Made with its folder where it is not there, 0600.
-        add: A key that has come into the file since it was read is not added again.
+        path: Created with its folder if missing, with mode 0600.
+        add: A key that is in the file already is not added again.
         forget: Names of hosts whose keys are replaced.
 
     Raises:
-        UsageError: It cannot be written, or another key of such a host has come into it since.
+        UsageError: It cannot be written, or another run has added a different key for such a host.
     """
-    with _explained(path):
-        real = path.resolve()  # what a link leads to is changed, not the link
+    with _usage_errors(path):
+        real = path.resolve()  # a symbolic link stays one; its target is changed
         real.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _locked(real):
             now = KnownHosts(real.read_bytes())
             for key in add:
                 if key.name not in forget and now.keys(key.name).get(key.kind, key.blob) != key.blob:
-                    raise UsageError(f"{path}: {key.name} has got another key there meanwhile", hint="run it again")
+                    raise UsageError(f"{path}: another run added a different key for {key.name}", hint="run it again")
             _replace(real, now.changed(add, forget))
 
 
@@ -175,25 +175,25 @@ def _is(name: str, known: str) -> bool:
 def _paramiko_reads(line: bytes) -> bool:
     try:
         HostKeyEntry.from_line(line.decode().strip())
-    except Exception:  # each kind of key fails in a way of its own
+    except Exception:  # each key type fails with exceptions of its own
         return False
     return True
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _usage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise UsageError(
             f"the known_hosts file {path} cannot be used: {error.strerror or error}",
-            hint="check alt_key_file in the inventory, and who may write there",
+            hint="check alt_key_file in the inventory, and the permissions of the file and its folder",
         ) from None
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the file for one writer; it is made where it is not there."""
+    """Lock the file for one writer; create it if missing."""
     waiting = Retrying(
         retry=retry_if_result(lambda got: got is None),
         stop=stop_after_delay(LOCK_DEADLINE),
@@ -203,7 +203,7 @@ def _locked(path: Path) -> Iterator[None]:
     made = not path.exists()
     descriptor = waiting(_try_lock, path)
     if descriptor is None:
-        raise UsageError(f"{path} is held by another process", hint="run it again when that one has ended")
+        raise UsageError(f"{path} is locked by another process", hint="run it again when that process has ended")
     try:
         yield
     except BaseException:
@@ -225,12 +225,12 @@ def _try_lock(path: Path) -> int | None:
     except BaseException:
         os.close(descriptor)
         raise
-    os.close(descriptor)  # held by another, or the one before us has put a new file in its place
+    os.close(descriptor)  # locked by another process, or the one before has replaced the file
     return None
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Give the file new content at once, with the owner and mode it has."""
+    """Replace the content of the file atomically; owner and mode stay."""
     old = path.stat()
     descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

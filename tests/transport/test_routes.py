@@ -74,7 +74,7 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_an_agent(connect: Connect, sshd: Sshd, agent: None, use_keys: bool) -> None:
     """`use_keys` may come from the inventory's defaults: without a key file it is no mistake."""
     peer = connect(key_file=None, use_keys=use_keys, allow_agent=True)
-    with pytest.raises(AuthenticationFailed, match="neither key nor password"):
+    with pytest.raises(AuthenticationFailed, match="no key and no password"):
         peer.do(hello)
     subprocess.run(["ssh-add", "-q", str(sshd.folder / "id")], check=True)
     assert works(peer)
