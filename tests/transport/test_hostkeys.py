@@ -273,6 +273,19 @@ def test_a_host_name_that_is_not_there_is_a_usage_error(site: Site, sshd: Sshd) 
     assert not site.file.exists()
 
 
+def test_a_mistake_in_ssh_config_is_an_error_of_the_host(site: Site, sshd: Sshd) -> None:
+    config = site.folder / "ssh_config"
+    config.write_text("Port 22\nBogus yes\n")
+    site.extras["ssh_config_file"] = str(config)
+    done = site.add("s1", sshd.port).run("--yes")
+    assert done.status == 4
+    assert (
+        f"s1: ssh_config cannot be used: `ssh -G -F {config} -p {sshd.port} -- 127.0.0.1` failed with status 255: "
+        in (done.out)
+    )
+    assert "line 2: Bad configuration option: bogus" in done.out
+
+
 def test_a_folder_in_the_file_s_place_is_a_usage_error(site: Site, sshd: Sshd) -> None:
     site.file.mkdir(parents=True)
     done = site.add("s1", sshd.port).run("--yes")

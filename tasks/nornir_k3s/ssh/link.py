@@ -29,7 +29,7 @@ class Link:
     """A host's connection and its transport.
 
     Arguments:
-        host: Nornir's host; its connection "netmiko" is used, whoever opened it.
+        host: Nornir's host; its connection "netmiko" is used, also if other code has opened it.
         config: Nornir's, for the path of ssh_config.
     """
 

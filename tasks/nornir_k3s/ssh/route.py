@@ -98,7 +98,7 @@ class Route:
 
 
 def resolve_route(host: Host, config: Config | None) -> Route:
-    """Return the route to a host; what the inventory says comes before what ssh_config says.
+    """Return the route to a host; the inventory takes precedence over ssh_config.
 
     Arguments:
         host: Nornir's host; its connection "netmiko" is meant.
@@ -157,7 +157,7 @@ def _config_file(extras: dict[str, Any], config: Config | None) -> Path | None:
 
 @dataclass(frozen=True)
 class _Resolver:
-    """One ssh_config, and what the inventory says about host keys."""
+    """One ssh_config file, and the inventory's options for host keys."""
 
     file: Path | None
     known_hosts: Path

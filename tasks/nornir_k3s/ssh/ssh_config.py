@@ -59,9 +59,9 @@ def lookup(file: Path, name: str, *, port: int | None = None, user: str | None =
 
     Arguments:
         file: The only file that is read, with those it includes: /etc/ssh/ssh_config is not.
-        name: As somebody would type it after `ssh`.
-        port: Comes before what the file says.
-        user: Comes before what the file says.
+        name: As it is typed after `ssh`.
+        port: Takes precedence over the file's.
+        user: Takes precedence over the file's.
 
     Raises:
         SSHConfigError: The file has a mistake, or `ssh` cannot be run.
@@ -113,7 +113,7 @@ def _ask(query: tuple[str, ...]) -> Mapping[str, Sequence[str]]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _ask_once(query: tuple[str, ...], period: int) -> Mapping[str, Sequence[str]]:  # noqa: ARG001 - part of the key
+def _ask_once(query: tuple[str, ...], _period: int) -> Mapping[str, Sequence[str]]:
     found: dict[str, list[str]] = {}
     # With one identity given, OpenSSH does not add its defaults to those of the file.
     for line in _run(["ssh", "-G", "-T", "-o", "IdentityFile=none", *query], shlex.join(["ssh", "-G", *query])):

@@ -34,15 +34,15 @@ class Tunnel(socket.socket):
     """
 
     def __init__(self, argv: Sequence[str]) -> None:
-        ours, theirs = socket.socketpair()
-        super().__init__(fileno=ours.detach())
+        local, remote = socket.socketpair()
+        super().__init__(fileno=local.detach())
         self._stderr = b""
-        with theirs:
+        with remote:
             try:
                 self._process = subprocess.Popen(
                     argv,
-                    stdin=theirs.fileno(),
-                    stdout=theirs.fileno(),
+                    stdin=remote.fileno(),
+                    stdout=remote.fileno(),
                     stderr=subprocess.PIPE,
                     # No terminal to ask on; and a Ctrl-C must not end it before the script on the host has ended.
                     start_new_session=True,
