@@ -334,7 +334,7 @@ def test_a_host_key_that_changed_is_refused_and_both_fingerprints_are_told(clust
         done = cluster.runbook("deploy.py")
         assert done.returncode == 4, done.stdout + done.stderr
         assert "lb2: its SSH host key is not the one on record" in done.stderr
-        assert "someone may be in between" in done.stderr
+        assert "man-in-the-middle" in done.stderr
         assert "Traceback" not in done.stderr
     finally:
         known.write_text(text)

@@ -18,6 +18,7 @@ from paramiko.ssh_exception import (
 
 from nornir_k3s.errors import AuthenticationFailed, HostKeyError, HostUnreachable, Interrupted
 from nornir_k3s.ssh.classify import Target, classify, is_transient
+from nornir_k3s.ssh.ssh_config import SSHConfigError
 from nornir_k3s.ssh.tunnel import TunnelFailed
 
 REFUSAL = NetmikoAuthenticationException
@@ -34,8 +35,8 @@ CASES: list[tuple[BaseException | None, type[Exception], type[HostUnreachable], 
     (BOTH, NETMIKO, HostUnreachable, True, "refuses connections"),
     (UNREACHABLE, NETMIKO, HostUnreachable, True, "No route to host"),
     (TimeoutError("timed out"), NETMIKO, HostUnreachable, True, "does not answer at 10.0.0.1:2222"),
-    (ConnectionResetError(104, "reset"), NETMIKO, HostUnreachable, True, "broke the connection off"),
-    (EOFError(), NETMIKO, HostUnreachable, True, "broke the connection off"),
+    (ConnectionResetError(104, "reset"), NETMIKO, HostUnreachable, True, "closed the connection at"),
+    (EOFError(), NETMIKO, HostUnreachable, True, "closed the connection at"),
     (SSHException("Error reading SSH protocol banner"), NETMIKO, HostUnreachable, True, "sshd does not answer"),
     (SSHException("No existing session"), NETMIKO, HostUnreachable, True, "sshd does not answer"),
     (SSHException("SSH session not active"), SSHException, HostUnreachable, True, "the connection was lost"),
@@ -48,21 +49,22 @@ CASES: list[tuple[BaseException | None, type[Exception], type[HostUnreachable], 
     (socket.gaierror(socket.EAI_NONAME, "unknown"), NETMIKO, HostUnreachable, False, "cannot be resolved: 10.0.0.1"),
     (BadHostKeyException("h", KEY, KEY), NETMIKO, HostKeyError, False, "on record in /known: expected SHA256"),
     (SSHException("Server 'h' not found in known_hosts"), NETMIKO, HostKeyError, False, "not in known_hosts (/known)"),
-    (SSHException("No authentication methods available"), NETMIKO, AuthenticationFailed, False, "neither key nor"),
+    (SSHException("No authentication methods available"), NETMIKO, AuthenticationFailed, False, "no key and no passw"),
     (FileNotFoundError(2, "No such file", "/k"), NETMIKO, AuthenticationFailed, False, "/k: No such file"),
     (PermissionError(13, "Permission denied", "/k"), NETMIKO, AuthenticationFailed, False, "/k: Permission denied"),
     (AuthenticationException("no"), REFUSAL, AuthenticationFailed, False, "refused (user ops)"),
-    (BadAuthenticationType("no", ["publickey"]), REFUSAL, AuthenticationFailed, False, "sshd takes publickey"),
-    (AuthenticationException("Authentication timeout."), REFUSAL, HostUnreachable, True, "broke off while logging in"),
+    (BadAuthenticationType("no", ["publickey"]), REFUSAL, AuthenticationFailed, False, "sshd accepts publickey"),
+    (AuthenticationException("Authentication timeout."), REFUSAL, HostUnreachable, True, "during the login"),
     (paramiko.PasswordRequiredException("enc"), REFUSAL, AuthenticationFailed, False, "has a passphrase"),
     (SSHException("Invalid key"), SSHException, AuthenticationFailed, False, "passphrase was refused (user ops)"),
     (TunnelFailed("Host key verification failed."), NETMIKO, HostKeyError, False, "of its jump host is not in"),
     (TunnelFailed("u@j: Permission denied"), NETMIKO, AuthenticationFailed, False, "refuses the login: u@j"),
-    (TunnelFailed("ssh: Could not resolve hostname j"), NETMIKO, HostUnreachable, False, "the way to it fails: ssh: C"),
+    (TunnelFailed("ssh: Could not resolve hostname j"), NETMIKO, HostUnreachable, False, "ProxyCommand failed: ssh"),
+    (SSHConfigError("a mistake"), SSHException, HostUnreachable, False, "ssh_config cannot be used: a mistake"),
     (TunnelFailed("stdio forwarding failed"), NETMIKO, HostUnreachable, True, "10.0.0.1:2222 through its jump host"),
     (IncompatiblePeer("no cipher"), NETMIKO, HostUnreachable, False, "no SSH connection: no cipher"),
     (SSHException("something new"), NETMIKO, HostUnreachable, False, "no SSH connection: something new"),
-    (None, ReadTimeout, HostUnreachable, False, "no prompt"),
+    (None, ReadTimeout, HostUnreachable, False, "does not recognise the prompt"),
     (None, ValueError, HostUnreachable, False, "no SSH connection"),
 ]  # fmt: skip
 
@@ -89,7 +91,7 @@ def test_each_cause_has_its_class_and_its_words(
 
 def test_an_unknown_key_comes_with_the_command_that_collects_it() -> None:
     told = classify(TARGET, SSHException("Server 'h' not found in known_hosts"))
-    assert "`python runbooks/hostkeys.py`" in told.hint
+    assert "`nornir-k3s hostkeys`" in told.hint
 
 
 def test_our_own_errors_are_never_tried_again() -> None:

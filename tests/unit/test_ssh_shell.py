@@ -1,4 +1,4 @@
-"""The way to root, with a sudo of our own making: every kind of sudoers and password, none of it needing root."""
+"""Becoming root, with a stand-in for sudo: every kind of sudoers rule and password, without needing root."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ def test_the_script_runs_whole_and_the_password_is_no_line_of_it(
 @pytest.mark.parametrize(
     ("rule", "password", "reason"),
     [
-        ("asks", "", "it asks for a password, and none is given"),
+        ("asks", "", "it asks for a password, and none is set"),
         ("asks", "wrong", "the password is wrong"),
-        ("nobody", "", "it is not in sudoers"),
-        ("nobody", "any", "it is not in sudoers"),
+        ("nobody", "", "the user is not in sudoers"),
+        ("nobody", "any", "the user is not in sudoers"),
     ],
 )
 def test_a_refusal_has_its_reason_and_nothing_is_run(
@@ -112,6 +112,12 @@ def test_a_script_that_arrives_half_runs_nothing(host: Path, monkeypatch: pytest
 def test_odd_scripts_are_scripts_too(host: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     monkeypatch.setenv("RULE", "nopasswd")
     assert run(script).returncode == (3 if "return" in script else 0)
+
+
+def test_command_lines_are_one_line() -> None:
+    """csh as login shell takes no newline between quotes."""
+    assert "\n" not in shell.run_command(20)
+    assert "\n" not in shell.put_command("/etc/x", sha256="0" * 64, mode=0o600, deadline=20)
 
 
 def put(host: Path, content: bytes, target: Path, digest: str) -> subprocess.CompletedProcess[bytes]:

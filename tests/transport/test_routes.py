@@ -1,4 +1,4 @@
-"""The ways into a host that teams have: keys, agents, passwords, ssh_config and jump hosts, on real sshds."""
+"""How hosts are reached and logged in to: keys, agents, passwords, ssh_config and jump hosts, on real sshds."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_an_agent(connect: Connect, sshd: Sshd, agent: None, use_keys: bool) -> None:
     """`use_keys` may come from the inventory's defaults: without a key file it is no mistake."""
     peer = connect(key_file=None, use_keys=use_keys, allow_agent=True)
-    with pytest.raises(AuthenticationFailed, match="neither key nor password"):
+    with pytest.raises(AuthenticationFailed, match="no key and no password"):
         peer.do(hello)
     subprocess.run(["ssh-add", "-q", str(sshd.folder / "id")], check=True)
     assert works(peer)
@@ -231,7 +231,7 @@ def test_a_host_behind_jump_hosts(behind: Behind, sshd: Sshd, jumps: Jumps, tmp_
 def test_a_jump_host_whose_key_is_unknown_is_refused(
     behind: Behind, sshd: Sshd, jumps: Jumps, spec: str, lax: str
 ) -> None:
-    """Whichever of them it is, and whatever ssh_config allows; it is told at once, not tried again."""
+    """Whichever of them it is, and whatever ssh_config allows; the error comes at once, without retries."""
     peer = behind(f"{lax}Host node\n ProxyJump {spec}", known(sshd, jumps[1]))
     peer.deadline = 600.0
     with pytest.raises(HostKeyError, match="its jump host is not in known_hosts") as caught:
@@ -251,7 +251,7 @@ def test_the_host_itself_is_checked_behind_a_jump_host(behind: Behind, jumps: Ju
         behind("Host node\n ProxyJump jump1", known(*jumps)).do(hello)
 
 
-def test_a_jump_host_that_refuses_the_login_says_so(behind: Behind, sshd: Sshd, jumps: Jumps) -> None:
+def test_a_jump_host_that_refuses_the_login_is_an_error(behind: Behind, sshd: Sshd, jumps: Jumps) -> None:
     lines = f"Host node\n ProxyJump jump\nHost jump\n HostName 127.0.0.1\n Port {jumps[0].port}\n"
     peer = behind(f"{lines} IdentityFile {jumps[0].folder}/other", known(sshd, *jumps))
     peer.deadline = 600.0
@@ -259,7 +259,7 @@ def test_a_jump_host_that_refuses_the_login_says_so(behind: Behind, sshd: Sshd, 
         peer.do(hello)
 
 
-def test_what_the_jump_host_says_of_the_host_is_told(behind: Behind, sshd: Sshd, jumps: Jumps) -> None:
+def test_the_jump_host_s_error_is_in_the_message(behind: Behind, sshd: Sshd, jumps: Jumps) -> None:
     peer = behind(f"Host node\n ProxyJump jump1\n Port {free_port()}", known(sshd, *jumps))
     peer.deadline = 1.0
     with pytest.raises(HostUnreachable, match=r"through its jump host: .*Connection refused"):
@@ -273,7 +273,7 @@ def test_none_means_directly(behind: Behind, sshd: Sshd, line: str) -> None:
     assert not isinstance(peer.do(lambda s: s.transport.sock), Tunnel)
 
 
-def test_jumps_that_lead_in_a_circle_are_told(behind: Behind) -> None:
+def test_jumps_in_a_circle_are_an_error(behind: Behind) -> None:
     with pytest.raises(HostUnreachable, match="in a circle: node, jump1, jump2, jump1"):
         behind("Host node\n ProxyJump jump1\nHost jump1\n ProxyJump jump2\nHost jump2\n ProxyJump jump1", "").do(hello)
 
@@ -288,7 +288,7 @@ def test_a_tunnel_that_breaks_is_made_again(behind: Behind, sshd: Sshd, jumps: J
 
 
 def test_a_ctrl_c_at_the_terminal_does_not_reach_the_tunnel(behind: Behind, sshd: Sshd, jumps: Jumps) -> None:
-    """It goes to all processes of the terminal's group: a script that runs is to end well."""
+    """It goes to all processes of the terminal's group, but a running script has to end in an orderly way."""
     pid = tunnel(behind("Host node\n ProxyJump jump1", known(sshd, *jumps))).pid
     assert os.getpgid(pid) != os.getpgid(0)
 
