@@ -3,14 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help setup schema bundle demo test e2e beside bench tools unit lint format down clean
+.PHONY: help setup schema bundle demo test prepared e2e bench tools unit lint format down clean
 
 help:
 	@echo "make demo   a highly available cluster on eight hosts of this machine (Debian, root)"
-	@echo "make test   all tests, end to end on such hosts included (Debian, root, about half an hour)"
+	@echo "make test   all tests, end to end on such hosts included (Debian, root, about a quarter of an hour)"
 	@echo "make down   remove the demo's hosts and everything they left on this machine"
 	@echo "make bench  how long it takes, compared with the same work by hand over OpenSSH (Debian, root; bench/README.md)"
-	@echo "make unit   the tests that need no hosts; make lint: ruff and mypy"
+	@echo "make unit   the tests that need no hosts; make lint: what tools check"
 
 setup: $(VENV)/.ready
 
@@ -35,15 +35,26 @@ demo: bundle
 down: setup
 	$(RUN) runbooks/lab.py down
 
-# The tests that need no hosts run beside those that do, which mostly wait; what they say comes in one piece.
-test: setup lint tools
-	$(MAKE) --no-print-directory -k -j2 e2e beside
+# Processes that share the tests. End-to-end tests mostly wait: three with eight hosts each keep two cores busy.
+JOBS ?= 3
+# How long each test took, and what product code was run, runbooks run as commands included; git ignores them.
+DURATIONS := .lab/durations.txt
+COVERED := $(CURDIR)/.lab/coverage
+COVERAGE := COVERAGE_FILE=$(COVERED)/data $(VENV)/bin/coverage
 
-e2e:
-	$(RUN) -m pytest tests -m e2e
+test: setup tools
+	$(MAKE) --no-print-directory -k -j2 lint prepared
+	rm -rf $(COVERED) && mkdir -p $(COVERED)
+	$(COVERAGE) run -m pytest tests -n $(JOBS) --durations-file $(DURATIONS)
+	$(COVERAGE) combine -q
+	@$(COVERAGE) report >$(COVERED).txt; status=$$?; tail -n 3 $(COVERED).txt; exit $$status
 
-beside:
-	@said=$$(mktemp); $(RUN) -m pytest -q tests -m "not e2e" >$$said 2>&1; status=$$?; cat $$said; rm $$said; exit $$status
+# What all the processes use is made before they start.
+prepared: setup tools
+	$(RUN) -m tests.prepare
+
+e2e: setup tools
+	$(RUN) -m pytest tests -m e2e -n $(JOBS) --durations-file $(DURATIONS)
 
 # BENCH passes arguments on: make bench BENCH='--only second --rounds 5'
 bench: setup tools
@@ -60,12 +71,16 @@ tools:
 			{ systemctl disable --now ssh >/dev/null 2>&1 || true; }; }
 
 unit: setup
-	$(RUN) -m pytest tests -m "not e2e"
+	$(RUN) -m pytest tests -m "not e2e" -n $(JOBS)
 
 lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/vulture
+	$(VENV)/bin/shellcheck .ci/run $$(find bench tests -name '*.sh' -not -path 'bench/peers/*')
+	$(VENV)/bin/shellcheck -s sh $$(find tasks -name '*.sh')
+	PYTHONPATH=tasks $(VENV)/bin/lint-imports
 
 schema: setup
 	$(RUN) -m nornir_k3s.cli.schemas schema

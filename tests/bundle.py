@@ -13,6 +13,7 @@ import socket
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -24,8 +25,8 @@ RELEASES = "https://github.com/k3s-io/k3s/releases/download"
 INSTALLER = "https://raw.githubusercontent.com/k3s-io/k3s/{version}/install.sh"
 
 
-def prepare(folder: Path, *, download: bool) -> str:
-    """Fill the folder and return in words what is in it."""
+def prepare(folder: Path, *, download: bool, delays: Mapping[str, float] | None = None) -> str:
+    """Fill the folder and return in words what is in it; `delays` are the stand-in's, as its README lists them."""
     given = os.environ.get("K3S_BUNDLE")
     if given:
         _copy(Path(given), folder)
@@ -40,7 +41,7 @@ def prepare(folder: Path, *, download: bool) -> str:
             return f"K3s {version}, the official release"
     from build import build  # noqa: PLC0415 - needs PyInstaller, which a real release does not
 
-    build(folder, version=version)
+    build(folder, version=version, delays=delays)
     return f"a STAND-IN for K3s {version} that the tests bring: no containers run in it"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ class Place:
         program = [str(PROJECT / "runbooks" / name)] if name.endswith(".py") else ["-m", "nornir_k3s.cli", name]
         command = [sys.executable, *program, "--config", str(self.folder / "config.yaml")]
         env = {"PATH": "/usr/bin:/bin", "HOME": str(self.folder), "LC_ALL": "C.UTF-8", **environment}
+        env |= {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
         return subprocess.run(
             [*command, *arguments],
             cwd="/",
@@ -44,7 +46,7 @@ class Place:
     def file(self, name: str) -> Path:
         return self.folder / name
 
-    def edit(self, change: Callable[[Any], None], name: str = "inventory/defaults.yaml") -> None:
+    def edit(self, change: Callable[[Any], object], name: str = "inventory/defaults.yaml") -> None:
         yaml = YAML()
         data = yaml.load(self.file(name))
         change(data)

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-DB = "10.79.0.11"
+from .conftest import DB
 
 
 def certificate(folder: Path) -> None:

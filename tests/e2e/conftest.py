@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,17 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 from nornir_k3s.artifacts.source import version_of
 from nornir_k3s.k3s import parse_version
 from nornir_k3s_lab import Lab
+from tests import bundle
 
 PROJECT = Path(__file__).resolve().parents[2]
-VIP = "10.79.0.100"
+# Each process of the suite has hosts of its own: pytest-xdist's first process is gw0.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+LAB = f"e2e{WORKER}"
+PREFIX = f"10.79.{WORKER}"
+VIP = f"{PREFIX}.100"
+DB = f"{PREFIX}.11"
+# Seconds. What a server takes on its way to Ready is not what these tests are about.
+SHORT = {"BOOTSTRAP": 0.05, "START": 0.1, "NODE": 0.1, "READY": 0.1}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,6 +49,7 @@ class Site:
     folder: Path
     lab: Lab
     version: str
+    hosts: str = "bare"  # or `cluster`, which may need a deploy, or `used` for something else
 
     @property
     def kubeconfig(self) -> Path:
@@ -95,15 +105,15 @@ class Site:
         assert len(found) == 1, found
         return found[0]
 
-    def edit(self, change: Callable[[dict[str, Any]], None], file: str = "defaults.yaml") -> None:
+    def edit(self, change: Callable[[dict[str, Any]], object], file: str = "defaults.yaml") -> None:
         """Change an inventory file as an operator would."""
         self._edit(change, self.folder / "inventory" / file)
 
-    def edit_config(self, change: Callable[[dict[str, Any]], None]) -> None:
+    def edit_config(self, change: Callable[[dict[str, Any]], object]) -> None:
         """Change config.yaml as an operator would."""
         self._edit(change, self.folder / "config.yaml")
 
-    def _edit(self, change: Callable[[dict[str, Any]], None], path: Path) -> None:
+    def _edit(self, change: Callable[[dict[str, Any]], object], path: Path) -> None:
         yaml = YAML()
         data = yaml.load(path)
         change(data)
@@ -169,7 +179,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         pytest.fail("the end-to-end tests boot hosts on this machine: run them as root, or only `make unit`")
     folder = tmp_path_factory.mktemp("site")
     prepare_site(folder)
-    _bundle(folder / "bundle")
+    bundle.prepare(folder / "bundle", download=False, delays=SHORT)
     version = version_of(folder / "bundle" / "k3s")
     assert version
     lab = Lab.from_inventory(folder / "config.yaml")
@@ -181,7 +191,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     ):
         # Such a kubelet runs on a machine with cgroup v1 only when it is told to.
         for role in ("server", "agent"):
-            site.edit(lambda data, role=role: allow_cgroup_v1(data["data"]["k3s_cluster"], role))
+            site.edit(partial(allow_cgroup_v1, role=role))
     lab.down()
     lab.up()
     try:
@@ -190,8 +200,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         lab.down()
 
 
-def allow_cgroup_v1(cluster: dict[str, Any], role: str) -> None:
-    cluster.setdefault(role, {})["kubelet-arg"] = ["fail-cgroupv1=false"]
+def allow_cgroup_v1(defaults: dict[str, Any], role: str) -> None:
+    defaults["data"]["k3s_cluster"].setdefault(role, {})["kubelet-arg"] = ["fail-cgroupv1=false"]
 
 
 def prepare_site(folder: Path) -> None:
@@ -199,39 +209,49 @@ def prepare_site(folder: Path) -> None:
     shutil.copytree(PROJECT / "inventory", folder / "inventory")
     shutil.copy(PROJECT / "config.yaml", folder / "config.yaml")
     for path in [folder / "config.yaml", *folder.glob("inventory/*.yaml")]:
-        text = path.read_text().replace("10.77.0.", "10.79.0.").replace("../.lab/lab/", "../.lab/e2e/")
+        text = path.read_text().replace("10.77.0.", f"{PREFIX}.").replace("../.lab/lab/", f"../.lab/{LAB}/")
         text = text.replace("../.lab/bundle", "../bundle").replace(
-            "    name: lab\n    network", "    name: e2e\n    network"
+            "    name: lab\n    network", f"    name: {LAB}\n    network"
         )
         path.write_text(text)
 
 
 @contextmanager
 def bare(site: Site) -> Iterator[Path]:
-    """Bare hosts without a state, and an inventory to change; afterwards they are bare again, and it is as it was."""
-    folder, state = site.folder / "inventory", site.folder / ".state" / "lab"
-    kept = {path: path.read_text() for path in folder.iterdir()}
-    _forget(site, state)
+    """Bare hosts without a state, and an inventory to change; afterwards it is as it was."""
+    make_bare(site)
+    site.hosts = "used"
+    with unchanged_files(site):
+        yield site.folder / "inventory"
+
+
+@contextmanager
+def unchanged_files(site: Site) -> Iterator[None]:
+    """Put config and inventory back at the end."""
+    kept = {path: path.read_text() for path in (site.folder / "config.yaml", *site.folder.glob("inventory/*"))}
     try:
-        yield folder
+        yield
     finally:
         for path, text in kept.items():
             path.write_text(text)
-        _forget(site, state)
 
 
-def _forget(site: Site, state: Path) -> None:
+def make_bare(site: Site) -> None:
+    """Throw away what tests before have made of the hosts, and forget what is known of it."""
+    state = site.folder / ".state" / "lab"
     if state.exists():
         state.rename(Path(tempfile.mkdtemp(dir=site.folder)) / "state")
-    site.lab.reset_all()
+    if site.hosts != "bare":
+        site.lab.reset_all()
+    site.hosts = "bare"
 
 
-def _bundle(folder: Path) -> None:
-    subprocess.run([sys.executable, str(PROJECT / "tests" / "bundle.py"), str(folder), "--no-download"], check=True)
-
-
-@pytest.fixture(scope="session")
-def cluster(site: Site) -> Site:
-    """The same hosts with a finished cluster."""
-    site.deploy()
-    return site
+@pytest.fixture(scope="module")
+def cluster(site: Site) -> Iterator[Site]:
+    """The same hosts with a finished cluster, as the inventory says, whatever the file before has left."""
+    if site.hosts == "used":
+        make_bare(site)
+    site.hosts = "cluster"
+    with unchanged_files(site):
+        site.deploy("--yes")
+        yield site

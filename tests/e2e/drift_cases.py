@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.e2e.conftest import VIP
+from tests.e2e.conftest import PREFIX, VIP
 
 CONFIG = "/etc/rancher/k3s/config.yaml"
 
@@ -59,7 +59,7 @@ REPAIRED = (
             "db1/database:inside",
             "mariadb -NBe \"SELECT CONCAT('DROP USER ', QUOTE(User), '@', QUOTE(Host)) FROM mysql.user"
             " WHERE Host LIKE '%.14'\" | mariadb",
-            "there is no user k3s_.*@10.79.0.14", severity="error",
+            f"there is no user k3s_.*@{PREFIX}.14", severity="error",
         ),
     ),
     (

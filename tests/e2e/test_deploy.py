@@ -9,10 +9,20 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from .conftest import VIP, Site, eventually
+from .conftest import VIP, Site, eventually, make_bare, unchanged_files
 
 SERVERS = ("s1", "s2", "s3")
 AGENTS = ("a1", "a2")
+
+
+@pytest.fixture(scope="module")
+def cluster(site: Site) -> Iterator[Site]:
+    """A cluster that was just made of bare hosts."""
+    make_bare(site)
+    site.hosts = "cluster"
+    with unchanged_files(site):
+        site.deploy()
+        yield site
 
 
 def all_ready(cluster: Site) -> None:

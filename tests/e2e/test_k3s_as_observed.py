@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 import yaml
 
-from .conftest import Site, eventually
+from .conftest import DB, PREFIX, Site, eventually
 
 OBSERVED = Path(__file__).resolve().parents[1] / "standin" / "observed"
 ENDPOINTS = yaml.safe_load((OBSERVED / "endpoints.yaml").read_text())
 FAILURES = yaml.safe_load((OBSERVED / "failures.yaml").read_text())
 DROP_IN = "/etc/rancher/k3s/config.yaml.d/99-observed.yaml"
-DB, NOBODY = "10.79.0.11", "10.79.0.199"
+NOBODY = f"{PREFIX}.199"
 
 
-def ask(path: str, *, credentials: str = "", host: str = "10.79.0.12") -> tuple[int, str, str]:
+def ask(path: str, *, credentials: str = "", host: str = f"{PREFIX}.12") -> tuple[int, str, str]:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     connection = http.client.HTTPSConnection(host, 6443, timeout=20, context=context)
@@ -59,7 +59,7 @@ def test_the_live_settings_are_told(cluster: Site) -> None:
 
 def test_all_servers_are_known_to_the_cluster(cluster: Site) -> None:
     told = json.loads(ask("/v1-k3s/apiservers", credentials=credentials(cluster, "node"))[2])
-    assert set(told) == {f"10.79.0.{n}:6443" for n in (12, 13, 14)}
+    assert set(told) == {f"{PREFIX}.{n}:6443" for n in (12, 13, 14)}
 
 
 def shape(value: Any, skip: tuple[str, ...]) -> Any:

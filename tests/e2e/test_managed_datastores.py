@@ -7,13 +7,15 @@ import json
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
 
 import pytest
 
 from nornir_k3s.state import datastore_keys
 from nornir_k3s.state.store import Store
 
-from .conftest import Site, bare, eventually, health, unchanged
+from .conftest import DB, Site, bare, eventually, health, unchanged
 
 # Where the hosts' groups are others than the lab's own.
 GROUPS = {"postgresql": {}, "etcd": {"s3": "datastore", "a2": "datastore"}}
@@ -26,9 +28,13 @@ def managed(request: pytest.FixtureRequest, site: Site) -> Iterator[Site]:
     with bare(site):
         site.edit(lambda data: data["data"]["k3s_cluster"].update(datastore={"kind": request.param}))
         for host, group in GROUPS[request.param].items():
-            site.edit(lambda data, host=host, group=group: data[host].update(groups=[group]), "hosts.yaml")
+            site.edit(partial(put_into, host=host, group=group), "hosts.yaml")
         site.deploy()
         yield site
+
+
+def put_into(hosts: dict[str, Any], host: str, group: str) -> None:
+    hosts[host].update(groups=[group])
 
 
 @pytest.fixture
@@ -88,7 +94,7 @@ def test_nobody_else_gets_in(managed: Site, kind: str) -> None:
             f"{managed.lab.exec(host, ['hostname', '-I']).stdout.split()[0]}:{port}"
         ]
     if kind == "etcd":
-        ask = "curl -sk --max-time 5 https://10.79.0.11:2379/version || echo refused"
+        ask = f"curl -sk --max-time 5 https://{DB}:2379/version || echo refused"
         assert "refused" in managed.lab.exec("s1", ["sh", "-c", ask]).stdout
         return
     rows = sql(

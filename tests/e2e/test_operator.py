@@ -20,15 +20,9 @@ import jsonschema
 import pytest
 
 from nornir_k3s import Plan, Report, Status
-from tests.e2e.conftest import Site, eventually
+from tests.e2e.conftest import LAB, PREFIX, Site, eventually
 
 NAMES = ("db1", "s1", "s2", "s3", "a1", "a2", "lb1", "lb2")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def whole(cluster: Site) -> None:
-    """Whatever other tests have left: the cluster is as the inventory says."""
-    cluster.deploy()
 
 
 def data(site: Site, runbook: str, *arguments: str, code: int = 0) -> dict[str, Any]:
@@ -166,14 +160,14 @@ def test_every_problem_of_every_host_in_one_run_and_nothing_changed(cluster: Sit
 
 def test_a_host_that_cannot_reach_a_server_is_found_before_the_first_change(cluster: Site) -> None:
     cluster.lab.reset("a2")
-    cluster.lab.exec("a2", ["ip", "route", "add", "unreachable", "10.79.0.13/32"])
+    cluster.lab.exec("a2", ["ip", "route", "add", "unreachable", f"{PREFIX}.13/32"])
     cluster.lab.exec("a2", ["ip", "route", "add", "10.42.200.0/24", "dev", "lo"])
     found = data(cluster, "deploy.py", "--preflight-only", code=1)
     assert {(f["host"], f["subject"]) for f in found["findings"] if f["severity"] == "error"} == {
         ("a2", "reach"),
         ("a2", "cidr"),
     }
-    cluster.lab.exec("a2", ["ip", "route", "del", "unreachable", "10.79.0.13/32"])
+    cluster.lab.exec("a2", ["ip", "route", "del", "unreachable", f"{PREFIX}.13/32"])
     cluster.lab.exec("a2", ["ip", "route", "del", "10.42.200.0/24", "dev", "lo"])
 
 
@@ -201,10 +195,10 @@ def mirror(cluster: Site) -> Iterator[str]:
     (folder / "install.sh.sha256sum").write_text(sums[1])
     _Mirror.asked = []
     handler = partial(_Mirror, directory=str(cluster.folder / "mirror"))
-    with http.server.ThreadingHTTPServer(("10.79.0.1", 0), handler) as server:
+    with http.server.ThreadingHTTPServer((f"{PREFIX}.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://10.79.0.1:{server.server_port}"
+        yield f"http://{PREFIX}.1:{server.server_port}"
         server.shutdown()
         thread.join()
     shutil.rmtree(cluster.folder / "mirror")
@@ -220,12 +214,12 @@ def test_a_release_comes_from_a_mirror_once_or_to_each_host_by_itself(cluster: S
         found = data(cluster, "deploy.py", "--limit", "a1,servers,datastore,lb")
         assert not found["changed"], "the same files by another way are no change"
         assert cluster.processes() == before
-        assert [line for line in _Mirror.asked if line.startswith("10.79.0.1 ")] == _Mirror.asked
+        assert [line for line in _Mirror.asked if line.startswith(f"{PREFIX}.1 ")] == _Mirror.asked
         count = len(_Mirror.asked)
         cluster_settings(cluster, artifacts={**settings, "push": False})
         data(cluster, "deploy.py", "--limit", "a2")
-        asked = sorted(line for line in _Mirror.asked[count:] if not line.startswith("10.79.0.1 "))
-        assert asked == ["10.79.0.16 install.sh", "10.79.0.16 k3s"]
+        asked = sorted(line for line in _Mirror.asked[count:] if not line.startswith(f"{PREFIX}.1 "))
+        assert asked == [f"{PREFIX}.16 install.sh", f"{PREFIX}.16 k3s"]
         version = cluster.lab.exec("a2", ["k3s", "--version"]).stdout
         assert cluster.version in version
     finally:
@@ -236,7 +230,7 @@ def test_a_release_comes_from_a_mirror_once_or_to_each_host_by_itself(cluster: S
 def test_registries_and_proxy_are_delivered_and_taken_away_again(cluster: Site) -> None:
     registries = cluster.folder / "registries.yaml"
     registries.write_text("configs:\n  registry.example:\n    auth: {username: u, password: canary-5f1d}\n")
-    cluster_settings(cluster, registries="../registries.yaml", proxy={"https": "http://u:canary-77aa@10.79.0.1:3128"})
+    cluster_settings(cluster, registries="../registries.yaml", proxy={"https": f"http://u:canary-77aa@{PREFIX}.1:3128"})
     try:
         plan = cluster.runbook("deploy.py", "--plan")
         assert "canary" not in plan.stdout + plan.stderr
@@ -252,8 +246,8 @@ def test_registries_and_proxy_are_delivered_and_taken_away_again(cluster: Site) 
             environ = cluster.lab.exec(
                 name, ["sh", "-c", f"tr '\\0' '\\n' </proc/$(systemctl show -p MainPID --value {unit})/environ"]
             ).stdout
-            assert "HTTPS_PROXY=http://u:canary-77aa@10.79.0.1:3128" in environ
-            assert "10.79.0.12" in next(line for line in environ.splitlines() if line.startswith("NO_PROXY="))
+            assert f"HTTPS_PROXY=http://u:canary-77aa@{PREFIX}.1:3128" in environ
+            assert f"{PREFIX}.12" in next(line for line in environ.splitlines() if line.startswith("NO_PROXY="))
     finally:
         without(cluster, "registries", "proxy")
     found = data(cluster, "deploy.py")
@@ -324,11 +318,11 @@ def on_terminal(site: Site, answer: str) -> tuple[int, str]:
 
 
 def test_a_host_key_that_changed_is_refused_and_both_fingerprints_are_told(cluster: Site) -> None:
-    known = cluster.folder / ".lab" / "e2e" / "known_hosts"
+    known = cluster.folder / ".lab" / LAB / "known_hosts"
     text = known.read_text()
     lines = text.splitlines()
     keys = {line.split()[0]: line.split(" ", 1)[1] for line in lines}
-    swapped = [f"10.79.0.18 {keys['10.79.0.17']}" if line.startswith("10.79.0.18 ") else line for line in lines]
+    swapped = [f"{PREFIX}.18 {keys[f'{PREFIX}.17']}" if line.startswith(f"{PREFIX}.18 ") else line for line in lines]
     known.write_text("\n".join(swapped) + "\n")
     try:
         done = cluster.runbook("deploy.py")

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from .certificates import DB, certificate
-from .conftest import Site, bare, eventually, health, unchanged
+from .certificates import certificate
+from .conftest import DB, PREFIX, Site, bare, eventually, health, unchanged
 
 PASSWORD = "p@ss/w:rd%# 'q\"\\)(?&=é"  # all that an endpoint, SQL and YAML may stumble over
 INSTALL = "set -e\nexport DEBIAN_FRONTEND=noninteractive\napt-get -q update && apt-get -qy install "
@@ -23,7 +23,7 @@ listen_addresses = '*'
 ssl_cert_file = '/etc/ssl/db.crt'
 ssl_key_file = '/etc/ssl/pg.key'
 END
-echo 'hostssl k3s k3s,second 10.79.0.0/24 scram-sha-256' >>pg_hba.conf
+echo 'hostssl k3s k3s,second {PREFIX}.0/24 scram-sha-256' >>pg_hba.conf
 systemctl restart postgresql
 su postgres -c psql <<'SQL'
 CREATE USER k3s PASSWORD '{PASSWORD.replace("'", "''")}';
@@ -47,7 +47,7 @@ SQL
 ETCD = f"""{INSTALL} etcd-server
 systemctl stop etcd
 echo 'ETCD_LISTEN_CLIENT_URLS=http://0.0.0.0:2379' >/etc/default/etcd
-echo 'ETCD_ADVERTISE_CLIENT_URLS=http://10.79.0.11:2379' >>/etc/default/etcd
+echo 'ETCD_ADVERTISE_CLIENT_URLS=http://{DB}:2379' >>/etc/default/etcd
 systemctl start etcd
 """
 # What prepares the host, its service, what the inventory says, and what is in a file that it names.
@@ -97,7 +97,7 @@ def test_bare_hosts_become_a_cluster_on_it(outside: Site, service: str) -> None:
     outside.lab.exec("db1", ["systemctl", "stop", service])
     done = outside.runbook("deploy.py")
     assert done.returncode == 1
-    assert "s2: it cannot connect to the datastore at 10.79.0.11" in done.stderr
+    assert f"s2: it cannot connect to the datastore at {DB}" in done.stderr
     assert outside.lab.exec("s1", ["ls", "/usr/local/bin"]).stdout == "", "something was changed"
     outside.lab.exec("db1", ["systemctl", "start", service])
     outside.deploy()

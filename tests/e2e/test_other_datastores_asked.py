@@ -11,8 +11,8 @@ import pytest
 from nornir_k3s.k3s import bootstrap_key
 from nornir_k3s.model.secret import Secret
 
-from .certificates import DB, certificate
-from .conftest import Site, bare
+from .certificates import certificate
+from .conftest import DB, PREFIX, Site, bare
 
 PASSWORD = "p@ss/w:rd%#"
 QUOTED = "p%40ss%2Fw%3Ard%25%23"
@@ -32,8 +32,8 @@ echo "listen_addresses = '*'
 ssl = on
 ssl_cert_file = '/etc/ssl/db.crt'
 ssl_key_file = '/etc/ssl/pg.key'" >>postgresql.conf
-echo 'host all k3s,poor,maker 10.79.0.0/24 scram-sha-256
-hostssl all secure 10.79.0.0/24 scram-sha-256' >>pg_hba.conf
+echo 'host all k3s,poor,maker PREFIX.0/24 scram-sha-256
+hostssl all secure PREFIX.0/24 scram-sha-256' >>pg_hba.conf
 cp /etc/ssl/db.key /etc/ssl/pg.key
 chown postgres /etc/ssl/pg.key; chown mysql /etc/ssl/db.key; chmod 600 /etc/ssl/*.key
 systemctl restart postgresql mariadb
@@ -57,14 +57,14 @@ systemctl restart pgbouncer
 systemctl stop etcd
 cat >/etc/default/etcd <<'END'
 ETCD_LISTEN_CLIENT_URLS=http://0.0.0.0:2379
-ETCD_ADVERTISE_CLIENT_URLS=http://10.79.0.11:2379
+ETCD_ADVERTISE_CLIENT_URLS=http://PREFIX.11:2379
 END
 systemctl start etcd
 systemd-run -q --unit etcd-tls etcd --data-dir /var/lib/etcd-tls --listen-peer-urls http://127.0.0.1:2481 \
   --initial-advertise-peer-urls http://127.0.0.1:2481 --initial-cluster default=http://127.0.0.1:2481 \
-  --listen-client-urls https://0.0.0.0:2479 --advertise-client-urls https://10.79.0.11:2479 \
+  --listen-client-urls https://0.0.0.0:2479 --advertise-client-urls https://PREFIX.11:2479 \
   --cert-file /etc/ssl/db.crt --key-file /etc/ssl/db.key --client-cert-auth --trusted-ca-file /etc/ssl/ca.pem
-""".replace("SECRET", PASSWORD)
+""".replace("SECRET", PASSWORD).replace("PREFIX", PREFIX)
 POSTGRES = (
     f"""
 CREATE USER k3s PASSWORD 'SECRET'; CREATE USER secure PASSWORD 'SECRET';
@@ -157,6 +157,11 @@ def nothing_made(outside: Site) -> Iterator[None]:
     assert tables(outside) == before
 
 
+def name_of(text: str) -> str:
+    """Return what a test is called by: the same in each process, whose hosts have other addresses."""
+    return text.replace(PREFIX, "lab")
+
+
 SECURE = {
     "mariadb": f"mysql://secure:{PASSWORD}@tcp({DB})/k3s",
     "postgresql": f"postgres://secure:{QUOTED}@{DB}/secure",
@@ -171,6 +176,7 @@ SECURE = {
         f"mysql://maker:{PASSWORD}@tcp({DB})/to_be_made",
         f"postgres://maker:{QUOTED}@{DB}/to_be_made",
     ],
+    ids=name_of,
 )
 def test_a_right_one_is_no_problem(outside: Site, endpoint: str) -> None:
     code, findings, said = ask(outside, endpoint)
@@ -204,6 +210,7 @@ def test_a_right_one_is_no_problem(outside: Site, endpoint: str) -> None:
         (RIGHT["etcd"].replace("2379", "3306"), "datastore", "no etcd"),
         (RIGHT["etcd"].replace("2379", "2479"), "datastore", "no etcd"),
     ],
+    ids=name_of,
 )
 def test_what_k3s_would_fail_on_is_found_from_every_server(
     outside: Site, endpoint: str, expected: str, words: str

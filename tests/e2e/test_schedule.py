@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,6 @@ from tests.e2e.conftest import Site, eventually
 from tests.e2e.controller import AS_USER, HOME, USER, Controller, controller
 
 NAME = "nornir-k3s-drift-lab"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def whole(cluster: Site) -> None:
-    cluster.deploy("--yes")
 
 
 @pytest.fixture(params=["the system's", "the user's own"])
@@ -82,7 +78,7 @@ def test_the_units_of_the_schedule_behave_under_a_real_systemd(cluster: Site) ->
             sh(f"echo exit {code} >/srv/state/do; rm -f /srv/told; systemctl reset-failed {name} 2>/dev/null || :;"
                f" systemctl start {name} || :")  # fmt: skip
             assert sh(f"systemctl is-active {name} || :").strip() == state, code
-            eventually(lambda state=state: _told(sh("ls /srv/told 2>/dev/null || :"), state))
+            eventually(partial(_told_as, sh, state))
         sh(f"echo sleep 600 >/srv/state/do; systemctl start {name} || :")
         assert "timeout" in sh(f"systemctl show -p Result {name}"), "its deadline"
         sh("echo exit 0 >/srv/state/do; rm /srv/state/runs")
@@ -94,8 +90,8 @@ def test_the_units_of_the_schedule_behave_under_a_real_systemd(cluster: Site) ->
            " systemctl daemon-reload")  # fmt: skip
 
 
-def _told(found: str, state: str) -> None:
-    assert bool(found) == (state == "failed")
+def _told_as(sh: Callable[[str], str], state: str) -> None:
+    assert bool(sh("ls /srv/told 2>/dev/null || :")) == (state == "failed")
 
 
 def _ran(text: str) -> None:

@@ -45,11 +45,6 @@ EXAMPLES = [
 CONFIG = "/etc/rancher/k3s/config.yaml"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def whole(cluster: Site) -> None:
-    cluster.deploy("--yes")
-
-
 @pytest.fixture
 def nr(cluster: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nornir]:
     monkeypatch.chdir(cluster.folder)

@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -26,16 +27,26 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))) / "n
 # What goes into the file beside the sources, and what PyInstaller does not see by itself.
 PACKAGES = ("pyinstaller", "cryptography", "pymysql", "pg8000", "scramp", "pyyaml")
 IMPORTS = ("pymysql", "pg8000.dbapi", "cryptography.hazmat.bindings._rust")
-EXCLUDED = ("tkinter", "unittest", "pydoc", "lib2to3", "setuptools", "pip", "readline", "test")
+EXCLUDED = ("tkinter", "unittest", "pydoc", "lib2to3", "setuptools", "pip", "readline", "test", "nacl", "bcrypt")
+OPTIONS = ("--strip",)  # half the size: each host fetches it, hashes it and unpacks it
 KEPT = 3
 
 
-def build(out: Path, *, version: str = VERSION) -> Path:
-    """Fill a folder with `k3s` and `install.sh` and return it."""
+def build(out: Path, *, version: str = VERSION, delays: Mapping[str, float] | None = None) -> Path:
+    """Fill a folder with `k3s` and `install.sh` and return it.
+
+    Arguments:
+        out: The folder.
+        version: What it says that it is.
+        delays: Seconds by name, as README.md lists them, where no environment says otherwise.
+    """
     archive = _archive().read_bytes()
     head = (HERE / "head.sh").read_text()
     digest = hashlib.sha256(archive + version.encode()).hexdigest()
     head = head.replace("@VERSION@", version).replace("@SUM@", digest)
+    lines = [f': "${{K3S_STANDIN_{name}_DELAY:={seconds}}}"' for name, seconds in (delays or {}).items()]
+    names = [f"K3S_STANDIN_{name}_DELAY" for name in delays or {}]
+    head = head.replace("# @DELAYS@", "\n".join([*lines, *(f"export {name}" for name in names)]))
     head = head.replace("@LINES@", str(head.count("\n") + 1))
     out.mkdir(parents=True, exist_ok=True)
     _replace(out / "k3s", head.encode() + archive)
@@ -53,7 +64,7 @@ def _replace(path: Path, data: bytes) -> None:
 def _archive() -> Path:
     """Return the archive of the program, made when the sources have changed."""
     sources = sorted([*HERE.glob("k3s_standin/*.py"), HERE / "entry.py"])
-    recipe = [sys.version, *PACKAGES, *(metadata.version(name) for name in PACKAGES), *IMPORTS, *EXCLUDED]
+    recipe = [sys.version, *PACKAGES, *(metadata.version(name) for name in PACKAGES), *IMPORTS, *EXCLUDED, *OPTIONS]
     text = b"".join(path.name.encode() + path.read_bytes() for path in sources) + repr(recipe).encode()
     kept = CACHE / f"{hashlib.sha256(text).hexdigest()[:24]}.tar.gz"
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -72,7 +83,7 @@ def _freeze(folder: Path, target: Path) -> None:
     command = [
         *(sys.executable, "-m", "PyInstaller", "--onedir", "--name", "k3s", "--paths", str(HERE)),
         *("--log-level", "ERROR", "--distpath", str(folder / "dist"), "--workpath", str(folder / "work")),
-        *("--specpath", str(folder), "--collect-submodules=scramp"),
+        *("--specpath", str(folder), "--collect-submodules=scramp", *OPTIONS),
         *(f"--hidden-import={name}" for name in (*modules, *IMPORTS)),
         *(f"--exclude-module={name}" for name in EXCLUDED),
         str(HERE / "entry.py"),

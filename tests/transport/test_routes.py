@@ -38,7 +38,11 @@ def authorize(sshd: Sshd) -> Iterator[Callable[[Path], None]]:
     """Let a further key in."""
     file = sshd.folder / "authorized_keys"
     before = file.read_text()
-    yield lambda key: file.write_text(before + key.with_suffix(".pub").read_text())
+
+    def let_in(key: Path) -> None:
+        file.write_text(before + key.with_suffix(".pub").read_text())
+
+    yield let_in
     file.write_text(before)
 
 

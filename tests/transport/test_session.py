@@ -21,6 +21,7 @@ from nornir_k3s.errors import (
     OutcomeUnknown,
 )
 from nornir_k3s.model.secret import Secret
+from nornir_k3s.ssh.session import Session
 
 from .conftest import Peer, Sshd, eventually, free_port, serving
 
@@ -108,7 +109,12 @@ def test_round_trips_are_counted(peer: Peer) -> None:
 
 
 def test_nagle_is_off(peer: Peer) -> None:
-    assert peer.do(lambda s: s.transport.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)) != 0
+    def option(session: Session) -> int:
+        sock = session.transport.sock
+        assert isinstance(sock, socket.socket)
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    assert peer.do(option) != 0
 
 
 def test_a_connection_that_netmiko_prepared_itself_works_too(connect: Connect) -> None:
@@ -185,12 +191,12 @@ def test_the_fast_ciphers_are_preferred_and_a_peer_without_them_is_no_problem(
     sshd: Sshd, connect: Connect, tmp_path: Path
 ) -> None:
     fast = connect()
-    assert "gcm" in fast.do(lambda s: s.transport.remote_cipher)
+    assert "gcm" in fast.do(lambda s: vars(s.transport)["remote_cipher"])
     with serving(tmp_path / "old", more="Ciphers aes256-ctr") as old:
         extras = {"key_file": str(old.folder / "id"), "alt_key_file": str(old.folder / "known_hosts")}
         peer = connect(port=old.port, **extras)
         assert peer.do(lambda s: s.run("echo hello", what="x", timeout=20)).stdout == "hello\n"
-        assert peer.do(lambda s: s.transport.remote_cipher) == "aes256-ctr"
+        assert peer.do(lambda s: vars(s.transport)["remote_cipher"]) == "aes256-ctr"
 
 
 def test_no_login_shell_is_started_beside_the_scripts(connect: Connect, sshd: Sshd) -> None:

@@ -8,6 +8,7 @@ import pwd
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -371,6 +372,6 @@ def test_a_change_of_the_file_is_noticed_after_a_while(
     file.write_text("Port 2020\n")
     assert route(file).port == 2020
     file.write_text("Port 3030\n")
-    now = ssh_config.time.monotonic()
-    monkeypatch.setattr(ssh_config.time, "monotonic", lambda: now + ssh_config.CACHE_SECONDS)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + ssh_config.CACHE_SECONDS)
     assert route(file).port == 3030

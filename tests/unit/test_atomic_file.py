@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 import subprocess
 import sys
@@ -49,9 +50,9 @@ def test_a_draft_is_never_open_to_others(tmp_path: Path, umask: int, monkeypatch
     opened: list[int] = []
     real = os.fdopen
 
-    def fdopen(descriptor: int, *args: str) -> object:
+    def fdopen(descriptor: int, mode: str) -> object:
         opened.append(stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077)
-        return real(descriptor, *args)
+        return real(descriptor, mode)
 
     monkeypatch.setattr(os, "fdopen", fdopen)
     atomic_file.write(tmp_path / "secret", "secret")
@@ -70,7 +71,7 @@ def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
 def test_a_draft_s_name_that_is_taken_is_neither_followed_nor_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(atomic_file.secrets, "token_hex", lambda _: "0")
+    monkeypatch.setattr(secrets, "token_hex", lambda _: "0")
     (tmp_path / "other").write_text("other")
     (tmp_path / ".file.0").symlink_to("other")
     with pytest.raises(FileExistsError):

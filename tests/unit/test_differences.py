@@ -48,7 +48,6 @@ from nornir_k3s.model.settings import (
 from nornir_k3s.run import kubeconfig_probe
 
 OBSERVED = Path("/nonexistent")
-FACTS = Path(__file__).resolve().parents[1] / "standin" / "observed"
 RUNNING = UnitState("loaded", "active", "running", "enabled", 0, 100, 100)
 SAID: dict[str, Any] = {
     "ClusterIPRanges": [{"IP": "10.42.0.0", "Mask": "//8AAA=="}],

@@ -16,7 +16,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nornir_k3s import facts, records
+from nornir_k3s import facts, records, shell
 from nornir_k3s.errors import UnreadableAnswer
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.host_facts import ArtifactState, HostFacts
@@ -108,13 +108,13 @@ def test_what_programs_print_in_between_does_no_harm() -> None:
     st.lists(st.text(st.characters(min_codepoint=32, exclude_characters="\x7f", exclude_categories=["Cs"])), max_size=4)
 )
 def test_words_come_back_as_they_were_said(words: list[str]) -> None:
-    call = facts.shell.call("say", "name", *words) + "\n"
+    call = shell.call("say", "name", *words) + "\n"
     done = subprocess.run(["sh"], input=(records.SAY + call).encode(), capture_output=True, check=True)
     assert records.read(done.stdout.decode(), whole=False)["name"] == [tuple(words)]
 
 
 def test_tabs_and_line_breaks_break_no_record() -> None:
-    call = facts.shell.call("say", "name", "a\tb", "c\nd") + "\n"
+    call = shell.call("say", "name", "a\tb", "c\nd") + "\n"
     done = subprocess.run(["sh"], input=records.SAY + call, capture_output=True, text=True, check=True)
     assert done.stdout == "@name\ta b\tc d\n"
 

@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -497,8 +498,13 @@ def test_a_stop_ends_the_retries(bring: Callable[..., Path], mirror: Mirror) -> 
 
 def test_a_stopped_file_is_continued_by_the_next_run(bring: Callable[..., Path], mirror: Mirror) -> None:
     stop = threading.Event()
+
+    def stopping(*_: object) -> None:
+        stop.set()
+        time.sleep(2 * POLL)
+
     with pytest.raises(Interrupted):
-        bring(stop=stop, on_progress=lambda *_: stop.set() or time.sleep(2 * POLL))
+        bring(stop=stop, on_progress=stopping)
     assert bring().read_bytes() == BINARY
     assert mirror.asked("k3s")[0] is None
     assert str(mirror.asked("k3s")[1]).startswith("bytes=")
@@ -636,7 +642,7 @@ def test_a_company_s_certificate_is_trusted_when_named(
 def test_the_system_s_certificates_are_trusted_too(
     bring: Callable[..., Path], secure: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download.httpx, "create_ssl_context", lambda: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    monkeypatch.setattr(httpx, "create_ssl_context", lambda: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     assert bring(url=secure.url).read_bytes() == BINARY
 

@@ -23,6 +23,7 @@ from nornir_k3s.errors import InventoryError, UsageError
 from nornir_k3s.model.cluster import (
     Cluster,
 )
+from nornir_k3s.model.datastore_keys import Keys
 from nornir_k3s.model.endpoint import parse
 from nornir_k3s.model.host_facts import Database
 from nornir_k3s.model.host_spec import HostSpec
@@ -196,7 +197,7 @@ def test_what_cannot_be_set_up_is_refused(
 
 
 def test_keys_are_kept_and_made_anew_before_they_end(tmp_path: Path) -> None:
-    def run(later: timedelta = timedelta(), names: tuple[str, ...] = ("10.0.0.11",)) -> datastore_keys.Keys:
+    def run(later: timedelta = timedelta(), names: tuple[str, ...] = ("10.0.0.11",)) -> Keys:
         store = Store(tmp_path / "state", base=tmp_path)
         made = datastore_keys.load(store, cluster="test", hosts={"db1": names}, now=datetime.now(UTC) + later)
         store.commit()

@@ -39,7 +39,7 @@ def test_hosts_that_were_filtered_away_are_still_members_and_left_alone(nr: Norn
     assert whole.limit is None
     run = prepared(nr.filter(filter_func=lambda host: host.name in ("lb1", "a1")), tmp_path)
     assert run.cluster.members == whole.cluster.members, "the load balancers know every server"
-    assert run.limit == {"lb1", "a1"}
+    assert run.limit == frozenset({"lb1", "a1"})
     assert run.present == ["a1", "lb1"]
     assert set(run.report.hosts) == {"lb1", "a1"}
     assert "left out: db1, s1, s2, lb2" in run.report.notes[0]

@@ -18,6 +18,7 @@ from nornir.core.state import GlobalState
 from nornir_k3s import drift, planner
 from nornir_k3s.artifacts.source import Source
 from nornir_k3s.model.host_facts import ServerFiles
+from nornir_k3s.phases import preflight
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.roles import desired
 from nornir_k3s.run import context, gather
@@ -25,7 +26,7 @@ from nornir_k3s.workflows import plan
 
 from .conftest import HOSTS, SETTINGS, inventory
 
-SYSTEM = ("x86_64", "6.1", "NAME", "id-NAME", "debian", "12", "Debian", "systemd", "apt", "cgroup2fs", "8192", "9", "9")
+SYSTEM = ("x86_64", "6.1", "NAME", "id-NAME", "Debian", "systemd", "apt", "cgroup2fs", "8192", "9", "9")
 BARE = "\n".join(["@now\t1795608000.5", "\t".join(["@system", *SYSTEM]), "@end", ""])
 
 
@@ -71,7 +72,7 @@ def test_a_drift_check_plans_each_host_once(nr: Nornir, counted: Counter[tuple[s
 def test_a_plan_and_its_preflight_plan_each_host_once(
     nr: Nornir, counted: Counter[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan.preflight, "check", lambda _: None)
+    monkeypatch.setattr(preflight, "check", lambda _: None)
     assert plan.plan(nr, base=tmp_path, state=tmp_path / "state").changes
     assert {name: counted["plan", name] for name in HOSTS} == dict.fromkeys(HOSTS, 1)
 

@@ -106,7 +106,7 @@ def test_another_token_and_newer_files_are_fatal_in_k3s_words(store: Store, serv
 def test_a_lock_that_is_never_filled_is_taken_over(
     store: Store, server: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bootstrap.time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     store.create(bootstrap.key_of("secret"), b"")
     assert bootstrap.prepare(store, server, "secret")
     said = capsys.readouterr().err

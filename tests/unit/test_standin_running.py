@@ -242,10 +242,10 @@ def test_the_certificate_has_the_names_of_tls_san(server: Node) -> None:
 
 def test_a_health_check_certificate_opens_readyz_alone(server: Node, tmp_path: Path) -> None:
     sys.path.insert(0, str(STANDIN))
-    from k3s_standin import certs  # noqa: PLC0415
+    from k3s_standin import certs as made  # noqa: PLC0415
 
-    key = certs.new_key()
-    request = base64.b64encode(certs.request(key, "lb-check").encode()).decode()
+    key = made.new_key()
+    request = base64.b64encode(made.request(key, "lb-check").encode()).decode()
     spec = {"request": request, "signerName": "kubernetes.io/kube-apiserver-client", "usages": ["client auth"]}
     item = {
         "apiVersion": "certificates.k8s.io/v1",

@@ -10,7 +10,7 @@ from nornir_k3s.model import host_facts
 from nornir_k3s.records import Record, RecordError, integer
 
 _TEXTS = (
-    *("arch", "kernel", "hostname", "machine_id", "os_id", "os_version", "os_name"),
+    *("arch", "kernel", "hostname", "machine_id", "os_name"),
     *("init", "package_manager", "cgroup"),
 )
 
@@ -36,7 +36,7 @@ class System(Fact[host_facts.System]):
 
     def parse(self, records: Sequence[Record]) -> host_facts.System:
         """Return the machine."""
-        *words, inotify, memory, disk = records[0].take(13)
+        *words, inotify, memory, disk = records[0].take(11)
         texts: dict[str, Any] = dict(zip(_TEXTS, words, strict=True))
         return host_facts.System(
             **texts, inotify_instances=integer(inotify), memory_kib=integer(memory), disk_kib=integer(disk)

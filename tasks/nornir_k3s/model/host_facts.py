@@ -18,8 +18,6 @@ class System:
     kernel: str = ""
     hostname: str = ""
     machine_id: str = ""
-    os_id: str = ""
-    os_version: str = ""
     os_name: str = ""
     init: str = ""
     package_manager: str = ""

@@ -102,7 +102,6 @@ KINDS = {
         ),
     )
 }
-NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 
 
 def find(word: str) -> Kind | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -17,6 +18,8 @@ from nornir_k3s import DriftReport, Finding
 from nornir_k3s.model.drift_report import HostState
 from nornir_k3s.report.history import SavedRun
 from nornir_k3s.report.html import page
+
+pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="`make tools` installs a browser")
 
 # Runs beside the page, in a frame as wide as a phone or a desk, and writes down what it sees.
 HARNESS = """<!doctype html><body><iframe id=f src=page.html style="width: WIDTHpx; height: 900px; border: 0"></iframe>

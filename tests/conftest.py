@@ -1,0 +1,73 @@
+"""How the whole suite is spread over processes, and where its time went."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+# Files that take minutes, the longest first, so that no process waits for the last one. The other files fill the gaps.
+LONGEST = (
+    "test_failures.py",
+    "test_drift.py",
+    "test_other_datastores.py",
+    "test_standin.py",
+    "test_operator.py",
+    "test_bench.py",
+    "test_managed_datastores.py",
+    "test_other_datastores_asked.py",
+    "test_schedule.py",
+    "test_workflows.py",
+    "test_deploy.py",
+    "test_k3s_as_observed.py",
+    "test_lab.py",
+)
+BY_KIND = ("test_other_datastores.py", "test_managed_datastores.py")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--durations-file", type=Path, help="write here how long each file and each test took")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    slow = item.path.parent.name == "e2e" and item.path.name in LONGEST
+    return LONGEST.index(item.path.name) if slow else len(LONGEST)
+
+
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    """Runs a file's tests in one process, one after the other; a file that begins anew with each kind may be split."""
+
+    def __init__(self, config: pytest.Config, log: Any) -> None:
+        super().__init__(config, log)
+        config.option.loadscopereorder = False  # files come in the order of the tests
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file + nodeid.rpartition("[")[2] if Path(file).name in BY_KIND else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    return ByFile(config, log)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    path: Path | None = config.getoption("--durations-file")
+    if path is None:
+        return
+    reports = [one for some in terminalreporter.stats.values() for one in some if hasattr(one, "duration")]
+    files: Counter[str] = Counter()
+    for report in reports:
+        files[report.nodeid.partition("::")[0]] += report.duration
+    lines = [f"{seconds:8.1f} {name}" for name, seconds in files.most_common()]
+    slowest = sorted(reports, key=lambda report: -report.duration)
+    lines += ["", *(f"{one.duration:8.1f} {one.when:8} {one.nodeid}" for one in slowest if one.duration >= 0.1)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")

@@ -1,0 +1,29 @@
+"""Make once what all test processes use: the image of the lab's hosts, and what the stand-in for K3s is packed of."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from nornir_k3s_lab.image import ensure_image
+from nornir_k3s_lab.lab import CACHE, RUNTIME
+from nornir_k3s_lab.machine import used_images
+from nornir_k3s_lab.system import plain_umask, require_programs, require_root
+from tests import bundle
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def main() -> None:
+    require_root()
+    require_programs(say)
+    with plain_umask():
+        ensure_image(CACHE, say, used_images(RUNTIME))
+    with tempfile.TemporaryDirectory() as folder:
+        bundle.prepare(Path(folder), download=False)
+
+
+if __name__ == "__main__":
+    main()
