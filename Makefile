@@ -80,10 +80,12 @@ lint: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/vulture
-	$(VENV)/bin/shellcheck .ci/run $$(find bench tasks tests -name '*.sh' -not -path 'bench/peers/*')
+	$(VENV)/bin/shellcheck .ci/run $$(find bench tests -name '*.sh' -not -path 'bench/peers/*')
+	$(VENV)/bin/shellcheck -s sh $$(find tasks -name '*.sh')
+	PYTHONPATH=tasks $(VENV)/bin/lint-imports
 
 schema: setup
-	$(RUN) -m nornir_k3s.inventory.json_schemas schema
+	$(RUN) -m nornir_k3s.cli.schemas schema
 
 format: setup
 	$(VENV)/bin/ruff check --fix .

@@ -23,9 +23,10 @@ from nornir.core.task import Result, Task
 from ruamel.yaml import YAML
 
 from labsite import BenchError, Site, Timing, nornir, open_site
+from nornir_k3s import facts
 from nornir_k3s.errors import K3sError
 from nornir_k3s.inventory import cluster
-from nornir_k3s.run.gather import find_artifacts, observe_all, observing, prepare
+from nornir_k3s.run.gather import find_artifacts, gather_facts, prepare
 from nornir_k3s.ssh.session import session
 from nornir_k3s.state.store import Store
 
@@ -123,12 +124,12 @@ def scripts(site: Site, *, drift: bool) -> list[str]:
     inventory, state = site.folder / "inventory", site.folder / ".state"
     with site.nornir() as nr:
         run = prepare(nr, base=inventory, state=state, options={}, keep=False)
-        observe_all(run)
+        gather_facts(run)
         find_artifacts(run)
         run.drift = drift
         (site.folder / "look").mkdir(exist_ok=True)
         for member in run.cluster.members:
-            (site.folder / "look" / member.name).write_text(observing(run, member.name) + "\n")
+            (site.folder / "look" / member.name).write_text(facts.script(run.query(member.name)))
     return [member.name for member in run.cluster.members]
 
 
@@ -137,9 +138,9 @@ def expect(site: Site) -> None:
     scripts(site, drift=True)
     with site.nornir() as nr:
         run = prepare(nr, base=site.folder / "inventory", state=site.folder / ".state", options={}, keep=False)
-        observe_all(run)
+        gather_facts(run)
         for member in run.cluster.members:
-            for file in run.spec(member.name).files:
+            for file in run.planned(member.name).desired.files:
                 path = site.folder / "expected" / member.name / file.path.removeprefix("/")
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 path.touch(file.mode)
@@ -151,7 +152,7 @@ def by_ssh(site: Site, what: str, names: list[str]) -> float:
     """Run these scripts by eight ssh at once, and return the seconds."""
     seconds = told(f"{what}, peer", site.by_hand("look"))
     for name in names:
-        if not (site.folder / "look" / f"{name}.seen").read_text().endswith("\nend\n"):
+        if not (site.folder / "look" / f"{name}.seen").read_text().endswith("\n@end\n"):
             raise BenchError(f"the peer did not see all of {name}")
     return seconds
 

@@ -26,6 +26,7 @@ from nornir_k3s.errors import (
     NotReady,
     OutcomeUnknown,
     PreflightFailed,
+    UnreadableAnswer,
     UsageError,
 )
 
@@ -37,9 +38,9 @@ __all__ = [
     "Choice",
     "CommandFailed",
     "Declined",
-    "Difference",
     "DriftReport",
     "Facts",
+    "Finding",
     "HostError",
     "HostKeyError",
     "HostPlan",
@@ -55,6 +56,7 @@ __all__ = [
     "PreflightFailed",
     "Report",
     "Status",
+    "UnreadableAnswer",
     "UsageError",
     "deploy",
     "drift",
@@ -71,9 +73,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from nornir_k3s.model.difference import Difference
     from nornir_k3s.model.drift_report import DriftReport
+    from nornir_k3s.model.finding import Finding
+    from nornir_k3s.model.plan import Change, HostPlan, Plan
     from nornir_k3s.model.report import HostReport, Report
+    from nornir_k3s.model.status import Status
     from nornir_k3s.run.selection import Choice
     from nornir_k3s.tasks import (
         Facts,
@@ -88,12 +92,12 @@ if TYPE_CHECKING:
     )
     from nornir_k3s.workflows.deploy import deploy
     from nornir_k3s.workflows.drift import drift
-    from nornir_k3s.workflows.plan import Change, HostPlan, Plan, plan
-    from nornir_k3s.workflows.status import Status, status
+    from nornir_k3s.workflows.plan import plan
+    from nornir_k3s.workflows.status import status
 else:
     # Each is brought when it is asked for: who only looks neither waits for nor loads what changes hosts.
     _PLACES = {
-        "model.difference": "Difference",
+        "model.finding": "Finding",
         "model.report": "HostReport Report",
         "model.drift_report": "DriftReport",
         "tasks": "Facts k3s_facts k3s_preflight k3s_plan k3s_converge"
@@ -101,8 +105,10 @@ else:
         "run.selection": "Choice",
         "workflows.deploy": "deploy",
         "workflows.drift": "drift",
-        "workflows.plan": "Change HostPlan Plan plan",
-        "workflows.status": "Status status",
+        "model.plan": "Change HostPlan Plan",
+        "model.status": "Status",
+        "workflows.plan": "plan",
+        "workflows.status": "status",
     }
     _PLACE = {name: f"{__name__}.{module}" for module, names in _PLACES.items() for name in names.split()}
 

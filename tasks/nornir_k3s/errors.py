@@ -9,6 +9,7 @@ K3sError                 exit 1
  │  │  ├ AuthenticationFailed    exit 4   user, key, password or sudo password refused
  │  │  └ HostKeyError            exit 4   the host's key is unknown or has changed
  │  ├ CommandFailed      exit 1   a script on the host ended badly
+ │  ├ UnreadableAnswer   exit 1   what a host printed is not what the script prints
  │  ├ OutcomeUnknown     exit 1   the connection or the deadline ended before the script's result was known
  │  └ NotReady           exit 1   a wait ended before its condition held
  ├ PreflightFailed       exit 1   problems found before the first change
@@ -65,7 +66,7 @@ class InventoryError(UsageError):
             "\n".join(
                 [f"the inventory has {count} problem{'s' if count != 1 else ''}:"] + [f"  - {p}" for p in problems]
             ),
-            hint="mend these lines; no host was contacted",
+            hint="fix these lines; no host was contacted",
         )
 
 
@@ -120,6 +121,17 @@ class OutcomeUnknown(HostError):
     """The connection or the deadline ended before the script's result was known: read the state again, never repeat."""
 
 
+class UnreadableAnswer(HostError):
+    """What a host printed is not what our script prints."""
+
+    def __init__(self, host: str, what: str) -> None:
+        super().__init__(
+            host,
+            f"its answer cannot be read: {what}",
+            hint="run it again; see the debug log, and what the host's shell or programs print",
+        )
+
+
 class NotReady(HostError):
     """A wait ended before its condition held.
 
@@ -145,7 +157,7 @@ class PreflightFailed(K3sError):
         self.problems = [str(problem) for problem in problems]
         super().__init__(
             "\n".join([f"preflight found {len(self.problems)} problem(s):"] + [f"  - {p}" for p in self.problems]),
-            hint="mend these; nothing was changed on any host",
+            hint="fix these; nothing was changed on any host",
         )
 
 

@@ -7,7 +7,6 @@ Sources: docs.k3s.io `cli/server.md`, `cli/agent.md`, `cli/token.md`, `datastore
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 import secrets
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from packaging.version import Version
 
 from nornir_k3s.model.secret import Secret
+from nornir_k3s.model.suggest import did_you_mean
 
 
 def _words(text: str) -> frozenset[str]:
@@ -126,8 +126,7 @@ def unknown_settings(given: Iterable[str], known: frozenset[str]) -> list[str]:
         if key in OURS:
             problems.append(f"`{key}` cannot be given here: {OURS[key]}")
         elif key.rstrip("+") not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            problems.append(f"K3s has no setting `{key}` here" + (f"; did you mean `{near[0]}`?" if near else ""))
+            problems.append(f"K3s has no setting `{key}` here" + did_you_mean(key, known))
     return problems
 
 

@@ -1,46 +1,50 @@
-"""plan: a pure function from what must be true and what is true to the steps between them, as data."""
+"""From what must be true and what is true to the steps between them, as data. Pure."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
 import re
+from dataclasses import dataclass
 
-from nornir_k3s.model.host_facts import ArtifactState, FileState, Observed
+from nornir_k3s.model.cluster import Cluster, Member
+from nornir_k3s.model.host_facts import ArtifactState, FileState, HostFacts
 from nornir_k3s.model.host_spec import File, Forget, HostSpec, Unit
 from nornir_k3s.model.paths import PREVIOUS, SYSTEMD
 from nornir_k3s.model.step import Action, Step
+from nornir_k3s.roles import datastore
+from nornir_k3s.roles.desired import Known, desired
 
 STUCK = 90  # seconds
 _SECRET_LINE = re.compile(r"^(\s*[\"']?(?:token|agent-token|datastore-endpoint|vpn-auth)[\"']?\s*:).*$", re.MULTILINE)
 
 
-def stage(spec: HostSpec, observed: Observed) -> list[Step]:
+def stage(spec: HostSpec, facts: HostFacts) -> list[Step]:
     """Return the steps that restart nothing: packages, artefacts, K3s' installer."""
     steps: list[Step] = []
-    missing = tuple(name for name in spec.packages if name not in observed.packages)
+    missing = tuple(name for name in spec.packages if name not in facts.packages)
     if missing:
         steps.append(Step("packages", " ".join(missing), f"install {', '.join(missing)}", payload=missing))
     for artifact in spec.artifacts:
-        state = observed.artifacts.get(artifact.path, ArtifactState())
+        state = facts.artifacts.get(artifact.path, ArtifactState())
         if not state.same(artifact.sha256, artifact.mode):
             was = "no" if state.sha256 == "-" else "another"
             how = f"fetch {artifact.url}" if artifact.url else f"put {artifact.source.name}"
             steps.append(Step("artifact", artifact.path, f"{how} ({was} file is there now)", payload=artifact))
-    if spec.install and (observed.installed != install_mark(spec) or lost(spec, observed)):
+    if spec.install and (facts.ledger.installed != install_mark(spec) or lost(spec, facts)):
         steps.append(
             Step("install", spec.install.unit, f"run K3s' installer as {spec.install.role}", payload=spec.install)
         )
     return steps
 
 
-def lost(spec: HostSpec, observed: Observed) -> list[str]:
+def lost(spec: HostSpec, facts: HostFacts) -> list[str]:
     """Return what the installer had made and somebody has removed since: its unit, its links."""
-    if not spec.install or not observed.installed:
+    if not spec.install or not facts.ledger.installed:
         return []
     unit = f"{SYSTEMD}/{spec.install.unit}"
-    missing = [unit] if unit in spec.watch and unit not in observed.present else []
-    return missing + [words[0] for words in observed.facts.get("nolink", [])]
+    missing = [unit] if unit in spec.watch and unit not in facts.present else []
+    return [*missing, *facts.missing_links]
 
 
 def install_mark(spec: HostSpec) -> str:
@@ -51,21 +55,21 @@ def install_mark(spec: HostSpec) -> str:
     return f"{spec.install.role} {hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
 
-def converge(spec: HostSpec, observed: Observed) -> list[Step]:
+def converge(spec: HostSpec, facts: HostFacts) -> list[Step]:
     """Return the steps that make files and units right, in the order they are carried out."""
-    steps = [step for file in spec.files if (step := _file(file, observed.files.get(file.path)))]
-    unread_ones = {file.path for unit in spec.units for file in unread(unit, spec, observed)}
+    steps = [step for file in spec.files if (step := _file(file, facts.files.get(file.path)))]
+    unread_ones = {file.path for unit in spec.units for file in unread(unit, spec, facts)}
     # A process that has read a file does not care about its mode.
-    calm = {file.path for file in spec.files if same_text(file, observed) and file.path not in unread_ones}
+    calm = {file.path for file in spec.files if same_text(file, facts) and file.path not in unread_ones}
     for gone in spec.gone:
-        if gone.path in observed.ours:
+        if gone.path in facts.ledger.files:
             steps.append(Step("remove", gone.path, f"remove {gone.path}, which is no longer asked for", payload=gone))
     changed = {step.target for step in steps} - calm
     for unit in spec.units:
-        action = _unit_action(unit, spec, observed, changed)
+        action = _unit_action(unit, spec, facts, changed)
         if action:
             steps.append(Step("unit", unit.name, f"{action} {unit.name}", payload=unit, action=action))
-    if not steps and PREVIOUS in observed.present and observed.ready:
+    if not steps and PREVIOUS in facts.present and facts.ready:
         # A run ended before it saw that: a later one could take what is old by then for its way back.
         steps.append(Step("remove", PREVIOUS, "remove the files kept before the last change", payload=Forget()))
     return steps
@@ -89,44 +93,46 @@ def _file(file: File, state: FileState | None) -> Step | None:
     return None
 
 
-def _unit_action(unit: Unit, spec: HostSpec, observed: Observed, changed: set[str]) -> Action | None:
-    state = observed.unit(unit.name)
+def _unit_action(unit: Unit, spec: HostSpec, facts: HostFacts, changed: set[str]) -> Action | None:
+    state = facts.unit(unit.name)
     if state.active not in ("active", "reloading", "activating"):
         return "start"
     touched = [file for file in spec.files if file.unit == unit.name and file.path in changed]
-    touched += [file for file in unread(unit, spec, observed) if file.path not in changed]
+    touched += [file for file in unread(unit, spec, facts) if file.path not in changed]
     touched_gone = any(gone.unit == unit.name and gone.path in changed for gone in spec.gone)
-    if touched_gone or renewed(spec, observed):
+    if touched_gone or renewed(spec, facts):
         return "restart"
     if touched:
         return "reload" if unit.reloadable and all(file.action == "reload" for file in touched) else "restart"
-    if unit.name in observed.pending:
+    if unit.name in facts.ledger.pending:
         return "reload" if unit.reloadable else "restart"
     if state.active == "activating":
         # One that has not got on for so long has said why only once, long ago: it says so again after a restart.
-        return "restart" if observed.now - state.started > STUCK else "start"
+        return "restart" if facts.now - state.started > STUCK else "start"
     return "enable" if state.enabled not in ("enabled", "enabled-runtime") else None
 
 
-def unread(unit: Unit, spec: HostSpec, observed: Observed) -> list[File]:
+def unread(unit: Unit, spec: HostSpec, facts: HostFacts) -> list[File]:
     """Return the files that are newer than the process that should have read them."""
-    state, found = observed.unit(unit.name), []
+    state, found = facts.unit(unit.name), []
     for file in spec.files:
-        since = state.started if file.action == "restart" else max(state.changed, observed.reloaded.get(unit.name, 0))
-        have = observed.files.get(file.path)
+        since = (
+            state.started if file.action == "restart" else max(state.changed, facts.ledger.reloaded.get(unit.name, 0))
+        )
+        have = facts.files.get(file.path)
         if file.unit != unit.name or have is None or not have.changed > since > 0:
             continue
         # Where its mode or owner was changed, and it was not written since the process began: that is why it is newer.
-        by_mode = same_text(file, observed) and not _right(file, have)
-        settled = observed.settled.get(file.path) == have.changed
+        by_mode = same_text(file, facts) and not _right(file, have)
+        settled = facts.ledger.settled.get(file.path) == have.changed
         if not ((by_mode or settled) and have.written <= since):
             found.append(file)
     return found
 
 
-def same_text(file: File, observed: Observed) -> bool:
+def same_text(file: File, facts: HostFacts) -> bool:
     """Say whether a file has the content it must have, whatever its mode."""
-    have = observed.files.get(file.path)
+    have = facts.files.get(file.path)
     return have is not None and have.kind == "file" and have.sha256 == file.sha256
 
 
@@ -134,12 +140,12 @@ def _right(file: File, state: FileState) -> bool:
     return (state.mode, state.owner, state.group) == (file.mode, "root", file.group)
 
 
-def renewed(spec: HostSpec, observed: Observed) -> bool:
+def renewed(spec: HostSpec, facts: HostFacts) -> bool:
     """Say whether the binary is, or is about to be, newer than the process that runs it."""
     if not spec.artifacts or not spec.install:
         return False
-    binary, started = spec.artifacts[0], observed.unit(spec.install.unit).started
-    state = observed.artifacts.get(binary.path, ArtifactState())
+    binary, started = spec.artifacts[0], facts.unit(spec.install.unit).started
+    state = facts.artifacts.get(binary.path, ArtifactState())
     return state.sha256 != binary.sha256 or state.written > started > 0
 
 
@@ -164,3 +170,40 @@ def diff(file: File, before: str | None) -> str:
 def mask(file: File, text: str) -> str:
     """Return a file's text as it may be shown."""
     return _SECRET_LINE.sub(r"\1 ********", text) if file.masking == "yaml" else text
+
+
+@dataclass(frozen=True)
+class PlannedHost:
+    """One host: what it must look like, what it looks like, and the steps between; computed once an observation.
+
+    Arguments:
+        stage: Steps that restart nothing.
+        converge: Steps that make files, units and the database right.
+        tidy: Steps that remove what no host needs any more, once all others are done.
+    """
+
+    member: Member
+    desired: HostSpec
+    facts: HostFacts
+    stage: tuple[Step, ...]
+    converge: tuple[Step, ...]
+    tidy: tuple[Step, ...]
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """All of them, in their order."""
+        return (*self.stage, *self.converge, *self.tidy)
+
+
+def plan_host(cluster: Cluster, member: Member, facts: HostFacts, known: Known) -> PlannedHost:
+    """Return one host's plan.
+
+    Arguments:
+        known: What is known beside the inventory and these facts.
+    """
+    spec = desired(cluster, member, facts, known)
+    todo, tidy = converge(spec, facts), []
+    if member.role == "datastore":
+        todo += datastore.steps(cluster, facts.database)
+        tidy = datastore.tidy_steps(cluster, facts.database)
+    return PlannedHost(member, spec, facts, tuple(stage(spec, facts)), tuple(todo), tuple(tidy))

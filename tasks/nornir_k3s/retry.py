@@ -1,4 +1,4 @@
-"""Every retry and every wait: bounded by a deadline, named, ended early by the run's stop event."""
+"""Retries and waits: each has a deadline, says what it waits for, and is ended early by the run's stop event."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ def retry_transient(
 def wait_until(
     probe: Callable[[], T], *, what: str, host: str, deadline: float, stop: threading.Event | None = None
 ) -> T:
-    """Call `probe` until what it returns is true, and return that.
+    """Call `probe` until it returns a true value, and return that.
 
     Arguments:
         what: The condition, in words.
-        host: Whom it is about.
+        host: The host's name, for messages.
         deadline: Seconds.
         stop: Ends waiting at once.
 
     Raises:
-        NotReady: The deadline came first.
+        NotReady: The deadline passed.
         Interrupted: The stop event was set.
     """
     event = stop or threading.Event()
@@ -70,16 +70,16 @@ def wait_until(
     except RetryError:
         if event.is_set():
             raise Interrupted(f"{host}: stopped while waiting until {what}") from None
-        raise NotReady(host, f"after {deadline:.0f} s it is still not so that {what}") from None
+        raise NotReady(host, f"timed out after {deadline:.0f} s waiting until {what}") from None
 
 
 def watched(call: Callable[[], T], *, limit: float, stop: threading.Event) -> T:
-    """Return what `call` returns, but leave it behind when the stop event is set or the limit is over.
+    """Return what `call` returns, but abandon its thread when the stop event is set or the limit has passed.
 
     For calls that cannot be interrupted, such as a TCP connect.
 
     Raises:
-        TimeoutError: The limit, in seconds, was over.
+        TimeoutError: The limit, in seconds, has passed.
         Interrupted: The stop event was set.
     """
     future: Future[T] = Future()

@@ -27,12 +27,11 @@ from nornir_k3s.errors import K3sError, NotReady, UsageError
 from nornir_k3s.model.cluster import (
     NODES,
 )
-from nornir_k3s.model.host_facts import Observed
-from nornir_k3s.phases import host_tasks, rolling
+from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.phases import host_tasks, rolling, servers, stage
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.state import kubeconfig
-from nornir_k3s.workflows import deploy
 
 P = ParamSpec("P")
 
@@ -100,30 +99,30 @@ def _step(
     return run_on_host
 
 
-def _seen(task: Task, run: Run) -> Observed:
-    if task.host.name not in run.observed:
-        gather.observe_host(task, run)
+def _seen(task: Task, run: Run) -> HostFacts:
+    if task.host.name not in run.facts:
+        gather.gather_host(task, run)
     if run.member(task.host.name).role in NODES:
-        run.source.find(run.observed[task.host.name].arch)
-    return run.observed[task.host.name]
+        run.source.find(run.facts[task.host.name].system.arch)
+    return run.facts[task.host.name]
 
 
 @_step
 def k3s_facts(task: Task, shared: _Shared) -> Result:
     """Read a host, always anew; `result` is its `Facts`."""
     run = shared.run
-    run.observed.pop(task.host.name, None)
+    run.facts.pop(task.host.name, None)
     seen = _seen(task, run)
     facts = Facts(
         role=run.member(task.host.name).role,
-        os=seen.os[2],
-        kernel=seen.kernel,
-        arch=seen.arch,
-        addresses=[address for _, address in seen.addresses],
-        packages=seen.packages,
+        os=seen.system.os_name,
+        kernel=seen.system.kernel,
+        arch=seen.system.arch,
+        addresses=[one.cidr for one in seen.addresses],
+        packages=dict(seen.packages),
         units={name: unit.active for name, unit in seen.units.items()},
         ready=seen.ready,
-        nodes={node.name: node.ready for node in seen.nodes or []},
+        nodes={node.name: node.ready for node in seen.api.nodes or ()},
     )
     return Result(host=task.host, result=facts)
 
@@ -135,8 +134,8 @@ def k3s_preflight(task: Task, shared: _Shared) -> Result:
     It fails where one of them is an error.
     """
     _seen(task, shared.run)
-    own = [one for one in preflight.check(shared.run.cluster, shared.run.observed) if one.host == task.host.name]
-    failed = any(one.level == "error" for one in own)
+    own = [one for one in preflight.check(shared.run.cluster, shared.run.facts) if one.host == task.host.name]
+    failed = any(one.severity == "error" for one in own)
     return Result(host=task.host, failed=failed, result=[f"{one.level}: {one}" for one in own])
 
 
@@ -150,7 +149,7 @@ def k3s_plan(task: Task, shared: _Shared) -> Result:
 
 def _planned(task: Task, run: Run) -> Result:
     _needs_ca(run, task.host.name)
-    todo = run.steps(task.host.name)
+    todo = run.planned(task.host.name).steps
     diff = "\n".join(step.diff for step in todo if step.diff)
     return Result(host=task.host, changed=bool(todo), diff=diff, result=[step.summary for step in todo])
 
@@ -168,7 +167,7 @@ def k3s_converge(task: Task, shared: _Shared, *, dry_run: bool | None = None) ->
         return _planned(task, run)
     _needs_ca(run, name)
     role = run.member(name).role
-    result = host_tasks.stage_host(task, run)
+    result = stage.stage_host(task, run)
     if role == "servers":
         with shared.turn:
             changed = _server(task, run)
@@ -179,18 +178,18 @@ def k3s_converge(task: Task, shared: _Shared, *, dry_run: bool | None = None) ->
         changed = host_tasks.converge_agent(task, run) if role == "agents" else host_tasks.converge_host(task, run)
     diff = "\n".join(one.diff for one in (result, changed) if one.diff)
     done = [*(result.result or []), *(changed.result or [])]
-    gather.observe_host(task, run)  # what comes after sees what is now
+    gather.gather_host(task, run)  # what comes after sees what is now
     return Result(host=task.host, changed=result.changed or changed.changed, diff=diff, result=done)
 
 
 def _server(task: Task, run: Run) -> Result:
-    if not any(run.observed[m.name].ready for m in run.of("servers")):
-        deploy.refuse_second_first(run)
-        unseen = [m.name for m in run.cluster.of("servers") if m.name in run.present and m.name not in run.observed]
+    if not run.ready_servers:
+        servers.refuse_second_first(run)
+        unseen = [m.name for m in run.cluster.of("servers") if m.name in run.present and m.name not in run.facts]
         if unseen:
             text = f"no server that was read is ready, and {', '.join(unseen)} was not read"
             raise UsageError(text, hint="run k3s_facts on all servers first: a cluster has one first server")
-    if not run.converge_steps(task.host.name) and run.observed[task.host.name].ready:
+    if not run.planned(task.host.name).converge and run.facts[task.host.name].ready:
         return Result(host=task.host, changed=False)
     return rolling.change_server(task, run)
 
@@ -208,8 +207,8 @@ def k3s_join(task: Task, shared: _Shared, *, dry_run: bool | None = None) -> Res
     run = shared.run
     if run.member(task.host.name).role not in NODES:
         return Result(host=task.host, result="it is no node", severity_level=logging.DEBUG)
-    others = [m.name for m in run.of("servers") if m.name != task.host.name and run.observed[m.name].ready]
-    if not others and not deploy.has_data(run):
+    others = [name for name in run.ready_servers if name != task.host.name]
+    if not others and not servers.has_data(run):
         raise UsageError(
             f"{task.host.name}: no other server was read that is ready", hint="run k3s_facts on the servers first"
         )
@@ -254,9 +253,7 @@ def k3s_kubeconfig(task: Task, shared: _Shared) -> Result:
     seen = _seen(task, run)
     if not seen.kubeconfig:
         raise NotReady(task.host.name, "it has no kubeconfig yet", hint="converge it first")
-    text = kubeconfig.rewrite(seen.kubeconfig, server=run.cluster.url, name=run.cluster.name).reveal()
     with shared.turn:  # all servers give the same
-        changed = run.store.read("kubeconfig") != text
-        if changed:
-            run.store.keep("kubeconfig", text)
-    return Result(host=task.host, changed=changed, result=str(run.store.folder / "kubeconfig"))
+        before = run.store.read(kubeconfig.FILE)
+        path = kubeconfig.keep(run.store, seen.kubeconfig, server=run.cluster.url, name=run.cluster.name)
+    return Result(host=task.host, changed=run.store.read(kubeconfig.FILE) != before, result=str(path))

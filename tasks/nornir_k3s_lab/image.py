@@ -14,8 +14,9 @@ from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 
+from nornir_k3s_lab.errors import LabError
 from nornir_k3s_lab.guest import FILES, MASKED, REPOSITORY
-from nornir_k3s_lab.system import LabError, locked, remove_folder, run
+from nornir_k3s_lab.system import locked, remove_folder, run
 
 BASE = [
     *["systemd", "systemd-sysv", "dbus", "openssh-server", "iproute2", "iputils-ping", "sudo", "procps", "kmod"],

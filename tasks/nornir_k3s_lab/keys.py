@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_ssh_private_key,
 )
+
+from nornir_k3s_lab.system import write_private
 
 
 def ensure_key(file: Path) -> str:
@@ -36,16 +37,6 @@ def ensure_password(file: Path) -> str:
     if not file.exists():
         write_private(file, secrets.token_urlsafe(18) + "\n")
     return file.read_text().strip()
-
-
-def write_private(file: Path, text: str) -> None:
-    """Write a file that was never readable for others, not even for a moment, and is never half written."""
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as stream:
-        stream.write(text)
-    partial.replace(file)
 
 
 def merge_known_hosts(text: str, keys: Mapping[str, str | None]) -> str:

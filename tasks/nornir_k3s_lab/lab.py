@@ -10,14 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from nornir_k3s.errors import InventoryError, UsageError
 from nornir_k3s_lab import cgroups, network, nspawn
+from nornir_k3s_lab.errors import LabConfigError, LabError
 from nornir_k3s_lab.image import ensure_image
 from nornir_k3s_lab.keys import ensure_key, ensure_password, update_known_hosts
 from nornir_k3s_lab.machine import Machine, used_images
 from nornir_k3s_lab.model import LabHost, LabSpec, load, problems_of
 from nornir_k3s_lab.system import (
-    LabError,
     locked,
     mount_type,
     plain_umask,
@@ -79,7 +78,7 @@ class Lab:
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         if problems := problems_of(name, network, hosts):
-            raise InventoryError(problems)
+            raise LabConfigError(*problems)
         self.spec = LabSpec(
             name,
             network,
@@ -153,7 +152,7 @@ class Lab:
         if changed or strangers:
             raise LabError(
                 f"the lab {self.name} is up with another inventory: {', '.join(changed + strangers)} differ",
-                hint="runbooks/lab.py down, then up",
+                hint="run `lab down`, then `lab up`",
             )
 
     def _refuse_firewall(self) -> None:
@@ -306,7 +305,7 @@ class Lab:
         """Boot a host from its disk, and wait until it takes logins."""
         machine = self._machine(host)
         if not machine.exists:
-            raise LabError(f"{host} has no disk to boot from", hint="runbooks/lab.py up")
+            raise LabError(f"{host} has no disk to boot from", hint="run `lab up`")
         machine.power_on()
         self._wait([machine])
 
@@ -339,4 +338,4 @@ class Lab:
         try:
             return self._machines[host].host
         except KeyError:
-            raise UsageError(f"the lab {self.name} has no host {host!r}: {', '.join(self._machines)}") from None
+            raise LabConfigError(f"the lab {self.name} has no host {host!r}: {', '.join(self._machines)}") from None

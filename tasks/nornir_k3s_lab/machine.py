@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from nornir_k3s_lab import cgroups, network, nspawn
+from nornir_k3s_lab.errors import LabError
 from nornir_k3s_lab.guest import PATH, identity_files, prepare_script
-from nornir_k3s_lab.keys import ensure_key, ensure_password, write_private
+from nornir_k3s_lab.keys import ensure_key, ensure_password
 from nornir_k3s_lab.model import LabHost, LabSpec
-from nornir_k3s_lab.system import LabError, mount_points, remove_folder, run, unmount_below, wait_until
+from nornir_k3s_lab.system import mount_points, remove_folder, run, unmount_below, wait_until, write_private
 
 BOOT_SECONDS = 180
 POWER_OFF_SECONDS = 150  # systemd itself gives a service 90 to end
@@ -121,7 +122,7 @@ class Machine:
             return
         image = Path(self._recorded()["image"])
         if not image.exists():
-            raise LabError(f"{self.host.name}: its image {image} is gone", hint="runbooks/lab.py down, then up")
+            raise LabError(f"{self.host.name}: its image {image} is gone", hint="run `lab down`, then `lab up`")
         self._clear()
         self._mount(image)
         network.attach(self.spec.name, self.host.name, self.namespace)
@@ -184,7 +185,7 @@ class Machine:
         """The command line that runs a command as root inside the host, from outside and without sshd."""
         init = self.init
         if init is None:
-            raise LabError(f"{self.host.name} is not running", hint="runbooks/lab.py status")
+            raise LabError(f"{self.host.name} is not running", hint="run `lab status`")
         terminal = os.environ.get("TERM", "dumb")
         inside = ["env", "-i", f"PATH={PATH}", "HOME=/root", "LC_ALL=C.UTF-8", f"TERM={terminal}"]
         spaces = ["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd"]

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from nornir.core.inventory import Host
 from nornir.plugins.inventory import SimpleInventory
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
-from nornir_k3s.errors import InventoryError, UsageError
+from nornir_k3s_lab.errors import LabConfigError
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
@@ -115,11 +116,11 @@ def load(config: Path, inventory: Path | None = None) -> LabSpec:
     settings = _read_config(config)
     lab = ((settings.get("user_defined") or {}).get("lab")) or {}
     if not isinstance(lab, dict) or not {"name", "network"} <= lab.keys():
-        raise UsageError(f"{config} has no user_defined.lab with name and network", hint="the lab needs both")
+        raise LabConfigError(f"{config} has no user_defined.lab with name and network", hint="the lab needs both")
     files = _inventory_files(config, settings, inventory)
     for file in files.values():
         if not file.exists() and file is files["host_file"]:
-            raise UsageError(f"{file} does not exist", hint="give the inventory's folder with --inventory")
+            raise LabConfigError(f"{file} does not exist", hint="give the inventory's folder with --inventory")
     loaded = SimpleInventory(**{option: str(file) for option, file in files.items()}).load()
     base = files["host_file"].parent
     hosts = tuple(_lab_host(host, base) for host in loaded.hosts.values())
@@ -130,19 +131,19 @@ def load(config: Path, inventory: Path | None = None) -> LabSpec:
     if len(keys) > 1 or len(known) > 1:
         problems.append("all hosts of the lab share one key_file and one alt_key_file")
     if problems:
-        raise InventoryError(problems)
+        raise LabConfigError(*problems)
     return LabSpec(str(lab["name"]), str(lab["network"]), hosts, key_file=keys.pop(), known_hosts=known.pop())
 
 
 def _read_config(config: Path) -> dict[str, Any]:
     try:
-        settings = yaml.safe_load(config.read_text())
+        settings = YAML(typ="safe").load(config.read_text())  # as Nornir reads it
     except OSError as error:
-        raise UsageError(f"cannot read {config}: {error.strerror}", hint="give the file with --config") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"{config} is no YAML: {error}") from error
+        raise LabConfigError(f"cannot read {config}: {error.strerror}", hint="give the file with --config") from error
+    except (YAMLError, ValueError, AssertionError) as error:
+        raise LabConfigError(f"{config} is not YAML: {error}") from error
     if not isinstance(settings, dict):
-        raise UsageError(f"{config} must hold a mapping")
+        raise LabConfigError(f"{config} must hold a mapping")
     return settings
 
 

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from nornir_k3s_lab.errors import LabError
 from nornir_k3s_lab.model import short_id
-from nornir_k3s_lab.system import LabError, run, unmount_below
+from nornir_k3s_lab.system import run, unmount_below
 
 INSIDE = "eth0"
 

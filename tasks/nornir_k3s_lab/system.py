@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from filelock import lock_descriptor
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from nornir_k3s.errors import K3sError
+from nornir_k3s_lab.errors import LabError
 
 PROGRAMS = {
     "systemd-nspawn": "systemd-container",
@@ -39,10 +40,6 @@ TOUCHED_BY_K3S = (
     "kernel/keys/root_maxkeys",
     "kernel/keys/root_maxbytes",
 )
-
-
-class LabError(K3sError):
-    """The lab cannot do what was asked for."""
 
 
 def run(
@@ -141,11 +138,9 @@ def locked(folder: Path, say: Callable[[str], None] = lambda _: None) -> Iterato
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not lock_descriptor(descriptor, blocking=False):
                 say(f"another process works on {folder}: waiting for it")
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                lock_descriptor(descriptor)
             # The one before may have removed the folder: a lock on a removed folder protects nothing.
             with contextlib.suppress(FileNotFoundError):
                 if os.fstat(descriptor).st_ino == folder.stat().st_ino:
@@ -153,6 +148,19 @@ def locked(folder: Path, say: Callable[[str], None] = lambda _: None) -> Iterato
                     return
         finally:
             os.close(descriptor)
+
+
+def write_private(file: Path, text: str) -> None:
+    """Write a file, 0600 also while it is written; a reader sees the old text or the new one, never half."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=f".{file.name}.", delete=False) as draft:
+        try:
+            draft.write(text)
+            draft.flush()
+            Path(draft.name).replace(file)
+        except BaseException:
+            Path(draft.name).unlink(missing_ok=True)
+            raise
 
 
 def mounts(mountinfo: str | None = None) -> list[tuple[Path, str]]:
@@ -202,9 +210,7 @@ def raise_settings(record: Path, proc: Path = Path("/proc/sys")) -> None:
     """Raise the machine's kernel settings to what the hosts need; the first time, write down the old values."""
     values = {name: _read(proc / name) for name in (*LEAST, *TOUCHED_BY_K3S) if (proc / name).exists()}
     if not record.exists():
-        partial = record.with_suffix(".partial")
-        partial.write_text(json.dumps(values, indent=1) + "\n")
-        partial.rename(record)
+        write_private(record, json.dumps(values, indent=1) + "\n")
     for name, least in LEAST.items():
         if name in values and int(values[name]) < least:
             (proc / name).write_text(f"{least}\n")

@@ -27,7 +27,9 @@ class Place:
     folder: Path
 
     def run(self, name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(PROJECT / "runbooks" / name), "--config", str(self.folder / "config.yaml")]
+        """Run a runbook, `NAME.py`, or a subcommand of `nornir-k3s`."""
+        program = [str(PROJECT / "runbooks" / name)] if name.endswith(".py") else ["-m", "nornir_k3s.cli", name]
+        command = [sys.executable, *program, "--config", str(self.folder / "config.yaml")]
         env = {"PATH": "/usr/bin:/bin", "HOME": str(self.folder), "LC_ALL": "C.UTF-8", **environment}
         env |= {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
         return subprocess.run(
@@ -65,4 +67,12 @@ def place(tmp_path: Path) -> Place:
     place = Place(tmp_path)
     place.edit(lambda data: data["connection_options"]["netmiko"]["extras"].update(conn_timeout=2))
     place.edit(lambda data: data["user_defined"]["k3s"]["deadlines"].update(connect=1), "config.yaml")
+    return place
+
+
+@pytest.fixture
+def down(place: Place) -> Place:
+    """Its hosts cannot be reached, and nothing else is wrong."""
+    place.file("id").write_text("")
+    place.edit(lambda data: data["connection_options"]["netmiko"]["extras"].update(key_file="../id"))
     return place

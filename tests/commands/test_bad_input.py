@@ -45,7 +45,7 @@ def refused(place: Place, *words: str, arguments: tuple[str, ...] = (), **enviro
     [
         (b"a: [1\nb: }\n", "is not YAML"),
         (b"", "is empty"),
-        (b"one: {}\ntwo: {}\none: {}\n", ":3: `one` stands twice: here and in line 1"),
+        (b"one: {}\ntwo: {}\none: {}\n", ":3: duplicate key `one`: it is already in line 1"),
         (b"one:\n\tkey: 1\n", ":2: it is not YAML: there is a tab"),
         (b"# " + b"x" * (10 << 20), "10.0 MiB"),
         ("naïve: {}\n".encode("latin-1"), "is not UTF-8"),
@@ -154,6 +154,21 @@ def test_a_token_that_k3s_would_refuse(place: Place) -> None:
     assert "0123456789abcdef" not in told
 
 
+def test_values_that_another_version_of_yaml_reads_differently(place: Place) -> None:
+    place.edit(lambda data: data["connection_options"]["netmiko"]["extras"].update(ssh_strict="no"))
+    place.file("inventory/hosts.yaml").write_text(
+        "s1: {hostname: 127.77.0.12, port: 0o26, groups: [servers], data: {k3s: {node-name: 010}}}\n"
+        "s2: {hostname: 127.77.0.13, port: '22', groups: [servers], data: {k3s: {node-name: '10'}}}\n"
+    )
+    told = refused(
+        place,
+        "defaults.connection_options.netmiko.extras.ssh_strict: 'no' is text: write true or false",
+        "hosts.yaml:2: s2.port: it must be a number, without quotes",
+        "hosts.yaml:2: s2: it has the same node name as s1: 10",
+    )
+    assert "s1.port" not in told
+
+
 def test_a_group_without_hosts(place: Place) -> None:
     place.edit(lambda data: [data.pop(name) for name in ("s1", "s2", "s3", "lb1", "lb2")], "inventory/hosts.yaml")
     refused(place, "group servers: it has no host", "group lb: it has no host")
@@ -187,9 +202,9 @@ def test_an_artefact_with_a_wrong_hash(place: Place) -> None:
         (("--limit", "s9"), "there is no host or group"),
         (("--only", "agents", "--until", "servers"), "exclude each other"),
         (("--nonsense",), "--help"),
-        (("--limit", " , "), "--limit names nothing"),
-        (("--only", ""), "--only names nothing"),
-        (("--json", "/nowhere/at/all"), "cannot be written"),
+        (("--limit", " , "), "error: --limit: names no host or group"),
+        (("--only", ""), "error: --only: names no phase"),
+        (("--json", "/nowhere/at/all"), "error: --json: /nowhere/at/all cannot be written"),
         (("--json", "/"), "cannot be written"),
     ],
 )
@@ -213,10 +228,10 @@ def test_a_state_folder_that_cannot_be(place: Place, state: str, words: str) -> 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"username": "a\nb"}, "cannot be a user's name"),
-        ({"username": "-oProxyCommand=x"}, "cannot be a user's name"),
+        ({"username": "a\nb"}, "is not a valid user name"),
+        ({"username": "-oProxyCommand=x"}, "is not a valid user name"),
         ({"data": {"k3s": {5: 5}}}, "K3s has no setting `5` here"),
-        ({"data": {"k3s": {"interface": "et h0"}}}, "cannot be an interface's name"),
+        ({"data": {"k3s": {"interface": "et h0"}}}, "is not a valid interface name"),
     ],
 )
 def test_a_wrong_host(place: Place, change: dict[str, Any], words: str) -> None:
@@ -252,14 +267,6 @@ def test_a_state_folder_that_cannot_be_made(place: Place) -> None:
     place.file("occupied").write_text("")
     place.edit(lambda data: data["user_defined"]["k3s"].update(state="occupied/state"), "config.yaml")
     refused(place, "occupied/state", "cannot be written")
-
-
-@pytest.fixture
-def down(place: Place) -> Place:
-    """Its hosts cannot be reached, and nothing else is wrong."""
-    place.file("id").write_text("")
-    place.edit(lambda data: data["connection_options"]["netmiko"]["extras"].update(key_file="../id"))
-    return place
 
 
 def test_hosts_that_are_down_are_all_named_in_one_run(down: Place) -> None:

@@ -66,7 +66,7 @@ def test_it_is_installed_looked_at_and_removed(home: Path) -> None:
     said = schedule(home, "status")
     assert (said.returncode, "last run: drift (exit 3)" in said.stdout) == (0, True)
     (home / "state").write_text("ActiveState=activating\n")
-    assert "it runs just now" in schedule(home, "status").stdout
+    assert "it is running now" in schedule(home, "status").stdout
     assert schedule(home, "remove").returncode == 0
     assert list(units(home).iterdir()) == []
     assert "disable --now nornir-k3s-drift-prod.timer" in (home / "calls").read_text()
@@ -87,10 +87,10 @@ def test_what_is_not_ours_is_neither_replaced_nor_removed(home: Path) -> None:
     ("arguments", "words"),
     [
         (["install", "--calendar", "never"], "systemd does not understand 'never'"),
-        (["install", "--run-as", "ops"], "--run-as is for the system's timer"),
-        (["install", "--on-failure", "a\nb"], "which no unit can hold"),
+        (["install", "--run-as", "ops"], "--run-as needs root and the system's systemd"),
+        (["install", "--on-failure", "a\nb"], "a systemd unit cannot hold it"),
         (["install", "--deadline", "0"], "are seconds"),
-        (["install", "--metrics", "/nowhere/at/all/k3s.prom"], "/nowhere/at/all is no folder"),
+        (["install", "--metrics", "/nowhere/at/all/k3s.prom"], "/nowhere/at/all is not a folder"),
         (["reinstall"], "invalid choice"),
     ],
 )
@@ -123,3 +123,31 @@ def test_the_system_s_checks_run_as_the_user_whose_state_it_is(home: Path) -> No
     assert "User=54321\n" in schedule(home, "print", own=False).stdout
     assert "User=ops\n" in schedule(home, "print", "--run-as", "ops", own=False).stdout
     assert "User=" not in schedule(home, "print").stdout
+
+
+def test_the_timer_starts_the_runbook_or_the_command_whichever_was_used(home: Path) -> None:
+    def start(*command: str) -> str:
+        words = [*command, "--config", str(home / "config.yaml"), "print"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return next(line for line in done.stdout.splitlines() if line.startswith("ExecStart="))
+
+    config = f"drift --config {home / 'config.yaml'}"
+    runbooks = PROJECT / "runbooks"
+    assert start(sys.executable, str(runbooks / "schedule.py")) == (
+        f"ExecStart={sys.executable} {runbooks / 'drift.py'} --config {home / 'config.yaml'}"
+    )
+    module = [sys.executable, "-m", "nornir_k3s.cli"]
+    assert start(*module, "schedule") == f"ExecStart={' '.join(module)} {config}"
+    script = home / "bin" / "nornir-k3s"
+    script.write_text(f"#!{sys.executable}\nimport sys\nfrom nornir_k3s.cli.main import main\nsys.exit(main())\n")
+    script.chmod(0o755)
+    assert start(str(script), "schedule") == f"ExecStart={script} {config}"
+
+
+def test_units_of_an_earlier_version_are_ours(home: Path) -> None:
+    units(home).mkdir(parents=True)
+    path = units(home) / "nornir-k3s-drift-prod.timer"
+    path.write_text("# Managed by nornir-k3s: runbooks/schedule.py writes and removes it.\n[Timer]\n")
+    assert schedule(home, "remove").returncode == 0
+    assert not path.exists()

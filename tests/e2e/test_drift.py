@@ -86,7 +86,7 @@ def agree(report: dict[str, Any], case: Case) -> None:
     assert re.search(case.found, one["found"]), one
     assert one["severity"] == case.severity, one
     assert one["expected"], one
-    assert one["todo"], one
+    assert one["remedy"], one
 
 
 @pytest.mark.parametrize("cases", REPAIRED, ids=["one", "two", "three"])
@@ -102,7 +102,7 @@ def test_what_was_changed_by_hand_is_found_and_a_deploy_repairs_it_and_restarts_
         done = cluster.runbook("deploy.py", "--yes")
     for case in cases:
         agree(report, case)
-        assert by_id(report)[case.id]["by"] == "deploy"
+        assert by_id(report)[case.id]["fixed_by"] == "deploy"
     assert done.returncode == 0, done.stdout + done.stderr
     touched = {key for key, text in starts(cluster).items() if before.get(key) != text}
     assert touched == {(case.host, case.unit) for case in cases if case.unit}
@@ -119,7 +119,7 @@ def test_what_only_a_person_may_mend_is_told(cluster: Site, cases: tuple[Case, .
         report = check(cluster, code=3)
         for case in cases:
             agree(report, case)
-            assert by_id(report)[case.id]["by"] == "person"
+            assert by_id(report)[case.id]["fixed_by"] == "person"
         assert "hunter2" not in json.dumps(report)
     finally:
         for case in made:
@@ -223,7 +223,7 @@ def test_a_kubeconfig_of_another_cluster_or_none_is_found(cluster: Site) -> None
         cluster.kubeconfig.unlink()
         one = by_id(check(cluster, code=3))["cluster/kubeconfig:kubeconfig"]
         assert "is missing" in one["found"]
-        assert "deploy.py writes it" in one["todo"]
+        assert "deploy.py writes it" in one["remedy"]
     finally:
         cluster.kubeconfig.write_text(kept)
 

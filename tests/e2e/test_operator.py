@@ -148,9 +148,9 @@ def test_every_problem_of_every_host_in_one_run_and_nothing_changed(cluster: Sit
     cluster.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"cluster-cidr": "10.44.0.0/16"}))
     try:
         found = data(cluster, "deploy.py", "--preflight-only", code=1)
-        errors = {(f["host"], f["id"]) for f in found["findings"] if f["level"] == "error"}
+        errors = {(f["host"], f["subject"]) for f in found["findings"] if f["severity"] == "error"}
         assert errors == {("s1", "embedded-etcd"), ("a1", "role"), *((s, "for-ever") for s in ("s1", "s2", "s3"))}
-        assert all(f["found"] and f["wanted"] and f["todo"] for f in found["findings"])
+        assert all(f["found"] and f["expected"] and f["remedy"] for f in found["findings"])
         assert cluster.processes() == before
     finally:
         cluster.lab.exec("s1", ["rm", "-r", "/var/lib/rancher/k3s/server/db/etcd"])
@@ -163,7 +163,7 @@ def test_a_host_that_cannot_reach_a_server_is_found_before_the_first_change(clus
     cluster.lab.exec("a2", ["ip", "route", "add", "unreachable", f"{PREFIX}.13/32"])
     cluster.lab.exec("a2", ["ip", "route", "add", "10.42.200.0/24", "dev", "lo"])
     found = data(cluster, "deploy.py", "--preflight-only", code=1)
-    assert {(f["host"], f["id"]) for f in found["findings"] if f["level"] == "error"} == {
+    assert {(f["host"], f["subject"]) for f in found["findings"] if f["severity"] == "error"} == {
         ("a2", "reach"),
         ("a2", "cidr"),
     }
@@ -328,7 +328,7 @@ def test_a_host_key_that_changed_is_refused_and_both_fingerprints_are_told(clust
         done = cluster.runbook("deploy.py")
         assert done.returncode == 4, done.stdout + done.stderr
         assert "lb2: its SSH host key is not the one on record" in done.stderr
-        assert "someone may be in between" in done.stderr
+        assert "man-in-the-middle" in done.stderr
         assert "Traceback" not in done.stderr
     finally:
         known.write_text(text)

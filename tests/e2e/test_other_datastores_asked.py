@@ -134,7 +134,7 @@ def ask_of(site: Site, datastore: dict[str, Any]) -> tuple[int, list[dict[str, s
     for server in SERVERS:
         assert site.lab.exec(server, ["ls", "/usr/local/bin"]).stdout == "", "something was changed"
     findings = json.loads(report.read_text())["findings"]
-    found = [f for f in findings if "data" in f["id"] or f["id"] == "bootstrap"]
+    found = [f for f in findings if "data" in f["id"] or f["subject"] == "bootstrap"]
     return done.returncode, found, done.stdout + done.stderr
 
 
@@ -180,7 +180,7 @@ SECURE = {
 )
 def test_a_right_one_is_no_problem(outside: Site, endpoint: str) -> None:
     code, findings, said = ask(outside, endpoint)
-    errors = [f for f in findings if f["level"] == "error"]
+    errors = [f for f in findings if f["severity"] == "error"]
     assert (code, errors) == (0, []), said
 
 
@@ -217,8 +217,8 @@ def test_what_k3s_would_fail_on_is_found_from_every_server(
 ) -> None:
     code, findings, said = ask(outside, endpoint)
     assert code == 1, said
-    errors = [f for f in findings if f["level"] == "error"]
-    assert {(f["host"], f["id"]) for f in errors} == {(server, expected) for server in SERVERS}, errors
+    errors = [f for f in findings if f["severity"] == "error"]
+    assert {(f["host"], f["subject"]) for f in errors} == {(server, expected) for server in SERVERS}, errors
     assert all(words in f["found"] for f in errors), errors
 
 
@@ -230,7 +230,9 @@ def test_a_first_start_that_was_cut_off_is_told(outside: Site, kind: str) -> Non
     outside.lab.exec("db1", into, input=row)
     code, findings, said = ask(outside, RIGHT[kind].removesuffix("k3s") + "half")
     assert code == 0, said
-    assert {(f["host"], f["level"]) for f in findings if f["id"] == "bootstrap"} == {(s, "note") for s in SERVERS}
+    assert {(f["host"], f["severity"]) for f in findings if f["subject"] == "bootstrap"} == {
+        (s, "note") for s in SERVERS
+    }
 
 
 def test_of_several_postgresql_hosts_the_one_that_can_be_written_to_is_enough(outside: Site) -> None:
@@ -240,13 +242,13 @@ def test_of_several_postgresql_hosts_the_one_that_can_be_written_to_is_enough(ou
     assert code == 0, said
     code, findings, said = ask_of(outside, {**fields, "hosts": [f"{DB}:5433", DB]})
     assert code == 0, said
-    assert {f["level"] for f in findings if f["id"] == "datastore"} == {"warning"}
+    assert {f["severity"] for f in findings if f["subject"] == "datastore"} == {"warning"}
 
 
 def test_a_pooler_that_keeps_sessions_is_a_warning(outside: Site) -> None:
     code, findings, said = ask(outside, f"postgres://k3s:{QUOTED}@{DB}:6432/sessions")
     assert code == 0, said
-    assert any("PgBouncer" in f["found"] for f in findings if f["level"] == "warning")
+    assert any("PgBouncer" in f["found"] for f in findings if f["severity"] == "warning")
 
 
 CLIENT = {"certfile": "client.pem", "keyfile": "client-key.pem"}
@@ -261,8 +263,8 @@ def test_tls_is_verified_as_k3s_will(outside: Site, kind: str) -> None:
     def refused(words: str, **files: str) -> None:
         code, findings, said = ask(outside, endpoint, **{"cafile": "ca.pem"} | client | files)
         assert code == 1, said
-        errors = [f for f in findings if f["level"] == "error"]
-        assert {(f["host"], f["id"]) for f in errors} == {(server, "datastore-tls") for server in SERVERS}
+        errors = [f for f in findings if f["severity"] == "error"]
+        assert {(f["host"], f["subject"]) for f in errors} == {(server, "datastore-tls") for server in SERVERS}
         assert all(words in f["found"] for f in errors), errors
 
     def shown(name: str) -> None:
@@ -279,7 +281,7 @@ def test_tls_is_verified_as_k3s_will(outside: Site, kind: str) -> None:
         shown("ending.crt")
         code, findings, said = ask(outside, endpoint, cafile="ca.pem", **client)
         assert code == 0, said
-        assert any("ends in 5 days" in f["found"] for f in findings if f["level"] == "warning")
+        assert any("ends in 5 days" in f["found"] for f in findings if f["severity"] == "warning")
     finally:
         shown("db.crt")
     # The same host by a name that its certificate does not have.
@@ -293,7 +295,7 @@ def test_tls_is_verified_as_k3s_will(outside: Site, kind: str) -> None:
 def test_an_etcd_that_wants_a_client_certificate(outside: Site) -> None:
     code, findings, said = ask(outside, f"https://{DB}:2479", cafile="ca.pem")
     assert code == 1, said
-    assert any("client certificate" in f["todo"] for f in findings), findings
+    assert any("client certificate" in f["remedy"] for f in findings), findings
 
 
 def test_an_etcd_without_space(outside: Site) -> None:

@@ -20,7 +20,7 @@ import pytest
 
 from nornir_k3s.errors import UsageError
 from nornir_k3s.ssh import known_hosts
-from nornir_k3s.ssh.hostkeys import State, judge, look
+from nornir_k3s.ssh.hostkeys import KeyState, compare_keys, fetch_keys
 from nornir_k3s.ssh.known_hosts import HostKey, change
 
 from .conftest import Peer, Sshd, free_port, keygen, serving
@@ -237,7 +237,7 @@ def test_replace_and_yes_ask_nothing(site: Site, three: Sshd) -> None:
 
 
 def test_another_kind_of_key_is_no_way_around_the_one_on_record(site: Site, sshd: Sshd, tmp_path: Path) -> None:
-    """Whoever is in between shows a kind that the host has never shown."""
+    """A man in the middle offers a key type that the host has never offered."""
     keygen(tmp_path / "rsa", kind="rsa")
     site.record(f"[127.0.0.1]:{sshd.port} {(tmp_path / 'rsa.pub').read_text()}")
     done = site.add("s1", sshd.port).run("--yes")
@@ -271,6 +271,19 @@ def test_a_host_name_that_is_not_there_is_a_usage_error(site: Site, sshd: Sshd) 
     assert done.status == 2
     assert "s9: there is no such host" in done.err
     assert not site.file.exists()
+
+
+def test_a_mistake_in_ssh_config_is_an_error_of_the_host(site: Site, sshd: Sshd) -> None:
+    config = site.folder / "ssh_config"
+    config.write_text("Port 22\nBogus yes\n")
+    site.extras["ssh_config_file"] = str(config)
+    done = site.add("s1", sshd.port).run("--yes")
+    assert done.status == 4
+    assert (
+        f"s1: ssh_config cannot be used: `ssh -G -F {config} -p {sshd.port} -- 127.0.0.1` failed with status 255: "
+        in (done.out)
+    )
+    assert "line 2: Bad configuration option: bogus" in done.out
 
 
 def test_a_folder_in_the_file_s_place_is_a_usage_error(site: Site, sshd: Sshd) -> None:
@@ -359,16 +372,16 @@ def test_a_file_that_stays_locked_is_told(tmp_path: Path, monkeypatch: pytest.Mo
     file = tmp_path / "known_hosts"
     with file.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(UsageError, match="held by another process"):
+        with pytest.raises(UsageError, match="locked by another process"):
             change(file, [HostKey("h", "ssh-ed25519", b"1")])
     change(file, [HostKey("h", "ssh-ed25519", b"1")])
 
 
-def test_a_key_that_another_run_has_recorded_meanwhile_is_not_overruled(tmp_path: Path) -> None:
+def test_a_key_that_another_run_has_added_is_not_replaced(tmp_path: Path) -> None:
     file = tmp_path / "known_hosts"
     change(file, [HostKey("h", "ssh-ed25519", b"1")])
     change(file, [HostKey("h", "ssh-ed25519", b"1")])
-    with pytest.raises(UsageError, match="h has got another key there meanwhile"):
+    with pytest.raises(UsageError, match="another run added a different key for h"):
         change(file, [HostKey("g", "ssh-ed25519", b"3"), HostKey("h", "ssh-ed25519", b"2")])
     assert file.read_bytes() == HostKey("h", "ssh-ed25519", b"1").line
 
@@ -387,7 +400,7 @@ def test_a_file_that_cannot_be_replaced_stays_as_it_is(tmp_path: Path, monkeypat
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("known_hosts", "# mine\n")]
 
 
-# What is asked, and how it is judged
+# Which keys are requested, and how they compare with known_hosts
 
 
 ED, EC, RSA = (HostKey("h", kind, kind.encode()) for kind in ("ssh-ed25519", "ecdsa-sha2-nistp384", "ssh-rsa"))
@@ -410,22 +423,22 @@ def test_only_what_is_needed_is_asked(known: dict[str, bytes], shown: list[HostK
         has = {ED.kind: ED, EC.kind: EC, "rsa-sha2-512": RSA, RSA.kind: RSA}
         return next(has[kind] for kind in kinds if kind in has)
 
-    assert look(known, ask) == shown
+    assert fetch_keys(known, ask) == shown
     assert len(asked) == times
 
 
 @pytest.mark.parametrize(
     ("known", "revoked", "expected"),
     [
-        ({}, b"", [State.NEW, State.NEW]),
-        ({ED.kind: ED.blob}, b"", [State.KNOWN, State.NEW]),
-        ({ED.kind: b"old"}, b"", [State.CHANGED, State.CHANGED]),
-        ({EC.kind: b"old"}, b"", [State.CHANGED, State.CHANGED]),
-        ({ED.kind: ED.blob, RSA.kind: b"old"}, b"", [State.KNOWN, State.CHANGED]),
-        ({}, ED.blob, [State.REVOKED, State.CHANGED]),
+        ({}, b"", [KeyState.NEW, KeyState.NEW]),
+        ({ED.kind: ED.blob}, b"", [KeyState.KNOWN, KeyState.NEW]),
+        ({ED.kind: b"old"}, b"", [KeyState.CHANGED, KeyState.CHANGED]),
+        ({EC.kind: b"old"}, b"", [KeyState.CHANGED, KeyState.CHANGED]),
+        ({ED.kind: ED.blob, RSA.kind: b"old"}, b"", [KeyState.KNOWN, KeyState.CHANGED]),
+        ({}, ED.blob, [KeyState.REVOKED, KeyState.CHANGED]),
     ],
 )
 def test_a_kind_is_new_only_where_nothing_contradicts(
-    known: dict[str, bytes], revoked: bytes, expected: list[State]
+    known: dict[str, bytes], revoked: bytes, expected: list[KeyState]
 ) -> None:
-    assert judge([ED, RSA], known, lambda blob: blob == revoked) == expected
+    assert compare_keys([ED, RSA], known, lambda blob: blob == revoked) == expected

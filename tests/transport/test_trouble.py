@@ -146,7 +146,7 @@ def test_a_host_that_froze_is_left_for_a_new_connection(
 def test_a_host_that_freezes_within_a_script_is_given_up(
     peer: Peer, freeze: Callable[[Session], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(session_module, "LATE", 1.0)
+    monkeypatch.setattr(session_module, "GRACE", 1.0)
     began = tmp_path / "began"
 
     def when_it_began(s: Session) -> None:
@@ -158,7 +158,7 @@ def test_a_host_that_freezes_within_a_script_is_given_up(
             pool.submit(when_it_began, s)
             s.run(f"touch {began}; sleep 300", what="sleeping", timeout=3)
 
-    with pytest.raises(OutcomeUnknown, match="sleeping did not end in time, and it does not answer"):
+    with pytest.raises(OutcomeUnknown, match="sleeping did not end in time, and the host does not answer"):
         peer.do(work)
 
 

@@ -1,4 +1,4 @@
-"""Large files on the controller: hashed once, believed while they look as they did, and not fetched to be compared."""
+"""Large files on the controller: hashed once while they are unchanged, and not downloaded to be compared."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from nornir_k3s.artifacts.receipts import Receipts
+from nornir_k3s.artifacts.known_files import KnownFiles
 from nornir_k3s.artifacts.source import Source
 from nornir_k3s.errors import ArtifactError
-from nornir_k3s.model.cluster import (
-    Cluster,
-)
+from nornir_k3s.model.cluster import Cluster
 
 from .mirror import Mirror
 
@@ -45,30 +43,30 @@ def ask(asked: list[str]) -> Callable[[Path], str]:
 
 def once(kept: Path, path: Path, what: str, ask: Callable[[Path], str]) -> str | None:
     """What a run of its own says."""
-    receipts = Receipts(kept)
-    answer = receipts.of(path, what, ask)
-    receipts.keep()
+    known = KnownFiles(kept)
+    answer = known.get(path, what, ask)
+    known.save()
     return answer
 
 
-def test_a_file_that_looks_as_it_did_is_not_asked_again(
+def test_an_unchanged_file_is_not_asked_again(
     tmp_path: Path, large: Path, ask: Callable[[Path], str], asked: list[str]
 ) -> None:
-    kept = tmp_path / "kept" / "receipts.json"
+    kept = tmp_path / "kept" / "known-files.json"
     for _ in range(2):
         assert once(kept, large, "sum", ask) == "content"
     assert asked == ["large"]
     assert once(kept, large, "version", ask) == "content"
     assert once(kept, large, "sum", ask) == "content"
     assert len(asked) == 2
-    Receipts(kept, fresh=True).of(large, "sum", ask)
+    KnownFiles(kept, fresh=True).get(large, "sum", ask)
     assert len(asked) == 3
 
 
 def test_a_file_with_its_size_and_time_put_back_is_asked_again(
     tmp_path: Path, large: Path, ask: Callable[[Path], str]
 ) -> None:
-    kept, seen = tmp_path / "receipts.json", large.stat()
+    kept, seen = tmp_path / "known-files.json", large.stat()
     once(kept, large, "sum", ask)
     large.write_text("CONTENT")
     os.utime(large, ns=(seen.st_atime_ns, seen.st_mtime_ns))
@@ -82,32 +80,34 @@ def test_what_changed_while_it_was_asked_is_not_kept(tmp_path: Path, large: Path
         path.write_text("another content")
         return text
 
-    receipts = Receipts(tmp_path / "receipts.json")
-    assert receipts.of(large, "sum", meanwhile) == "content"
-    assert receipts.of(large, "sum", Path.read_text) == "another content"
+    known = KnownFiles(tmp_path / "known-files.json")
+    assert known.get(large, "sum", meanwhile) == "content"
+    assert known.get(large, "sum", Path.read_text) == "another content"
 
 
 def test_no_answer_is_not_kept(tmp_path: Path, large: Path) -> None:
-    receipts = Receipts(tmp_path / "receipts.json")
-    assert receipts.of(large, "version", lambda _: None) is None
-    assert receipts.of(large, "version", lambda _: "v1") == "v1"
+    known = KnownFiles(tmp_path / "known-files.json")
+    assert known.get(large, "version", lambda _: None) is None
+    assert known.get(large, "version", lambda _: "v1") == "v1"
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"X": 1}', '{"X": {"looks": 1, "sum": []}}'])
-def test_damaged_receipts_are_as_good_as_none(
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[]", '[["sum X"]]', '{"sum X": 1}', '{"sum X": [[1, 2, 3, 4], 5]}', '{"sum X": ["content"]}']
+)
+def test_a_damaged_file_of_them_is_ignored(
     tmp_path: Path, large: Path, ask: Callable[[Path], str], damage: str
 ) -> None:
-    kept = tmp_path / "receipts.json"
+    kept = tmp_path / "known-files.json"
     kept.write_text(damage.replace("X", str(large)))
     for _ in range(2):
         assert once(kept, large, "sum", ask) == "content"
 
 
-def test_receipts_that_cannot_be_written_are_done_without(
+def test_a_file_of_them_that_cannot_be_written_is_ignored(
     tmp_path: Path, large: Path, ask: Callable[[Path], str]
 ) -> None:
     (tmp_path / "file").touch()
-    assert once(tmp_path / "file" / "receipts.json", large, "sum", ask) == "content"
+    assert once(tmp_path / "file" / "known-files.json", large, "sum", ask) == "content"
 
 
 @pytest.fixture
@@ -130,6 +130,38 @@ def test_a_folder_s_binary_is_run_and_hashed_once(load: Load, bundle: Path, tmp_
     (bundle / "sha256sum-amd64.txt").write_text(f"{found.binary.sha256}  k3s\n")
     with pytest.raises(ArtifactError, match="is not the published file"):
         Source(load({"artifacts": {"folder": str(bundle)}}), tmp_path / "cache")
+
+
+def test_a_folder_s_list_of_hashes_that_cannot_be_read_is_refused(load: Load, bundle: Path, tmp_path: Path) -> None:
+    (bundle / "sha256sum-amd64.txt").write_text("<html>log in</html>\n")
+    with pytest.raises(ArtifactError, match=r"sha256sum-amd64\.txt is not a list of SHA-256: .*log in"):
+        Source(load({"artifacts": {"folder": str(bundle)}}), tmp_path / "cache")
+
+
+@pytest.mark.parametrize(("arch", "name"), [("x86_64", "k3s"), ("aarch64", "k3s-arm64"), ("armv7l", "k3s")])
+def test_a_folder_may_have_binaries_of_several_architectures(
+    load: Load, bundle: Path, tmp_path: Path, arch: str, name: str
+) -> None:
+    (bundle / "k3s-arm64").write_text((bundle / "k3s").read_text() + "# arm64\n")
+    source = Source(load({"artifacts": {"folder": str(bundle)}}), tmp_path / "cache")
+    assert source.find(arch).binary.source == bundle / name
+
+
+def test_hosts_that_fetch_it_themselves_get_urls_and_hashes(load: Load, tmp_path: Path) -> None:
+    mirror = Mirror()
+    mirror.publish(k3s=b"binary", installer=b"#!/bin/sh\n")
+    del mirror.replies["install.sh.sha256sum"]
+    try:
+        cluster = load({"artifacts": {"url": mirror.url, "push": False}})
+        first = Source(cluster, tmp_path / "cache").find("x86_64")
+        mirror.requests.clear()
+        assert Source(cluster, tmp_path / "cache").find("x86_64") == first
+        assert mirror.requests == []
+    finally:
+        mirror.close()
+    base = f"{mirror.url}/v1.34.9%2Bk3s1"
+    assert [file.url for file in first.artifacts()] == [f"{base}/k3s", f"{base}/install.sh"]
+    assert first.installer.sha256 == hashlib.sha256(b"#!/bin/sh\n").hexdigest()
 
 
 def test_who_only_compares_fetches_no_more_than_hashes(load: Load, tmp_path: Path) -> None:

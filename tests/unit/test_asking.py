@@ -44,8 +44,8 @@ def test_rights_are_read_from_grants(grants: list[str], missing: str) -> None:
 )
 def test_what_mysql_refuses_with(code: int, id_: str) -> None:
     problem: Any = mysql._refused(pymysql.err.OperationalError(code, "hush"), ENDPOINT)
-    assert problem.id == id_
-    assert "hush" not in problem.found + problem.todo
+    assert problem.subject == id_
+    assert "hush" not in problem.found + problem.remedy
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_what_mysql_refuses_with(code: int, id_: str) -> None:
     ],
 )
 def test_what_postgresql_refuses_with(details: dict[str, str], id_: str) -> None:
-    assert postgresql._refused(Exception(details), ENDPOINT).id == id_
+    assert postgresql._refused(Exception(details), ENDPOINT).subject == id_
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_settings_that_k3s_breaks_on(settings: dict[str, str], words: str) -> No
 def test_whose_data_it_holds_how_many_it_lets_in_and_how_fast(load: Load) -> None:
     cluster = load()
     assert list(judge(cluster, "db:3306", Answers(connections=500, round_trips=[0.001]))) == []
-    ids = [p.id for p in judge(cluster, "db:3306", Answers(connections=9, round_trips=[1], skew=-4))]
+    ids = [p.subject for p in judge(cluster, "db:3306", Answers(connections=9, round_trips=[1], skew=-4))]
     assert ids == ["datastore-settings", "datastore-latency", "clock"]
 
 
@@ -155,4 +155,4 @@ def test_connections_are_counted_with_the_pool_that_the_servers_get(
     cluster = load({"datastore_pool": pool} if pool else {})
     found = list(judge(cluster, "db:3306", Answers(connections=151)))
     assert enough is (not found)
-    assert enough or ("max_open" if pool else "datastore_pool") in found[0].todo
+    assert enough or ("max_open" if pool else "datastore_pool") in found[0].remedy

@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from nornir_k3s.apply import check_certificate as signing
 from nornir_k3s.state import check_certificate, kubeconfig
 from nornir_k3s.state.store import Store
 
@@ -30,36 +31,36 @@ def signed(csr: str, days: int) -> str:
 
 def test_a_certificate_is_kept_0600_and_belongs_to_its_cluster(tmp_path: Path) -> None:
     store = Store(tmp_path / "state", base=tmp_path)
-    assert not check_certificate.kept(store, CA)
+    assert not check_certificate.load(store, CA)
     csr, key = check_certificate.request()
-    check_certificate.keep(store, CA, signed(csr, 365), key)
-    kept = check_certificate.kept(store, CA)
+    check_certificate.save(store, CA, signed(csr, 365), key)
+    kept = check_certificate.load(store, CA)
     assert "BEGIN CERTIFICATE" in kept.reveal()
     assert "PRIVATE KEY" in kept.reveal()
-    assert not check_certificate.kept(store, "K10" + "b" * 64)
-    assert not check_certificate.kept(store, "")
+    assert not check_certificate.load(store, "K10" + "b" * 64)
+    assert not check_certificate.load(store, "")
     assert stat.S_IMODE((tmp_path / "state" / "lb-check.json").stat().st_mode) == 0o600
 
 
 def test_one_that_ends_soon_is_made_anew(tmp_path: Path) -> None:
     store = Store(tmp_path / "state", base=tmp_path)
     csr, key = check_certificate.request()
-    check_certificate.keep(store, CA, signed(csr, 30), key)
-    assert not check_certificate.kept(store, CA)
+    check_certificate.save(store, CA, signed(csr, 30), key)
+    assert not check_certificate.load(store, CA)
 
 
 def test_the_signing_script_carries_the_request_and_no_key() -> None:
     csr, key = check_certificate.request()
-    script = check_certificate.sign_script(csr)
+    script = signing.script(csr)
     assert base64.b64encode(csr.encode()).decode() in script
     assert key.reveal() not in script
 
 
 def test_the_signed_certificate_is_found_in_the_answer() -> None:
     encoded = base64.b64encode(b"PEM").decode()
-    assert check_certificate.parse(f"noise\ncertificate\t{encoded}\n") == "PEM"
+    assert signing.parse(f"noise\n@certificate\t{encoded}\n@end\n") == "PEM"
     with pytest.raises(ValueError, match="no certificate"):
-        check_certificate.parse("noise\n")
+        signing.parse("noise\n@end\n")
 
 
 KUBECONFIG = """

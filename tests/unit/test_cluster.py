@@ -79,10 +79,10 @@ def test_a_wrong_setting_is_one_clear_problem(load: Load, changes: dict[str, Any
         ({"s1": {"node-lable": "x"}}, "did you mean `node-label`"),
         ({"s1": {"node-label": ["größe=xl"]}}, "größe=xl"),
         ({"a1": {"tls-san": "x"}}, "a1: k3s: `tls-san` must be the same"),
-        ({"lb1": {"node-label": "x"}}, "no K3s runs on a host of group lb"),
+        ({"lb1": {"node-label": "x"}}, "no K3s runs on hosts of group lb"),
         ({"s2": {"node-name": "s1"}}, "same node name as s1"),
         ({"s2": {"node-ip": "10.0.0.12"}}, "same address as s1"),
-        ({"a1": {"node-name": "Bad_Name"}}, "cannot be a node's name"),
+        ({"a1": {"node-name": "Bad_Name"}}, "is not a valid node name"),
     ],
 )
 def test_a_wrong_setting_of_a_host_names_the_host(load: Load, data: dict[str, Any], words: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from nornir_k3s import k3s
+from nornir_k3s import facts, k3s
 from nornir_k3s.compare import (
     certificate_expiry,
     compare,
@@ -24,14 +23,24 @@ from nornir_k3s.compare import (
     load_balancers,
     nodes,
 )
-from nornir_k3s.facts.drift_script import live as live_lines
-from nornir_k3s.facts.drift_script import script
 from nornir_k3s.model.cluster import (
     Cluster,
 )
-from nornir_k3s.model.difference import Difference
 from nornir_k3s.model.drift_limits import Limits
-from nornir_k3s.model.host_facts import NodeState, Observed, UnitState
+from nornir_k3s.model.drift_report import CertificateExpiry
+from nornir_k3s.model.finding import Finding
+from nornir_k3s.model.host_facts import (
+    Address,
+    Api,
+    Backend,
+    CertificateFile,
+    DatastoreHealth,
+    HostFacts,
+    NodeState,
+    Space,
+    UnitState,
+)
+from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.kubeconfig import KubeconfigAnswer
 from nornir_k3s.model.settings import (
     KnownDifference,
@@ -58,12 +67,12 @@ SAID: dict[str, Any] = {
 }
 
 
-def saying(name: str, **changes: Any) -> Observed:
-    text = base64.b64encode(json.dumps({**SAID, **changes}).encode()).decode()
-    return Observed(name, ready=True, through=True, facts={"live": [(text,)]}, units={"k3s.service": RUNNING})
+def saying(name: str, **changes: Any) -> HostFacts:
+    api = Api(ready=True, through_address=True)
+    return HostFacts(name, api=api, effective_config={**SAID, **changes}, units={"k3s.service": RUNNING})
 
 
-def ids(found: Any) -> dict[str, Difference]:
+def ids(found: Any) -> dict[str, Finding]:
     return {one.id: one for one in found}
 
 
@@ -113,7 +122,7 @@ def test_every_setting_that_must_match_is_compared_from_what_servers_say() -> No
 def test_what_a_node_was_started_with_is_compared_and_secrets_are_not(load: Callable[..., Cluster]) -> None:
     cluster = load()
     args = ["agent", "--token", "********", "--server", cluster.url, "--node-name", "a1", "--node-ip", "10.0.0.14"]
-    seen = {"a1": Observed("a1")}
+    seen = {"a1": HostFacts("a1")}
     assert list(effective_config.differences(cluster, seen, [node("a1", args=tuple(args))])) == []
     told = ids(effective_config.differences(cluster, seen, [node("a1", args=(*args, "--debug"))]))
     assert told["a1/setting:debug"].found == "it was started with debug true"
@@ -162,16 +171,17 @@ def test_labels_that_were_asked_for(load: Callable[..., Cluster]) -> None:
 
 
 def test_no_server_that_lists_the_nodes(load: Callable[..., Cluster]) -> None:
-    assert "cluster/api:nodes" in ids(nodes.differences(load(), {"s1": Observed("s1")}, None))
+    assert "cluster/api:nodes" in ids(nodes.differences(load(), {"s1": HostFacts("s1")}, None))
     assert ids(nodes.differences(load(), {}, None)) == {}, "no server was read: they are told as unreachable"
 
 
-def lb(name: str, *rows: tuple[str, ...], vip: bool = False) -> Observed:
-    addresses = [("eth0", "10.0.0.100/32")] if vip else []
-    return Observed(name, units={"haproxy.service": RUNNING}, facts={"backend": list(rows)}, addresses=addresses)
+def lb(name: str, *rows: tuple[str, str], vip: bool = False) -> HostFacts:
+    backends = {server: Backend(state, 9) for server, state in rows}
+    addresses = (Address("eth0", "10.0.0.100/32"),) if vip else ()
+    return HostFacts(name, units={"haproxy.service": RUNNING}, backends=backends, addresses=addresses)
 
 
-UP = (("s1", "UP", "9"), ("s2", "UP", "9"), ("BACKEND", "UP", "9"))
+UP = (("s1", "UP"), ("s2", "UP"))
 
 
 @pytest.mark.parametrize(
@@ -181,40 +191,42 @@ UP = (("s1", "UP", "9"), ("s2", "UP", "9"), ("BACKEND", "UP", "9"))
         (lb("lb1", *UP), lb("lb2", *UP), {"cluster/vip:10.0.0.100"}),
         (lb("lb1", *UP, vip=True), lb("lb2", *UP, vip=True), {"cluster/vip:10.0.0.100"}),
         (lb("lb1", *UP), None, set()),  # the other one may have it
-        (lb("lb1", ("s1", "DOWN", "5"), *UP[1:], vip=True), lb("lb2", *UP), {"lb1/backend:s1"}),
+        (lb("lb1", ("s1", "DOWN"), *UP[1:], vip=True), lb("lb2", *UP), {"lb1/backend:s1"}),
         (lb("lb1", *UP[1:], vip=True), lb("lb2", *UP), {"lb1/backend:s1"}),
         (lb("lb1", vip=True), lb("lb2", *UP), {"lb1/backend:haproxy"}),
     ],
 )
-def test_the_way_in(load: Callable[..., Cluster], one: Observed, two: Observed | None, told: set[str]) -> None:
+def test_the_way_in(load: Callable[..., Cluster], one: HostFacts, two: HostFacts | None, told: set[str]) -> None:
     seen = {"lb1": one} | ({"lb2": two} if two else {})
     assert set(ids(load_balancers.differences(load(), seen))) == told
 
 
 @pytest.mark.parametrize(
-    ("facts", "told"),
+    ("health", "latency", "told"),
     [
-        ({"latency": [("10.0.0.11:3306", "19.5")]}, set()),
-        ({"latency": [("10.0.0.11:3306", "21.25")]}, {"latency:10.0.0.11:3306"}),
-        ({"connections": [("79", "100")]}, set()),
-        ({"connections": [("80", "100")]}, {"connections:datastore"}),
-        ({"table": [("1000001", "0")]}, {"table:kine"}),
-        ({"table": [("1", str(5 << 30))]}, {"table:kine"}),
-        ({"revisions": [("200001", "100000")]}, {"compaction:revisions"}),
-        ({"revisions": [("5000", "4000")]}, set()),
-        ({"alarm": [("NOSPACE",)]}, {"table:alarm"}),
-        ({"status": [(json.dumps([{"Status": {"dbSize": 5 << 30, "dbSizeInUse": 1}}]),)]}, {"table:etcd"}),
-        ({"status": [("{",)], "connections": [("", "")], "table": [("NULL", "NULL")]}, set()),
+        ({}, 19.5, set()),
+        ({}, 21.25, {"latency:10.0.0.11:3306"}),
+        ({"connections": (79, 100)}, 1, set()),
+        ({"connections": (80, 100)}, 1, {"connections:datastore"}),
+        ({"connections": (0, 0)}, 1, set()),
+        ({"table": (1000001, 0)}, 1, {"table:kine"}),
+        ({"table": (1, 5 << 30)}, 1, {"table:kine"}),
+        ({"revisions": (200001, 100000)}, 1, {"compaction:revisions"}),
+        ({"revisions": (5000, 4000)}, 1, set()),
+        ({"alarms": ("NOSPACE",)}, 1, {"table:alarm"}),
+        ({"etcd_size": (5 << 30, 1)}, 1, {"table:etcd"}),
     ],
 )
-def test_how_the_datastore_is_doing(load: Callable[..., Cluster], facts: dict[str, Any], told: set[str]) -> None:
-    found = ids(datastore.differences(load(), {"db1": Observed("db1", facts=facts)}, Limits()))
-    assert set(found) == {f"db1/{one}" for one in told}
+def test_how_the_datastore_is_doing(
+    load: Callable[..., Cluster], health: dict[str, Any], latency: float, told: set[str]
+) -> None:
+    facts = HostFacts("db1", latency={"10.0.0.11:3306": latency}, datastore_health=DatastoreHealth(**health))
+    assert set(ids(datastore.differences(load(), {"db1": facts}, Limits()))) == {f"db1/{one}" for one in told}
 
 
 def test_an_external_datastore_is_told_of_once_for_all_servers(load: Callable[..., Cluster]) -> None:
-    facts: dict[str, Any] = {"connections": [("99", "100")]}
-    seen = {name: Observed(name, facts=facts) for name in ("s1", "s2")}
+    health = DatastoreHealth(connections=(99, 100))
+    seen = {name: HostFacts(name, datastore_health=health) for name in ("s1", "s2")}
     assert len(list(datastore.differences(load(), seen, Limits()))) == 1
 
 
@@ -232,9 +244,9 @@ def test_why_a_unit_is_not_active(unit: UnitState, told: str) -> None:
 
 
 def test_room_and_inodes() -> None:
-    sizes = {"/": "1000000 4096 100 1000", "/var/lib": "1000 4096 900 1000", "/run": "5000 4096 1 1000"}
-    seen = Observed("s1", facts={"space": [*sizes.items()]})
-    assert {one.what: one.found for one in host._room("s1", seen)} == {
+    space = (Space("/", 3906, 100, 1000), Space("/var/lib", 3, 900, 1000), Space("/run", 19, 1, 1000))
+    seen = HostFacts("s1", space=space)
+    assert {one.subject: one.found for one in host._room("s1", seen)} == {
         "/var/lib": "3 MiB are free",
         "/run": "1 inodes are free",
     }
@@ -244,8 +256,8 @@ def known(key: str, until: date) -> KnownDifference:
     return KnownDifference(id=key, reason="planned", until=until)
 
 
-def one_difference() -> Difference:
-    return Difference(host="a2", kind="enabled", what="k3s-agent.service", found="f", expected="e", todo="t")
+def one_difference() -> Finding:
+    return Finding(host="a2", kind="enabled", subject="k3s-agent.service", found="f", expected="e", remedy="t")
 
 
 def test_what_is_known_is_accepted_until_its_last_day() -> None:
@@ -265,11 +277,11 @@ def test_the_script_of_a_server_holds_the_token_only_encoded_and_none_in_a_comma
 ) -> None:
     cluster = load()
     token = cluster.token.reveal()
-    text = script(cluster, cluster.of("servers")[0])
+    query = facts.Query(cluster, cluster.of("servers")[0], HostSpec(), drift=True)
+    text = facts.script(query)
     assert token not in text
-    head, tail = (
-        base64.b64decode(part).decode() for part in re.findall(r"printf '%s' '([^']+)'", live_lines(cluster).reveal())
-    )
+    (line,) = [line for line in text.splitlines() if line.startswith("fact_effective_config ")]
+    head, tail = (base64.b64decode(part).decode() for part in line.split()[-2:])
     config = json.loads(head + "QQ==" + tail)
     assert config["users"][0]["user"] == {"username": "node", "password": token}
     assert config["clusters"][0]["cluster"]["server"] == "https://127.0.0.1:6443"
@@ -289,26 +301,25 @@ def test_names_behind_the_address(load: Callable[..., Cluster], tmp_path: Path) 
 
 
 def test_the_certificate_of_someone_else_s_datastore(load: Callable[..., Cluster]) -> None:
-    ends = int((datetime.now(UTC) + timedelta(days=20, hours=1)).timestamp())
-    seen = {name: Observed(name, facts={"ends": [("10.0.0.9:5432", str(ends))]}) for name in ("s1", "s2")}
-    (one,) = certificate_expiry.endings(seen)
+    expires = datetime.now(UTC) + timedelta(days=20, hours=1)
+    file = CertificateFile("the datastore at 10.0.0.9:5432", expires, authority=False)
+    seen = {name: HostFacts(name, datastore_certificates=(file,)) for name in ("s1", "s2")}
+    (one,) = certificate_expiry.expiries(seen)
     (told,) = certificate_expiry.differences(load(), [one], days=30)
     assert told.id == "cluster/certificate:the datastore at 10.0.0.9:5432"
     assert told.found.startswith("it ends in 20 days")
-    assert "no K3s can connect" in told.todo
+    assert "no K3s can connect" in told.remedy
     assert not list(certificate_expiry.differences(load(), [one], days=15))
 
 
 def test_certificates_that_end_soon_the_first_first(load: Callable[..., Cluster]) -> None:
     now = datetime.now(UTC)
     found = [
-        certificate_expiry.Ending(
-            host="s1", path=name, ends=now + timedelta(days=days, hours=1), authority=name == "ca"
-        )
+        CertificateExpiry(host="s1", path=name, ends=now + timedelta(days=days, hours=1), authority=name == "ca")
         for name, days in (("old", -2), ("soon", 10), ("ca", 20), ("later", 40))
     ]
-    told = {one.what: one for one in certificate_expiry.differences(load(), found, days=30)}
+    told = {one.subject: one for one in certificate_expiry.differences(load(), found, days=30)}
     assert set(told) == {"old", "soon", "ca"}
     assert told["old"].severity == "error"
     assert told["soon"].found.startswith("it ends in 10 days")
-    assert "rotate-ca" in told["ca"].todo
+    assert "rotate-ca" in told["ca"].remedy

@@ -12,12 +12,13 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from nornir_k3s import Difference, DriftReport, Plan, Report, Status, errors
-from nornir_k3s.inventory.files import ConfigFile
+from nornir_k3s import DriftReport, Finding, Plan, Report, Status, errors
+from nornir_k3s.cli import arguments
+from nornir_k3s.inventory.file_models import ConfigFile
 from nornir_k3s.inventory.schema import ClusterModel, Datastore
-from nornir_k3s.model.difference import KINDS as KINDS_OF_DRIFT
 from nornir_k3s.model.drift_limits import Limits
 from nornir_k3s.model.finding import CHECKS
+from nornir_k3s.model.finding import KINDS as KINDS_OF_DRIFT
 from nornir_k3s.report.prometheus import _HELP
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -53,7 +54,7 @@ def test_the_table_of_differences_is_whole() -> None:
 
 def test_what_drift_writes_is_documented() -> None:
     text = (DOCS / "drift.md").read_text()
-    names = {*DriftReport.model_fields, *DriftReport.model_computed_fields, *Difference.model_fields, *_HELP}
+    names = {*DriftReport.model_fields, *DriftReport.model_computed_fields, *Finding.model_fields, *_HELP}
     assert not {name for name in names - {"cluster", "version"} if f"`{name}" not in text}
     for name, field in Limits.model_fields.items():
         assert re.search(rf"^ +{name}: {field.default} ", text, re.M), name
@@ -109,11 +110,14 @@ def test_every_yaml_example_is_what_the_tool_takes() -> None:
 def test_every_option_that_is_named_is_one() -> None:
     texts = [path.read_text() for path in (PROJECT / "README.md", *DOCS.rglob("*.md"))]
     named: dict[str, set[str]] = {}
+    commands = "|".join(arguments.SUBCOMMANDS)
     for line in "\n".join(texts).splitlines():
-        for command, words in re.findall(r"\b(deploy|drift|status|hostkeys|schedule)\.py((?: [^|`]*)?)", line):
+        pattern = rf"(?:nornir-k3s ({commands})\b|\b({commands})\.py)((?: [^|`]*)?)"
+        for installed, runbook, words in re.findall(pattern, line):
+            command = installed or runbook
             named.setdefault(command, set()).update(re.findall(r"(?<![-\w])--[a-z][-a-z]+", words))
     assert named["drift"] >= {"--only-new", "--json", "--html"}
+    assert named["init"] >= {"--servers", "--datastore"}
     for command, options in named.items():
-        code = (PROJECT / "runbooks" / f"{command}.py").read_text() + (PROJECT / "runbooks" / "common.py").read_text()
-        made = {"--json", "--html", "--metrics"} if command == "drift" else set()
-        assert not {one for one in options - made if f'"{one}"' not in code}, command
+        parser = arguments.subcommand(command, config=Path("config.yaml"))
+        assert not options - {one for action in parser._actions for one in action.option_strings}, command

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
 import re
 import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,25 +14,23 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from nornir_k3s import Busy, Difference, DriftReport
+from nornir_k3s import DriftReport, Finding
 from nornir_k3s.cli.timer_units import Schedule
-from nornir_k3s.compare.certificate_expiry import Ending
-from nornir_k3s.model.drift_report import HostState
+from nornir_k3s.model.drift_report import CertificateExpiry, HostState
 from nornir_k3s.report import drift_terminal
 from nornir_k3s.report.history import History
 from nornir_k3s.report.html import page
 from nornir_k3s.report.prometheus import metrics
-from nornir_k3s.state import locks
 
 EVIL = "<script>alert(1)</script>"
 
 
-def difference(host: str = "s1", what: str = "/etc/x", **more: Any) -> Difference:
-    fields = {"kind": "file", "found": "its content differs", "expected": "it", "todo": "deploy.py writes it", **more}
-    return Difference(host=host, what=what, **fields)
+def difference(host: str = "s1", subject: str = "/etc/x", **more: Any) -> Finding:
+    fields = {"kind": "file", "found": "its content differs", "expected": "it", "remedy": "deploy.py writes it", **more}
+    return Finding(host=host, subject=subject, **fields)
 
 
-def report(*found: Difference, unreachable: tuple[str, ...] = (), **more: Any) -> DriftReport:
+def report(*found: Finding, unreachable: tuple[str, ...] = (), **more: Any) -> DriftReport:
     hosts = {
         name: HostState(role=role, address=f"10.0.0.{n}", node=name, reached=name not in unreachable, error="no route")
         for n, (name, role) in enumerate([("s1", "servers"), ("a1", "agents"), ("lb1", "lb"), ("db1", "datastore")])
@@ -98,13 +94,13 @@ def test_a_host_that_stays_away_is_news_once(tmp_path: Path) -> None:
 
 def test_what_is_new_what_stayed_and_what_is_gone(tmp_path: Path) -> None:
     history = History(tmp_path / "drift")
-    first = report(difference(what="a"), difference(what="b"))
+    first = report(difference(subject="a"), difference(subject="b"))
     history.compare(first)
     history.add(first)
-    second = report(difference(what="b"), difference(what="c"))
+    second = report(difference(subject="b"), difference(subject="c"))
     history.compare(second)
-    assert {one.what: one.age for one in second.differences} == {"b": "stayed", "c": "new"}
-    assert [one.what for one in second.gone] == ["a"]
+    assert {one.subject: one.age for one in second.differences} == {"b": "stayed", "c": "new"}
+    assert [one.subject for one in second.gone] == ["a"]
     assert second.previous == first.started
 
 
@@ -140,7 +136,7 @@ def test_metrics_are_what_prometheus_reads() -> None:
     it = report(
         difference(severity="error"),
         unreachable=("a1",),
-        certificates=[Ending(host="s1", path="p", ends=ends, authority=False)],
+        certificates=[CertificateExpiry(host="s1", path="p", ends=ends, authority=False)],
     )
     it.cluster = 'te"st\\'
     lines = metrics(it).splitlines()
@@ -172,7 +168,7 @@ class Links(HTMLParser):
 
 def test_the_page_stands_alone_and_says_nothing_that_a_host_could_have_made_up() -> None:
     it = report(
-        difference(found=EVIL, what=EVIL, diff=f"+{EVIL}"), difference("cluster"), unreachable=("a1",), notes=[EVIL]
+        difference(found=EVIL, subject=EVIL, diff=f"+{EVIL}"), difference("cluster"), unreachable=("a1",), notes=[EVIL]
     )
     text = page(it)
     assert EVIL not in text
@@ -182,34 +178,6 @@ def test_the_page_stands_alone_and_says_nothing_that_a_host_could_have_made_up()
     assert links.open == []
     assert "url(" not in text
     assert "@import" not in text
-
-
-def test_a_deploy_goes_first_and_two_checks_never_overlap(tmp_path: Path) -> None:
-    with locks.reading(tmp_path), pytest.raises(Busy, match="another drift check"), locks.reading(tmp_path):
-        pass
-    with locks.changing(tmp_path):
-        with pytest.raises(Busy, match=r"a deploy of .* is at work"), locks.reading(tmp_path):
-            pass
-        with pytest.raises(Busy, match="another deploy"), locks.changing(tmp_path):
-            pass
-    with pytest.raises(Busy, match="began meanwhile"), locks.reading(tmp_path), locks.changing(tmp_path):
-        pass
-    with locks.reading(tmp_path):
-        pass
-
-
-def test_a_lock_goes_with_the_process_that_held_it(tmp_path: Path) -> None:
-    code = "import sys, time; from pathlib import Path; from nornir_k3s.state import locks\n"
-    code += f"with locks.changing(Path({str(tmp_path)!r})): print('held', flush=True); time.sleep(600)"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "held\n"
-        with pytest.raises(Busy), locks.reading(tmp_path):
-            pass
-        process.kill()
-    with locks.reading(tmp_path), (tmp_path / "deploy.lock").open() as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    assert oct((tmp_path / "deploy.lock").stat().st_mode & 0o777) == "0o600"
 
 
 def schedule(**more: Any) -> Schedule:

@@ -14,6 +14,7 @@ import pytest
 from nornir_k3s import k3s
 from nornir_k3s.apply import datastore_dump
 from nornir_k3s.apply import script as apply
+from nornir_k3s.model.host_facts import HostFacts, Ledger
 from nornir_k3s.model.paths import (
     STATE,
 )
@@ -66,7 +67,7 @@ def test_one_that_fails_leaves_no_file_that_looks_whole(tmp_path: Path, given: d
     status, said, errors = run(tmp_path, **given)
     assert status != 0
     assert words in errors
-    assert "fail\tthe dump" in said
+    assert "@fail\tthe dump" in said
     assert [path for path in dumps(tmp_path) if not path.name.startswith(".")] == [old]
     run(tmp_path)
     assert not [path for path in dumps(tmp_path) if path.name.startswith(".")], "the draft is cleared up by the next"
@@ -104,11 +105,14 @@ def test_it_is_made_before_what_could_hurt(
     groups = {"servers": [SimpleNamespace(name="s1")], "datastore": [SimpleNamespace(name="db1")]}
     run: Any = SimpleNamespace(
         cluster=SimpleNamespace(is_managed=True),
-        observed={"s1": SimpleNamespace(ready=ready, installed=installed)},
+        ready_servers=["s1"] if ready else [],
+        facts={"s1": HostFacts("s1", ledger=Ledger(installed=installed))},
         of=groups.get,
         chosen=list,
-        steps=lambda _: [SimpleNamespace(kind=kind) for kind in datastore],
-        stage_steps=lambda _: [SimpleNamespace(target=path) for path in server],
+        planned=lambda _: SimpleNamespace(
+            steps=[SimpleNamespace(kind=kind) for kind in datastore],
+            stage=[SimpleNamespace(target=path) for path in server],
+        ),
     )
     assert dump.needed(run) is expected
     run.cluster.is_managed = False

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -8,6 +7,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -21,12 +21,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from filelock import FileLock
 from tenacity import wait_none
 
+from nornir_k3s.artifacts import cache as cache_module
 from nornir_k3s.artifacts import download
-from nornir_k3s.artifacts.fetch import Cache, Fetched, fetch_release
-from nornir_k3s.artifacts.release import RemoteFile
+from nornir_k3s.artifacts.cache import Cache
+from nornir_k3s.artifacts.release import Release
+from nornir_k3s.artifacts.source import fetch_release
 from nornir_k3s.errors import ArtifactError, Interrupted
+from nornir_k3s.model.bundle import Bundle
+from nornir_k3s.retry import POLL
 
 from .mirror import FOLDER, VERSION, Mirror, Reply
 
@@ -74,26 +79,19 @@ def bring(mirror: Mirror, folder: Path) -> Callable[..., Path]:
         stop: threading.Event | None = None,
         on_progress: Callable[[str, int, int | None], None] = lambda *_: None,
     ) -> Path:
-        file = RemoteFile(VERSION, "k3s", f"{url or mirror.url}{FOLDER}/k3s")
-        return Cache(folder, deadline=deadline).bring(
-            file, sha256=digest(body), on_progress=on_progress, stop=stop or threading.Event()
-        )
+        cache = Cache(folder, Release(VERSION, "x86_64", url or mirror.url), deadline=deadline)
+        cache.files({"k3s": digest(body)}, on_progress=on_progress, stop=stop or threading.Event())
+        return folder / VERSION / "k3s"
 
     return run
 
 
 @pytest.fixture
-def fetch(mirror: Mirror, folder: Path) -> Callable[..., Fetched]:
-    def run(**changes: Any) -> Fetched:
-        options: dict[str, Any] = {
-            "url": mirror.url,
-            "version": VERSION,
-            "arch": "x86_64",
-            "images": True,
-            "on_progress": lambda *_: None,
-            "stop": threading.Event(),
-        }
-        return fetch_release(Cache(folder, deadline=0), **options | changes)
+def fetch(mirror: Mirror, folder: Path) -> Callable[..., Bundle]:
+    def run(*, url: str = "", version: str = VERSION, **changes: Any) -> Bundle:
+        options: dict[str, Any] = {"images": True, "on_progress": lambda *_: None, "stop": threading.Event()}
+        release = Release(version, "x86_64", url or mirror.url)
+        return fetch_release(Cache(folder, release, deadline=0), **options | changes)
 
     return run
 
@@ -101,13 +99,14 @@ def fetch(mirror: Mirror, folder: Path) -> Callable[..., Fetched]:
 # The release
 
 
-def test_a_release_is_fetched_whole(fetch: Callable[..., Fetched], folder: Path) -> None:
+def test_a_release_is_fetched_whole(fetch: Callable[..., Bundle], folder: Path) -> None:
     told: dict[str, list[tuple[int, int | None]]] = {}
     fetched = fetch(on_progress=lambda name, done, total: told.setdefault(name, []).append((done, total)))
-    assert fetched.binary.read_bytes() == BINARY
-    assert fetched.installer.read_bytes() == SCRIPT
-    assert [path.read_bytes() for path in fetched.images] == [IMAGES]
-    assert fetched.hashes == {"k3s": digest(BINARY), ARCHIVE: digest(IMAGES), "install.sh": digest(SCRIPT)}
+    assert [file.source.read_bytes() for file in fetched.artifacts()] == [BINARY, SCRIPT, IMAGES]
+    assert [file.source.name for file in fetched.artifacts()] == ["k3s", "install.sh", ARCHIVE]
+    assert [file.sha256 for file in fetched.artifacts()] == [digest(BINARY), digest(SCRIPT), digest(IMAGES)]
+    assert [file.mode for file in fetched.artifacts()] == [0o755, 0o755, 0o644]
+    assert {file.url for file in fetched.artifacts()} == {""}
     assert folder.stat().st_mode & 0o777 == 0o700
     names = {path.name for path in (folder / VERSION).iterdir() if not path.name.startswith(".")}
     assert names == {"k3s", "install.sh", ARCHIVE, *LISTS}
@@ -118,12 +117,12 @@ def test_a_release_is_fetched_whole(fetch: Callable[..., Fetched], folder: Path)
     assert {total for _, total in told["k3s"]} == {len(BINARY)}
 
 
-def test_images_are_fetched_only_when_asked_for(fetch: Callable[..., Fetched], mirror: Mirror) -> None:
+def test_images_are_fetched_only_when_asked_for(fetch: Callable[..., Bundle], mirror: Mirror) -> None:
     assert fetch(images=False).images == ()
     assert ARCHIVE not in mirror.names()
 
 
-def test_a_second_run_needs_no_network(fetch: Callable[..., Fetched], mirror: Mirror) -> None:
+def test_a_second_run_needs_no_network(fetch: Callable[..., Bundle], mirror: Mirror) -> None:
     first = fetch()
     mirror.requests.clear()
     told: list[tuple[str, int, int | None]] = []
@@ -133,53 +132,53 @@ def test_a_second_run_needs_no_network(fetch: Callable[..., Fetched], mirror: Mi
     assert sorted(told) == sorted((name, size, size) for name, size in sizes)
 
 
-def test_a_mirror_without_the_installer_s_hash_is_good_enough(fetch: Callable[..., Fetched], mirror: Mirror) -> None:
+def test_a_mirror_without_the_installer_s_hash_is_good_enough(fetch: Callable[..., Bundle], mirror: Mirror) -> None:
     del mirror.replies["install.sh.sha256sum"]
     first = fetch()
-    assert first.hashes["install.sh"] == digest(SCRIPT)
+    assert first.installer.sha256 == digest(SCRIPT)
     mirror.requests.clear()
     assert fetch() == first
     assert mirror.requests == []
     # What was fetched once is what later runs are held against.
-    first.installer.write_bytes(b"#!/bin/sh\nrm\n")
-    assert fetch().installer.read_bytes() == SCRIPT
+    first.installer.source.write_bytes(b"#!/bin/sh\nrm\n")
+    assert fetch().installer.source.read_bytes() == SCRIPT
     assert mirror.names() == ["install.sh"]
 
 
-def test_an_installer_without_hash_must_be_a_script(fetch: Callable[..., Fetched], mirror: Mirror) -> None:
+def test_an_installer_without_hash_must_be_a_script(fetch: Callable[..., Bundle], mirror: Mirror) -> None:
     del mirror.replies["install.sh.sha256sum"]
     mirror.replies["install.sh"] = [Reply(b"<html>log in</html>")]
     with pytest.raises(ArtifactError, match=r"install\.sh is not a script"):
         fetch()
 
 
-def test_a_refusal_is_not_taken_for_a_missing_hash(fetch: Callable[..., Fetched], mirror: Mirror) -> None:
+def test_a_refusal_is_not_taken_for_a_missing_hash(fetch: Callable[..., Bundle], mirror: Mirror) -> None:
     mirror.replies["install.sh.sha256sum"] = [Reply(status=403)]
     with pytest.raises(ArtifactError, match=r"install\.sh\.sha256sum was refused with HTTP 403"):
         fetch()
 
 
-def test_the_installer_s_published_hash_counts(fetch: Callable[..., Fetched], mirror: Mirror) -> None:
+def test_the_installer_s_published_hash_counts(fetch: Callable[..., Bundle], mirror: Mirror) -> None:
     mirror.replies["install.sh"] = [Reply(b"#!/bin/sh\nrm\n")]
     with pytest.raises(ArtifactError, match=r"install\.sh from .* is not the published file"):
         fetch()
 
 
-def test_a_file_without_published_hash_is_refused(fetch: Callable[..., Fetched], mirror: Mirror) -> None:
+def test_a_file_without_published_hash_is_refused(fetch: Callable[..., Bundle], mirror: Mirror) -> None:
     mirror.publish(k3s=BINARY, installer=SCRIPT)
     with pytest.raises(ArtifactError, match=f"no hash is published for {ARCHIVE}"):
         fetch()
     assert sorted(mirror.names()) == sorted(LISTS)
 
 
-def test_a_page_in_place_of_the_hashes_is_refused_and_not_kept(fetch: Callable[..., Fetched], mirror: Mirror) -> None:
+def test_a_page_in_place_of_the_hashes_is_refused_and_not_kept(fetch: Callable[..., Bundle], mirror: Mirror) -> None:
     mirror.replies[LISTS[0]].insert(0, Reply(b"<html>log in</html>"))
     with pytest.raises(ArtifactError, match=r"sha256sum-amd64\.txt is not a list of SHA-256: .*log in"):
         fetch()
-    assert fetch().binary.read_bytes() == BINARY
+    assert fetch().binary.source.read_bytes() == BINARY
 
 
-def test_a_version_that_does_not_exist_is_named(fetch: Callable[..., Fetched], mirror: Mirror) -> None:
+def test_a_version_that_does_not_exist_is_named(fetch: Callable[..., Bundle], mirror: Mirror) -> None:
     with pytest.raises(ArtifactError) as caught:
         fetch(version="v1.99.0+k3s1")
     assert f"{mirror.url}/v1.99.0%2Bk3s1/sha256sum-amd64.txt does not exist (HTTP 404)" in caught.value.message
@@ -188,14 +187,14 @@ def test_a_version_that_does_not_exist_is_named(fetch: Callable[..., Fetched], m
     assert len(mirror.requests) == 1
 
 
-def test_one_file_s_failure_ends_the_others(fetch: Callable[..., Fetched], mirror: Mirror) -> None:
+def test_one_file_s_failure_ends_the_others(fetch: Callable[..., Bundle], mirror: Mirror) -> None:
     mirror.replies["k3s"] = [Reply(BINARY, gate=threading.Event())]
     mirror.replies[ARCHIVE] = [Reply(status=404)]
     with pytest.raises(ArtifactError, match=f"{ARCHIVE} does not exist"):
         fetch()
 
 
-def test_a_stop_ends_all_files_at_once(fetch: Callable[..., Fetched], mirror: Mirror) -> None:
+def test_a_stop_ends_all_files_at_once(fetch: Callable[..., Bundle], mirror: Mirror) -> None:
     stop = threading.Event()
     for name, body in (("k3s", BINARY), (ARCHIVE, IMAGES)):
         mirror.replies[name] = [Reply(body, gate=threading.Event())]
@@ -216,7 +215,6 @@ def test_a_cut_file_is_continued(bring: Callable[..., Path], mirror: Mirror) -> 
     path = bring(on_progress=lambda _, done, total: told.append((done, total)))
     assert path.read_bytes() == BINARY
     assert mirror.asked("k3s") == [None, "bytes=100000-"]
-    assert mirror.asked("k3s", "If-Range") == [None, '"one"']
     assert mirror.asked("k3s", "Accept-Encoding") == ["identity", "identity"]
     assert told == sorted(told)
     assert {total for _, total in told} == {len(BINARY)}
@@ -270,26 +268,41 @@ def test_a_server_that_cannot_continue_begins_anew(bring: Callable[..., Path], m
     assert mirror.asked("k3s")[2:] == ([] if second.status == 200 else [None])
 
 
-@pytest.mark.parametrize("heeds", [True, False], ids=["heeds If-Range", "ignores If-Range"])
-def test_halves_of_different_files_are_never_glued(bring: Callable[..., Path], mirror: Mirror, heeds: bool) -> None:
-    mirror.replies["k3s"] = [Reply(BINARY, cut=100_000), Reply(OTHER, etag='"two"', heeds_if_range=heeds)]
+def test_halves_of_different_files_are_never_glued(bring: Callable[..., Path], mirror: Mirror, folder: Path) -> None:
+    mirror.replies["k3s"] = [Reply(BINARY, cut=100_000), Reply(OTHER)]
     assert bring(OTHER).read_bytes() == OTHER
-    assert mirror.asked("k3s") == [None, "bytes=100000-"] + ([] if heeds else [None])
+    assert mirror.asked("k3s") == [None, "bytes=100000-", None]
+    assert {path.name for path in (folder / VERSION).iterdir()} == {"k3s", ".k3s.lock"}
 
 
-@pytest.mark.parametrize("etag", ['W/"one"', "", 'one"'])
-def test_without_a_strong_tag_a_file_is_not_continued(bring: Callable[..., Path], mirror: Mirror, etag: str) -> None:
-    mirror.replies["k3s"] = [Reply(BINARY, etag=etag, cut=100_000), Reply(BINARY, etag=etag)]
-    assert bring().read_bytes() == BINARY
-    assert mirror.asked("k3s") == [None, None]
+def test_a_mirror_whose_files_never_fit_is_given_up(bring: Callable[..., Path], mirror: Mirror, folder: Path) -> None:
+    halves = [Reply(BINARY, cut=100_000), Reply(OTHER)]
+    mirror.replies["k3s"] = [*halves, *halves, Reply(BINARY)]
+    with pytest.raises(ArtifactError, match="is not the published file"):
+        bring()
+    assert mirror.asked("k3s") == [None, "bytes=100000-", None, "bytes=100000-"]
+    assert {path.name for path in (folder / VERSION).iterdir()} == {".k3s.lock"}
 
 
-def test_a_part_from_another_mirror_is_not_continued(bring: Callable[..., Path], mirror: Mirror) -> None:
+def test_a_file_without_hash_is_never_continued(fetch: Callable[..., Bundle], mirror: Mirror, folder: Path) -> None:
+    del mirror.replies["install.sh.sha256sum"]
+    mirror.replies["install.sh"].insert(0, Reply(SCRIPT, cut=5))
+    mirror.replies[LISTS[0]].insert(0, Reply(mirror.replies[LISTS[0]][0].body, cut=70))
+    with pytest.raises(ArtifactError, match=r"sha256sum-amd64\.txt cannot be fetched"):
+        fetch()
+    with pytest.raises(ArtifactError, match=r"install\.sh cannot be fetched"):
+        fetch()
+    assert fetch().installer.source.read_bytes() == SCRIPT
+    assert mirror.asked("install.sh") == [None, None]
+    assert mirror.asked(LISTS[0]) == [None, None]
+
+
+def test_a_part_from_another_mirror_does_no_harm(bring: Callable[..., Path], mirror: Mirror) -> None:
     mirror.replies["k3s"] = [Reply(OTHER, cut=100_000), Reply(BINARY)]
     with pytest.raises(ArtifactError):
         bring(deadline=0)
     assert bring(url=mirror.url.replace("127.0.0.1", "localhost")).read_bytes() == BINARY
-    assert mirror.asked("k3s") == [None, None]
+    assert mirror.asked("k3s") == [None, "bytes=100000-", None]
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
@@ -340,20 +353,28 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(bring: Callable[..., Path]
 # Several at the same time
 
 
+Meet = Callable[[Callable[[], object]], None]
+
+
 @pytest.fixture
-def waiting(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+def on_wait(monkeypatch: pytest.MonkeyPatch) -> Meet:
+    """Have something called each time somebody meets a lock that another holds."""
+
+    def install(call: Callable[[], object]) -> None:
+        class Lock(FileLock):
+            def acquire(self, *, cancel_check: Callable[[], bool]) -> Any:  # type: ignore[override]
+                return super().acquire(cancel_check=lambda: bool(call() and False) or cancel_check())
+
+        monkeypatch.setattr(cache_module, "FileLock", Lock)
+
+    return install
+
+
+@pytest.fixture
+def waiting(on_wait: Meet) -> threading.Event:
     """Is set when somebody meets a lock that another holds."""
     event = threading.Event()
-    real = fcntl.flock
-
-    def flock(*args: Any) -> None:
-        try:
-            real(*args)
-        except BlockingIOError:
-            event.set()
-            raise
-
-    monkeypatch.setattr(fcntl, "flock", flock)
+    on_wait(event.set)
     return event
 
 
@@ -366,6 +387,37 @@ def test_two_runs_fetch_a_file_once(bring: Callable[..., Path], mirror: Mirror, 
         gate.set()
         assert [future.result(10).read_bytes() for future in futures] == [BINARY, BINARY]
     assert len(mirror.requests) == 1
+
+
+def test_two_processes_fetch_a_file_once(mirror: Mirror, folder: Path) -> None:
+    code = f"""
+import sys, threading
+from pathlib import Path
+from nornir_k3s.artifacts.cache import Cache
+from nornir_k3s.artifacts.release import Release
+cache = Cache(Path({str(folder)!r}), Release({VERSION!r}, "x86_64", {mirror.url!r}))
+print("started", flush=True)
+cache.files({{"k3s": {digest(BINARY)!r}}}, on_progress=lambda *_: None, stop=threading.Event())
+"""
+    gate = threading.Event()
+    mirror.replies["k3s"] = [Reply(BINARY, gate=gate)]
+    command = [sys.executable, "-c", code]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE) as first,
+        subprocess.Popen(command, stdout=subprocess.PIPE) as second,
+    ):
+        assert mirror.reached.wait(30)
+        for process in (first, second):
+            assert process.stdout
+            process.stdout.readline()
+        time.sleep(POLL)
+        gate.set()
+        assert [first.wait(30), second.wait(30)] == [0, 0]
+    assert (folder / VERSION / "k3s").read_bytes() == BINARY
+    assert len(mirror.requests) == 1
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (folder / VERSION).iterdir()}
+    assert modes.keys() == {"k3s", ".k3s.lock"}
+    assert modes[".k3s.lock"] == 0o600
 
 
 @pytest.fixture
@@ -394,23 +446,18 @@ def test_the_lock_of_a_killed_process_is_free(
 
 
 def test_a_process_is_waited_for_while_it_gets_something(
-    bring: Callable[..., Path], folder: Path, holder: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+    bring: Callable[..., Path], folder: Path, holder: subprocess.Popen[bytes], on_wait: Meet
 ) -> None:
     met: list[int] = []
-    real = fcntl.flock
 
-    def flock(*args: Any) -> None:
-        try:
-            real(*args)
-        except BlockingIOError:
-            met.append(1)
-            (folder / VERSION / "k3s.part").write_bytes(b"x" * len(met))
-            if len(met) == 3:
-                holder.kill()
-                holder.wait()
-            raise
+    def meet() -> None:
+        met.append(1)
+        (folder / VERSION / "k3s.part").write_bytes(b"x" * len(met))
+        if len(met) == 3:
+            holder.kill()
+            holder.wait()
 
-    monkeypatch.setattr(fcntl, "flock", flock)
+    on_wait(meet)
     assert bring(deadline=0).read_bytes() == BINARY
     assert len(met) == 3
 
@@ -431,7 +478,7 @@ def test_a_stop_ends_the_wait_for_another_process(bring: Callable[..., Path], wa
         with pytest.raises(Interrupted):
             future.result(10)
     for thread in threading.enumerate():
-        if thread.name == "nornir-k3s-watched":
+        if thread.name == "nornir-k3s-download":
             thread.join(10)
             assert not thread.is_alive()
 
@@ -451,8 +498,13 @@ def test_a_stop_ends_the_retries(bring: Callable[..., Path], mirror: Mirror) -> 
 
 def test_a_stopped_file_is_continued_by_the_next_run(bring: Callable[..., Path], mirror: Mirror) -> None:
     stop = threading.Event()
+
+    def stopping(*_: object) -> None:
+        stop.set()
+        time.sleep(2 * POLL)
+
     with pytest.raises(Interrupted):
-        bring(stop=stop, on_progress=lambda *_: stop.set())
+        bring(stop=stop, on_progress=stopping)
     assert bring().read_bytes() == BINARY
     assert mirror.asked("k3s")[0] is None
     assert str(mirror.asked("k3s")[1]).startswith("bytes=")
@@ -474,7 +526,7 @@ def test_a_folder_that_cannot_be_made_is_told_in_words(bring: Callable[..., Path
         bring()
 
 
-def test_a_complete_cache_may_be_read_only(fetch: Callable[..., Fetched], folder: Path) -> None:
+def test_a_complete_cache_may_be_read_only(fetch: Callable[..., Bundle], folder: Path) -> None:
     fetch()
     for lock in folder.rglob(".*.lock"):
         lock.unlink()

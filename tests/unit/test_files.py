@@ -11,19 +11,20 @@ from typing import Any
 
 import jsonschema
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nornir_k3s import k3s
-from nornir_k3s.inventory import files, rules
-from nornir_k3s.inventory.yaml_files import Problems, read
+from nornir_k3s.inventory import file_models, files, rules
+from nornir_k3s.inventory.problems import Problems
+from nornir_k3s.inventory.yaml_reader import read
+from nornir_k3s.model.suggest import closest, did_you_mean
 
 PROJECT = Path(__file__).resolve().parents[2]
 
 
 def test_all_schemas_are_written_and_are_schemas(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-m", "nornir_k3s.inventory.json_schemas", str(tmp_path)], check=True, timeout=120)
+    subprocess.run([sys.executable, "-m", "nornir_k3s.cli.schemas", str(tmp_path)], check=True, timeout=120)
     written = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
     assert set(written) == {"config", "hosts", "groups", "defaults", "report", "plan", "status", "drift"}
     for schema in written.values():
@@ -33,8 +34,8 @@ def test_all_schemas_are_written_and_are_schemas(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["config", "hosts", "groups", "defaults"])
 def test_the_project_s_own_files_fit_their_schema_and_a_misspelt_key_does_not(kind: str) -> None:
     path = PROJECT / ("config.yaml" if kind == "config" else f"inventory/{kind}.yaml")
-    data = yaml.safe_load(path.read_text())
-    schema = files.json_schema(kind)
+    data = read(path).data
+    schema = file_models.json_schema(kind)
     jsonschema.validate(data, schema)
     entry = data["s1"] if kind == "hosts" else data["servers"] if kind == "groups" else data
     entry["usernam"] = "x"
@@ -43,8 +44,8 @@ def test_the_project_s_own_files_fit_their_schema_and_a_misspelt_key_does_not(ki
 
 
 def test_the_schema_knows_k3s_settings() -> None:
-    schema = files.json_schema("defaults")
-    data = yaml.safe_load((PROJECT / "inventory/defaults.yaml").read_text())
+    schema = file_models.json_schema("defaults")
+    data = read(PROJECT / "inventory/defaults.yaml").data
     server = data["data"]["k3s_cluster"]["server"]
     for key, value in (("flanel-backend", "vxlan"), ("disable-kube-proxy", "yes"), ("flannel-backend", "vxlans")):
         server_before = dict(server)
@@ -72,7 +73,7 @@ def test_the_schema_knows_k3s_settings() -> None:
         ({"docker": True, "container-runtime-endpoint": "x"}, "exclude each other"),
     ],
 )
-def test_a_setting_k3s_would_choke_on(settings: dict[str, Any], words: str) -> None:
+def test_a_setting_that_k3s_would_refuse(settings: dict[str, Any], words: str) -> None:
     found = [text for _, text in rules.settings(settings, k3s.SERVER_SETTINGS)]
     assert len(found) == 1, found
     assert words in found[0]
@@ -98,13 +99,20 @@ def test_a_setting_is_found_with_host_group_or_defaults(tmp_path: Path) -> None:
     sources = files.read_inventory(
         {"host_file": str(tmp_path / "hosts.yaml"), "group_file": str(tmp_path / "groups.yaml")}
     )
-    place = sources.host_place
+    place = sources.host_location
     assert place("b", "data", "k3s", "node-ip") == f"{tmp_path}/hosts.yaml:6"
     assert place("a", "data", "k3s", "node-ip") == f"{tmp_path}/groups.yaml:5"
     assert place("a", "data", "k3s", "other") == f"{tmp_path}/hosts.yaml:1"
     problems = Problems(sources)
     problems.host("b", "words", "data", "k3s", "node-ip")
     assert problems == [f"{tmp_path}/hosts.yaml:6: b: words"]
+
+
+def test_the_nearest_known_word_is_suggested() -> None:
+    assert did_you_mean("hostnme", ["hostname", "port"]) == "; did you mean `hostname`?"
+    assert did_you_mean("x", ["hostname", "port"]) == ""
+    assert closest(8, {1, 80}) == "80"
+    assert closest("hostnme", ["hostname"], cutoff=1.0) == ""
 
 
 def test_lines_are_right_through_anchors_and_merges(tmp_path: Path) -> None:

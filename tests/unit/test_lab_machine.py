@@ -140,6 +140,30 @@ def test_keys_are_made_once_and_private(tmp_path: Path) -> None:
     assert (tmp_path / "k" / "id.pub").read_text() == public + "\n"
 
 
+def test_a_private_file_is_replaced_at_once_and_a_failure_leaves_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("other")
+    (tmp_path / "file").symlink_to("other")
+    system.write_private(tmp_path / "file", "new")
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
+    with pytest.raises(UnicodeEncodeError):
+        system.write_private(tmp_path / "file", "\ud800")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"file": "new", "other": "other"}
+
+
+def test_a_lock_is_kept_by_a_child_that_outlives_its_process(tmp_path: Path) -> None:
+    with system.locked(tmp_path) as lock:
+        child = subprocess.Popen(["sleep", "600"], pass_fds=[lock])
+    waits = threading.Event()
+
+    def free(_: str) -> None:
+        waits.set()
+        child.kill()
+        child.wait()
+
+    with system.locked(tmp_path, free):
+        assert waits.is_set()
+
+
 def test_passwords_are_made_once_and_private(tmp_path: Path) -> None:
     file = tmp_path / "pw"
     assert keys.ensure_password(file) == keys.ensure_password(file) != ""

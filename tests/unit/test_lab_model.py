@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nornir_k3s.errors import InventoryError, UsageError
-from nornir_k3s_lab import Lab, LabHost
+from nornir_k3s_lab import Lab, LabConfigError, LabHost
 from nornir_k3s_lab.model import load, problems_of, short_id
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -91,20 +90,20 @@ def test_the_projects_own_inventory_exercises_all_three_ways_of_sudo() -> None:
     ],
 )
 def test_problems_are_told_before_anything_is_made(tmp_path: Path, hosts: str, said: str) -> None:
-    with pytest.raises(InventoryError, match=said):
+    with pytest.raises(LabConfigError, match=said):
         load(write(tmp_path, hosts=hosts or "{}"))
 
 
 @pytest.mark.parametrize("config", ["", "[]", "user_defined: {}", "user_defined: {lab: {name: x}}", "a: ["])
 def test_a_config_without_a_lab_is_a_usage_error(tmp_path: Path, config: str) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(LabConfigError):
         load(write(tmp_path, config=config))
 
 
 def test_files_that_are_not_there_are_usage_errors(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot read"):
+    with pytest.raises(LabConfigError, match="cannot read"):
         load(tmp_path / "config.yaml")
-    with pytest.raises(UsageError, match="does not exist"):
+    with pytest.raises(LabConfigError, match="does not exist"):
         load(write(tmp_path), tmp_path / "nowhere")
 
 
@@ -114,7 +113,7 @@ def test_networks_that_cannot_be_a_lab(network: str) -> None:
 
 
 def test_all_problems_at_once(tmp_path: Path) -> None:
-    with pytest.raises(InventoryError) as raised:
+    with pytest.raises(LabConfigError) as raised:
         Lab("Bad Name", "10.99.0.0/24", [LabHost("a", "10.1.1.1"), LabHost("b", "x")], tmp_path)
     assert len(raised.value.problems) == 3
 
@@ -125,7 +124,7 @@ def test_names_of_interfaces_do_not_collide() -> None:
 
 def test_an_unknown_host_is_named_with_those_that_exist(tmp_path: Path) -> None:
     lab = Lab("tiny", "10.99.0.0/24", [LabHost("a", "10.99.0.2")], tmp_path)
-    with pytest.raises(UsageError, match="no host 'q': a"):
+    with pytest.raises(LabConfigError, match="no host 'q': a"):
         lab.ssh("q")
 
 

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,15 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nornir_k3s import facts
 from nornir_k3s.errors import InventoryError, UsageError
 from nornir_k3s.model.cluster import (
     Cluster,
 )
 from nornir_k3s.model.datastore_keys import Keys
 from nornir_k3s.model.endpoint import parse
-from nornir_k3s.model.host_facts import Observed
+from nornir_k3s.model.host_facts import Database
+from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.settings import ManagedDatastore
 from nornir_k3s.roles import datastore
@@ -44,8 +47,8 @@ def managed(load: Load, kind: str, **more: Any) -> Cluster:
     return load({"datastore": {"kind": kind, **more}}, hosts=MEMBERS if kind == "etcd" else None)
 
 
-def files(cluster: Cluster, seen: Observed | None = None) -> dict[str, str]:
-    spec = datastore.spec(cluster, cluster.member("db1"), seen or Observed("db1", packages={"postgresql": "15+248"}))
+def files(cluster: Cluster, packages: dict[str, str] | None = None) -> dict[str, str]:
+    spec = datastore.spec(cluster, cluster.member("db1"), packages or {"postgresql": "15+248"})
     return {file.path: file.text.reveal() for file in spec.files}
 
 
@@ -62,7 +65,9 @@ def test_only_the_servers_may_log_in_and_no_password_is_shown(load: Load, kind: 
     assert "SUPERUSER" not in everything.replace("NOSUPERUSER", "")
     if kind != "mysql":  # its hashes are salted: the script, which travels on stdin, holds the password
         assert cluster.datastore_password.reveal() not in everything, "the hash is enough"
-        assert cluster.datastore_password.reveal() not in datastore.look(cluster, cluster.member("db1"))
+        assert cluster.datastore_password.reveal() not in facts.script(
+            facts.Query(cluster, cluster.member("db1"), HostSpec())
+        )
 
 
 @pytest.mark.parametrize("kind", [*DATABASES, "etcd"])
@@ -75,7 +80,7 @@ def test_it_listens_on_the_cluster_s_address_only_and_shows_a_certificate(load: 
     assert cluster.keys.hosts["db1"].certificate in text
     key_files = [path for path, content in files(cluster).items() if "PRIVATE KEY" in content]
     assert key_files
-    spec = datastore.spec(cluster, cluster.member("db1"), Observed("db1", packages={"postgresql": "15+248"}))
+    spec = datastore.spec(cluster, cluster.member("db1"), {"postgresql": "15+248"})
     assert all(file.mode == 0o640 and file.masking == "all" for file in spec.files if file.path in key_files)
 
 
@@ -125,23 +130,21 @@ def in_memory(kind: str, password: str) -> Cluster:
 def test_what_it_lacks_is_told(load: Load) -> None:
     cluster = managed(load, "mariadb")
     user = login(cluster)
-    right = [("database", "k3s", "")]
-    right += [
-        (kind, f"{user}@10.0.0.{n}", value) for n in (12, 13) for kind, value in (("user", "1"), ("grant", "k3s"))
-    ]
-    assert len(datastore.kind(cluster).lacks(cluster, Observed("db1"))) == 5
-    assert datastore.steps(cluster, Observed("db1", database=right)) == []
-    wrong = [(kind, name, "0" if name == f"{user}@10.0.0.12" and kind == "user" else v) for kind, name, v in right]
-    assert datastore.kind(cluster).lacks(cluster, Observed("db1", database=wrong)) == [f"password of {user}@10.0.0.12"]
+    accounts = [f"{user}@10.0.0.{n}" for n in (12, 13)]
+    right = Database(databases=frozenset(["k3s"]), users=dict.fromkeys(accounts, True), grants=frozenset(accounts))
+    assert len(datastore.kind(cluster).lacks(cluster, Database())) == 5
+    assert datastore.steps(cluster, right) == []
+    wrong = replace(right, users={**right.users, accounts[0]: False})
+    assert datastore.kind(cluster).lacks(cluster, wrong) == [f"password of {accounts[0]}"]
 
 
 @pytest.mark.parametrize(("kind", "at"), [("mariadb", "@10.0.0.12"), ("postgresql", "")])
 def test_users_of_earlier_passwords_and_of_lost_servers_are_old(load: Load, kind: str, at: str) -> None:
     cluster = managed(load, kind)
     user = login(cluster)
-    rows = [("user", f"{name}{at}", "1") for name in (user, "k3s_00000000", "k3s_backup", "k3s")]
-    rows += [("user", f"{user}@10.0.0.99", "1")] if at else []
-    steps = datastore.tidy_steps(cluster, Observed("db1", database=rows))
+    names = [f"{name}{at}" for name in (user, "k3s_00000000", "k3s_backup", "k3s")]
+    names += [f"{user}@10.0.0.99"] if at else []
+    steps = datastore.tidy_steps(cluster, Database(users=dict.fromkeys(names, True)))
     wanted = f"remove k3s_00000000{at}" + (f", {user}@10.0.0.99" if at else "")
     assert [step.summary for step in steps] == [wanted]
 
@@ -167,8 +170,8 @@ def test_a_postgresql_verifier_is_what_the_server_computes() -> None:
 
 def test_postgresql_s_folders_follow_its_version(load: Load) -> None:
     cluster = managed(load, "postgresql")
-    assert datastore.spec(cluster, cluster.member("db1"), None).files == ()
-    known = Observed("db1", facts={"candidate": [("17+278",)]})
+    assert datastore.spec(cluster, cluster.member("db1"), {}).files == ()
+    known = {"postgresql": "17+278"}
     assert all(path.startswith("/etc/postgresql/17/main/") for path in files(cluster, known))
 
 
@@ -229,6 +232,6 @@ def test_a_damaged_file_of_keys_is_told_of_and_not_replaced(tmp_path: Path, text
 @pytest.mark.parametrize(("pool", "expected"), [({}, 250), ({"max_open": 60}, 250), ({"max_open": 200}, 450)])
 def test_it_lets_in_as_many_as_the_servers_may_open(load: Load, kind: str, pool: dict[str, int], expected: int) -> None:
     cluster = load({"datastore": {"kind": kind}} | ({"datastore_pool": pool} if pool else {}))
-    seen = Observed("db1", packages={"postgresql": "15+248"})
+    seen = {"postgresql": "15+248"}
     spec = datastore.spec(cluster, cluster.member("db1"), seen)
     assert any(f"max_connections = {expected}" in file.text.reveal() for file in spec.files)

@@ -13,13 +13,13 @@ from nornir.core.state import GlobalState
 from nornir.core.task import Result, Task
 
 from nornir_k3s import UsageError, k3s
-from nornir_k3s.model.host_facts import Observed
+from nornir_k3s.model.host_facts import Database, HostFacts
+from nornir_k3s.phases import servers
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
 from nornir_k3s.state import known_cluster
 from nornir_k3s.tasks import k3s_facts, k3s_plan
-from nornir_k3s.workflows import deploy
 
 from .conftest import HOSTS, SETTINGS, inventory
 
@@ -62,22 +62,23 @@ def test_who_has_left_the_inventory_is_gone_when_the_caller_says_that_this_is_al
 def test_no_second_first_server_because_the_real_one_was_filtered_away(nr: Nornir, tmp_path: Path) -> None:
     prepared(nr, tmp_path)
     run = prepared(nr.filter(filter_func=lambda host: host.name in ("db1", "s2")), tmp_path)
-    run.observed = {"db1": Observed("db1"), "s2": Observed("s2")}
-    with pytest.raises(UsageError, match="s1 cannot be looked at"):
-        deploy.start_first_server(run)
-    run.observed["db1"].database.append(("bootstrap", k3s.bootstrap_key(run.cluster.token), "0"))
+    run.facts = {"db1": HostFacts("db1"), "s2": HostFacts("s2")}
+    with pytest.raises(UsageError, match="s1 cannot be read"):
+        servers.start_first(run)
+    key = k3s.bootstrap_key(run.cluster.token)
+    run.facts["db1"] = HostFacts("db1", database=Database(bootstrap={key: 0}))
     with pytest.raises(UsageError):
-        deploy.refuse_second_first(run)
-    run.observed["db1"].database.append(("bootstrap", k3s.bootstrap_key(run.cluster.token), "9000"))
-    deploy.refuse_second_first(run)
+        servers.refuse_second_first(run)
+    run.facts["db1"] = HostFacts("db1", database=Database(bootstrap={key: 9000}))
+    servers.refuse_second_first(run)
 
 
 def test_what_the_last_deploy_knew_of_the_ca_serves_where_no_server_is_shown(nr: Nornir, tmp_path: Path) -> None:
     run = prepared(nr, tmp_path)
-    known_cluster.keep_ca(run.store, "K10" + "a" * 64, "PEM")
+    known_cluster.save_ca(run.store, "K10" + "a" * 64, "PEM")
     agents = prepared(nr.filter(name="a1"), tmp_path)
-    assert (agents.ca_prefix, agents.ca_cert) == ("K10" + "a" * 64, "PEM")
-    run.observed = {"s1": Observed("s1")}
+    assert (agents.ca_prefix, agents.ca_certificate) == ("K10" + "a" * 64, "PEM")
+    run.facts = {"s1": HostFacts("s1")}
     assert run.ca_prefix == "", "a server that was read and has none counts more"
 
 

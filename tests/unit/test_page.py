@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from nornir_k3s import Difference, DriftReport
+from nornir_k3s import DriftReport, Finding
 from nornir_k3s.model.drift_report import HostState
-from nornir_k3s.report.history import Kept
+from nornir_k3s.report.history import SavedRun
 from nornir_k3s.report.html import page
 
 pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="`make tools` installs a browser")
@@ -57,14 +57,14 @@ def report() -> DriftReport:
     long = "x" * 300
     same = {
         "kind": "file",
-        "what": f"/etc/{long}",
+        "subject": f"/etc/{long}",
         "found": "it differs",
         "expected": long,
-        "todo": "deploy.py does it",
+        "remedy": "deploy.py does it",
     }
 
-    def one(host: str, severity: str, **more: Any) -> Difference:
-        return Difference.model_validate({"host": host, "severity": severity, **same, **more})
+    def one(host: str, severity: str, **more: Any) -> Finding:
+        return Finding.model_validate({"host": host, "severity": severity, **same, **more})
 
     found = [
         one("s1", "error", age="new", since=datetime.now(UTC)),
@@ -79,11 +79,13 @@ def report() -> DriftReport:
     )  # fmt: skip
 
 
-def history() -> list[Kept]:
+def history() -> list[SavedRun]:
     now = datetime.now(UTC)
     found = report().differences
     return [
-        Kept(started=now - timedelta(hours=n), seconds=1.0, outcome="drift", unreachable=[], differences=found[: n % 5])
+        SavedRun(
+            started=now - timedelta(hours=n), seconds=1.0, outcome="drift", unreachable=[], differences=found[: n % 5]
+        )
         for n in range(10)
     ]
 

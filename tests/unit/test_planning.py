@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from nornir_k3s.model.host_facts import ArtifactState, FileState, Observed, UnitState
+from nornir_k3s.model.host_facts import ArtifactState, FileState, HostFacts, Ledger, UnitState
 from nornir_k3s.model.host_spec import Artifact, File, HostSpec, Install, Unit
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.planner import converge, diff, install_mark, stage
+from tests.unit.hosts import changed
 
 UNIT = "k3s.service"
 TEXT = "token: abc\nnode-name: s1\n"
@@ -26,14 +27,14 @@ SAME = FileState("file", 0o600, "root", "root", len(TEXT), 100, FILE.sha256)
 RUNNING = UnitState("loaded", "active", "running", "enabled", 0, 200, 200)
 
 
-def converged() -> Observed:
-    return Observed(
+def converged() -> HostFacts:
+    return HostFacts(
         "s1",
         packages={"haproxy": "2.6"},
         files={FILE.path: SAME},
         artifacts={BINARY.path: ArtifactState(BINARY.sha256, BINARY.mode, 100)},
         units={UNIT: RUNNING},
-        installed=install_mark(SPEC),
+        ledger=Ledger(installed=install_mark(SPEC)),
     )
 
 
@@ -43,7 +44,7 @@ def test_a_converged_host_needs_nothing() -> None:
 
 
 def test_a_bare_host_needs_everything_in_order() -> None:
-    bare = Observed("s1", files={FILE.path: FileState("absent")}, artifacts={})
+    bare = HostFacts("s1", files={FILE.path: FileState("absent")}, artifacts={})
     assert [s.id for s in stage(SPEC, bare)] == ["packages:haproxy", f"artifact:{BINARY.path}", f"install:{UNIT}"]
     steps = converge(SPEC, bare)
     assert [s.id for s in steps] == [f"file:{FILE.path}", f"unit:{UNIT}"]
@@ -67,22 +68,19 @@ def test_a_bare_host_needs_everything_in_order() -> None:
     ],
 )
 def test_what_a_unit_needs(file: FileState, unit: UnitState, pending: set[str], action: str | None) -> None:
-    seen = converged()
-    seen.files[FILE.path], seen.units[UNIT], seen.pending = file, unit, pending
+    seen = changed(converged(), files={FILE.path: file}, units={UNIT: unit}, ledger={"pending": frozenset(pending)})
     actions = [s.action for s in converge(SPEC, seen) if s.kind == "unit"]
     assert actions == ([action] if action else [])
 
 
 def test_a_new_binary_restarts_the_unit() -> None:
-    seen = converged()
-    seen.artifacts[BINARY.path] = ArtifactState("b" * 64, 0o755, 100)
+    seen = changed(converged(), artifacts={BINARY.path: ArtifactState("b" * 64, 0o755, 100)})
     assert [s.id for s in stage(SPEC, seen)] == [f"artifact:{BINARY.path}"]
     assert [s.action for s in converge(SPEC, seen)] == ["restart"]
 
 
 def test_a_binary_that_was_put_there_by_a_run_that_was_killed_restarts_the_unit() -> None:
-    seen = converged()
-    seen.artifacts[BINARY.path] = ArtifactState(BINARY.sha256, BINARY.mode, 300)
+    seen = changed(converged(), artifacts={BINARY.path: ArtifactState(BINARY.sha256, BINARY.mode, 300)})
     assert stage(SPEC, seen) == []
     assert [s.action for s in converge(SPEC, seen)] == ["restart"]
 
@@ -91,7 +89,7 @@ def test_a_reloadable_unit_is_reloaded_and_never_restarted_for_its_files() -> No
     file = File("/etc/haproxy/haproxy.cfg", Secret("x"), unit="haproxy.service", action="reload")
     spec = HostSpec(files=(file,), units=(Unit("haproxy.service", reloadable=True),))
     state = FileState("file", 0o644, "root", "root", 1, 100, "0" * 64, "y")
-    seen = Observed("lb1", files={file.path: state}, units={"haproxy.service": RUNNING})
+    seen = HostFacts("lb1", files={file.path: state}, units={"haproxy.service": RUNNING})
     assert [s.action for s in converge(spec, seen)] == [None, "reload"]
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -10,26 +11,45 @@ from nornir_k3s.checks import preflight
 from nornir_k3s.model.cluster import (
     Cluster,
 )
-from nornir_k3s.model.host_facts import FileState, NodeState, Observed, UnitState
+from nornir_k3s.model.finding import CHECKS
+from nornir_k3s.model.host_facts import (
+    Address,
+    FileState,
+    HostFacts,
+    Mount,
+    Neighbour,
+    NodeState,
+    Reach,
+    Route,
+    Socket,
+    System,
+    UnitState,
+    Unreachable,
+)
 from tests.unit.conftest import HOSTS
+from tests.unit.hosts import changed
 
 Load = Callable[..., Cluster]
 
 
-def healthy(cluster: Cluster) -> dict[str, Observed]:
+def healthy(cluster: Cluster) -> dict[str, HostFacts]:
     return {
-        m.name: Observed(
-            m.name, arch="x86_64", init="systemd", manager="apt", machine=f"id-{m.name}", hostname=m.name,
-            addresses=[("eth0", f"{m.address}/24")], defaults=["default via 10.0.0.1"], disk_kib=10**7,
-            memory_kib=4 * 1024 * 1024, inotify=8192, cgroup="cgroup2fs",
+        m.name: HostFacts(
+            m.name,
+            system=System(
+                arch="x86_64", init="systemd", package_manager="apt", machine_id=f"id-{m.name}", hostname=m.name,
+                disk_kib=10**7, memory_kib=4 * 1024 * 1024, inotify_instances=8192, cgroup="cgroup2fs",
+            ),
+            addresses=(Address("eth0", f"{m.address}/24"),),
+            default_routes=("default via 10.0.0.1",),
             packages={"mariadb-server": "1:10.11"} if m.role == "datastore" else {},
         )
         for m in cluster.members
     }  # fmt: skip
 
 
-def ids(cluster: Cluster, seen: dict[str, Observed]) -> set[tuple[str, str]]:
-    return {(f.host, f.id) for f in preflight.check(cluster, seen)}
+def ids(cluster: Cluster, seen: dict[str, HostFacts]) -> set[tuple[str, str]]:
+    return {(f.host, f.subject) for f in preflight.check(cluster, seen)}
 
 
 def test_healthy_hosts_have_no_findings(load: Load) -> None:
@@ -37,49 +57,49 @@ def test_healthy_hosts_have_no_findings(load: Load) -> None:
     assert ids(cluster, healthy(cluster)) == set()
 
 
-ONE_OF_EACH: list[tuple[str, dict[str, object], str]] = [
-    ("s1", {"init": "other"}, "systemd"),
-    ("s1", {"facts": {"systemd": [("219",)]}}, "systemd"),
-    ("s1", {"arch": "riscv64"}, "architecture"),
-    ("lb1", {"manager": ""}, "packages"),
-    ("lb1", {"facts": {"dpkg": [("haproxy ",)]}}, "packages"),
-    ("lb1", {"facts": {"sources": [("0",)]}}, "packages"),
-    ("s1", {"facts": {"cpus": [("1",)]}}, "cpu"),
-    ("s1", {"memory_kib": 1024 * 1024}, "memory"),
-    ("a1", {"memory_kib": 256 * 1024}, "memory"),
-    ("s1", {"disk_kib": 1000}, "disk"),
-    ("s1", {"facts": {"room": [(k3s.DATA, "ext2/ext3", str(2 << 20), "rw")]}}, "disk"),
-    ("s1", {"facts": {"room": [(k3s.DATA, "nfs", str(9 << 20), "rw")]}}, "filesystem"),
-    ("s1", {"facts": {"room": [("/usr/local/bin", "ext2/ext3", str(9 << 20), "rw,noexec")]}}, "filesystem"),
-    ("s1", {"addresses": [("eth0", "10.9.9.9/24")]}, "address"),
-    ("s2", {"hostname": "s1"}, "hostname"),
-    ("s1", {"hostname": "localhost.localdomain"}, "hostname"),
-    ("s2", {"machine": "id-s1"}, "machine"),
+ONE_OF_EACH: list[tuple[str, dict[str, Any], str]] = [
+    ("s1", {"system": {"init": "other"}}, "systemd"),
+    ("s1", {"capacity": {"systemd": "219"}}, "systemd"),
+    ("s1", {"system": {"arch": "riscv64"}}, "architecture"),
+    ("lb1", {"system": {"package_manager": ""}}, "packages"),
+    ("lb1", {"apt": {"broken": ("haproxy",)}}, "packages"),
+    ("lb1", {"apt": {"sources": 0}}, "packages"),
+    ("s1", {"capacity": {"cpus": 1}}, "cpu"),
+    ("s1", {"system": {"memory_kib": 1024 * 1024}}, "memory"),
+    ("a1", {"system": {"memory_kib": 256 * 1024}}, "memory"),
+    ("s1", {"system": {"disk_kib": 1000}}, "disk"),
+    ("s1", {"mounts": (Mount(k3s.DATA, "ext2/ext3", 2 << 20, ("rw",)),)}, "disk"),
+    ("s1", {"mounts": (Mount(k3s.DATA, "nfs", 9 << 20, ("rw",)),)}, "filesystem"),
+    ("s1", {"mounts": (Mount("/usr/local/bin", "ext2/ext3", 9 << 20, ("rw", "noexec")),)}, "filesystem"),
+    ("s1", {"addresses": (Address("eth0", "10.9.9.9/24"),)}, "address"),
+    ("s2", {"system": {"hostname": "s1"}}, "hostname"),
+    ("s1", {"system": {"hostname": "localhost.localdomain"}}, "hostname"),
+    ("s2", {"system": {"machine_id": "id-s1"}}, "machine"),
     ("s1", {"skew": 10.0}, "clock"),
-    ("s1", {"defaults": []}, "default-route"),
-    ("a1", {"facts": {"nameserver": [("127.0.0.53",)]}}, "nameserver"),
-    ("a1", {"facts": {"controllers": [("cpu cpuset pids",)]}}, "cgroup"),
-    ("a1", {"facts": {"module": [("overlay", "no")]}}, "kernel"),
-    ("a1", {"inotify": 128}, "inotify"),
-    ("a1", {"facts": {"keys": [("200",)]}}, "keys"),
-    ("a1", {"facts": {"iptables": [("iptables v1.8.3 (nf_tables)",)]}}, "iptables"),
-    ("a1", {"facts": {"active": [("ufw",)]}}, "firewall"),
-    ("a1", {"facts": {"selinux": [("Enforcing", "no")]}}, "selinux"),
-    ("s1", {"listening": [("*:6443", 'users:(("nginx",pid=1,fd=3))')]}, "port"),
-    ("a1", {"listening": [("0.0.0.0:10250", 'users:(("kubelet",pid=1,fd=3))')]}, "port"),
-    ("lb1", {"listening": [("0.0.0.0:6443", 'users:(("envoy",pid=1,fd=3))')]}, "port"),
-    ("a1", {"facts": {"reach": [("s1", "10.0.0.12:6443", "silent")]}}, "reach"),
-    ("s1", {"addresses": [("eth0", "10.0.0.12/24"), ("eth0", "10.0.0.100/24")]}, "vip"),
-    ("lb1", {"facts": {"neighbour": [("10.0.0.100", "dev eth0 lladdr 52:54:00:12:34:56 REACHABLE")]}}, "vip"),
-    ("lb1", {"addresses": [("eth0", "10.0.0.15/28")]}, "vip-network"),
-    ("a1", {"facts": {"route": [("10.42.7.0/24", "dev eth1")]}}, "cidr"),
+    ("s1", {"default_routes": ()}, "default-route"),
+    ("a1", {"nameservers": ("127.0.0.53",)}, "nameserver"),
+    ("a1", {"kernel": {"controllers": ("cpu", "cpuset", "pids")}}, "cgroup"),
+    ("a1", {"kernel": {"modules": {"overlay": "no"}}}, "kernel"),
+    ("a1", {"system": {"inotify_instances": 128}}, "inotify"),
+    ("a1", {"kernel": {"keys": 200}}, "keys"),
+    ("a1", {"kernel": {"iptables": "iptables v1.8.3 (nf_tables)"}}, "iptables"),
+    ("a1", {"firewalls": ("ufw",)}, "firewall"),
+    ("a1", {"selinux": {"mode": "Enforcing"}}, "selinux"),
+    ("s1", {"sockets": (Socket("*:6443", 'users:(("nginx",pid=1,fd=3))'),)}, "port"),
+    ("a1", {"sockets": (Socket("0.0.0.0:10250", 'users:(("kubelet",pid=1,fd=3))'),)}, "port"),
+    ("lb1", {"sockets": (Socket("0.0.0.0:6443", 'users:(("envoy",pid=1,fd=3))'),)}, "port"),
+    ("a1", {"reach": (Reach("s1", "10.0.0.12:6443", "silent"),)}, "reach"),
+    ("s1", {"addresses": (Address("eth0", "10.0.0.12/24"), Address("eth0", "10.0.0.100/24"))}, "vip"),
+    ("lb1", {"neighbours": (Neighbour("10.0.0.100", "dev eth0 lladdr 52:54:00:12:34:56 REACHABLE"),)}, "vip"),
+    ("lb1", {"addresses": (Address("eth0", "10.0.0.15/28"),)}, "vip-network"),
+    ("a1", {"routes": (Route("10.42.7.0/24", "dev eth1"),)}, "cidr"),
     ("a1", {"present": {"/etc/systemd/system/k3s.service"}}, "role"),
     ("s1", {"present": {f"{k3s.DATA}/server/db/etcd/member/wal"}}, "embedded-etcd"),
-    ("s1", {"facts": {"foreign": [("k3s.service",)]}}, "foreign-k3s"),
-    ("s1", {"token": "0" * 12}, "token"),
-    ("db1", {"facts": {"nopackage": [("mysql-server",)]}}, "packages"),
-    ("db1", {"database": [("bootstrap", "/bootstrap/000000000000", "11833")]}, "foreign-data"),
-    ("db1", {"database": [("version", "MariaDB", "11.8.3-MariaDB")]}, "datastore-version"),
+    ("s1", {"foreign_units": ("k3s.service",)}, "foreign-k3s"),
+    ("s1", {"server": {"token": "0" * 12}}, "token"),
+    ("db1", {"apt": {"unavailable": ("mysql-server",)}}, "packages"),
+    ("db1", {"database": {"bootstrap": {"/bootstrap/000000000000": 11833}}}, "foreign-data"),
+    ("db1", {"database": {"versions": (("MariaDB", "11.8.3-MariaDB"),)}}, "datastore-version"),
 ]
 # Found by tests of their own, below and in test_asking.py.
 ASKED = {"datastore"} | {f"datastore-{what}" for what in ("asked", "login", "tls", "rights", "settings", "latency")}
@@ -97,33 +117,35 @@ ELSEWHERE = {
 
 
 def test_there_is_a_case_for_everything_the_preflight_looks_at() -> None:
-    assert {case[2] for case in ONE_OF_EACH} | ELSEWHERE == set(preflight.CHECKS)
+    assert {case[2] for case in ONE_OF_EACH} | ELSEWHERE == set(CHECKS)
 
 
 @pytest.mark.parametrize(("host", "change", "expected"), ONE_OF_EACH)
-def test_each_problem_is_found_on_its_host(load: Load, host: str, change: dict[str, object], expected: str) -> None:
+def test_each_problem_is_found_on_its_host(load: Load, host: str, change: dict[str, Any], expected: str) -> None:
     cluster = load()
     seen = healthy(cluster)
-    for key, value in change.items():
-        setattr(seen[host], key, value)
+    seen[host] = changed(seen[host], **change)
     assert (host, expected) in ids(cluster, seen)
 
 
 def test_this_cluster_s_own_data_is_no_problem(load: Load) -> None:
     cluster = load()
     seen = healthy(cluster)
-    seen["db1"].database = [("bootstrap", k3s.bootstrap_key(cluster.token), "11833")]
-    seen["s1"].token = cluster.token.fingerprint()
+    seen["db1"] = changed(seen["db1"], database={"bootstrap": {k3s.bootstrap_key(cluster.token): 11833}})
+    seen["s1"] = changed(seen["s1"], server={"token": cluster.token.fingerprint()})
     assert ids(cluster, seen) == set()
 
 
 def test_our_own_services_ports_are_no_problem(load: Load) -> None:
     cluster = load()
     seen = healthy(cluster)
-    seen["s1"].listening = [("*:6443", 'users:(("k3s-server",pid=1,fd=3))')]
-    seen["s1"].units["k3s.service"] = UnitState("loaded", "active", "running", "enabled")
-    seen["lb1"].listening = [("0.0.0.0:6443", 'users:(("haproxy",pid=1,fd=3))')]
-    seen["lb1"].units["haproxy.service"] = UnitState("loaded", "active", "running", "enabled")
+    running = UnitState("loaded", "active", "running", "enabled")
+    for host, local, program, unit in (
+        ("s1", "*:6443", "k3s-server", "k3s.service"),
+        ("lb1", "0.0.0.0:6443", "haproxy", "haproxy.service"),
+    ):
+        socket = Socket(local, f'users:(("{program}",pid=1,fd=3))')
+        seen[host] = changed(seen[host], sockets=(socket,), units={unit: running})
     assert ids(cluster, seen) == set()
 
 
@@ -135,46 +157,48 @@ def test_cgroup_v1_is_refused_from_the_version_that_refuses_it(load: Load) -> No
     ):
         cluster = load({"version": version, "server": settings, "agent": settings})
         seen = healthy(cluster)
-        seen["s1"].cgroup = "tmpfs"
+        seen["s1"] = changed(seen["s1"], system={"cgroup": "tmpfs"})
         assert (("s1", "cgroup") in ids(cluster, seen)) is expected
 
 
 def test_what_a_cluster_can_never_change_is_refused(load: Load) -> None:
     cluster = load({"server": {"cluster-cidr": "10.50.0.0/16"}})
     seen = healthy(cluster)
-    seen["s1"].ready = True
-    seen["s1"].files[k3s.CONFIG] = FileState("file", text="cluster-cidr:\n- 10.42.0.0/16\n")
+    files = {k3s.CONFIG: FileState("file", text="cluster-cidr:\n- 10.42.0.0/16\n")}
+    seen["s1"] = changed(seen["s1"], api={"ready": True}, files=files)
     assert ids(cluster, seen) == {("s1", "for-ever")}
 
 
 def test_leftovers_with_another_ca_are_found(load: Load) -> None:
     cluster = load()
     seen = healthy(cluster)
-    seen["s1"].ready, seen["s1"].ca_cert = True, "CA"
-    seen["s2"].ca_cert = "ANOTHER"
+    seen["s1"] = changed(seen["s1"], api={"ready": True}, server={"ca_certificate": "CA"})
+    seen["s2"] = changed(seen["s2"], server={"ca_certificate": "ANOTHER"})
     assert ids(cluster, seen) == {("s2", "leftovers")}
 
 
 def test_what_is_harmless_is_no_finding(load: Load) -> None:
     cluster = load()
     seen = healthy(cluster)
-    seen["a1"].facts = {
-        "reach": [("s1", "10.0.0.12:6443", "closed"), ("s2", "10.0.0.13:6443", "open")],
-        "iptables": [("iptables v1.8.9 (nf_tables)",)],
-        "module": [("overlay", "yes"), ("iptable_nat", "unknown")],
-        "nameserver": [("127.0.0.53",), ("10.0.0.2",)],
-        "route": [("10.0.0.0/24", "dev eth0"), ("172.17.0.0/16", "dev docker0")],
-        "room": [(k3s.DATA, "ext2/ext3", str(50 << 20), "rw,relatime")],
-    }
-    seen["lb1"].facts = {"sources": [("4",)], "dpkg": [("",)]}
+    seen["a1"] = changed(
+        seen["a1"],
+        reach=(Reach("s1", "10.0.0.12:6443", "closed"), Reach("s2", "10.0.0.13:6443", "open")),
+        kernel={"iptables": "iptables v1.8.9 (nf_tables)", "modules": {"overlay": "yes", "iptable_nat": "unknown"}},
+        nameservers=("127.0.0.53", "10.0.0.2"),
+        routes=(Route("10.0.0.0/24", "dev eth0"), Route("172.17.0.0/16", "dev docker0")),
+        mounts=(Mount(k3s.DATA, "ext2/ext3", 50 << 20, ("rw", "relatime")),),
+    )
+    seen["lb1"] = changed(seen["lb1"], apt={"sources": 4})
     assert ids(cluster, seen) == set()
 
 
 def test_the_vip_on_one_of_our_load_balancers_is_not_taken(load: Load) -> None:
     cluster = load()
     seen = healthy(cluster)
-    seen["lb1"].addresses += [("eth0", "10.0.0.100/32")]
-    seen["lb2"].facts = {"neighbour": [("10.0.0.100", "dev eth0 lladdr 52:54:00:12:34:56 REACHABLE")]}
+    addresses = (*seen["lb1"].addresses, Address("eth0", "10.0.0.100/32"))
+    seen["lb1"] = changed(seen["lb1"], addresses=addresses)
+    neighbour = Neighbour("10.0.0.100", "dev eth0 lladdr 52:54:00:12:34:56 REACHABLE")
+    seen["lb2"] = changed(seen["lb2"], neighbours=(neighbour,))
     assert ids(cluster, seen) == set()
 
 
@@ -182,9 +206,9 @@ def test_a_warning_is_accepted_by_id_and_an_error_never(load: Load) -> None:
     cluster = load({"accept": ["inotify", "s1:memory", "port"]})
     seen = healthy(cluster)
     for name in ("s1", "s2"):
-        seen[name].inotify, seen[name].memory_kib = 128, 10**6
-    seen["a1"].listening = [("0.0.0.0:10250", 'users:(("kubelet",pid=1,fd=3))')]
-    levels = {(f.host, f.id): f.level for f in preflight.check(cluster, seen)}
+        seen[name] = changed(seen[name], system={"inotify_instances": 128, "memory_kib": 10**6})
+    seen["a1"] = changed(seen["a1"], sockets=(Socket("0.0.0.0:10250", 'users:(("kubelet",pid=1,fd=3))'),))
+    levels = {(f.host, f.subject): f.level for f in preflight.check(cluster, seen)}
     assert levels == {
         ("s1", "inotify"): "accepted",
         ("s2", "inotify"): "accepted",
@@ -214,18 +238,17 @@ def test_servers_that_keep_workloads_off_need_agents(load: Load) -> None:
 def test_versions_go_neither_back_nor_over_a_minor_one(load: Load, running: str, found: bool) -> None:
     cluster = load()
     seen = healthy(cluster)
-    seen["s1"].ready = True
-    seen["s1"].nodes = [NodeState("a1", ready=True, version=running)]
+    seen["s1"] = changed(seen["s1"], api={"ready": True, "nodes": (NodeState("a1", ready=True, version=running),)})
     assert (("a1", "version") in ids(cluster, seen)) is found
 
 
 def test_an_agent_with_another_cluster_s_ca(load: Load) -> None:
     cluster = load()
     seen = healthy(cluster)
-    seen["s1"].ready, seen["s1"].ca_cert = True, "this cluster's\n"
-    seen["a1"].facts = {"agentca": [(hashlib.sha256(b"another's\n").hexdigest(),)]}
+    seen["s1"] = changed(seen["s1"], api={"ready": True}, server={"ca_certificate": "this cluster's\n"})
+    seen["a1"] = changed(seen["a1"], agent_ca=hashlib.sha256(b"another's\n").hexdigest())
     assert ("a1", "leftovers") in ids(cluster, seen)
-    seen["a1"].facts = {"agentca": [(hashlib.sha256(b"this cluster's\n").hexdigest(),)]}
+    seen["a1"] = changed(seen["a1"], agent_ca=hashlib.sha256(b"this cluster's\n").hexdigest())
     assert ids(cluster, seen) == set()
 
 
@@ -242,55 +265,55 @@ def outside(load: Load, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 @pytest.mark.parametrize(
     ("why", "words"),
     [
-        ("Connection refused", "Connection refused; wanted: a connection -> check that it runs"),
-        ("Name or service not known", "not known; wanted: a connection -> check the name"),
+        ("Connection refused", "Connection refused; expected: a connection -> check that it runs"),
+        ("Name or service not known", "not known; expected: a connection -> check the name"),
         ("", "no answer"),
     ],
 )
 def test_a_datastore_that_a_server_cannot_reach(outside: Cluster, why: str, words: str) -> None:
     seen = healthy(outside)
-    seen["s2"].unreachable = [("10.0.0.9:5432", why)]
-    found = [finding for finding in preflight.check(outside, seen) if finding.id == "datastore"]
-    assert [(f.host, f.level) for f in found] == [("s2", "error")]
+    seen["s2"] = changed(seen["s2"], unreachable=(Unreachable("10.0.0.9:5432", why),))
+    found = [finding for finding in preflight.check(outside, seen) if finding.subject == "datastore"]
+    assert [(f.host, f.severity) for f in found] == [("s2", "error")]
     assert words in str(found[0])
-    seen["s2"].database = [("alive", "yes", "")]  # another of its hosts
-    assert [f.level for f in preflight.check(outside, seen) if f.id == "datastore"] == ["warning"]
+    seen["s2"] = changed(seen["s2"], database={"alive": True})  # another of its hosts
+    assert [f.severity for f in preflight.check(outside, seen) if f.subject == "datastore"] == ["warning"]
 
 
 def test_whose_data_someone_else_s_datastore_holds(outside: Cluster) -> None:
     seen, own = healthy(outside), k3s.bootstrap_key(outside.token)
     for name in ("s1", "s2"):
-        seen[name].database = [("alive", "yes", ""), ("bootstrap", "/bootstrap/000000000000", "9")]
+        seen[name] = changed(seen[name], database={"alive": True, "bootstrap": {"/bootstrap/000000000000": 9}})
     assert ids(outside, seen) == {(name, "foreign-data") for name in ("s1", "s2")}
     for name in ("s1", "s2"):
-        seen[name].database = [("alive", "yes", ""), ("bootstrap", own, "0")]
+        seen[name] = changed(seen[name], database={"bootstrap": {own: 0}})
     assert ids(outside, seen) == {(name, "bootstrap") for name in ("s1", "s2")}
     for name in ("s1", "s2"):
-        seen[name].database, seen[name].ready = [("alive", "yes", "")], name == "s1"
+        seen[name] = changed(seen[name], database={"bootstrap": {}}, api={"ready": name == "s1"})
     assert {id_ for _, id_ in ids(outside, seen)} == {"datastore-moved"}
-    seen["s1"].ready = False
+    seen["s1"] = changed(seen["s1"], api={"ready": False})
     assert ids(outside, seen) == set()
 
 
 @pytest.mark.parametrize(
-    ("rows", "packages", "refused"),
+    ("inside", "packages", "refused"),
     [
-        ([("alive", "yes", "")], {"mariadb-server": "1"}, True),
-        ([], {}, True),
-        ([], {"mariadb-server": "1"}, False),  # it is down: who knows
-        ([("alive", "yes", ""), ("bootstrap", "OWN", "9")], {"mariadb-server": "1"}, False),
+        ({"alive": True}, {"mariadb-server": "1"}, True),
+        ({}, {}, True),
+        ({}, {"mariadb-server": "1"}, False),  # it is down: who knows
+        ({"alive": True, "bootstrap": "own"}, {"mariadb-server": "1"}, False),
     ],
 )
 def test_a_living_cluster_is_not_led_to_an_empty_datastore(
-    load: Load, rows: list[tuple[str, str, str]], packages: dict[str, str], refused: bool
+    load: Load, inside: dict[str, Any], packages: dict[str, str], refused: bool
 ) -> None:
     cluster = load()
     seen = healthy(cluster)
     own = k3s.bootstrap_key(cluster.token)
-    seen["db1"].database = [(what, own if name == "OWN" else name, value) for what, name, value in rows]
-    seen["db1"].packages = packages
+    inside = {**inside, "bootstrap": {own: 9} if "bootstrap" in inside else {}}
+    seen["db1"] = changed(seen["db1"], database=inside, packages=packages)
     assert ("db1", "datastore-moved") not in ids(cluster, seen), "no server runs"
-    seen["s1"].ready = True
+    seen["s1"] = changed(seen["s1"], api={"ready": True})
     assert (("db1", "datastore-moved") in ids(cluster, seen)) == refused
 
 
@@ -298,11 +321,11 @@ def test_an_etcd_has_the_inventory_s_members_and_their_data(load: Load) -> None:
     hosts = {**HOSTS, "db2": ("10.0.0.21", "datastore"), "db3": ("10.0.0.22", "datastore")}
     cluster = load({"datastore": {"kind": "etcd"}}, hosts=hosts)
     seen = healthy(cluster)
-    members = [("member", name, f"{name} started https://x:2380") for name in ("db1", "db2", "db3")]
-    for name in ("db1", "db2", "db3"):
-        seen[name].database = [*members, ("data", "yes", "")]
+    members = frozenset(("db1", "db2", "db3"))
+    for name in members:
+        seen[name] = changed(seen[name], database={"members": members, "has_data": True})
     assert ids(cluster, seen) == set()
-    seen["db3"].database = [("data", "no", "")]
+    seen["db3"] = changed(seen["db3"], database={"members": frozenset(), "has_data": False})
     assert ids(cluster, seen) == {("db3", "datastore-members")}
-    seen["db1"].database = [*members[:2], ("member", "old", ""), ("data", "yes", "")]
+    seen["db1"] = changed(seen["db1"], database={"members": frozenset(("db1", "db2", "old"))})
     assert ("db1", "datastore-members") in ids(cluster, seen)

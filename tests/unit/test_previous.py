@@ -11,7 +11,7 @@ import pytest
 
 from nornir_k3s.apply import rollback
 from nornir_k3s.apply import script as apply
-from nornir_k3s.model.host_facts import ArtifactState, FileState, Observed, UnitState
+from nornir_k3s.model.host_facts import Api, ArtifactState, FileState, HostFacts, UnitState
 from nornir_k3s.model.host_spec import Artifact, File, Gone, HostSpec, Install, Unit
 from nornir_k3s.model.paths import (
     PREVIOUS,
@@ -24,6 +24,7 @@ from nornir_k3s.model.step import (
 from nornir_k3s.planner import (
     converge,
 )
+from tests.unit.hosts import changed
 
 UNIT = "k3s.service"
 BINARY = Artifact(Path("k3s"), "/usr/local/bin/k3s", "a" * 64)
@@ -49,7 +50,7 @@ class Host:
         assert (done.returncode != 0) == fails, done.stdout + done.stderr
         return done.stdout
 
-    def change(self, *steps: Step, seen: Observed | None = None, fails: bool = False) -> str:
+    def change(self, *steps: Step, seen: HostFacts | None = None, fails: bool = False) -> str:
         before = rollback.begin(SPEC, seen or ready())
         return self.run(apply.script(steps, SPEC, before=before).reveal(), fails=fails)
 
@@ -81,10 +82,10 @@ def host(tmp_path: Path) -> Host:
     return host
 
 
-def ready(**values: object) -> Observed:
-    seen = Observed("s1", ready=True, units={UNIT: UnitState("loaded", "active", "running", "enabled", 0, 200, 200)})
-    seen.artifacts[BINARY.path] = ArtifactState(BINARY.sha256, BINARY.mode, 100)
-    return replace(seen, **values)  # type: ignore[arg-type]
+def ready(**values: object) -> HostFacts:
+    running = UnitState("loaded", "active", "running", "enabled", 0, 200, 200)
+    artifacts = {BINARY.path: ArtifactState(BINARY.sha256, BINARY.mode, 100)}
+    return changed(HostFacts("s1", api=Api(ready=True), units={UNIT: running}, artifacts=artifacts), **values)
 
 
 def changes(host: Host) -> tuple[Step, ...]:
@@ -101,7 +102,7 @@ def test_what_a_change_did_is_taken_back_exactly(host: Host) -> None:
     host.change(*changes(host), START)
     assert host.files()["config"][0] == "new\n"
     assert "registries" not in host.files()
-    said = apply.parse(host.run(apply.restore(UNIT, always=False)))[0]
+    said = apply.parse(host.run(apply.restore(UNIT, always=False))).changed
     assert {Path(step).name for step in said if "restored:" in step} == {"config", "foreign", "more", "registries"}
     (host.etc / "foreign.before-nornir-k3s").unlink()
     assert (host.files(), host.ours) == (files, ours)
@@ -125,7 +126,7 @@ def test_a_change_that_was_killed_anywhere_is_taken_back_with_the_next_one(host:
     before = rollback.begin(SPEC, ready()) + killed(after)
     host.run(apply.script([*changes(host), START], SPEC, before=before).reveal(), fails=True)
     unread = {path.name for path in (host.state / "pending").iterdir()}
-    host.change(*changes(host), START, seen=ready(pending=unread))
+    host.change(*changes(host), START, seen=ready(ledger={"pending": unread}))
     host.run(apply.restore(UNIT, always=False))
     assert host.files() | files == host.files(), "what was there"
     assert "more" not in host.files()
@@ -138,7 +139,7 @@ def test_a_restore_that_was_killed_anywhere_is_finished(host: Host, after: int, 
     host.change(*changes(host), START)
     script = apply.restore(UNIT, always=False)
     host.run(script.replace("\nrestore ", f"\n{killed(after)}restore "), fails=True)
-    seen = ready(ready=False, pending={UNIT}, present={PREVIOUS})
+    seen = ready(api={"ready": False}, ledger={"pending": {UNIT}}, present={PREVIOUS})
     if again == "the same change":
         host.change(*changes(host), START, seen=seen)
     else:
@@ -150,7 +151,7 @@ def test_a_restore_that_was_killed_anywhere_is_finished(host: Host, after: int, 
 
 def test_a_server_that_is_not_back_keeps_what_it_had_before_the_first_change(host: Host) -> None:
     host.change(host.write("config", "first\n"), START)
-    seen = ready(ready=False, present={PREVIOUS})
+    seen = ready(api={"ready": False}, present={PREVIOUS})
     host.change(host.write("config", "second\n"), host.write("more", "x\n"), START, seen=seen)
     host.run(apply.restore(UNIT, always=False))
     assert host.files()["config"] == ("old\n", 0o600)
@@ -167,7 +168,7 @@ def test_what_was_seen_ready_is_the_next_way_back(host: Host) -> None:
 
 def test_files_that_were_not_read_yet_are_no_way_back(host: Host) -> None:
     host.change(host.write("config", "unread\n"))
-    host.change(host.write("config", "second\n"), START, seen=ready(pending={UNIT}))
+    host.change(host.write("config", "second\n"), START, seen=ready(ledger={"pending": {UNIT}}))
     host.run(apply.restore(UNIT, always=False))
     assert host.files()["config"][0] == "old\n"
 
@@ -175,15 +176,15 @@ def test_files_that_were_not_read_yet_are_no_way_back(host: Host) -> None:
 @pytest.mark.parametrize(
     "seen",
     [
-        ready(ready=False),
+        ready(api={"ready": False}),
         ready(artifacts={BINARY.path: ArtifactState("b" * 64, 0o755, 100)}),
         ready(artifacts={BINARY.path: ArtifactState(BINARY.sha256, 0o755, 300)}, present={PREVIOUS}),
     ],
     ids=["never ready", "another K3s comes", "another K3s is there"],
 )
-def test_what_cannot_go_back_keeps_nothing(host: Host, seen: Observed) -> None:
+def test_what_cannot_go_back_keeps_nothing(host: Host, seen: HostFacts) -> None:
     host.change(host.write("config", "first\n"), START)
-    assert not rollback.kept(SPEC, seen)
+    assert not rollback.possible(SPEC, seen)
     host.change(host.write("config", "second\n"), START, seen=seen)
     assert not (host.state / "previous").exists()
     host.run(apply.restore(UNIT, always=False), fails=True)
@@ -215,5 +216,5 @@ def test_what_an_ended_run_has_left_is_removed_when_all_is_well() -> None:
     spec = replace(SPEC, files=(file,))
     seen = ready(present={PREVIOUS}, files={"/f": FileState("file", 0o600, "root", "root", 1, 1, file.sha256)})
     assert [step.id for step in converge(spec, seen)] == [f"remove:{PREVIOUS}"]
-    assert converge(spec, replace(seen, present=set())) == []
-    assert [step.kind for step in converge(spec, replace(seen, ready=False))] == []
+    assert converge(spec, changed(seen, present=frozenset())) == []
+    assert [step.kind for step in converge(spec, changed(seen, api={"ready": False}))] == []

@@ -17,10 +17,10 @@ PUBLIC = [
     "CommandFailed",
     "Declined",
     "deploy",
-    "Difference",
     "drift",
     "DriftReport",
     "Facts",
+    "Finding",
     "HostError",
     "HostKeyError",
     "HostPlan",
@@ -46,6 +46,7 @@ PUBLIC = [
     "Report",
     "Status",
     "status",
+    "UnreadableAnswer",
     "UsageError",
 ]
 

@@ -17,7 +17,6 @@ from nornir_k3s.model.cluster import (
     Cluster,
 )
 from nornir_k3s.phases import host_tasks
-from nornir_k3s.run import gather
 
 REFUSED = 'level=error msg="Failed to ping database connection: FATAL: password authentication failed (SQLSTATE 28P01)"'
 AWAY = 'level=error msg="Failed to ping database connection: connector tcp 10.0.0.5:5432: connect: connection refused"'
@@ -75,9 +74,9 @@ def test_a_host_waits_no_longer_than_the_deadline(
 
     def run(script: str, **_: Any) -> Any:
         scripts.append(script)
-        return SimpleNamespace(stdout="waited\tyes\n")
+        return SimpleNamespace(stdout="@waited\tyes\t\n")
 
-    monkeypatch.setattr(gather, "session_of", lambda *_: SimpleNamespace(run=run, stop=threading.Event()))
+    monkeypatch.setattr(host_tasks, "session_of", lambda *_: SimpleNamespace(run=run, stop=threading.Event()))
     known: Any = SimpleNamespace(deadlines={"agent": deadline}, cluster=load())
     host_tasks.wait_for_agent(SimpleNamespace(host=SimpleNamespace(name="a1")), known)  # type: ignore[arg-type]
-    assert f"-ge {seconds} ]; then say waited no" in scripts[0]
+    assert f"wait_until_ready k3s-agent.service {seconds} " in scripts[0]

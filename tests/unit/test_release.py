@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from nornir_k3s.artifacts.release import RELEASES, checked, layout, parse_hashes, shown
+from nornir_k3s.artifacts.release import RELEASES, Release, parse_hashes, shown
 from nornir_k3s.errors import ArtifactError
 
 VERSION = "v1.34.9+k3s1"
@@ -18,39 +18,37 @@ MIRROR = "https://mirror.example/k3s"
     ],
 )
 def test_each_architecture_has_its_names(arch: str, binary: str, images: str, hashes: str) -> None:
-    release = layout(VERSION, arch)
-    assert (release.binary.name, release.images.name, release.hashes.name) == (binary, images, hashes)
-    assert release.binary.url == f"{RELEASES}/v1.34.9%2Bk3s1/{binary}"
-    assert release.images.url == f"{RELEASES}/v1.34.9%2Bk3s1/{images}"
-    assert release.hashes.url == f"{RELEASES}/v1.34.9%2Bk3s1/{hashes}"
+    release = Release(VERSION, arch)
+    assert (release.binary, release.images, release.hashes) == (binary, images, hashes)
+    for name in (binary, images, hashes):
+        assert release.url(name) == f"{RELEASES}/v1.34.9%2Bk3s1/{name}"
 
 
 def test_upstream_s_installer_is_the_one_of_the_tag_and_has_a_hash() -> None:
-    release = layout(VERSION, "x86_64", url=RELEASES + "/")
+    release = Release(VERSION, "x86_64", RELEASES + "/")
     source = "https://raw.githubusercontent.com/k3s-io/k3s/v1.34.9%2Bk3s1"
-    assert release.installer.url == f"{source}/install.sh"
-    assert release.installer_hash.url == f"{source}/install.sh.sha256sum"
-    assert release.installer_hash_required
+    assert release.url("install.sh") == f"{source}/install.sh"
+    assert release.url("install.sh.sha256sum") == f"{source}/install.sh.sha256sum"
+    assert release.is_upstream
 
 
 @pytest.mark.parametrize("url", [MIRROR, MIRROR + "/"])
 def test_a_mirror_has_all_in_one_place(url: str) -> None:
-    release = layout(VERSION, "aarch64", url=url)
-    files = (release.binary, release.images, release.hashes, release.installer, release.installer_hash)
-    assert {file.url.removesuffix(file.name) for file in files} == {f"{MIRROR}/v1.34.9%2Bk3s1/"}
-    assert {file.version for file in files} == {VERSION}
-    assert not release.installer_hash_required
+    release = Release(VERSION, "aarch64", url)
+    names = (release.binary, release.images, release.hashes, "install.sh", "install.sh.sha256sum")
+    assert {release.url(name).removesuffix(name) for name in names} == {f"{MIRROR}/v1.34.9%2Bk3s1/"}
+    assert not release.is_upstream
 
 
 @pytest.mark.parametrize("version", ["1.34.9+k3s1", "v1.34.9", "latest", "../../v1.34.9+k3s1", ""])
 def test_what_is_no_version_is_refused(version: str) -> None:
     with pytest.raises(ArtifactError, match=r"is not a K3s version.*\n.*change `version`"):
-        layout(version, "x86_64")
+        Release(version, "x86_64")
 
 
 def test_an_architecture_without_release_is_refused() -> None:
     with pytest.raises(ArtifactError, match=r"not released for riscv64\n.*x86_64, aarch64, armv7l"):
-        layout(VERSION, "riscv64")
+        Release(VERSION, "riscv64")
 
 
 @pytest.mark.parametrize(
@@ -75,14 +73,15 @@ def test_an_architecture_without_release_is_refused() -> None:
 )
 def test_a_url_of_no_use_is_refused_and_tells_no_password(url: str) -> None:
     with pytest.raises(ArtifactError, match="is not a URL to fetch K3s from") as caught:
-        layout(VERSION, "x86_64", url=url)
+        Release(VERSION, "x86_64", url)
     assert "55word" not in str(caught.value)
     assert "joe" not in str(caught.value)
     assert "pa" not in str(caught.value).split("is not a URL")[0]
 
 
 def test_a_good_url_stays_as_it_is() -> None:
-    assert checked("http://joe:pa55word@127.0.0.1:8080/k3s") == "http://joe:pa55word@127.0.0.1:8080/k3s"
+    release = Release(VERSION, "x86_64", "http://joe:pa55word@127.0.0.1:8080/k3s")
+    assert release.url("k3s") == "http://joe:pa55word@127.0.0.1:8080/k3s/v1.34.9%2Bk3s1/k3s"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from nornir_k3s.errors import CommandFailed, HostError, Interrupted, NotReady, O
 from nornir_k3s.model.cluster import (
     Cluster,
 )
-from nornir_k3s.model.host_facts import ArtifactState, Observed, UnitState
+from nornir_k3s.model.host_facts import Api, ArtifactState, HostFacts, UnitState
 from nornir_k3s.model.host_spec import Artifact, HostSpec, Install, Unit
 from nornir_k3s.model.paths import (
     PREVIOUS,
@@ -27,11 +27,10 @@ UNIT = "k3s.service"
 FAILED = NotReady("s1", "it does not get ready: service is activating", journal="oh no", hint="check the password")
 
 
-def ready(*, installed: str = "a" * 64, **values: Any) -> Observed:
+def ready(*, installed: str = "a" * 64, is_ready: bool = True, **values: Any) -> HostFacts:
     running = UnitState("loaded", "active", "running", "enabled", 0, 200, 200)
-    seen = Observed("s1", units={UNIT: running}, **{"ready": True, **values})
-    seen.artifacts["/usr/local/bin/k3s"] = ArtifactState(installed, 0o755, 100)
-    return seen
+    artifacts = {"/usr/local/bin/k3s": ArtifactState(installed, 0o755, 100)}
+    return HostFacts("s1", units={UNIT: running}, artifacts=artifacts, api=Api(ready=is_ready), **values)
 
 
 @dataclass
@@ -42,7 +41,7 @@ class Stage:
     change: Exception | None = FAILED
     restore: Exception | None = None
     back: Exception | None = None
-    seen: Observed = field(default_factory=ready)
+    seen: HostFacts = field(default_factory=ready)
     orders: list[str] = field(default_factory=list)
 
     def run(self, script: str, **_: Any) -> Any:
@@ -50,7 +49,9 @@ class Stage:
         self.orders.append("restore" if restoring else "forget")
         if restoring and self.restore:
             raise self.restore
-        return SimpleNamespace(stdout="did\trestored:/etc/rancher/k3s/config.yaml\tchanged\nend\n" if restoring else "")
+        return SimpleNamespace(
+            stdout="@did\trestored:/etc/rancher/k3s/config.yaml\tchanged\n@end\n" if restoring else ""
+        )
 
     def play(self, monkeypatch: pytest.MonkeyPatch) -> HostReport:
         def converge(*_: Any) -> Any:
@@ -66,14 +67,13 @@ class Stage:
 
         monkeypatch.setattr(host_tasks, "converge_server", converge)
         monkeypatch.setattr(host_tasks, "wait_for_server", wait)
-        monkeypatch.setattr(host_tasks, "same_cluster", lambda *_: None)
+        monkeypatch.setattr(host_tasks, "require_same_cluster", lambda *_: None)
         monkeypatch.setattr(gather, "session_of", lambda *_: self)
         artifact = Artifact(SimpleNamespace(name="k3s"), "/usr/local/bin/k3s", "a" * 64)  # type: ignore[arg-type]
         spec = HostSpec(artifacts=(artifact,), install=Install("server", "/i.sh", UNIT), units=(Unit(UNIT),))
         report = HostReport(role="servers")
         run: Any = SimpleNamespace(
-            observed={"s1": self.seen},
-            spec=lambda _: spec,
+            planned=lambda _: SimpleNamespace(desired=spec, facts=self.seen),
             deadlines={"apply": 1},
             cluster=self.cluster,
             report=SimpleNamespace(hosts={"s1": report}),
@@ -96,16 +96,16 @@ def test_what_worked_needs_no_way_back_any_more(stage: Stage, monkeypatch: pytes
     stage.change = None
     stage.play(monkeypatch)
     assert stage.orders == ["change", "forget"]
-    stage.orders, stage.seen = [], ready(ready=False)
+    stage.orders, stage.seen = [], ready(is_ready=False)
     stage.play(monkeypatch)
     assert stage.orders == ["change"], "a server that joins has none"
 
 
 @pytest.mark.parametrize(
-    "seen", [ready(), ready(ready=False, present={PREVIOUS})], ids=["ready", "not seen ready since"]
+    "seen", [ready(), ready(is_ready=False, present=frozenset([PREVIOUS]))], ids=["ready", "not seen ready since"]
 )
 def test_a_server_that_does_not_come_back_is_restored(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, seen: Observed
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, seen: HostFacts
 ) -> None:
     stage.seen = seen
     error = stage.fail(monkeypatch)
@@ -115,7 +115,7 @@ def test_a_server_that_does_not_come_back_is_restored(
         "s1: it does not get ready: service is activating\n  last journal lines:\n    oh no\n"
     )
     assert "were put back (/etc/rancher/k3s/config.yaml), and it is ready again; the run stops here" in error.message
-    assert error.hint.startswith("check the password; mend the inventory")
+    assert error.hint.startswith("check the password; fix the inventory")
 
 
 def test_a_change_that_fails_half_way_is_taken_back(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,14 +150,14 @@ def test_a_restore_that_fails_is_told(stage: Stage, monkeypatch: pytest.MonkeyPa
     ("seen", "change", "words"),
     [
         (ready(installed="b" * 64), FAILED, "K3s itself was replaced"),
-        (ready(ready=False), FAILED, "does not get ready"),
+        (ready(is_ready=False), FAILED, "does not get ready"),
         (ready(), CommandFailed("s1", "start", status=apply.BUSY), "start failed"),
         (ready(), OutcomeUnknown("s1", "the connection was lost"), "connection"),
     ],
     ids=["another K3s", "was not ready", "another run is at work", "not known"],
 )
 def test_what_is_not_taken_back(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, seen: Observed, change: Exception, words: str
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, seen: HostFacts, change: Exception, words: str
 ) -> None:
     stage.seen, stage.change = seen, change
     assert words in stage.fail(monkeypatch).message

@@ -1,1 +1,1 @@
-"""K3s' binary, installer and images: where they come from, and how they come to the controller."""
+"""K3s' binary, installer and images on the controller: from a folder, or downloaded and verified."""

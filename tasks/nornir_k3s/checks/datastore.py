@@ -14,8 +14,8 @@ from nornir_k3s import k3s
 from nornir_k3s.model.cluster import (
     Cluster,
 )
-from nornir_k3s.model.finding import Finding
-from nornir_k3s.model.host_facts import Observed
+from nornir_k3s.model.finding import Finding, problem
+from nornir_k3s.model.host_facts import HostFacts
 
 # What K3s is tested with; others usually work.
 CERTIFIED = {
@@ -26,93 +26,89 @@ CERTIFIED = {
 }
 
 
-def check(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Finding]:
+def check(cluster: Cluster, facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
     """Yield what is wrong inside, with its members, and on the way to it."""
     role = "datastore" if cluster.is_managed else "servers"  # an external one is asked from every server
-    seen = {m.name: observed[m.name] for m in cluster.of(role) if m.name in observed}
+    seen = {m.name: facts[m.name] for m in cluster.of(role) if m.name in facts}
     for name, found in seen.items():
         yield from _unreachable(name, found)
         yield from found.datastore
-        yield from _bootstrap(cluster, name, found, observed)
-        for (package,) in found.facts.get("nopackage", []):
-            todo = "use another kind, or a host whose distribution has it"
-            yield Finding(name, "packages", f"its packages have no {package}", package, todo)
-    yield from _emptied(cluster, seen, observed)
+        yield from _bootstrap(cluster, name, found, facts)
+        for package in found.apt.unavailable:
+            remedy = "use another kind, or a host whose distribution has it"
+            yield problem(name, "packages", f"its packages have no {package}", package, remedy)
+    yield from _emptied(cluster, seen, facts)
     yield from _certified(seen)
     if cluster.is_managed and cluster.managed.kind == "etcd":
         yield from _members(seen)
 
 
-def _unreachable(host: str, seen: Observed) -> Iterator[Finding]:
-    others = any(what == "alive" for what, *_ in seen.database)
+def _unreachable(host: str, seen: HostFacts) -> Iterator[Finding]:
     for address, why in seen.unreachable:
         found = f"it cannot connect to the datastore at {address}: {why or 'no answer'}"
-        todo = "check that it runs, the address in the inventory, routes and firewalls"
+        remedy = "check that it runs, the address in the inventory, routes and firewalls"
         if "not known" in why or "resolution" in why:
-            todo = "check the name, and the nameserver of this host"
+            remedy = "check the name, and the nameserver of this host"
         # Of several, K3s uses another.
-        yield Finding(host, "datastore", found, "a connection", todo, "warning" if others else "error")
+        yield problem(host, "datastore", found, "a connection", remedy, "warning" if seen.database.alive else "error")
 
 
-def _bootstrap(cluster: Cluster, host: str, seen: Observed, observed: Mapping[str, Observed]) -> Iterator[Finding]:
+def _bootstrap(cluster: Cluster, host: str, seen: HostFacts, facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
     own = k3s.bootstrap_key(cluster.token)
-    for name, size in ((name, size) for what, name, size in seen.database if what == "bootstrap"):
+    for name, size in seen.database.bootstrap.items():
         if name != own:
             found = f"the datastore holds a cluster made with another token (its key is {name})"
-            todo = "give that cluster's token, or another database"
-            yield Finding(host, "foreign-data", found, f"{own}, this token's key, or nothing", todo)
-        elif size == "0" and not _running(cluster, observed):
+            remedy = "give that cluster's token, or another database"
+            yield problem(host, "foreign-data", found, f"{own}, this token's key, or nothing", remedy)
+        elif size == 0 and not _running(cluster, facts):
             found = "a first start was cut off: it has left an empty lock in the datastore"
-            todo = "nothing: K3s takes the lock over within half a minute of its next start"
-            yield Finding(host, "bootstrap", found, "data, or nothing", todo, "note")
+            remedy = "nothing: K3s takes the lock over within half a minute of its next start"
+            yield problem(host, "bootstrap", found, "data, or nothing", remedy, "note")
 
 
-def _running(cluster: Cluster, observed: Mapping[str, Observed]) -> list[str]:
-    return [m.name for m in cluster.of("servers") if m.name in observed and observed[m.name].ready]
+def _running(cluster: Cluster, facts: Mapping[str, HostFacts]) -> list[str]:
+    return [m.name for m in cluster.of("servers") if m.name in facts and facts[m.name].ready]
 
 
-def _emptied(cluster: Cluster, seen: Mapping[str, Observed], observed: Mapping[str, Observed]) -> Iterator[Finding]:
-    running = _running(cluster, observed)
+def _emptied(cluster: Cluster, seen: Mapping[str, HostFacts], facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
+    running = _running(cluster, facts)
     if not running or not seen:
         return
-    rows = {(what, name) for found in seen.values() for what, name, _ in found.database}
-    if ("bootstrap", k3s.bootstrap_key(cluster.token)) in rows:
+    if any(k3s.bootstrap_key(cluster.token) in found.database.bootstrap for found in seen.values()):
         return
+    alive = any(found.database.alive for found in seen.values())
     for name, found in seen.items():
         # One that is down cannot be asked; a managed one that was never set up holds nothing for certain.
-        if ("alive", "yes") in rows or (cluster.is_managed and not found.packages):
+        if alive or (cluster.is_managed and not found.packages):
             text = f"{', '.join(running)} run, but this datastore holds nothing of their cluster"
-            todo = "put the old datastore back, or bring its data here first (docs/datastores.md): all would be lost"
-            yield Finding(name, "datastore-moved", text, "the cluster's data", todo)
+            remedy = "put the old datastore back, or bring its data here first (docs/datastores.md): all would be lost"
+            yield problem(name, "datastore-moved", text, "the cluster's data", remedy)
 
 
-def _certified(seen: Mapping[str, Observed]) -> Iterator[Finding]:
+def _certified(seen: Mapping[str, HostFacts]) -> Iterator[Finding]:
     told: set[tuple[str, str]] = set()
     for name, found in seen.items():
-        for product, version in ((name, value) for what, name, value in found.database if what == "version"):
+        for product, version in found.database.versions:
             fits = any(re.match(rf"{re.escape(one)}(\.|$)", version) for one in CERTIFIED.get(product, ()))
             if fits or (product, version) in told:
                 continue
             told.add((product, version))
             text = f"K3s is not certified for this {product}, {version.partition(' ')[0]}"
-            todo = "nothing: others usually work; try an upgrade of either elsewhere first"
-            yield Finding(name, "datastore-version", text, ", ".join(CERTIFIED.get(product, ())), todo, "note")
+            remedy = "nothing: others usually work; try an upgrade of either elsewhere first"
+            yield problem(name, "datastore-version", text, ", ".join(CERTIFIED.get(product, ())), remedy, "note")
 
 
-def _members(seen: Mapping[str, Observed]) -> Iterator[Finding]:
+def _members(seen: Mapping[str, HostFacts]) -> Iterator[Finding]:
     wanted = set(seen)
     for name, found in seen.items():
-        have = {member for what, member, _ in found.database if what == "member"}
+        have = found.database.members
         if have and have != wanted:
             text = f"etcd's members are {', '.join(sorted(member or 'one that has not started' for member in have))}"
-            todo = "change them one at a time with `etcdctl member add` or `remove`, then the inventory"
-            yield Finding(name, "datastore-members", text, ", ".join(sorted(wanted)), todo)
-        others = [other for other in seen.values() if ("member", name) in _names(other)]
-        if others and ("data", "no") in _names(found):
+            remedy = "change them one at a time with `etcdctl member add` or `remove`, then the inventory"
+            yield problem(name, "datastore-members", text, ", ".join(sorted(wanted)), remedy)
+        if found.database.has_data is False and any(name in other.database.members for other in seen.values()):
             text = "it is a member of the etcd, but its data are gone"
-            todo = "replace the member by hand, as docs/datastores/etcd.md says: it would not be let in again as it is"
-            yield Finding(name, "datastore-members", text, "its data", todo)
-
-
-def _names(seen: Observed) -> set[tuple[str, str]]:
-    return {(what, name) for what, name, _ in seen.database}
+            remedy = (
+                "replace the member by hand, as docs/datastores/etcd.md says: it would not be let in again as it is"
+            )
+            yield problem(name, "datastore-members", text, "its data", remedy)

@@ -1,1 +1,1 @@
-"""The command `nornir-k3s`."""
+"""The command `nornir-k3s`: one module a subcommand, imported when it was chosen."""

@@ -1,4 +1,4 @@
-"""Timer: the systemd units that run drift checks on the controller, as text.
+"""The systemd units that run drift checks on the controller, as text.
 
 Sources: systemd.timer(5) (RandomizedDelaySec, Persistent), systemd.service(5) (SuccessExitStatus, OnFailure in
 systemd.unit(5)), systemd.exec(5) (sandboxing; ProtectSystem and its kin need privileges that a user's manager lacks).
@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-HEADER = "# Managed by nornir-k3s: runbooks/schedule.py writes and removes it.\n"
+OURS = "# Managed by nornir-k3s"  # every unit of ours begins with it
+HEADER = f"{OURS}: its `schedule` command writes and removes this file."
 DRIFT, BUSY = 3, 5
 
 # For a check that reads files, opens connections, and writes below two or three folders.
@@ -45,11 +46,11 @@ class Schedule:
 
     Arguments:
         name: Of the units: nornir-k3s-drift and, where there are several clusters, its name.
-        command: What is run: the interpreter, the runbook and its arguments.
+        command: What is run: `nornir-k3s drift` or the runbook, with its arguments.
         writes: Folders that it writes to; one that is missing is left out.
         calendar: As systemd.time(7) reads it.
-        jitter: Seconds by which each run is put off at random.
-        deadline: Seconds after which a run is ended.
+        jitter: Seconds by which each run is delayed at random, at most.
+        deadline: Seconds after which a run is stopped.
         user: Who runs it; the system's manager only, root where empty.
         on_failure: The unit that is started when a run fails; drift is no failure.
         system: Units of the system's manager; otherwise of the user's own.
@@ -70,11 +71,11 @@ class Schedule:
         return {f"{self.name}.service": self._service(), f"{self.name}.timer": self._timer()}
 
     def _service(self) -> str:
-        lines = [HEADER.rstrip(), "[Unit]", "Description=Drift check of a K3s cluster (nornir-k3s)"]
+        lines = [HEADER, "[Unit]", "Description=Drift check of a K3s cluster (nornir-k3s)"]
         lines += ["Wants=network-online.target", "After=network-online.target"] if self.system else []
         lines += [f"OnFailure={self.on_failure}"] if self.on_failure else []
         lines += ["", "[Service]", "Type=oneshot", f"ExecStart={' '.join(map(_quoted, self.command))}"]
-        # Drift is what it is there to find, and a deploy that is at work goes first: neither is a crash.
+        # Drift is the result of a check, and a check gives way to a deploy: neither is a failure.
         lines += [f"SuccessExitStatus={DRIFT} {BUSY}", f"TimeoutStartSec={self.deadline}", "TimeoutStopSec=10"]
         lines.append("Environment=NO_COLOR=1")
         lines += [f"User={self.user}"] if self.user and self.system else []
@@ -86,7 +87,7 @@ class Schedule:
     def _timer(self) -> str:
         return "\n".join(
             [
-                HEADER.rstrip(),
+                HEADER,
                 "[Unit]",
                 "Description=When the K3s cluster is checked for drift (nornir-k3s)",
                 "",

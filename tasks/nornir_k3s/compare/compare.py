@@ -1,85 +1,74 @@
-"""Judge: everything that was read of a cluster in, everything that does not match out. Pure."""
+"""Everything that was read of a cluster in, everything that does not match out. Pure."""
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 
 from nornir_k3s.checks import preflight
 from nornir_k3s.compare import datastore, effective_config, host, load_balancers, nodes
-from nornir_k3s.model.difference import CLUSTER, Difference
+from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.drift_limits import Limits
-from nornir_k3s.model.finding import Finding
-from nornir_k3s.model.host_spec import HostSpec
+from nornir_k3s.model.finding import CLUSTER, Finding
+from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.settings import (
     KnownDifference,
 )
-from nornir_k3s.model.step import (
-    Step,
-)
-from nornir_k3s.run.context import Run
+from nornir_k3s.planner import PlannedHost
 
 _ORDER = ("error", "warning", "note")
 _WAITS = ("agents", "lb")
 
 
-def differences(run: Run, limits: Limits) -> list[Difference]:
-    """Return everything that does not match on the hosts that were read, the worst first."""
-    cluster, observed = run.cluster, run.observed
-    listed = nodes.listed(cluster, observed)
-    found: list[Difference] = []
-    for name in run.names:
-        member, spec, steps = run.member(name), run.spec(name), run.steps(name)
-        if member.role in _WAITS and not run.ca_prefix:
-            spec, steps = _without_ca(spec, steps)
+def differences(
+    cluster: Cluster, hosts: Mapping[str, PlannedHost], facts: Mapping[str, HostFacts], limits: Limits, *, has_ca: bool
+) -> list[Finding]:
+    """Return everything that does not match on the hosts that were read, the worst first.
+
+    Arguments:
+        hosts: The plans of the hosts in question.
+        facts: Of all hosts that were read.
+        limits: From where on something counts.
+        has_ca: A server has said what the cluster's CA is; without it some files cannot be compared.
+    """
+    listed = nodes.listed(cluster, facts)
+    found: list[Finding] = []
+    for name, planned in hosts.items():
+        compared = planned
+        if planned.member.role in _WAITS and not has_ca:
+            compared = _without_ca(planned)
             found.append(_unread(name))
-        found += host.differences(cluster, member, spec, observed[name], steps)
-    found += nodes.differences(cluster, observed, listed)
-    found += effective_config.differences(cluster, observed, listed or [])
-    found += load_balancers.differences(cluster, observed)
-    found += datastore.differences(cluster, observed, limits)
-    found += _preflight(run)
+        found += host.differences(cluster, compared)
+    found += nodes.differences(cluster, facts, listed)
+    found += effective_config.differences(cluster, facts, listed or ())
+    found += load_balancers.differences(cluster, facts)
+    found += datastore.differences(cluster, facts, limits)
+    found += (one for one in preflight.check(cluster, facts) if one.severity != "note")  # what a deploy would stop at
     return ordered(found)
 
 
-def ordered(found: Sequence[Difference]) -> list[Difference]:
+def ordered(found: Sequence[Finding]) -> list[Finding]:
     """Return the differences, each once, the worst first."""
     once = {difference.id: difference for difference in reversed(found)}
-    return sorted(once.values(), key=lambda d: (_ORDER.index(d.severity), d.host == CLUSTER, d.host, d.kind, d.what))
+    return sorted(once.values(), key=lambda d: (_ORDER.index(d.severity), d.host == CLUSTER, d.host, d.kind, d.subject))
 
 
-def _without_ca(spec: HostSpec, steps: list[Step]) -> tuple[HostSpec, list[Step]]:
-    return HostSpec(spec.packages, spec.artifacts, spec.install, (), (), spec.units, spec.watch), [
-        step for step in steps if step.kind in ("packages", "artifact", "install")
-    ]
+def _without_ca(host: PlannedHost) -> PlannedHost:
+    return replace(host, desired=replace(host.desired, files=(), gone=()), converge=(), tidy=())
 
 
-def _unread(name: str) -> Difference:
-    return Difference(
-        host=name, kind="unread", what="files", found="its configuration was not compared: no server could be read",
-        expected="a server that says what the cluster's CA is", todo="look at the servers first", severity="note",
-    )  # fmt: skip
-
-
-def _preflight(run: Run) -> Iterator[Difference]:
-    """Yield what a deploy would stop at, or warn of."""
-    for finding in preflight.check(run.cluster, run.observed):
-        if finding.level != "note":
-            yield _difference(finding)
-
-
-def _difference(finding: Finding) -> Difference:
-    return Difference(
-        host=finding.host, kind="check", what=finding.id, found=finding.found, expected=finding.wanted,
-        todo=finding.todo, severity="error" if finding.level == "error" else "warning",
-        accepted="in the inventory's `accept`" if finding.level == "accepted" else "",
+def _unread(name: str) -> Finding:
+    return Finding(
+        host=name, kind="unread", subject="files", found="its configuration was not compared: no server could be read",
+        expected="a server that says what the cluster's CA is", remedy="look at the servers first", severity="note",
     )  # fmt: skip
 
 
 def accepted(
-    found: Sequence[Difference], known: Sequence[KnownDifference], today: date
-) -> tuple[list[Difference], list[str]]:
+    found: Sequence[Finding], known: Sequence[KnownDifference], today: date
+) -> tuple[list[Finding], list[str]]:
     """Return the differences, those that are known marked, and in words which of the known ones were not met.
 
     Arguments:

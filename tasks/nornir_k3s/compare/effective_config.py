@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import base64
 import ipaddress
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nornir_k3s import k3s
@@ -20,8 +19,8 @@ from nornir_k3s.model.cluster import (
     Cluster,
     Member,
 )
-from nornir_k3s.model.difference import Difference
-from nornir_k3s.model.host_facts import NodeState, Observed
+from nornir_k3s.model.finding import Finding
+from nornir_k3s.model.host_facts import HostFacts, NodeState
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.roles import agent as agent_role
 from nornir_k3s.roles import server as server_role
@@ -53,23 +52,16 @@ _ARGUMENTS = {"kube-apiserver-arg": "ExtraAPIArgs", "kube-controller-manager-arg
 _NODE_PORTS = "30000-32767"
 
 
-def config_of(seen: Observed) -> Config | None:
-    """Return what a server says at `/v1-k3s/config`, or None where it did not answer."""
-    try:
-        found = json.loads(base64.b64decode(seen.fact("live")))
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def differences(cluster: Cluster, observed: Mapping[str, Observed], nodes: list[NodeState]) -> Iterator[Difference]:
+def differences(cluster: Cluster, facts: Mapping[str, HostFacts], nodes: Sequence[NodeState]) -> Iterator[Finding]:
     """Yield where the settings in force are not those that the inventory asks for."""
     listed = {node.name: node for node in nodes}
     said = {
-        m.name: config for m in cluster.of("servers") if m.name in observed and (config := config_of(observed[m.name]))
+        m.name: config
+        for m in cluster.of("servers")
+        if m.name in facts and (config := facts[m.name].effective_config) is not None
     }
     for member in cluster.of("servers"):
-        if member.name not in observed:
+        if member.name not in facts:
             continue
         node = listed.get(member.node_name)
         config = said.get(member.name)
@@ -79,31 +71,31 @@ def differences(cluster: Cluster, observed: Mapping[str, Observed], nodes: list[
                 if (found := read(config)) is not None:
                     values = Counter(value for one in said.values() if (value := read(one)) is not None)
                     expected = _expected(cluster, key, wanted.get(key, default))
-                    yield from _judged(member, key, found, expected, values)
-        elif observed[member.name].ready:
-            yield Difference(
-                host=member.name, kind="setting", what="config", severity="note",
+                    yield from _compared(member, key, found, expected, values)
+        elif facts[member.name].ready:
+            yield Finding(
+                host=member.name, kind="setting", subject="config", severity="note",
                 found="it does not tell its settings in force", expected="an answer at /v1-k3s/config",
-                todo="nothing, where its K3s is too old for it",
+                remedy="nothing, where its K3s is too old for it",
             )  # fmt: skip
         if node and node.args:
             covered = set(_READERS) if config is not None else set()
             yield from _arguments(member, node, wanted, covered)
     for member in cluster.of("agents"):
         node = listed.get(member.node_name)
-        if node and node.args and member.name in observed:
+        if node and node.args and member.name in facts:
             yield from _arguments(member, node, agent_role.settings(cluster, member, ""), set())
 
 
-def _judged(member: Member, key: str, found: str, expected: str, all_values: Counter[str]) -> Iterator[Difference]:
+def _compared(member: Member, key: str, found: str, expected: str, all_values: Counter[str]) -> Iterator[Finding]:
     if found == expected:
         return
     servers_said = all_values.total()
     alone = f"; {all_values[found]} of {servers_said} servers have it" if servers_said > 1 else ""
     for_ever = "put the inventory's value back: it cannot be changed after the first start"
-    yield Difference(
-        host=member.name, kind="setting", what=key, found=f"it runs with {key} {found or 'unset'}{alone}",
-        expected=expected or "unset", todo=for_ever if key in rules.CIDRS else _todo(member), severity="error",
+    yield Finding(
+        host=member.name, kind="setting", subject=key, found=f"it runs with {key} {found or 'unset'}{alone}",
+        expected=expected or "unset", remedy=for_ever if key in rules.CIDRS else _todo(member), severity="error",
     )  # fmt: skip
 
 
@@ -202,7 +194,7 @@ _READERS: Mapping[str, tuple[Callable[[Config], str | None], Any]] = {
 }
 
 
-def _arguments(member: Member, node: NodeState, wanted: Mapping[str, Any], covered: set[str]) -> Iterator[Difference]:
+def _arguments(member: Member, node: NodeState, wanted: Mapping[str, Any], covered: set[str]) -> Iterator[Finding]:
     """Compare what a node was started with, as its annotation keeps it, with what it would be started with now."""
     have = given(node.args)
     expected = {key: _words(value) for key, value in wanted.items()}
@@ -211,10 +203,10 @@ def _arguments(member: Member, node: NodeState, wanted: Mapping[str, Any], cover
             continue
         ours, theirs = expected.get(key, []), have.get(key, [])
         if sorted(ours) != sorted(theirs) and not (ours in ([], ["false"]) and theirs in ([], ["false"])):
-            yield Difference(
-                host=member.name, kind="setting", what=key,
+            yield Finding(
+                host=member.name, kind="setting", subject=key,
                 found=f"it was started with {key} {', '.join(theirs) or 'unset'}",
-                expected=", ".join(ours) or "unset", todo=_todo(member),
+                expected=", ".join(ours) or "unset", remedy=_todo(member),
                 severity="error" if key in k3s.MUST_MATCH else "warning",
             )  # fmt: skip
 

@@ -7,6 +7,7 @@ well-known taints (the node controller's own).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from nornir_k3s import k3s
 from nornir_k3s.compare.host import at
@@ -15,8 +16,8 @@ from nornir_k3s.model.cluster import (
     Cluster,
     Member,
 )
-from nornir_k3s.model.difference import CLUSTER, Difference
-from nornir_k3s.model.host_facts import NodeState, Observed
+from nornir_k3s.model.finding import CLUSTER, Finding
+from nornir_k3s.model.host_facts import HostFacts, NodeState
 from nornir_k3s.roles import agent as agent_role
 from nornir_k3s.roles import server as server_role
 
@@ -24,22 +25,24 @@ from nornir_k3s.roles import server as server_role
 _AUTOMATIC = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
 
 
-def listed(cluster: Cluster, observed: Mapping[str, Observed]) -> list[NodeState] | None:
+def listed(cluster: Cluster, facts: Mapping[str, HostFacts]) -> tuple[NodeState, ...] | None:
     """Return the nodes as a ready server lists them, or None where none does."""
-    seen = [observed[m.name] for m in cluster.of("servers") if m.name in observed]
-    return next((o.nodes for o in sorted(seen, key=lambda o: not o.ready) if o.nodes is not None), None)
+    seen = [facts[m.name] for m in cluster.of("servers") if m.name in facts]
+    return next(
+        (one.api.nodes for one in sorted(seen, key=lambda one: not one.ready) if one.api.nodes is not None), None
+    )
 
 
 def differences(
-    cluster: Cluster, observed: Mapping[str, Observed], nodes: Sequence[NodeState] | None
-) -> Iterator[Difference]:
+    cluster: Cluster, facts: Mapping[str, HostFacts], nodes: Sequence[NodeState] | None
+) -> Iterator[Finding]:
     """Yield what is wrong with the nodes, and with those who list them."""
-    yield from _servers(cluster, observed)
+    yield from _servers(cluster, facts)
     if nodes is None:
-        if any(member.name in observed for member in cluster.of("servers")):
-            yield Difference(
-                host=CLUSTER, kind="api", what="nodes", found="no server lists the nodes",
-                expected="a server whose API answers", todo="look at the servers below", severity="error",
+        if any(member.name in facts for member in cluster.of("servers")):
+            yield Finding(
+                host=CLUSTER, kind="api", subject="nodes", found="no server lists the nodes",
+                expected="a server whose API answers", remedy="look at the servers below", severity="error",
             )  # fmt: skip
         return
     have = {node.name: node for node in nodes}
@@ -48,44 +51,43 @@ def differences(
             yield from _node(cluster, member, have.get(member.node_name))
     known = {member.node_name for role in NODES for member in cluster.of(role)}
     for name in sorted(set(have) - known):
-        yield Difference(
-            host=CLUSTER, kind="stranger", what=name,
+        yield Finding(
+            host=CLUSTER, kind="stranger", subject=name,
             found=f"node {name} is listed, and no host of the inventory is it", expected="nodes of the inventory only",
             since=at(have[name].since) if not have[name].ready else None,
-            todo=f"add it to the inventory, or drain it and `kubectl delete node {name}`",
+            remedy=f"add it to the inventory, or drain it and `kubectl delete node {name}`",
         )  # fmt: skip
 
 
-def _servers(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Difference]:
+def _servers(cluster: Cluster, facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
     for member in cluster.of("servers"):
-        seen = observed.get(member.name)
+        seen = facts.get(member.name)
         if seen is None or seen.unit(k3s.UNITS["server"]).active != "active":
             continue  # told by the unit
         if not seen.ready:
-            yield Difference(
-                host=member.name, kind="api", what="readyz", found="its /readyz is not ok",
-                expected="ok", todo=f"look why: journalctl -u {k3s.UNITS['server']}; is the datastore well?",
+            yield Finding(
+                host=member.name, kind="api", subject="readyz", found="its /readyz is not ok",
+                expected="ok", remedy=f"look why: journalctl -u {k3s.UNITS['server']}; is the datastore well?",
                 severity="error",
             )  # fmt: skip
-        elif not seen.through:
-            yield Difference(
-                host=member.name, kind="api", what="address",
+        elif not seen.api.through_address:
+            yield Finding(
+                host=member.name, kind="api", subject="address",
                 found=f"the API does not answer it through {cluster.url}",
                 expected="an answer, with a certificate it trusts",
-                todo="look at the load balancers, the VIP and tls-san", severity="error",
+                remedy="look at the load balancers, the VIP and tls-san", severity="error",
             )  # fmt: skip
 
 
-def _node(cluster: Cluster, member: Member, node: NodeState | None) -> Iterator[Difference]:
+def _node(cluster: Cluster, member: Member, node: NodeState | None) -> Iterator[Finding]:
     name = member.node_name
 
-    def differs(found: str, expected: str, todo: str, *, severity: str = "error", by: str = "person") -> Difference:
-        return Difference.model_validate(
-            {
-                "host": member.name, "kind": "node", "what": name, "found": found, "expected": expected, "todo": todo,
-                "severity": severity, "by": by, "since": at(node.since) if node and not node.ready else None,
-            }
-        )  # fmt: skip
+    def differs(found: str, expected: str, remedy: str, **more: Any) -> Finding:  # noqa: ANN401 - of Finding
+        since = at(node.since) if node and not node.ready else None
+        fields = {"severity": "error", "since": since, **more}
+        return Finding(
+            host=member.name, kind="node", subject=name, found=found, expected=expected, remedy=remedy, **fields
+        )
 
     unit = k3s.UNITS["server" if member.role == "servers" else "agent"]
     if node is None:
@@ -94,10 +96,12 @@ def _node(cluster: Cluster, member: Member, node: NodeState | None) -> Iterator[
     if not node.ready:
         yield differs(f"node {name} is not Ready", "Ready", f"look at {unit} on it, and at its network")
     if not node.schedulable:
-        todo = f"`kubectl uncordon {name}` when the work on it is done"
-        yield differs(f"node {name} is cordoned", "schedulable", todo, severity="warning")
+        remedy = f"`kubectl uncordon {name}` when the work on it is done"
+        yield differs(f"node {name} is cordoned", "schedulable", remedy, severity="warning")
     if node.version != cluster.version:
-        yield differs(f"node {name} runs {node.version}", cluster.version, f"deploy.py, or restart {unit}", by="deploy")
+        yield differs(
+            f"node {name} runs {node.version}", cluster.version, f"deploy.py, or restart {unit}", fixed_by="deploy"
+        )
     if (member.role == "servers") != ("control-plane" in node.roles):
         roles = ", ".join(node.roles) or "none"
         yield differs(f"node {name} has the roles {roles}", f"those of group {member.role}", "is it the right host?")
@@ -113,33 +117,33 @@ def _asked(cluster: Cluster, member: Member, key: str) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else [str(value)]
 
 
-def _labels(cluster: Cluster, member: Member, node: NodeState) -> Iterator[Difference]:
+def _labels(cluster: Cluster, member: Member, node: NodeState) -> Iterator[Finding]:
     have = dict(node.labels)
     for label in _asked(cluster, member, "node-label"):
         key, _, value = label.partition("=")
         if have.get(key) != value:
             found = f"label {key} is {have[key] or 'empty'}" if key in have else f"there is no label {key}"
-            yield Difference(
-                host=member.name, kind="label", what=key, found=found, expected=label,
-                todo=f"`kubectl label --overwrite node {node.name} {label}`: K3s sets it at a start only",
+            yield Finding(
+                host=member.name, kind="label", subject=key, found=found, expected=label,
+                remedy=f"`kubectl label --overwrite node {node.name} {label}`: K3s sets it at a start only",
             )  # fmt: skip
 
 
-def _taints(cluster: Cluster, member: Member, node: NodeState) -> Iterator[Difference]:
+def _taints(cluster: Cluster, member: Member, node: NodeState) -> Iterator[Finding]:
     wanted = {_taint(text) for text in _asked(cluster, member, "node-taint")}
     have = {_taint(text) for text in node.taints if not text.startswith(_AUTOMATIC)}
     for taint in sorted(wanted - have):
-        yield Difference(
-            host=member.name, kind="taint", what=taint.partition("=")[0].partition(":")[0],
+        yield Finding(
+            host=member.name, kind="taint", subject=taint.partition("=")[0].partition(":")[0],
             found=f"there is no taint {taint}", expected=taint,
-            todo=f"`kubectl taint node {node.name} {taint}`: K3s sets it at registration only",
+            remedy=f"`kubectl taint node {node.name} {taint}`: K3s sets it at registration only",
         )  # fmt: skip
     for taint in sorted(have - wanted):
         if node.schedulable or "unschedulable" not in taint:
-            yield Difference(
-                host=member.name, kind="taint", what=taint.partition("=")[0].partition(":")[0],
+            yield Finding(
+                host=member.name, kind="taint", subject=taint.partition("=")[0].partition(":")[0],
                 found=f"somebody has set the taint {taint}", expected="no such taint",
-                todo=f"`kubectl taint node {node.name} {taint}-`, or put it into the inventory",
+                remedy=f"`kubectl taint node {node.name} {taint}-`, or put it into the inventory",
             )  # fmt: skip
 
 

@@ -10,18 +10,21 @@ import base64
 import email.utils
 import http.client
 import json
+from dataclasses import replace
 from typing import Any
 
-from nornir_k3s.datastore_probe.answers import Answers, Problem
+from nornir_k3s.datastore_probe.answers import Answers, ProbeFailed, problem
 from nornir_k3s.datastore_probe.connector import Connector
+from nornir_k3s.facts.database import etcd_size
 from nornir_k3s.model.endpoint import Endpoint
+from nornir_k3s.model.finding import Finding
 
 
 def ask(endpoint: Endpoint, connector: Connector) -> Answers:
     """Read as K3s will: with a client certificate, where there is one, and no password.
 
     Raises:
-        Problem: It does not answer as an etcd, or not well.
+        ProbeFailed: It does not answer as an etcd, or not well.
         ssl.SSLError: Its certificate is not trusted.
     """
     connection = http.client.HTTPConnection(connector.address, timeout=10)
@@ -33,7 +36,9 @@ def ask(endpoint: Endpoint, connector: Connector) -> Answers:
         return _read(connection, endpoint)
     except (http.client.HTTPException, json.JSONDecodeError, KeyError) as error:
         found = f"what answers is no etcd ({type(error).__name__})"
-        raise Problem("datastore", found, "etcd", "check address, port and scheme of the endpoint") from None
+        raise ProbeFailed(
+            problem("datastore", found, "etcd", "check address, port and scheme of the endpoint")
+        ) from None
     finally:
         connection.close()
 
@@ -53,17 +58,19 @@ def _read(connection: http.client.HTTPConnection, endpoint: Endpoint) -> Answers
     answers.problems += _members(connection, endpoint)
     status, found = _post(connection, "/v3/maintenance/status", {})
     if status == http.HTTPStatus.OK:  # as etcdctl tells it, but for numbers as text
-        answers.health["status"] = (json.dumps([{"Status": found}]),)
+        answers.health = replace(answers.health, etcd_size=etcd_size(json.dumps([{"Status": found}])))
     status, found = _post(connection, "/v3/kv/range", {"key": _encoded("compact_rev_key")})
     if status == http.HTTPStatus.OK and found.get("kvs"):
         compacted = base64.b64decode(found["kvs"][0].get("value", "")).decode()
-        answers.health["revisions"] = (str(found["header"]["revision"]), compacted)
+        if compacted.isdigit():
+            revisions = int(found["header"]["revision"]), int(compacted)
+            answers.health = replace(answers.health, revisions=revisions)
     answers.clock(lambda: _date(connection))
     answers.measure(lambda: _get(connection, "/version"))
     return answers
 
 
-def _health(connection: http.client.HTTPConnection) -> list[Problem]:
+def _health(connection: http.client.HTTPConnection) -> list[Finding]:
     health = _get(connection, "/health")
     if str(health.get("health")) == "true":
         return []
@@ -72,28 +79,30 @@ def _health(connection: http.client.HTTPConnection) -> list[Problem]:
         ", ".join(str(alarm.get("alarm")) for alarm in alarms.get("alarms", [])) if status == http.HTTPStatus.OK else ""
     )
     found = f"the member is not healthy: {names or health.get('reason') or 'it has no leader'}"
-    todo = "check its log and its peers"
+    remedy = "check its log and its peers"
     if "NOSPACE" in names:
-        todo = "its space is used up: compact, defragment, then `etcdctl alarm disarm`"
-    return [Problem("datastore", found, "a healthy member", todo)]
+        remedy = "its space is used up: compact, defragment, then `etcdctl alarm disarm`"
+    return [problem("datastore", found, "a healthy member", remedy)]
 
 
-def _unread(reason: str) -> Problem:
+def _unread(reason: str) -> Finding:
     if "user name is empty" in reason or "permission denied" in reason:
-        todo = "K3s has no password for etcd: turn authentication off, or accept it where the certificate names a user"
-        return Problem("datastore-login", f"the member asks for a user: {reason}", "a read", todo, "warning")
+        remedy = (
+            "K3s has no password for etcd: turn authentication off, or accept it where the certificate names a user"
+        )
+        return problem("datastore-login", f"the member asks for a user: {reason}", "a read", remedy, "warning")
     found = f"its data cannot be looked at: {reason}"
-    todo = "turn etcd's JSON gateway on, or accept this"
-    return Problem("datastore-asked", found, "a look at the datastore before the first change", todo, "warning")
+    remedy = "turn etcd's JSON gateway on, or accept this"
+    return problem("datastore-asked", found, "a look at the datastore before the first change", remedy, "warning")
 
 
-def _members(connection: http.client.HTTPConnection, endpoint: Endpoint) -> list[Problem]:
+def _members(connection: http.client.HTTPConnection, endpoint: Endpoint) -> list[Finding]:
     status, found = _post(connection, "/v3/cluster/member/list", {})
     count = len(found.get("members", [])) if status == http.HTTPStatus.OK else 0
     if count <= len(endpoint.hosts):
         return []
     text = f"the endpoint names {len(endpoint.hosts)} of the etcd's {count} members"
-    return [Problem("datastore-members", text, "all", "name all: K3s loses its datastore with the last one", "warning")]
+    return [problem("datastore-members", text, "all", "name all: K3s loses its datastore with the last one", "warning")]
 
 
 def _encoded(text: str) -> str:

@@ -11,15 +11,17 @@ import re
 import secrets
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pymysql
 
 from nornir_k3s.datastore_probe import tls
-from nornir_k3s.datastore_probe.answers import Answers, Problem, table_problems
+from nornir_k3s.datastore_probe.answers import Answers, ProbeFailed, problem, table_problems
 from nornir_k3s.datastore_probe.connector import Connector
-from nornir_k3s.facts import datastore_health
+from nornir_k3s.facts import database as sql
 from nornir_k3s.model.endpoint import Endpoint
+from nornir_k3s.model.finding import Finding
 
 NEEDED = ("SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "INDEX")
 _VARIABLES = (
@@ -50,13 +52,16 @@ def ask(endpoint: Endpoint, connector: Connector) -> Answers:
     """Log in as K3s will, and read.
 
     Raises:
-        Problem: It does not let the user in, or the database is missing.
+        ProbeFailed: It does not let the user in, or the database is missing.
         ssl.SSLError: Its certificate is not trusted.
     """
     try:
         connection = _login(endpoint, connector, connector.context)
     except pymysql.err.OperationalError as error:
-        raise _refused(error, endpoint, tls=_wants_tls(error, endpoint, connector)) from None
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, ssl.SSLError):
+            raise cause from None
+        raise ProbeFailed(_refused(error, endpoint, tls=_wants_tls(error, endpoint, connector))) from None
     try:
         return _read(connection, endpoint, tries=connector.tries)
     finally:
@@ -88,23 +93,20 @@ def _wants_tls(error: pymysql.err.OperationalError, endpoint: Endpoint, connecto
     return True
 
 
-def _refused(error: pymysql.err.OperationalError, endpoint: Endpoint, *, tls: bool = False) -> Exception:
-    cause = error.__cause__ or error.__context__
-    if isinstance(cause, ssl.SSLError):
-        return cause
+def _refused(error: pymysql.err.OperationalError, endpoint: Endpoint, *, tls: bool = False) -> Finding:
     code = error.args[0] if error.args else 0
     if tls:
         found = f"the database lets user {endpoint.user} in with TLS only"
-        return Problem("datastore-tls", found, "TLS that K3s verifies", "give `cafile`, the CA of its certificate")
+        return problem("datastore-tls", found, "TLS that K3s verifies", "give `cafile`, the CA of its certificate")
     if code in _REFUSED:
         found = f"the database refuses user {endpoint.user} or the password"
-        return Problem("datastore-login", found, "a login", "check user, password, and from where it may log in")
+        return problem("datastore-login", found, "a login", "check user, password, and from where it may log in")
     if code == 1130:
         found = "the database lets nobody in from this server's address"
-        return Problem("datastore-login", found, "a login", "grant the user for the servers' addresses")
+        return problem("datastore-login", found, "a login", "grant the user for the servers' addresses")
     if code == 2026 or "SSL" in str(error):
-        return Problem("datastore-tls", "the database does not speak TLS", "TLS, since cafile is given", "turn it on")
-    return Problem("datastore", f"the database breaks the login off (error {code})", "a login", "see its own log")
+        return problem("datastore-tls", "the database does not speak TLS", "TLS, since cafile is given", "turn it on")
+    return problem("datastore", f"the database breaks the login off (error {code})", "a login", "see its own log")
 
 
 def _read(connection: Any, endpoint: Endpoint, *, tries: bool) -> Answers:  # noqa: ANN401 - it has no types
@@ -127,7 +129,7 @@ def _read(connection: Any, endpoint: Endpoint, *, tries: bool) -> Answers:  # no
     there = _columns(query, endpoint)
     used = query("SHOW GLOBAL STATUS LIKE 'Threads_connected'")
     if used:
-        answers.health["connections"] = (str(used[0][1]), str(answers.connections))
+        answers.health = replace(answers.health, connections=(int(used[0][1]), answers.connections))
     if there:
         answers.problems += _table(query, endpoint, answers, there)
         _grown(query, endpoint, answers)
@@ -142,7 +144,7 @@ def _columns(query: Query, endpoint: Endpoint) -> dict[str, str]:
     return {str(name): str(kind) for name, kind in query(_COLUMNS, endpoint.database)}
 
 
-def _tried(query: Query, endpoint: Endpoint) -> list[Problem]:
+def _tried(query: Query, endpoint: Endpoint) -> list[Finding]:
     """Do what K3s will do, on a table of its own that is gone afterwards; only a user who may drop it gets here."""
     table = f"`{endpoint.database.replace('`', '``')}`.nornir_k3s_try_{secrets.token_hex(4)}"
     try:
@@ -151,14 +153,14 @@ def _tried(query: Query, endpoint: Endpoint) -> list[Problem]:
     except pymysql.err.Error as error:
         reason = str(error.args[1]) if len(error.args) > 1 else "it does not say why"
         found = f"what K3s does to its table is refused: {reason}"
-        return [Problem("datastore-rights", found, "a table that the user may make and change", "see its own log")]
+        return [problem("datastore-rights", found, "a table that the user may make and change", "see its own log")]
     finally:
         with contextlib.suppress(pymysql.err.Error):
             query(f"DROP TABLE IF EXISTS {table}")
     return []
 
 
-def _table(query: Query, endpoint: Endpoint, answers: Answers, columns: dict[str, str]) -> list[Problem]:
+def _table(query: Query, endpoint: Endpoint, answers: Answers, columns: dict[str, str]) -> list[Finding]:
     table = f"`{endpoint.database.replace('`', '``')}`.kine"
     rows = query(
         f"SELECT name, COALESCE(MAX(LENGTH(value)), 0) FROM {table}"  # noqa: S608 - quoted above
@@ -170,26 +172,24 @@ def _table(query: Query, endpoint: Endpoint, answers: Answers, columns: dict[str
 
 
 def _grown(query: Query, endpoint: Endpoint, answers: Answers) -> None:
-    size = query(datastore_health.MYSQL_SIZE.format("%s"), endpoint.database)
-    answers.health["table"] = tuple(map(str, size[0]))
+    rows, size = query(sql.MYSQL_SIZE.format("%s"), endpoint.database)[0]
     table = f"`{endpoint.database.replace('`', '``')}`.kine"
-    answers.health["revisions"] = tuple(
-        map(str, query(datastore_health.REVISIONS.replace("FROM kine", f"FROM {table}"))[0])
-    )
+    newest, compacted = query(sql.REVISIONS.replace("FROM kine", f"FROM {table}"))[0]
+    answers.health = replace(answers.health, table=(int(rows), int(size)), revisions=(int(newest), int(compacted)))
 
 
-def _settings(settings: dict[str, str]) -> list[Problem]:
+def _settings(settings: dict[str, str]) -> list[Finding]:
     found = []
     if settings.get("auto_increment_increment", "1") != "1":
         value = settings["auto_increment_increment"]
-        todo = "set it to 1, with one writer: K3s loses changes otherwise"
-        found.append(Problem("datastore-settings", f"auto_increment_increment is {value}", "1", todo))
+        remedy = "set it to 1, with one writer: K3s loses changes otherwise"
+        found.append(problem("datastore-settings", f"auto_increment_increment is {value}", "1", remedy))
     if settings.get("innodb_snapshot_isolation") in ("ON", "1"):
-        todo = "turn it off: compaction fails with error 1020 otherwise"
-        found.append(Problem("datastore-settings", "innodb_snapshot_isolation is on", "OFF", todo))
+        remedy = "turn it off: compaction fails with error 1020 otherwise"
+        found.append(problem("datastore-settings", "innodb_snapshot_isolation is on", "OFF", remedy))
     if settings.get("wsrep_on") in ("ON", "1") and settings.get("wsrep_cluster_address", "gcomm://") != "gcomm://":
-        todo = "let K3s write to one member only, through a proxy or an address that moves"
-        found.append(Problem("datastore-settings", "it is a Galera cluster", "one writer", todo, "warning"))
+        remedy = "let K3s write to one member only, through a proxy or an address that moves"
+        found.append(problem("datastore-settings", "it is a Galera cluster", "one writer", remedy, "warning"))
     return found
 
 
@@ -211,16 +211,16 @@ def _have(grants: list[str], endpoint: Endpoint) -> set[str]:
     return have
 
 
-def _rights(have: set[str], endpoint: Endpoint, *, exists: bool) -> list[Problem]:
+def _rights(have: set[str], endpoint: Endpoint, *, exists: bool) -> list[Finding]:
     if "ALL PRIVILEGES" in have or "ALL" in have:
         return []
     if missing := [right for right in NEEDED if right not in have]:
         if not exists and "CREATE" in missing:
             found = f"there is no database {endpoint.database}, and user {endpoint.user} may not create it"
-            return [Problem("datastore-rights", found, "the database", "create it, and grant the user all on it")]
+            return [problem("datastore-rights", found, "the database", "create it, and grant the user all on it")]
         found = f"user {endpoint.user} lacks {', '.join(missing)} on {endpoint.database}"
-        todo = f"GRANT {', '.join(NEEDED)} ON `{endpoint.database}`.* to it"
-        return [Problem("datastore-rights", found, "the rights K3s uses", todo)]
+        remedy = f"GRANT {', '.join(NEEDED)} ON `{endpoint.database}`.* to it"
+        return [problem("datastore-rights", found, "the rights K3s uses", remedy)]
     return []
 
 

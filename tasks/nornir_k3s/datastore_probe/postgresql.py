@@ -16,10 +16,12 @@ from typing import Any
 import pg8000.dbapi
 
 from nornir_k3s.datastore_probe import tls
-from nornir_k3s.datastore_probe.answers import Answers, Problem, table_problems
+from nornir_k3s.datastore_probe.answers import Answers, ProbeFailed, problem, table_problems
 from nornir_k3s.datastore_probe.connector import Connector
-from nornir_k3s.facts import datastore_health
+from nornir_k3s.facts import database as sql
 from nornir_k3s.model.endpoint import Endpoint
+from nornir_k3s.model.finding import Finding
+from nornir_k3s.model.host_facts import DatastoreHealth
 
 _MAINTENANCE = "postgres"  # the database that kine connects to in order to make another
 _SETTINGS = """
@@ -53,7 +55,7 @@ def ask(endpoint: Endpoint, connector: Connector) -> Answers:
     """Log in as K3s will, read, and try its rights in a transaction that is rolled back.
 
     Raises:
-        Problem: It does not let the user in, or the database is missing.
+        ProbeFailed: It does not let the user in, or the database is missing.
         ssl.SSLError: Its certificate is not trusted.
     """
     try:
@@ -62,7 +64,7 @@ def ask(endpoint: Endpoint, connector: Connector) -> Answers:
         problem = _refused(error, endpoint)
         if _code(error) == "3D000" and _may_create(endpoint, connector):
             return Answers()
-        raise problem from None
+        raise ProbeFailed(problem) from None
     try:
         answers = _read(connection, tries=connector.tries)
         answers.problems += _pooled(connection, endpoint, connector)
@@ -127,26 +129,26 @@ def _code(error: Exception) -> str:
     return str(error.args[0].get("C", "")) if error.args and isinstance(error.args[0], dict) else ""
 
 
-def _refused(error: Exception, endpoint: Endpoint) -> Problem:
+def _refused(error: Exception, endpoint: Endpoint) -> Finding:
     details = error.args[0] if error.args and isinstance(error.args[0], dict) else {}
     code, words = _code(error), str(details.get("M", ""))
     if code == "28P01":
         found = f"the database refuses user {endpoint.user} or the password"
-        return Problem("datastore-login", found, "a login", "check user and password")
+        return problem("datastore-login", found, "a login", "check user and password")
     if code == "28000":
         found = "the database lets this user in neither from this server's address nor this way"
-        return Problem("datastore-login", found, "a login", "add the servers' addresses to pg_hba.conf")
+        return problem("datastore-login", found, "a login", "add the servers' addresses to pg_hba.conf")
     if code == "3D000":
         found = f"there is no database {endpoint.database}, and user {endpoint.user} may not create it"
-        return Problem("datastore-rights", found, "the database", "create it, owned by the user")
+        return problem("datastore-rights", found, "the database", "create it, owned by the user")
     if "unsupported startup parameter" in words or code == "08P01":
         found = "a pooler (PgBouncer) answers in place of the database, and refuses K3s' parameters"
-        todo = "name the database itself: K3s uses prepared statements"
-        return Problem("datastore-settings", found, "PostgreSQL itself", todo)
+        remedy = "name the database itself: K3s uses prepared statements"
+        return problem("datastore-settings", found, "PostgreSQL itself", remedy)
     reason = words or str(error).splitlines()[0][:100]
     if "SSL" in reason:
-        return Problem("datastore-tls", "the database does not speak TLS", "TLS", "turn it on in postgresql.conf")
-    return Problem("datastore", f"the database breaks the login off ({code or reason})", "a login", "see its own log")
+        return problem("datastore-tls", "the database does not speak TLS", "TLS", "turn it on in postgresql.conf")
+    return problem("datastore", f"the database breaks the login off ({code or reason})", "a login", "see its own log")
 
 
 def _query(connection: Any) -> Query:  # noqa: ANN401 - its types are of no use here
@@ -163,25 +165,29 @@ def _read(connection: Any, *, tries: bool) -> Answers:  # noqa: ANN401 - its typ
     version, connections, replica, create, schema = query(_SETTINGS)[0]
     answers = Answers("PostgreSQL", str(version), connections=int(connections), writable=not replica)
     columns = {str(name): (str(kind), collation) for name, kind, collation in query(_COLUMNS)}
-    todo = f"GRANT USAGE, CREATE ON SCHEMA {schema or 'public'} to it, or make it the database's owner"
+    remedy = f"GRANT USAGE, CREATE ON SCHEMA {schema or 'public'} to it, or make it the database's owner"
     if not create:
         found = f"the user may not create tables in schema {schema or 'public'}"
-        answers.problems.append(Problem("datastore-rights", found, "USAGE and CREATE", todo))
+        answers.problems.append(problem("datastore-rights", found, "USAGE and CREATE", remedy))
     elif tries and not columns and not replica and (refused := _tried(connection)):
         found = f"what K3s does to its table is refused: {refused}"
-        answers.problems.append(Problem("datastore-rights", found, "a table that the user may make and change", todo))
+        answers.problems.append(problem("datastore-rights", found, "a table that the user may make and change", remedy))
     if columns:
         answers.problems += _table(query, columns)
-        if not any(problem.id == "datastore-rights" for problem in answers.problems):
+        if not any(one.subject == "datastore-rights" for one in answers.problems):
             answers.bootstrap = {str(name): int(size) for name, size in query(_BOOTSTRAP)}
-            answers.health = {
-                "connections": (str(query(datastore_health.POSTGRESQL_USED)[0][0]), str(connections)),
-                "table": tuple(map(str, query(datastore_health.POSTGRESQL_SIZE)[0])),
-                "revisions": tuple(map(str, query(datastore_health.REVISIONS)[0])),
-            }
+            answers.health = DatastoreHealth(
+                connections=(int(query(sql.POSTGRESQL_USED)[0][0]), int(connections)),
+                table=_pair(query(sql.POSTGRESQL_SIZE)[0]),
+                revisions=_pair(query(sql.REVISIONS)[0]),
+            )
     answers.clock(lambda: float(query("SELECT extract(epoch FROM clock_timestamp())")[0][0]))
     answers.measure(lambda: query("SELECT 1"))
     return answers
+
+
+def _pair(row: tuple[Any, ...]) -> tuple[int, int]:
+    return int(row[0]), int(row[1])
 
 
 def _tried(connection: Any) -> str:  # noqa: ANN401 - its types are of no use here
@@ -199,20 +205,20 @@ def _tried(connection: Any) -> str:  # noqa: ANN401 - its types are of no use he
     return ""
 
 
-def _table(query: Query, columns: dict[str, tuple[str, Any]]) -> list[Problem]:
+def _table(query: Query, columns: dict[str, tuple[str, Any]]) -> list[Finding]:
     found = []
     if not query(_OWNED)[0][0]:
-        text, todo = "table kine belongs to another user", "make the user its owner (and that of kine_id_seq)"
-        found.append(Problem("datastore-rights", text, "the user's own table", todo))
+        text, remedy = "table kine belongs to another user", "make the user its owner (and that of kine_id_seq)"
+        found.append(problem("datastore-rights", text, "the user's own table", remedy))
     collation = columns["name"][1] if "name" in columns else None
     if collation not in ("C", "POSIX"):
         text = f"kine.name has the collation {collation or 'of the database'}"
-        todo = 'ALTER TABLE kine ALTER COLUMN name TYPE text COLLATE "C": newer K3s gets empty lists otherwise'
-        found.append(Problem("datastore-settings", text, "C", todo, "warning"))
+        remedy = 'ALTER TABLE kine ALTER COLUMN name TYPE text COLLATE "C": newer K3s gets empty lists otherwise'
+        found.append(problem("datastore-settings", text, "C", remedy, "warning"))
     return found + table_problems(id_type=columns.get("id", ("missing", None))[0], unique=bool(query(_UNIQUE)))
 
 
-def _pooled(connection: Any, endpoint: Endpoint, connector: Connector) -> list[Problem]:  # noqa: ANN401 - as above
+def _pooled(connection: Any, endpoint: Endpoint, connector: Connector) -> list[Finding]:  # noqa: ANN401 - as above
     """Return a problem where a pooler gives one process of the database to several clients, or one client several."""
     key = getattr(connection, "_backend_key_data", None)  # the process that the other end says it is
     first = _query(connection)
@@ -225,12 +231,12 @@ def _pooled(connection: Any, endpoint: Endpoint, connector: Connector) -> list[P
         ours, theirs = ours | {_process(first)}, theirs | {_process(second)}
     finally:
         other.close()
-    todo = "name the database itself: K3s uses prepared statements"
+    remedy = "name the database itself: K3s uses prepared statements"
     if ours & theirs or len(ours) > 1:
         found = "a pooler (PgBouncer) in transaction mode answers in place of the database"
-        return [Problem("datastore-settings", found, "PostgreSQL itself", todo)]
+        return [problem("datastore-settings", found, "PostgreSQL itself", remedy)]
     found = "a pooler (PgBouncer) answers in place of the database"
-    return [Problem("datastore-settings", found, "PostgreSQL itself", todo, "warning")]
+    return [problem("datastore-settings", found, "PostgreSQL itself", remedy, "warning")]
 
 
 def _process(query: Query) -> int:

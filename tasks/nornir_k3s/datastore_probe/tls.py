@@ -10,7 +10,8 @@ import ssl
 import time
 from pathlib import Path
 
-from nornir_k3s.datastore_probe.answers import Problem
+from nornir_k3s.datastore_probe.answers import ProbeFailed, problem
+from nornir_k3s.model.finding import Finding
 
 NEAR = 14 * 86400  # seconds
 _TODO = (
@@ -43,7 +44,7 @@ def context(ca: Path | None, certificate: Path | None, key: Path | None, *, veri
     """Return how the datastore is spoken to.
 
     Raises:
-        Problem: The files cannot be read, or do not fit each other.
+        ProbeFailed: The files cannot be read, or do not fit each other.
     """
     made = Context(ssl.PROTOCOL_TLS_CLIENT)
     made.sslsocket_class = _Noting
@@ -60,32 +61,34 @@ def context(ca: Path | None, certificate: Path | None, key: Path | None, *, veri
             # A key with a passphrase must not ask for it on the terminal; K3s could not read it either.
             made.load_cert_chain(str(certificate), str(key) if key else None, password="")
     except (OSError, ssl.SSLError) as error:
-        raise _unusable(error) from None
+        raise ProbeFailed(_unusable(error)) from None
     return made
 
 
-def _unusable(error: OSError) -> Problem:
+def _unusable(error: OSError) -> Finding:
     reason = str(getattr(error, "reason", None) or error.strerror or "")
     what = f"the TLS files of the datastore cannot be used: {reason or 'no certificate is in them'}"
     if "KEY_VALUES_MISMATCH" in reason or "KEY_TYPE_MISMATCH" in reason:
         what = "keyfile is not the key of certfile"
     elif isinstance(error, FileNotFoundError):
         what = "a TLS file of the datastore is missing"
-    return Problem("datastore-tls", what, "a CA, and a key that fits its certificate", "check the files")
+    return problem("datastore-tls", what, "a CA, and a key that fits its certificate", "check the files")
 
 
-def refused(place: str, error: ssl.SSLError) -> Problem:
+def refused(place: str, error: ssl.SSLError) -> Finding:
     """Return the problem of a TLS that does not come to stand."""
     reason = getattr(error, "verify_message", "") or (error.reason or "").replace("_", " ").lower() or str(error)
-    todo = next((todo for words, todo in _TODO if words in reason.lower()), "check that it speaks TLS on this port")
+    remedy = next(
+        (remedy for words, remedy in _TODO if words in reason.lower()), "check that it speaks TLS on this port"
+    )
     found = f"TLS with the datastore at {place} fails: {reason}"
-    return Problem("datastore-tls", found, "a certificate of the CA that the inventory names", todo)
+    return problem("datastore-tls", found, "a certificate of the CA that the inventory names", remedy)
 
 
-def ending(place: str, made: Context | None) -> list[Problem]:
+def ending(place: str, made: Context | None) -> list[Finding]:
     """Return a warning where the certificate that was shown ends soon."""
     if made is None or not made.ends or (left := made.ends - time.time()) > NEAR:
         return []
     found = f"the certificate of the datastore at {place} ends in {left / 86400:.0f} days"
-    todo = "renew it: no K3s can connect from then on"
-    return [Problem("datastore-tls", found, f"{NEAR / 86400:.0f} days at least", todo, "warning")]
+    remedy = "renew it: no K3s can connect from then on"
+    return [problem("datastore-tls", found, f"{NEAR / 86400:.0f} days at least", remedy, "warning")]

@@ -1,1 +1,121 @@
-"""What is true on a host: one class a fact."""
+"""What is true on a host: one class a fact, all of them in one script a host.
+
+To add one: a class with its shell function, its parser and its field of `HostFacts`, a line in `FACTS`, and cases below
+`tests/facts/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from nornir_k3s import k3s, shell
+from nornir_k3s.errors import UnreadableAnswer
+from nornir_k3s.facts import (
+    database,
+    files,
+    k3s_node,
+    k3s_server,
+    kernel,
+    load_balancer,
+    network,
+    packages,
+    storage,
+    system,
+    units,
+)
+from nornir_k3s.facts.fact import Fact, Query
+from nornir_k3s.model.cluster import Cluster
+from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.records import END, SAY, RecordError, read
+from nornir_k3s.roles import datastore
+
+__all__ = ["FACTS", "Fact", "Query", "main_unit", "parse", "script"]
+
+FACTS: tuple[Fact[Any], ...] = (
+    system.Clock(),
+    system.System(),
+    system.Capacity(),
+    network.Addresses(),
+    network.DefaultRoutes(),
+    network.Routes(),
+    network.Sockets(),
+    network.Nameservers(),
+    network.Reach(),
+    network.Neighbours(),
+    network.UnreachableDatastore(),
+    packages.Packages(),
+    packages.Apt(),
+    files.Files(),
+    files.Artifacts(),
+    files.Present(),
+    files.OwnLedger(),
+    units.Units(),
+    units.MissingLinks(),
+    units.ForeignUnits(),
+    storage.Mounts(),
+    storage.FreeSpace(),
+    kernel.Kernel(),
+    kernel.Firewalls(),
+    kernel.Selinux(),
+    k3s_server.ServerFiles(),
+    k3s_server.Api(),
+    k3s_server.Kubeconfig(),
+    k3s_server.EffectiveConfig(),
+    k3s_node.AgentCA(),
+    k3s_node.Certificates(),
+    k3s_node.ExtraSettings(),
+    load_balancer.Backends(),
+    database.Database(),
+    database.DatastoreHealth(),
+    database.Latency(),
+)
+
+
+def script(query: Query, facts: Iterable[Fact[Any]] | None = None) -> str:
+    """Return the one script that reads a host; it writes nothing there.
+
+    Arguments:
+        facts: Only these, whatever their `when` says; all that a deploy, or a drift check, needs by default.
+    """
+    asked = [
+        (fact, "always" if facts is not None else fact.asked(query)) for fact in (FACTS if facts is None else facts)
+    ]
+    asked = [(fact, when) for fact, when in asked if when != "drift" or query.drift]
+    calls = {fact: list(fact.calls(query)) for fact, _ in asked}
+    sources = dict.fromkeys(f"facts/{fact.source}.sh" for fact, _ in asked if calls[fact])
+    lines = [SAY, *(shell.source(name) for name in sources)]
+    lines += [line for fact, when in asked if when != "setup" for line in calls[fact]]
+    if setup := [line for fact, when in asked if when == "setup" for line in calls[fact]]:
+        unit = main_unit(query.cluster, query.member.role)
+        lines += [f"if ! systemctl is-active -q {unit} 2>/dev/null; then", *setup, "fi"]
+    return "\n".join([*lines, f"say {END}", ""])
+
+
+def main_unit(cluster: Cluster, role: str) -> str:
+    """Return the unit that shows that a host of this role is set up and at work."""
+    units_ = {"servers": k3s.UNITS["server"], "agents": k3s.UNITS["agent"], "lb": "haproxy.service"}
+    return units_[role] if role in units_ else datastore.kind(cluster).unit
+
+
+def parse(host: str, text: str, *, whole: bool = True) -> HostFacts:
+    """Return what a host's answer says.
+
+    Arguments:
+        whole: The answer must end as the script ends.
+
+    Raises:
+        UnreadableAnswer: It is cut short, too large, or holds something that no script of ours prints.
+    """
+    try:
+        records = read(text, whole=whole)
+    except RecordError as error:
+        raise UnreadableAnswer(host, str(error)) from None
+    values = {}
+    for fact in FACTS:
+        if fact.name in records:
+            try:
+                values[fact.name] = fact.parse(records[fact.name])
+            except RecordError as error:
+                raise UnreadableAnswer(host, f"fact {fact.name}: {error}") from None
+    return HostFacts(host, **values)

@@ -1,48 +1,32 @@
-"""Cluster: what must be true, typed, from a Nornir inventory. No host is contacted here.
+"""The cluster that a Nornir inventory describes: typed and checked, with all problems at once. No host is contacted.
 
-Cluster-wide settings stand once, in the inventory's defaults under `k3s_cluster`; those of one host (or group) stand in
-its data under `k3s`, by the names K3s gives them. All problems are reported at once.
+Cluster-wide settings are in the inventory's defaults under `k3s_cluster`; those of one host or group are in its data
+under `k3s`, by the names that K3s gives them.
 """
 
 from __future__ import annotations
 
-import difflib
-import ipaddress
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from nornir.core.inventory import Inventory
 from pydantic import ValidationError
 
 from nornir_k3s import k3s
-from nornir_k3s.errors import ArtifactError, InventoryError, K3sError
-from nornir_k3s.inventory import rules
-from nornir_k3s.inventory.members import (
-    listed,
-    members,
-)
-from nornir_k3s.inventory.schema import (
-    ClusterModel,
-    explain,
-)
-from nornir_k3s.inventory.yaml_files import Key, Problems, Sources
-from nornir_k3s.model.cluster import (
-    ROLES,
-    Cluster,
-    Member,
-)
-from nornir_k3s.model.datastore_keys import (
-    Keys,
-)
-from nornir_k3s.model.endpoint import parse as parse_endpoint
-from nornir_k3s.model.finding import CHECKS
+from nornir_k3s.errors import ArtifactError, InventoryError
+from nornir_k3s.inventory import cluster_secrets, rules
+from nornir_k3s.inventory.cluster_rules import absolute, cluster_problems, host_problems
+from nornir_k3s.inventory.explain import explain
+from nornir_k3s.inventory.members import members, with_lists
+from nornir_k3s.inventory.problems import Problems, Sources
+from nornir_k3s.inventory.schema import ClusterModel
+from nornir_k3s.model.cluster import Cluster, Member
+from nornir_k3s.model.datastore_keys import Keys
 from nornir_k3s.model.secret import Secret
-from nornir_k3s.model.settings import (
-    DatastoreFields,
-    ExternalDatastore,
-    ManagedDatastore,
-)
+from nornir_k3s.model.settings import DatastoreFields, ExternalDatastore, ManagedDatastore
+from nornir_k3s.model.suggest import closest
 from nornir_k3s.state.datastore_keys import load as load_keys
 from nornir_k3s.state.store import Store
 
@@ -55,14 +39,14 @@ def load(
     sources: Sources | None = None,
     away: Sequence[Member] = (),
 ) -> Cluster:
-    """Return the cluster an inventory describes.
+    """Return the cluster that an inventory describes.
 
     Arguments:
         inventory: Nornir's inventory, from any plugin.
-        store: Where generated secrets are kept and references are resolved.
+        store: Keeps generated secrets and resolves references.
         base: The folder that relative paths in the inventory are relative to.
-        sources: The files it was read from, where there are some: problems then come with file and line.
-        away: Members that this inventory does not show, because it was filtered.
+        sources: The files it was read from, if any: problems then come with file and line.
+        away: Members that are not in this inventory because it was filtered.
 
     Raises:
         InventoryError: With every problem found.
@@ -74,13 +58,13 @@ def load(
         problems.other("group servers: it has no host; a cluster needs at least one server", "groups", "servers")
     if model is None:
         raise InventoryError(problems)
-    for where, text in _cluster_problems(model, found, base):
-        problems.cluster(text, *where)
-    for name, text, path in _host_problems(model, found):
-        problems.host(name, text, *path)
+    for path, text in cluster_problems(model, found, base):
+        problems.cluster(text, *path)
+    for name, text in host_problems(model, found):
+        problems.host(name, text)
     resolved: dict[str, Secret | None] = {}
     if not problems:  # references may run commands and generation writes files: only for an inventory that is right
-        resolved = _secrets(model, store, problems)
+        resolved = cluster_secrets.resolve(model, store, problems)
     token = resolved.get("token")
     if problems or token is None:
         raise InventoryError(problems)
@@ -92,7 +76,7 @@ def _cluster(
 ) -> Cluster:
     artifacts = model.artifacts
     if artifacts.folder:
-        artifacts = artifacts.model_copy(update={"folder": _absolute(base, artifacts.folder)})
+        artifacts = artifacts.model_copy(update={"folder": absolute(base, artifacts.folder)})
     return Cluster(
         name=model.name,
         version=model.version,
@@ -107,8 +91,8 @@ def _cluster(
         artifacts=artifacts,
         delivered=_delivered(model, base),
         proxy=model.proxy,
-        server=listed(model.server),
-        agent=listed(model.agent),
+        server=with_lists(model.server),
+        agent=with_lists(model.agent),
         server_taint=model.server_taint,
         lb=model.lb,
         accept=tuple(model.accept),
@@ -125,7 +109,7 @@ def _delivered(model: ClusterModel, base: Path) -> dict[str, Secret]:
     """
     wanted = {"registries": model.registries}
     wanted |= {f"datastore-{key}": getattr(model.datastore, key, None) for key in ("cafile", "certfile", "keyfile")}
-    return {setting: _text(_absolute(base, path), setting) for setting, path in wanted.items() if path}
+    return {setting: _text(absolute(base, path), setting) for setting, path in wanted.items() if path}
 
 
 def _text(path: Path, setting: str) -> Secret:
@@ -150,29 +134,19 @@ def _keys(model: ClusterModel, found: list[Member], store: Store) -> Keys | None
     return load_keys(store, cluster=model.name, hosts=hosts)
 
 
-def _absolute(base: Path, path: Path) -> Path:
-    return (base / path.expanduser()).resolve()
-
-
 def _absolute_files(
     datastore: ManagedDatastore | ExternalDatastore | DatastoreFields, base: Path
 ) -> ManagedDatastore | ExternalDatastore | DatastoreFields:
     if isinstance(datastore, ManagedDatastore):
         return datastore
     paths = {key: getattr(datastore, key) for key in ("cafile", "certfile", "keyfile")}
-    return datastore.model_copy(update={key: _absolute(base, path) for key, path in paths.items() if path})
+    return datastore.model_copy(update={key: absolute(base, path) for key, path in paths.items() if path})
 
 
 def _model(inventory: Inventory, problems: Problems) -> ClusterModel | None:
-    data = inventory.defaults.data
-    raw = data.get("k3s_cluster")
+    raw = inventory.defaults.data.get("k3s_cluster")
     if not isinstance(raw, dict):
-        near = difflib.get_close_matches("k3s_cluster", [str(key) for key in data], n=1)
-        state = (
-            "is no mapping" if "k3s_cluster" in data else f"is missing; there is `{near[0]}`" if near else "is missing"
-        )
-        text = f"defaults: `data.k3s_cluster` {state}: it holds the settings of the whole cluster"
-        problems.other(text, "defaults", "data", *near)
+        _no_settings(inventory.defaults.data, problems)
         return None
     for key, known in (("server", k3s.SERVER_SETTINGS), ("agent", k3s.AGENT_SETTINGS)):
         if isinstance(raw.get(key), dict):
@@ -186,113 +160,8 @@ def _model(inventory: Inventory, problems: Problems) -> ClusterModel | None:
         return None
 
 
-def _cluster_problems(model: ClusterModel, found: list[Member], base: Path) -> Iterator[tuple[tuple[Key, ...], str]]:
-    yield from ((("server", *path), text) for path, text in rules.cidrs(model.server))
-    yield from _counts(model, found)
-    vip = str(model.registration.address or "")
-    for member in found:
-        if model.registration.managed and member.address == vip:
-            yield ("registration", "address"), f"{vip} is the address of host {member.name}"
-    if vip and (where := rules.inside(vip, model.server)):
-        yield ("registration", "address"), f"{vip} lies inside {where}, which is the cluster's own"
-    bits = 128 if ":" in vip else 32
-    if model.lb.prefix and model.lb.prefix > bits:
-        yield ("lb", "prefix"), f"{model.lb.prefix} is more than the {bits} bits of the VIP"
-    elif model.registration.managed and vip and model.lb.prefix:
-        network = ipaddress.ip_network(f"{vip}/{model.lb.prefix}", strict=False)
-        balancers = [member for member in found if member.role == "lb"]
-        if balancers and not any(ipaddress.ip_address(member.address) in network for member in balancers):
-            yield ("registration", "address"), f"{vip}/{model.lb.prefix} is outside every load balancer's network"
-    for index, word in enumerate(model.accept):
-        if word.rpartition(":")[2] not in CHECKS:
-            near = difflib.get_close_matches(word.rpartition(":")[2], CHECKS, n=1)
-            text = f"there is no check {word!r}" + (f"; did you mean `{near[0]}`?" if near else "")
-            yield ("accept", index), text
-        if (host := word.rpartition(":")[0]) and host not in {member.name for member in found}:
-            yield ("accept", index), f"there is no host {host!r}"
-    yield from _datastore_problems(model, base)
-    if model.registries and not _absolute(base, model.registries).is_file():
-        yield ("registries",), f"there is no file {_absolute(base, model.registries)}"
-
-
-def _datastore_problems(model: ClusterModel, base: Path) -> Iterator[tuple[tuple[Key, ...], str]]:
-    kind = getattr(model.datastore, "kind", "")
-    if model.datastore_pool and kind == "etcd":
-        yield ("datastore_pool",), "etcd has no pool of connections: remove it"
-    for key in ("cafile", "certfile", "keyfile"):
-        path = getattr(model.datastore, key, None)
-        if path is None:
-            continue
-        if not (path := _absolute(base, path)).is_file():
-            yield ("datastore", key), f"there is no file {path}"
-        elif key == "keyfile" and path.stat().st_mode & 0o007:
-            yield ("datastore", key), f"everybody on this machine can read or change {path}: chmod 600"
-
-
-def _counts(model: ClusterModel, found: list[Member]) -> Iterator[tuple[tuple[Key, ...], str]]:
-    count = {role: sum(m.role == role for m in found) for role in ROLES}
-    if isinstance(model.datastore, ManagedDatastore):
-        kind, have = model.datastore.kind, count["datastore"]
-        if kind == "etcd" and have not in (1, 3, 5):
-            text = f"group datastore: a managed etcd takes 1, 3 or 5 hosts, it has {have}"
-            yield ("datastore",), text + (": an even number survives no more losses" if have in (2, 4) else "")
-        elif kind != "etcd" and have != 1:
-            why = ": this tool sets up no replication" if have else ""
-            yield ("datastore",), f"group datastore: a managed {kind} takes exactly one host, it has {have}{why}"
-    elif count["datastore"]:
-        yield ("datastore",), "group datastore: it has hosts, but the inventory names a datastore someone else runs"
-    if model.registration.managed and not count["lb"]:
-        text = "group lb: it has no host; add some, or say `registration: {managed: false}` for one you run yourself"
-        yield ("registration",), text
-    if not model.registration.managed and count["lb"]:
-        yield ("registration", "managed"), "group lb: it has hosts, but `managed` is false"
-
-
-def _host_problems(model: ClusterModel, found: list[Member]) -> Iterator[tuple[str, str, tuple[Key, ...]]]:
-    for member in found:
-        if where := rules.inside(member.address, model.server):
-            yield member.name, f"its address {member.address} lies inside {where}, which is the cluster's own", ()
-
-
-def _secrets(model: ClusterModel, store: Store, problems: Problems) -> dict[str, Secret | None]:
-    external = model.datastore if isinstance(model.datastore, ExternalDatastore) else None
-    wanted: dict[str, Callable[[], Secret | None]] = {
-        "token": lambda: store.secret("token", model.token, make=k3s.new_token),
-        "agent_token": lambda: store.secret("agent-token", model.agent_token) if model.agent_token else None,
-        "password": lambda: _password(model, store),
-        "endpoint": lambda: store.secret("endpoint", external.endpoint) if external else None,
-    }
-    places = {"password": ("datastore", "password"), "endpoint": ("datastore", "endpoint")}
-    found: dict[str, Secret | None] = {}
-    for key, get in wanted.items():
-        where = places.get(key, (key,))
-        try:
-            found[key] = get() or None
-        except K3sError as error:
-            problems.cluster(error.message, *where)
-            continue
-        secret = found[key]
-        if secret and (problem := _refused(key, secret)):
-            problems.cluster(problem, *where)
-    return found
-
-
-def _refused(key: str, secret: Secret) -> str | None:
-    if key == "endpoint":
-        try:
-            parse_endpoint(secret)
-        except ValueError as error:
-            return str(error)
-    if key == "password" and not secret.reveal().isprintable():
-        return "the password has control characters or line breaks in it"
-    return k3s.token_problem(secret) if key in ("token", "agent_token") else None
-
-
-def _password(model: ClusterModel, store: Store) -> Secret | None:
-    if isinstance(model.datastore, ExternalDatastore):
-        return None  # it is part of the endpoint
-    if model.datastore.kind == "etcd":
-        return None  # it knows certificates only
-    if isinstance(model.datastore, DatastoreFields):
-        return store.secret("datastore-password", model.datastore.password)
-    return store.secret("datastore-password", model.datastore.password, make=k3s.new_token)
+def _no_settings(data: dict[str, Any], problems: Problems) -> None:
+    near = "k3s_cluster" if "k3s_cluster" in data else closest("k3s_cluster", data)
+    state = "is no mapping" if near == "k3s_cluster" else f"is missing; there is `{near}`" if near else "is missing"
+    text = f"defaults: `data.k3s_cluster` {state}: it holds the settings of the whole cluster"
+    problems.other(text, "defaults", "data", *([near] if near else []))

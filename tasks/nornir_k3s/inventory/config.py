@@ -1,26 +1,30 @@
-"""config.yaml: Nornir's settings, how this tool runs, and the inventory's files, with every problem of them at once."""
+"""config.yaml: Nornir's settings, how this tool runs, and the inventory's files, with all their problems at once."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nornir.core.configuration import InventoryConfig
 from pydantic import ValidationError
 
 from nornir_k3s.errors import InventoryError, UsageError
-from nornir_k3s.inventory.files import ConfigFile, Options, read_inventory
-from nornir_k3s.inventory.schema import explain
-from nornir_k3s.inventory.yaml_files import Sources, read
+from nornir_k3s.inventory.explain import explain
+from nornir_k3s.inventory.file_models import ConfigFile, Options
+from nornir_k3s.inventory.files import read_inventory
+from nornir_k3s.inventory.problems import Sources
+from nornir_k3s.inventory.yaml_reader import read
+from nornir_k3s.model.suggest import closest
+from nornir_k3s.plugins import loaded_inventory
 
 _FILES = {"host_file": "hosts.yaml", "group_file": "groups.yaml", "defaults_file": "defaults.yaml"}
 
 
 @dataclass(frozen=True)
 class Config:
-    """What a runbook needs to begin.
+    """What a command starts from.
 
     Arguments:
         path: The file.
@@ -28,9 +32,9 @@ class Config:
         options: How this tool runs.
         base: The folder that relative paths in the inventory are relative to.
         state: The folder on the controller for generated secrets, kubeconfigs and logs.
-        cache: The folder for artefacts that were fetched.
+        cache: The folder for downloaded artefacts.
         sources: The inventory's files.
-        logins: Gets the problems of the hosts' credentials when Nornir reads the inventory.
+        logins: The transform function adds the problems of the hosts' credentials here.
     """
 
     path: Path
@@ -43,9 +47,9 @@ class Config:
     logins: list[tuple[str, str, str]] = field(default_factory=list)
 
     def problems(self) -> Sources:
-        """Return the files with the problems that Nornir's reading of them has shown."""
+        """Return the files, with the problems of the hosts' credentials added."""
         found = [
-            f"{self.sources.host_place(host, 'data', *key.split('.'))}: {host}: {key}: {text}"
+            f"{self.sources.host_location(host, 'data', *key.split('.'))}: {host}: {key}: {text}"
             for host, key, text in self.logins
         ]
         return Sources(self.sources.files, (*self.sources.problems, *found))
@@ -61,28 +65,19 @@ def load(path: Path, inventory: Path | None = None) -> Config:
     Raises:
         UsageError: The file cannot be read or has unknown keys.
     """
-    source = read(path)
-    if source.problems:
-        raise UsageError("; ".join(source.problems), hint="correct the file, or give another one with --config")
-    if not isinstance(source.data, dict):
-        raise UsageError(f"{path}: it is not a mapping of settings")
-    try:
-        model = ConfigFile.model_validate(source.data)
-    except ValidationError as error:
-        lines = [
-            f"{path}:{source.line(*keys) or 1}: {'.'.join(map(str, keys))}: {text}"
-            for keys, text in explain(error, ConfigFile)
-        ]
-        raise UsageError("\n".join(lines), hint="correct these lines of the file") from None
-    settings = {key: value for key, value in source.data.items() if key != "user_defined" and value is not None}
+    data, model = _read(path)
+    settings = {key: value for key, value in data.items() if key != "user_defined" and value is not None}
     section = dict(settings.get("inventory") or {})
-    simple = section.get("plugin", "SimpleInventory") == "SimpleInventory"
-    given = dict(section.get("options") or {})
-    if not simple and inventory is not None:
-        raise UsageError(f"--inventory is for SimpleInventory, the config has {section['plugin']}")
-    section["options"] = files = _paths(given, path.parent, inventory) if simple else given
-    base = Path(files["host_file"]).parent if simple and "host_file" in files else path.parent
+    plugin = InventoryConfig(plugin=section.get("plugin")).plugin  # an environment variable of Nornir's may name it
     logins: list[tuple[str, str, str]] = []
+    if plugin == "SimpleInventory":
+        files = _files(dict(section.get("options") or {}), path.parent, inventory)
+        base, sources = Path(files["host_file"]).parent, read_inventory(files)
+        section |= {"plugin": loaded_inventory.register(), "options": {**files, **_loaded(sources)}}
+    elif inventory is not None:
+        raise UsageError(f"--inventory is for SimpleInventory, the config has {plugin}")
+    else:
+        base, sources = path.parent, Sources({})
     if section.get("transform_function") == "k3s_credentials":
         section["transform_function_options"] = {"base": str(base), "problems": logins}
     options = model.user_defined.k3s
@@ -94,22 +89,45 @@ def load(path: Path, inventory: Path | None = None) -> Config:
         base=base,
         state=state,
         cache=path.parent / options.cache.expanduser() if options.cache else state / "cache",
-        sources=read_inventory(files) if simple else Sources({}),
+        sources=sources,
         logins=logins,
     )
 
 
-def _paths(options: dict[str, Any], folder: Path, chosen: Path | None) -> dict[str, Any]:
+def _read(path: Path) -> tuple[dict[str, Any], ConfigFile]:
+    source = read(path)
+    if source.problems:
+        raise UsageError("; ".join(source.problems), hint="correct the file, or give another one with --config")
+    if not isinstance(source.data, dict):
+        raise UsageError(f"{path}: it is " + ("empty" if source.data is None else "not a mapping of settings"))
+    try:
+        return source.data, ConfigFile.model_validate(source.data)
+    except ValidationError as error:
+        lines = [
+            f"{path}:{source.line(*keys) or source.line(*keys[:-1]) or 1}: {'.'.join(map(str, keys))}: {text}"
+            for keys, text in explain(error, ConfigFile)
+        ]
+        raise UsageError("\n".join(lines), hint="correct these lines of the file") from None
+
+
+def _files(options: dict[str, Any], folder: Path, chosen: Path | None) -> dict[str, Any]:
+    """Return the options of SimpleInventory with the absolute path of each file."""
     for key in options:
         if key not in _FILES and key != "encoding":
-            near = difflib.get_close_matches(str(key), _FILES, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else f"it has {', '.join(_FILES)}"
+            near = closest(key, _FILES)
+            hint = f"did you mean `{near}`?" if near else f"it has {', '.join(_FILES)}"
             raise UsageError(f"the inventory's options have an unknown key `{key}`", hint=hint)
     if chosen is not None:
         if not chosen.is_dir():
             raise UsageError(f"{chosen} is not a folder", hint="--inventory takes the folder that holds hosts.yaml")
-        options |= {key: str(chosen.resolve() / name) for key, name in _FILES.items()}
-    return options | {key: str((folder / options[key]).resolve()) for key in _FILES if key in options}
+        return options | {key: str(chosen.resolve() / name) for key, name in _FILES.items()}
+    paths = {key: Path(str(options.get(key) or name)).expanduser() for key, name in _FILES.items()}
+    return options | {key: str((folder / path).resolve()) for key, path in paths.items()}
+
+
+def _loaded(sources: Sources) -> dict[str, Any]:
+    """Return the options of the plugin that gives Nornir what has been read here."""
+    return {"data": sources.data, "problems": sources.problems if sources.unreadable else ()}
 
 
 def unreadable(sources: Sources, reason: str) -> UsageError:

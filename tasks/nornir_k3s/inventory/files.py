@@ -1,216 +1,70 @@
-"""The shape of config.yaml and of the files that Nornir's SimpleInventory reads, and their JSON schemas.
-
-Nornir itself takes no notice of keys it does not know: a misspelt `hostnme` would be a host without an address.
-"""
+"""Read the files of Nornir's SimpleInventory and check their form: keys, types, groups, options of the connection."""
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, WithJsonSchema
+from pydantic import ValidationError
 
-from nornir_k3s import k3s
-from nornir_k3s.inventory.schema import (
-    ClusterModel,
-    explain,
-    settings_schema,
-)
-from nornir_k3s.inventory.yaml_files import Key, Problems, Source, Sources, read
-from nornir_k3s.model.drift_limits import Limits
-from nornir_k3s.model.settings import (
-    LocalPath,
-    Reference,
-    Strict,
-)
+from nornir_k3s.inventory.explain import explain, not_boolean, not_number, not_text
+from nornir_k3s.inventory.file_models import SCHEMAS
+from nornir_k3s.inventory.problems import Problems, Sources
+from nornir_k3s.inventory.yaml_reader import Key, Source, read
+from nornir_k3s.model.suggest import closest, did_you_mean
 
-_OWN = {
-    "address": {"type": "string", "description": "the address the other hosts use (groups datastore and lb)"},
-    "interface": {"type": "string", "description": "where a load balancer holds the VIP"},
-    "priority": {"type": "integer"},
-}
-_NODE = settings_schema(k3s.SERVER_SETTINGS - k3s.MUST_MATCH)
-HostSettings = Annotated[dict[str, Any], WithJsonSchema({**_NODE, "properties": {**_NODE["properties"], **_OWN}})]
-_KINDS = {"hosts": "host_file", "groups": "group_file", "defaults": "defaults_file"}
+OPTIONS = {"hosts": "host_file", "groups": "group_file", "defaults": "defaults_file"}
+_DATA_KEYS = ("k3s", "k3s_ssh", "k3s_cluster")
 
-
-class Login(Strict):
-    """How to log in, where a secret is needed for it."""
-
-    password: Reference | None = None
-    sudo_password: Reference | None = None
-    passphrase: Reference | None = Field(None, description="of the SSH key")
-
-
-class Data(BaseModel):
-    """What a host, a group or the defaults know; keys of other tools are theirs."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    k3s: HostSettings | None = Field(None, description="K3s settings of one host, by K3s' names")
-    k3s_ssh: Login | None = None
-
-
-class DefaultsData(Data):
-    """The defaults' data hold the settings of the whole cluster."""
-
-    k3s_cluster: ClusterModel
-
-
-class Connection(Strict):
-    """Options of one connection plugin."""
-
-    hostname: str | None = None
-    port: int | None = Field(None, ge=1, le=65535)
-    username: str | None = None
-    password: str | None = None
-    platform: str | None = None
-    extras: dict[str, Any] | None = None
-
-
-class Entry(Strict):
-    """A host or a group."""
-
-    hostname: str | None = None
-    port: int | None = Field(None, ge=1, le=65535)
-    username: str | None = None
-    password: str | None = None
-    platform: str | None = None
-    groups: list[str] = Field(default_factory=list)
-    data: Data = Data.model_validate({})
-    connection_options: dict[str, Connection] = Field(default_factory=dict)
-
-
-class HostsFile(RootModel[dict[str, Entry]]):
-    """hosts.yaml."""
-
-
-class GroupsFile(RootModel[dict[str, Entry]]):
-    """groups.yaml."""
-
-
-class DefaultsFile(Strict):
-    """defaults.yaml."""
-
-    hostname: str | None = None
-    port: int | None = Field(None, ge=1, le=65535)
-    username: str | None = None
-    password: str | None = None
-    platform: str | None = None
-    data: DefaultsData
-    connection_options: dict[str, Connection] = Field(default_factory=dict)
-
-
-Phase = Literal["stage", "agents"]
-Wait = Literal["connect", "observe", "packages", "push", "fetch", "server", "agent", "apply", "verify"]
-
-
-class DriftOptions(Strict):
-    """What a drift check goes by."""
-
-    limits: Limits = Field(default_factory=lambda: Limits.model_validate({}))
-    keep_runs: int = Field(100, ge=1, le=100_000, description="runs whose findings are kept")
-
-
-class Options(Strict):
-    """How this tool runs."""
-
-    state: LocalPath = Field(Path(".state"), description="generated secrets, kubeconfig, logs")
-    cache: LocalPath | None = Field(None, description="artefacts fetched once; default: cache below state")
-    widths: dict[Phase, Annotated[int, Field(ge=1, le=500)]] = Field(
-        default_factory=dict, description="hosts at the same time"
-    )
-    deadlines: dict[Wait, Annotated[float, Field(gt=0, le=86400)]] = Field(default_factory=dict, description="seconds")
-    drift: DriftOptions = Field(default_factory=lambda: DriftOptions.model_validate({}))
-
-
-class UserDefined(BaseModel):
-    """What Nornir leaves to others."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    k3s: Options = Options.model_validate({})
-
-
-class RunnerOptions(BaseModel):
-    """Options of the runner; those of other runners are theirs."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    num_workers: int | None = Field(None, ge=1, le=1000, strict=True, description="hosts at the same time")
-
-
-class Runner(Strict):
-    """Which of Nornir's runners is used."""
-
-    plugin: str = "k3s_runner"
-    options: RunnerOptions | None = None
-
-
-class ConfigFile(Strict):
-    """config.yaml: Nornir's own, and `user_defined.k3s`."""
-
-    inventory: dict[str, Any] | None = None
-    runner: Runner | None = None
-    logging: dict[str, Any] | None = None
-    ssh: dict[str, Any] | None = None
-    core: dict[str, Any] | None = None
-    user_defined: UserDefined = UserDefined.model_validate({})
-
-
-SCHEMAS: Mapping[str, type[BaseModel]] = {
-    "config": ConfigFile,
-    "hosts": HostsFile,
-    "groups": GroupsFile,
-    "defaults": DefaultsFile,
-}
-
-
-def json_schema(kind: str) -> dict[str, Any]:
-    """Return the JSON schema of one kind of file, for editors."""
-    schema = SCHEMAS[kind].model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+Found = tuple[tuple[Key, ...], str]
 
 
 def read_inventory(options: Mapping[str, Any]) -> Sources:
     """Return the inventory's files, with everything that is wrong with their form.
 
     Arguments:
-        options: Of Nornir's SimpleInventory: host_file, group_file, defaults_file.
+        options: Those of Nornir's SimpleInventory: host_file, group_file, defaults_file, encoding.
     """
+    encoding = str(options.get("encoding") or "utf-8")
     files: dict[str, Source] = {}
-    for kind, option in _KINDS.items():
-        if option in options and (kind == "hosts" or Path(options[option]).exists()):
-            files[kind] = read(Path(options[option]))
+    for kind, option in OPTIONS.items():
+        if option in options and (kind == "hosts" or Path(options[option]).exists()):  # Nornir needs the hosts only
+            files[kind] = read(Path(options[option]), encoding)
     sources = Sources(files)
     problems = Problems(sources)
     for kind, source in files.items():
-        problems += [text for text in source.problems if kind == "hosts" or not text.endswith(": it is empty")]
-        if not source.problems:
-            _check(kind, source, problems)
+        problems += source.problems or _form(kind, source, sources)
     if not any(source.problems for source in files.values()):
-        for host, text, path in _groups(sources):
-            problems.other(text, *((host[0], host[1], *path)))
+        for kind, path, text in _group_problems(sources):
+            problems.other(text, kind, *path)
     return Sources(files, tuple(problems))
 
 
-def _check(kind: str, source: Source, problems: Problems) -> None:
+def _form(kind: str, source: Source, sources: Sources) -> Problems:
+    """Return what is wrong with one file that could be read."""
+    problems = Problems(Sources(sources.files))
+    if source.data is None:
+        if kind == "hosts":  # the others may be empty
+            problems.append(f"{source.path}: it is empty")
+        return problems
     if not isinstance(source.data, dict):
         problems.append(f"{source.path}: it is not a mapping")
-        return
+        return problems
     model = SCHEMAS[kind]
     try:
         model.model_validate(_without_cluster(kind, source.data))
     except ValidationError as error:
         for path, text in explain(error, model):
-            if "k3s_cluster" not in path:  # the cluster's settings are looked at when it is loaded
+            if "k3s_cluster" not in path:  # the cluster's settings are checked when it is loaded
                 problems.other(f"{_label(kind, path)}: {text}", kind, *path)
-    entries = source.data if kind != "defaults" else {"defaults": source.data}
-    for name, entry in entries.items():
-        for path, text in _data_problems(entry):
-            where = path if kind == "defaults" else (name, *path)
-            problems.other(f"{_label(kind, where)}: {text}", kind, *where)
+    entries = [((), source.data)] if kind == "defaults" else [((name,), entry) for name, entry in source.data.items()]
+    for above, entry in entries:
+        for below, text in _entry_problems(entry):
+            problems.other(f"{_label(kind, (*above, *below))}: {text}", kind, *above, *below)
+    return problems
 
 
 def _without_cluster(kind: str, data: dict[str, Any]) -> dict[str, Any]:
@@ -219,52 +73,71 @@ def _without_cluster(kind: str, data: dict[str, Any]) -> dict[str, Any]:
     return {**data, "data": {**data["data"], "k3s_cluster": None}}
 
 
-def _data_problems(entry: object) -> Iterator[tuple[tuple[Key, ...], str]]:
-    if not isinstance(entry, dict):
-        return
-    data = entry.get("data")
-    for key in data if isinstance(data, dict) else ():
-        near = difflib.get_close_matches(str(key), ["k3s", "k3s_ssh", "k3s_cluster"], n=1, cutoff=0.8)
-        if near and key != near[0]:
-            yield ("data", key), f"unknown key `{key}`; did you mean `{near[0]}`?"
-    connections = entry.get("connection_options")
-    netmiko = connections.get("netmiko") if isinstance(connections, dict) else None
-    extras = netmiko.get("extras") if isinstance(netmiko, dict) else None
-    for key in extras if isinstance(extras, dict) else ():
-        if key not in _netmiko_options():
-            near = difflib.get_close_matches(str(key), sorted(_netmiko_options()), n=1)
-            text = f"netmiko has no option `{key}`" + (f"; did you mean `{near[0]}`?" if near else "")
+def _entry_problems(entry: object) -> Iterator[Found]:
+    """Yield what the models let pass in a host, a group or the defaults: other tools may have keys of their own."""
+    data = _below(entry, "data")
+    for key in data:
+        near = closest(key, _DATA_KEYS, cutoff=0.8)
+        if near and key != near:
+            yield ("data", key), f"unknown key `{key}`; did you mean `{near}`?"
+    extras = _below(entry, "connection_options", "netmiko", "extras")
+    for key, value in extras.items():
+        if text := _option_problem(key, value):
             yield ("connection_options", "netmiko", "extras", key), text
 
 
+def _below(value: object, *keys: str) -> dict[Any, Any]:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def _option_problem(key: str, value: object) -> str:
+    """Return what is wrong with one option of netmiko, which itself would take the text `no` for true."""
+    options = _netmiko_options()
+    if key not in options:
+        return f"netmiko has no option `{key}`" + did_you_mean(key, options)
+    kinds = options[key]
+    if value is None or not kinds:
+        return ""
+    if kinds == {bool}:
+        return "" if isinstance(value, bool) else not_boolean(value)
+    if kinds <= {int, float}:
+        return "" if isinstance(value, int | float) and not isinstance(value, bool) else not_number(value)
+    return "" if isinstance(value, str) else not_text(value)
+
+
 @cache
-def _netmiko_options() -> frozenset[str]:
+def _netmiko_options() -> Mapping[str, set[type]]:
+    """Return the options of netmiko, each with the plain types that it takes; none where it takes anything else."""
     from netmiko.base_connection import BaseConnection  # noqa: PLC0415 - a third of a second that most runs do not need
 
-    return frozenset(inspect.signature(BaseConnection.__init__).parameters) - {"self"}
+    plain: set[type] = {bool, int, float, str}
+    options: dict[str, set[type]] = {}
+    for name, parameter in inspect.signature(BaseConnection.__init__, eval_str=True).parameters.items():
+        kinds = set(get_args(parameter.annotation) or [parameter.annotation]) - {type(None)}
+        options[name] = kinds if kinds <= plain else set()
+    options.pop("self")
+    return options
 
 
-def _groups(sources: Sources) -> Iterator[tuple[tuple[str, str], str, tuple[Key, ...]]]:
-    data = {kind: source.data if isinstance(source.data, dict) else {} for kind, source in sources.files.items()}
-    groups = data.get("groups", {})
+def _group_problems(sources: Sources) -> Iterator[tuple[str, tuple[Key, ...], str]]:
+    groups = sources.data.get("groups", {})
     for kind in ("hosts", "groups"):
-        for name, entry in data.get(kind, {}).items():
-            wanted = entry.get("groups") if isinstance(entry, dict) else None
-            for group in wanted if isinstance(wanted, list) else ():
+        for name, entry in sources.data.get(kind, {}).items():
+            for group in _parents(entry):
                 if group not in groups:
-                    near = difflib.get_close_matches(str(group), [str(g) for g in groups], n=1)
-                    text = f"{name}: there is no group `{group}`" + (f"; did you mean `{near[0]}`?" if near else "")
-                    yield (kind, name), text, ("groups",)
+                    text = f"{name}: there is no group `{group}`" + did_you_mean(group, groups)
+                    yield kind, (name, "groups"), text
     for name in groups:
         if _circular(name, groups):
-            yield ("groups", name), f"{name}: the group is, in the end, in itself", ("groups",)
+            yield "groups", (name, "groups"), f"{name}: the group contains itself through its parent groups"
 
 
 def _circular(name: str, groups: Mapping[str, Any]) -> bool:
     todo, seen = [name], set()
     while todo:
-        entry = groups.get(todo.pop())
-        for parent in (entry.get("groups") if isinstance(entry, dict) else None) or []:
+        for parent in _parents(groups.get(todo.pop())):
             if parent == name:
                 return True
             if parent not in seen:
@@ -273,5 +146,10 @@ def _circular(name: str, groups: Mapping[str, Any]) -> bool:
     return False
 
 
+def _parents(entry: object) -> list[str]:
+    wanted = entry.get("groups") if isinstance(entry, dict) else None
+    return [group for group in wanted if isinstance(group, str)] if isinstance(wanted, list) else []
+
+
 def _label(kind: str, path: tuple[Key, ...]) -> str:
-    return ".".join(str(part) for part in path) if kind != "defaults" else ".".join(["defaults", *map(str, path)])
+    return ".".join(["defaults", *map(str, path)] if kind == "defaults" else map(str, path))

@@ -11,11 +11,12 @@ from nornir.core.inventory import Host, Inventory
 
 from nornir_k3s import k3s
 from nornir_k3s.inventory import rules
-from nornir_k3s.inventory.yaml_files import Key, Problems
+from nornir_k3s.inventory.problems import Problems
+from nornir_k3s.inventory.yaml_reader import Key
 from nornir_k3s.model.cluster import NODES, ROLES, Member, Setting
 
 _NAME = re.compile(r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
-# Keys of a host's `k3s` data that are this tool's and not K3s'.
+# Keys of a host's `k3s` data that belong to this tool, not to K3s.
 OWN_KEYS = {"address", "interface", "priority"}
 
 
@@ -24,8 +25,8 @@ def role_of(host: Host, groups: Mapping[str, str]) -> list[str]:
     return [role for role in ROLES if host.has_parent_group(groups.get(role, role))]
 
 
-def listed(settings: Mapping[str, Any]) -> dict[str, Setting]:
-    """Return settings with every list that K3s takes as a list, also where one item was given as text."""
+def with_lists(settings: Mapping[str, Any]) -> dict[str, Setting]:
+    """Return the settings with a list for each that K3s takes as a list, even where one item was given as text."""
     return {
         key: ([value] if key in k3s.LISTS and not isinstance(value, list) else value) for key, value in settings.items()
     }
@@ -34,12 +35,12 @@ def listed(settings: Mapping[str, Any]) -> dict[str, Setting]:
 def members(
     inventory: Inventory, groups: Mapping[str, str], problems: Problems, away: Sequence[Member] = ()
 ) -> list[Member]:
-    """Return the hosts that have a role in this cluster, in the inventory's order; those that are away come after."""
+    """Return the hosts that have a role in this cluster, in the inventory's order, then the ones that are away."""
     found = []
     for host in inventory.hosts.values():
         roles = role_of(host, groups)
         if not roles:
-            continue  # a host of the team's that has nothing to do with this cluster
+            continue  # a host that has nothing to do with this cluster
         if len(roles) > 1:
             problems.host(host.name, f"it is in {' and '.join(roles)}; a host has one role", "groups")
             continue
@@ -79,15 +80,15 @@ def _member(host: Host, role: str, problems: Problems) -> Member | None:
         problems.host(host.name, text, *(("data", "k3s", key) if key in data else ("hostname",)))
         return None
     if re.search(r"^-|[\s\0]", str(host.username or "")):
-        problems.host(host.name, f"{host.username!r} cannot be a user's name", "username")
+        problems.host(host.name, f"{host.username!r} is not a valid user name", "username")
     interface = str(own.get("interface") or "")
     if interface and not re.fullmatch(r"[^\s/\0]{1,15}", interface):
-        problems.host(host.name, f"{interface!r} cannot be an interface's name", "data", "k3s", "interface")
+        problems.host(host.name, f"{interface!r} is not a valid interface name", "data", "k3s", "interface")
     node_name = str(settings.get("node-name") or host.name).lower()
     if role in NODES and (not _NAME.match(node_name) or node_name == "localhost"):
-        text = f"{node_name!r} cannot be a node's name: letters, digits, - and . only, and not localhost"
+        text = f"{node_name!r} is not a valid node name: use letters, digits, - and ., but not localhost"
         problems.host(host.name, text, "data", "k3s", "node-name")
-    return Member(host.name, role, address, node_name, listed(settings), interface)
+    return Member(host.name, role, address, node_name, with_lists(settings), interface)
 
 
 def _address(host: Host, settings: Mapping[str, Any], own: Mapping[str, Any]) -> str:
@@ -97,13 +98,9 @@ def _address(host: Host, settings: Mapping[str, Any], own: Mapping[str, Any]) ->
 
 def _host_problems(role: str, settings: Mapping[str, Any]) -> Iterator[tuple[tuple[Key, ...], str]]:
     if role not in NODES:
-        yield from (
-            ((key,), f"`{key}` is a K3s setting, and no K3s runs on a host of group {role}") for key in settings
-        )
+        yield from (((key,), f"`{key}` is a K3s setting, but no K3s runs on hosts of group {role}") for key in settings)
         return
     shared = [key for key in settings if key.rstrip("+") in k3s.MUST_MATCH]
-    yield from (
-        ((key,), f"`{key}` must be the same on all servers: give it under k3s_cluster.server") for key in shared
-    )
+    yield from (((key,), f"`{key}` must be the same on all servers: set it in k3s_cluster.server") for key in shared)
     known = k3s.SERVER_SETTINGS if role == "servers" else k3s.AGENT_SETTINGS
     yield from rules.settings({key: value for key, value in settings.items() if key not in shared}, known)

@@ -1,4 +1,4 @@
-"""What K3s, or a person, would find out only at run time: contradictions between settings, found in the inventory.
+"""Wrong and contradictory K3s settings, found in the inventory instead of when K3s starts.
 
 Sources: docs.k3s.io `cli/server.md`, `cli/agent.md`, `installation/configuration.md`; kubelet's label and taint syntax.
 Each rule yields the path of the setting and the problem in words.
@@ -6,14 +6,15 @@ Each rule yields the path of the setting and the problem in words.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
 from typing import Any
 
 from nornir_k3s import k3s
-from nornir_k3s.inventory.yaml_files import Key
+from nornir_k3s.inventory.yaml_reader import Key
+from nornir_k3s.model.suggest import did_you_mean
 
 Found = tuple[tuple[Key, ...], str]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -28,24 +29,25 @@ _TAINT = re.compile(
     r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9][-\w.]*(=[-\w.]*)?:(NoSchedule|PreferNoSchedule|NoExecute)$",
     re.ASCII,
 )
-# Labels of these domains stop the kubelet, but for those it is allowed to set itself.
+# The kubelet refuses to start with labels of these domains, except those that it may set itself.
 _RESERVED = re.compile(r"^([-a-z0-9.]*\.)?(kubernetes|k8s)\.io/")
 _ALLOWED = re.compile(
     r"^(([-a-z0-9.]*\.)?(kubelet|node)\.kubernetes\.io/|(beta\.)?kubernetes\.io/(hostname|arch|os)="
     r"|node\.kubernetes\.io/instance-type=|topology\.kubernetes\.io/(zone|region)=)"
 )
+_SCALARS = (str, int, float, date)
 _EXCLUDE = (("docker", "container-runtime-endpoint"), ("docker", "snapshotter"))
 
 
 def listed(value: Any) -> list[str]:  # noqa: ANN401 - a setting as it stands in the file
-    """Return the items of a setting that is a list, or text with commas as K3s splits it."""
+    """Return the items of a setting: of a list, or of text with commas, which K3s splits."""
     if isinstance(value, list):
         return [str(item) for item in value]
     return [part.strip() for part in str(value).split(",") if part.strip()]
 
 
 def settings(given: Mapping[str, Any], known: frozenset[str]) -> Iterator[Found]:
-    """Yield what is wrong with a mapping of K3s settings, each looked at by itself and against the others."""
+    """Yield what is wrong with a mapping of K3s settings, each alone and against the others."""
     for key, value in given.items():
         name = str(key)
         for text in k3s.unknown_settings([name], known):
@@ -53,31 +55,29 @@ def settings(given: Mapping[str, Any], known: frozenset[str]) -> Iterator[Found]
         yield from (((name,), text) for text in _value(name.rstrip("+"), value))
     for one, other in _EXCLUDE:
         if given.get(one) and given.get(other):
-            yield (other,), f"`{one}` and `{other}` exclude each other"
+            yield (other,), f"`{one}` and `{other}` exclude each other: remove one"
 
 
 def _value(key: str, value: Any) -> Iterator[str]:  # noqa: ANN401, PLR0912 - one case a kind of setting
     if value is None or value in ("", []):
         yield f"`{key}` is empty: give a value, or leave it out"
-    elif not isinstance(value, (str, int, float, list)) or (
-        isinstance(value, list) and not all(isinstance(item, (str, int, float)) for item in value)
-    ):
+    elif not all(isinstance(item, _SCALARS) for item in (value if isinstance(value, list) else [value])):
         yield f"`{key}` takes text, a number, true or false, or a list of texts"
     elif key in k3s.BOOLEANS:
         if not isinstance(value, bool):
             yield f"`{key}` is true or false, not {value!r}"
     elif isinstance(value, list) and key not in k3s.LISTS:
         yield f"`{key}` takes one value, not a list"
-    elif isinstance(value, bool):
-        yield f"`{key}` takes text, not {value}; put it in quotes"
+    elif other := [item for item in (value if isinstance(value, list) else [value]) if not _is_text(item)]:
+        yield f"`{key}` takes text, and YAML reads {other[0]} as a {type(other[0]).__name__}: put it in quotes"
     elif key == "write-kubeconfig-mode" and isinstance(value, int):
         yield 'put the mode in quotes: YAML reads 0600 as another number ("0600")'
     elif key in k3s.CHOICES and value not in k3s.CHOICES[key]:
-        yield f"{value!r} is none of {', '.join(k3s.CHOICES[key])}" + _near(str(value), k3s.CHOICES[key])
+        yield f"{value!r} is not one of {', '.join(k3s.CHOICES[key])}" + did_you_mean(str(value), k3s.CHOICES[key])
     elif key == "disable":
         for item in listed(value):
             if item not in k3s.PACKAGED:
-                yield f"K3s has no packaged component {item!r}" + _near(item, k3s.PACKAGED)
+                yield f"K3s has no packaged component {item!r}" + did_you_mean(item, k3s.PACKAGED)
     elif key == "service-node-port-range":
         match = re.fullmatch(r"([0-9]{1,5})-([0-9]{1,5})", str(value))
         if not match or not 0 < int(match[1]) <= int(match[2]) < 65536:
@@ -96,6 +96,11 @@ def _value(key: str, value: Any) -> Iterator[str]:  # noqa: ANN401, PLR0912 - on
         yield f"{value!r} is not a port"
 
 
+def _is_text(value: object) -> bool:
+    """Tell whether K3s gets what was written: `1.10` would become 1.1."""
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
 def _is_port(value: object) -> bool:
     return re.fullmatch("[0-9]{1,5}", str(value)) is not None and 0 < int(str(value)) < 65536
 
@@ -106,11 +111,6 @@ def _each(items: Iterable[str], parse: Any, what: str) -> Iterator[str]:  # noqa
             parse(item)
         except ValueError:
             yield f"{item!r} is not {what}"
-
-
-def _near(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean `{near[0]}`?" if near else ""
 
 
 def _label_or_taint(key: str, items: list[str]) -> Iterator[str]:
@@ -124,18 +124,18 @@ def _label_or_taint(key: str, items: list[str]) -> Iterator[str]:
 
 
 def networks(server: Mapping[str, Any], key: str) -> list[Network]:
-    """Return the networks of a CIDR setting or its default; those that are none are left out."""
+    """Return the networks of a CIDR setting or its default; invalid ones are left out."""
     found: list[Network] = []
     for item in listed(server.get(key, CIDRS[key])):
         try:
             found.append(ipaddress.ip_network(item))
         except ValueError:
-            continue  # told by the setting's own check
+            continue  # the check of the setting itself reports it
     return found
 
 
 def cidrs(server: Mapping[str, Any]) -> Iterator[Found]:
-    """Yield what does not fit between the networks of pods and services and the address of the cluster's DNS."""
+    """Yield the contradictions between the networks of pods and services and the cluster's DNS address."""
     pods, services = networks(server, "cluster-cidr"), networks(server, "service-cidr")
     for pod in pods:
         for service in services:
@@ -157,7 +157,7 @@ def cidrs(server: Mapping[str, Any]) -> Iterator[Found]:
 
 
 def inside(address: str, server: Mapping[str, Any]) -> str:
-    """Return which of the cluster's own networks an address of a host lies in, in words, or nothing."""
+    """Return which of the cluster's own networks contains this address of a host, or nothing."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:

@@ -1,20 +1,10 @@
-"""The shape of `k3s_cluster` in the inventory: unknown keys are refused, every field says what it means."""
+"""The model of `k3s_cluster` in the inventory: it refuses unknown keys and describes every field."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    WithJsonSchema,
-    field_validator,
-)
+from pydantic import Discriminator, Field, Tag, WithJsonSchema, field_validator
 
 from nornir_k3s import k3s
 from nornir_k3s.model.settings import (
@@ -31,8 +21,6 @@ from nornir_k3s.model.settings import (
     Registration,
     Strict,
 )
-
-_TAGS = ("managed", "external", "fields")  # of the union below
 
 
 def settings_schema(known: frozenset[str]) -> dict[str, Any]:
@@ -52,7 +40,7 @@ ServerSettings = Annotated[dict[str, Any], WithJsonSchema(settings_schema(k3s.SE
 AgentSettings = Annotated[dict[str, Any], WithJsonSchema(settings_schema(k3s.AGENT_SETTINGS))]
 
 
-def _datastore_kind(value: Any) -> str:  # noqa: ANN401 - what stands in the file
+def _datastore_kind(value: Any) -> str:  # noqa: ANN401 - any content of a file
     if not isinstance(value, dict):
         return "managed"
     return "external" if "endpoint" in value else "fields" if "hosts" in value else "managed"
@@ -86,7 +74,7 @@ class ClusterModel(Strict):
     server_taint: bool = Field(True, description=f"keep workloads off the servers with {k3s.SERVER_TAINT}")
     lb: LoadBalancer = LoadBalancer(virtual_router_id=51, prefix=None)
     accept: list[str] = Field(
-        default_factory=list, description="warnings of the preflight that are known and accepted: ID or HOST:ID"
+        default_factory=list, description="warnings of the preflight that are accepted: ID or HOST:ID"
     )
     known_drift: list[KnownDifference] = Field(default_factory=list, description="drift that is known and accepted")
     groups: dict[Literal["datastore", "servers", "agents", "lb"], str] = Field(
@@ -98,50 +86,3 @@ class ClusterModel(Strict):
     def _version(cls, value: str) -> str:
         k3s.parse_version(value)
         return value
-
-
-def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Yield the path and the words of each problem; an unknown key comes with the nearest known one."""
-    for item in error.errors(include_url=False, include_context=False):
-        path = tuple(part for part in item["loc"] if part not in _TAGS)
-        match item["type"]:
-            case "extra_forbidden":
-                near = difflib.get_close_matches(str(path[-1]), sorted(_known(model, path[:-1])), n=1)
-                yield path, f"unknown key `{path[-1]}`" + (f"; did you mean `{near[0]}`?" if near else "")
-            case "missing":
-                yield path, "it is missing"
-            case "model_type" | "dict_type":
-                yield path, "it is empty: write `{}`" if item["input"] is None else "it must be a mapping"
-            case "list_type":
-                yield path, "it must be a list, as [ONE, TWO]"
-            case _:
-                for line in item["msg"].removeprefix("Value error, ").splitlines():
-                    yield path, line
-
-
-def _known(model: type[BaseModel], path: tuple[str | int, ...]) -> set[str]:
-    types: list[Any] = [model]
-    for key in path:
-        types = [found for kind in types for found in _below(kind, str(key))]
-    return {name for kind in types for part in _models(kind) for name in part.model_fields}
-
-
-def _below(kind: Any, key: str) -> Iterator[Any]:  # noqa: ANN401 - any type expression
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        fields = kind.model_fields
-        if "root" in fields:
-            yield from _below(fields["root"].annotation, key)
-        elif key in fields:
-            yield fields[key].annotation
-    elif get_origin(kind) in (dict, list):
-        yield get_args(kind)[-1]
-    else:
-        for part in get_args(kind):
-            yield from _below(part, key)
-
-
-def _models(kind: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 - any type expression
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        yield kind
-    for part in get_args(kind):
-        yield from _models(part)

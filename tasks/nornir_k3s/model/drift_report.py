@@ -7,11 +7,24 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, computed_field
 
-from nornir_k3s.compare.certificate_expiry import Ending
-from nornir_k3s.model.difference import Difference
+from nornir_k3s.model.finding import Finding
 
-FORMAT = 1
+FORMAT = 2
 DRIFT, UNREACHABLE = 3, 4
+
+
+class CertificateExpiry(BaseModel):
+    """When the first certificate of a file expires."""
+
+    host: str = Field(description="its name, or `cluster`: an external datastore's")
+    path: str
+    ends: datetime
+    authority: bool = Field(description="whether it is a CA's own")
+
+    @property
+    def days(self) -> int:
+        """The days until then; negative where it has expired."""
+        return (self.ends - datetime.now(UTC)).days
 
 
 class HostState(BaseModel):
@@ -23,7 +36,6 @@ class HostState(BaseModel):
     reached: bool = Field(False, description="whether it could be read")
     error: str = Field("", description="why not")
     round_trips: int = Field(0, description="commands sent one after the other, connecting not counted")
-    seconds: float = Field(0.0, description="how long its script ran")
     ready: bool | None = Field(None, description="of servers and agents: whether its node is Ready")
 
 
@@ -37,11 +49,11 @@ class DriftReport(BaseModel):
     started: datetime = Field(default_factory=lambda: datetime.now(UTC))
     seconds: float = 0.0
     hosts: dict[str, HostState] = Field(default_factory=dict)
-    differences: list[Difference] = Field(default_factory=list, description="the worst first")
-    gone: list[Difference] = Field(default_factory=list, description="what the run before found and this one did not")
+    differences: list[Finding] = Field(default_factory=list, description="the worst first")
+    gone: list[Finding] = Field(default_factory=list, description="what the run before found and this one did not")
     lost: list[str] = Field(default_factory=list, description="hosts that could be read in the run before, and not now")
     previous: datetime | None = Field(None, description="when the run before was")
-    certificates: list[Ending] = Field(
+    certificates: list[CertificateExpiry] = Field(
         default_factory=list, description="of K3s and of an external datastore, the first to end first"
     )
     holders: list[str] = Field(default_factory=list, description="load balancers that have the VIP")

@@ -1,14 +1,51 @@
-"""Finding: one problem of one host, and the table of everything the preflight looks at."""
+"""Finding: one thing that is not as it must be, found by a check before a deploy or by a drift check."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from datetime import date, datetime
 from typing import Literal
 
-Level = Literal["error", "warning", "accepted", "note"]
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
-# id: what is looked at. Documented in docs/preflight.md (a test compares).
+Severity = Literal["error", "warning", "note"]
+Age = Literal["", "new", "stayed"]
+CLUSTER = "cluster"  # stands for a host in what concerns no single one
+CHECK = "check"  # the kind of all findings of checks; their subject is a key of CHECKS
+
+# kind: what is compared. Documented in docs/drift.md (a test compares).
+KINDS: Mapping[str, str] = {
+    "package": "a package of the host is installed",
+    "artifact": "K3s' binary, installer and images are the ones asked for, by SHA-256",
+    "install": "the unit and the links that K3s' installer makes are there",
+    "file": "a file has the content, mode and owner it must have; diffs mask secrets",
+    "unit": "a unit is active, has not failed, and does not restart over and over",
+    "enabled": "a unit is enabled",
+    "stale": "a process is not older than the configuration, or the binary, that it should have read",
+    "command": "a unit runs the command it was installed with",
+    "settings": "no drop-in or environment file has settings that the inventory does not have",
+    "database": "the managed datastore has its database, users and rights",
+    "setting": "what a running server or agent says of itself is what the inventory asks for, on all alike",
+    "node": "every server and agent is a node, Ready, schedulable, of its role, and of the version asked for",
+    "stranger": "every node has a host in the inventory",
+    "label": "a node has the labels it was given",
+    "taint": "a node has the taints it was given, and no others",
+    "backend": "each load balancer sees each server up",
+    "vip": "exactly one load balancer has the VIP",
+    "names": "the certificate behind the registration address has its names",
+    "api": "a server lists the nodes, also through the registration address",
+    "kubeconfig": "the kubeconfig that was handed over works from the controller",
+    "certificate": "no certificate of K3s, or of someone else's datastore, ends soon",
+    "latency": "the datastore answers fast",
+    "connections": "the datastore has connections left",
+    "table": "K3s' table is not too large",
+    "compaction": "the datastore is compacted",
+    "disk": "a host has room and inodes left",
+    "check": "what the preflight looks at: see docs/preflight.md",
+    "unread": "a host that answered could be judged as a whole",
+}
+
+# The checks before the first change of a deploy. Documented in docs/preflight.md (a test compares).
 CHECKS: Mapping[str, str] = {
     "systemd": "systemd is the init system, and not older than 239",
     "architecture": "x86_64, arm64 or armhf",
@@ -59,32 +96,56 @@ CHECKS: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One problem of one host.
+class Finding(BaseModel):
+    """One thing that is not as it must be."""
 
-    Arguments:
-        host: Its name.
-        id: Stable name of the check, a key of `CHECKS`.
-        found: What is so.
-        wanted: What must be so.
-        todo: What to do.
-        level: An error stops the run before the first change; a warning can be accepted in the inventory; a note asks
-            for nothing.
-    """
+    model_config = ConfigDict(frozen=True)
 
-    host: str
-    id: str
+    host: str = Field(description="its name, or `cluster`")
+    kind: str = Field(description="a key of the table in docs/drift.md; `check`: one of docs/preflight.md")
+    subject: str = Field(description="the path, unit, node, setting, … in question; of a check, its id")
     found: str
-    wanted: str
-    todo: str
-    level: Level = "error"
+    expected: str
+    remedy: str = Field(description="what deploy.py would do, or what a person must do")
+    fixed_by: Literal["deploy", "person"] = Field("person", description="who does that")
+    severity: Severity = "warning"
+    since: datetime | None = Field(None, description="since when, where the host knows")
+    diff: str = Field("", description="unified, from what is there to what must be; secrets are masked")
+    age: Age = Field("", description="compared with the run before: new or stayed")
+    accepted: str = Field("", description="why it is accepted in the inventory")
+    until: date | None = Field(None, description="the acceptance's end; one that has passed counts again")
+
+    @computed_field(description="HOST/KIND:SUBJECT; the same in every run")
+    @property
+    def id(self) -> str:
+        """HOST/KIND:SUBJECT; the same in every run."""
+        return f"{self.host}/{self.kind}:{self.subject}"
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is drift: notes and accepted findings are not."""
+        return self.severity != "note" and not self.accepted
+
+    @property
+    def level(self) -> str:
+        """Its severity, or `accepted`."""
+        return "accepted" if self.accepted else self.severity
+
+    def accept(self, ids: Collection[str]) -> Finding:
+        """Return a check's finding, accepted where it is a warning that the inventory names by ID or HOST:ID."""
+        if self.severity == "warning" and {self.subject, f"{self.host}:{self.subject}"} & set(ids):
+            return self.model_copy(update={"accepted": "in the inventory's `accept`"})
+        return self
 
     def __str__(self) -> str:
-        return f"{self.host}: {self.found}; wanted: {self.wanted} -> {self.todo} [{self.id}]"
+        label = self.subject if self.kind == CHECK else self.id
+        return f"{self.host}: {self.found}; expected: {self.expected} -> {self.remedy} [{label}]"
 
-    def accepted(self, ids: tuple[str, ...]) -> Finding:
-        """Return the finding, accepted where it is a warning that the inventory names by ID or HOST:ID."""
-        if self.level == "warning" and {self.id, f"{self.host}:{self.id}"} & set(ids):
-            return replace(self, level="accepted")
-        return self
+
+def problem(  # noqa: PLR0917 - the order of a sentence
+    host: str, check: str, found: str, expected: str, remedy: str, severity: Severity = "error"
+) -> Finding:
+    """Return the finding of one of CHECKS."""
+    return Finding(
+        host=host, kind=CHECK, subject=check, found=found, expected=expected, remedy=remedy, severity=severity
+    )

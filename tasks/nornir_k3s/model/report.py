@@ -8,10 +8,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
-from nornir_k3s.checks.preflight import Finding
 from nornir_k3s.errors import K3sError
+from nornir_k3s.model.finding import Finding
 
-FORMAT = 1
+FORMAT = 2
 Outcome = Literal["running", "ok", "failed", "interrupted"]
 
 

@@ -30,19 +30,28 @@ def _usable(path: Path) -> Path:
         raise ValueError(f"{path}: there is no such user") from None
 
 
-LocalPath = Annotated[Path, AfterValidator(_usable)]
+LocalPath = Annotated[Path, Field(strict=False), AfterValidator(_usable)]  # not strict: it is text in the file
 
 
 class Strict(BaseModel):
-    """A mapping that has these keys and no others."""
+    """A mapping that has these keys and no others, each of exactly its type: the text `no` is not a boolean."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def _reference(value: Any) -> Any:  # noqa: ANN401 - what stands in the file
     if not isinstance(value, dict) or len(value) != 1 or next(iter(value)) not in ("env", "file", "command"):
         raise ValueError("a secret is a reference: {env: NAME}, {file: PATH} or {command: [PROGRAM, ARGUMENT]}")
     return value
+
+
+def _text_or_number(value: Any) -> Any:  # noqa: ANN401 - what stands in the file
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ValueError("it must be text or a whole number")
+    return value
+
+
+Parameter = Annotated[str | int, BeforeValidator(_text_or_number)]
 
 
 def _one_of(**values: dict[str, Any]) -> dict[str, Any]:
@@ -136,7 +145,7 @@ class DatastoreFields(Strict):
     database: str | None = Field(None, pattern=r"^[A-Za-z0-9_$-]{1,63}$", description="default: k3s")
     user: str | None = Field(None, min_length=1, description="default: k3s")
     password: Reference | None = Field(None, description="a reference")
-    parameters: dict[str, str | int] = Field(default_factory=dict, description="more of the driver's own, as sslmode")
+    parameters: dict[str, Parameter] = Field(default_factory=dict, description="more of the driver's own, as sslmode")
     tls: bool = Field(True, description="false: etcd over http, PostgreSQL with sslmode=disable")
     cafile: LocalPath | None = Field(None, description="the CA that servers verify the datastore with; it is delivered")
     certfile: LocalPath | None = None
@@ -256,4 +265,4 @@ class KnownDifference(Strict):
 
     id: str = Field(min_length=1, description="as drift.py shows it, HOST/KIND:WHAT; * stands for anything")
     reason: str = Field(min_length=1, description="why, for those who read the report")
-    until: date = Field(description="the last day, as 2027-01-31; after it the difference counts again")
+    until: date = Field(strict=False, description="the last day, as 2027-01-31; after it the difference counts again")

@@ -1,4 +1,4 @@
-"""A dump of the managed datastore, before a run changes it or replaces K3s on a living cluster."""
+"""Phase dump: the managed datastore, before a run changes it or replaces K3s on a living cluster."""
 
 from __future__ import annotations
 
@@ -7,36 +7,37 @@ from nornir.core.task import Result, Task
 from nornir_k3s import k3s
 from nornir_k3s.apply import datastore_dump
 from nornir_k3s.apply import script as apply
+from nornir_k3s.phases.phase import Phase
 from nornir_k3s.roles import datastore
-from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
+from nornir_k3s.run.gather import readable, session_of
 
 
 def needed(run: Run) -> bool:
     """Say whether this run could hurt what a living cluster has in its managed datastore."""
-    if not run.cluster.is_managed or not any(run.observed[m.name].ready for m in run.of("servers")):
+    if not run.cluster.is_managed or not run.ready_servers:
         return False
-    changed = [step for name in run.chosen(m.name for m in run.of("datastore")) for step in run.steps(name)]
+    changed = [step for name in run.chosen(m.name for m in run.of("datastore")) for step in run.planned(name).steps]
     if any(step.kind != "database" for step in changed):
         return True
-    servers = [name for name in run.chosen(m.name for m in run.of("servers")) if run.observed[name].installed]
-    return any(step.target == k3s.BINARY for name in servers for step in run.stage_steps(name))
+    servers = [m.name for m in run.of("servers") if run.facts[m.name].ledger.installed]
+    return any(step.target == k3s.BINARY for name in run.chosen(servers) for step in run.planned(name).stage)
 
 
-def dump_datastore(run: Run) -> None:
+def dump(run: Run) -> None:
     """Dump the managed datastore where the run could hurt it."""
     if not needed(run):
         return
     # One member of an etcd has all that the others have; one that is down cannot be asked.
-    hosts = [m.name for m in run.of("datastore") if ("alive", "yes", "") in run.observed[m.name].database][:1]
+    hosts = [m.name for m in run.of("datastore") if run.facts[m.name].database.alive][:1]
     if not hosts:
         run.report.notes.append("no dump of the datastore was made: none of its hosts answers")
-    for name, (path, size) in run.phase("dump", hosts, dump_host).items():
+    for name, (path, size) in run.phase("dump", hosts, _dump_host).items():
         run.report.notes.append(f"{name}: a dump of the datastore lies in {path} ({size / 1024:.0f} KiB)")
 
 
-def dump_host(task: Task, run: Run) -> Result:
-    """Dump the datastore on its own host, and return the file's path and its size in bytes."""
+def _dump_host(task: Task, run: Run) -> Result:
+    """Dump the datastore on its own host; the result is the file's path and its size in bytes."""
     cluster, member = run.cluster, run.member(task.host.name)
     lines = datastore_dump.script(
         datastore.kind(cluster).dump(cluster, member),
@@ -44,7 +45,11 @@ def dump_host(task: Task, run: Run) -> Result:
         cluster=cluster.name,
         token_fingerprint=cluster.token.fingerprint(),
     )
-    answer = gather.session_of(task, run).run(
+    answer = session_of(task, run).run(
         apply.wrapped("the dump", lines), what="dumping the datastore", timeout=run.deadlines["packages"]
     )
-    return Result(host=task.host, result=datastore_dump.parse(answer.stdout))
+    with readable(member.name):
+        return Result(host=task.host, result=datastore_dump.parse(answer.stdout))
+
+
+PHASE = Phase("dump", "dump a living cluster's managed datastore before what could hurt it", dump)

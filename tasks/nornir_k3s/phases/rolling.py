@@ -9,7 +9,6 @@ from nornir.core.task import Result, Task
 from nornir_k3s import k3s
 from nornir_k3s.apply import script as apply
 from nornir_k3s.errors import CommandFailed, HostError, NotReady
-from nornir_k3s.facts import observe
 from nornir_k3s.model.paths import (
     PREVIOUS,
 )
@@ -21,7 +20,7 @@ from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
 
 UNIT = k3s.UNITS["server"]
-_AGAIN = "mend the inventory, or what is said above, then run deploy again: the same change is planned again"
+_AGAIN = "fix the inventory, or what is said above, then run deploy again: the same change is planned again"
 
 
 def change_server(task: Task, run: Run) -> Result:
@@ -31,14 +30,14 @@ def change_server(task: Task, run: Run) -> Result:
         NotReady: With the cause, and what became of the server.
     """
     name = task.host.name
-    seen, spec = run.observed[name], run.spec(name)
-    had = seen.ready or PREVIOUS in seen.present
+    plan = run.planned(name)
+    had = plan.facts.ready or PREVIOUS in plan.facts.present
     try:
         result = host_tasks.converge_server(task, run)
     except (NotReady, CommandFailed) as error:
         if not had or getattr(error, "status", 0) == apply.BUSY:
             raise
-        if renewed(spec, seen):
+        if renewed(plan.desired, plan.facts):
             text = (
                 "nothing was put back: K3s itself was replaced, and an older one may not start on what it has written"
             )
@@ -59,8 +58,7 @@ def _taken_back(task: Task, run: Run, error: HostError) -> NotReady:
     run.report.hosts[name].restored += files
     put = f"its previous files were put back ({', '.join(files)})" if files else "no file had to be put back"
     try:
-        answer = host_tasks.wait_for_server(task, run)
-        host_tasks.same_cluster(run, name, observe.parse(name, answer + "\nend"))
+        host_tasks.require_same_cluster(run, name, host_tasks.wait_for_server(task, run))
     except HostError as failed:
         text = f"{put}, but it does not come back so either: {_what(name, failed)}"
         return _added(name, error, text, hint=failed.hint or _not_back())
@@ -76,7 +74,8 @@ def _put_back(task: Task, run: Run, *, always: bool) -> list[str]:
         timeout=run.deadlines["apply"],
         secrets=run.cluster.secrets(),
     )
-    changed, *_ = apply.parse(answer.stdout)
+    with gather.readable(task.host.name):
+        changed = apply.parse(answer.stdout).changed
     return [step.removeprefix("restored:") for step in changed if step.startswith("restored:")]
 
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.text import Text
 
-from nornir_k3s.model.difference import Difference
 from nornir_k3s.model.drift_report import DriftReport
+from nornir_k3s.model.finding import Finding
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
@@ -40,15 +40,15 @@ def show(report: DriftReport, console: Console, *, only_new: bool = False) -> No
     console.print(_summary(report), soft_wrap=True, markup=False)
 
 
-def _difference(one: Difference, console: Console) -> None:
+def _difference(one: Finding, console: Console) -> None:
     head = Text(f"{one.severity}: ", _STYLES[one.severity])
     head.append(f"{one.host}: {one.found}", "bold")
     if one.age == "new":
         head.append(" (new)", "magenta")
     console.print(head, soft_wrap=True)
     since = f", since {one.since:%Y-%m-%d %H:%M:%S} UTC ({ago(one.since)})" if one.since else ""
-    console.print(f"    {one.kind} {one.what}; expected: {one.expected}{since}", soft_wrap=True, markup=False)
-    console.print(f"    next: {one.todo}", soft_wrap=True, markup=False)
+    console.print(f"    {one.kind} {one.subject}; expected: {one.expected}{since}", soft_wrap=True, markup=False)
+    console.print(f"    next: {one.remedy}", soft_wrap=True, markup=False)
     for line in one.diff.splitlines():
         style = {"+": "green", "-": "red"}.get(line[:1])
         console.print(f"    {line}", style=style, soft_wrap=True, markup=False)

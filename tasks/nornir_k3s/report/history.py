@@ -1,55 +1,55 @@
-"""History: what each drift check found, kept on the controller; what is new, what is gone, what has stayed."""
+"""The results of earlier drift checks, saved on the controller: what is new, what is gone, what stayed."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from datetime import datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from nornir_k3s import atomic_file
 from nornir_k3s.errors import UsageError
-from nornir_k3s.model.difference import Difference
 from nornir_k3s.model.drift_report import DriftReport
+from nornir_k3s.model.finding import Finding
 
-KEPT = 100
+KEEP = 100
 _NAME = re.compile(r"\d{8}T\d{6}\.\d{6}Z\.json")
 
 
-class Kept(BaseModel):
-    """What is kept of a run."""
+class SavedRun(BaseModel):
+    """What is saved of a drift check."""
 
     started: datetime
     seconds: float
     outcome: str
     unreachable: list[str]
-    differences: list[Difference]
+    differences: list[Finding]
 
 
 class History:
-    """The folder with the runs of one cluster.
+    """The folder with the saved runs of one cluster.
 
     Arguments:
-        folder: Made, with mode 0700, when the first run is kept.
+        folder: Created with mode 0700 by the first run.
         keep: How many runs are kept.
     """
 
     def __init__(self, folder: Path, *, keep: int | None = None) -> None:
         self.folder = folder
-        self.keep = keep or KEPT
+        self.keep = keep or KEEP
 
-    def runs(self, last: int = 0) -> list[Kept]:
-        """Return the kept runs, the latest first; a file that cannot be read is left out.
+    def runs(self, last: int = 0) -> list[SavedRun]:
+        """Return the saved runs, the latest first, without files that cannot be read.
 
         Arguments:
-            last: So many at the most; all of them by default.
+            last: The maximum; all of them by default.
         """
         found = []
         for path in reversed(self._paths()):
             with contextlib.suppress(OSError, ValidationError, ValueError):
-                found.append(Kept.model_validate_json(path.read_text()))
+                found.append(SavedRun.model_validate_json(path.read_text()))
             if last and len(found) == last:
                 break
         return found
@@ -67,14 +67,14 @@ class History:
             one.model_copy(update={"age": "stayed" if one.id in before else "new"}) for one in report.differences
         ]
         now = {one.id for one in report.differences}
-        # Of a host that could not be read nothing is known; it was not judged either where the run was limited.
-        judged = {name for name, host in report.hosts.items() if host.reached} | {"cluster"}
-        report.gone = [one for key, one in before.items() if key not in now and one.host in judged]
+        # Of a host that could not be read nothing is known.
+        compared = {name for name, host in report.hosts.items() if host.reached} | {"cluster"}
+        report.gone = [one for key, one in before.items() if key not in now and one.host in compared]
 
     def add(self, report: DriftReport) -> None:
-        """Keep a run, 0600, and remove those that are too many.
+        """Save a run, 0600, and remove the oldest ones.
 
-        What an unreachable host was found with the time before is kept with it: it is new to nobody later.
+        The last findings of an unreachable host are saved again, so that they are not new when it is back.
 
         Raises:
             UsageError: The folder cannot be written.
@@ -82,7 +82,7 @@ class History:
         lost = set(report.unreachable)
         carried = [one for run in self.runs(1) for one in run.differences if one.host in lost]
         have = {one.id for one in report.differences}
-        kept = Kept(
+        saved = SavedRun(
             started=report.started,
             seconds=report.seconds,
             outcome=report.outcome,
@@ -92,10 +92,7 @@ class History:
         path = self.folder / f"{report.started:%Y%m%dT%H%M%S.%fZ}.json"
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            draft = path.with_suffix(".draft")
-            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-                file.write(kept.model_dump_json())
-            draft.replace(path)
+            atomic_file.write(path, saved.model_dump_json())
             for old in self._paths()[: -self.keep]:
                 old.unlink(missing_ok=True)
         except OSError as error:

@@ -9,12 +9,12 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from nornir_k3s.model.drift_report import DriftReport, HostState
-from nornir_k3s.report.history import Kept
+from nornir_k3s.report.history import SavedRun
 
 _ROWS = (("lb", "Load balancers"), ("servers", "Servers"), ("datastore", "Datastore"), ("agents", "Agents"))
 
 
-def page(report: DriftReport, history: Sequence[Kept] = ()) -> str:
+def page(report: DriftReport, history: Sequence[SavedRun] = ()) -> str:
     """Return the page.
 
     Arguments:

@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nornir_k3s.checks.preflight import Finding
+from nornir_k3s.model.finding import Finding
 from nornir_k3s.model.report import HostReport, Report
-from nornir_k3s.ssh.hostkeys import Found, State
+from nornir_k3s.ssh.hostkeys import HostKeyReport, KeyState
 
 if TYPE_CHECKING:
-    from nornir_k3s.workflows.plan import Change, Plan
-    from nornir_k3s.workflows.status import Status
+    from nornir_k3s.model.plan import Change, Plan
+    from nornir_k3s.model.status import Status
 
 _STYLES = {
     "error": "bold red",
@@ -79,11 +79,13 @@ def show_findings(findings: Sequence[Finding], console: Console) -> None:
         for finding in findings:
             console.print(f"{finding.level}: {finding}", soft_wrap=True, markup=False)
         return
-    table = _table("preflight", "host", "found", "wanted", "what to do", "id")
+    table = _table("preflight", "host", "found", "expected", "remedy", "id")
     table.show_lines = True
     for finding in findings:
         name = Text(f"{finding.host}\n{finding.level}", _STYLES[finding.level])
-        table.add_row(name, *(Text(text) for text in (finding.found, finding.wanted, finding.todo, finding.id)))
+        table.add_row(
+            name, *(Text(text) for text in (finding.found, finding.expected, finding.remedy, finding.subject))
+        )
     console.print(table)
 
 
@@ -142,19 +144,19 @@ def show_status(status: Status, console: Console) -> None:
         console.print(f"all is well; the API answers at {status.url}", soft_wrap=True)
 
 
-def show_host_keys(found: Found, console: Console) -> None:
+def show_host_keys(report: HostKeyReport, console: Console) -> None:
     """Print a line for each key, and why there is none of some hosts."""
-    styles = {State.NEW: "yellow", State.CHANGED: "bold red", State.REVOKED: "bold red"}
+    styles = {KeyState.NEW: "yellow", KeyState.CHANGED: "bold red", KeyState.REVOKED: "bold red"}
     table = Table(expand=False)
     for column in ("host", "address", "key", "fingerprint", "state"):
         table.add_column(column, no_wrap=True)
-    for one in found.findings:
-        row = (one.host, one.place, one.key.kind, one.fingerprint)
+    for one in report.keys:
+        row = (one.host, one.address, one.key.kind, one.fingerprint)
         table.add_row(*map(Text, row), Text(one.state, styles.get(one.state, "")))
-    for name in found.unreachable:
+    for name in report.unreachable:
         table.add_row(*map(Text, (name, "-", "-", "-")), Text("unreachable", "red"))
     # A fingerprint is there to be compared: it is never cut, however narrow the terminal is.
     wide = Console(file=console.file, force_terminal=console.is_terminal, width=max(console.width, 250))
     wide.print(table)
-    for error in found.unreachable.values():
+    for error in report.unreachable.values():
         console.print(str(error), soft_wrap=True, markup=False)

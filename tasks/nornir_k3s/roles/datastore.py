@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from nornir_k3s.apply.datastore_dump import Recipe
 from nornir_k3s.model.cluster import (
     Cluster,
     Member,
 )
-from nornir_k3s.model.endpoint import parse
-from nornir_k3s.model.host_facts import Observed
+from nornir_k3s.model.dump import Recipe
+from nornir_k3s.model.host_facts import Database
 from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.step import (
@@ -33,19 +32,13 @@ class Managed(Protocol):
     def unit(self) -> str:
         """The unit whose activity shows that its package is installed and at work."""
 
-    def alive(self, member: Member) -> str:
-        """Return a shell command that is true while it answers on its host."""
-
     def endpoint(self, cluster: Cluster) -> Secret:
         """Return the endpoint as K3s takes it."""
 
-    def spec(self, cluster: Cluster, member: Member, seen: Observed | None) -> HostSpec:
+    def spec(self, cluster: Cluster, member: Member, packages: Mapping[str, str]) -> HostSpec:
         """Return what one of its hosts must look like."""
 
-    def look(self, cluster: Cluster, member: Member) -> str:
-        """Return shell lines that print what is inside, as `db` records."""
-
-    def lacks(self, cluster: Cluster, seen: Observed) -> list[str]:
+    def lacks(self, cluster: Cluster, inside: Database) -> list[str]:
         """Return in words what is not inside yet."""
 
     def prepare(self, cluster: Cluster) -> Secret:
@@ -54,7 +47,7 @@ class Managed(Protocol):
     def dump(self, cluster: Cluster, member: Member) -> Recipe:
         """Return how what is inside is written to a file on its host."""
 
-    def old(self, cluster: Cluster, seen: Observed) -> list[str]:
+    def old(self, cluster: Cluster, inside: Database) -> list[str]:
         """Return the users that no server needs any more."""
 
     def tidy(self, users: Sequence[str]) -> Secret:
@@ -69,9 +62,13 @@ def kind(cluster: Cluster) -> Managed:
     return KINDS[cluster.managed.kind]
 
 
-def spec(cluster: Cluster, member: Member, seen: Observed | None) -> HostSpec:
-    """Return what the datastore host must look like, as far as is known now."""
-    return kind(cluster).spec(cluster, member, seen)
+def spec(cluster: Cluster, member: Member, packages: Mapping[str, str]) -> HostSpec:
+    """Return what the datastore host must look like, as far as is known now.
+
+    Arguments:
+        packages: Versions of its packages, installed or to be installed: some name their folders after them.
+    """
+    return kind(cluster).spec(cluster, member, packages)
 
 
 def endpoint(cluster: Cluster) -> Secret:
@@ -83,34 +80,17 @@ def endpoint(cluster: Cluster) -> Secret:
     return cluster.endpoint
 
 
-def reach(cluster: Cluster) -> str:
-    """Return shell lines that print which addresses of an external datastore a server cannot reach, and why."""
-    if cluster.endpoint is None:
-        return ""
-    lines = [
-        f"why=$(timeout 5 bash -c 'exec 3<>/dev/tcp/{host}/{port}' 2>&1) || "
-        f'{{ why=${{why%%"$newline"*}}; say unreachable {host}:{port} "${{why##*: }}"; }}'
-        for host, port in parse(cluster.endpoint).hosts
-    ]
-    return "\n".join(["newline='", "'", *lines])
-
-
-def look(cluster: Cluster, member: Member) -> str:
-    """Return the shell lines that look inside the managed datastore."""
-    return kind(cluster).look(cluster, member)
-
-
-def steps(cluster: Cluster, seen: Observed) -> list[Step]:
+def steps(cluster: Cluster, inside: Database) -> list[Step]:
     """Return the step that gives the datastore what it lacks inside, if anything."""
-    lacks = kind(cluster).lacks(cluster, seen)
+    lacks = kind(cluster).lacks(cluster, inside)
     if not lacks:
         return []
     return [Step("database", "inside", f"make {', '.join(lacks)}", payload=kind(cluster).prepare(cluster))]
 
 
-def tidy_steps(cluster: Cluster, seen: Observed) -> list[Step]:
+def tidy_steps(cluster: Cluster, inside: Database) -> list[Step]:
     """Return the step that removes users which no server needs any more, if there are any."""
-    users = kind(cluster).old(cluster, seen)
+    users = kind(cluster).old(cluster, inside)
     if not users:
         return []
     return [Step("database", "old users", f"remove {', '.join(users)}", payload=kind(cluster).tidy(users))]

@@ -6,16 +6,16 @@ Sources: etcd `op-guide/configuration.md` (every flag is a variable, too), `op-g
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nornir_k3s.apply.datastore_dump import Recipe
+from nornir_k3s import shell
 from nornir_k3s.model.cluster import (
     Cluster,
     Member,
 )
-from nornir_k3s.model.host_facts import Observed
+from nornir_k3s.model.dump import Recipe
+from nornir_k3s.model.host_facts import Database
 from nornir_k3s.model.host_spec import HEADER, File, HostSpec, Unit
 from nornir_k3s.model.secret import Secret
 
@@ -24,7 +24,6 @@ PEERS = 2380
 UNIT = "etcd.service"
 FOLDER = "/etc/nornir-k3s-etcd"
 CONFIG = "/etc/default/etcd"
-SIZES = (1, 3, 5)
 _GIB = 1 << 30
 
 
@@ -35,25 +34,21 @@ class Etcd:
     ports: tuple[int, ...] = (PORT, PEERS)
     unit: str = UNIT
 
-    def alive(self, member: Member) -> str:
-        """Return a shell command that is true while it is healthy."""
-        return f"{_ctl(member)} endpoint health >/dev/null 2>&1"
-
     def endpoint(self, cluster: Cluster) -> Secret:
         """Return the endpoint as K3s takes it: every member."""
-        return Secret(",".join(_url(member, PORT) for member in cluster.of("datastore")))
+        return Secret(",".join(url(member, PORT) for member in cluster.of("datastore")))
 
-    def spec(self, cluster: Cluster, member: Member, seen: Observed | None) -> HostSpec:  # noqa: ARG002 - as every kind
+    def spec(self, cluster: Cluster, member: Member, packages: Mapping[str, str]) -> HostSpec:  # noqa: ARG002 - as every kind
         """Return what a member's host must look like."""
         members = cluster.of("datastore")
         settings = {
             "NAME": member.name,
-            "DATA_DIR": _data(cluster),
-            "LISTEN_CLIENT_URLS": _url(member, PORT),
-            "ADVERTISE_CLIENT_URLS": _url(member, PORT),
-            "LISTEN_PEER_URLS": _url(member, PEERS),
-            "INITIAL_ADVERTISE_PEER_URLS": _url(member, PEERS),
-            "INITIAL_CLUSTER": ",".join(f"{one.name}={_url(one, PEERS)}" for one in members),
+            "DATA_DIR": data_folder(cluster),
+            "LISTEN_CLIENT_URLS": url(member, PORT),
+            "ADVERTISE_CLIENT_URLS": url(member, PORT),
+            "LISTEN_PEER_URLS": url(member, PEERS),
+            "INITIAL_ADVERTISE_PEER_URLS": url(member, PEERS),
+            "INITIAL_CLUSTER": ",".join(f"{one.name}={url(one, PEERS)}" for one in members),
             "INITIAL_CLUSTER_TOKEN": cluster.name,
             "INITIAL_CLUSTER_STATE": "new",
             "CLIENT_CERT_AUTH": "true",
@@ -72,27 +67,11 @@ class Etcd:
             for name, content in texts.items()
         ]
         # It reads its certificates for every connection anew.
-        unit = Unit(UNIT, reloadable=True, reload=":", proof=self.alive(member))
-        packages = ("etcd-server", "etcd-client")
-        return HostSpec(packages=packages, files=(*files, File(CONFIG, Secret(text), unit=UNIT)), units=(unit,))
+        unit = Unit(UNIT, reloadable=True, reload=":", proof=shell.call("etcd_alive", url(member, PORT), FOLDER))
+        config = File(CONFIG, Secret(text), unit=UNIT)
+        return HostSpec(packages=("etcd-server", "etcd-client"), files=(*files, config), units=(unit,))
 
-    def look(self, cluster: Cluster, member: Member) -> str:
-        """Return shell lines that print `db` records: members as `id, name, state, URLs`, and bootstrap rows."""
-        return f"""
-ctl() {{ {_ctl(member)} "$@" 2>/dev/null; }}
-if command -v etcdctl >/dev/null 2>&1 && systemctl is-active -q {UNIT}; then
-say db alive yes ''
-ctl member list -w simple | while IFS=, read -r id state name peers _; do
-  say db member "${{name# }}" "${{id}} ${{state# }} ${{peers# }}"
-done
-ctl get --prefix /bootstrap/ --keys-only | while read -r key; do
-  [ -z "$key" ] || say db bootstrap "$key" "$(ctl get "$key" --print-value-only | tr -d '\\n' | wc -c)"
-done
-fi
-if [ -d {_data(cluster)}/member ]; then say db data yes ''; else say db data no ''; fi
-"""
-
-    def lacks(self, cluster: Cluster, seen: Observed) -> list[str]:  # noqa: ARG002 - as every kind
+    def lacks(self, cluster: Cluster, inside: Database) -> list[str]:  # noqa: ARG002 - as every kind
         """Return nothing: K3s makes everything inside."""
         return []
 
@@ -102,10 +81,10 @@ if [ -d {_data(cluster)}/member ]; then say db data yes ''; else say db data no 
 
     def dump(self, cluster: Cluster, member: Member) -> Recipe:
         """Return how everything is written to a file, a snapshot."""
-        size = f"du -sk {_data(cluster)}/member/snap | cut -f1"
-        return Recipe("etcd", size, f'{_ctl(member)} snapshot save "$draft" >/dev/null')
+        size = shell.call("size_etcd", data_folder(cluster))
+        return Recipe("etcd", size, shell.call("write_etcd", url(member, PORT), FOLDER))
 
-    def old(self, cluster: Cluster, seen: Observed) -> list[str]:  # noqa: ARG002 - as every kind
+    def old(self, cluster: Cluster, inside: Database) -> list[str]:  # noqa: ARG002 - as every kind
         """Return nothing: there are no users."""
         return []
 
@@ -114,21 +93,18 @@ if [ -d {_data(cluster)}/member ]; then say db data yes ''; else say db data no 
         return Secret("")
 
 
-def _url(member: Member, port: int) -> str:
+def url(member: Member, port: int) -> str:
+    """Return the URL of a member's port."""
     return f"https://[{member.address}]:{port}" if ":" in member.address else f"https://{member.address}:{port}"
 
 
-def _data(cluster: Cluster) -> str:
+def data_folder(cluster: Cluster) -> str:
+    """Return where a member keeps its data."""
     return f"/var/lib/etcd/{cluster.name}"
 
 
 def _pem(name: str) -> str:
     return f"{FOLDER}/{name}.pem"
-
-
-def _ctl(member: Member) -> str:
-    files = f"--cacert={_pem('ca')} --cert={_pem('cert')} --key={_pem('key')}"
-    return f"ETCDCTL_API=3 etcdctl --endpoints={shlex.quote(_url(member, PORT))} {files}"
 
 
 ETCD = Etcd()

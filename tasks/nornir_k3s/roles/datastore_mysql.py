@@ -7,16 +7,17 @@ Sources: docs.k3s.io `datastore/datastore.md`; kine `pkg/drivers/mysql`; go-sql-
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nornir_k3s.apply.datastore_dump import Recipe
+from nornir_k3s import shell
 from nornir_k3s.model.cluster import (
     Cluster,
     Member,
 )
+from nornir_k3s.model.dump import Recipe
 from nornir_k3s.model.endpoint import Endpoint, build
-from nornir_k3s.model.host_facts import Observed
+from nornir_k3s.model.host_facts import Database
 from nornir_k3s.model.host_spec import HEADER, File, HostSpec, Unit
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.roles.datastore_login import connections, login, logins
@@ -48,17 +49,13 @@ class MySQL:
     dumper: str
     ports: tuple[int, ...] = (PORT,)
 
-    def alive(self, member: Member) -> str:  # noqa: ARG002 - as every kind
-        """Return a shell command that is true while it answers."""
-        return f"{self.client} -e 'SELECT 1' >/dev/null 2>&1"
-
     def endpoint(self, cluster: Cluster) -> Secret:
         """Return the endpoint as K3s takes it."""
         place = (cluster.of("datastore")[0].address, PORT)
         password, database = cluster.datastore_password, cluster.managed.database
         return build(Endpoint("mysql", (place,), login(cluster), password, database))
 
-    def spec(self, cluster: Cluster, member: Member, seen: Observed | None) -> HostSpec:  # noqa: ARG002 - as every kind
+    def spec(self, cluster: Cluster, member: Member, packages: Mapping[str, str]) -> HostSpec:  # noqa: ARG002 - as every kind
         """Return what the host must look like."""
         lines = [
             "[mysqld]",
@@ -86,40 +83,16 @@ class MySQL:
     def _pem(self, name: str) -> str:
         return f"/etc/mysql/nornir-k3s-{name}.pem"
 
-    def look(self, cluster: Cluster, member: Member) -> str:  # noqa: ARG002 - as every kind
-        """Return shell lines that print `db` records: database, users (1: as they must be), rights, bootstrap rows."""
-        database, user = cluster.managed.database, cluster.managed.user
-        need = f"ssl_type = '{'ANY' if cluster.keys else ''}'"
-        if self.hashed:
-            need += f" AND authentication_string = '{password_hash(cluster.datastore_password)}'"
-        return f"""
-sql() {{ {self.client} -N -B -r "$@" 2>/dev/null; }}
-if command -v {self.client} >/dev/null 2>&1 && sql -e 'SELECT 1' >/dev/null; then
-say db alive yes ''
-sql <<'SQL'
-SELECT 'db', 'database', SCHEMA_NAME, '' FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = '{database}';
-SELECT 'db', 'user', CONCAT(User, '@', Host), {need} FROM mysql.user WHERE User LIKE '{user}\\_%';
-SELECT 'db', 'grant', CONCAT(User, '@', Host), Db FROM mysql.db
-  WHERE Db = '{database}' AND Create_priv = 'Y' AND Alter_priv = 'Y' AND Index_priv = 'Y';
-SQL
-sql {database} <<'SQL'
-SELECT 'db', 'bootstrap', name, COALESCE(MAX(LENGTH(value)), 0) FROM kine
-  WHERE name LIKE '/bootstrap/%' AND deleted = 0 GROUP BY name;
-SQL
-fi
-"""  # noqa: S608 - names are checked by the schema, the hash is hexadecimal
-
-    def lacks(self, cluster: Cluster, seen: Observed) -> list[str]:
+    def lacks(self, cluster: Cluster, inside: Database) -> list[str]:
         """Return in words what is not inside yet."""
-        have = {(kind, name): value for kind, name, value in seen.database}
-        found = [] if ("database", cluster.managed.database) in have else [f"database {cluster.managed.database}"]
+        found = [] if inside.databases else [f"database {cluster.managed.database}"]
         for server in cluster.of("servers"):
             account = f"{login(cluster)}@{server.address}"
-            if ("user", account) not in have:
+            if account not in inside.users:
                 found.append(f"user {account}")
-            elif have["user", account] != "1":
+            elif not inside.users[account]:
                 found.append(f"password of {account}")
-            if ("grant", account) not in have:
+            if account not in inside.grants:
                 found.append(f"rights of {account}")
         return found
 
@@ -136,7 +109,7 @@ fi
             lines.append(f"CREATE USER IF NOT EXISTS {account} {self._identified(cluster.datastore_password)};")
             lines.append(f"ALTER USER {account} {self._identified(cluster.datastore_password)}{tls};")
             lines.append(f"GRANT {RIGHTS} ON `{database}`.* TO {account};")
-        return self._script(lines)
+        return self._statements(lines)
 
     def dump(self, cluster: Cluster, member: Member) -> Recipe:  # noqa: ARG002 - as every kind
         """Return how the database is written to a file."""
@@ -144,28 +117,18 @@ fi
 
     def recipe(self) -> Recipe:
         """Return the same; it needs to know nothing of the cluster."""
-        query = (
-            "SELECT CEIL(COALESCE(SUM(data_length + index_length), 0) / 1024) FROM information_schema.tables"
-            " WHERE table_schema = '$database'"
-        )
-        size = f'{self.client} -N -B -e "{query}"'
-        # A pipe ends as its last command does: whether the first one ended well is noted beside.
-        write = (
-            f'{{ {self.dumper} --single-transaction --routines=false --hex-blob "$database" || : >"$draft.failed"; }}'
-            ' | gzip >"$draft"\n[ ! -e "$draft.failed" ]'
-        )
-        return Recipe("sql.gz", size, write)
+        return Recipe("sql.gz", f"size_mysql {self.client}", f"write_mysql {self.dumper}")
 
-    def old(self, cluster: Cluster, seen: Observed) -> list[str]:
+    def old(self, cluster: Cluster, inside: Database) -> list[str]:
         """Return the users that no server needs any more: of earlier passwords and of servers that have gone."""
         wanted = {f"{login(cluster)}@{server.address}" for server in cluster.of("servers")}
-        users = [name for kind, name, _ in seen.database if kind == "user"]
-        return [name for name in users if name not in wanted and name.rpartition("@")[0] in logins(cluster, users)]
+        ours = logins(cluster, inside.users)
+        return [name for name in inside.users if name not in wanted and name.rpartition("@")[0] in ours]
 
     def tidy(self, users: Sequence[str]) -> Secret:
         """Return a script that removes these users."""
         names = [name.rpartition("@") for name in users]
-        return self._script([f"DROP USER IF EXISTS '{user}'@'{host}';" for user, _, host in names])
+        return self._statements([f"DROP USER IF EXISTS '{user}'@'{host}';" for user, _, host in names])
 
     def _identified(self, password: Secret) -> str:
         if self.hashed:
@@ -173,14 +136,8 @@ fi
         quoted = password.reveal().replace("\\", "\\\\").replace("'", "''")
         return f"IDENTIFIED BY '{quoted}'"
 
-    def _script(self, lines: Sequence[str]) -> Secret:
-        text = "\n".join(lines)
-        return Secret(f"""n=0
-until {self.client} -e 'SELECT 1' >/dev/null 2>&1; do n=$((n+1)); [ "$n" -lt 120 ]; sleep 0.5; done
-{self.client} <<'SQL'
-{text}
-SQL
-""")
+    def _statements(self, lines: Sequence[str]) -> Secret:
+        return Secret(shell.call("mysql_statements", self.client) + " <<'SQL'\n" + "\n".join(lines) + "\nSQL\n")
 
 
 MARIADB = MySQL(

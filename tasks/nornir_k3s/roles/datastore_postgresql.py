@@ -9,16 +9,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nornir_k3s.apply.datastore_dump import Recipe
 from nornir_k3s.model.cluster import (
     Cluster,
     Member,
 )
+from nornir_k3s.model.dump import Recipe
 from nornir_k3s.model.endpoint import Endpoint, build
-from nornir_k3s.model.host_facts import Observed
+from nornir_k3s.model.host_facts import Database
 from nornir_k3s.model.host_spec import HEADER, File, HostSpec, Unit
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.roles.datastore_login import connections, login, logins
@@ -26,8 +26,6 @@ from nornir_k3s.roles.datastore_login import connections, login, logins
 PORT = 5432
 PACKAGE = "postgresql"
 _ITERATIONS = 4096
-_ASK = "runuser -u postgres -- psql -X -v ON_ERROR_STOP=1 -At"
-_ALIVE = f"{_ASK} -c 'SELECT 1' >/dev/null 2>&1"
 
 
 @dataclass(frozen=True)
@@ -37,10 +35,6 @@ class PostgreSQL:
     ports: tuple[int, ...] = (PORT,)
     unit: str = "postgresql.service"
 
-    def alive(self, member: Member) -> str:  # noqa: ARG002 - as every kind
-        """Return a shell command that is true while it answers."""
-        return _ALIVE
-
     def endpoint(self, cluster: Cluster) -> Secret:
         """Return the endpoint as K3s takes it."""
         place = (cluster.of("datastore")[0].address, PORT)
@@ -48,9 +42,9 @@ class PostgreSQL:
         password, database = cluster.datastore_password, cluster.managed.database
         return build(Endpoint("postgresql", (place,), login(cluster), password, database, mode))
 
-    def spec(self, cluster: Cluster, member: Member, seen: Observed | None) -> HostSpec:
+    def spec(self, cluster: Cluster, member: Member, packages: Mapping[str, str]) -> HostSpec:
         """Return what the host must look like; its folders are named after a version that only the package knows."""
-        version = (seen.packages.get(PACKAGE) or seen.fact("candidate") if seen else "").partition("+")[0]
+        version = packages.get(PACKAGE, "").partition("+")[0]
         if not version.isdigit():
             return HostSpec(packages=(PACKAGE,))
         folder, unit = f"/etc/postgresql/{version}/main", f"postgresql@{version}-main.service"
@@ -73,7 +67,9 @@ class PostgreSQL:
             ]
         files.append(File(hba, Secret(self._hba(cluster)), 0o640, unit=unit, action="reload", group="postgres"))
         files.append(File(f"{folder}/conf.d/90-nornir-k3s.conf", Secret(HEADER + "\n".join(lines) + "\n"), unit=unit))
-        return HostSpec(packages=(PACKAGE,), files=tuple(files), units=(Unit(unit, reloadable=True, proof=_ALIVE),))
+        return HostSpec(
+            packages=(PACKAGE,), files=tuple(files), units=(Unit(unit, reloadable=True, proof="postgresql_alive"),)
+        )
 
     def _hba(self, cluster: Cluster) -> str:
         how, database = "hostssl" if cluster.keys else "host", cluster.managed.database
@@ -84,38 +80,15 @@ class PostgreSQL:
         ]
         return HEADER + "\n".join(lines) + "\n"
 
-    def look(self, cluster: Cluster, member: Member) -> str:  # noqa: ARG002 - as every kind
-        """Return shell lines that print `db` records: database, users (1: as they must be), rights, bootstrap rows."""
-        database, user = cluster.managed.database, cluster.managed.user
-        return f"""
-if ! dpkg-query -W {PACKAGE} >/dev/null 2>&1; then
-  say fact candidate "$(apt-cache policy {PACKAGE} 2>/dev/null | sed -n 's/^ *Candidate: //p')"
-elif command -v psql >/dev/null 2>&1; then
-if {_ALIVE}; then say db alive yes ''; fi
-ask() {{ {_ASK} -F "$tab" "$@" 2>/dev/null; }}
-ask <<'SQL'
-SELECT 'db', 'database', datname, pg_get_userbyid(datdba) FROM pg_database WHERE datname = '{database}';
-SELECT 'db', 'user', rolname, (rolpassword = '{verifier(cluster.datastore_password)}' AND rolcanlogin)::int
-  FROM pg_authid WHERE rolname LIKE '{user}\\_%';
-SELECT 'db', 'grant', m.rolname, g.rolname FROM pg_auth_members
-  JOIN pg_roles m ON m.oid = member JOIN pg_roles g ON g.oid = roleid WHERE g.rolname = '{user}';
-SQL
-ask -d {database} <<'SQL'
-SELECT 'db', 'bootstrap', name, COALESCE(MAX(LENGTH(value)), 0) FROM kine
-  WHERE name LIKE '/bootstrap/%' AND deleted = 0 GROUP BY name;
-SQL
-fi
-"""  # noqa: S608 - names are checked by the schema, the verifier has no quotes
-
-    def lacks(self, cluster: Cluster, seen: Observed) -> list[str]:
+    def lacks(self, cluster: Cluster, inside: Database) -> list[str]:
         """Return in words what is not inside yet."""
-        have, user = {(kind, name): value for kind, name, value in seen.database}, login(cluster)
-        found = [] if ("database", cluster.managed.database) in have else [f"database {cluster.managed.database}"]
-        if ("user", user) not in have:
+        user = login(cluster)
+        found = [] if inside.databases else [f"database {cluster.managed.database}"]
+        if user not in inside.users:
             found.append(f"user {user}")
-        elif have["user", user] != "1":
+        elif not inside.users[user]:
             found.append(f"password of {user}")
-        if ("grant", user) not in have:
+        if user not in inside.grants:
             found.append(f"rights of {user}")
         return found
 
@@ -127,7 +100,7 @@ fi
         """
         owner, user, database = cluster.managed.user, login(cluster), cluster.managed.database
         hashed = verifier(cluster.datastore_password)
-        return _script(f"""
+        return _statements(f"""
 SELECT 'CREATE ROLE {owner} NOLOGIN' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{owner}') \\gexec
 SELECT 'CREATE ROLE {user}' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{user}') \\gexec
 ALTER ROLE {user} LOGIN PASSWORD '{hashed}' NOSUPERUSER NOCREATEDB NOCREATEROLE;
@@ -140,17 +113,15 @@ REVOKE ALL ON DATABASE {database} FROM PUBLIC;
 
     def dump(self, cluster: Cluster, member: Member) -> Recipe:  # noqa: ARG002 - as every kind
         """Return how the database is written to a file, for pg_restore."""
-        size = f"{_ASK} -c \"SELECT pg_database_size('$database') / 1024\""
-        return Recipe("pgdump", size, 'runuser -u postgres -- pg_dump -Fc "$database" >"$draft"')
+        return Recipe("pgdump", "size_postgresql", "write_postgresql")
 
-    def old(self, cluster: Cluster, seen: Observed) -> list[str]:
+    def old(self, cluster: Cluster, inside: Database) -> list[str]:
         """Return the users that no server needs any more: of earlier passwords."""
-        users = [name for kind, name, _ in seen.database if kind == "user"]
-        return sorted(logins(cluster, users) - {login(cluster)})
+        return sorted(logins(cluster, inside.users) - {login(cluster)})
 
     def tidy(self, users: Sequence[str]) -> Secret:
         """Return a script that removes these users."""
-        return _script("\n".join(f"DROP ROLE IF EXISTS {user};" for user in users))
+        return _statements("\n".join(f"DROP ROLE IF EXISTS {user};" for user in users))
 
 
 def verifier(password: Secret) -> str:
@@ -165,13 +136,8 @@ def verifier(password: Secret) -> str:
     return f"SCRAM-SHA-256${_ITERATIONS}:{text[0]}${text[1]}:{text[2]}"
 
 
-def _script(sql: str) -> Secret:
-    return Secret(f"""n=0
-until {_ALIVE}; do n=$((n+1)); [ "$n" -lt 120 ]; sleep 0.5; done
-{_ASK} <<'SQL'
-{sql}
-SQL
-""")
+def _statements(sql: str) -> Secret:
+    return Secret(f"postgresql_statements <<'SQL'\n{sql}\nSQL\n")
 
 
 POSTGRESQL = PostgreSQL()

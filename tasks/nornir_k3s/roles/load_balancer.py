@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from functools import partial
 
-from nornir_k3s import k3s
+from nornir_k3s import k3s, shell
 from nornir_k3s.model.cluster import (
     Cluster,
     Member,
@@ -86,18 +86,6 @@ PEERS    virtual_ipaddress {{
 }}
 """
 
-# Without psmisc or procps, which a minimal host lacks; the pid file is the master's, written by the unit.
-_TRACK = """\
-#!/bin/sh
-# Managed by nornir-k3s. keepalived gives the VIP away when HAProxy's master is gone.
-read -r pid </run/haproxy.pid && kill -0 "$pid"
-"""
-
-# A master that cannot load its new configuration keeps the old one, and systemd still calls the reload a success.
-_LOADED = """\
-ss -Hlnt 'sport = :PORT' | grep -q . && \
-! journalctl -u haproxy.service --since "@$begin" -o cat --no-pager | grep -q 'Loading failure'"""
-
 
 def _haproxy(cluster: Cluster) -> str:
     bind = "[::]" if ":" in str(cluster.registration.address) else "*"
@@ -136,7 +124,7 @@ def spec(cluster: Cluster, member: Member, *, interface: str, check_pem: Secret,
             file_of_haproxy(SERVER_CA, Secret(server_ca), 0o644),
             file_of_haproxy(CHECK_CERT, check_pem, 0o600, masking="all"),
             file_of_haproxy(HAPROXY, Secret(_haproxy(cluster)), 0o644, check="haproxy -c -q -f {}"),
-            File(TRACK, Secret(_TRACK), 0o755),
+            File(TRACK, Secret(shell.source("roles/keepalived_check.sh")), 0o755),
             File(
                 KEEPALIVED,
                 Secret(_keepalived(cluster, member, interface)),
@@ -147,7 +135,7 @@ def spec(cluster: Cluster, member: Member, *, interface: str, check_pem: Secret,
             ),
         ),
         units=(
-            Unit("haproxy.service", reloadable=True, proof=_LOADED.replace("PORT", str(cluster.registration.port))),
+            Unit("haproxy.service", reloadable=True, proof=f"haproxy_loaded {cluster.registration.port}"),
             Unit("keepalived.service", reloadable=True),
         ),
     )

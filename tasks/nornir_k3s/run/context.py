@@ -1,4 +1,4 @@
-"""Run: what the phases of one deploy, plan or drift share, and how a phase is carried out on its hosts."""
+"""What the phases of one run share, and how a task is run on their hosts."""
 
 from __future__ import annotations
 
@@ -10,32 +10,16 @@ from typing import Any
 from nornir.core import Nornir
 from nornir.core.task import Result, Task
 
-from nornir_k3s.artifacts.source import (
-    OnProgress,
-    Source,
-)
+from nornir_k3s.artifacts.source import OnProgress, Source
 from nornir_k3s.errors import HostError, HostsFailed, Interrupted, K3sError
-from nornir_k3s.model.bundle import (
-    Bundle,
-)
-from nornir_k3s.model.cluster import (
-    Cluster,
-    Member,
-)
-from nornir_k3s.model.host_facts import Observed
-from nornir_k3s.model.host_spec import HostSpec
+from nornir_k3s.facts import Query
+from nornir_k3s.model.cluster import Cluster, Member
+from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.report import PhaseReport, Report
-from nornir_k3s.model.step import (
-    Step,
-)
-from nornir_k3s.planner import (
-    converge,
-    stage,
-)
+from nornir_k3s.model.secret import Secret
+from nornir_k3s.planner import PlannedHost, plan_host
 from nornir_k3s.plugins.runner import K3sRunner
-from nornir_k3s.roles import agent as agent_role
-from nornir_k3s.roles import datastore, load_balancer
-from nornir_k3s.roles import server as server_role
+from nornir_k3s.roles.desired import Known, desired
 from nornir_k3s.ssh.session import Session
 from nornir_k3s.state import check_certificate, known_cluster
 from nornir_k3s.state.store import Store
@@ -64,6 +48,14 @@ class Run:
         store: Secrets and results on the controller.
         deadlines: Seconds, by kind of work.
         widths: Hosts at the same time, by phase.
+        facts: What is true on each host that was read; replaced, never changed, when it was read again.
+        done: Servers that this run has changed and seen ready.
+        limit: The only hosts that may be changed.
+        away: Members that this Nornir does not have.
+        drift: Hosts are asked for what only drift compares, too.
+        deep: Hash every large file.
+        unread: Hosts that could not be read and may, and why.
+        thread: `phase`: the phase that this thread carries out.
     """
 
     nr: Nornir
@@ -73,16 +65,17 @@ class Run:
     deadlines: Mapping[str, float]
     widths: Mapping[str, int]
     report: Report
-    observed: dict[str, Observed] = field(default_factory=dict)
+    facts: dict[str, HostFacts] = field(default_factory=dict)
     sessions: dict[str, Session] = field(default_factory=dict)
-    done: set[str] = field(default_factory=set)  # servers this run has made right and seen ready
-    limit: frozenset[str] | None = None  # the only hosts that may be changed
-    away: frozenset[str] = frozenset()  # members that this Nornir does not show
-    thread: threading.local = field(default_factory=threading.local)  # `phase`: the one that this thread carries out
+    done: set[str] = field(default_factory=set)
+    limit: frozenset[str] | None = None
+    away: frozenset[str] = frozenset()
+    drift: bool = False
+    deep: bool = False
+    unread: dict[str, str] = field(default_factory=dict)
     on_progress: OnProgress | None = None
-    drift: bool = False  # hosts are asked for what only drift compares, too
-    deep: bool = False  # hash every large file
-    unread: dict[str, str] = field(default_factory=dict)  # hosts that failed and may, and why
+    thread: threading.local = field(default_factory=threading.local)
+    _planned: dict[str, tuple[HostFacts, Known, PlannedHost]] = field(default_factory=dict)
 
     def member(self, name: str) -> Member:
         """Return the member with this name."""
@@ -90,78 +83,67 @@ class Run:
 
     @property
     def ca_prefix(self) -> str:
-        """`K10` and the hash of the cluster's CA, from a server; where none was read, as it was the last time."""
+        """`K10` and the hash of the cluster's CA, from a server; where none was read, as it was at the last deploy."""
         if not self.of("servers"):
             return known_cluster.ca(self.store)[0]
-        return next((o.ca_prefix for o in self._servers() if o.ca_prefix), "")
+        return next((one.server.ca_prefix for one in self._servers() if one.server.ca_prefix), "")
 
     @property
-    def ca_cert(self) -> str:
+    def ca_certificate(self) -> str:
         """The CA of the servers' certificates, PEM; empty before the first server has made it."""
         if not self.of("servers"):
             return known_cluster.ca(self.store)[1]
-        return next((o.ca_cert for o in self._servers() if o.ca_prefix and o.ca_cert), "")
+        found = (one.server for one in self._servers())
+        return next((one.ca_certificate for one in found if one.ca_prefix and one.ca_certificate), "")
 
-    def _servers(self) -> Iterable[Observed]:
-        seen = [self.observed[m.name] for m in self.of("servers")]
-        return sorted(seen, key=lambda o: not o.ready)  # the word of a ready server counts first
+    def _servers(self) -> Iterable[HostFacts]:
+        return sorted(
+            (self.facts[m.name] for m in self.of("servers")), key=lambda one: not one.ready
+        )  # ready ones first
 
-    def spec(self, name: str) -> HostSpec:
-        """Return what this host must look like, as far as is known now."""
-        member = self.member(name)
+    @property
+    def ready_servers(self) -> list[str]:
+        """The servers whose `/readyz` says ok."""
+        return [m.name for m in self.of("servers") if self.facts[m.name].ready]
+
+    def known(self, name: str) -> Known:
+        """Return what is known now beside the inventory and the host's own facts."""
+        member, facts = self.member(name), self.facts.get(name)
         if member.role == "datastore":
-            known = Observed(name, packages=known_cluster.packages(self.store).get(name, {}))
-            return datastore.spec(self.cluster, member, self.observed.get(name, known))
-        if member.role == "servers":
-            return server_role.spec(self.cluster, member, self.bundle(name))
-        if member.role == "agents":
-            return agent_role.spec(self.cluster, member, self.bundle(name), self.ca_prefix)
-        seen = self.observed.get(name)
-        return load_balancer.spec(
-            self.cluster,
-            member,
-            interface=member.interface or (seen.interface_of(member.address) if seen else ""),
-            check_pem=check_certificate.kept(self.store, self.ca_prefix),
-            server_ca=self.ca_cert,
-        )
+            return Known() if facts else Known(packages=known_cluster.packages(self.store).get(name, {}))
+        bundle = self.source.known(facts.system.arch) if facts else None
+        check = check_certificate.load(self.store, self.ca_prefix) if member.role == "lb" else Secret("")
+        return Known(bundle, self.ca_prefix, self.ca_certificate, check)
 
-    def bundle(self, name: str) -> Bundle | None:
-        """Return the release for this host's architecture; None before the host was observed and the release found."""
-        seen = self.observed.get(name)
-        return self.source.known(seen.arch) if seen else None
+    def query(self, name: str) -> Query:
+        """Return what to ask a host."""
+        member, facts = self.member(name), self.facts.get(name)
+        spec = desired(self.cluster, member, facts, self.known(name))
+        return Query(self.cluster, member, spec, drift=self.drift, deep=self.deep)
 
-    def steps(self, name: str) -> list[Step]:
-        """Return everything that is not yet as it must be on this host."""
-        return [*self.stage_steps(name), *self.converge_steps(name), *self.tidy_steps(name)]
-
-    def stage_steps(self, name: str) -> list[Step]:
-        """Return the steps that restart nothing on this host."""
-        return stage(self.spec(name), self.observed[name])
-
-    def converge_steps(self, name: str) -> list[Step]:
-        """Return the steps that make this host's files, units and database right."""
-        seen = self.observed[name]
-        if self.member(name).role != "datastore":
-            return converge(self.spec(name), seen)
-        return [*converge(self.spec(name), seen), *datastore.steps(self.cluster, seen)]
-
-    def tidy_steps(self, name: str) -> list[Step]:
-        """Return the steps that remove what no host needs any more, once all others are done."""
-        return datastore.tidy_steps(self.cluster, self.observed[name]) if self.member(name).role == "datastore" else []
+    def planned(self, name: str) -> PlannedHost:
+        """Return a host's plan: computed once for what was read of it, and anew when something else becomes known."""
+        facts, known = self.facts[name], self.known(name)
+        before = self._planned.get(name)
+        if before and before[0] is facts and before[1] == known:
+            return before[2]
+        plan = plan_host(self.cluster, self.member(name), facts, known)
+        self._planned[name] = facts, known, plan
+        return plan
 
     def of(self, role: str) -> tuple[Member, ...]:
-        """Return the members of one role that could be observed: all of them, unless the run was limited to others."""
-        return tuple(member for member in self.cluster.of(role) if member.name in self.observed)
+        """Return the members of one role that could be read: all of them, unless the run was limited to others."""
+        return tuple(member for member in self.cluster.of(role) if member.name in self.facts)
 
     @property
     def present(self) -> list[str]:
-        """The members that this Nornir shows, in the inventory's order."""
+        """The members that this Nornir has, in the inventory's order."""
         return [member.name for member in self.cluster.members if member.name not in self.away]
 
     @property
     def names(self) -> list[str]:
-        """The hosts that could be observed and may be changed, in the inventory's order."""
-        return self.chosen(member.name for member in self.cluster.members if member.name in self.observed)
+        """The hosts that could be read and may be changed, in the inventory's order."""
+        return self.chosen(member.name for member in self.cluster.members if member.name in self.facts)
 
     def chosen(self, names: Iterable[str]) -> list[str]:
         """Return those of the hosts that the run was not told to leave alone."""
@@ -176,7 +158,7 @@ class Run:
         width: int | None = None,
         lenient: Collection[str] = (),
     ) -> dict[str, Any]:
-        """Carry out a task on its hosts, as one Nornir run, and return each host's result.
+        """Run a task on hosts, as one Nornir run, and return each host's result.
 
         Arguments:
             title: Shown to people.
@@ -193,7 +175,7 @@ class Run:
             return {}
         runner = K3sRunner(num_workers=width or len(wanted), stop=getattr(self.nr.runner, "stop", None))
         chosen = self.nr.filter(filter_func=lambda host: host.name in wanted).with_runner(runner)
-        # Every host's failure is told, whatever the team's Nornir does at the first one.
+        # Every host's failure is reported, whatever the team's Nornir does at the first one.
         results = chosen.run(task=_adapter(task, self), name=title, raise_on_error=False)
         current: PhaseReport | None = getattr(self.thread, "phase", None)
         if current:

@@ -1,13 +1,14 @@
-"""Look: what every workflow begins with: read the inventory, read every host, find the release.
+"""What every workflow begins with: load the cluster, read every host, find the release.
 
-Nothing here, and nothing it imports, can write on a host; a test says so. `status` and `drift` need no more.
+Nothing here, and nothing it imports, can write on a host (import-linter). `status` and `drift` need no more.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,19 @@ from typing import Any
 from nornir.core import Nornir
 from nornir.core.task import Result, Task
 
-import nornir_k3s.facts.drift_script as drift_look
-import nornir_k3s.facts.preflight_script as preflight_look
+from nornir_k3s import facts
 from nornir_k3s.artifacts import source as artifacts
-from nornir_k3s.facts import observe
+from nornir_k3s.errors import UnreadableAnswer
+from nornir_k3s.facts import Fact, Query
 from nornir_k3s.inventory import cluster
 from nornir_k3s.model.cluster import (
     Cluster,
     Member,
 )
-from nornir_k3s.model.host_facts import Observed
+from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.report import HostReport, Report
-from nornir_k3s.roles import datastore
+from nornir_k3s.records import RecordError
 from nornir_k3s.run.context import DEADLINES, WIDTHS, Run
 from nornir_k3s.run.selection import Choice
 from nornir_k3s.ssh.session import Session, session
@@ -64,7 +66,7 @@ def prepare(
     order = {member.name: place for place, member in enumerate(known_cluster.members(store))}
     if away:
         wanted = replace(wanted, members=tuple(sorted(wanted.members, key=lambda m: order.get(m.name, len(order)))))
-    known_cluster.hold_members(store, wanted.members)
+    known_cluster.stage_members(store, wanted.members)
     report = Report(cluster=wanted.name, version=wanted.version, url=wanted.url)
     report.hosts = {m.name: HostReport(role=m.role) for m in wanted.members if m.name in nr.inventory.hosts}
     if away:
@@ -98,18 +100,31 @@ def _limit(nr: Nornir, wanted: Cluster, choice: Choice, away: Sequence[Member]) 
     return present if limit is None else limit & present
 
 
-def observe_all(run: Run, *, lenient: Collection[str] = ()) -> None:
+def gather_facts(run: Run, *, lenient: Collection[str] = ()) -> None:
     """Read every host once; those that the run is not about, and `lenient` ones, may be away."""
     names = run.present
     others = set(names) - set(run.chosen(names))
-    run.phase("observe", names, observe_host, width=run.widths["stage"], lenient={*others, *lenient})
+    run.phase("observe", names, gather_host, width=run.widths["stage"], lenient={*others, *lenient})
 
 
 def find_artifacts(run: Run) -> None:
     """Have on the controller, verified, what the architectures of the servers and agents need."""
     stop = getattr(run.nr.runner, "stop", None)
-    for arch in sorted({run.observed[m.name].arch for m in (*run.of("servers"), *run.of("agents"))}):
+    for arch in sorted({run.facts[m.name].system.arch for m in (*run.of("servers"), *run.of("agents"))}):
         run.source.find(arch, on_progress=run.on_progress, stop=stop)
+
+
+@contextmanager
+def readable(host: str) -> Iterator[None]:
+    """Tell an answer that cannot be read as a problem of its host.
+
+    Raises:
+        UnreadableAnswer: What is read within is not what the script prints.
+    """
+    try:
+        yield
+    except RecordError as error:
+        raise UnreadableAnswer(host, str(error)) from None
 
 
 def session_of(task: Task, run: Run) -> Session:
@@ -119,47 +134,48 @@ def session_of(task: Task, run: Run) -> Session:
     return link
 
 
-def observing(run: Run, name: str) -> str:
-    """Return the script that reads everything the plan and the preflight need from a host."""
-    member = run.member(name)
-    look = datastore.look(run.cluster, member) if member.role == "datastore" else ""
-    look += datastore.reach(run.cluster) if member.role == "servers" else ""
-    look += "\n" + preflight_look.script(run.cluster, member)
-    if run.drift:
-        look += "\n" + drift_look.script(run.cluster, member)
-    return observe.script(run.spec(name), role=member.role, url=run.cluster.url, look=look, deep=run.deep)
-
-
-def observe_host(task: Task, run: Run) -> Result:
+def gather_host(task: Task, run: Run) -> Result:
     """Read everything the plan needs from this host, and keep it in the run."""
     name = task.host.name
-    seen = _observed(task, run)
-    run.observed[name] = seen
-    if any(file.path not in seen.files for file in run.spec(name).files):
+    found = run.facts[name] = _gathered(task, run)
+    if run.member(name).role == "datastore" and any(one.path not in found.files for one in run.query(name).spec.files):
         # Where its files lie was not known before: they are named after the version of a package.
-        seen = _observed(task, run)
+        found = _gathered(task, run)
     if run.cluster.endpoint and run.member(name).role == "servers":
         # Imported here: database clients, which a managed datastore needs none of.
-        from nornir_k3s.datastore_probe.probe import examine  # noqa: PLC0415
+        from nornir_k3s.datastore_probe.probe import probe  # noqa: PLC0415
 
-        examine(run.cluster, seen, session_of(task, run).transport, tries=not run.drift)
-    run.observed[name] = seen
-    return Result(host=task.host, result=seen, severity_level=logging.DEBUG)
+        found = probe(run.cluster, found, session_of(task, run).transport, tries=not run.drift)
+    run.facts[name] = found
+    return Result(host=task.host, result=found, severity_level=logging.DEBUG)
 
 
-def _observed(task: Task, run: Run) -> Observed:
-    script, link = observing(run, task.host.name), session_of(task, run)
+def _gathered(task: Task, run: Run) -> HostFacts:
+    script, link = facts.script(run.query(task.host.name)), session_of(task, run)
     came: list[float] = []
 
     def note(line: str) -> None:
-        if not came and line.startswith("now\t"):
+        if not came and line.startswith("@now"):
             came.append(time.time())
 
     begin = time.time()
     answer = link.run(
         script, what="observing", timeout=run.deadlines["observe"], secrets=run.cluster.secrets(), on_line=note
     )
-    seen = observe.parse(task.host.name, answer.stdout)
-    # It told its time with its first line, however long it took for the others.
-    seen.skew = seen.now - (begin + came[0]) / 2 if came else 0.0
-    return seen
+    found = facts.parse(task.host.name, answer.stdout)
+    # Its clock was its first line, however long the others took.
+    return replace(found, skew=found.now - (begin + came[0]) / 2) if came else found
+
+
+def ask(task: Task, run: Run, asked: Collection[Fact[Any]], *, before: str = "", timeout: float = 60) -> HostFacts:
+    """Return some facts of this host, read now; they are not kept in the run.
+
+    Arguments:
+        asked: Which ones.
+        before: Lines of shell that come first.
+        timeout: Seconds.
+    """
+    name = task.host.name
+    script = before + facts.script(Query(run.cluster, run.member(name), HostSpec()), asked)
+    answer = session_of(task, run).run(script, what="observing", timeout=timeout, secrets=run.cluster.secrets())
+    return facts.parse(name, answer.stdout)

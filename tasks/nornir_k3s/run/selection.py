@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -13,6 +12,7 @@ from nornir_k3s.errors import UsageError
 from nornir_k3s.model.cluster import (
     Cluster,
 )
+from nornir_k3s.model.suggest import closest
 
 
 class _Named(Protocol):
@@ -83,6 +83,6 @@ class Choice:
 
 
 def _unknown(what: str, word: str, known: Sequence[str]) -> UsageError:
-    near = difflib.get_close_matches(word, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
+    near = closest(word, known)
+    hint = f"did you mean {near}?" if near else f"there are: {', '.join(known)}"
     return UsageError(f"there is no {what} {word!r}", hint=hint)

@@ -1,8 +1,8 @@
-"""What netmiko and paramiko raise, classified once and by the real cause, into this project's own errors.
+"""Classifies what netmiko and paramiko raise, by the real cause, into this project's own errors.
 
 netmiko raises NetmikoTimeoutException for nearly everything (unknown host keys and missing keys too): the cause is
 found in the exception's chain, never in its outer type. This is about connections. Once a script has been sent, a lost
-connection is OutcomeUnknown, and the place that lost it says so.
+connection is OutcomeUnknown, which is raised where it is noticed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import paramiko
 from netmiko.exceptions import ConfigInvalidException, NetmikoAuthenticationException, ReadTimeout
-from paramiko.config import ConfigParseError
 from paramiko.ssh_exception import (
     BadAuthenticationType,
     BadHostKeyException,
@@ -25,12 +24,13 @@ from paramiko.ssh_exception import (
 )
 
 from nornir_k3s.errors import AuthenticationFailed, HostKeyError, HostUnreachable, K3sError
+from nornir_k3s.ssh.ssh_config import SSHConfigError
 from nornir_k3s.ssh.tunnel import TunnelFailed
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a connection leads, for messages."""
+    """What messages say about a connection."""
 
     host: str
     address: str = ""
@@ -39,19 +39,19 @@ class Target:
     known_hosts: str = ""
 
     @property
-    def place(self) -> str:
+    def endpoint(self) -> str:
         """The address and port."""
         return f"{self.address or self.host}:{self.port}"
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One cause: how it is recognised, whether it may pass by itself, and what a person is told."""
+    """One cause: how it is recognised, whether it may pass by itself, the error, its message and the next step."""
 
     matches: Callable[[BaseException], bool]
     transient: bool
     kind: type[HostUnreachable]
-    text: str
+    message: str
     hint: str
 
 
@@ -59,44 +59,44 @@ def _is(*types: type[BaseException]) -> Callable[[BaseException], bool]:
     return lambda error: isinstance(error, types)
 
 
-def _says(*words: str) -> Callable[[BaseException], bool]:
+def _contains(*words: str) -> Callable[[BaseException], bool]:
     return lambda error: any(word in str(error) for word in words)
 
 
 def _tunnel(*words: str) -> Callable[[BaseException], bool]:
-    return lambda error: isinstance(error, TunnelFailed) and _says(*words)(error)
+    return lambda error: isinstance(error, TunnelFailed) and _contains(*words)(error)
 
 
 def _channel(*codes: int) -> Callable[[BaseException], bool]:
     return lambda error: isinstance(error, paramiko.ChannelException) and error.code in codes
 
 
-def _name_service_is_away(error: BaseException) -> bool:
+def _name_service_unavailable(error: BaseException) -> bool:
     return isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN
 
 
-def _refused(error: BaseException) -> bool:
+def _port_refused(error: BaseException) -> bool:
     return isinstance(error, NoValidConnectionsError) and any(
         getattr(e, "errno", None) == errno.ECONNREFUSED for e in error.errors.values()
     )
 
 
-def _key_file(error: BaseException) -> bool:
+def _key_file_unreadable(error: BaseException) -> bool:
     return isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)) and bool(error.filename)
 
 
-COLLECT = "python runbooks/hostkeys.py"
-_ALIVE = "is the host up, and is there a route to it?"
-# The first rule that fits any exception of the chain wins: those that must never be retried come first.
+COLLECT = "nornir-k3s hostkeys"
+_IS_IT_UP = "is the host up, and is there a route to it?"
+# The first rule that matches any exception of the chain wins: causes that must never be retried come first.
 RULES = (
     Rule(
         _is(BadHostKeyException), False, HostKeyError,
         "its SSH host key is not the one on record in {known_hosts}: {detail}",
-        "if the host was installed anew: `{collect} --replace {host}`."
-        " Otherwise someone may be in between: do not go on",
+        "if the host was reinstalled: `{collect} --replace {host}`."
+        " Otherwise this may be a man-in-the-middle attack: do not go on",
     ),
     Rule(
-        _says("not found in known_hosts"), False, HostKeyError,
+        _contains("not found in known_hosts"), False, HostKeyError,
         "its SSH host key is not in known_hosts ({known_hosts})",
         "collect it with `{collect}`, and compare the fingerprint with the host's own",
     ),
@@ -109,44 +109,49 @@ RULES = (
     Rule(
         _tunnel("Permission denied", "Too many authentication failures"), False, AuthenticationFailed,
         "its jump host refuses the login: {detail}",
-        "log in there with ssh: its user and IdentityFile are in ssh_config, and a passphrase is for the SSH agent",
+        "try to log in there with ssh; set its User and IdentityFile in ssh_config; a passphrase needs the SSH agent",
     ),
     Rule(
         _tunnel("Could not resolve hostname", "configuration option", "cannot be started", "not found"),
         False, HostUnreachable,
-        "the way to it fails: {detail}",
+        "its jump host or ProxyCommand failed: {detail}",
         "check ProxyJump and ProxyCommand in ssh_config",
     ),
     Rule(
+        _is(SSHConfigError), False, HostUnreachable,
+        "ssh_config cannot be used: {detail}",
+        "fix ssh_config (`ssh` must be installed), or set `ssh_config_file: null` in the connection's extras",
+    ),
+    Rule(
         _tunnel(""), True, HostUnreachable,
-        "no connection to {place} through its jump host: {detail}",
+        "no connection to {endpoint} through its jump host: {detail}",
         "is the jump host up, does it allow TCP forwarding, and is there a route from there?",
     ),
     Rule(
-        _says("No authentication methods available"), False, AuthenticationFailed,
-        "there is neither key nor password for it",
+        _contains("No authentication methods available"), False, AuthenticationFailed,
+        "no key and no password is set for it",
         "set key_file and use_keys in the connection's extras, or k3s_ssh.password",
     ),
     Rule(
         _is(PasswordRequiredException), False, AuthenticationFailed,
-        "its SSH key has a passphrase",
-        "give k3s_ssh.passphrase",
+        "its SSH key has a passphrase, and none is set",
+        "set k3s_ssh.passphrase",
     ),
     Rule(
-        # paramiko tries a key file as each kind of key in turn, and tells how the last one failed.
-        _says("Invalid key", "checkints do not match", "expected OPENSSH key"), False, AuthenticationFailed,
+        # paramiko tries a key file as each type of key in turn, and reports how the last one failed.
+        _contains("Invalid key", "checkints do not match", "expected OPENSSH key"), False, AuthenticationFailed,
         "the user, the key or its passphrase was refused (user {user})",
         "try the same login with ssh",
     ),
     Rule(
-        _says("Authentication timeout", "transport shut down or saw EOF"), True, HostUnreachable,
-        "it broke off while logging in",
+        _contains("Authentication timeout", "transport shut down or saw EOF"), True, HostUnreachable,
+        "it closed the connection during the login",
         "is sshd overloaded, or does it block this address (fail2ban)?",
     ),
     Rule(
         _is(BadAuthenticationType), False, AuthenticationFailed,
-        "user {user} cannot log in this way: {detail}",
-        "set what sshd asks for: key_file, or k3s_ssh.password",
+        "user {user} cannot log in with this method: {detail}",
+        "set what sshd accepts: key_file, or k3s_ssh.password",
     ),
     Rule(
         _is(NetmikoAuthenticationException, paramiko.AuthenticationException), False, AuthenticationFailed,
@@ -154,23 +159,23 @@ RULES = (
         "try the same login with ssh",
     ),
     Rule(
-        _key_file, False, AuthenticationFailed,
+        _key_file_unreadable, False, AuthenticationFailed,
         "{detail}",
         "check key_file in the inventory",
     ),
     Rule(
         _is(ReadTimeout), False, HostUnreachable,
-        "its login shell shows no prompt that netmiko knows",
+        "netmiko does not recognise the prompt of its login shell",
         "set `auto_connect: false` in the connection's extras: this tool needs no prompt",
     ),
     Rule(
-        _is(IncompatiblePeer, ProxyCommandFailure, ConfigInvalidException, ConfigParseError, ValueError),
+        _is(IncompatiblePeer, ProxyCommandFailure, ConfigInvalidException, ValueError),
         False, HostUnreachable,
         "no SSH connection: {detail}",
-        "check the connection's options in the inventory, and ~/.ssh/config",
+        "check the connection's options in the inventory",
     ),
     Rule(
-        _name_service_is_away, True, HostUnreachable,
+        _name_service_unavailable, True, HostUnreachable,
         "its name cannot be resolved: the name service does not answer",
         "check the name servers of this machine",
     ),
@@ -180,18 +185,18 @@ RULES = (
         "check `hostname` in the inventory",
     ),
     Rule(
-        _refused, True, HostUnreachable,
-        "the SSH port refuses connections at {place}",
+        _port_refused, True, HostUnreachable,
+        "the SSH port refuses connections at {endpoint}",
         "is sshd running, and on that port?",
     ),
     Rule(
         _is(NoValidConnectionsError), True, HostUnreachable,
-        "no connection to {place}: {detail}",
-        _ALIVE,
+        "no connection to {endpoint}: {detail}",
+        _IS_IT_UP,
     ),
     Rule(
-        # The second is paramiko's word for it where several threads open a channel at once.
-        lambda error: _channel(2, 4)(error) or _says("Unable to open channel")(error), True, HostUnreachable,
+        # The second is paramiko's message where several threads open a channel at the same time.
+        lambda error: _channel(2, 4)(error) or _contains("Unable to open channel")(error), True, HostUnreachable,
         "sshd allows no more sessions on this connection",
         "raise MaxSessions in its sshd_config",
     ),
@@ -201,29 +206,29 @@ RULES = (
         "check sshd_config: ForceCommand, AllowTcpForwarding, the options in authorized_keys",
     ),
     Rule(
-        _says("Error reading SSH protocol banner", "No existing session", "EOF in transport thread"),
+        _contains("Error reading SSH protocol banner", "No existing session", "EOF in transport thread"),
         True, HostUnreachable,
-        "it takes connections at {place}, but sshd does not answer",
+        "it accepts connections at {endpoint}, but sshd does not answer",
         "is it overloaded (MaxStartups), or is another service on that port?",
     ),
     Rule(
-        _says("SSH session not active", "Timeout opening channel", "Socket is closed", "Channel closed"),
+        _contains("SSH session not active", "Timeout opening channel", "Socket is closed", "Channel closed"),
         True, HostUnreachable,
         "the connection was lost",
-        _ALIVE,
+        _IS_IT_UP,
     ),
     Rule(
         _is(TimeoutError), True, HostUnreachable,
-        "it does not answer at {place}",
-        _ALIVE,
+        "it does not answer at {endpoint}",
+        _IS_IT_UP,
     ),
     Rule(
         _is(ConnectionError, EOFError), True, HostUnreachable,
-        "it broke the connection off at {place}",
+        "it closed the connection at {endpoint}",
         "is sshd overloaded, or does it block this address (fail2ban)?",
     ),
 )  # fmt: skip
-_OTHERWISE = Rule(
+_UNKNOWN = Rule(
     _is(BaseException), False, HostUnreachable, "no SSH connection: {detail}", "try `ssh -v` to the host from here"
 )  # fmt: skip
 
@@ -239,23 +244,23 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Say whether connecting may work a moment later: the host boots, or is flooded."""
+    """Say whether connecting may work a moment later: the host boots, or is overloaded."""
     return not isinstance(error, K3sError) and _find(error)[0].transient
 
 
 def classify(target: Target, error: BaseException) -> HostUnreachable:
-    """Return this project's error for a connection that could not be made, or not be used."""
+    """Return this project's error for a connection that could not be opened, or not be used."""
     rule, cause = _find(error)
     words = {
         "detail": _detail(cause),
-        "place": target.place,
+        "endpoint": target.endpoint,
         "address": target.address or target.host,
         "user": target.user or "not set",
         "known_hosts": target.known_hosts or "~/.ssh/known_hosts",
         "host": target.host,
         "collect": COLLECT,
     }
-    return rule.kind(target.host, rule.text.format(**words), hint=rule.hint.format(**words))
+    return rule.kind(target.host, rule.message.format(**words), hint=rule.hint.format(**words))
 
 
 def _find(error: BaseException) -> tuple[Rule, BaseException]:
@@ -264,14 +269,14 @@ def _find(error: BaseException) -> tuple[Rule, BaseException]:
         for cause in reversed(causes):
             if rule.matches(cause):
                 return rule, cause
-    return _OTHERWISE, causes[-1]
+    return _UNKNOWN, causes[-1]
 
 
 def _detail(cause: BaseException) -> str:
     if isinstance(cause, BadHostKeyException):
         return f"expected {cause.expected_key.fingerprint}, got {cause.key.fingerprint}"
     if isinstance(cause, BadAuthenticationType):
-        return f"sshd takes {', '.join(cause.allowed_types)}"
+        return f"sshd accepts {', '.join(cause.allowed_types)}"
     if isinstance(cause, NoValidConnectionsError):
         return ", ".join(sorted({getattr(e, "strerror", None) or str(e) for e in cause.errors.values()}))
     if isinstance(cause, OSError) and cause.filename:

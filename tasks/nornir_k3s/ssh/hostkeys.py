@@ -1,7 +1,7 @@
-"""Host keys: what the hosts show, held against the known_hosts files that connections to them trust.
+"""Host keys: those that the hosts present, compared with the known_hosts files that connections to them trust.
 
-Keys are exchanged, and nobody logs in. The way to a host, and the kind of key that is asked first, are those of a
-connection; a host that is not on record as it shows itself is asked for all kinds.
+Only keys are exchanged, without a login. The route to a host, and the key type that is requested first, are those of a
+connection; a host whose key is not on record, or differs, is asked for all key types.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import base64
 import contextlib
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -24,21 +24,21 @@ from nornir_k3s.errors import HostKeyError, HostUnreachable, Interrupted
 from nornir_k3s.retry import retry_transient, watched
 from nornir_k3s.ssh.classify import Target, classify, is_transient
 from nornir_k3s.ssh.known_hosts import HostKey, KnownHosts
-from nornir_k3s.ssh.ssh_config import USERS_OWN, Way, blaming, way_to
+from nornir_k3s.ssh.route import USER_KNOWN_HOSTS, Route, resolve_route, tunnel_failures
 
 DEADLINE = 6.0
-ONE_TRY = 10.0
-# An RSA key is one kind on record, and shown under the name of what it signs with.
+ATTEMPT_TIMEOUT = 10.0
+# An RSA key has one type in known_hosts, and several names in the key exchange, by the signature's hash.
 FAMILIES = (
     ("ssh-ed25519",),
     ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"),
     ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa"),
 )
-Ask = Callable[[Sequence[str]], HostKey]
+FetchKey = Callable[[Sequence[str]], HostKey]
 
 
-class State(StrEnum):
-    """How a key stands with known_hosts."""
+class KeyState(StrEnum):
+    """How a key compares with known_hosts."""
 
     KNOWN = "known"
     NEW = "new"
@@ -47,21 +47,21 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A key that a host shows.
+class HostKeyStatus:
+    """A key that a host presents.
 
     Arguments:
         host: Its name in the inventory, or a jump host's in ssh_config.
-        place: Address and port.
-        key: With the name it has in known_hosts.
-        state: How it stands.
-        file: Its known_hosts.
+        address: Address and port.
+        key: With its name in known_hosts.
+        state: How it compares with known_hosts.
+        file: The known_hosts file that counts for this host.
     """
 
     host: str
-    place: str
+    address: str
     key: HostKey
-    state: State
+    state: KeyState
     file: Path
 
     @property
@@ -72,28 +72,28 @@ class Finding:
 
 
 @dataclass
-class Found:
-    """The keys of all hosts, and why there are none of some."""
+class HostKeyReport:
+    """The keys of all hosts, and the errors of hosts without."""
 
-    findings: list[Finding] = field(default_factory=list)
+    keys: list[HostKeyStatus] = field(default_factory=list)
     unreachable: dict[str, HostUnreachable] = field(default_factory=dict)
 
-    def of(self, *states: State) -> list[Finding]:
-        """Return what is in one of these states."""
-        return [one for one in self.findings if one.state in states]
+    def in_state(self, *states: KeyState) -> list[HostKeyStatus]:
+        """Return the keys in one of these states."""
+        return [one for one in self.keys if one.state in states]
 
     @property
-    def behind(self) -> bool:
+    def untrusted_jump_host(self) -> bool:
         """Whether hosts could not be reached because their jump host's key is not trusted."""
         return any(isinstance(error, HostKeyError) for error in self.unreachable.values())
 
 
-def collect(nr: Nornir, *, deadline: float = DEADLINE) -> Found:
-    """Return the keys of all hosts, and those of jump hosts that are not trusted yet.
+def collect(nr: Nornir, *, deadline: float = DEADLINE) -> HostKeyReport:
+    """Return the keys of all hosts, and those of jump hosts that are not in known_hosts yet.
 
     Arguments:
-        nr: The team's Nornir.
-        deadline: Seconds for each answer, retries included.
+        nr: Nornir, with the hosts to ask.
+        deadline: Seconds for each key, retries included.
 
     Raises:
         UsageError: A known_hosts file cannot be read.
@@ -101,79 +101,83 @@ def collect(nr: Nornir, *, deadline: float = DEADLINE) -> Found:
     """
     results = nr.run(task=host_keys, name="collecting host keys", deadline=deadline)
     nr.data.reset_failed_hosts()
-    found, jumps = Found(), dict[Way, None]()
+    report, jumps = HostKeyReport(), dict[Route, None]()
     for name, result in results.items():
         error = result[0].exception
         if error is None:
-            found.findings += result[0].result
+            report.keys += result[0].result
         elif isinstance(error, HostUnreachable):
-            found.unreachable[name] = error
+            report.unreachable[name] = error
             if isinstance(error, HostKeyError):
-                jumps |= dict.fromkeys(_jumps(way_to(nr.inventory.hosts[name], nr.config)))
+                jumps |= dict.fromkeys(resolve_route(nr.inventory.hosts[name], nr.config).jumps)
         else:
             raise error
     stop = getattr(nr.runner, "stop", None) or threading.Event()
     for jump in jumps:
-        # One behind another that is not trusted yet comes next time.
+        # One behind another that is not in known_hosts yet is reached by the next call.
         with contextlib.suppress(HostUnreachable):
-            found.findings += _findings(jump.ssh[-1], jump, stop, deadline, also=Path(USERS_OWN).expanduser())
-    return found
+            own = Path(USER_KNOWN_HOSTS).expanduser()
+            report.keys += _key_statuses(jump.ssh_args[-1], jump, stop, deadline, also=own)
+    return report
 
 
 def host_keys(task: Task, deadline: float = DEADLINE) -> Result:
-    """Return a host's keys as a list of Finding.
+    """Return a host's keys as a list of HostKeyStatus.
 
     Raises:
-        HostUnreachable: It showed none; HostKeyError where its jump host is not trusted.
+        HostUnreachable: It presented none; HostKeyError if its jump host is not in known_hosts.
         UsageError: Its known_hosts file cannot be read.
     """
     try:
-        way = way_to(task.host, task.nornir.config)
+        route = resolve_route(task.host, task.nornir.config)
     except Exception as error:
         raise classify(Target(task.host.name), error) from None
     stop = getattr(task.nornir.runner, "stop", None) or threading.Event()
-    return Result(host=task.host, result=_findings(task.host.name, way, stop, deadline))
+    return Result(host=task.host, result=_key_statuses(task.host.name, route, stop, deadline))
 
 
-def judge(shown: Sequence[HostKey], known: Mapping[str, bytes], revoked: Callable[[bytes], bool]) -> list[State]:
-    """Return the state of each key a host shows; a kind that is not on record is new only where nothing contradicts.
+def compare_keys(
+    presented: Sequence[HostKey], known: Mapping[str, bytes], revoked: Callable[[bytes], bool]
+) -> list[KeyState]:
+    """Return the state of each key a host presents.
 
-    Otherwise whoever is in between would need but show a kind of key that the host has never shown.
+    A key type that is not on record is new only if a presented key is on record, or none of the host is. Otherwise a
+    man in the middle would pass as new by offering a key type that is not on record.
     """
-    good = not known or any(known.get(key.kind) == key.blob for key in shown)
-    bad = any(revoked(key.blob) or known.get(key.kind, key.blob) != key.blob for key in shown)
+    trusted = not known or any(known.get(key.kind) == key.blob for key in presented)
+    suspicious = any(revoked(key.blob) or known.get(key.kind, key.blob) != key.blob for key in presented)
     states = []
-    for key in shown:
+    for key in presented:
         if revoked(key.blob):
-            states.append(State.REVOKED)
+            states.append(KeyState.REVOKED)
         elif known.get(key.kind) == key.blob:
-            states.append(State.KNOWN)
+            states.append(KeyState.KNOWN)
         else:
-            states.append(State.NEW if good and not bad else State.CHANGED)
+            states.append(KeyState.NEW if trusted and not suspicious else KeyState.CHANGED)
     return states
 
 
-def look(known: Mapping[str, bytes], ask: Ask) -> list[HostKey]:
-    """Return the keys a host shows.
+def fetch_keys(known: Mapping[str, bytes], fetch: FetchKey) -> list[HostKey]:
+    """Return the keys a host presents.
 
     Arguments:
-        known: Those on record, by kind. Where the first to be shown is one of them, only their kinds are asked for.
-        ask: Returns the key that is shown to somebody who prefers these kinds, in this order.
+        known: Those on record, by type. If the first key presented is one of them, only their types are requested.
+        fetch: Returns the key that is presented to a client which prefers these types, in this order.
     """
     kinds = [kind for family in FAMILIES for kind in family]
-    first = ask(sorted(kinds, key=lambda kind: kind not in _first_family(known)))
-    shown = [first]
+    first = fetch(sorted(kinds, key=lambda kind: kind not in _first_family(known)))
+    presented = [first]
     trusted = known.get(first.kind) == first.blob
     for family in FAMILIES:
         if first.kind in family or (trusted and not known.keys() & set(family)):
             continue
-        with contextlib.suppress(IncompatiblePeer):  # it has none of this kind
-            shown.append(ask(sorted(family, key=lambda kind: kind not in known)))
-    return shown
+        with contextlib.suppress(IncompatiblePeer):  # it has no key of this type
+            presented.append(fetch(sorted(family, key=lambda kind: kind not in known)))
+    return presented
 
 
 def _first_family(known: Mapping[str, bytes]) -> Sequence[str]:
-    """Return what a connection would prefer: the first kind on record, as paramiko does."""
+    """Return what a connection would prefer: the first key type on record, as paramiko does."""
     for kind in known:
         for family in FAMILIES:
             if kind in family:
@@ -181,45 +185,40 @@ def _first_family(known: Mapping[str, bytes]) -> Sequence[str]:
     return ()
 
 
-def _findings(
-    host: str, way: Way, stop: threading.Event, deadline: float, *, also: Path | None = None
-) -> list[Finding]:
-    """Return a host's keys; what another file knows of it counts, too, where there is one."""
-    file = KnownHosts.read(way.known_hosts)
-    recorded = (KnownHosts.read(also).keys(way.name) if also else {}) | file.keys(way.name)
+def _key_statuses(
+    host: str, route: Route, stop: threading.Event, deadline: float, *, also: Path | None = None
+) -> list[HostKeyStatus]:
+    """Return a host's keys, compared with its known_hosts file, and with a second file where one is given."""
+    file, name = KnownHosts.read(route.known_hosts), route.known_hosts_name
+    recorded = (KnownHosts.read(also).keys(name) if also else {}) | file.keys(name)
     known = {kind: blob for kind, blob in recorded.items() if any(kind in family for family in FAMILIES)}
-    target = way.target(host)
+    target = route.target(host)
 
-    def ask(kinds: Sequence[str]) -> HostKey:
+    def fetch(kinds: Sequence[str]) -> HostKey:
         return retry_transient(
-            lambda: watched(lambda: _exchange(way, kinds), limit=3 * ONE_TRY, stop=stop),
+            lambda: watched(lambda: _fetch_key(route, kinds), limit=3 * ATTEMPT_TIMEOUT, stop=stop),
             transient=is_transient,
             deadline=deadline,
             stop=stop,
         )
 
     try:
-        shown = look(known, ask)
+        presented = fetch_keys(known, fetch)
     except Interrupted:
         raise
     except Exception as error:
         raise classify(target, error) from None
-    states = judge(shown, known, file.revoked)
-    return [Finding(host, target.place, *pair, way.known_hosts) for pair in zip(shown, states, strict=True)]
+    states = compare_keys(presented, known, file.revoked)
+    pairs = zip(presented, states, strict=True)
+    return [HostKeyStatus(host, target.endpoint, *pair, route.known_hosts) for pair in pairs]
 
 
-def _exchange(way: Way, kinds: Sequence[str]) -> HostKey:
-    """Return the key that a host shows to somebody who prefers these kinds."""
-    sock = way.connect(ONE_TRY)
-    with blaming(sock), contextlib.closing(sock), contextlib.closing(paramiko.Transport(sock)) as transport:
+def _fetch_key(route: Route, kinds: Sequence[str]) -> HostKey:
+    """Return the key that a host presents to a client which prefers these types."""
+    sock = route.connect(ATTEMPT_TIMEOUT)
+    with tunnel_failures(sock), contextlib.closing(sock), contextlib.closing(paramiko.Transport(sock)) as transport:
         options = transport.get_security_options()
         options.key_types = [kind for kind in kinds if kind in options.key_types]
-        transport.start_client(timeout=ONE_TRY)
+        transport.start_client(timeout=ATTEMPT_TIMEOUT)
         key = transport.get_remote_server_key()
-        return HostKey(way.name, key.get_name(), key.asbytes())
-
-
-def _jumps(way: Way) -> Iterator[Way]:
-    while way.jump:
-        way = way.jump
-        yield way
+        return HostKey(route.known_hosts_name, key.get_name(), key.asbytes())

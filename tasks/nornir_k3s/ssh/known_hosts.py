@@ -1,6 +1,6 @@
-"""known_hosts files: who is on record in one, and changing one so that nothing in it is lost.
+"""known_hosts files: looking up keys, and changing a file without losing anything else in it.
 
-A host's keys are found as paramiko finds them, by its exact name or the hash of it, since that is what decides about a
+A host's keys are found as paramiko finds them, by its exact name or the hash of it, since paramiko checks the
 connection; lines with patterns or markers are for OpenSSH, and stay.
 """
 
@@ -9,16 +9,16 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-import fcntl
 import os
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from paramiko.hostkeys import HostKeyEntry, HostKeys
-from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
+from nornir_k3s import atomic_file
 from nornir_k3s.errors import UsageError
 
 LOCK_DEADLINE = 10.0
@@ -26,7 +26,7 @@ LOCK_DEADLINE = 10.0
 
 @dataclass(frozen=True)
 class HostKey:
-    """A host's public key under the name it is found by."""
+    """A host's public key, and the name of the host in known_hosts."""
 
     name: str
     kind: str
@@ -34,15 +34,15 @@ class HostKey:
 
     @property
     def line(self) -> bytes:
-        """The line of known_hosts."""
+        """The line in known_hosts."""
         return f"{self.name} {self.kind} {base64.b64encode(self.blob).decode()}\n".encode()
 
 
 class KnownHosts:
-    """What a known_hosts file says, line by line.
+    """The content of a known_hosts file, line by line.
 
     Arguments:
-        content: Of the file.
+        content: The file's bytes.
     """
 
     def __init__(self, content: bytes = b"") -> None:
@@ -52,19 +52,19 @@ class KnownHosts:
 
     @classmethod
     def read(cls, path: Path) -> KnownHosts:
-        """Return the file's content; a file that is not there is empty.
+        """Read a file; a missing one counts as empty.
 
         Raises:
             UsageError: It cannot be read.
         """
-        with _explained(path):
+        with _usage_errors(path):
             try:
                 return cls(path.read_bytes())
             except FileNotFoundError:
                 return cls()
 
     def keys(self, name: str) -> dict[str, bytes]:
-        """Return the keys on record for a name, by kind and in the file's order; of a kind the first one counts."""
+        """Return the keys on record for a name, by type and in the file's order; of each type the first one counts."""
         found: dict[str, bytes] = {}
         for line in self._parsed:
             if line and not line.marker and any(_is(name, known) for known in line.names):
@@ -72,11 +72,11 @@ class KnownHosts:
         return found
 
     def revoked(self, blob: bytes) -> bool:
-        """Say whether a key is revoked, for whatever host."""
+        """Say whether a key is revoked, for any host."""
         return blob in self._revoked
 
     def changed(self, add: Iterable[HostKey], forget: Collection[str] = ()) -> bytes:
-        """Return the content without the keys of some names, and with these at its end unless they are there."""
+        """Return the content without the keys of some names, and with these keys appended unless they are there."""
         content = b"".join(self._without(index, forget) for index in range(len(self._lines)))
         rest = KnownHosts(content)
         if content and not content.endswith(b"\n"):
@@ -85,14 +85,14 @@ class KnownHosts:
         return content + b"".join(lines)
 
     def for_paramiko(self) -> bytes | None:
-        """Return the lines that paramiko can read; None where that is all. One that it cannot read ends its work."""
+        """Return the lines that paramiko can read, or None if it can read all: an unreadable one makes it fail."""
         readable = [
             line
             for line, parsed in zip(self._lines, self._parsed, strict=True)
             if parsed and not parsed.marker and not self.revoked(parsed.blob) and _paramiko_reads(line)
         ]
-        said = [line for line in self._lines if line.strip() and not line.strip().startswith(b"#")]
-        return b"".join(readable) if len(readable) < len(said) else None
+        entries = [line for line in self._lines if line.strip() and not line.strip().startswith(b"#")]
+        return b"".join(readable) if len(readable) < len(entries) else None
 
     def _without(self, index: int, forget: Collection[str]) -> bytes:
         line, parsed = self._lines[index], self._parsed[index]
@@ -107,11 +107,11 @@ class KnownHosts:
 
 @contextlib.contextmanager
 def for_paramiko(path: Path) -> Iterator[Path]:
-    """Yield a file that says the same to paramiko and has no line that it fails on, for as long as it is needed."""
+    """Yield a file with the same keys and without the lines on which paramiko fails; it is removed afterwards."""
     try:
         content = KnownHosts(path.read_bytes()).for_paramiko()
     except OSError:
-        content = None  # it says so itself
+        content = None  # paramiko reports this itself
     if content is None:
         yield path
         return
@@ -122,25 +122,26 @@ def for_paramiko(path: Path) -> Iterator[Path]:
 
 
 def change(path: Path, add: Collection[HostKey], forget: Collection[str] = ()) -> None:
-    """Add keys to a file, and forget those of some names before; either all of it is done, or nothing.
+    """Add keys to a file after removing those of some names, atomically.
 
     Arguments:
-        path: Made with its folder where it is not there, 0600.
-        add: A key that has come into the file since it was read is not added again.
+        path: Created with its folder if missing, with mode 0600.
+        add: A key that is in the file already is not added again.
         forget: Names of hosts whose keys are replaced.
 
     Raises:
-        UsageError: It cannot be written, or another key of such a host has come into it since.
+        UsageError: It cannot be written, or another run has added a different key for such a host.
     """
-    with _explained(path):
-        real = path.resolve()  # what a link leads to is changed, not the link
+    with _usage_errors(path):
+        real = path.resolve()  # a symbolic link stays one; its target is changed
         real.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _locked(real):
             now = KnownHosts(real.read_bytes())
             for key in add:
                 if key.name not in forget and now.keys(key.name).get(key.kind, key.blob) != key.blob:
-                    raise UsageError(f"{path}: {key.name} has got another key there meanwhile", hint="run it again")
-            _replace(real, now.changed(add, forget))
+                    raise UsageError(f"{path}: another run added a different key for {key.name}", hint="run it again")
+            old = real.stat()  # its owner and mode stay
+            atomic_file.write(real, now.changed(add, forget), mode=old.st_mode & 0o7777, owner=(old.st_uid, old.st_gid))
 
 
 @dataclass(frozen=True)
@@ -175,35 +176,35 @@ def _is(name: str, known: str) -> bool:
 def _paramiko_reads(line: bytes) -> bool:
     try:
         HostKeyEntry.from_line(line.decode().strip())
-    except Exception:  # each kind of key fails in a way of its own
+    except Exception:  # each key type fails with exceptions of its own
         return False
     return True
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _usage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise UsageError(
             f"the known_hosts file {path} cannot be used: {error.strerror or error}",
-            hint="check alt_key_file in the inventory, and who may write there",
+            hint="check alt_key_file in the inventory, and the permissions of the file and its folder",
         ) from None
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the file for one writer; it is made where it is not there."""
-    waiting = Retrying(
-        retry=retry_if_result(lambda got: got is None),
-        stop=stop_after_delay(LOCK_DEADLINE),
-        wait=wait_fixed(0.1),
-        retry_error_callback=lambda _: None,
-    )
+    """Lock the file for one writer; create it if missing."""
     made = not path.exists()
-    descriptor = waiting(_try_lock, path)
-    if descriptor is None:
-        raise UsageError(f"{path} is held by another process", hint="run it again when that one has ended")
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # filelock would wait where it cannot
+    # The file itself: it is read again, and locked again, where another writer has replaced it meanwhile.
+    lock = FileLock(path, mode=0o600, timeout=LOCK_DEADLINE, poll_interval=0.1, preserve_lock_file=True)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UsageError(
+            f"{path} is locked by another process", hint="run it again when that process has ended"
+        ) from None
     try:
         yield
     except BaseException:
@@ -211,37 +212,4 @@ def _locked(path: Path) -> Iterator[None]:
             path.unlink()
         raise
     finally:
-        os.close(descriptor)
-
-
-def _try_lock(path: Path) -> int | None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(descriptor), path.stat()):
-            return descriptor
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    except BaseException:
-        os.close(descriptor)
-        raise
-    os.close(descriptor)  # held by another, or the one before us has put a new file in its place
-    return None
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Give the file new content at once, with the owner and mode it has."""
-    old = path.stat()
-    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fchmod(descriptor, old.st_mode & 0o7777)
-            with contextlib.suppress(PermissionError):
-                os.fchown(descriptor, old.st_uid, old.st_gid)
-            os.fsync(descriptor)
-        Path(draft).replace(path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
+        lock.release()

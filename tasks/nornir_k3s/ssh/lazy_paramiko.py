@@ -1,7 +1,7 @@
-"""Later: paramiko brought without `invoke`, which it needs for `Match exec` in an ssh_config only.
+"""Imports paramiko without `invoke`, which paramiko needs only for `Match exec` when it reads an ssh_config itself.
 
-`invoke` brings asyncio and unittest with it: a sixth of what a command of ours waits for before its first connection.
-It is loaded when it is first used, by whomever, as the standard library's LazyLoader does it.
+`invoke` imports asyncio and unittest: a sixth of the start-up time of every command. Here OpenSSH reads ssh_config; for
+other code in the process, `invoke` is loaded when it is first used, by the standard library's LazyLoader.
 """
 
 from __future__ import annotations
@@ -9,14 +9,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-import threading
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
-LATER = "invoke"
-_lock = threading.Lock()
+_LAZY = "invoke"
 
 
 class _Finder(MetaPathFinder):
@@ -24,17 +22,17 @@ class _Finder(MetaPathFinder):
         self,
         fullname: str,
         path: Sequence[str] | None,
-        target: ModuleType | None = None,  # noqa: ARG002 - a finder gets it
+        target: ModuleType | None = None,  # noqa: ARG002 - the interface of a finder
     ) -> ModuleSpec | None:
-        spec = PathFinder.find_spec(fullname, path) if fullname == LATER else None
+        spec = PathFinder.find_spec(fullname, path) if fullname == _LAZY else None
         if spec and spec.loader:
             spec.loader = importlib.util.LazyLoader(spec.loader)
         return spec
 
 
 def import_paramiko() -> None:
-    """Import paramiko, where nobody has yet, and leave `invoke` for later."""
-    if LATER in sys.modules:
+    """Import paramiko and leave `invoke` unloaded, unless something has imported it already."""
+    if _LAZY in sys.modules:
         return
     finder = _Finder()
     sys.meta_path.insert(0, finder)
@@ -42,9 +40,3 @@ def import_paramiko() -> None:
         importlib.import_module("paramiko")
     finally:
         sys.meta_path.remove(finder)
-
-
-def load() -> None:
-    """Load what was left for later: LazyLoader itself must not be asked by two threads at once."""
-    with _lock:
-        getattr(sys.modules.get(LATER), "run", None)

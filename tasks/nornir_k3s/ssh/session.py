@@ -1,4 +1,4 @@
-"""Session: scripts and files as root on one host, on exec channels of its one nornir-netmiko connection."""
+"""Session: runs scripts and puts files as root on one host, over exec channels of its nornir-netmiko connection."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from nornir_k3s.model.secret import Secret
 from nornir_k3s.retry import retry_transient, watched
 from nornir_k3s.ssh import shell
 from nornir_k3s.ssh.classify import classify, is_transient
-from nornir_k3s.ssh.exchange import AGAIN, Exchange
+from nornir_k3s.ssh.exchange import RUN_AGAIN, Exchange
 from nornir_k3s.ssh.link import Link
 
 OPEN_DEADLINE = 15.0
-# One try to connect: TCP, banner and login have their own deadlines in netmiko and paramiko, this is their sum.
+# One attempt to connect: TCP, banner and login have their own timeouts in netmiko and paramiko; this is their sum.
 CONNECT_LIMIT = 60.0
-# The host ends a script at its deadline and says so; only a host that does not answer is given up later, by us.
-LATE = 10.0
-_KEPT = "k3s_session"
+# The host itself ends a script at its deadline and reports it. Only after this much more is there no answer.
+GRACE = 10.0
+_SESSION = "k3s_session"
 _BLOCK = 1 << 18
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a script printed, how it ended, and how long it took."""
+    """What a script printed, its exit status, and how long it took."""
 
     stdout: str
     stderr: str
@@ -57,32 +57,32 @@ def session(task: Task, *, deadline: float = 60.0) -> Session:
     """Return the connected session of this task's host; all phases of a run share it.
 
     Arguments:
-        task: The Nornir task; its runner's `stop` event, where it has one, ends waits.
+        task: The Nornir task; its runner's `stop` event, if it has one, ends waits.
         deadline: Seconds for connecting, retries included.
 
     Raises:
-        HostUnreachable: Or one of its kinds, with the real cause.
+        HostUnreachable: Or a subclass, with the real cause.
         Interrupted: The stop event was set.
     """
     host = task.host
-    kept = host.connections.get(_KEPT)
-    if kept is None:  # `setdefault`, so that two threads get the same one
-        kept = host.connections.setdefault(_KEPT, _Kept(Session(host, task.nornir.config)))
-    known: Session = kept.connection
-    known.stop = getattr(task.nornir.runner, "stop", None) or threading.Event()
-    known.deadline = deadline
-    known.connect()
-    return known
+    entry = host.connections.get(_SESSION)
+    if entry is None:  # `setdefault`, so that two threads get the same one
+        entry = host.connections.setdefault(_SESSION, _Connection(Session(host, task.nornir.config)))
+    shared: Session = entry.connection
+    shared.stop = getattr(task.nornir.runner, "stop", None) or threading.Event()
+    shared.deadline = deadline
+    shared.connect()
+    return shared
 
 
 class Session:
-    """A host's connection. Every call is one round trip on a channel of its own, as root.
+    """A host's connection. Every call is one round trip on its own channel, as root.
 
-    A connection that was lost between two calls is made again; one that is lost within a call is told.
+    A connection that was lost between two calls is opened again; one that is lost during a call is an error.
 
     Arguments:
         host: Nornir's host; its connection "netmiko" is used, and `secret` of its extras is the sudo password.
-        config: Nornir's, for ~/.ssh/config.
+        config: Nornir's, for the path of ssh_config.
     """
 
     def __init__(self, host: Host, config: Config | None = None) -> None:
@@ -94,23 +94,23 @@ class Session:
 
     @property
     def alive(self) -> bool:
-        """Whether the connection is open and still believes in its peer."""
+        """Whether the connection is open and not known to be dead."""
         return self._link.transport is not None
 
     @property
     def transport(self) -> paramiko.Transport:
-        """The connection's transport, opened where it is not."""
+        """The connection's transport, opened if it is not."""
         self.connect()
         return self._link.open()
 
     def connect(self) -> None:
-        """Open the connection where it is not, with retries while the cause may pass by itself."""
+        """Open the connection if it is not, with retries while the cause may pass by itself."""
         if not self.alive:
             self._retry(self._open, "connecting")
 
     def close(self) -> None:
         """Close the connection; a later call opens it again."""
-        self._link.drop()
+        self._link.close()
 
     def run(
         self,
@@ -124,28 +124,28 @@ class Session:
     ) -> CommandResult:
         """Run a POSIX shell script as root.
 
-        When the stop event ends the call, or the connection is lost, the host lets the script go on to its deadline,
-        its end, or the next thing it prints, which nobody reads any more.
+        When the stop event ends the call, or the connection is lost, the script goes on on the host until it ends, its
+        deadline, or the next time it prints something (SIGPIPE).
 
         Arguments:
-            script: Travels on stdin; its commands get no stdin.
+            script: Sent on stdin; its commands get an empty stdin.
             what: What it does, for messages.
             timeout: Seconds; the host itself ends the script then.
-            check: Raise when it ends with another status than 0.
-            secrets: Masked in what is kept of its stderr, and in what `on_line` gets.
+            check: Raise if its exit status is not 0.
+            secrets: Masked in its stderr and in the lines for `on_line`.
             on_line: Gets each line of stdout as it comes.
 
         Raises:
-            CommandFailed: It ended badly.
-            OutcomeUnknown: Deadline or connection ended first.
+            CommandFailed: Its exit status is not 0.
+            OutcomeUnknown: Its deadline passed, or the connection was lost.
             AuthenticationFailed: sudo refused.
-            HostUnreachable: It was never begun: there is no connection.
+            HostUnreachable: It was not started: there is no connection.
             Interrupted: The stop event was set.
         """
         password = self._password()
         hidden = [*secrets, password]
         tell = (lambda line: on_line(_mask(line, hidden))) if on_line else None
-        with contextlib.closing(self._begin(shell.run_command(timeout), what)) as channel:
+        with contextlib.closing(self._start(shell.run_command(timeout), what)) as channel:
             begin = time.monotonic()
             exchange = self._exchange(channel, what, timeout, tell)
             exchange.send(shell.password_line(password) + shell.wrap(script).encode())
@@ -154,9 +154,9 @@ class Session:
         out, err = (data.decode(errors="replace") for data in exchange.output())
         result = CommandResult(out, _mask(err, hidden), status, seconds)
         log.debug("%s: %s ended with %d after %.2f s", self.host, what, status, seconds)
-        self._judge(result, what, timeout)
+        self._raise_for_status(result, what, timeout)
         if status == 0 and not exchange.began:
-            raise CommandFailed(self.host, what, status=0, stderr="the script did not arrive whole\n" + result.stderr)
+            raise CommandFailed(self.host, what, status=0, stderr=f"the script arrived incomplete\n{result.stderr}")
         if check and status != 0:
             raise CommandFailed(self.host, what, status=status, stderr=result.stderr)
         return result
@@ -171,23 +171,23 @@ class Session:
         timeout: float,
         on_bytes: Callable[[int], None] | None = None,
     ) -> None:
-        """Put a file on the host: a draft beside the target, verified there, then renamed.
+        """Put a file on the host: written beside the target under another name, verified there, then renamed.
 
         Arguments:
             source: On the controller.
-            target: Absolute path on the host; its folder is made.
-            sha256: What must arrive, in hex.
+            target: Absolute path on the host; its folder is created.
+            sha256: Of the content, in hex.
             mode: Permission bits.
             timeout: Seconds.
-            on_bytes: Told the size of each block that was sent.
+            on_bytes: Called with the size of each block that was sent.
 
         Raises:
-            ArtifactError: Something else arrived; the target is as it was.
+            ArtifactError: Other content arrived; the target is unchanged.
             CommandFailed, OutcomeUnknown, AuthenticationFailed, HostUnreachable, Interrupted: As `run`.
         """
         what, password = f"putting {target}", self._password()
         command = shell.put_command(target, sha256=sha256, mode=mode, deadline=timeout)
-        with source.open("rb") as file, contextlib.closing(self._begin(command, what)) as channel:
+        with source.open("rb") as file, contextlib.closing(self._start(command, what)) as channel:
             begin = time.monotonic()
             exchange = self._exchange(channel, what, timeout, None)
             exchange.send(shell.password_line(password))
@@ -198,27 +198,27 @@ class Session:
             status = exchange.finish()
         err = _mask(exchange.output()[1].decode(errors="replace"), [password])
         result = CommandResult("", err, status, time.monotonic() - begin)
-        self._judge(result, what, timeout)
+        self._raise_for_status(result, what, timeout)
         if status == shell.DAMAGED:
-            raise ArtifactError(f"{self.host}: {target} is not what was sent: {err.strip()}; wanted {sha256}")
+            raise ArtifactError(f"{self.host}: {target} was damaged on the way: {err.strip()}; expected {sha256}")
         if status != 0:
             raise CommandFailed(self.host, what, status=status, stderr=err)
 
     def _exchange(
         self, channel: paramiko.Channel, what: str, timeout: float, on_line: Callable[[str], None] | None
     ) -> Exchange:
-        return Exchange(channel, host=self.host, what=what, deadline=timeout + LATE, stop=self.stop, on_line=on_line)
+        return Exchange(channel, host=self.host, what=what, deadline=timeout + GRACE, stop=self.stop, on_line=on_line)
 
-    def _begin(self, command: str, what: str) -> paramiko.Channel:
-        """Return a channel on which the command is started; nothing has been done before it gets its input."""
+    def _start(self, command: str, what: str) -> paramiko.Channel:
+        """Return a channel on which the command is started; it changes nothing before it gets its input."""
 
         def attempt() -> paramiko.Channel:
             transport = self._open()
             try:
-                return watched(lambda: _start(transport, command), limit=2 * OPEN_DEADLINE, stop=self.stop)
+                return watched(lambda: _exec(transport, command), limit=2 * OPEN_DEADLINE, stop=self.stop)
             except (TimeoutError, paramiko.SSHException) as error:
                 if isinstance(error, TimeoutError) or "Timeout opening channel" in str(error):
-                    self._link.drop()  # it froze: other errors leave the connection well, or say that it is dead
+                    self._link.close()  # the host hangs; other errors leave the connection usable, or mark it as dead
                 raise
 
         channel = self._retry(attempt, what)
@@ -243,38 +243,38 @@ class Session:
 
     def _password(self) -> Secret:
         text = str(self._link.extras.get("secret") or "")
-        if "\n" in text or "\0" in text:  # its second line would be run as a script
-            raise AuthenticationFailed(self.host, "the sudo password has more than one line", hint="give one line")
+        if "\n" in text or "\0" in text:  # the second line would run as a script
+            raise AuthenticationFailed(self.host, "the sudo password has more than one line", hint="set one line")
         return Secret(text)
 
-    def _judge(self, result: CommandResult, what: str, timeout: float) -> None:
+    def _raise_for_status(self, result: CommandResult, what: str, timeout: float) -> None:
         if result.status == shell.SUDO_REFUSED and shell.SUDO_SAID in result.stderr:
             raise AuthenticationFailed(
                 self.host,
                 f"sudo refuses this user: {shell.why_sudo_refused(result.stderr)}",
                 hint="check k3s_ssh.sudo_password, or allow sudo without a password",
             )
-        # `timeout` on the host: 124 after TERM, 137 after KILL. A script may end so by itself, but not that late.
+        # Of `timeout` on the host: 124 after TERM, 137 after KILL. A script may end with these itself, but not so late.
         if result.status in (124, 137) and result.seconds >= timeout:
             tail = "".join(f"\n    {line}" for line in result.stderr.strip().splitlines()[-15:])
             message = f"{what} did not end in time ({timeout:.0f} s) and was stopped{tail}"
-            raise OutcomeUnknown(self.host, message, hint=AGAIN)
+            raise OutcomeUnknown(self.host, message, hint=RUN_AGAIN)
 
 
-class _Kept:
-    """The place in a Nornir host's connections that a session is kept at: it goes when they are closed."""
+class _Connection:
+    """A session as an entry among a Nornir host's connections: so it is removed when they are closed."""
 
-    def __init__(self, kept: Session) -> None:
-        self.connection = kept
+    def __init__(self, session: Session) -> None:
+        self.connection = session
 
     def open(self, *_: object, **__: object) -> None:
         """Nothing: the session opens itself."""
 
     def close(self) -> None:
-        """Nothing: Nornir closes the netmiko connection, which stands beside this one."""
+        """Nothing: Nornir closes the netmiko connection, which has an entry of its own."""
 
 
-def _start(transport: paramiko.Transport, command: str) -> paramiko.Channel:
+def _exec(transport: paramiko.Transport, command: str) -> paramiko.Channel:
     channel = transport.open_session(timeout=OPEN_DEADLINE)
     try:
         channel.exec_command(command)

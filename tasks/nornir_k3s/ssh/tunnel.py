@@ -1,6 +1,6 @@
 """Tunnel: a socket that leads through another program, such as `ssh -W` on a jump host.
 
-paramiko has one of its own, which spins when the program has ended, never collects it, and loses what it said.
+paramiko's own ProxyCommand loops at full speed once the program has ended, leaves a zombie, and loses its messages.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import subprocess
 import threading
 from collections.abc import Sequence
 
-SAID = 4000
-PATIENCE = 5.0
-# What an `ssh` says when another one, which it leads through, has ended and said why.
-ECHO = ("kex_exchange_identification:", "Connection closed by UNKNOWN")
+_STDERR_LIMIT = 4000
+_STDERR_WAIT = 5.0
+# Printed by an `ssh` whose connection leads through another one, which has ended and said why.
+_CONSEQUENCES = ("kex_exchange_identification:", "Connection closed by UNKNOWN")
 
 
 class TunnelFailed(Exception):
-    """The program has ended, and said why."""
+    """The program has ended, with these last lines on stderr."""
 
 
 class Tunnel(socket.socket):
@@ -34,17 +34,17 @@ class Tunnel(socket.socket):
     """
 
     def __init__(self, argv: Sequence[str]) -> None:
-        ours, theirs = socket.socketpair()
-        super().__init__(fileno=ours.detach())
-        self._said = b""
-        with theirs:
+        local, remote = socket.socketpair()
+        super().__init__(fileno=local.detach())
+        self._stderr = b""
+        with remote:
             try:
                 self._process = subprocess.Popen(
                     argv,
-                    stdin=theirs.fileno(),
-                    stdout=theirs.fileno(),
+                    stdin=remote.fileno(),
+                    stdout=remote.fileno(),
                     stderr=subprocess.PIPE,
-                    # No terminal to ask on, and a Ctrl-C is for us: what runs on the host is to end well.
+                    # No terminal to ask on; and a Ctrl-C must not end it before the script on the host has ended.
                     start_new_session=True,
                 )
             except OSError as error:
@@ -59,12 +59,12 @@ class Tunnel(socket.socket):
         return self._process.pid
 
     def failure(self) -> str:
-        """Return what the program said before it ended; nothing while it runs."""
-        self._reader.join(PATIENCE)
+        """Return the program's last lines on stderr once it has ended; nothing while it runs."""
+        self._reader.join(_STDERR_WAIT)
         if self._reader.is_alive():
             return ""
-        lines = [line.strip() for line in self._said.decode(errors="replace").splitlines()]
-        return "; ".join([line for line in lines if line and not line.startswith(ECHO)][-3:])
+        lines = [line.strip() for line in self._stderr.decode(errors="replace").splitlines()]
+        return "; ".join([line for line in lines if line and not line.startswith(_CONSEQUENCES)][-3:])
 
     def close(self) -> None:
         """Close the socket and end the program."""
@@ -76,4 +76,4 @@ class Tunnel(socket.socket):
     def _read(self) -> None:
         with self._process as process:
             for line in process.stderr or ():
-                self._said = (self._said + line)[-SAID:]
+                self._stderr = (self._stderr + line)[-_STDERR_LIMIT:]

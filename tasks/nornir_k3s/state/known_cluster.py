@@ -1,4 +1,4 @@
-"""Memory: what the state folder knows of a cluster from its last deploy: its members, its CA, versions.
+"""What the state folder knows of a cluster from its last deploy: its members, its CA, versions of packages.
 
 A Nornir that was filtered shows some of the hosts only. The others are still members: load balancers must not forget a
 server, and no second first server may be made, because somebody filtered it away.
@@ -10,9 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from nornir_k3s.model.cluster import (
-    Member,
-)
+from nornir_k3s.model.cluster import Member
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.state.store import Store
 
@@ -20,28 +18,28 @@ _MEMBERS, _CA, _PACKAGES = "members.json", "ca.json", "packages.json"
 
 
 def members(store: Store) -> list[Member]:
-    """Return the members that the last deploy knew."""
+    """Return the members of the last deploy."""
     found = json.loads(store.read(_MEMBERS) or "[]")
     return [Member(**one) for one in found]
 
 
-def hold_members(store: Store, known: Sequence[Member]) -> None:
-    """Have the store keep the members, when all else was found right."""
+def stage_members(store: Store, known: Sequence[Member]) -> None:
+    """Have the store's `commit` save the members."""
     text = json.dumps([asdict(member) for member in known], indent=1)
     if store.read(_MEMBERS) != text + "\n":
-        store.hold(_MEMBERS, Secret(text))
+        store.stage(_MEMBERS, Secret(text))
 
 
 def ca(store: Store) -> tuple[str, str]:
-    """Return the cluster's CA as a server told it: `K10` and its hash, and its certificate; empty before."""
+    """Return the cluster's CA as a server reported it: `K10` with its hash, and the certificate; empty before."""
     found = json.loads(store.read(_CA) or "{}")
     return str(found.get("prefix", "")), str(found.get("certificate", ""))
 
 
-def keep_ca(store: Store, prefix: str, certificate: str) -> None:
-    """Keep the cluster's CA."""
+def save_ca(store: Store, prefix: str, certificate: str) -> None:
+    """Save the cluster's CA."""
     if prefix and certificate and ca(store) != (prefix, certificate):
-        store.keep(_CA, json.dumps({"prefix": prefix, "certificate": certificate}) + "\n")
+        store.write(_CA, json.dumps({"prefix": prefix, "certificate": certificate}) + "\n")
 
 
 def packages(store: Store) -> dict[str, dict[str, str]]:
@@ -50,8 +48,8 @@ def packages(store: Store) -> dict[str, dict[str, str]]:
     return found
 
 
-def keep_packages(store: Store, found: Mapping[str, Mapping[str, str]]) -> None:
-    """Keep these versions."""
+def save_packages(store: Store, found: Mapping[str, Mapping[str, str]]) -> None:
+    """Save these versions."""
     known = {name: dict(versions) for name, versions in found.items()}
     if packages(store) != known:
-        store.keep(_PACKAGES, json.dumps(known) + "\n")
+        store.write(_PACKAGES, json.dumps(known) + "\n")

@@ -1,10 +1,15 @@
-"""The kubeconfig that is handed over: parsed, pointed at the registration address, named after the cluster."""
+"""The kubeconfig of the last deploy: pointed at the registration address, named after the cluster."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import yaml
 
 from nornir_k3s.model.secret import Secret
+from nornir_k3s.state.store import Store
+
+FILE = "kubeconfig"
 
 
 def rewrite(text: str, *, server: str, name: str) -> Secret:
@@ -28,3 +33,16 @@ def rewrite(text: str, *, server: str, name: str) -> Secret:
     except (yaml.YAMLError, KeyError, IndexError, TypeError):
         raise ValueError("the server's k3s.yaml is not a kubeconfig") from None
     return Secret(yaml.safe_dump(data, sort_keys=False))
+
+
+def keep(store: Store, text: str, *, server: str, name: str) -> Path:
+    """Keep a server's kubeconfig for use from outside the cluster, 0600, and return its path.
+
+    Arguments:
+        text, server, name: As `rewrite` takes them.
+    """
+    wanted = rewrite(text, server=server, name=name).reveal()
+    path = store.folder / FILE
+    if not path.exists() or path.read_text() != wanted or path.stat().st_mode & 0o777 != 0o600:
+        store.write(FILE, wanted)
+    return path

@@ -1,15 +1,17 @@
-"""Turns: a deploy has a cluster for itself; a drift check waits for nobody, and gives way to a deploy.
+"""Locks on a cluster: one deploy at a time; a drift check waits for nobody, and gives way to a deploy.
 
-The locks are files in the cluster's state folder on the controller, held by the process and gone with it.
+The lock files are in the cluster's state folder on the controller. A lock ends with the process that holds it; its file
+stays, so that all processes lock the same one.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from nornir_k3s.errors import Busy, UsageError
 
@@ -17,56 +19,50 @@ _DEPLOY, _DRIFT = "deploy.lock", "drift.lock"
 
 
 @contextlib.contextmanager
-def changing(folder: Path) -> Iterator[None]:
-    """Have the cluster for oneself while it is changed.
+def deploy_lock(folder: Path) -> Iterator[None]:
+    """Keep other deploys from this controller away from the cluster while it is changed.
 
     Raises:
-        Busy: Another deploy from this controller is at work on it.
+        Busy: Another deploy is running.
         UsageError: The folder cannot be written.
     """
-    with _held(folder / _DEPLOY, f"another deploy of {folder.name} is at work"):
+    with _locked(folder / _DEPLOY, f"another deploy of {folder.name} is at work"):
+        os.utime(folder / _DEPLOY)  # a drift check reads from it that a deploy began
         yield
 
 
 @contextlib.contextmanager
-def reading(folder: Path) -> Iterator[None]:
-    """Read the cluster while no deploy from this controller changes it; no two checks at the same time.
+def drift_lock(folder: Path) -> Iterator[None]:
+    """Read the cluster while no deploy from this controller changes it; one drift check at a time.
 
     Raises:
-        Busy: A deploy is, or another check is, at work; or a deploy began meanwhile, and what was read means nothing.
+        Busy: A deploy or another check is running, or a deploy began in the meantime: what was read is out of date.
         UsageError: The folder cannot be written.
     """
-    with _held(folder / _DRIFT, f"another drift check of {folder.name} is at work"):
-        before = _deploys(folder)
+    with _locked(folder / _DRIFT, f"another drift check of {folder.name} is at work"):
+        before = _last_deploy(folder)
         yield
-        if _deploys(folder) != before:
+        if _last_deploy(folder) != before:
             raise Busy(f"a deploy of {folder.name} began meanwhile", hint="run it again when that has ended")
 
 
-def _deploys(folder: Path) -> int:
-    """Return when the last deploy began."""
+def _last_deploy(folder: Path) -> int:
+    """Return when the last deploy began, in nanoseconds; 0 where there was none."""
     path = folder / _DEPLOY
     if not path.exists():
         return 0
-    with path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy(f"a deploy of {folder.name} is at work", hint="run it again when that has ended") from None
-        return os.fstat(file.fileno()).st_mtime_ns
+    with _locked(path, f"a deploy of {folder.name} is at work"):
+        return path.stat().st_mtime_ns
 
 
 @contextlib.contextmanager
-def _held(path: Path, taken: str) -> Iterator[None]:
+def _locked(path: Path, taken: str) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        held = FileLock(path, mode=0o600, blocking=False, preserve_lock_file=True).acquire()
+    except Timeout:
+        raise Busy(taken, hint="run it again when that has ended") from None
     except OSError as error:
         raise UsageError(f"{path.parent} cannot be written: {error.strerror}", hint="see `state`") from None
-    with os.fdopen(descriptor, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy(taken, hint="wait until it has ended") from None
-        os.utime(file.fileno())
+    with held:
         yield

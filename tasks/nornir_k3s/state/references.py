@@ -16,14 +16,14 @@ COMMAND_DEADLINE = 60.0
 
 
 def resolve(reference: Mapping[str, Any], base: Path) -> Secret:
-    """Return the secret a reference leads to, without the newline at its end.
+    """Return the secret that a reference names, without the newline at its end.
 
     Arguments:
         reference: One of the three forms; a command is a list, or a string that is split as a shell would.
         base: What a relative file path is relative to; also the folder a command runs in.
 
     Raises:
-        UsageError: The form is another, or it gives nothing.
+        UsageError: The reference has another form, cannot be read, or is empty.
     """
     if not isinstance(reference, Mapping) or len(reference) != 1:
         raise UsageError("a secret is a reference: {env: NAME}, {file: PATH} or {command: [PROGRAM, ARGUMENT]}")
@@ -74,7 +74,7 @@ def _run(value: str | list[str], base: Path) -> tuple[str, str]:
     except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError) as error:
         raise UsageError(f"the secret's command {argv[0]} cannot be run: {_reason(error)}") from None
     if done.returncode != 0:
-        # What it printed may hold the secret: only its status is told.
+        # Its output may hold the secret: only its status is shown.
         raise UsageError(f"the secret's command {argv[0]} ended with status {done.returncode}")
     return done.stdout, f"what {argv[0]} printed"
 

@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 
 from nornir_k3s.errors import HostsFailed, Interrupted, K3sError
+from nornir_k3s.phases.phase import Phase
 from nornir_k3s.run.context import Run
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One phase of the chain: its name on the command line, what it does, and the function that does it.
-
-    Arguments:
-        reads: It changes nothing on any host.
-        beside: The phase that it need not wait for.
-    """
-
-    name: str
-    summary: str
-    work: Callable[[Run], None]
-    reads: bool = False
-    beside: str = ""
 
 
 def in_steps(chain: Sequence[Phase]) -> Iterator[list[Phase]]:

@@ -70,7 +70,7 @@ def drift(
         nr, base=where.base, state=where.state, options=options, choice=choice, keep=False, drift=True, deep=deep
     )
     kept = History(run.store.folder / "drift", keep=int(options.get("keep_runs") or 0) or None)
-    with locks.reading(run.store.folder):
+    with locks.drift_lock(run.store.folder):
         begin = time.monotonic()
         report = DriftReport(cluster=run.cluster.name, version=run.cluster.version, url=run.cluster.url)
         _read(run, report, limits)
@@ -86,14 +86,15 @@ def _read(run: Run, report: DriftReport, limits: Limits) -> None:
     names = run.present
     with ThreadPoolExecutor(1, thread_name_prefix="kubeconfig") as pool:
         tried = pool.submit(kubeconfig_probe.probe, path)
-        gather.observe_all(run, lenient=names)
+        gather.gather_facts(run, lenient=names)
         gather.find_artifacts(run)
-    busy = [name for name, seen in run.observed.items() if seen.fact("busy")]
+    busy = [name for name, facts in run.facts.items() if facts.ledger.locked]
     if busy:
         raise Busy(f"a deploy is at work on {', '.join(busy)}", hint="run it again when that has ended")
-    found = compare.differences(run, limits)
+    hosts = {name: run.planned(name) for name in run.names}
+    found = compare.differences(run.cluster, hosts, run.facts, limits, has_ca=bool(run.ca_prefix))
     found += kubeconfig.differences(run.cluster, path.name, tried.result(), days=limits.certificate_days)
-    report.certificates = certificate_expiry.endings(run.observed)
+    report.certificates = certificate_expiry.expiries(run.facts)
     found += certificate_expiry.differences(run.cluster, report.certificates, days=limits.certificate_days)
     if run.limit is not None:
         found = [one for one in found if one.host in run.limit]
@@ -104,7 +105,7 @@ def _read(run: Run, report: DriftReport, limits: Limits) -> None:
 
 
 def _fill(run: Run, report: DriftReport, names: list[str]) -> None:
-    ready = {node.name: node.ready for node in nodes.listed(run.cluster, run.observed) or []}
+    ready = {node.name: node.ready for node in nodes.listed(run.cluster, run.facts) or []}
     for name in names:
         if run.limit is not None and name not in run.limit:
             continue
@@ -113,12 +114,12 @@ def _fill(run: Run, report: DriftReport, names: list[str]) -> None:
             role=member.role,
             address=member.address,
             node=member.node_name if member.role in ("servers", "agents") else "",
-            reached=name in run.observed,
+            reached=name in run.facts,
             error=run.unread.get(name, ""),
             round_trips=done.round_trips,
             ready=ready.get(member.node_name) if member.role in ("servers", "agents") else None,
         )
-    report.holders = load_balancers.holders(run.cluster, run.observed)
-    report.backends = {m.name: load_balancers.states(run.observed[m.name]) for m in run.of("lb")}
+    report.holders = load_balancers.holders(run.cluster, run.facts)
+    report.backends = {m.name: load_balancers.states(run.facts[m.name]) for m in run.of("lb")}
     if run.cluster.endpoint:
         report.datastore = [f"{host}:{port}" for host, port in parse(run.cluster.endpoint).hosts]

@@ -7,68 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from nornir.core import Nornir
-from pydantic import BaseModel, Field, computed_field
 
-from nornir_k3s.checks.preflight import Finding
-from nornir_k3s.phases import dump
+from nornir_k3s.model.plan import Change, HostPlan, Plan
+from nornir_k3s.phases import dump, preflight, servers
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
 from nornir_k3s.workflows import deploy
 
-FORMAT = 1
 _PHASES = {"datastore": "datastore", "servers": "servers", "agents": "agents", "lb": "load-balancers"}
-
-
-class Change(BaseModel):
-    """One change on one host."""
-
-    id: str = Field(description="HOST/KIND:TARGET; the same in every run, and in the report's `changes` after HOST/")
-    phase: str = Field(description="the phase of deploy that makes it")
-    kind: str = Field(description="packages, artifact, install, file, remove, unit or database")
-    target: str
-    summary: str
-    action: str | None = Field(None, description="of units: start, restart, reload or enable")
-    diff: str = Field("", description="unified; values of secrets are masked")
-    estimate: bool = Field(
-        False, description="an earlier phase finds something out (the cluster's CA) that it waits for"
-    )
-
-
-class HostPlan(BaseModel):
-    """What would be done on one host, in order."""
-
-    role: str
-    changes: list[Change]
-
-
-class Plan(BaseModel):
-    """What would be done on every host, by name, and what the preflight found."""
-
-    format: int = Field(FORMAT, description="number of this form; it grows when a field changes its meaning")
-    cluster: str
-    version: str
-    hosts: Mapping[str, HostPlan]
-    phases: list[str] = Field(description="the phases that would be carried out")
-    findings: list[Finding] = Field(default_factory=list)
-    notes: list[str] = Field(default_factory=list)
-
-    @computed_field(description="whether anything would be changed")
-    @property
-    def changes(self) -> bool:
-        """Whether anything would be changed."""
-        return any(host.changes for host in self.hosts.values())
-
-    @computed_field(description="HOST/UNIT of everything that would be started, restarted or reloaded")
-    @property
-    def restarts(self) -> list[str]:
-        """HOST/UNIT of everything that would be started, restarted or reloaded."""
-        return [
-            f"{name}/{change.target}"
-            for name, host in self.hosts.items()
-            for change in host.changes
-            if change.action in ("start", "restart", "reload")
-        ]
 
 
 def plan(
@@ -90,9 +37,9 @@ def plan(
     choice, where = choice or Choice(), paths.of(nr, base, state)
     chain = choice.chain(deploy.phases())
     run = gather.prepare(nr, base=where.base, state=where.state, options=options or {}, choice=choice, keep=False)
-    gather.observe_all(run)
+    gather.gather_facts(run)
     gather.find_artifacts(run)
-    deploy.check(run)
+    preflight.check(run)
     names = [phase.name for phase in chain]
     if "dump" in names and dump.needed(run):
         run.report.notes.append("a dump of the datastore would be made first")
@@ -108,14 +55,14 @@ def plan(
 
 
 def _host(run: Run, name: str, phases: list[str]) -> HostPlan:
-    role = run.member(name).role
-    own = "first-server" if name == deploy.first_server(run) else _PHASES[role]
+    planned, role = run.planned(name), run.member(name).role
+    own = "first-server" if name == servers.first_server(run) else _PHASES[role]
     waits = role in ("agents", "lb") and not run.ca_prefix
     changes = []
     for phase, steps in (
-        ("stage", run.stage_steps(name)),
-        (own, run.converge_steps(name)),
-        ("tidy", run.tidy_steps(name)),
+        ("stage", planned.stage),
+        (own, planned.converge),
+        ("tidy", planned.tidy),
     ):
         for step in steps if phase in phases else ():
             changes.append(

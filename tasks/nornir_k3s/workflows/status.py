@@ -8,72 +8,25 @@ from typing import Any
 
 from nornir.core import Nornir
 from nornir.core.task import Result, Task
-from pydantic import BaseModel, Field, computed_field
 
+from nornir_k3s.checks import works
 from nornir_k3s.compare import certificate_expiry, load_balancers, nodes
-from nornir_k3s.facts import observe
-from nornir_k3s.facts.drift_script import HAPROXY, certificates
-from nornir_k3s.model.cluster import (
-    Cluster,
-)
+from nornir_k3s.facts import Fact
+from nornir_k3s.facts.database import Database
+from nornir_k3s.facts.k3s_node import Certificates
+from nornir_k3s.facts.k3s_server import Api
+from nornir_k3s.facts.load_balancer import Backends
+from nornir_k3s.facts.network import Addresses, UnreachableDatastore
+from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.endpoint import parse as parse_endpoint
-from nornir_k3s.model.host_facts import NodeState, Observed
-from nornir_k3s.roles import datastore
-from nornir_k3s.run import gather, paths, verify
+from nornir_k3s.model.host_facts import HostFacts, NodeState
+from nornir_k3s.model.status import Balancer, Certificate, NodeStatus, Status
+from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
 
-FORMAT = 1
 CONNECT = 5.0  # seconds: a glance does not wait for a host that is down
 SOON = 30  # days; K3s renews certificates itself where it starts with fewer than 120 left (docs: cli/certificate.md)
-
-
-class Certificate(BaseModel):
-    """A certificate of K3s on a host, and the days until it ends."""
-
-    host: str
-    path: str
-    days: int
-    authority: bool = Field(description="whether it is a CA's own")
-
-
-class NodeStatus(BaseModel):
-    """One Kubernetes node."""
-
-    name: str
-    ready: bool
-    version: str
-    roles: list[str]
-    schedulable: bool
-
-
-class Balancer(BaseModel):
-    """A load balancer: whether it has the VIP, and the state of each server as HAProxy sees it."""
-
-    holds_vip: bool
-    servers: dict[str, str]
-
-
-class Status(BaseModel):
-    """The cluster at a glance."""
-
-    format: int = Field(FORMAT, description="number of this form; it grows when a field changes its meaning")
-    cluster: str
-    version: str = Field(description="K3s version the inventory asks for")
-    url: str
-    nodes: list[NodeStatus] = Field(default_factory=list)
-    servers: dict[str, bool] = Field(default_factory=dict, description="whether each one's /readyz is ok")
-    balancers: dict[str, Balancer] = Field(default_factory=dict)
-    datastore: dict[str, str] = Field(default_factory=dict, description="state of each of its hosts or addresses")
-    certificates: list[Certificate] = Field(default_factory=list, description="first the one that ends first")
-    unreachable: list[str] = Field(default_factory=list)
-    problems: list[str] = Field(default_factory=list)
-
-    @computed_field(description="who has the VIP")
-    @property
-    def holder(self) -> list[str]:
-        """Who has the VIP."""
-        return [name for name, balancer in self.balancers.items() if balancer.holds_vip]
 
 
 def status(
@@ -96,8 +49,8 @@ def status(
     options = {**(options or {}), "deadlines": deadlines}
     run = gather.prepare(nr, base=where.base, state=where.state, options=options, choice=Choice(), keep=False)
     names = run.present
-    found: dict[str, Observed] = run.phase("status", names, _look, width=run.widths["stage"], lenient=names)
-    seen = {name: value for name, value in found.items() if isinstance(value, Observed)}
+    found: dict[str, HostFacts] = run.phase("status", names, _ask, width=run.widths["stage"], lenient=names)
+    seen = {name: value for name, value in found.items() if isinstance(value, HostFacts)}
     result = Status(cluster=run.cluster.name, version=run.cluster.version, url=run.cluster.url)
     result.unreachable = [name for name in names if name not in seen]
     _fill(result, run.cluster, seen)
@@ -106,40 +59,41 @@ def status(
     return result
 
 
-def _look(task: Task, run: Run) -> Result:
-    member = run.member(task.host.name)
-    parts = [observe.SAY]
-    if member.role == "servers":
-        parts += [observe.server(run.cluster.url), certificates(member), datastore.reach(run.cluster)]
-    elif member.role == "agents":
-        parts.append(certificates(member))
-    elif member.role == "lb":
-        parts += [observe.ADDRESSES, HAPROXY]
-    else:
-        alive = datastore.kind(run.cluster).alive(member)
-        parts.append(f"if {alive}; then say fact datastore active; else say fact datastore inactive; fi\n")
-    script = "\n".join([*parts, "say end\n"])
-    answer = gather.session_of(task, run).run(script, what="looking", timeout=30, secrets=run.cluster.secrets())
-    seen = observe.parse(member.name, answer.stdout)
-    return Result(host=task.host, result=seen)
+_ASKED: Mapping[str, tuple[Fact[Any], ...]] = {
+    "servers": (Api(), Certificates(), UnreachableDatastore()),
+    "agents": (Certificates(),),
+    "lb": (Addresses(), Backends()),
+    "datastore": (Database(),),
+}
 
 
-def _fill(result: Status, cluster: Cluster, seen: Mapping[str, Observed]) -> None:
+def _ask(task: Task, run: Run) -> Result:
+    role = run.member(task.host.name).role
+    return Result(host=task.host, result=gather.ask(task, run, _ASKED[role], timeout=30))
+
+
+def _fill(result: Status, cluster: Cluster, seen: Mapping[str, HostFacts]) -> None:
     result.servers = {m.name: seen[m.name].ready for m in cluster.of("servers") if m.name in seen}
     result.nodes = [_node(node) for node in nodes.listed(cluster, seen) or []]
     holders = load_balancers.holders(cluster, seen)
     for name in (m.name for m in cluster.of("lb") if m.name in seen):
         result.balancers[name] = Balancer(holds_vip=name in holders, servers=load_balancers.states(seen[name]))
     for member in cluster.of("datastore"):
-        result.datastore[member.name] = seen[member.name].fact("datastore") if member.name in seen else "unreachable"
+        result.datastore[member.name] = _datastore(seen.get(member.name))
     if cluster.endpoint:
-        lost = {address for observed in seen.values() for address, _ in observed.unreachable}
+        lost = {one.place for facts in seen.values() for one in facts.unreachable}
         for host, port in parse_endpoint(cluster.endpoint).hosts:
             result.datastore[f"{host}:{port}"] = "unreachable" if f"{host}:{port}" in lost else "active"
     result.certificates = [
         Certificate(host=one.host, path=one.path, days=one.days, authority=one.authority)
-        for one in certificate_expiry.endings(seen)
+        for one in certificate_expiry.expiries(seen)
     ]
+
+
+def _datastore(facts: HostFacts | None) -> str:
+    if facts is None:
+        return "unreachable"
+    return "active" if facts.database.alive else "inactive"
 
 
 def _node(node: NodeState) -> NodeStatus:
@@ -156,9 +110,9 @@ def _problems(result: Status, cluster: Cluster, listed: Sequence[NodeState]) -> 
     found = [f"server {name} is not ready" for name, ready in result.servers.items() if not ready]
     have = {node.name: node for node in listed}
     members = (*cluster.of("servers"), *cluster.of("agents"))
-    found += filter(None, (verify.node_problem(cluster, member, have.get(member.node_name)) for member in members))
+    found += filter(None, (works.node_problem(cluster, member, have.get(member.node_name)) for member in members))
     if result.balancers:
-        found += filter(None, [verify.vip_problem(cluster, result.holder)])
+        found += filter(None, [works.vip_problem(cluster, result.holder)])
     for name, balancer in result.balancers.items():
         down = [server for server, state in balancer.servers.items() if not state.startswith("UP")]
         found += [f"{name} sees server {server} {balancer.servers[server]}" for server in down]

@@ -1,0 +1,155 @@
+# shellcheck disable=SC2174  # parents of a folder have modes of their own
+# The steps of a plan. Each looks again before it acts, and says `did` when it has ended.
+# Its own ledger says which files are ours; anything else is kept beside before it is replaced.
+keep_foreign() {
+  [ -e "$1" ] || [ -L "$1" ] || return 0
+  if [ -f "$STATE/files" ] && grep -qxF "$1" "$STATE/files"; then return 0; fi
+  if [ ! -e "$1.before-nornir-k3s" ]; then cp -a "$1" "$1.before-nornir-k3s"; say kept "$1" "$1.before-nornir-k3s"; fi
+}
+put() { # path mode group unit check; the content comes base64-encoded on stdin
+  dir=$(dirname "$1"); [ -d "$dir" ] || mkdir -p -m 755 "$dir"
+  draft="$dir/.nornir-k3s.$$"
+  ( umask 077; base64 -d >"$draft" )
+  if [ -f "$1" ] && [ ! -L "$1" ] && cmp -s "$draft" "$1"; then
+    rm -f "$draft"
+    if [ "$(stat -c '%a %U %G' "$1")" = "$2 root $3" ]; then say did "$STEP" same; return 0; fi
+    chown "root:$3" "$1"; chmod "$2" "$1"; settle "$1"
+    say did "$STEP" changed; return 0
+  fi
+  chown "root:$3" "$draft"; chmod "$2" "$draft"
+  if [ -n "$5" ] && ! out=$(eval "$5" 2>&1); then
+    rm -f "$draft"; printf 'the new %s is refused:\n%s\n' "$1" "$out" >&2; return 1
+  fi
+  keep_previous "$1"
+  keep_foreign "$1"
+  if [ -n "$4" ]; then : >"$STATE/pending/$4"; fi
+  sync "$draft" 2>/dev/null || :
+  mv -fT "$draft" "$1"
+  grep -qxF "$1" "$STATE/files" 2>/dev/null || printf '%s\n' "$1" >>"$STATE/files"
+  say did "$STEP" changed
+}
+settle() { # path: it is newer now than the process that has read it, for its mode alone
+  line=$(printf '%s\t%s' "$1" "$(stat -c %Z "$1")")
+  { grep -vF "$1$(printf '\t')" "$STATE/settled" 2>/dev/null || :; printf '%s\n' "$line"; } >"$STATE/.settled"
+  mv -f "$STATE/.settled" "$STATE/settled"
+}
+remove() { # path unit
+  keep_previous "$1"
+  : >"$STATE/pending/$2"
+  rm -f "$1"
+  unlist "$1"
+  say did "$STEP" changed
+}
+fetch() { # url path sha256; the draft stays where the connection breaks, and is gone on with
+  dir=$(dirname "$2") draft="$(dirname "$2")/.$(basename "$2").fetched"
+  [ -d "$dir" ] || mkdir -p -m 755 "$dir"
+  for try in 1 2 3 4; do
+    if command -v curl >/dev/null 2>&1; then curl -fsSL --connect-timeout 20 -C - -o "$draft" "$1" 2>"$STATE/fetch.log"
+    else wget -q -c -T 20 -O "$draft" "$1" 2>"$STATE/fetch.log"; fi && break
+    [ "$try" != 4 ] || { cat "$STATE/fetch.log" >&2; echo "cannot fetch $1" >&2; return 1; }
+    sleep 1
+  done
+  have=$(sha256sum <"$draft")
+  if [ "${have%% *}" != "$3" ]; then
+    rm -f "$draft"; echo "$1 has the SHA-256 ${have%% *}, published is $3" >&2; return 1
+  fi
+  mv -fT "$draft" "$2"
+}
+receipt() { # path sha256
+  line=$(printf '%s\t%s\t%s' "$1" "$(stat -c '%s %Y %Z %i' "$1")" "$2")
+  { grep -vF "$1$(printf '\t')" "$STATE/receipts" 2>/dev/null || :; printf '%s\n' "$line"; } >"$STATE/.receipts"
+  mv -f "$STATE/.receipts" "$STATE/receipts"
+}
+journal() { say journal "$(journalctl -u "$1" -n 20 -o cat --no-pager 2>/dev/null | base64 -w0)"; }
+act() { # unit action blocking proof reload
+  # shellcheck disable=SC2034  # proofs use it
+  begin=$(date +%s)
+  systemctl enable -q "$1"
+  # A package's own scripts may have started it before its files were written.
+  if [ "$2" = start ] && [ -e "$STATE/pending/$1" ] && systemctl is-active -q "$1"; then
+    set -- "$1" restart "$3" "$4" "$5"
+  fi
+  case $2 in
+    reload)
+      if [ -n "$5" ]; then eval "$5" && mkdir -p "$STATE/reloaded" && : >"$STATE/reloaded/$1"
+      else systemctl reload "$1"
+      fi ;;
+    enable) : ;;
+    *) systemctl reset-failed "$1" 2>/dev/null || :
+       if [ "$3" = wait ]; then systemctl "$2" "$1"
+       else { [ "$2" = start ] || systemctl stop "$1"; } && systemctl start --no-block "$1"
+       fi ;;
+  esac || { journal "$1"; return 1; }
+  n=0
+  until [ -z "$4" ] || eval "$4"; do
+    n=$((n+1)); [ "$n" -lt 40 ] || { journal "$1"; return 1; }
+    sleep 0.25
+  done
+  rm -f "$STATE/pending/$1"
+  say did "$STEP" changed
+}
+
+quietly() { # into a file: a pipe that breaks when the connection is lost would end dpkg half-way
+  "$@" >"$STATE/apt.log" 2>&1 || {
+    tail -n 20 "$STATE/apt.log" >&2
+    return 1
+  }
+}
+apt() { quietly apt-get -qy -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@"; }
+install_packages() { # name...
+  export DEBIAN_FRONTEND=noninteractive
+  quietly dpkg --configure -a
+  apt update
+  apt -o Dpkg::Options::=--force-confold --no-install-recommends install "$@"
+  dpkg-query -W -f '@package\t${Package}\t${Version}\n' "$@"
+  say did "$STEP" changed
+}
+
+run_installer() { # installer role mark; with a clean environment: it writes every K3S_* variable into the unit's own
+  out=$(env -i PATH="$PATH" HOME=/root INSTALL_K3S_SKIP_DOWNLOAD=true INSTALL_K3S_SKIP_START=true \
+    INSTALL_K3S_SKIP_SELINUX_RPM=true sh "$1" "$2" 2>&1) || {
+    printf '%s\n' "$out" >&2
+    return 1
+  }
+  printf '%s' "$3" >"$STATE/installed"
+  say did "$STEP" changed
+}
+placed() { # path mode sha256: an artefact lies there
+  chmod "$2" "$1"
+  receipt "$1" "$3"
+  say did "$STEP" changed
+}
+
+# Proofs, some seconds after a unit was touched, that it works; $begin is when that was.
+haproxy_loaded() { # port; a master that cannot load its new configuration keeps the old one, and the reload succeeds
+  ss -Hlnt "sport = :$1" | grep -q . &&
+    ! journalctl -u haproxy.service --since "@$begin" -o cat --no-pager | grep -q 'Loading failure'
+}
+postgresql() { runuser -u postgres -- psql -X -v ON_ERROR_STOP=1 -At "$@"; }
+postgresql_alive() { postgresql -c 'SELECT 1' >/dev/null 2>&1; }
+mysql_alive() { "$1" -e 'SELECT 1' >/dev/null 2>&1; } # client
+etcd_ctl() { # URL folder-of-certificates argument...
+  endpoint=$1 pems=$2
+  shift 2
+  ETCDCTL_API=3 etcdctl "--endpoints=$endpoint" "--cacert=$pems/ca.pem" "--cert=$pems/cert.pem" "--key=$pems/key.pem" "$@"
+}
+etcd_alive() { etcd_ctl "$1" "$2" endpoint health >/dev/null 2>&1; } # URL folder-of-certificates
+
+wait_for() { # command...
+  n=0
+  until "$@"; do
+    n=$((n + 1))
+    [ "$n" -lt 120 ]
+    sleep 0.5
+  done
+}
+mysql_statements() { # client; SQL comes on stdin
+  wait_for mysql_alive "$1" </dev/null
+  "$1"
+  say did "$STEP" changed
+}
+postgresql_statements() { # SQL comes on stdin
+  wait_for postgresql_alive </dev/null
+  postgresql
+  say did "$STEP" changed
+}

@@ -1,0 +1,37 @@
+"""What the operator sees while a command runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from nornir.core.task import AggregatedResult, Task
+from rich.console import Console
+
+from nornir_k3s.plugins.progress import Progress
+
+
+class Screen(Console):
+    """A console that goes silent when its reader has gone: the work and its exit code matter more."""
+
+    def on_broken_pipe(self) -> None:
+        """Write nothing from now on."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor
+            os.dup2(nowhere, self.file.fileno())
+        self.quiet = True
+
+
+class Verbose(Progress):
+    """Prints the results and diffs of every phase in the form that Nornir users know."""
+
+    def __init__(self) -> None:
+        super().__init__(Console(quiet=True))
+
+    def task_completed(self, task: Task, result: AggregatedResult) -> None:
+        """Print the result of each host."""
+        # Imported here: it replaces standard output for its colours.
+        from nornir_utils.plugins.functions import print_result  # noqa: PLC0415
+
+        if task.name != "close_connections_task":
+            print_result(result)

@@ -1,0 +1,73 @@
+"""`nornir-k3s deploy`: from bare Linux, or only what differs from the inventory."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from nornir_k3s.cli import plan, session
+from nornir_k3s.cli.output import write_text
+from nornir_k3s.cli.session import Session
+from nornir_k3s.errors import K3sError, PreflightFailed
+from nornir_k3s.model.report import Report
+from nornir_k3s.report import terminal
+from nornir_k3s.run.selection import Choice
+from nornir_k3s.workflows.deploy import deploy, phases
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    if args.list_phases:
+        return _list_phases()
+    return session.run(args, plan.show if args.plan else _work)
+
+
+def _list_phases() -> int:
+    for phase in phases():
+        sys.stdout.write(f"{phase.name:15} {phase.summary}\n")
+    return 0
+
+
+def _work(ctx: Session, args: argparse.Namespace) -> int:
+    """Deploy, and show the report, also when it fails."""
+    out = ctx.report_console(args.json)
+    try:
+        report = deploy(ctx.nr, **ctx.arguments, choice=_choice(ctx, args))
+    except K3sError as error:
+        if error.report:
+            _keep(error.report, ctx, args)
+            if isinstance(error, PreflightFailed):
+                terminal.show_findings(error.report.findings, out)
+            else:
+                terminal.show(error.report, out)
+        raise
+    _keep(report, ctx, args)
+    if args.preflight_only:
+        terminal.show_findings(report.findings, out)
+    else:
+        terminal.show(report, out)
+    return 0
+
+
+def _keep(report: Report, ctx: Session, args: argparse.Namespace) -> None:
+    report.log = ctx.log
+    if args.json is not None:
+        write_text(args.json, report.model_dump_json(indent=2))
+
+
+def _choice(ctx: Session, args: argparse.Namespace) -> Choice:
+    until = "preflight" if args.preflight_only else args.until or ""
+    asks = sys.stdin.isatty() and ctx.err.is_terminal and not args.yes
+    return Choice(args.limit, until, args.only or "", _confirm(ctx) if asks else None)
+
+
+def _confirm(ctx: Session) -> Callable[[Mapping[str, Sequence[str]]], bool]:
+    def confirm(changes: Mapping[str, Sequence[str]]) -> bool:
+        ctx.err.print("this cluster is running; the deploy would", soft_wrap=True)
+        for name, summaries in changes.items():
+            for summary in summaries:
+                ctx.err.print(f"  {name}: {summary}", soft_wrap=True, markup=False)
+        return ctx.err.input("go on? [y/N] ", markup=False).strip().lower() in ("y", "yes")
+
+    return confirm

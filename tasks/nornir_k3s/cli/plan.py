@@ -1,0 +1,26 @@
+"""`nornir-k3s plan`, and `deploy --plan`: what a deploy would change."""
+
+from __future__ import annotations
+
+import argparse
+
+from nornir_k3s.cli import session
+from nornir_k3s.cli.output import write_text
+from nornir_k3s.cli.session import Session
+from nornir_k3s.report import terminal
+from nornir_k3s.run.selection import Choice
+from nornir_k3s.workflows.plan import plan
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    return session.run(args, show)
+
+
+def show(ctx: Session, args: argparse.Namespace) -> int:
+    """Show what a deploy would do; nothing is changed."""
+    found = plan(ctx.nr, **ctx.arguments, choice=Choice(args.limit, args.until or "", args.only or ""))
+    if args.json:
+        write_text(args.json, found.model_dump_json(indent=2))
+    terminal.show_plan(found, ctx.report_console(args.json))
+    return 0

@@ -1,0 +1,77 @@
+"""What lies on servers and agents beside what this tool wrote."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from cryptography import x509
+
+from nornir_k3s import k3s
+from nornir_k3s.facts.fact import Fact, Query
+from nornir_k3s.model.cluster import NODES
+from nornir_k3s.model.host_facts import CertificateFile, SettingsFile
+from nornir_k3s.records import Record, decoded, integer
+
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+
+
+class AgentCA(Fact[str]):
+    """SHA-256 of the cluster's CA that an agent has joined with (k3s: pkg/agent/config)."""
+
+    name, source, roles, when = "agent_ca", "k3s_node", NODES, "setup"
+
+    def arguments(self, query: Query) -> Iterable[object]:  # noqa: ARG002 - as every fact
+        """Read K3s' data folder."""
+        return (k3s.DATA,)
+
+    def parse(self, records: Sequence[Record]) -> str:
+        """Return it in hex."""
+        return records[0].take(1)[0]
+
+
+class Certificates(Fact[tuple[CertificateFile, ...]]):
+    """When K3s' own certificates on a node expire (docs.k3s.io `cli/certificate.md`)."""
+
+    name, source, roles, when = "certificates", "k3s_node", NODES, "drift"
+
+    def arguments(self, query: Query) -> Iterable[object]:
+        """Name the role's folder."""
+        return (f"{k3s.DATA}/server/tls" if query.member.role == "servers" else f"{k3s.DATA}/agent",)
+
+    def parse(self, records: Sequence[Record]) -> tuple[CertificateFile, ...]:
+        """Return the first certificate to expire of each file."""
+        found = []
+        for record in records:
+            path, text = record.take(2)
+            if certificates := list(_certificates(decoded(text))):
+                first = min(certificates, key=lambda one: one.not_valid_after_utc)
+                authority = first.subject == first.issuer or path.endswith("-ca.crt")
+                found.append(CertificateFile(path, first.not_valid_after_utc, authority))
+        return tuple(found)
+
+
+def _certificates(text: str) -> Iterator[x509.Certificate]:
+    for pem in _PEM.findall(text):
+        try:
+            yield x509.load_pem_x509_certificate(pem.encode())
+        except ValueError:
+            continue  # K3s is just writing it
+
+
+class ExtraSettings(Fact[tuple[SettingsFile, ...]]):
+    """Files that set K3s settings beside ours: config.yaml.d and the unit's environment files.
+
+    Sources: docs.k3s.io `installation/configuration.md`; K3s' `install.sh`.
+    """
+
+    name, source, roles, when = "extra_settings", "k3s_node", NODES, "drift"
+
+    def arguments(self, query: Query) -> Iterable[object]:
+        """Name the unit, after which environment files are named."""
+        return ("k3s" if query.member.role == "servers" else "k3s-agent",)
+
+    def parse(self, records: Sequence[Record]) -> tuple[SettingsFile, ...]:
+        """Return each file with the names that it sets."""
+        rows = (record.take(3) for record in records)
+        return tuple(SettingsFile(path, tuple(names.split()), integer(changed)) for path, names, changed in rows)

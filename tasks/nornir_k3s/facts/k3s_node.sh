@@ -1,0 +1,25 @@
+# What lies on servers and agents beside what this tool wrote.
+
+fact_agent_ca() { # data-folder
+  if [ -s "$1/agent/server-ca.crt" ]; then say agent_ca "$(sha256sum <"$1/agent/server-ca.crt" | cut -c1-64)"; fi
+}
+
+fact_certificates() { # folder
+  ls "$1"/*.crt >/dev/null 2>&1 || return 0
+  for path in "$1"/*.crt; do say certificates "$path" "$(base64 -w0 <"$path" 2>/dev/null)"; done
+}
+
+# Names of settings only: their values may be secrets.
+fact_extra_settings() { # k3s or k3s-agent
+  for path in /etc/rancher/k3s/config.yaml.d/*.y*ml; do
+    settings "$path" 's/^"\{0,1\}\([A-Za-z0-9-]\{1,\}\)"\{0,1\} *+\{0,1\} *:.*/\1/p'
+  done
+  for path in "/etc/default/$1" "/etc/sysconfig/$1" "/etc/systemd/system/$1.service.env"; do
+    settings "$path" 's/^ *\(export  *\)\{0,1\}\([A-Za-z_][A-Za-z0-9_]*\)=.*/\2/p'
+  done
+}
+settings() { # path pattern
+  [ -f "$1" ] || return 0
+  names=$(sed -n "$2" "$1" | tr '\n' ' ')
+  [ -z "$names" ] || say extra_settings "$1" "$names" "$(stat -c %Z "$1")"
+}

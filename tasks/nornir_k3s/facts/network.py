@@ -1,0 +1,91 @@
+"""The network as a host sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from nornir_k3s import k3s
+from nornir_k3s.facts.fact import Query, Rows, When, Words
+from nornir_k3s.model import host_facts
+from nornir_k3s.model.cluster import NODES, Cluster, Member
+from nornir_k3s.model.endpoint import parse as parse_endpoint
+from nornir_k3s.roles import datastore
+
+
+class Addresses(Rows[host_facts.Address]):
+    """Interfaces and their addresses with prefix length (ip-address(8))."""
+
+    name, source, row = "addresses", "network", host_facts.Address
+
+
+class DefaultRoutes(Words):
+    """Default routes as `ip route` prints them, IPv4 and IPv6."""
+
+    name, source = "default_routes", "network"
+
+
+class Routes(Rows[host_facts.Route]):
+    """Other IPv4 routes."""
+
+    name, source, roles, when, row = "routes", "network", NODES, "setup", host_facts.Route
+
+
+class Sockets(Rows[host_facts.Socket]):
+    """Listening TCP sockets and their processes (ss(8))."""
+
+    name, source, row = "sockets", "network", host_facts.Socket
+
+
+class Nameservers(Words):
+    """Addresses of the name servers in resolv.conf."""
+
+    name, source, roles, when = "nameservers", "network", NODES, "setup"
+
+
+class Reach(Rows[host_facts.Reach]):
+    """Which of the hosts that it must connect to it reaches; a port that nobody listens on yet counts as reached.
+
+    An agent's tunnels need every server at all times. The others show by their work whom they reach.
+    """
+
+    name, source, row = "reach", "network", host_facts.Reach
+
+    def asked(self, query: Query) -> When:
+        """Ask agents always."""
+        return "always" if query.member.role == "agents" else "setup"
+
+    def arguments(self, query: Query) -> Iterable[object] | None:
+        """Ask about the hosts of `targets`."""
+        return [word for target in targets(query.cluster, query.member) for word in target] or None
+
+
+def targets(cluster: Cluster, member: Member) -> Sequence[tuple[str, str, int]]:
+    """Return the hosts that a host must reach: name, address, port."""
+    api = int(str(cluster.server.get("https-listen-port", k3s.API_PORT)))
+    servers = [(server.name, server.address, api) for server in cluster.of("servers") if server.name != member.name]
+    if member.role == "servers":
+        port = datastore.kind(cluster).ports[0] if cluster.is_managed else 0
+        return [*servers, *((host.name, host.address, port) for host in cluster.of("datastore"))]
+    return servers if member.role in ("agents", "lb") else []
+
+
+class Neighbours(Rows[host_facts.Neighbour]):
+    """Another machine that answers for the VIP (ip-neighbour(8))."""
+
+    name, source, roles, when, row = "neighbours", "network", ("lb",), "setup", host_facts.Neighbour
+
+    def arguments(self, query: Query) -> Iterable[object] | None:
+        """Ask about the VIP."""
+        address = query.cluster.registration.address
+        return (address, query.cluster.registration.port) if address else None
+
+
+class UnreachableDatastore(Rows[host_facts.Unreachable]):
+    """Addresses of an external datastore that a server cannot connect to, and why."""
+
+    name, source, roles, row = "unreachable", "network", ("servers",), host_facts.Unreachable
+
+    def arguments(self, query: Query) -> Iterable[object] | None:
+        """Ask about each address of the endpoint."""
+        endpoint = query.cluster.endpoint
+        return [word for host in parse_endpoint(endpoint).hosts for word in host] if endpoint else None

@@ -1,0 +1,69 @@
+# Addresses, routes, sockets, and who reaches whom.
+
+fact_addresses() {
+  ip -o addr show 2>/dev/null | while read -r _ dev family address _; do
+    case $family in inet | inet6) say addresses "$dev" "$address" ;; esac
+  done
+}
+
+fact_default_routes() {
+  { ip route show default; ip -6 route show default; } 2>/dev/null | while read -r line; do
+    say default_routes "$line"
+  done
+}
+
+fact_routes() {
+  ip -o -4 route show 2>/dev/null | while read -r to rest; do
+    case $to in default | unreachable | blackhole) ;; *) say routes "$to" "$rest" ;; esac
+  done
+}
+
+fact_sockets() {
+  ss -Hlntp 2>/dev/null | while read -r _ _ _ local _ processes; do say sockets "$local" "${processes:-}"; done
+}
+
+fact_nameservers() {
+  sed -n 's/^nameserver[ \t]*\([^ \t]*\).*/\1/p' /etc/resolv.conf 2>/dev/null |
+    while read -r address; do say nameservers "$address"; done
+}
+
+# All at the same time: a closed port answers at once, a firewall that drops takes the whole deadline.
+fact_reach() { # name address port, as often as wanted
+  command -v bash >/dev/null 2>&1 || return 0
+  while [ $# -ge 3 ]; do
+    reach "$1" "$2" "$3" &
+    shift 3
+  done
+  wait
+}
+reach() {
+  # shellcheck disable=SC2016  # bash expands them
+  out=$(timeout 3 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$2" "$3" 2>&1)
+  case $?:$out in
+    0:*) outcome=open ;; *refused*) outcome=closed ;; 124:*) outcome=silent ;;
+    *route* | *unreachable*) outcome=unroutable ;; *) outcome=failed ;;
+  esac
+  say reach "$1" "$2:$3" "$outcome"
+}
+
+fact_unreachable() { # address port, as often as wanted
+  while [ $# -ge 2 ]; do
+    # shellcheck disable=SC2016  # bash expands them
+    why=$(timeout 5 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$1" "$2" 2>&1) || {
+      why=${why%%"$NEWLINE"*}
+      say unreachable "$1:$2" "${why##*: }"
+    }
+    shift 2
+  done
+}
+
+# Another machine that has the VIP already: a packet to it makes the kernel ask for its address.
+fact_neighbours() { # address port
+  command -v bash >/dev/null 2>&1 || return 0
+  if ip -o addr show | grep -qF " $1/"; then return 0; fi
+  # shellcheck disable=SC2016  # bash expands them
+  timeout 0.7 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$1" "$2" 2>/dev/null || :
+  ip neigh show "$1" 2>/dev/null | while read -r line; do
+    case $line in *lladdr*) say neighbours "$1" "$line" ;; esac
+  done
+}

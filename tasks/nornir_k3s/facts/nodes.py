@@ -1,0 +1,57 @@
+"""Kubernetes' node objects as typed states."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from nornir_k3s.model.host_facts import NodeState
+from nornir_k3s.records import RecordError
+
+
+def nodes(text: str) -> tuple[NodeState, ...]:
+    """Return the nodes of a NodeList in JSON.
+
+    Raises:
+        RecordError: It is none.
+    """
+    try:
+        return tuple(_node(item) for item in json.loads(text)["items"])
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        raise RecordError("the API's answer is not a list of nodes") from None
+
+
+def _node(item: Mapping[str, Any]) -> NodeState:
+    metadata = item["metadata"]
+    labels = metadata.get("labels") or {}
+    spec, status = item.get("spec") or {}, item.get("status") or {}  # one that somebody made by hand has neither
+    conditions = status.get("conditions") or []
+    return NodeState(
+        name=metadata["name"],
+        ready=any(c["type"] == "Ready" and c["status"] == "True" for c in conditions),
+        version=(status.get("nodeInfo") or {}).get("kubeletVersion", ""),
+        roles=tuple(sorted(key.split("/")[1] for key in labels if key.startswith("node-role.kubernetes.io/"))),
+        taints=tuple(f"{t['key']}={t.get('value', '')}:{t['effect']}" for t in spec.get("taints") or []),
+        labels=tuple(sorted(labels.items())),
+        schedulable=not spec.get("unschedulable", False),
+        since=_since(conditions),
+        args=_args((metadata.get("annotations") or {}).get("k3s.io/node-args", "")),
+    )
+
+
+def _since(conditions: Sequence[Mapping[str, Any]]) -> int:
+    times = [condition.get("lastTransitionTime") for condition in conditions if condition["type"] == "Ready"]
+    try:
+        return int(datetime.fromisoformat(times[0]).timestamp()) if times and times[0] else 0
+    except ValueError:
+        return 0
+
+
+def _args(text: str) -> tuple[str, ...]:
+    try:
+        found = json.loads(text or "[]")
+    except ValueError:
+        return ()
+    return tuple(str(word) for word in found) if isinstance(found, list) else ()

@@ -1,0 +1,54 @@
+"""The machine: its clock, its system, its size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nornir_k3s.facts.fact import Fact
+from nornir_k3s.model import host_facts
+from nornir_k3s.records import Record, RecordError, integer
+
+_TEXTS = (
+    *("arch", "kernel", "hostname", "machine_id", "os_name"),
+    *("init", "package_manager", "cgroup"),
+)
+
+
+class Clock(Fact[float]):
+    """The host's clock, in seconds since the epoch; asked for first, so that it can be compared."""
+
+    name, source = "now", "system"
+
+    def parse(self, records: Sequence[Record]) -> float:
+        """Return the time."""
+        (text,) = records[0].take(1)
+        try:
+            return float(text)
+        except ValueError:
+            raise RecordError(f"{text[:40]!r} is not a time") from None
+
+
+class System(Fact[host_facts.System]):
+    """Architecture, kernel, names, distribution, init system, memory and disk in KiB (uname, os-release, /proc)."""
+
+    name, source = "system", "system"
+
+    def parse(self, records: Sequence[Record]) -> host_facts.System:
+        """Return the machine."""
+        *words, inotify, memory, disk = records[0].take(11)
+        texts: dict[str, Any] = dict(zip(_TEXTS, words, strict=True))
+        return host_facts.System(
+            **texts, inotify_instances=integer(inotify), memory_kib=integer(memory), disk_kib=integer(disk)
+        )
+
+
+class Capacity(Fact[host_facts.Capacity]):
+    """Cores, and systemd's version."""
+
+    name, source, when = "capacity", "system", "setup"
+
+    def parse(self, records: Sequence[Record]) -> host_facts.Capacity:
+        """Return both."""
+        cpus, systemd = records[0].take(2)
+        return host_facts.Capacity(integer(cpus), systemd)

@@ -1,0 +1,93 @@
+"""What does not fit between the settings of a cluster and its hosts, found in the inventory alone."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from pathlib import Path
+
+from nornir_k3s.inventory import rules
+from nornir_k3s.inventory.rules import Found
+from nornir_k3s.inventory.schema import ClusterModel
+from nornir_k3s.model.cluster import ROLES, Member
+from nornir_k3s.model.finding import CHECKS
+from nornir_k3s.model.settings import ManagedDatastore
+from nornir_k3s.model.suggest import did_you_mean
+
+
+def absolute(base: Path, path: Path) -> Path:
+    """Return a path of the inventory, which is relative to this folder."""
+    return (base / path.expanduser()).resolve()
+
+
+def cluster_problems(model: ClusterModel, found: list[Member], base: Path) -> Iterator[Found]:
+    """Yield the path below `k3s_cluster` and the words of each problem."""
+    yield from ((("server", *path), text) for path, text in rules.cidrs(model.server))
+    yield from _counts(model, found)
+    yield from _address_problems(model, found)
+    for index, word in enumerate(model.accept):
+        host, _, check = word.rpartition(":")
+        if check not in CHECKS:
+            yield ("accept", index), f"there is no check {word!r}" + did_you_mean(check, CHECKS)
+        if host and host not in {member.name for member in found}:
+            yield ("accept", index), f"there is no host {host!r}"
+    yield from _datastore_problems(model, base)
+    if model.registries and not absolute(base, model.registries).is_file():
+        yield ("registries",), f"there is no file {absolute(base, model.registries)}"
+
+
+def _address_problems(model: ClusterModel, found: list[Member]) -> Iterator[Found]:
+    vip = str(model.registration.address or "")
+    for member in found:
+        if model.registration.managed and member.address == vip:
+            yield ("registration", "address"), f"{vip} is the address of host {member.name}"
+    if vip and (where := rules.inside(vip, model.server)):
+        yield ("registration", "address"), f"{vip} lies inside {where}, which is the cluster's own"
+    bits = 128 if ":" in vip else 32
+    if model.lb.prefix and model.lb.prefix > bits:
+        yield ("lb", "prefix"), f"{model.lb.prefix} is more than the {bits} bits of the VIP"
+    elif model.registration.managed and vip and model.lb.prefix:
+        network = ipaddress.ip_network(f"{vip}/{model.lb.prefix}", strict=False)
+        balancers = [member for member in found if member.role == "lb"]
+        if balancers and not any(ipaddress.ip_address(member.address) in network for member in balancers):
+            yield ("registration", "address"), f"{vip}/{model.lb.prefix} is outside every load balancer's network"
+
+
+def _datastore_problems(model: ClusterModel, base: Path) -> Iterator[Found]:
+    kind = getattr(model.datastore, "kind", "")
+    if model.datastore_pool and kind == "etcd":
+        yield ("datastore_pool",), "etcd has no pool of connections: remove it"
+    for key in ("cafile", "certfile", "keyfile"):
+        path = getattr(model.datastore, key, None)
+        if path is None:
+            continue
+        if not (path := absolute(base, path)).is_file():
+            yield ("datastore", key), f"there is no file {path}"
+        elif key == "keyfile" and path.stat().st_mode & 0o007:
+            yield ("datastore", key), f"everybody on this machine can read or change {path}: chmod 600"
+
+
+def _counts(model: ClusterModel, found: list[Member]) -> Iterator[Found]:
+    count = {role: sum(m.role == role for m in found) for role in ROLES}
+    if isinstance(model.datastore, ManagedDatastore):
+        kind, have = model.datastore.kind, count["datastore"]
+        if kind == "etcd" and have not in (1, 3, 5):
+            text = f"group datastore: a managed etcd takes 1, 3 or 5 hosts, it has {have}"
+            yield ("datastore",), text + (": an even number survives no more losses" if have in (2, 4) else "")
+        elif kind != "etcd" and have != 1:
+            why = ": this tool sets up no replication" if have else ""
+            yield ("datastore",), f"group datastore: a managed {kind} takes exactly one host, it has {have}{why}"
+    elif count["datastore"]:
+        yield ("datastore",), "group datastore: it has hosts, but the inventory names a datastore someone else runs"
+    if model.registration.managed and not count["lb"]:
+        text = "group lb: it has no host; add some, or say `registration: {managed: false}` for one you run yourself"
+        yield ("registration",), text
+    if not model.registration.managed and count["lb"]:
+        yield ("registration", "managed"), "group lb: it has hosts, but `managed` is false"
+
+
+def host_problems(model: ClusterModel, found: list[Member]) -> Iterator[tuple[str, str]]:
+    """Yield the host and the words of each problem of one host with the settings of the cluster."""
+    for member in found:
+        if where := rules.inside(member.address, model.server):
+            yield member.name, f"its address {member.address} lies inside {where}, which is the cluster's own"

@@ -1,0 +1,62 @@
+"""What a deploy would do, as data: what `plan` returns and `--plan --json` writes; documented in docs/report.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, Field, computed_field
+
+from nornir_k3s.model.finding import Finding
+
+FORMAT = 2
+
+
+class Change(BaseModel):
+    """One change on one host."""
+
+    id: str = Field(description="HOST/KIND:TARGET; the same in every run, and in the report's `changes` after HOST/")
+    phase: str = Field(description="the phase of deploy that makes it")
+    kind: str = Field(description="packages, artifact, install, file, remove, unit or database")
+    target: str
+    summary: str
+    action: str | None = Field(None, description="of units: start, restart, reload or enable")
+    diff: str = Field("", description="unified; values of secrets are masked")
+    estimate: bool = Field(
+        False, description="an earlier phase finds something out (the cluster's CA) that it waits for"
+    )
+
+
+class HostPlan(BaseModel):
+    """What would be done on one host, in order."""
+
+    role: str
+    changes: list[Change]
+
+
+class Plan(BaseModel):
+    """What would be done on every host, by name, and what the preflight found."""
+
+    format: int = Field(FORMAT, description="number of this form; it grows when a field changes its meaning")
+    cluster: str
+    version: str
+    hosts: Mapping[str, HostPlan]
+    phases: list[str] = Field(description="the phases that would be carried out")
+    findings: list[Finding] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
+
+    @computed_field(description="whether anything would be changed")
+    @property
+    def changes(self) -> bool:
+        """Whether anything would be changed."""
+        return any(host.changes for host in self.hosts.values())
+
+    @computed_field(description="HOST/UNIT of everything that would be started, restarted or reloaded")
+    @property
+    def restarts(self) -> list[str]:
+        """HOST/UNIT of everything that would be started, restarted or reloaded."""
+        return [
+            f"{name}/{change.target}"
+            for name, host in self.hosts.items()
+            for change in host.changes
+            if change.action in ("start", "restart", "reload")
+        ]

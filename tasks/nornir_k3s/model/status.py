@@ -1,0 +1,55 @@
+"""The cluster at a glance, as data: what `status` returns and `--json` writes; documented in docs/report.md."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field, computed_field
+
+FORMAT = 1
+
+
+class Certificate(BaseModel):
+    """A certificate of K3s on a host, and the days until it ends."""
+
+    host: str
+    path: str
+    days: int
+    authority: bool = Field(description="whether it is a CA's own")
+
+
+class NodeStatus(BaseModel):
+    """One Kubernetes node."""
+
+    name: str
+    ready: bool
+    version: str
+    roles: list[str]
+    schedulable: bool
+
+
+class Balancer(BaseModel):
+    """A load balancer: whether it has the VIP, and the state of each server as HAProxy sees it."""
+
+    holds_vip: bool
+    servers: dict[str, str]
+
+
+class Status(BaseModel):
+    """The cluster at a glance."""
+
+    format: int = Field(FORMAT, description="number of this form; it grows when a field changes its meaning")
+    cluster: str
+    version: str = Field(description="K3s version the inventory asks for")
+    url: str
+    nodes: list[NodeStatus] = Field(default_factory=list)
+    servers: dict[str, bool] = Field(default_factory=dict, description="whether each one's /readyz is ok")
+    balancers: dict[str, Balancer] = Field(default_factory=dict)
+    datastore: dict[str, str] = Field(default_factory=dict, description="state of each of its hosts or addresses")
+    certificates: list[Certificate] = Field(default_factory=list, description="first the one that ends first")
+    unreachable: list[str] = Field(default_factory=list)
+    problems: list[str] = Field(default_factory=list)
+
+    @computed_field(description="who has the VIP")
+    @property
+    def holder(self) -> list[str]:
+        """Who has the VIP."""
+        return [name for name, balancer in self.balancers.items() if balancer.holds_vip]

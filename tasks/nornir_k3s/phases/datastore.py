@@ -1,0 +1,58 @@
+"""Phases datastore and tidy: the managed datastore, for this cluster only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nornir.core.task import Result, Task
+
+from nornir_k3s import k3s
+from nornir_k3s.facts.database import Database
+from nornir_k3s.phases.host_tasks import apply_steps, converge_host
+from nornir_k3s.phases.phase import Phase
+from nornir_k3s.retry import wait_until
+from nornir_k3s.run.context import Run
+from nornir_k3s.run.gather import ask, session_of
+
+
+def prepare(run: Run) -> None:
+    """Bring the managed datastore up, with a database and a user for this cluster only."""
+    names = run.chosen(m.name for m in run.of("datastore") if run.planned(m.name).converge)
+    # Members of a new etcd wait for each other; those of a living one must not be away together.
+    run.phase("datastore", names, converge_host, width=1 if run.ready_servers else len(names) or 1)
+
+
+def wait_for_bootstrap(task: Task, run: Run) -> Result:
+    """Wait until the datastore holds the cluster's bootstrap data: before that no other server may start."""
+    key, name = k3s.bootstrap_key(run.cluster.token), task.host.name
+
+    def filled() -> bool:
+        inside = ask(task, run, [Database()]).database
+        run.facts[name] = replace(run.facts[name], database=inside)
+        return inside.bootstrap.get(key, 0) > 0
+
+    wait_until(
+        filled,
+        what=f"the datastore holds the bootstrap data {key}",
+        host=name,
+        deadline=run.deadlines["verify"],
+        stop=session_of(task, run).stop,
+    )
+    return Result(host=task.host)
+
+
+def tidy(run: Run) -> None:
+    """Remove users of earlier passwords, once every server has the new one."""
+    servers = run.of("servers")
+    moved = all(m.name in run.done or not run.planned(m.name).converge for m in servers)
+    if run.limit is None and moved and len(servers) == len(run.cluster.of("servers")):
+        names = [m.name for m in run.of("datastore") if run.planned(m.name).tidy]
+        run.phase("tidy", names, _tidy_host, width=1)
+
+
+def _tidy_host(task: Task, run: Run) -> Result:
+    return apply_steps(task, run, run.planned(task.host.name).tidy, deadline=run.deadlines["apply"])
+
+
+PHASE = Phase("datastore", "set the managed datastore up, for this cluster only", prepare)
+TIDY = Phase("tidy", "remove users of the datastore that no server needs any more", tidy)

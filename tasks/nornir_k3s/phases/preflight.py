@@ -1,0 +1,23 @@
+"""Phase preflight: every problem of every host, before the first change."""
+
+from __future__ import annotations
+
+from nornir_k3s.checks import preflight
+from nornir_k3s.errors import PreflightFailed
+from nornir_k3s.phases.phase import Phase
+from nornir_k3s.run.context import Run
+
+
+def check(run: Run) -> None:
+    """Stop before the first change when a host has a problem.
+
+    Raises:
+        PreflightFailed: With every problem of every host.
+    """
+    run.report.findings = preflight.check(run.cluster, run.facts)
+    errors = [finding for finding in run.report.findings if finding.severity == "error"]
+    if errors:
+        raise PreflightFailed(errors)
+
+
+PHASE = Phase("preflight", "find every problem of every host before the first change", check, reads=True)

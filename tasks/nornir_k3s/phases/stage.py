@@ -1,0 +1,37 @@
+"""Phase stage: artefacts and packages on every host; nothing restarts."""
+
+from __future__ import annotations
+
+from nornir.core.task import Result, Task
+
+from nornir_k3s.model.host_spec import Artifact
+from nornir_k3s.phases.host_tasks import apply_steps
+from nornir_k3s.phases.phase import Phase
+from nornir_k3s.run.context import Run
+from nornir_k3s.run.gather import session_of
+
+
+def stage(run: Run) -> None:
+    """Bring artefacts and packages to every host that lacks them."""
+    names = [name for name in run.names if run.planned(name).stage]
+    run.phase("stage", names, stage_host, width=run.widths["stage"])
+
+
+def stage_host(task: Task, run: Run) -> Result:
+    """Push artefacts, install packages, run K3s' installer: nothing that runs is touched."""
+    steps = run.planned(task.host.name).stage
+    link = session_of(task, run)
+    for step in steps:
+        if isinstance(step.payload, Artifact) and not step.payload.url:
+            artifact = step.payload
+            link.push(
+                artifact.source,
+                artifact.path,
+                sha256=artifact.sha256,
+                mode=artifact.mode,
+                timeout=run.deadlines["push"],
+            )
+    return apply_steps(task, run, steps, deadline=run.deadlines["packages"])
+
+
+PHASE = Phase("stage", "bring artefacts and packages to every host; nothing restarts", stage)

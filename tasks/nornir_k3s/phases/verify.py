@@ -1,0 +1,81 @@
+"""Phase verify: prove that it works, through the registration address, and write the kubeconfig."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nornir.core.task import Result, Task
+
+from nornir_k3s.checks import works
+from nornir_k3s.errors import K3sError, NotReady
+from nornir_k3s.facts import Fact
+from nornir_k3s.facts.k3s_server import ApiThroughAddress, Kubeconfig
+from nornir_k3s.facts.network import Addresses, Reach
+from nornir_k3s.model.cluster import NODES
+from nornir_k3s.phases.phase import Phase
+from nornir_k3s.phases.servers import require_ready
+from nornir_k3s.retry import wait_until
+from nornir_k3s.run.context import Run
+from nornir_k3s.run.gather import ask
+from nornir_k3s.state import known_cluster, kubeconfig
+
+PATIENCE = 30  # seconds that a server waits for all nodes to be Ready, before it says what is
+
+
+def verify(run: Run) -> None:
+    """Prove that it works, through the registration address, and write the kubeconfig.
+
+    Raises:
+        K3sError: With everything that is still wrong at the deadline.
+    """
+    if not run.of("servers"):
+        run.report.notes.append("not proved that it works, no kubeconfig: this Nornir has no server")
+        return
+    server = require_ready(run)
+    known_cluster.save_ca(run.store, run.ca_prefix, run.ca_certificate)
+    if run.limit is None:
+        known_cluster.save_packages(run.store, {m.name: run.facts[m.name].packages for m in run.of("datastore")})
+    names = [server] + [m.name for m in (*run.of("agents"), *run.of("lb"))]
+    # Where nothing was changed, what was read at the start is the proof already.
+    answers = {} if run.report.changed else {name: run.facts[name] for name in names}
+    problems = works.problems(run.cluster, answers, only=run.limit) if answers else ["not looked at"]
+
+    def proved() -> bool:
+        answers.update(run.phase("verify", names, verify_host, width=run.widths["stage"]))
+        problems[:] = works.problems(run.cluster, answers, only=run.limit)
+        return not problems
+
+    try:
+        if problems:
+            wait_until(
+                proved,
+                what="the cluster works",
+                host=run.cluster.name,
+                deadline=run.deadlines["verify"],
+                stop=getattr(run.nr.runner, "stop", None),
+            )
+    except NotReady:
+        raise K3sError(
+            "the cluster does not work yet:\n" + "\n".join(f"  - {p}" for p in problems),
+            hint="look at the hosts named above, then run deploy again: it goes on where it stopped",
+        ) from None
+    run.report.kubeconfig = kubeconfig.keep(
+        run.store, answers[server].kubeconfig, server=run.cluster.url, name=run.cluster.name
+    )
+
+
+def verify_host(task: Task, run: Run) -> Result:
+    """Ask this host for its part of the proof that the cluster works."""
+    role = run.member(task.host.name).role
+    if role == "servers":
+        nodes = [
+            m.node_name for part in NODES for m in run.cluster.of(part) if run.limit is None or m.name in run.limit
+        ]
+        asked: Sequence[Fact[Any]] = [ApiThroughAddress(nodes, PATIENCE), Kubeconfig()]
+    else:
+        asked = [Reach()] if role == "agents" else [Addresses()]
+    return Result(host=task.host, result=ask(task, run, asked, timeout=90))
+
+
+PHASE = Phase("verify", "prove that it works, write the kubeconfig", verify, reads=True)

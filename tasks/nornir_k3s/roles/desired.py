@@ -1,0 +1,57 @@
+"""What a host of any role must look like, from the cluster and what is known so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from nornir_k3s.model.bundle import Bundle
+from nornir_k3s.model.cluster import Cluster, Member
+from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.model.host_spec import HostSpec
+from nornir_k3s.model.secret import Secret
+from nornir_k3s.roles import agent, datastore, load_balancer, server
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known beside the inventory and the host's own facts; empty until it is.
+
+    Arguments:
+        bundle: The release for the host's architecture.
+        ca_prefix: `K10` and the hash of the cluster's CA.
+        ca_certificate: The CA of the servers' certificates, PEM.
+        check_certificate: Certificate and key of the load balancers' health check.
+        packages: Versions of a datastore host's packages at the last deploy.
+    """
+
+    bundle: Bundle | None = None
+    ca_prefix: str = ""
+    ca_certificate: str = ""
+    check_certificate: Secret = field(default=Secret(""))
+    packages: Mapping[str, str] = field(default_factory=dict)
+
+
+def desired(cluster: Cluster, member: Member, facts: HostFacts | None, known: Known) -> HostSpec:
+    """Return what a host must look like, as far as is known now.
+
+    Arguments:
+        facts: None before the host was read.
+    """
+    match member.role:
+        case "servers":
+            return server.spec(cluster, member, known.bundle)
+        case "agents":
+            return agent.spec(cluster, member, known.bundle, known.ca_prefix)
+        case "lb":
+            interface = member.interface or (facts.interface_of(member.address) if facts else "")
+            return load_balancer.spec(
+                cluster,
+                member,
+                interface=interface,
+                check_pem=known.check_certificate,
+                server_ca=known.ca_certificate,
+            )
+        case _:
+            packages = {**facts.apt.candidates, **facts.packages} if facts else known.packages
+            return datastore.spec(cluster, member, packages)

@@ -1,0 +1,92 @@
+"""A host's desired state, facts and steps are computed once an observation, however many ask for them."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from nornir.core import Nornir
+from nornir.core.configuration import Config
+from nornir.core.state import GlobalState
+
+from nornir_k3s import drift, planner
+from nornir_k3s.artifacts.source import Source
+from nornir_k3s.model.host_facts import ServerFiles
+from nornir_k3s.phases import preflight
+from nornir_k3s.plugins.runner import K3sRunner
+from nornir_k3s.roles import desired
+from nornir_k3s.run import context, gather
+from nornir_k3s.workflows import plan
+
+from .conftest import HOSTS, SETTINGS, inventory
+
+SYSTEM = ("x86_64", "6.1", "NAME", "id-NAME", "Debian", "systemd", "apt", "cgroup2fs", "8192", "9", "9")
+BARE = "\n".join(["@now\t1795608000.5", "\t".join(["@system", *SYSTEM]), "@end", ""])
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
+    """Count by host how often its plan and its desired state are computed; hosts are bare and answer at once."""
+    found: Counter[tuple[str, str]] = Counter()
+
+    def counting(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def call(cluster: Any, member: Any, *more: Any) -> Any:
+            found[name, member.name] += 1
+            return work(cluster, member, *more)
+
+        return call
+
+    monkeypatch.setattr(context, "plan_host", counting("plan", planner.plan_host))
+    for module in (planner, context):
+        monkeypatch.setattr(module, "desired", counting("desired", desired.desired))
+    monkeypatch.setattr(Source, "find", lambda *_, **__: None)
+
+    def session(task: Any, **_: Any) -> Any:
+        answer = SimpleNamespace(stdout=BARE.replace("NAME", task.host.name), status=0)
+        return SimpleNamespace(run=lambda *_, **__: answer, round_trips=1)
+
+    monkeypatch.setattr(gather, "session", session)
+    return found
+
+
+@pytest.fixture
+def nr() -> Nornir:
+    settings: dict[str, Any] = copy.deepcopy(SETTINGS) | {"artifacts": {}}
+    return Nornir(inventory=inventory(settings, HOSTS, {}), runner=K3sRunner(), config=Config(), data=GlobalState())
+
+
+def test_a_drift_check_plans_each_host_once(nr: Nornir, counted: Counter[tuple[str, str]], tmp_path: Path) -> None:
+    report = drift(nr, base=tmp_path, state=tmp_path / "state")
+    assert {one.host for one in report.differences} > set(HOSTS)
+    assert {name: counted["plan", name] for name in HOSTS} == dict.fromkeys(HOSTS, 1)
+    # Once to know what to ask the host, once for the plan. A datastore's files may be named after a package's version.
+    assert {name: counted["desired", name] for name in HOSTS if name != "db1"} == dict.fromkeys(set(HOSTS) - {"db1"}, 2)
+
+
+def test_a_plan_and_its_preflight_plan_each_host_once(
+    nr: Nornir, counted: Counter[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "check", lambda _: None)
+    assert plan.plan(nr, base=tmp_path, state=tmp_path / "state").changes
+    assert {name: counted["plan", name] for name in HOSTS} == dict.fromkeys(HOSTS, 1)
+
+
+def test_what_is_read_again_or_becomes_known_is_planned_again(
+    nr: Nornir, counted: Counter[tuple[str, str]], tmp_path: Path
+) -> None:
+    run = gather.prepare(nr, base=tmp_path, state=tmp_path / "state", options={})
+    gather.gather_facts(run)
+    before = run.planned("a1")
+    assert run.planned("a1") is before
+    run.facts["s1"] = replace(run.facts["s1"], server=ServerFiles("K10" + "a" * 64, "", "PEM"))
+    after = run.planned("a1")
+    assert after is not before
+    assert ("K10" + "a" * 64) in after.desired.files[0].text.reveal()
+    run.facts["a1"] = replace(run.facts["a1"])
+    assert run.planned("a1") is not after
