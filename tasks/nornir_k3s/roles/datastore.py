@@ -88,7 +88,7 @@ def steps(cluster: Cluster, inside: Database) -> list[Step]:
     lacks = kind(cluster).lacks(cluster, inside)
     if not lacks:
         return []
-    return [Step("database", "inside", f"make {', '.join(lacks)}", payload=kind(cluster).prepare(cluster))]
+    return [Step("database", "inside", f"create {', '.join(lacks)}", payload=kind(cluster).prepare(cluster))]
 
 
 def tidy_steps(cluster: Cluster, inside: Database) -> list[Step]:

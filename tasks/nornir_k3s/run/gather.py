@@ -145,7 +145,7 @@ def gather_host(task: Task, run: Run) -> Result:
         # Imported here: database clients, which a managed datastore needs none of.
         from nornir_k3s.datastore_probe.probe import probe  # noqa: PLC0415
 
-        found = probe(run.cluster, found, session_of(task, run).transport, tries=not run.drift)
+        found = probe(run.cluster, found, session_of(task, run).transport, test_rights=not run.drift)
     run.facts[name] = found
     return Result(host=task.host, result=found, severity_level=logging.DEBUG)
 
