@@ -1,6 +1,6 @@
-"""What is inside a managed datastore, and how it is doing; read-only.
+"""The content and the health of a managed datastore; read-only.
 
-Sources: kine `pkg/drivers/generic` (`compact_rev_key` keeps the revision up to which the table is compacted);
+Sources: kine `pkg/drivers/generic` (`compact_rev_key` has the revision up to which the table is compacted);
 Kubernetes `apiserver/pkg/storage/etcd3/compact.go` (the same key in etcd: its value is that revision); MariaDB's,
 MySQL's and PostgreSQL's manuals; etcd `op-guide/maintenance.md`.
 """
@@ -51,7 +51,7 @@ class Database(Fact[host_facts.Database]):
         return [_call("fact_database", query)] if query.member.role == "datastore" else []
 
     def parse(self, records: Sequence[Record]) -> host_facts.Database:
-        """Return what is inside."""
+        """Return the content."""
         found: dict[str, dict[str, str]] = {}
         for record in records:
             kind, subject, value = record.take(3)
@@ -77,7 +77,7 @@ class DatastoreHealth(Fact[host_facts.DatastoreHealth]):
         return [_call("fact_datastore_health", query)] if query.member.role == "datastore" else []
 
     def parse(self, records: Sequence[Record]) -> host_facts.DatastoreHealth:
-        """Return it; what the datastore does not say stays unknown."""
+        """Return the health; values that the datastore does not report stay unknown."""
         pairs: dict[str, tuple[str, str]] = {}
         alarms = []
         for record in records:
@@ -108,19 +108,19 @@ class Latency(Fact[Mapping[str, float]]):
         return [self.call(f"[{address}]" if ":" in address else address, port) for address in addresses]
 
     def parse(self, records: Sequence[Record]) -> Mapping[str, float]:
-        """Return it by address."""
+        """Return the milliseconds by address."""
         found = {}
         for record in records:
-            place, milliseconds = record.take(2)
+            address, milliseconds = record.take(2)
             try:
-                found[place] = float(milliseconds)
+                found[address] = float(milliseconds)
             except ValueError:
                 raise RecordError(f"{milliseconds[:40]!r} is not a number of milliseconds") from None
         return found
 
 
 def _numbers(pair: tuple[str, str] | None) -> tuple[int, int] | None:
-    """Return both numbers; None where the database says NULL or nothing."""
+    """Return both numbers; None if the database reports NULL or nothing."""
     if pair is None or not all(word.replace(".", "", 1).isdigit() for word in pair):
         return None
     return int(float(pair[0])), int(float(pair[1]))

@@ -1,4 +1,4 @@
-"""Fact: one kind of thing that is read from a host: its shell, its parser, its type."""
+"""Fact: one kind of value that is read from a host: its shell function, its parser, its type."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ When = Literal["always", "setup", "drift"]
 
 @dataclass(frozen=True)
 class Query:
-    """What a host is asked about.
+    """What to read from a host.
 
     Arguments:
-        cluster, member: Whose host it is.
-        spec: What the host must look like: names the files, units and packages to read.
-        drift: Read also what only a drift check compares.
-        deep: Hash also the large files that look as they did when they were put there.
+        cluster, member: The host and its cluster.
+        spec: The desired state, which names the files, units and packages to read.
+        drift: Also read the facts that only a drift check needs.
+        deep: Hash every large file, even if its size and times are unchanged.
     """
 
     cluster: Cluster
@@ -37,20 +37,19 @@ class Fact(Generic[T]):
     """One kind of fact.
 
     `name` is its field of `HostFacts`, the name of its records and, after `fact_`, of the shell function in `source`.
-    `when` says which hosts are asked: `always`; `setup`: only one whose service is not at work yet; `drift`: only in a
-    drift check.
+    `when` is `always`; `setup`: only on a host whose service is not active yet; `drift`: only in a drift check.
     """
 
     name: ClassVar[str]
     source: ClassVar[str]
     when: ClassVar[When] = "always"
 
-    def asked(self, query: Query) -> When:  # noqa: ARG002 - for those that need it
-        """Return when this host is asked."""
+    def when_for(self, query: Query) -> When:  # noqa: ARG002 - for subclasses
+        """Return when the fact is read on this host."""
         return self.when
 
-    def calls(self, query: Query) -> Iterable[str]:  # noqa: ARG002 - for those that need it
-        """Return the lines of shell that read it; none where this host does not have it."""
+    def calls(self, query: Query) -> Iterable[str]:  # noqa: ARG002 - for subclasses
+        """Return the lines of shell that read the fact; none if this host does not have it."""
         return [self.call()]
 
     def call(self, *arguments: object) -> str:
@@ -58,9 +57,9 @@ class Fact(Generic[T]):
         return shell.call(f"fact_{self.name}", *arguments)
 
     def parse(self, records: Sequence[Record]) -> T:
-        """Return what its records say.
+        """Return the fact from its records.
 
         Raises:
-            RecordError: They are not what the function prints.
+            RecordError: The shell function does not print such records.
         """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Files, large files, and this tool's own notes on a host."""
+"""Files, large files, and this tool's own state on a host."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def _mode(word: str) -> int:
 
 
 class Files(Fact[Mapping[str, FileState]]):
-    """The files of the host's spec: kind, mode, owner, size in bytes, times, SHA-256 (stat(1), sha256sum(1))."""
+    """The files of the desired state: kind, mode, owner, size in bytes, times, SHA-256 (stat(1), sha256sum(1))."""
 
     name, source = "files", "files"
 
     def calls(self, query: Query) -> Iterable[str]:
-        """Ask for each file of the spec; the text of a secret one stays on the host."""
+        """Read each file of the spec; the text of a secret one stays on the host."""
         return [
             self.call(file.path, file.sha256, "hide" if file.masking == "all" else "show") for file in query.spec.files
         ]
@@ -54,13 +54,13 @@ class Files(Fact[Mapping[str, FileState]]):
 class Artifacts(Fact[Mapping[str, ArtifactState]]):
     """K3s' large files: SHA-256, mode, and when they were written.
 
-    More are read than the spec has: its artefacts may not be known before the host's architecture is.
+    Not only those of the spec: its artefacts may be unknown until the host's architecture is known.
     """
 
     name, source = "artifacts", "files"
 
     def calls(self, query: Query) -> Iterable[str]:
-        """Ask for the spec's artefacts, and on a node for its binary, installer and images."""
+        """Read the artefacts of the spec, and on a node its binary, installer and images."""
         how = "deep" if query.deep else "quick"
         paths = [artifact.path for artifact in query.spec.artifacts if not artifact.path.startswith(IMAGES)]
         install = query.spec.install
@@ -85,7 +85,7 @@ class Present(Fact[frozenset[str]]):
     name, source = "present", "files"
 
     def calls(self, query: Query) -> Iterable[str]:
-        """Ask for the watched paths."""
+        """Read the watched paths."""
         return [self.call(*query.spec.watch)] if query.spec.watch else []
 
     def parse(self, records: Sequence[Record]) -> frozenset[str]:
@@ -94,16 +94,16 @@ class Present(Fact[frozenset[str]]):
 
 
 class OwnLedger(Fact[Ledger]):
-    """What this tool has noted below its state folder on the host; times in seconds since the epoch."""
+    """What this tool records in its state folder on the host; times in seconds since the epoch."""
 
     name, source = "ledger", "files"
 
     def calls(self, query: Query) -> Iterable[str]:  # noqa: ARG002 - as every fact
-        """Ask every host."""
+        """Read it on every host."""
         return [self.call(STATE)]
 
     def parse(self, records: Sequence[Record]) -> Ledger:
-        """Return the notes."""
+        """Return the ledger."""
         notes: dict[str, dict[str, str]] = {}
         for record in records:
             kind, subject, value = record.take(3)

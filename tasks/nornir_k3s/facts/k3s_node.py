@@ -1,4 +1,4 @@
-"""What lies on servers and agents beside what this tool wrote."""
+"""Files on servers and agents that this tool did not write: certificates, other settings."""
 
 from __future__ import annotations
 

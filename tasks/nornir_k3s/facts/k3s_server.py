@@ -1,4 +1,4 @@
-"""What a server knows of its cluster."""
+"""What a server knows about its cluster: CA, token, API, kubeconfig, effective configuration."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ServerFiles(_OfServers, Fact[host_facts.ServerFiles]):
 
 
 class Api(_OfServers, Fact[host_facts.Api]):
-    """`/readyz`, and the nodes through the registration address, as everybody else lists them; else directly."""
+    """`/readyz`, and the nodes: through the registration address, or else directly."""
 
     name, source = "api", "k3s_server"
 
@@ -52,7 +52,7 @@ class Api(_OfServers, Fact[host_facts.Api]):
         return self.call(k3s.BINARY, query.cluster.url)
 
     def parse(self, records: Sequence[Record]) -> host_facts.Api:
-        """Return what it answers."""
+        """Return the answers."""
         found: dict[str, str] = {}
         for record in records:
             kind, value = record.take(2)
@@ -67,7 +67,7 @@ class Api(_OfServers, Fact[host_facts.Api]):
 
 
 class DirectApi(Api):
-    """The same of a server before there is a registration address."""
+    """The API of a server, without the registration address, which may not exist yet."""
 
     def line(self, query: Query) -> str:  # noqa: ARG002 - as every fact
         """Use K3s' own kubectl."""
@@ -75,11 +75,11 @@ class DirectApi(Api):
 
 
 class ApiThroughAddress(Api):
-    """The same, waited for until all nodes are Ready, with the reason where the address does not answer.
+    """The API when all nodes are Ready, or the time is over; with the reason if the address does not answer.
 
     Arguments:
         names: The nodes.
-        seconds: How long at the most.
+        seconds: How long to wait at most.
     """
 
     def __init__(self, names: Sequence[str], seconds: int) -> None:
@@ -106,7 +106,7 @@ class Kubeconfig(_OfServers, Fact[str]):
 
 
 class EffectiveConfig(_OfServers, Fact[Mapping[str, Any] | None]):
-    """The settings in force: what a server says at `/v1-k3s/config` to the user `node`.
+    """The effective settings of a server, from `/v1-k3s/config` as the user `node`.
 
     Source: k3s `pkg/server/handlers/handlers.go`, `pkg/daemons/config/types.go` (Control).
     """
@@ -114,12 +114,12 @@ class EffectiveConfig(_OfServers, Fact[Mapping[str, Any] | None]):
     name, source, when = "effective_config", "k3s_server", "drift"
 
     def line(self, query: Query) -> str:
-        """Ask the server itself, with a kubeconfig in two halves around its CA."""
+        """Request it with a kubeconfig in two halves around the server's CA."""
         head, tail = halves(query.cluster)
         return self.call(k3s.BINARY, f"{k3s.DATA}/server/tls/server-ca.crt", _encoded(head), _encoded(tail))
 
     def parse(self, records: Sequence[Record]) -> Mapping[str, Any] | None:
-        """Return the settings; None where it did not answer."""
+        """Return the settings; None without an answer."""
         text = decoded(records[0].take(1)[0])
         if not text:
             return None
@@ -131,7 +131,7 @@ class EffectiveConfig(_OfServers, Fact[Mapping[str, Any] | None]):
 
 
 def halves(cluster: Cluster) -> tuple[str, str]:
-    """Return a kubeconfig for the user `node` in two halves, between which the CA's certificate belongs; secret."""
+    """Return a kubeconfig for the user `node` in two halves, before and after the CA's certificate; secret."""
     port = cluster.server.get("https-listen-port", k3s.API_PORT)
     password = (cluster.agent_token or cluster.token).reveal()
     mark = "CA"

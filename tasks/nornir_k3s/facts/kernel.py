@@ -1,4 +1,4 @@
-"""What containers need of the kernel, and what may stand in their way.
+"""Kernel features that containers need, firewalls and SELinux.
 
 Source: k3s `contrib/util/check-config.sh`.
 """
@@ -29,7 +29,7 @@ class Kernel(Fact[host_facts.Kernel]):
         return [self.call(*_MODULES, *([backend] if backend else []))]
 
     def parse(self, records: Sequence[Record]) -> host_facts.Kernel:
-        """Return it."""
+        """Return the kernel's features."""
         words: dict[str, str] = {}
         modules: dict[str, str] = {}
         for record in records:
@@ -46,7 +46,7 @@ class Kernel(Fact[host_facts.Kernel]):
 
 
 class Firewalls(Fact[tuple[str, ...]]):
-    """Firewalls that are on: firewalld, nftables, ufw."""
+    """Active firewalls: firewalld, nftables, ufw."""
 
     name, source, when = "firewalls", "kernel", "setup"
 

@@ -1,4 +1,4 @@
-"""The network as a host sees it."""
+"""The network of a host: addresses, routes, sockets, connections to other hosts."""
 
 from __future__ import annotations
 
@@ -72,24 +72,24 @@ class Nameservers(Fact[tuple[str, ...]]):
 
 
 class Reach(Fact[tuple[host_facts.Reach, ...]]):
-    """Which of the hosts that it must connect to it reaches; a port that nobody listens on yet counts as reached.
+    """Whether the host can connect to those that it needs; a closed port (connection refused) counts as reachable.
 
-    An agent's tunnels need every server at all times. The others show by their work whom they reach.
+    The tunnels of an agent need every server at all times; other hosts are checked before they are set up.
     """
 
     name, source = "reach", "network"
 
-    def asked(self, query: Query) -> When:
-        """Ask agents always."""
+    def when_for(self, query: Query) -> When:
+        """Return `always` for agents."""
         return "always" if query.member.role == "agents" else "setup"
 
     def calls(self, query: Query) -> Iterable[str]:
-        """Ask about the hosts of `targets`."""
+        """Try to connect to the hosts of `targets`."""
         words = [word for target in targets(query.cluster, query.member) for word in target]
         return [self.call(*words)] if words else []
 
     def parse(self, records: Sequence[Record]) -> tuple[host_facts.Reach, ...]:
-        """Return one answer a host."""
+        """Return one result per host."""
         return tuple(host_facts.Reach(*record.take(3)) for record in records)
 
 
@@ -109,7 +109,7 @@ class Neighbours(Fact[tuple[host_facts.Neighbour, ...]]):
     name, source, when = "neighbours", "network", "setup"
 
     def calls(self, query: Query) -> Iterable[str]:
-        """Ask load balancers about the VIP."""
+        """Look for the VIP from load balancers."""
         address = query.cluster.registration.address
         if query.member.role != "lb" or not address:
             return []

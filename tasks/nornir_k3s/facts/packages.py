@@ -1,4 +1,4 @@
-"""Packages of the groups datastore and lb."""
+"""Debian packages of the groups datastore and lb."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Packages(Fact[Mapping[str, str]]):
     name, source = "packages", "packages"
 
     def calls(self, query: Query) -> Iterable[str]:
-        """Ask for the spec's packages."""
+        """Read the packages of the spec."""
         return [self.call(*query.spec.packages)] if query.spec.packages else []
 
     def parse(self, records: Sequence[Record]) -> Mapping[str, str]:
@@ -34,13 +34,13 @@ class Apt(Fact[host_facts.Apt]):
     name, source, when = "apt", "packages", "setup"
 
     def calls(self, query: Query) -> Iterable[str]:
-        """Ask hosts that get packages; those of a load balancer are in every release."""
+        """Ask hosts that get packages; every release of the distribution has those of a load balancer."""
         if query.member.role in NODES:
             return []
         return [self.call(*(query.spec.packages if query.member.role == "datastore" else ()))]
 
     def parse(self, records: Sequence[Record]) -> host_facts.Apt:
-        """Return what apt says."""
+        """Return the state of apt."""
         found: dict[str, list[str]] = {"broken": [], "unavailable": [], "sources": []}
         candidates: dict[str, str] = {}
         for record in records:

@@ -14,7 +14,7 @@ _MIB = 1 << 20
 
 
 class Mounts(Fact[tuple[Mount, ...]]):
-    """Where the host's data will lie: file system, free KiB, mount options (statfs(2), findmnt(8))."""
+    """The file systems for the host's data: type, free KiB, mount options (statfs(2), findmnt(8))."""
 
     name, source, when = "mounts", "storage", "setup"
 
@@ -35,7 +35,7 @@ class FreeSpace(Fact[tuple[Space, ...]]):
     name, source, when = "space", "storage", "drift"
 
     def calls(self, query: Query) -> Iterable[str]:  # noqa: ARG002 - as every fact
-        """Ask every host."""
+        """Read the same paths on every host."""
         return [self.call("/", "/var/lib", "/run")]
 
     def parse(self, records: Sequence[Record]) -> tuple[Space, ...]:

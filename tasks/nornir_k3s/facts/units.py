@@ -1,4 +1,4 @@
-"""systemd units, and what K3s' installer has made."""
+"""systemd units, and the files of K3s' installer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nornir_k3s.model.host_facts import UnitState
 from nornir_k3s.model.paths import STATE
 from nornir_k3s.records import Record, RecordError
 
-LINKS = "/usr/local/bin"  # where the installer puts kubectl, crictl and ctr, unless the host has its own
+LINKS = "/usr/local/bin"  # where the installer links kubectl, crictl and ctr, unless the host has its own
 
 
 class Units(Fact[Mapping[str, UnitState]]):
@@ -22,7 +22,7 @@ class Units(Fact[Mapping[str, UnitState]]):
     name, source = "units", "units"
 
     def calls(self, query: Query) -> Iterable[str]:
-        """Ask for the spec's units."""
+        """Read the units of the spec."""
         return [self.call(*(unit.name for unit in query.spec.units))] if query.spec.units else []
 
     def parse(self, records: Sequence[Record]) -> Mapping[str, UnitState]:
@@ -57,11 +57,11 @@ def _state(unit: Mapping[str, str]) -> UnitState:
 
 
 def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() else 0  # systemd writes `[not set]` and `n/a`, too
+    return int(text) if text.isascii() and text.isdigit() else 0  # systemd also prints `[not set]` and `n/a`
 
 
 class MissingLinks(Fact[tuple[str, ...]]):
-    """Links of K3s' installer that are gone (k3s: install.sh, create_symlinks)."""
+    """Missing links of K3s' installer (k3s: install.sh, create_symlinks)."""
 
     name, source = "missing_links", "units"
 

@@ -1,4 +1,4 @@
-"""How a managed datastore is dumped."""
+"""Recipe: how to dump a managed datastore."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one kind of datastore is dumped; `$database` is the database's name.
+    """How to dump one kind of datastore; `$database` is the database's name.
 
     Arguments:
-        suffix: Of the file.
-        size: Prints how many KiB the data takes, more rather than less.
-        write: Writes the dump to `$draft` and fails when it is not whole.
+        suffix: The file name's suffix.
+        size: Shell that prints the size of the data in KiB, rather too large than too small.
+        write: Shell that writes the dump to `$draft`, and fails if it is incomplete.
     """
 
     suffix: str

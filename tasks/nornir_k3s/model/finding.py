@@ -1,4 +1,4 @@
-"""Finding: one thing that is not as it must be, found by a check before a deploy or by a drift check."""
+"""Finding: a problem found by the preflight or by a drift check."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 Severity = Literal["error", "warning", "note"]
 Age = Literal["", "new", "stayed"]
-CLUSTER = "cluster"  # stands for a host in what concerns no single one
+CLUSTER = "cluster"  # the host of findings that concern the whole cluster
 CHECK = "check"  # the kind of all findings of checks; their subject is a key of CHECKS
 
 # kind: what is compared. Documented in docs/drift.md (a test compares).
@@ -97,7 +97,7 @@ CHECKS: Mapping[str, str] = {
 
 
 class Finding(BaseModel):
-    """One thing that is not as it must be."""
+    """A problem, or a difference from the inventory."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -106,14 +106,14 @@ class Finding(BaseModel):
     subject: str = Field(description="the path, unit, node, setting, … in question; of a check, its id")
     found: str
     expected: str
-    remedy: str = Field(description="what deploy.py would do, or what a person must do")
-    fixed_by: Literal["deploy", "person"] = Field("person", description="who does that")
+    remedy: str = Field(description="what the next deploy does, or what a person must do")
+    fixed_by: Literal["deploy", "person"] = Field("person", description="who does it")
     severity: Severity = "warning"
-    since: datetime | None = Field(None, description="since when, where the host knows")
-    diff: str = Field("", description="unified, from what is there to what must be; secrets are masked")
+    since: datetime | None = Field(None, description="since when, if the host knows")
+    diff: str = Field("", description="unified, from the current to the desired content; secrets are masked")
     age: Age = Field("", description="compared with the run before: new or stayed")
     accepted: str = Field("", description="why it is accepted in the inventory")
-    until: date | None = Field(None, description="the acceptance's end; one that has passed counts again")
+    until: date | None = Field(None, description="last day of the acceptance; after it the finding counts again")
 
     @computed_field(description="HOST/KIND:SUBJECT; the same in every run")
     @property
@@ -123,7 +123,7 @@ class Finding(BaseModel):
 
     @property
     def counts(self) -> bool:
-        """Whether it is drift: notes and accepted findings are not."""
+        """Whether it counts as drift: notes and accepted findings do not."""
         return self.severity != "note" and not self.accepted
 
     @property
@@ -132,7 +132,7 @@ class Finding(BaseModel):
         return "accepted" if self.accepted else self.severity
 
     def accept(self, ids: Collection[str]) -> Finding:
-        """Return a check's finding, accepted where it is a warning that the inventory names by ID or HOST:ID."""
+        """Return this finding, accepted if it is a warning that the inventory names as ID or HOST:ID."""
         if self.severity == "warning" and {self.subject, f"{self.host}:{self.subject}"} & set(ids):
             return self.model_copy(update={"accepted": "in the inventory's `accept`"})
         return self

@@ -1,7 +1,7 @@
-"""etcd that this tool sets up, of 1, 3 or 5 members: what each host must look like, and what is inside.
+"""The desired state of an etcd that this tool sets up, with 1, 3 or 5 members.
 
 Sources: etcd `op-guide/configuration.md` (every flag is a variable, too), `op-guide/clustering.md` (static bootstrap),
-`op-guide/security.md`; K3s docs `datastore/datastore.md`; k3s#8061 (K3s shows a certificate, it has no password).
+`op-guide/security.md`; K3s docs `datastore/datastore.md`; k3s#8061 (K3s logs in with a certificate, not a password).
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Etcd:
-    """The distribution's own etcd, with TLS between members and towards K3s: it knows no other login."""
+    """The distribution's etcd, with TLS between members and to K3s; client certificates are its only login."""
 
     ports: tuple[int, ...] = (PORT, PEERS)
     unit: str = UNIT
 
     def alive(self, member: Member) -> str:
-        """Return a shell command that is true while it is healthy."""
+        """Return a shell command that succeeds while the member is healthy."""
         return f"{_ctl(member)} endpoint health >/dev/null 2>&1"
 
     def endpoint(self, cluster: Cluster) -> Secret:
-        """Return the endpoint as K3s takes it: every member."""
+        """Return K3s' endpoint string: every member."""
         return Secret(",".join(url(member, PORT) for member in cluster.of("datastore")))
 
     def spec(self, cluster: Cluster, member: Member, packages: Mapping[str, str]) -> HostSpec:  # noqa: ARG002 - as every kind
-        """Return what a member's host must look like."""
+        """Return the desired state of a member's host."""
         members = cluster.of("datastore")
         settings = {
             "NAME": member.name,
@@ -70,25 +70,25 @@ class Etcd:
             File(_pem(name), content, 0o640, masking="all", unit=UNIT, action="reload", group="etcd")
             for name, content in texts.items()
         ]
-        # It reads its certificates for every connection anew.
+        # etcd reads its certificates again for every connection.
         unit = Unit(UNIT, reloadable=True, reload=":", proof=self.alive(member))
         config = File(CONFIG, Secret(text), unit=UNIT)
         return HostSpec(packages=("etcd-server", "etcd-client"), files=(*files, config), units=(unit,))
 
-    def lacks(self, cluster: Cluster, inside: Database) -> list[str]:  # noqa: ARG002 - as every kind
-        """Return nothing: K3s makes everything inside."""
+    def missing(self, cluster: Cluster, content: Database) -> list[str]:  # noqa: ARG002 - as every kind
+        """Return nothing: K3s creates all content."""
         return []
 
     def prepare(self, cluster: Cluster) -> Secret:  # noqa: ARG002 - as every kind
-        """Return no script: K3s makes everything inside."""
+        """Return no script: K3s creates all content."""
         return Secret("")
 
     def dump(self, cluster: Cluster, member: Member) -> Recipe:
-        """Return how everything is written to a file, a snapshot."""
+        """Return how to write a snapshot."""
         size = f"du -sk {data_folder(cluster)}/member/snap | cut -f1"
         return Recipe("etcd", size, f'{_ctl(member)} snapshot save "$draft" >/dev/null')
 
-    def old(self, cluster: Cluster, inside: Database) -> list[str]:  # noqa: ARG002 - as every kind
+    def obsolete_users(self, cluster: Cluster, content: Database) -> list[str]:  # noqa: ARG002 - as every kind
         """Return nothing: there are no users."""
         return []
 
@@ -103,7 +103,7 @@ def url(member: Member, port: int) -> str:
 
 
 def data_folder(cluster: Cluster) -> str:
-    """Return where a member keeps its data."""
+    """Return the data folder of a member."""
     return f"/var/lib/etcd/{cluster.name}"
 
 

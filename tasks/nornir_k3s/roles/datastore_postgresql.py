@@ -1,4 +1,4 @@
-"""PostgreSQL that this tool sets up: what its host must look like, and what is inside.
+"""The desired state of a PostgreSQL that this tool sets up.
 
 Sources: docs.k3s.io `datastore/datastore.md`; kine `pkg/drivers/pgsql`; PostgreSQL's manual, chapters "Database Roles",
 "The pg_hba.conf File" and "Secure TCP/IP Connections"; RFC 5802 and 7677 (SCRAM-SHA-256).
@@ -26,30 +26,30 @@ from nornir_k3s.roles.datastore_login import connections, login, logins
 PORT = 5432
 PACKAGE = "postgresql"
 _ITERATIONS = 4096
-_ASK = "runuser -u postgres -- psql -X -v ON_ERROR_STOP=1 -At"
-_ALIVE = f"{_ASK} -c 'SELECT 1' >/dev/null 2>&1"
+_PSQL = "runuser -u postgres -- psql -X -v ON_ERROR_STOP=1 -At"
+_ALIVE = f"{_PSQL} -c 'SELECT 1' >/dev/null 2>&1"
 
 
 @dataclass(frozen=True)
 class PostgreSQL:
-    """The distribution's own PostgreSQL, in its cluster `main`."""
+    """The distribution's PostgreSQL, in its cluster `main`."""
 
     ports: tuple[int, ...] = (PORT,)
     unit: str = "postgresql.service"
 
     def alive(self, member: Member) -> str:  # noqa: ARG002 - as every kind
-        """Return a shell command that is true while it answers."""
+        """Return a shell command that succeeds while the database answers."""
         return _ALIVE
 
     def endpoint(self, cluster: Cluster) -> Secret:
-        """Return the endpoint as K3s takes it."""
-        place = (cluster.of("datastore")[0].address, PORT)
+        """Return K3s' endpoint string."""
+        address = (cluster.of("datastore")[0].address, PORT)
         mode = {"sslmode": "verify-full" if cluster.keys else "disable"}
         password, database = cluster.datastore_password, cluster.managed.database
-        return build(Endpoint("postgresql", (place,), login(cluster), password, database, mode))
+        return build(Endpoint("postgresql", (address,), login(cluster), password, database, mode))
 
     def spec(self, cluster: Cluster, member: Member, packages: Mapping[str, str]) -> HostSpec:
-        """Return what the host must look like; its folders are named after a version that only the package knows."""
+        """Return the desired state of the host; its paths contain a version that only the package knows."""
         version = packages.get(PACKAGE, "").partition("+")[0]
         if not version.isdigit():
             return HostSpec(packages=(PACKAGE,))
@@ -84,23 +84,23 @@ class PostgreSQL:
         ]
         return HEADER + "\n".join(lines) + "\n"
 
-    def lacks(self, cluster: Cluster, inside: Database) -> list[str]:
-        """Return in words what is not inside yet."""
+    def missing(self, cluster: Cluster, content: Database) -> list[str]:
+        """Return what the database lacks."""
         user = login(cluster)
-        found = [] if inside.databases else [f"database {cluster.managed.database}"]
-        if user not in inside.users:
+        found = [] if content.databases else [f"database {cluster.managed.database}"]
+        if user not in content.users:
             found.append(f"user {user}")
-        elif not inside.users[user]:
+        elif not content.users[user]:
             found.append(f"password of {user}")
-        if user not in inside.grants:
+        if user not in content.grants:
             found.append(f"rights of {user}")
         return found
 
     def prepare(self, cluster: Cluster) -> Secret:
-        """Return a script that makes database, users and rights; it may run again.
+        """Return a script that creates database, users and rights; it may run again.
 
-        One role owns everything and cannot log in; K3s logs in as a member of it that is named after its password. So
-        the old one goes on to work until the last server has the new one, and can then be dropped.
+        One role owns everything and cannot log in; K3s logs in as a member of it, whose name depends on its password:
+        so the old member works until the last server has the new one, and can then be dropped.
         """
         owner, user, database = cluster.managed.user, login(cluster), cluster.managed.database
         hashed = verifier(cluster.datastore_password)
@@ -116,13 +116,13 @@ REVOKE ALL ON DATABASE {database} FROM PUBLIC;
 """)  # noqa: S608 - names are checked by the schema, the verifier has no quotes
 
     def dump(self, cluster: Cluster, member: Member) -> Recipe:  # noqa: ARG002 - as every kind
-        """Return how the database is written to a file, for pg_restore."""
-        size = f"{_ASK} -c \"SELECT pg_database_size('$database') / 1024\""
+        """Return how to dump the database, for pg_restore."""
+        size = f"{_PSQL} -c \"SELECT pg_database_size('$database') / 1024\""
         return Recipe("pgdump", size, 'runuser -u postgres -- pg_dump -Fc "$database" >"$draft"')
 
-    def old(self, cluster: Cluster, inside: Database) -> list[str]:
+    def obsolete_users(self, cluster: Cluster, content: Database) -> list[str]:
         """Return the users that no server needs any more: of earlier passwords."""
-        return sorted(logins(cluster, inside.users) - {login(cluster)})
+        return sorted(logins(cluster, content.users) - {login(cluster)})
 
     def tidy(self, users: Sequence[str]) -> Secret:
         """Return a script that removes these users."""
@@ -130,9 +130,9 @@ REVOKE ALL ON DATABASE {database} FROM PUBLIC;
 
 
 def verifier(password: Secret) -> str:
-    """Return what PostgreSQL keeps of a password: it says whether one is the wanted one without showing it."""
+    """Return the verifier that PostgreSQL stores of a password, to compare passwords without showing them."""
     secret = password.reveal().encode()
-    # The salt comes from the password itself, so that the same password gives the same text on every run.
+    # The salt is derived from the password, so that the same password gives the same verifier in every run.
     salt = hmac.new(secret, b"nornir-k3s", "sha256").digest()[:16]
     salted = hashlib.pbkdf2_hmac("sha256", secret, salt, _ITERATIONS)
     stored = hashlib.sha256(hmac.new(salted, b"Client Key", "sha256").digest()).digest()
@@ -144,7 +144,7 @@ def verifier(password: Secret) -> str:
 def _script(sql: str) -> Secret:
     return Secret(f"""n=0
 until {_ALIVE}; do n=$((n+1)); [ "$n" -lt 120 ]; sleep 0.5; done
-{_ASK} <<'SQL'
+{_PSQL} <<'SQL'
 {sql}
 SQL
 """)

@@ -1,4 +1,4 @@
-"""A load balancer: HAProxy passes TLS through to every ready server, keepalived holds the VIP.
+"""The desired state of a load balancer: HAProxy passes TLS through to every ready server, keepalived holds the VIP.
 
 Sources: docs.k3s.io `datastore/cluster-loadbalancer.md`; HAProxy's configuration manual (check-ssl, on-marked-down,
 redispatch); keepalived.conf(5) (a track script that is not found is disabled without an error).
@@ -86,14 +86,14 @@ PEERS    virtual_ipaddress {{
 }}
 """
 
-# Without psmisc or procps, which a minimal host lacks; the pid file is the master's, written by the unit.
+# Without psmisc or procps, which a minimal host lacks; the unit writes the master's pid file.
 _TRACK = """\
 #!/bin/sh
 # Managed by nornir-k3s. keepalived gives the VIP away when HAProxy's master is gone.
 read -r pid </run/haproxy.pid && kill -0 "$pid"
 """
 
-# A master that cannot load its new configuration keeps the old one, and systemd still calls the reload a success.
+# A master that cannot load its new configuration keeps the old one, but systemd reports the reload as successful.
 _LOADED = """\
 ss -Hlnt 'sport = :PORT' | grep -q . && \
 ! journalctl -u haproxy.service --since "@$begin" -o cat --no-pager | grep -q 'Loading failure'"""
@@ -122,20 +122,20 @@ def _keepalived(cluster: Cluster, member: Member, interface: str) -> str:
 
 
 def spec(cluster: Cluster, member: Member, *, interface: str, check_pem: Secret, server_ca: str) -> HostSpec:
-    """Return what a load balancer must look like.
+    """Return the desired state of a load balancer.
 
     Arguments:
         interface: Where it holds the VIP.
         check_pem: Certificate and key of the health check; empty until the cluster has signed one.
-        server_ca: The CA of the servers' certificates; empty until the first server made it.
+        server_ca: The CA of the servers' certificates; empty until the first server has created it.
     """
-    file_of_haproxy = partial(File, unit="haproxy.service", action="reload")
+    haproxy_file = partial(File, unit="haproxy.service", action="reload")
     return HostSpec(
         packages=("haproxy", "keepalived"),
         files=(
-            file_of_haproxy(SERVER_CA, Secret(server_ca), 0o644),
-            file_of_haproxy(CHECK_CERT, check_pem, 0o600, masking="all"),
-            file_of_haproxy(HAPROXY, Secret(_haproxy(cluster)), 0o644, check="haproxy -c -q -f {}"),
+            haproxy_file(SERVER_CA, Secret(server_ca), 0o644),
+            haproxy_file(CHECK_CERT, check_pem, 0o600, masking="all"),
+            haproxy_file(HAPROXY, Secret(_haproxy(cluster)), 0o644, check="haproxy -c -q -f {}"),
             File(TRACK, Secret(_TRACK), 0o755),
             File(
                 KEEPALIVED,
