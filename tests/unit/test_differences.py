@@ -26,21 +26,13 @@ from nornir_k3s.compare import (
 from nornir_k3s.model.cluster import (
     Cluster,
 )
+from nornir_k3s.model.datastore_facts import DatastoreHealth
 from nornir_k3s.model.drift_limits import Limits
 from nornir_k3s.model.drift_report import CertificateExpiry
 from nornir_k3s.model.finding import Finding
-from nornir_k3s.model.host_facts import (
-    Address,
-    Api,
-    Backend,
-    CertificateFile,
-    DatastoreHealth,
-    HostFacts,
-    NodeState,
-    Space,
-    UnitState,
-)
+from nornir_k3s.model.host_facts import Address, HostFacts, Space, UnitState
 from nornir_k3s.model.host_spec import HostSpec
+from nornir_k3s.model.k3s_facts import Api, Backend, CertificateFile, NodeState
 from nornir_k3s.model.kubeconfig import KubeconfigAnswer
 from nornir_k3s.model.settings import (
     KnownDifference,

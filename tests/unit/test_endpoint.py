@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from nornir_k3s.model.endpoint import Endpoint, build, parse, places
+from nornir_k3s.model.endpoint import Endpoint, addresses, build, parse
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.settings import (
     DatastoreFields,
@@ -114,7 +114,7 @@ def test_any_text_is_read_or_refused_in_words_that_do_not_show_it(start: str, re
     ],
 )  # fmt: skip
 def test_hosts_are_given_with_and_without_a_port(text: str, expected: tuple[str, int]) -> None:
-    assert places([text], 1) == (expected,)
+    assert addresses([text], 1) == (expected,)
 
 
 @pytest.mark.parametrize("text", ["", "db:", "db:0", "db:65536", "a b", "db/x", "u@db", "https://db", "-db", "db:x"])

@@ -23,8 +23,8 @@ from nornir_k3s.errors import InventoryError, UsageError
 from nornir_k3s.model.cluster import (
     Cluster,
 )
+from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.endpoint import parse
-from nornir_k3s.model.host_facts import Database
 from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.settings import ManagedDatastore

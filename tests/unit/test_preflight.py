@@ -18,7 +18,6 @@ from nornir_k3s.model.host_facts import (
     HostFacts,
     Mount,
     Neighbour,
-    NodeState,
     Reach,
     Route,
     Socket,
@@ -26,6 +25,7 @@ from nornir_k3s.model.host_facts import (
     UnitState,
     Unreachable,
 )
+from nornir_k3s.model.k3s_facts import NodeState
 from tests.unit.conftest import HOSTS
 from tests.unit.hosts import changed
 

@@ -14,8 +14,9 @@ from nornir_k3s.errors import CommandFailed, HostError, Interrupted, NotReady, O
 from nornir_k3s.model.cluster import (
     Cluster,
 )
-from nornir_k3s.model.host_facts import Api, ArtifactState, HostFacts, UnitState
+from nornir_k3s.model.host_facts import ArtifactState, HostFacts, UnitState
 from nornir_k3s.model.host_spec import Artifact, HostSpec, Install, Unit
+from nornir_k3s.model.k3s_facts import Api
 from nornir_k3s.model.paths import (
     PREVIOUS,
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from nornir_k3s.model.cluster import NODES, Cluster, Member
-from nornir_k3s.model.host_facts import HostFacts, NodeState
+from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.model.k3s_facts import NodeState
 
 
 def problems(cluster: Cluster, all_facts: Mapping[str, HostFacts], only: Collection[str] | None = None) -> list[str]:

@@ -20,7 +20,8 @@ from nornir_k3s.model.cluster import (
     Member,
 )
 from nornir_k3s.model.finding import Finding
-from nornir_k3s.model.host_facts import HostFacts, NodeState
+from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.roles import agent as agent_role
 from nornir_k3s.roles import server as server_role

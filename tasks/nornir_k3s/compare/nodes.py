@@ -17,7 +17,8 @@ from nornir_k3s.model.cluster import (
     Member,
 )
 from nornir_k3s.model.finding import CLUSTER, Finding
-from nornir_k3s.model.host_facts import HostFacts, NodeState
+from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.roles import agent as agent_role
 from nornir_k3s.roles import server as server_role
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from nornir_k3s.model import finding as model_finding
+from nornir_k3s.model.datastore_facts import DatastoreHealth
 from nornir_k3s.model.finding import Finding, Severity
-from nornir_k3s.model.host_facts import DatastoreHealth
 
 ROUND_TRIPS = 20
 

@@ -19,9 +19,9 @@ from nornir_k3s.datastore_probe import tls
 from nornir_k3s.datastore_probe.answers import Answers, ProbeFailed, problem, table_problems
 from nornir_k3s.datastore_probe.connector import Connector
 from nornir_k3s.facts import database as sql
+from nornir_k3s.model.datastore_facts import DatastoreHealth
 from nornir_k3s.model.endpoint import Endpoint
 from nornir_k3s.model.finding import Finding
-from nornir_k3s.model.host_facts import DatastoreHealth
 
 _MAINTENANCE = "postgres"  # the database that kine connects to when it creates another
 _SETTINGS = """

@@ -22,9 +22,11 @@ from nornir_k3s.datastore_probe.connector import Connector
 from nornir_k3s.model.cluster import (
     Cluster,
 )
+from nornir_k3s.model.datastore_facts import Database, DatastoreHealth
 from nornir_k3s.model.endpoint import Endpoint, parse
 from nornir_k3s.model.finding import Finding
-from nornir_k3s.model.host_facts import CertificateFile, Database, DatastoreHealth, HostFacts
+from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.model.k3s_facts import CertificateFile
 from nornir_k3s.roles.datastore_login import server_connections
 from nornir_k3s.ssh.forward import forward
 
@@ -45,7 +47,7 @@ def probe(cluster: Cluster, facts: HostFacts, transport: paramiko.Transport, *, 
     """
     if cluster.endpoint is None:
         return facts
-    endpoint, unreachable = parse(cluster.endpoint), {one.place for one in facts.unreachable}
+    endpoint, unreachable = parse(cluster.endpoint), {one.address for one in facts.unreachable}
     all_answers: dict[str, Answers] = {}
     for host, port in endpoint.hosts:
         if (address := f"{host}:{port}") not in unreachable:

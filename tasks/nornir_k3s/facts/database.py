@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from nornir_k3s import shell
 from nornir_k3s.facts.fact import Fact, Query
-from nornir_k3s.model import host_facts
+from nornir_k3s.model import datastore_facts
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.records import Record, RecordError, decoded, integer
 from nornir_k3s.roles import datastore, datastore_etcd
@@ -41,7 +41,7 @@ SELECT '@datastore_health', 'revisions', r.* FROM ({REVISIONS}) r;
 """  # noqa: S608 - constants
 
 
-class Database(Fact[host_facts.Database]):
+class Database(Fact[datastore_facts.Database]):
     """Databases, users, rights and bootstrap rows of this cluster; members of an etcd. Its rows are records."""
 
     name, source = "database", "database"
@@ -50,13 +50,13 @@ class Database(Fact[host_facts.Database]):
         """Ask the hosts of a managed datastore."""
         return [_call("fact_database", query)] if query.member.role == "datastore" else []
 
-    def parse(self, records: Sequence[Record]) -> host_facts.Database:
+    def parse(self, records: Sequence[Record]) -> datastore_facts.Database:
         """Return the content."""
         found: dict[str, dict[str, str]] = {}
         for record in records:
             kind, subject, value = record.take(3)
             found.setdefault(kind, {})[subject] = value
-        return host_facts.Database(
+        return datastore_facts.Database(
             alive="alive" in found,
             databases=frozenset(found.get("database", ())),
             users={name: value == "1" for name, value in found.get("user", {}).items()},
@@ -67,7 +67,7 @@ class Database(Fact[host_facts.Database]):
         )
 
 
-class DatastoreHealth(Fact[host_facts.DatastoreHealth]):
+class DatastoreHealth(Fact[datastore_facts.DatastoreHealth]):
     """Connections, size in rows and bytes, revisions; of an etcd its size in bytes and its alarms."""
 
     name, source, when = "datastore_health", "database", "drift"
@@ -76,7 +76,7 @@ class DatastoreHealth(Fact[host_facts.DatastoreHealth]):
         """Ask the hosts of a managed datastore."""
         return [_call("fact_datastore_health", query)] if query.member.role == "datastore" else []
 
-    def parse(self, records: Sequence[Record]) -> host_facts.DatastoreHealth:
+    def parse(self, records: Sequence[Record]) -> datastore_facts.DatastoreHealth:
         """Return the health; values that the datastore does not report stay unknown."""
         pairs: dict[str, tuple[str, str]] = {}
         alarms = []
@@ -85,7 +85,7 @@ class DatastoreHealth(Fact[host_facts.DatastoreHealth]):
             if kind == "alarm":
                 alarms.append(first)
             pairs[kind] = first, second
-        return host_facts.DatastoreHealth(
+        return datastore_facts.DatastoreHealth(
             connections=_numbers(pairs.get("connections")),
             table=_numbers(pairs.get("table")),
             revisions=_numbers(pairs.get("revisions")),

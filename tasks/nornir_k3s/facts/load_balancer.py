@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from nornir_k3s.facts.fact import Fact, Query
-from nornir_k3s.model.host_facts import Backend
+from nornir_k3s.model.k3s_facts import Backend
 from nornir_k3s.records import Record, integer
 
 SOCKET = "/run/haproxy/admin.sock"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from nornir_k3s.model.host_facts import NodeState
+from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.records import RecordError
 
 

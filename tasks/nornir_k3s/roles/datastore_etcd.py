@@ -14,8 +14,8 @@ from nornir_k3s.model.cluster import (
     Cluster,
     Member,
 )
+from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.dump import Recipe
-from nornir_k3s.model.host_facts import Database
 from nornir_k3s.model.host_spec import HEADER, File, HostSpec, Unit
 from nornir_k3s.model.secret import Secret
 

@@ -60,18 +60,13 @@ def prepare(
     settings = nr.inventory.defaults.data.get("k3s_cluster")
     name = str(settings.get("name", "cluster")) if isinstance(settings, dict) else "cluster"
     store = Store(state / name, base=base, keep=keep)
-    away = [m for m in known_cluster.members(store) if m.name not in nr.inventory.hosts and not options.get("whole")]
+    earlier = known_cluster.members(store)
+    away = [m for m in earlier if m.name not in nr.inventory.hosts and not options.get("whole")]
     wanted = cluster.load(nr.inventory, store=store, base=base, sources=options.get("sources"), away=away)
-    # In the order of the last deploy: the priorities of load balancers depend on it.
-    order = {member.name: number for number, member in enumerate(known_cluster.members(store))}
-    if away:
+    if away:  # in the order of the last deploy: the priorities of load balancers depend on it
+        order = {member.name: number for number, member in enumerate(earlier)}
         wanted = replace(wanted, members=tuple(sorted(wanted.members, key=lambda m: order.get(m.name, len(order)))))
     known_cluster.stage_members(store, wanted.members)
-    report = Report(cluster=wanted.name, version=wanted.version, url=wanted.url)
-    report.hosts = {m.name: HostReport(role=m.role) for m in wanted.members if m.name in nr.inventory.hosts}
-    if away:
-        names = ", ".join(member.name for member in away)
-        report.notes.append(f"left out: {names}: in the last deploy, but not in this inventory (`whole=True`: removed)")
     run = Run(
         nr,
         wanted,
@@ -79,7 +74,7 @@ def prepare(
         store,
         deadlines={**DEADLINES, **options.get("deadlines", {})},
         widths={**WIDTHS, **options.get("widths", {})},
-        report=report,
+        report=_report(nr, wanted, away),
         limit=_limit(nr, wanted, choice, away),
         away=frozenset(member.name for member in away),
         drift=drift,
@@ -88,6 +83,15 @@ def prepare(
     run.on_progress = next((p.bytes_done for p in nr.processors if hasattr(p, "bytes_done")), None)
     store.commit()
     return run
+
+
+def _report(nr: Nornir, wanted: Cluster, away: Sequence[Member]) -> Report:
+    report = Report(cluster=wanted.name, version=wanted.version, url=wanted.url)
+    report.hosts = {m.name: HostReport(role=m.role) for m in wanted.members if m.name in nr.inventory.hosts}
+    if away:
+        names = ", ".join(member.name for member in away)
+        report.notes.append(f"left out: {names}: in the last deploy, but not in this inventory (`whole=True`: removed)")
+    return report
 
 
 def _limit(nr: Nornir, wanted: Cluster, choice: Choice, away: Sequence[Member]) -> frozenset[str] | None:

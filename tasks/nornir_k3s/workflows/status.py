@@ -19,7 +19,8 @@ from nornir_k3s.facts.load_balancer import Backends
 from nornir_k3s.facts.network import Addresses, UnreachableDatastore
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.endpoint import parse as parse_endpoint
-from nornir_k3s.model.host_facts import HostFacts, NodeState
+from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.model.status import Balancer, Certificate, NodeStatus, Status
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
@@ -81,7 +82,7 @@ def _fill(result: Status, cluster: Cluster, all_facts: Mapping[str, HostFacts]) 
     for member in cluster.of("datastore"):
         result.datastore[member.name] = _datastore(all_facts.get(member.name))
     if cluster.endpoint:
-        unreachable = {one.place for facts in all_facts.values() for one in facts.unreachable}
+        unreachable = {one.address for facts in all_facts.values() for one in facts.unreachable}
         for host, port in parse_endpoint(cluster.endpoint).hosts:
             result.datastore[f"{host}:{port}"] = "unreachable" if f"{host}:{port}" in unreachable else "active"
     result.certificates = [
