@@ -32,7 +32,7 @@ ENDPOINT = parse(Secret("mysql://u:hush@tcp(db)/k3s"))
     ],
 )
 def test_rights_are_read_from_grants(grants: list[str], missing: str) -> None:
-    found = mysql._rights(mysql._have(grants, ENDPOINT), ENDPOINT, exists=True)
+    found = mysql._missing_rights(mysql._rights(grants, ENDPOINT), ENDPOINT, exists=True)
     assert bool(found) is bool(missing)
     if found:
         assert missing in found[0].found
@@ -117,9 +117,9 @@ def test_a_role_s_rights_count_with_mysql_8() -> None:
         "SHOW GRANTS FOR CURRENT_USER() USING `dba`@`%`": [("GRANT ALL PRIVILEGES ON `k3s`.* TO `u`@`%`",)],
     }
     grants = mysql._grants(lambda text: said[text], "MySQL")
-    assert mysql._rights(mysql._have(grants, ENDPOINT), ENDPOINT, exists=True) == []
+    assert mysql._missing_rights(mysql._rights(grants, ENDPOINT), ENDPOINT, exists=True) == []
     grants = mysql._grants(lambda text: said[text], "MariaDB")
-    assert mysql._rights(mysql._have(grants, ENDPOINT), ENDPOINT, exists=True)
+    assert mysql._missing_rights(mysql._rights(grants, ENDPOINT), ENDPOINT, exists=True)
 
 
 def test_what_was_tried_in_mysql_is_gone_again_also_when_it_is_refused() -> None:
@@ -131,7 +131,7 @@ def test_what_was_tried_in_mysql_is_gone_again_also_when_it_is_refused() -> None
             raise pymysql.err.OperationalError(1142, "INDEX command denied")
         return []
 
-    (found,) = mysql._tried(query, ENDPOINT)
+    (found,) = mysql._test_rights(query, ENDPOINT)
     assert "INDEX command denied" in found.found
     assert said[-1].startswith("DROP TABLE IF EXISTS `k3s`.nornir_k3s_try_")
 

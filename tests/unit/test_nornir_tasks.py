@@ -90,7 +90,7 @@ def test_a_host_without_a_role_is_left_alone(nr: Nornir, tmp_path: Path) -> None
     result = nr.filter(name="switch")
     whole = nr.run(task=only("switch", k3s_facts), base=tmp_path, state=tmp_path / "state")
     assert result.inventory.hosts
-    assert whole["switch"].result == "it has no role in this cluster"
+    assert whole["switch"].result == "no role in this cluster"
     assert not whole["switch"].changed
 
 

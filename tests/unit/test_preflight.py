@@ -265,8 +265,8 @@ def outside(load: Load, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 @pytest.mark.parametrize(
     ("why", "words"),
     [
-        ("Connection refused", "Connection refused; expected: a connection -> check that it runs"),
-        ("Name or service not known", "not known; expected: a connection -> check the name"),
+        ("Connection refused", "Connection refused; expected: a connection -> check that the datastore is running"),
+        ("Name or service not known", "not known; expected: a connection -> check the datastore's host name"),
         ("", "no answer"),
     ],
 )

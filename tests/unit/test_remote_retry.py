@@ -50,7 +50,7 @@ def test_a_wait_returns_what_the_probe_found() -> None:
 
 
 def test_a_wait_that_ends_badly_names_its_condition() -> None:
-    with pytest.raises(NotReady, match="h1: after 0 s it is still not so that the moon is full"):
+    with pytest.raises(NotReady, match="h1: timeout after 0 s while waiting until the moon is full"):
         wait_until(lambda: False, what="the moon is full", host="h1", deadline=0.1)
 
 

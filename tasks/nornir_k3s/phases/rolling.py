@@ -57,7 +57,7 @@ def _rolled_back(task: Task, run: Run, error: HostError) -> NotReady:
     try:
         host_tasks.require_same_cluster(run, name, host_tasks.wait_for_server(task, run))
     except HostError as failed:
-        text = f"{restored}, but it is still not ready: {_message(name, failed)}"
+        text = f"{restored}, but it is still not ready: {_message(name, failed).removeprefix('not ready: ')}"
         return _added(name, error, text, hint=failed.hint or _rollback_hint())
     with contextlib.suppress(HostError):  # the next run does it
         _forget(task, run)
