@@ -7,6 +7,7 @@
 #   by_hand.sh push FOLDER      FOLDER/file to /var/tmp/bench of the five nodes at the same time
 #
 # FOLDER holds ssh_config, bundle, token, datastore-password, lab/sudo-password and settings, lines for all K3s configs.
+# shellcheck disable=SC2086  # variables that hold several hosts are split on purpose
 set -eu
 work=$1
 folder=$2

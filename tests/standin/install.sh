@@ -135,7 +135,10 @@ write_environment() {
   info "env: Creating environment file $env"
   rm -f "$env"
   (umask 077; : >"$env")
+  # As K3s' own does, which loses what `read` and an unquoted word lose.
+  # shellcheck disable=SC2034,SC2086,SC2162
   sh -c export | while read x v; do echo $v; done | grep -E '^(K3S|CONTAINERD|KINE)_' >>"$env" || true
+  # shellcheck disable=SC2034,SC2086,SC2162
   sh -c export | while read x v; do echo $v; done | grep -Ei '^(NO|HTTP|HTTPS)_PROXY' >>"$env" || true
 }
 
@@ -192,6 +195,7 @@ start_service() {
   systemctl restart "$name"
 }
 
+# shellcheck disable=SC2046  # `quote` makes them words
 eval set -- $(printf '%s' "$INSTALL_K3S_EXEC" | sed 's/[][!#$%&()*;<=>?\\`{|}]/\\&/g') $(quote "$@")
 check_environment
 choose_command "$@"
