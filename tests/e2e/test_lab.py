@@ -114,7 +114,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def machine() -> dict[str, str]:
-    """The kernel settings of this machine before the lab of this module."""
+    """The machine's settings before the module's lab."""
     return settings()
 
 
