@@ -24,7 +24,7 @@ from nornir_k3s import records
 from nornir_k3s.checks import host as host_checks
 from nornir_k3s.facts import Query, system
 from nornir_k3s.model.cluster import Cluster
-from nornir_k3s.model.host_facts import Database, HostFacts
+from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.plugins.runner import K3sRunner
@@ -196,7 +196,7 @@ def test_the_example_of_a_datastore_works(load: Callable[..., Cluster]) -> None:
     cluster = load({"datastore": {"kind": "mysql"}})
     spec = kind.spec(cluster, cluster.member("db1"), {})
     assert (spec.packages, spec.units[0].name) == (("percona-server-server",), kind.unit)
-    assert kind.lacks(cluster, Database())
+    assert kind.lacks(cluster, HostFacts("db1").database)
     assert kind.endpoint(cluster).reveal().startswith("mysql://")
 
 
