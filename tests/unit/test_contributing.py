@@ -196,7 +196,6 @@ def test_the_example_of_a_datastore_works(load: Callable[..., Cluster]) -> None:
     cluster = load({"datastore": {"kind": "mysql"}})
     spec = kind.spec(cluster, cluster.member("db1"), {})
     assert (spec.packages, spec.units[0].name) == (("percona-server-server",), kind.unit)
-    assert kind.lacks(cluster, HostFacts("db1").database)
     assert kind.endpoint(cluster).reveal().startswith("mysql://")
 
 
