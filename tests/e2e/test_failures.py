@@ -160,7 +160,7 @@ class Asked:
         self.thread = threading.Thread(target=self._ask)
 
     def _ask(self) -> None:
-        while not self.stop.is_set():
+        while not self.stop.wait(0.1):
             self.answers.append(self.site.kubectl("get", "--raw", "/readyz").stdout.strip() == "ok")
 
     def __enter__(self) -> list[bool]:

@@ -11,8 +11,11 @@ esac
 # times in a run of the tests. In any other case the client itself asks, in kubectl's words.
 ask() {
   config=${K3S_STANDIN_ETC:-/etc/rancher}/k3s/k3s.yaml url=
-  case $1 in --server=*) url=${1#*=}; shift ;; esac
-  [ "$# $1 $2" = "3 get --raw" ] && [ -z "$KUBECONFIG" ] && [ -r "$config" ] && command -v curl >/dev/null || return 1
+  case $1 in
+    --server=*) url=${1#*=}; shift ;;
+    --kubeconfig=*) config=${1#*=}; shift ;;
+  esac
+  [ "$# $1 $2" = "3 get --raw" ] && [ -z "$KUBECONFIG" ] && [ -f "$config" ] && command -v curl >/dev/null || return 1
   umask 077
   files=$(mktemp -d) || return 1
   trap 'rm -rf "$files"' EXIT
