@@ -7,135 +7,102 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from nornir.core.task import Result, Task
 from ruamel.yaml import YAML
 
-from labsite import BenchError, Site, Timing, nornir, open_site
+from labsite import Site, nornir, open_site
 from nornir_k3s import facts
 from nornir_k3s.errors import K3sError
 from nornir_k3s.inventory import cluster
 from nornir_k3s.run.gather import find_artifacts, gather_facts, prepare
 from nornir_k3s.ssh.session import session
 from nornir_k3s.state.store import Store
+from results import Measure, machine, report_memory, report_seconds, show
+from timing import BenchError
 
 PUSHED = 100_000_000
 LOADED = 500
 MANY = 200
 
 
-@dataclass
-class Measure:
-    """One row of the result.
-
-    Arguments:
-        title: In words.
-        unit: Of the numbers.
-        goal: What the ratio of the medians, or without a peer our median, must be.
-        most: Whether the goal is the most that may be; otherwise the least.
-        ours, peer: One number a round.
-    """
-
-    title: str
-    unit: str
-    goal: float
-    most: bool = True
-    ours: list[float] = field(default_factory=list)
-    peer: list[float] = field(default_factory=list)
-
-    @property
-    def value(self) -> float:
-        """What the goal is about."""
-        ours = statistics.median(self.ours)
-        return ours / statistics.median(self.peer) if self.peer else ours
-
-    @property
-    def met(self) -> bool:
-        """Whether the goal is met."""
-        return self.value <= self.goal if self.most else self.value >= self.goal
-
-
 def fresh(site: Site, rounds: int) -> Measure:
-    """Bare hosts to five nodes that are Ready through the VIP."""
+    """Deploy bare hosts until five nodes are Ready through the VIP."""
     measure = Measure("fresh deploy, eight bare hosts", "s", 1.25)
     for number in range(1, rounds + 1):
         site.reset()
-        measure.ours.append(told(f"fresh {number}, ours", site.deploy()))
+        measure.ours.append(report_seconds(f"fresh {number}, ours", site.deploy()))
         ours = site.result()
         site.reset()
-        measure.peer.append(told(f"fresh {number}, peer", site.by_hand("deploy")))
+        measure.peer.append(report_seconds(f"fresh {number}, peer", site.by_hand("deploy")))
         compare(ours, site.result())
     return measure
 
 
 def compare(ours: dict[str, list[str]], peer: dict[str, list[str]]) -> None:
-    """Refuse to compare times of different results."""
+    """Raise BenchError when the sides have made different things of a host."""
     for host, lines in ours.items():
         if differing := sorted(set(lines) ^ set(peer[host])):
-            raise BenchError(f"the sides made different things of {host}: " + "; ".join(differing[:10]))
+            raise BenchError(f"the results of the sides differ on {host}: " + "; ".join(differing[:10]))
 
 
 def second(site: Site, rounds: int) -> Measure:
-    """A finished cluster: ours finds out that nothing is to be done, the peer reads the same on all hosts."""
+    """On a finished cluster: our deploy finds nothing to do, the peer gathers the same facts of all hosts."""
     measure = Measure("second run, nothing to do", "s", 1.5)
-    names = scripts(site, drift=False)
+    names = write_scripts(site, drift=False)
     for number in range(1, rounds + 1):
-        measure.ours.append(told(f"second {number}, ours", site.deploy()))
+        measure.ours.append(report_seconds(f"second {number}, ours", site.deploy()))
         measure.peer.append(by_ssh(site, f"second {number}", names))
     return measure
 
 
 def drift(site: Site, rounds: int) -> Measure:
-    """A finished cluster: a drift check, and the same script by ssh."""
+    """On a finished cluster: our drift check, and the same script run by ssh."""
     measure = Measure("drift check, nothing differs", "s", 1.25)
-    names = scripts(site, drift=True)
+    names = write_scripts(site, drift=True)
     for number in range(1, rounds + 1):
-        measure.ours.append(told(f"drift {number}, ours", site.drift()))
+        measure.ours.append(report_seconds(f"drift {number}, ours", site.drift()))
         measure.peer.append(by_ssh(site, f"drift {number}", names))
     return measure
 
 
 def pyinfra(site: Site, rounds: int) -> Measure:
-    """A finished cluster: a drift check, and pyinfra asserting a third of the same state."""
+    """On a finished cluster: our drift check, and pyinfra checking a third of the same state."""
     measure = Measure("the same, pyinfra with a third of it", "s", 1.0)
-    expect(site)
+    write_expected(site)
     for number in range(1, rounds + 1):
-        measure.ours.append(told(f"pyinfra {number}, ours", site.drift()))
-        measure.peer.append(told(f"pyinfra {number}, peer", site.pyinfra()))
+        measure.ours.append(report_seconds(f"pyinfra {number}, ours", site.drift()))
+        measure.peer.append(report_seconds(f"pyinfra {number}, peer", site.pyinfra()))
     return measure
 
 
-def scripts(site: Site, *, drift: bool) -> list[str]:
-    """Have a finished cluster, write down what our side runs on each host, and return their names."""
+def write_scripts(site: Site, *, drift: bool) -> list[str]:
+    """Deploy a cluster unless there is one, and write the script that our side runs on each host; return the hosts."""
     if not site.deployed:
         site.reset()
-        told("making the cluster", site.deploy())
+        report_seconds("deploying the cluster", site.deploy())
     inventory, state = site.folder / "inventory", site.folder / ".state"
     with site.nornir() as nr:
         run = prepare(nr, base=inventory, state=state, options={}, keep=False)
         gather_facts(run)
         find_artifacts(run)
         run.drift = drift
-        (site.folder / "look").mkdir(exist_ok=True)
+        (site.folder / "scripts").mkdir(exist_ok=True)
         for member in run.cluster.members:
-            (site.folder / "look" / member.name).write_text(facts.script(run.query(member.name)))
+            (site.folder / "scripts" / member.name).write_text(facts.script(run.query(member.name)))
     return [member.name for member in run.cluster.members]
 
 
-def expect(site: Site) -> None:
-    """Have a finished cluster, and write down for the peer which files each host must have."""
-    scripts(site, drift=True)
+def write_expected(site: Site) -> None:
+    """Deploy a cluster unless there is one, and write for pyinfra the files that each host must have."""
+    write_scripts(site, drift=True)
     with site.nornir() as nr:
         run = prepare(nr, base=site.folder / "inventory", state=site.folder / ".state", options={}, keep=False)
         gather_facts(run)
@@ -149,36 +116,36 @@ def expect(site: Site) -> None:
 
 
 def by_ssh(site: Site, what: str, names: list[str]) -> float:
-    """Run these scripts by eight ssh at once, and return the seconds."""
-    seconds = told(f"{what}, peer", site.by_hand("look"))
+    """Run the scripts by eight ssh in parallel, and return the seconds."""
+    seconds = report_seconds(f"{what}, peer", site.by_hand("gather"))
     for name in names:
-        if not (site.folder / "look" / f"{name}.seen").read_text().endswith("\n@end\n"):
-            raise BenchError(f"the peer did not see all of {name}")
+        if not (site.folder / "scripts" / f"{name}.out").read_text().endswith("\n@end\n"):
+            raise BenchError(f"the peer did not gather all facts of {name}")
     return seconds
 
 
 def many(site: Site, rounds: int) -> Measure:
-    """Two hundred hosts, which are many addresses of the lab's own: seconds against fifty of them, times four."""
+    """Seconds of a drift check of 200 hosts, and four times those of 50 (many addresses of the two agents)."""
     measure = Measure(f"drift check of {MANY} hosts, 4 times {MANY // 4}", "s", 1.25)
-    scripts(site, drift=True)
+    write_scripts(site, drift=True)
     for number in range(1, rounds + 1):
-        measure.ours.append(told(f"many {number}, {MANY}", site.agents_like(MANY)))
-        measure.peer.append(4 * told(f"many {number}, {MANY // 4}", site.agents_like(MANY // 4)))
+        measure.ours.append(report_seconds(f"many {number}, {MANY}", site.agents_like(MANY)))
+        measure.peer.append(4 * report_seconds(f"many {number}, {MANY // 4}", site.agents_like(MANY // 4)))
     return measure
 
 
 def memory(site: Site, rounds: int) -> Measure:
-    """The memory that takes, likewise."""
+    """Memory of a drift check of 200 hosts, and four times that of 50."""
     measure = Measure(f"its memory, 4 times that of {MANY // 4}", "MiB", 1.0)
-    scripts(site, drift=True)
+    write_scripts(site, drift=True)
     for number in range(1, rounds + 1):
-        measure.ours.append(used(f"memory {number}, {MANY}", site.agents_like(MANY)))
-        measure.peer.append(4 * used(f"memory {number}, {MANY // 4}", site.agents_like(MANY // 4)))
+        measure.ours.append(report_memory(f"memory {number}, {MANY}", site.agents_like(MANY)))
+        measure.peer.append(4 * report_memory(f"memory {number}, {MANY // 4}", site.agents_like(MANY // 4)))
     return measure
 
 
 def push(site: Site, rounds: int) -> Measure:
-    """100 MB to five hosts at the same time, from no connection to five files."""
+    """Push 100 MB to five hosts in parallel, connections included."""
     measure = Measure("push, 100 MB to five hosts at once", "MB/s", 0.8, most=False)
     file = site.folder / "file"
     content = os.urandom(PUSHED)
@@ -199,11 +166,11 @@ def push(site: Site, rounds: int) -> Measure:
                 raise BenchError(f"pushing failed: {next(iter(result.failed_hosts.values())).exception}")
         print(f"push {number}, ours: {seconds:.2f} s", flush=True)
         measure.ours.append(everything / seconds)
-        measure.peer.append(everything / told(f"push {number}, peer", site.by_hand("push")))
+        measure.peer.append(everything / report_seconds(f"push {number}, peer", site.by_hand("push")))
     return measure
 
 
-def load(site: Site, rounds: int) -> Measure:  # noqa: ARG001 - all measures look alike; its rounds cost nothing
+def load(site: Site, rounds: int) -> Measure:  # noqa: ARG001 - all measures have these parameters
     """Read and validate an inventory of 500 hosts."""
     measure = Measure(f"load, an inventory of {LOADED} hosts", "s", 1.0)
     folder = site.folder / "large"
@@ -224,7 +191,7 @@ def load(site: Site, rounds: int) -> Measure:  # noqa: ARG001 - all measures loo
     return measure
 
 
-# In this order: the cluster that `second` makes also warms up both sides' files for `fresh`.
+# In this order: the cluster that `second` deploys also brings the files of both sides into the cache for `fresh`.
 MEASURES: dict[str, Callable[[Site, int], Measure]] = {
     "load": load,
     "push": push,
@@ -237,59 +204,19 @@ MEASURES: dict[str, Callable[[Site, int], Measure]] = {
 }
 
 
-def told(what: str, timing: Timing) -> float:
-    """Print how long something took, with what it said when, and return the seconds."""
-    print(f"{what}: {timing.seconds:.2f} s", flush=True)
-    for at, line in timing.marks:
-        print(f"    {at:6.2f}  {line}", flush=True)
-    return timing.seconds
-
-
-def used(what: str, timing: Timing) -> float:
-    """Print how much memory something took, and return the MiB."""
-    print(f"{what}: {timing.memory:.0f} MiB", flush=True)
-    return timing.memory
-
-
-def machine(site: Site, before: float) -> dict[str, Any]:
-    """Return what the numbers depend on; `before` is the load the machine had already."""
-    openssh = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=False).stderr.strip()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "memory": f"{memory:.0f} GiB",
-        "load before": round(before, 2),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "openssh": openssh.partition(",")[0],
-        "k3s": site.bundle,
-    }
-
-
-def show(facts: dict[str, Any], results: dict[str, Measure]) -> None:
-    """Print the table."""
-    print("\n" + ", ".join(f"{key} {value}" for key, value in facts.items()))
-    print(f"{'median of the rounds':36} {'ours':>8} {'peer':>8} {'':5} {'ratio':>6}  goal")
-    for measure in results.values():
-        peer = f"{statistics.median(measure.peer):8.2f}" if measure.peer else f"{'-':>8}"
-        ratio = f"{measure.value:6.2f}" if measure.peer else f"{'-':>6}"
-        sign = ("≤" if measure.peer else "<") if measure.most else "≥"
-        verdict = "met" if measure.met else "missed"
-        ours = statistics.median(measure.ours)
-        print(f"{measure.title:36} {ours:8.2f} {peer} {measure.unit:5} {ratio}  {sign} {measure.goal}: {verdict}")
-
-
 def main() -> int:
-    """Measure what was asked for; return the exit code."""
+    """Run the chosen measures; return the exit code."""
     parser = argparse.ArgumentParser(prog="bench.py", description=__doc__)
-    parser.add_argument("--only", choices=sorted(MEASURES), action="append", help="just this; may be given repeatedly")
-    parser.add_argument("--rounds", type=int, default=3, help="how often, each side in turn (default: %(default)s)")
+    parser.add_argument(
+        "--only", choices=sorted(MEASURES), action="append", help="run this measure only; can be repeated"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="rounds, each side in turn (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to a file")
     options = parser.parse_args()
     wanted = options.only or list(MEASURES)
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
-    # What was begun is ended then, and the hosts are taken down.
+    # All signals raise KeyboardInterrupt, so that commands are ended and the hosts removed.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     before = os.getloadavg()[0]

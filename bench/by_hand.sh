@@ -1,10 +1,10 @@
 #!/bin/sh
-# The peer of the benchmark: the same work by hand, as an admin writes it who knows ssh well. Everything that can run at
-# the same time does, and nothing is looked at before it is done.
+# The peer of the benchmark: the same work as a script of an administrator who knows ssh well. Everything that can run in
+# parallel does, and nothing is checked before it is changed.
 #
-#   by_hand.sh deploy FOLDER    eight bare hosts to a cluster, and its kubeconfig to FOLDER/by-hand.kubeconfig
-#   by_hand.sh look FOLDER      on each host at the same time, the script FOLDER/look/HOST
-#   by_hand.sh push FOLDER      FOLDER/file to /var/tmp/bench of the five nodes at the same time
+#   by_hand.sh deploy FOLDER    make a cluster of eight bare hosts, and write its FOLDER/by-hand.kubeconfig
+#   by_hand.sh gather FOLDER    run the script FOLDER/scripts/HOST on each host in parallel
+#   by_hand.sh push FOLDER      copy FOLDER/file to /var/tmp/bench of the five nodes in parallel
 #
 # FOLDER holds ssh_config, bundle, token, datastore-password, lab/sudo-password and settings, lines for all K3s configs.
 # shellcheck disable=SC2086  # variables that hold several hosts are split on purpose
@@ -37,7 +37,7 @@ on() {
   esac
 }
 
-# each FUNCTION HOST…: on all hosts at the same time; fails when one does.
+# each FUNCTION HOST…: run a function for all hosts in parallel; fails when one does.
 each() {
   todo=$1 pids=
   shift
@@ -314,10 +314,10 @@ systemctl restart haproxy keepalived
 END
 }
 
-# --- what can be asked for
+# --- actions
 
-# What the benchmark shows of the way, with the time.
-mark() {
+# Print progress; the benchmark shows it with the time.
+progress() {
   echo "by hand: $*"
 }
 
@@ -338,7 +338,7 @@ deploy() {
   trap 'exit 143' HUP INT TERM
   make_keys
   each open_connection $everybody
-  mark connected
+  progress connected
 
   stage db1 &
   datastore=$!
@@ -347,26 +347,26 @@ deploy() {
   each stage s2 s3 $agents $balancers &
   the_rest=$!
   joined $datastore $first
-  mark 'the datastore and the first server are staged'
+  progress 'the datastore and the first server are staged'
 
   start_server s1
-  mark 'the first server is ready'
+  progress 'the first server is ready'
 
   joined $the_rest
-  mark 'everything else is staged'
+  progress 'everything else is staged'
   each start_server s2 s3 &
   other_servers=$!
   sign_check_certificate >"$scratch/check.pem"
   on s1 'cat /var/lib/rancher/k3s/server/tls/server-ca.crt' </dev/null >"$scratch/server-ca.pem"
   on s1 'cat /var/lib/rancher/k3s/server/token' </dev/null >"$scratch/token"
-  mark 'the check certificate is signed'
+  progress 'the check certificate is signed'
 
   each start_balancer $balancers
-  mark 'the load balancers run'
+  progress 'the load balancers run'
   each start_agent $agents
-  mark 'the agents have joined'
+  progress 'the agents have joined'
   joined $other_servers
-  mark 'the other servers are ready'
+  progress 'the other servers are ready'
 
   on s1 'sh -s' <<END
 until [ "\$(k3s kubectl --server=https://$vip:6443 get nodes --no-headers 2>/dev/null | grep -c ' Ready')" = 5 ]; do
@@ -374,11 +374,11 @@ until [ "\$(k3s kubectl --server=https://$vip:6443 get nodes --no-headers 2>/dev
 done
 END
   (umask 077; on s1 'cat /etc/rancher/k3s/k3s.yaml' </dev/null | sed "s/127.0.0.1/$vip/" >"$folder/by-hand.kubeconfig")
-  mark 'five nodes are Ready through the VIP'
+  progress 'five nodes are Ready through the VIP'
 }
 
-look_at() {
-  on "$1" 'sh -s' <"$folder/look/$1" >"$folder/look/$1.seen"
+gather_from() {
+  on "$1" 'sh -s' <"$folder/scripts/$1" >"$folder/scripts/$1.out"
 }
 
 push_to() {
@@ -387,6 +387,6 @@ push_to() {
 
 case $work in
   deploy) deploy ;;
-  look) each look_at $everybody ;;
+  gather) each gather_from $everybody ;;
   push) each push_to $servers $agents ;;
 esac

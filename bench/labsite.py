@@ -1,4 +1,4 @@
-"""The benchmark's own eight hosts, and the two sides that work on them: our runbook, and the peer's shell script."""
+"""The eight hosts of the benchmark, and the two sides that work on them: our runbooks, and the script of the peer."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,50 +24,10 @@ from nornir_k3s.artifacts.source import version_of
 from nornir_k3s.k3s import parse_version
 from nornir_k3s_lab import Lab
 from nornir_k3s_lab.keys import ensure_password
+from timing import BenchError, Timing, timed
 
 PROJECT = Path(__file__).resolve().parent.parent
 NAME, NETWORK = "bench", "10.78.0."
-LIMIT = 1800.0
-
-# What both sides must have brought about: printed on the host, compared without comments, passwords and CA hashes.
-_RESULT = {
-    "db": """cat /etc/mysql/mariadb.conf.d/90-*; systemctl is-active mariadb
-        stat -c '%a %U %G' /etc/mysql/*k3s-*.pem; mariadb -e "SHOW DATABASES;
-        SELECT User, Host, ssl_type FROM mysql.user; SELECT * FROM mysql.db WHERE Db = 'k3s'" """,
-    "s": """cat /etc/rancher/k3s/config.yaml /etc/systemd/system/k3s.service; sha256sum </usr/local/bin/k3s
-        stat -c '%a %U %n' /etc/rancher/k3s/*.pem""",
-    "a": "cat /etc/rancher/k3s/config.yaml /etc/systemd/system/k3s-agent.service; sha256sum </usr/local/bin/k3s",
-    "lb": """cat /etc/haproxy/haproxy.cfg /etc/keepalived/keepalived.conf; systemctl is-active haproxy keepalived
-        stat -c '%a %U' /etc/haproxy/k3s-check.pem; systemctl is-enabled haproxy keepalived""",
-}
-# The ends of our phases, and what the peer says of its own.
-_MARK = re.compile(r"\w.*: .*\(\d+\.\d s\)$|by hand: ")
-
-# A process begins with the peak of the one that started it, and this one is large: a small one starts what is measured.
-_PEAK = "peak memory, KiB: "
-_LAUNCH = f"""import os, sys
-child = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ)
-_, status, usage = os.wait4(child, 0)
-print("{_PEAK}", usage.ru_maxrss, sep="", flush=True)
-sys.exit(os.waitstatus_to_exitcode(status))"""
-
-
-class BenchError(Exception):
-    """A side has failed, or the sides' results are not the same: there is nothing to compare."""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How long a command took, the most memory it had, in MiB, and what it said when."""
-
-    seconds: float
-    memory: float
-    lines: list[tuple[float, str]] = field(repr=False)
-
-    @property
-    def marks(self) -> list[tuple[float, str]]:
-        """When it said that it had got how far."""
-        return [(at, line) for at, line in self.lines if _MARK.match(line)]
 
 
 @dataclass
@@ -79,8 +37,8 @@ class Site:
     Arguments:
         folder: Config, inventory, secrets and artefacts.
         lab: The hosts.
-        bundle: Which K3s, in words.
-        deployed: Whether a cluster that our side made is on the hosts.
+        bundle: Which K3s, as text.
+        deployed: Whether a cluster that our side deployed runs on the hosts.
     """
 
     folder: Path
@@ -89,7 +47,7 @@ class Site:
     deployed: bool = False
 
     def boot(self) -> None:
-        """Boot the hosts, and write down for OpenSSH how to log in to them."""
+        """Boot the hosts, and write an ssh_config to log in to them."""
         self._runbook("lab.py", "up")
         spec = self.lab.spec
         lines = [
@@ -101,14 +59,14 @@ class Site:
         (self.folder / "ssh_config").write_text("\n".join(lines) + "\n")
 
     def reset(self) -> None:
-        """Throw all hosts away and boot bare ones, and forget what our side knows of the last cluster."""
+        """Replace all hosts by bare ones, and remove the state that our side keeps of the last cluster."""
         self.deployed = False
         self._runbook("lab.py", "down")
         self.boot()
         shutil.rmtree(self.folder / ".state", ignore_errors=True)
 
     def deploy(self) -> Timing:
-        """Run our side, as an operator runs it."""
+        """Run our side as an operator does."""
         done = self._runbook("deploy.py")
         self.deployed = True
         return done
@@ -118,11 +76,11 @@ class Site:
         self._runbook("deploy.py", "--plan")
 
     def drift(self, *arguments: str) -> Timing:
-        """Run a drift check; that it finds nothing is part of it."""
+        """Run a drift check; it must find nothing."""
         return self._runbook("drift.py", "--no-history", *arguments)
 
     def pyinfra(self) -> Timing:
-        """Let pyinfra say what it would change: nothing. It is installed first, and compiled, as ours is."""
+        """Run pyinfra, which must find nothing to change. The first run installs and compiles it, as ours is."""
         peers, home = PROJECT / "bench" / "peers", self.folder / "pyinfra"
         environment = {**os.environ, "BENCH": str(self.folder)}
         if not home.exists():
@@ -135,11 +93,11 @@ class Site:
         found = [line for _, line in done.lines if re.search(r"Change +Conditional|(?: +-){2} *$", line)]
         changes = [line for _, line in done.lines if re.search(r" \d+ \(", line)]
         if len(found) < 8 or changes:
-            raise BenchError("pyinfra looked at nothing, or would change something:\n" + "\n".join(changes))
+            raise BenchError("pyinfra checked too little, or would change something:\n" + "\n".join(changes))
         return done
 
     def agents_like(self, count: int) -> Timing:
-        """Check so many hosts, all agents but six, each an address of its own that leads to one of the lab's agents."""
+        """Run a drift check of `count` hosts: six of the lab, and agents that are more addresses of its two agents."""
         folder = self.folder / f"many-{count}"
         if not folder.exists():
             self._many(folder, count)
@@ -157,7 +115,7 @@ class Site:
         agents = {"a1": f"{NETWORK}15", "a2": f"{NETWORK}16"}
         known = list(keys)
 
-        def more(hosts: dict[str, Any]) -> None:
+        def add(hosts: dict[str, Any]) -> None:
             for number in range(count - len(hosts)):
                 last = 30 + number + (number >= 70)  # .100 is the VIP
                 like, address = "a1" if number % 2 else "a2", f"{NETWORK}{last}"
@@ -165,7 +123,7 @@ class Site:
                 self.lab.exec(like, ["ip", "address", "replace", f"{address}/24", "dev", "eth0"])
                 known.extend(line.replace(agents[like], address) for line in keys if line.startswith(agents[like]))
 
-        _edit(folder / "inventory" / "hosts.yaml", more)
+        _edit(folder / "inventory" / "hosts.yaml", add)
         (folder / "known_hosts").write_text("\n".join(known) + "\n")
         path = folder / "inventory" / "defaults.yaml"
         path.write_text(path.read_text().replace("../lab/known_hosts", "../known_hosts"))
@@ -173,13 +131,13 @@ class Site:
     def _runbook(self, name: str, *arguments: str, folder: Path | None = None, codes: tuple[int, ...] = (0,)) -> Timing:
         config = (folder or self.folder) / "config.yaml"
         argv = [sys.executable, str(PROJECT / "runbooks" / name), "--config", str(config)]
-        # An operator's Python keeps its compiled modules; these go with the folder.
+        # With compiled modules, as an operator's Python keeps them, in a folder that is removed afterwards.
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
         environment["PYTHONPYCACHEPREFIX"] = str(self.folder / "pycache")
         return timed([*argv, *arguments], environment, codes)
 
     def by_hand(self, work: str) -> Timing:
-        """Run the peer: `deploy`, `look` or `push`."""
+        """Run an action of the peer: `deploy`, `gather` or `push`."""
         return timed(["sh", str(PROJECT / "bench" / "by_hand.sh"), work, str(self.folder)], dict(os.environ))
 
     def nornir(self) -> Nornir:
@@ -187,11 +145,12 @@ class Site:
         return nornir(self.folder / "inventory")
 
     def result(self) -> dict[str, list[str]]:
-        """Return what a side has brought about on each host."""
+        """Return what a deployment has made of each host, without comments, passwords and hashes of CAs."""
+        script = (PROJECT / "bench" / "result.sh").read_text()
         secrets = [(self.folder / name).read_text().strip() for name in ("token", "datastore-password")]
         found = {}
         for host in self.lab.hosts:
-            text = self.lab.exec(host.name, ["sh", "-c", _RESULT[host.name.rstrip("0123456789")]]).stdout
+            text = self.lab.exec(host.name, ["sh", "-c", script, "result.sh", host.name]).stdout
             for secret in secrets:
                 text = text.replace(secret, "SECRET")
             text = (
@@ -199,14 +158,16 @@ class Site:
                 .replace("nornir-k3s-check", "check")
                 .replace("nornir-k3s-", "k3s-")
             )
-            text = re.sub(r"\bk3s_[0-9a-f]{8}\b", "k3s", text)  # our user of the database changes with its password
+            text = re.sub(
+                r"\bk3s_[0-9a-f]{8}\b", "k3s", text
+            )  # the name of our database user changes with its password
             lines = (" ".join(line.split()) for line in text.splitlines())
             found[host.name] = [line for line in lines if line and not line.startswith("#")]
         return found
 
 
 def nornir(inventory: Path) -> Nornir:
-    """Return Nornir with an inventory, as config.yaml sets it up."""
+    """Return Nornir with an inventory, set up as config.yaml does."""
     files = {"host_file": "hosts.yaml", "group_file": "groups.yaml", "defaults_file": "defaults.yaml"}
     return InitNornir(
         inventory={
@@ -220,86 +181,40 @@ def nornir(inventory: Path) -> Nornir:
     )
 
 
-def timed(argv: list[str], environment: dict[str, str], codes: tuple[int, ...] = (0,)) -> Timing:
-    """Run a command to its end and say how long it took.
-
-    Raises:
-        BenchError: It failed, or did not end in time.
-    """
-    argv = [sys.executable, "-ISc", _LAUNCH, *argv]
-    begin = time.monotonic()
-    # In a session of its own: with it, all it has started ends when this process is interrupted.
-    process = subprocess.Popen(
-        argv,
-        env=environment,
-        cwd="/",
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    watchdog = threading.Timer(LIMIT, _end, [process])
-    watchdog.start()
-    lines = []
-    try:
-        for line in process.stdout or ():
-            lines.append((time.monotonic() - begin, line.rstrip()))
-        status = process.wait()
-        seconds = time.monotonic() - begin
-    finally:
-        watchdog.cancel()
-        _end(process)
-    if status not in codes:
-        tail = "\n".join(f"  {at:6.1f} s  {line}" for at, line in lines[-20:])
-        raise BenchError(f"{' '.join(argv)} ended with status {status} after {seconds:.0f} s\n{tail}")
-    peaks = [int(line.rpartition(_PEAK)[2]) for _, line in lines if _PEAK in line]
-    if len(peaks) != 1:
-        raise BenchError(f"{' '.join(argv)} did not say once how much memory it took")
-    return Timing(seconds, peaks[0] / 1024, lines)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
-            os.killpg(process.pid, number)
-            process.wait(10)
-
-
 @contextlib.contextmanager
 def open_site(*, hosts: bool) -> Iterator[Site]:
-    """Make the folder and boot the hosts; at the end, however it comes, nothing of either is left.
+    """Create the folder and boot the hosts; both are removed at the end, also after an error.
 
     Arguments:
-        hosts: False makes the folder only.
+        hosts: False creates the folder only.
     """
-    # Held by this process on the whole machine, and gone with it.
-    with socket.socket(socket.AF_UNIX) as alone, tempfile.TemporaryDirectory(prefix="k3s-bench-") as name:
+    # A lock for the whole machine, which ends with this process.
+    with socket.socket(socket.AF_UNIX) as lock, tempfile.TemporaryDirectory(prefix="k3s-bench-") as name:
         try:
-            alone.bind(f"\0nornir-k3s-{NAME}")
+            lock.bind(f"\0nornir-k3s-{NAME}")
         except OSError:
             raise BenchError("another benchmark is running on this machine") from None
         folder = Path(name)
-        _furnish(folder)
+        _write_inventory(folder)
         bundle = _bundle(folder) if hosts else "none"
         site = Site(folder, Lab.from_inventory(folder / "config.yaml"), bundle)
         if not hosts:
             yield site
             return
         try:
-            site.lab.down()  # of one that was killed
+            site.lab.down()  # left by a run that was killed
             print("booting eight hosts", flush=True)
             site.boot()
             site.warm_up()
             yield site
         finally:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, signal.SIG_IGN)  # not half taken down
+                signal.signal(number, signal.SIG_IGN)  # an interrupted removal would leave hosts
             site.lab.down()
 
 
-def _furnish(folder: Path) -> None:
-    """Copy the project's own config and inventory, moved to another lab: name, range, folders and given secrets."""
+def _write_inventory(folder: Path) -> None:
+    """Copy config and inventory of this project, with another lab: its name, network, folders and given secrets."""
     shutil.copytree(PROJECT / "inventory", folder / "inventory")
     shutil.copy(PROJECT / "config.yaml", folder / "config.yaml")
     for path in (folder / "config.yaml", *folder.glob("inventory/*.yaml")):
@@ -308,37 +223,37 @@ def _furnish(folder: Path) -> None:
     for secret in ("token", "datastore-password"):
         ensure_password(folder / secret)
 
-    def given(defaults: dict[str, Any]) -> None:
+    def set_secrets(defaults: dict[str, Any]) -> None:
         cluster = defaults["data"]["k3s_cluster"]
         cluster["token"] = {"file": "../token"}
         cluster["datastore"]["password"] = {"file": "../datastore-password"}
 
-    _edit(folder / "inventory" / "defaults.yaml", given)
+    _edit(folder / "inventory" / "defaults.yaml", set_secrets)
 
 
 def _bundle(folder: Path) -> str:
-    """Bring the artefacts, and let the inventory ask for just this release; return what they are, in words."""
+    """Prepare the artefacts, and set their K3s version in the inventory; return what they are, as text."""
     command = [sys.executable, str(PROJECT / "tests" / "bundle.py"), str(folder / "bundle"), "--no-download"]
-    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1]
+    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1]
     version = version_of(folder / "bundle" / "k3s")
     if version is None:
         raise BenchError("the K3s binary does not run on this machine")
     old_cgroups = not Path("/sys/fs/cgroup/cgroup.controllers").exists()
     argument = "fail-cgroupv1=false" if old_cgroups and parse_version(version) >= parse_version("v1.35.0+k3s1") else ""
 
-    def ask(defaults: dict[str, Any]) -> None:
+    def set_version(defaults: dict[str, Any]) -> None:
         cluster = defaults["data"]["k3s_cluster"]
         cluster["version"] = version
         if argument:
             for role in ("server", "agent"):
                 cluster.setdefault(role, {})["kubelet-arg"] = [argument]
 
-    _edit(folder / "inventory" / "defaults.yaml", ask)
+    _edit(folder / "inventory" / "defaults.yaml", set_version)
     (folder / "settings").write_text(f"kubelet-arg:\n- {argument}\n" if argument else "")
-    return f"{version}: " + said.partition(" holds ")[2]
+    return f"{version}: " + printed.partition(" holds ")[2]
 
 
-def _edit(path: Path, change: Any) -> None:  # noqa: ANN401 - a function that edits the file's mapping
+def _edit(path: Path, change: Any) -> None:  # noqa: ANN401 - edits the mapping of the file
     yaml = YAML()
     data = yaml.load(path)
     change(data)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from nornir_k3s_lab.container import used_images
+from nornir_k3s_lab.files import default_umask
 from nornir_k3s_lab.image import ensure_image
 from nornir_k3s_lab.lab import CACHE, RUNTIME
-from nornir_k3s_lab.machine import used_images
-from nornir_k3s_lab.system import plain_umask, require_programs, require_root
+from nornir_k3s_lab.system import require_programs, require_root
 from tests import bundle
 
 
@@ -19,7 +20,7 @@ def say(line: str) -> None:
 def main() -> None:
     require_root()
     require_programs(say)
-    with plain_umask():
+    with default_umask():
         ensure_image(CACHE, say, used_images(RUNTIME))
     with tempfile.TemporaryDirectory() as folder:
         bundle.prepare(Path(folder), download=False)

@@ -1,20 +1,20 @@
-"""Every error a person may meet, with its exit code and what to do next.
+"""All expected errors, with their exit codes and the next step.
 
 K3sError                 exit 1
  ├ UsageError            exit 2   the command line or config.yaml is wrong
  │  └ InventoryError     exit 2   problems of the inventory, all of them
- ├ ArtifactError         exit 2   the K3s binary, installer or images are missing or not what was asked for
- ├ HostError                      carries the host's name
+ ├ ArtifactError         exit 2   the K3s binary, installer or images are missing or not as published
+ ├ HostError                      has the host's name
  │  ├ HostUnreachable    exit 4   no connection to the host
  │  │  ├ AuthenticationFailed    exit 4   user, key, password or sudo password refused
  │  │  └ HostKeyError            exit 4   the host's key is unknown or has changed
- │  ├ CommandFailed      exit 1   a script on the host ended badly
- │  ├ UnreadableAnswer   exit 1   what a host printed is not what the script prints
- │  ├ OutcomeUnknown     exit 1   the connection or the deadline ended before the script's result was known
- │  └ NotReady           exit 1   a wait ended before its condition held
+ │  ├ CommandFailed      exit 1   a script on the host failed
+ │  ├ UnreadableAnswer   exit 1   the output of a script on the host cannot be parsed
+ │  ├ OutcomeUnknown     exit 1   connection lost or timeout before the script's result was known
+ │  └ NotReady           exit 1   timeout while waiting for a condition
  ├ PreflightFailed       exit 1   problems found before the first change
- ├ Declined              exit 1   the operator was asked and did not say yes
- ├ Busy                  exit 5   another run is at work on the cluster
+ ├ Declined              exit 1   the operator did not confirm
+ ├ Busy                  exit 5   another run is in progress on the cluster
  ├ HostsFailed                    several hosts' errors; the exit code of the first, 4 where one is unreachable
  └ Interrupted           exit 130 stopped by the operator
 """
@@ -26,10 +26,10 @@ from typing import Any, ClassVar
 
 
 class K3sError(Exception):
-    """The root of all expected errors.
+    """The base class of all expected errors.
 
     Arguments:
-        message: What happened, in words, without secrets.
+        message: What happened, without secrets.
         hint: What to do next.
     """
 
@@ -39,7 +39,7 @@ class K3sError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
-        self.report: Any = None  # the `Report` of the run that it ended; Any, since this module imports nothing
+        self.report: Any = None  # the `Report` of the run that it ended; Any, because this module imports nothing
 
     def __str__(self) -> str:
         """Return the message, and the next step below it."""
@@ -71,13 +71,13 @@ class InventoryError(UsageError):
 
 
 class ArtifactError(K3sError):
-    """The K3s binary, installer or images are missing or not what was asked for."""
+    """The K3s binary, installer or images are missing or not as published."""
 
     exit_code = 2
 
 
 class HostError(K3sError):
-    """Something went wrong on or with one host.
+    """An error on one host.
 
     Arguments:
         host: The host's name in the inventory.
@@ -89,25 +89,26 @@ class HostError(K3sError):
 
 
 class HostUnreachable(HostError):
-    """No connection to the host."""
+    """The host cannot be reached."""
 
     exit_code = 4
 
 
 class AuthenticationFailed(HostUnreachable):
-    """User, key, password or sudo password was refused."""
+    """The host refused user, key, password or sudo password."""
 
 
 class HostKeyError(HostUnreachable):
-    """The host's key is unknown or is not the one on record."""
+    """The host's key is unknown or has changed."""
 
 
 class CommandFailed(HostError):
-    """A script on the host ended with a status other than 0.
+    """A script on the host failed.
 
     Arguments:
-        status: The exit status.
-        stderr: The end of what the script wrote to standard error, without secrets.
+        what: What failed.
+        status: The exit status, other than 0.
+        stderr: What the script wrote to standard error, without secrets; its end is shown.
     """
 
     def __init__(self, host: str, what: str, *, status: int, stderr: str = "", hint: str = "") -> None:
@@ -118,25 +119,25 @@ class CommandFailed(HostError):
 
 
 class OutcomeUnknown(HostError):
-    """The connection or the deadline ended before the script's result was known: read the state again, never repeat."""
+    """Connection lost or timeout before the script's result was known: read the state again, never repeat blindly."""
 
 
 class UnreadableAnswer(HostError):
-    """What a host printed is not what our script prints."""
+    """The output of a script on the host cannot be parsed."""
 
     def __init__(self, host: str, what: str) -> None:
         super().__init__(
             host,
-            f"its answer cannot be read: {what}",
-            hint="run it again; see the debug log, and what the host's shell or programs print",
+            f"unreadable output: {what}",
+            hint="run again; see the debug log for what the host's shell and programs print",
         )
 
 
 class NotReady(HostError):
-    """A wait ended before its condition held.
+    """Timeout while waiting for a condition, or a unit that failed.
 
     Arguments:
-        what: The condition, named.
+        what: What is not ready.
         journal: The failing unit's last journal lines.
     """
 
@@ -147,7 +148,7 @@ class NotReady(HostError):
 
 
 class PreflightFailed(K3sError):
-    """Problems of the hosts, all of them at once, found before the first change.
+    """Problems of all hosts at once, found before the first change.
 
     Arguments:
         problems: The findings; each is one line as text.
@@ -162,17 +163,17 @@ class PreflightFailed(K3sError):
 
 
 class Declined(K3sError):
-    """The operator was asked before a running cluster is changed, and did not say yes."""
+    """The operator did not confirm the change of a running cluster."""
 
 
 class Busy(K3sError):
-    """Another run is at work on the cluster: a deploy, or for a drift check another one."""
+    """Another run is in progress on the cluster: a deploy or, for a drift check, another drift check."""
 
     exit_code = 5
 
 
 class HostsFailed(K3sError):
-    """The errors of several hosts, all of them at once.
+    """The errors of several hosts at once.
 
     Arguments:
         errors: One for each host that failed.

@@ -1,8 +1,7 @@
-"""What K3s knows: its settings, which must match, tokens, versions, and what its journal says when it fails.
+"""K3s itself: its settings, those that must match, tokens, versions, and the causes of failures in its journal.
 
 Sources: docs.k3s.io `cli/server.md`, `cli/agent.md`, `cli/token.md`, `datastore/ha.md`; k3s
-`pkg/daemons/config/types.go` (`CriticalControlArgs`),
-`pkg/clientaccess/token.go`, `pkg/cluster/storage.go`.
+`pkg/daemons/config/types.go` (`CriticalControlArgs`), `pkg/clientaccess/token.go`, `pkg/cluster/storage.go`.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ CONFIG = "/etc/rancher/k3s/config.yaml"
 BINARY = "/usr/local/bin/k3s"
 DATA = "/var/lib/rancher/k3s"
 API_PORT = 6443
-CONNECTIONS = 100  # that one server's pool has had at its peak: kine does not bound it (docs.k3s.io sizes it so)
+CONNECTIONS = 100  # of one server at its peak: kine does not limit its pool (docs.k3s.io sizes it so)
 UNITS = {"server": "k3s.service", "agent": "k3s-agent.service"}
 
-# Accepted by server and agent: they concern one node.
+# Accepted by servers and agents: settings of one node.
 NODE_SETTINGS = _words("""
     node-name with-node-id node-label node-taint node-ip node-external-ip node-internal-dns node-external-dns
     image-credential-provider-bin-dir image-credential-provider-config docker container-runtime-endpoint
@@ -49,7 +48,7 @@ SERVER_SETTINGS = NODE_SETTINGS | _words("""
     disable-kube-proxy disable-network-policy disable-helm-controller embedded-registry supervisor-metrics
     secrets-encryption secrets-encryption-provider system-default-registry kine-tls
 """)
-# With an external datastore K3s compares none of these between servers: the tool is the only guard.
+# With an external datastore K3s does not compare these between servers: only this tool does.
 MUST_MATCH = _words("""
     cluster-cidr service-cidr cluster-dns cluster-domain disable disable-cloud-controller disable-helm-controller
     disable-network-policy disable-kube-proxy disable-scheduler secrets-encryption secrets-encryption-provider
@@ -57,7 +56,7 @@ MUST_MATCH = _words("""
     service-node-port-range system-default-registry kube-apiserver-arg kube-controller-manager-arg tls-san
     https-listen-port
 """)
-# Written by this tool only, and why.
+# Settings that only this tool writes, and what to do instead.
 OURS = {
     "token": "give it as `token` of the cluster",
     "token-file": "give it as `token` of the cluster",
@@ -73,11 +72,11 @@ OURS = {
     "disable-apiserver": "K3s refuses it with an external datastore",
     "disable-etcd": "K3s refuses it with an external datastore",
     "disable-controller-manager": "every server of this tool runs the whole control plane",
-    "disable-agent": "a server without its agent never becomes a node, and readiness could not be told",
-    "log": "K3s then tells systemd it is ready at once, and the journal stays empty",
-    "data-dir": f"this tool looks for K3s' files below {DATA}",
-    "write-kubeconfig": "this tool, and kubectl on the servers, look for it where K3s puts it by default",
-    "with-node-id": "it makes a node's name unforeseeable; give `node-name` instead",
+    "disable-agent": "a server without its agent never becomes a node, so its readiness is unknown",
+    "log": "K3s then reports ready to systemd at once, and the journal stays empty",
+    "data-dir": f"this tool expects K3s' files in {DATA}",
+    "write-kubeconfig": "this tool, and kubectl on the servers, expect it at K3s' default path",
+    "with-node-id": "it makes the node's name unpredictable; give `node-name` instead",
     "config": f"the settings are written to {CONFIG}",
 }
 LISTS = _words("""
@@ -120,7 +119,7 @@ def parse_version(text: str) -> Version:
 
 
 def unknown_settings(given: Iterable[str], known: frozenset[str]) -> list[str]:
-    """Return one problem in words for each key that K3s does not have or this tool does not take."""
+    """Return a problem for each key that K3s does not have or that this tool sets itself."""
     problems = []
     for key in given:
         if key in OURS:
@@ -131,12 +130,12 @@ def unknown_settings(given: Iterable[str], known: frozenset[str]) -> list[str]:
 
 
 def new_token() -> Secret:
-    """Return a new token: 64 hex digits, a form that K3s takes everywhere."""
+    """Return a new token: 64 hex digits, a form that K3s always accepts."""
     return Secret(secrets.token_hex(32))
 
 
 def token_problem(token: Secret) -> str | None:
-    """Return why K3s would refuse this as a first server's token, or None (docs: cli/token.md; k3s#7313)."""
+    """Return why a first server of K3s refuses this token, or None (docs: cli/token.md; k3s#7313)."""
     text = token.reveal()
     if not text or text != text.strip():
         return "it is empty or has blanks around it"
@@ -157,12 +156,12 @@ def bootstrap_key(token: Secret) -> str:
 
 
 def agent_token(ca_prefix: str, *, token: Secret, agent: Secret | None) -> Secret:
-    """Return the full form an agent joins with, so that it verifies the cluster's CA before it says its password.
+    """Return the full token for an agent, which verifies the cluster's CA before it sends its password.
 
     Arguments:
         ca_prefix: `K10` and the CA's hash, the first 67 characters of a server's token file.
         token: The server token.
-        agent: The agent token, when it is a separate one.
+        agent: The agent token, if the cluster has one.
     """
     user, password = ("node", agent) if agent else ("server", token)
     return Secret(f"{ca_prefix}::{user}:{password.reveal()}")
@@ -170,50 +169,57 @@ def agent_token(ca_prefix: str, *, token: Secret, agent: Secret | None) -> Secre
 
 @dataclass(frozen=True)
 class Cause:
-    """What a journal line means: the cause in words, what to do, and whether waiting is pointless."""
+    """The meaning of a journal line: the cause, what to do, and whether waiting longer is pointless."""
 
     text: str
     hint: str
     fatal: bool = True
 
 
-CATALOGUE: tuple[tuple[str, Cause], ...] = (
+CAUSES: tuple[tuple[str, Cause], ...] = (
     (
         "bootstrap data already found and encrypted with different token",
         Cause(
-            "the datastore holds a cluster made with another token", "give that cluster's token, or an empty database"
+            "the datastore has the data of a cluster with another token",
+            "set that cluster's token, or use an empty database",
         ),
     ),
     (
         "newer than datastore",
         Cause(
-            "files of a false start on this server are newer than the cluster's own data",
+            "files of a failed start on this server are newer than the cluster's data",
             f"check the clocks, then remove {DATA}/server/tls and {DATA}/server/cred on this server and deploy again",
         ),
     ),
-    ("failed to normalize server token", Cause("K3s refuses the token's form", "use letters and digits only")),
-    ("address already in use", Cause("a port that K3s needs is taken", "find its owner with `ss -lntp` on the host")),
+    ("failed to normalize server token", Cause("K3s refuses the format of the token", "use letters and digits only")),
+    ("address already in use", Cause("a port that K3s needs is in use", "find its owner with `ss -lntp` on the host")),
     ("Error 1045", Cause("the database refuses user or password", "check the datastore's user and password")),
-    ("Error 1698", Cause("the database does not know the user", "check the datastore's user and password")),
+    ("Error 1698", Cause("the database refuses the user", "check the datastore's user and password")),
     ("Error 1044", Cause("the database user has no right to this database", "create the database or grant the right")),
     ("28P01", Cause("the database refuses the password", "check the datastore's user and password")),
     ("3D000", Cause("the database does not exist", "create it, or let the user create databases")),
-    ("no pg_hba.conf entry", Cause("PostgreSQL does not let this host in", "add the host to pg_hba.conf")),
-    ("unknown driver", Cause("the datastore endpoint's scheme is not one K3s knows", "use mysql, postgres or https")),
+    (
+        "no pg_hba.conf entry",
+        Cause("PostgreSQL does not allow connections from this host", "add the host to pg_hba.conf"),
+    ),
+    ("unknown driver", Cause("K3s does not know the scheme of the datastore endpoint", "use mysql, postgres or https")),
     (
         "default addr for network",
         Cause("the MySQL endpoint lacks tcp()", "write mysql://user:password@tcp(host:3306)/db"),
     ),
     ("invalid DSN", Cause("the datastore endpoint cannot be read", "check its form")),
     ("error parsing URL", Cause("the PostgreSQL endpoint cannot be read", "percent-encode user and password")),
-    ("x509: ", Cause("a TLS certificate is not trusted or does not fit its name", "check the CA and the names in it")),
+    ("x509: ", Cause("a TLS certificate is not trusted or has the wrong name", "check the CA and the names in it")),
     ("invalid flag use", Cause("two settings exclude each other", "see the line in the journal")),
-    ("flag provided but not defined", Cause("the configuration has a key this K3s does not know", "remove the key")),
-    (" for flag -", Cause("a setting has a value that K3s cannot read", "correct the value that the line names")),
+    (
+        "flag provided but not defined",
+        Cause("this version of K3s does not know a key of the configuration", "remove the key"),
+    ),
+    (" for flag -", Cause("a setting has an invalid value", "correct the value that the line names")),
     ("invalid boolean value", Cause("a setting takes true or false only", "correct the value that the line names")),
     (
         "unknown flag: --",
-        Cause("an argument is unknown to the component it is given to", "correct the *-arg setting the line names"),
+        Cause("a component does not know its argument", "correct the *-arg setting that the line names"),
     ),
     (
         "cgroup v1",
@@ -221,11 +227,11 @@ CATALOGUE: tuple[tuple[str, Cause], ...] = (
     ),
     (
         "invalid kernel flag",
-        Cause("protect-kernel-defaults is on and a sysctl is wrong", "set the sysctl the line names"),
+        Cause("protect-kernel-defaults is on and a sysctl is wrong", "set the sysctl that the line names"),
     ),
     (
         "failed to find memory cgroup",
-        Cause("the memory cgroup is off", "boot with cgroup_enable=memory cgroup_memory=1"),
+        Cause("the memory cgroup is disabled", "boot with cgroup_enable=memory cgroup_memory=1"),
     ),
     (
         "unknown service runtime.v1.RuntimeService",
@@ -234,13 +240,13 @@ CATALOGUE: tuple[tuple[str, Cause], ...] = (
     (
         "Node password rejected",
         Cause(
-            "the cluster knows a node of this name with another node password (a re-imaged host?)",
+            "the cluster has a node of this name with another node password (a re-imaged host?)",
             "`k3s kubectl delete node NAME` on a server, then deploy again",
         ),
     ),
     (
         "token CA hash does not match",
-        Cause("the registration address leads to another cluster than the token's", "check address and token"),
+        Cause("the token is of another cluster than the registration address", "check address and token"),
     ),
     ("not authorized", Cause("the cluster refuses the token", "check the token in the inventory")),
     (
@@ -253,11 +259,11 @@ CATALOGUE: tuple[tuple[str, Cause], ...] = (
 
 
 def diagnose(journal: str) -> Cause | None:
-    """Return the most telling cause that the catalogue recognises in these journal lines, or None."""
-    found = [cause for pattern, cause in CATALOGUE if pattern in journal]
+    """Return the cause of a failure, from the lines of a journal, or None; fatal causes first."""
+    found = [cause for pattern, cause in CAUSES if pattern in journal]
     return next((c for c in found if c.fatal), found[0] if found else None)
 
 
 def fatal_pattern() -> str:
-    """Return an extended regular expression that matches journal lines after which waiting is pointless."""
-    return "|".join(re.sub(r"([.()\[\]*+?])", r"\\\1", pattern) for pattern, cause in CATALOGUE if cause.fatal)
+    """Return an extended regular expression (grep -E) for journal lines of fatal causes."""
+    return "|".join(re.sub(r"([.()\[\]*+?])", r"\\\1", pattern) for pattern, cause in CAUSES if cause.fatal)

@@ -1,4 +1,4 @@
-"""From what must be true and what is true to the steps between them, as data. Pure."""
+"""Planner: desired state and facts of a host in, steps out. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nornir_k3s.model.step import Action, Step
 from nornir_k3s.roles import datastore
 from nornir_k3s.roles.desired import Known, desired
 
-STUCK = 90  # seconds
+STUCK = 90  # seconds after which a unit that is still starting is restarted
 _SECRET_LINE = re.compile(r"^(\s*[\"']?(?:token|agent-token|datastore-endpoint|vpn-auth)[\"']?\s*:).*$", re.MULTILINE)
 
 
@@ -28,18 +28,18 @@ def stage(spec: HostSpec, facts: HostFacts) -> list[Step]:
     for artifact in spec.artifacts:
         state = facts.artifacts.get(artifact.path, ArtifactState())
         if not state.same(artifact.sha256, artifact.mode):
-            was = "no" if state.sha256 == "-" else "another"
-            how = f"fetch {artifact.url}" if artifact.url else f"put {artifact.source.name}"
-            steps.append(Step("artifact", artifact.path, f"{how} ({was} file is there now)", payload=artifact))
-    if spec.install and (facts.ledger.installed != install_mark(spec) or lost(spec, facts)):
+            current = "no" if state.sha256 == "-" else "another"
+            how = f"download {artifact.url}" if artifact.url else f"copy {artifact.source.name}"
+            steps.append(Step("artifact", artifact.path, f"{how} (there is {current} file now)", payload=artifact))
+    if spec.install and (facts.ledger.installed != install_mark(spec) or missing_install_files(spec, facts)):
         steps.append(
             Step("install", spec.install.unit, f"run K3s' installer as {spec.install.role}", payload=spec.install)
         )
     return steps
 
 
-def lost(spec: HostSpec, facts: HostFacts) -> list[str]:
-    """Return what the installer had made and somebody has removed since: its unit, its links."""
+def missing_install_files(spec: HostSpec, facts: HostFacts) -> list[str]:
+    """Return files of K3s' installer that were removed: its unit, its links."""
     if not spec.install or not facts.ledger.installed:
         return []
     unit = f"{SYSTEMD}/{spec.install.unit}"
@@ -48,7 +48,7 @@ def lost(spec: HostSpec, facts: HostFacts) -> list[str]:
 
 
 def install_mark(spec: HostSpec) -> str:
-    """Return what the host notes after a finished installation: role, and the hashes of installer and binary."""
+    """Return the mark that a finished installation leaves on the host: role, and a hash of binary and installer."""
     if not spec.install:
         return ""
     content = "".join(artifact.sha256 for artifact in spec.artifacts[:2])
@@ -56,22 +56,22 @@ def install_mark(spec: HostSpec) -> str:
 
 
 def converge(spec: HostSpec, facts: HostFacts) -> list[Step]:
-    """Return the steps that make files and units right, in the order they are carried out."""
+    """Return the steps that correct files and units, in order."""
     steps = [step for file in spec.files if (step := _file(file, facts.files.get(file.path)))]
-    unread_ones = {file.path for unit in spec.units for file in unread(unit, spec, facts)}
-    # A process that has read a file does not care about its mode.
-    calm = {file.path for file in spec.files if same_text(file, facts) and file.path not in unread_ones}
+    unread_paths = {file.path for unit in spec.units for file in unread(unit, spec, facts)}
+    # The mode of a file that the process has read already needs no restart.
+    no_restart = {file.path for file in spec.files if same_text(file, facts) and file.path not in unread_paths}
     for gone in spec.gone:
         if gone.path in facts.ledger.files:
-            steps.append(Step("remove", gone.path, f"remove {gone.path}, which is no longer asked for", payload=gone))
-    changed = {step.target for step in steps} - calm
+            steps.append(Step("remove", gone.path, f"remove {gone.path}, which is no longer needed", payload=gone))
+    changed = {step.target for step in steps} - no_restart
     for unit in spec.units:
         action = _unit_action(unit, spec, facts, changed)
         if action:
             steps.append(Step("unit", unit.name, f"{action} {unit.name}", payload=unit, action=action))
     if not steps and PREVIOUS in facts.present and facts.ready:
-        # A run ended before it saw that: a later one could take what is old by then for its way back.
-        steps.append(Step("remove", PREVIOUS, "remove the files kept before the last change", payload=Forget()))
+        # A run was interrupted before it removed them: a later rollback must not restore files that old.
+        steps.append(Step("remove", PREVIOUS, "remove the rollback copies of the last change", payload=Forget()))
     return steps
 
 
@@ -85,7 +85,7 @@ def _file(file: File, state: FileState | None) -> Step | None:
         )
     if state.sha256 != file.sha256:
         return Step("file", file.path, f"change {file.path}", diff=diff(file, state.text), payload=file)
-    if not _right(file, state):
+    if not _has_mode(file, state):
         found = f"{state.mode:o} {state.owner}:{state.group}"
         return Step(
             "file", file.path, f"set {file.path} to {file.mode:o} root:{file.group} (it is {found})", payload=file
@@ -100,48 +100,47 @@ def _unit_action(unit: Unit, spec: HostSpec, facts: HostFacts, changed: set[str]
     touched = [file for file in spec.files if file.unit == unit.name and file.path in changed]
     touched += [file for file in unread(unit, spec, facts) if file.path not in changed]
     touched_gone = any(gone.unit == unit.name and gone.path in changed for gone in spec.gone)
-    if touched_gone or renewed(spec, facts):
+    if touched_gone or replaces_binary(spec, facts):
         return "restart"
     if touched:
         return "reload" if unit.reloadable and all(file.action == "reload" for file in touched) else "restart"
     if unit.name in facts.ledger.pending:
         return "reload" if unit.reloadable else "restart"
     if state.active == "activating":
-        # One that has not got on for so long has said why only once, long ago: it says so again after a restart.
+        # A unit that hangs has logged the cause only once, long ago: after a restart it logs it again.
         return "restart" if facts.now - state.started > STUCK else "start"
     return "enable" if state.enabled not in ("enabled", "enabled-runtime") else None
 
 
 def unread(unit: Unit, spec: HostSpec, facts: HostFacts) -> list[File]:
     """Return the files that are newer than the process that should have read them."""
-    state, found = facts.unit(unit.name), []
+    process, found = facts.unit(unit.name), []
+    reloaded = max(process.changed, facts.ledger.reloaded.get(unit.name, 0))
     for file in spec.files:
-        since = (
-            state.started if file.action == "restart" else max(state.changed, facts.ledger.reloaded.get(unit.name, 0))
-        )
-        have = facts.files.get(file.path)
-        if file.unit != unit.name or have is None or not have.changed > since > 0:
+        since = process.started if file.action == "restart" else reloaded
+        state = facts.files.get(file.path)
+        if file.unit != unit.name or state is None or not state.changed > since > 0:
             continue
-        # Where its mode or owner was changed, and it was not written since the process began: that is why it is newer.
-        by_mode = same_text(file, facts) and not _right(file, have)
-        settled = facts.ledger.settled.get(file.path) == have.changed
-        if not ((by_mode or settled) and have.written <= since):
+        # A change of mode or owner makes a file newer, too; the process needs to read only new content.
+        by_mode = same_text(file, facts) and not _has_mode(file, state)
+        settled = facts.ledger.settled.get(file.path) == state.changed
+        if not ((by_mode or settled) and state.written <= since):
             found.append(file)
     return found
 
 
 def same_text(file: File, facts: HostFacts) -> bool:
-    """Say whether a file has the content it must have, whatever its mode."""
-    have = facts.files.get(file.path)
-    return have is not None and have.kind == "file" and have.sha256 == file.sha256
+    """Return whether a file has the desired content, whatever its mode."""
+    state = facts.files.get(file.path)
+    return state is not None and state.kind == "file" and state.sha256 == file.sha256
 
 
-def _right(file: File, state: FileState) -> bool:
+def _has_mode(file: File, state: FileState) -> bool:
     return (state.mode, state.owner, state.group) == (file.mode, "root", file.group)
 
 
-def renewed(spec: HostSpec, facts: HostFacts) -> bool:
-    """Say whether the binary is, or is about to be, newer than the process that runs it."""
+def replaces_binary(spec: HostSpec, facts: HostFacts) -> bool:
+    """Return whether K3s' binary is, or will be, newer than the process that runs it."""
     if not spec.artifacts or not spec.install:
         return False
     binary, started = spec.artifacts[0], facts.unit(spec.install.unit).started
@@ -150,7 +149,7 @@ def renewed(spec: HostSpec, facts: HostFacts) -> bool:
 
 
 def diff(file: File, before: str | None) -> str:
-    """Return the unified diff from what is there to what must be there, without secrets.
+    """Return the unified diff from the current to the desired content, without secrets.
 
     Arguments:
         before: The text on the host; None when it was too large to fetch.
@@ -168,18 +167,18 @@ def diff(file: File, before: str | None) -> str:
 
 
 def mask(file: File, text: str) -> str:
-    """Return a file's text as it may be shown."""
+    """Return a file's text without secrets."""
     return _SECRET_LINE.sub(r"\1 ********", text) if file.masking == "yaml" else text
 
 
 @dataclass(frozen=True)
 class PlannedHost:
-    """One host: what it must look like, what it looks like, and the steps between; computed once an observation.
+    """The plan of one host: desired state, facts, and the steps between them; computed once for the same facts.
 
     Arguments:
         stage: Steps that restart nothing.
-        converge: Steps that make files, units and the database right.
-        tidy: Steps that remove what no host needs any more, once all others are done.
+        converge: Steps that correct files, units and the database.
+        tidy: Steps that remove what no host needs any more, after all others.
     """
 
     member: Member
@@ -191,7 +190,7 @@ class PlannedHost:
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """All of them, in their order."""
+        """All steps, in order."""
         return (*self.stage, *self.converge, *self.tidy)
 
 
@@ -199,11 +198,11 @@ def plan_host(cluster: Cluster, member: Member, facts: HostFacts, known: Known) 
     """Return one host's plan.
 
     Arguments:
-        known: What is known beside the inventory and these facts.
+        known: What else is known: the release, the cluster's CA, the check certificate.
     """
     spec = desired(cluster, member, facts, known)
-    todo, tidy = converge(spec, facts), []
+    steps, tidy = converge(spec, facts), []
     if member.role == "datastore":
-        todo += datastore.steps(cluster, facts.database)
+        steps += datastore.steps(cluster, facts.database)
         tidy = datastore.tidy_steps(cluster, facts.database)
-    return PlannedHost(member, spec, facts, tuple(stage(spec, facts)), tuple(todo), tuple(tidy))
+    return PlannedHost(member, spec, facts, tuple(stage(spec, facts)), tuple(steps), tuple(tidy))

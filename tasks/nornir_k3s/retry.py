@@ -1,4 +1,4 @@
-"""Retries and waits: each has a deadline, says what it waits for, and is ended early by the run's stop event."""
+"""Retries and waits, each with a timeout, a name, and the run's stop event."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ POLL = 0.2
 def retry_transient(
     call: Callable[[], T], *, transient: Callable[[BaseException], bool], deadline: float, stop: threading.Event
 ) -> T:
-    """Return what `call` returns, calling it again after transient errors until the deadline.
+    """Return the result of `call`, called again after transient errors until the deadline.
 
     Arguments:
         call: Must be safe to repeat.
-        transient: Says which errors may pass by themselves.
+        transient: Returns whether an error is worth a retry.
         deadline: Seconds.
         stop: Ends waiting at once.
 
@@ -46,16 +46,16 @@ def retry_transient(
 def wait_until(
     probe: Callable[[], T], *, what: str, host: str, deadline: float, stop: threading.Event | None = None
 ) -> T:
-    """Call `probe` until it returns a true value, and return that.
+    """Call `probe` until its result is true, and return the result.
 
     Arguments:
-        what: The condition, in words.
-        host: The host's name, for messages.
+        what: The condition, as a clause: "the cluster works".
+        host: The host or cluster that errors name.
         deadline: Seconds.
         stop: Ends waiting at once.
 
     Raises:
-        NotReady: The deadline passed.
+        NotReady: Timeout.
         Interrupted: The stop event was set.
     """
     event = stop or threading.Event()
@@ -74,12 +74,15 @@ def wait_until(
 
 
 def watched(call: Callable[[], T], *, limit: float, stop: threading.Event) -> T:
-    """Return what `call` returns, but abandon its thread when the stop event is set or the limit has passed.
+    """Return the result of `call`, or abandon it on timeout or when the stop event is set.
 
     For calls that cannot be interrupted, such as a TCP connect.
 
+    Arguments:
+        limit: Seconds.
+
     Raises:
-        TimeoutError: The limit, in seconds, has passed.
+        TimeoutError: No result after `limit` seconds.
         Interrupted: The stop event was set.
     """
     future: Future[T] = Future()

@@ -1,7 +1,7 @@
-"""Real local hosts (systemd-nspawn): the embedded default, and what the end-to-end tests run on."""
+"""Local hosts for demos and tests: systemd-nspawn containers that boot a real Debian."""
 
 from nornir_k3s_lab.errors import LabConfigError, LabError
-from nornir_k3s_lab.lab import HostStatus, Lab
-from nornir_k3s_lab.model import LabHost
+from nornir_k3s_lab.lab import Lab
+from nornir_k3s_lab.model import HostStatus, LabHost
 
 __all__ = ["HostStatus", "Lab", "LabConfigError", "LabError", "LabHost"]

@@ -1,4 +1,4 @@
-"""What the lab raises; it knows nothing of nornir_k3s."""
+"""The errors of the lab."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 
 class LabError(Exception):
-    """The lab cannot do what was asked for.
+    """An action of the lab failed.
 
     Arguments:
-        message: What happened.
+        message: What is wrong.
         hint: What to do next.
     """
 
@@ -19,12 +19,12 @@ class LabError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        """Return the message, and the next step below it."""
+        """Return the message, with the next step in a line of its own."""
         return f"{self.message}\n  next: {self.hint}" if self.hint else self.message
 
 
 class LabConfigError(LabError):
-    """The config, the inventory or the name of a host is wrong; nothing was done.
+    """The config, the inventory or the name of a host is wrong; nothing was changed.
 
     Arguments:
         problems: All of them, one line each.

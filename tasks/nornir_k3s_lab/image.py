@@ -1,7 +1,6 @@
-"""The image all hosts start from: a small Debian, and a repository of the packages they may install.
+"""The image of all hosts: a small Debian, and a repository of the packages that they may install.
 
-The machine's own apt fetches everything, with the machine's own sources and settings, into a flat local repository;
-the base system is then built from this repository alone. So nothing of the machine's apt gets into the hosts.
+The base system is built from that repository alone, so no apt setting of this machine reaches the hosts.
 """
 
 from __future__ import annotations
@@ -11,39 +10,38 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Collection
-from datetime import UTC, datetime
 from pathlib import Path
 
+from nornir_k3s_lab import packages
 from nornir_k3s_lab.errors import LabError
-from nornir_k3s_lab.guest import FILES, MASKED, REPOSITORY
-from nornir_k3s_lab.system import locked, remove_folder, run
+from nornir_k3s_lab.files import locked
+from nornir_k3s_lab.host_files import MASKED_UNITS, PACKAGES, image_files
+from nornir_k3s_lab.mounts import remove_folder
+from nornir_k3s_lab.system import run
 
-BASE = [
-    *["systemd", "systemd-sysv", "dbus", "openssh-server", "iproute2", "iputils-ping", "sudo", "procps", "kmod"],
-    *["iptables", "nftables", "ca-certificates", "curl"],
-]
-EXTRA = ["haproxy", "keepalived", "mariadb-server", "postgresql", "etcd-server", "etcd-client", "pgbouncer"]
-# Documentation is never read in the lab, and its hosts are thrown away: unpack less, and do not wait for the disk.
+# Hosts are temporary and nobody reads documentation there: unpack less, and do not wait for the disk.
 DPKG_OPTIONS = ("force-unsafe-io", "path-exclude=/usr/share/man/*", "path-exclude=/usr/share/doc/*")
 
 
 def recipe() -> str:
-    """Everything the image depends on, as text: another recipe is another image."""
-    return json.dumps([1, _suite(), os.uname().machine, BASE, EXTRA, DPKG_OPTIONS, MASKED, FILES], sort_keys=True)
+    """Everything that the image depends on, as text: another recipe is another image."""
+    release = [_debian_release(), os.uname().machine]
+    content = [packages.BASE, packages.EXTRA, DPKG_OPTIONS, MASKED_UNITS, image_files()]
+    return json.dumps([1, *release, *content], sort_keys=True)
 
 
 def image_folder(cache: Path) -> Path:
-    """Where the image of the present recipe is, or will be."""
+    """The folder of the image with the current recipe, whether it exists or not."""
     return cache / f"image-{hashlib.sha256(recipe().encode()).hexdigest()[:12]}"
 
 
 def ensure_image(cache: Path, say: Callable[[str], None], used: Collection[Path] = ()) -> Path:
-    """Return the image's folder, with `root` and `packages` in it; build it when it is missing.
+    """Return the folder of the image, with `root` and `packages` in it; build it when it is missing.
 
     Arguments:
-        cache: The folder of images.
+        cache: The folder of all images.
         say: Takes progress lines.
-        used: Images that must stay; others of older recipes are removed when a new one is built.
+        used: Images of running hosts; other old ones are removed when a new one is built.
     """
     image = image_folder(cache)
     if image.exists():
@@ -54,83 +52,36 @@ def ensure_image(cache: Path, say: Callable[[str], None], used: Collection[Path]
         for folder in cache.iterdir():
             if folder not in used:
                 remove_folder(folder)
-        building = cache / f"building-{image.name}"
-        building.mkdir(mode=0o755)
-        say("building the hosts' image, once: fetching packages")
-        _fetch_packages(building / "packages", building / "apt", lock)
-        say("building the hosts' image, once: installing the base system (about half a minute)")
-        _install_base(building, lock)
-        _furnish(building / "root")
-        shutil.rmtree(building / "apt")
-        building.rename(image)
+        draft = cache / f"building-{image.name}"
+        draft.mkdir(mode=0o755)
+        say("building the image of the hosts (once): downloading packages")
+        packages.download(draft / "packages", draft / "apt", lock)
+        say("building the image of the hosts (once): installing the base system, about half a minute")
+        _install_base(draft, lock)
+        _configure(draft / "root")
+        shutil.rmtree(draft / "apt")
+        draft.rename(image)
     return image
 
 
-def _fetch_packages(packages: Path, scratch: Path, lock: int) -> None:
-    (packages / "partial").mkdir(parents=True)
-    scratch.mkdir()
-    status = scratch / "status"
-    status.touch()  # nothing is installed: every dependency is fetched, too
-    options = {
-        "Dir::State::status": status,
-        "Dir::Cache::archives": packages,
-        "APT::Sandbox::User": "root",
-        "APT::Architectures::": run(["dpkg", "--print-architecture"]).stdout.strip(),  # only the machine's own
-        "APT::Install-Recommends": "false",
-        "APT::Get::Download-Only": "true",
-    }
-    argv = ["apt-get", "-y", "-q", *(f"-o{key}={value}" for key, value in options.items()), "install"]
-    wanted = ["?essential", "?priority(required)", "apt", *BASE, *EXTRA]
-    if run([*argv, *wanted], check=False, timeout=1800, pass_fds=[lock]).returncode:
-        run(["apt-get", "update", "-q"], check=False)  # a source that is away may not matter: the next line tells
-        run([*argv, *wanted], timeout=1800, pass_fds=[lock])
-    shutil.rmtree(packages / "partial")
-    (packages / "lock").unlink(missing_ok=True)
-    write_index(packages)
-
-
-def write_index(packages: Path) -> None:
-    """Write the index of a flat repository, so that plain apt takes packages from the folder."""
-    entries = []
-    for file in sorted(packages.glob("*.deb")):
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        control = run(["dpkg-deb", "--field", file]).stdout.rstrip()
-        entries.append(f"{control}\nFilename: ./{file.name}\nSize: {file.stat().st_size}\nSHA256: {digest}\n")
-    index = "\n".join(entries).encode()
-    (packages / "Packages").write_bytes(index)
-    date = datetime.now(UTC).strftime("%a, %d %b %Y %H:%M:%S UTC")
-    digest = hashlib.sha256(index).hexdigest()
-    (packages / "Release").write_text(
-        f"Origin: nornir-k3s lab\nSuite: lab\nDate: {date}\nSHA256:\n {digest} {len(index)} Packages\n"
-    )
-
-
-def _install_base(building: Path, lock: int) -> None:
-    packages = building / "packages"
-    source = f"deb [trusted=yes] copy:{packages} ./"
-    options = [f"--dpkgopt={option}" for option in DPKG_OPTIONS]
-    options += [
+def _install_base(image: Path, lock: int) -> None:
+    repository = image / "packages"
+    required = dict.fromkeys([*packages.required_packages(repository), *packages.BASE])
+    options = [
+        *["--mode=root", "--format=directory", "--variant=apt"],
+        *[f"--dpkgopt={option}" for option in DPKG_OPTIONS],
         "--aptopt=APT::Install-Recommends false",
-        "--include=" + ",".join(dict.fromkeys([*required_packages(packages), *BASE])),
+        "--include=" + ",".join(required),
     ]
     run(
-        [
-            "mmdebstrap",
-            "--mode=root",
-            "--format=directory",
-            "--variant=apt",
-            *options,
-            _suite(),
-            building / "root",
-            source,
-        ],
+        ["mmdebstrap", *options, _debian_release(), image / "root", f"deb [trusted=yes] copy:{repository} ./"],
         timeout=1800,
-        env={"PATH": os.environ["PATH"], "HOME": "/root", "LC_ALL": "C.UTF-8", "TMPDIR": str(building)},
+        env={"PATH": os.environ["PATH"], "HOME": "/root", "LC_ALL": "C.UTF-8", "TMPDIR": str(image)},
         pass_fds=[lock],
     )
 
 
-def _suite() -> str:
+def _debian_release() -> str:
     for line in Path("/etc/os-release").read_text().splitlines():
         key, _, value = line.partition("=")
         if key == "VERSION_CODENAME":
@@ -138,17 +89,7 @@ def _suite() -> str:
     return "stable"
 
 
-def required_packages(packages: Path) -> list[str]:
-    """The packages of a repository that no Debian is without."""
-    required = []
-    for entry in (packages / "Packages").read_text().split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in entry.splitlines() if ": " in line and line[0] != " ")
-        if fields.get("Priority") == "required":
-            required.append(fields["Package"])
-    return required
-
-
-def _furnish(root: Path) -> None:
+def _configure(root: Path) -> None:
     for file in (root / "etc/ssh").glob("ssh_host_*"):
         file.unlink()  # each host gets its own
     for file in (root / "etc/apt/apt.conf.d").glob("*mmdebstrap*"):
@@ -156,17 +97,18 @@ def _furnish(root: Path) -> None:
     for name in ("etc/machine-id", "etc/resolv.conf", "etc/hostname"):
         (root / name).unlink(missing_ok=True)
         (root / name).write_text("")
-    for name, (mode, text) in FILES.items():
+    for name, (mode, text) in image_files().items():
         file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
         file.chmod(mode)
-    for unit in MASKED:
-        (root / "etc/systemd/system" / unit).symlink_to("/dev/null")
-    wants = root / "etc/systemd/system/sysinit.target.wants"
+    units = root / "etc/systemd/system"
+    for unit in MASKED_UNITS:
+        (units / unit).symlink_to("/dev/null")
+    wants = units / "sysinit.target.wants"
     wants.mkdir(parents=True, exist_ok=True)
     (wants / "lab-boot.service").symlink_to("/etc/systemd/system/lab-boot.service")
-    for folder in (REPOSITORY.lstrip("/"), "var/lib/rancher", "var/lib/kubelet"):
+    for folder in (PACKAGES.lstrip("/"), "var/lib/rancher", "var/lib/kubelet"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     if found := [str(path) for path in root.glob("usr/*bin/python*")]:
-        raise LabError(f"the image must have no Python, and has {', '.join(found)}")
+        raise LabError(f"the image must not contain Python; found: {', '.join(found)}")

@@ -1,4 +1,4 @@
-"""SSH keys of the lab: one to log in with, one per host, and the known_hosts file that ties them together."""
+"""Secrets of a lab: the key to log in with, the host keys with their known_hosts file, and sudo passwords."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
-from nornir_k3s_lab.system import write_private
+from nornir_k3s_lab.files import write_private
 
 
 def ensure_key(file: Path) -> str:
-    """Make a key pair unless the private half is there already; return the public line."""
+    """Create an Ed25519 key pair unless the private key exists; return the public key as one line."""
     if file.exists():
         key = load_ssh_private_key(file.read_bytes(), None)
     else:
         key = Ed25519PrivateKey.generate()
         write_private(file, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode())
     public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-    half = file.with_name(file.name + ".pub")
-    if not half.exists() or half.read_text() != public + "\n":
-        half.write_text(public + "\n")
+    public_file = file.with_name(file.name + ".pub")
+    if not public_file.exists() or public_file.read_text() != public + "\n":
+        public_file.write_text(public + "\n")
     return public
 
 
 def ensure_password(file: Path) -> str:
-    """Make a password unless the file is there already; return it."""
+    """Create a random password unless the file exists; return the password."""
     if not file.exists():
         write_private(file, secrets.token_urlsafe(18) + "\n")
     return file.read_text().strip()
 
 
-def merge_known_hosts(text: str, keys: Mapping[str, str | None]) -> str:
-    """Replace the lines of these addresses in a known_hosts file's text; others stay. None removes an address."""
-    lines = [line for line in text.splitlines() if line.split(" ", 1)[0] not in keys]
-    lines += [f"{address} {key}" for address, key in keys.items() if key]
-    return "".join(line + "\n" for line in lines)
-
-
 def update_known_hosts(file: Path, keys: Mapping[str, str | None]) -> None:
-    """Bring the lines of these addresses up to date; a file that would be empty is removed."""
+    """Replace the lines of these addresses and keep all others; a file without lines is removed.
+
+    Arguments:
+        file: A known_hosts file.
+        keys: The host key of each address; None removes the address.
+    """
     old = file.read_text() if file.exists() else ""
-    new = merge_known_hosts(old, keys)
+    lines = [line for line in old.splitlines() if line.split(" ", 1)[0] not in keys]
+    lines += [f"{address} {key}" for address, key in keys.items() if key]
+    new = "".join(line + "\n" for line in lines)
     if new and new != old:
         write_private(file, new)
     elif not new:

@@ -1,67 +1,45 @@
-"""The lab: real hosts on this machine, booted from a Nornir inventory and taken away without a trace."""
+"""A lab: boot the hosts of a Nornir inventory as containers on this machine, and remove them completely."""
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from nornir_k3s_lab import cgroups, network, nspawn
+from nornir_k3s_lab.container import Container, used_images
 from nornir_k3s_lab.errors import LabConfigError, LabError
+from nornir_k3s_lab.files import default_umask, locked
 from nornir_k3s_lab.image import ensure_image
+from nornir_k3s_lab.inventory import load
+from nornir_k3s_lab.kernel_settings import raise_settings, restore_settings
 from nornir_k3s_lab.keys import ensure_key, ensure_password, update_known_hosts
-from nornir_k3s_lab.machine import Machine, used_images
-from nornir_k3s_lab.model import LabHost, LabSpec, load, problems_of
-from nornir_k3s_lab.system import (
-    locked,
-    mount_type,
-    plain_umask,
-    raise_settings,
-    remove_folder,
-    require_programs,
-    require_root,
-    restore_settings,
-)
+from nornir_k3s_lab.model import HostStatus, LabHost, LabSpec, problems_of
+from nornir_k3s_lab.mounts import mount_type, remove_folder
+from nornir_k3s_lab.system import require_programs, require_root
 
 CACHE = Path("/var/cache/nornir-k3s-lab")
 RUNTIME = Path("/var/lib/nornir-k3s-lab")
 SETTINGS = "machine-settings.json"
 
 
-@dataclass(frozen=True)
-class HostStatus:
-    """What is to be seen of one host.
-
-    Arguments:
-        host: The host.
-        state: `running`, `off` (it has a disk) or `absent`.
-        init: The machine's number of the host's process 1.
-        link: The machine's end of its network link.
-    """
-
-    host: LabHost
-    state: str
-    init: int | None
-    link: str
-
-
 class Lab:
-    """Real hosts on this machine.
+    """The hosts of a lab on this machine.
 
     Arguments:
-        name: Short name of the lab; labs with other names and networks may be up at the same time.
-        network: IPv4 range; the machine itself has its first address.
+        name: Short name of the lab; labs with different names and networks can run at the same time.
+        network: IPv4 network; this machine gets its first address.
         hosts: The hosts.
-        folder: Where the key to log in with and known_hosts are kept.
-        cache: Where the image is kept.
-        runtime: Where the disks of the hosts are, while they exist; not on an overlay.
+        folder: The folder of the key to log in with, and of known_hosts.
+        cache: The folder of the image.
+        runtime: The folder of the disks of the hosts, while they exist; not on an overlay file system.
         key_file: The private key, when it is not `folder/id_ed25519`.
-        known_hosts: The file of host keys, when it is not `folder/known_hosts`.
+        known_hosts: The file of the host keys, when it is not `folder/known_hosts`.
         say: Takes progress lines.
+
+    Raises:
+        LabConfigError: With all problems of name, network and hosts.
     """
 
     def __init__(
@@ -90,13 +68,13 @@ class Lab:
         self.runtime = runtime
         self.folder = runtime / name
         self.say = say
-        self._machines = {host.name: Machine(self.spec, host, self.folder) for host in hosts}
+        self._containers = {host.name: Container(self.spec, host, self.folder) for host in hosts}
 
     @classmethod
     def from_inventory(
         cls, config: Path, inventory: Path | None = None, *, say: Callable[[str], None] = lambda _: None
     ) -> Lab:
-        """Read the lab from Nornir's config.yaml, and the inventory it names or the given folder."""
+        """Read a lab from the config.yaml of Nornir, and from its inventory or the one in a given folder."""
         spec = load(config, inventory)
         return cls(
             spec.name,
@@ -110,89 +88,91 @@ class Lab:
 
     @property
     def name(self) -> str:
-        """The lab's name."""
+        """The name of the lab."""
         return self.spec.name
 
     @property
     def hosts(self) -> tuple[LabHost, ...]:
-        """The lab's hosts."""
+        """The hosts of the lab."""
         return self.spec.hosts
 
-    @plain_umask()
+    @default_umask()
     def up(self) -> list[str]:
-        """Boot every host that does not run, and wait until all take logins; return the names of those booted."""
+        """Boot every host that is not running, and wait until all accept logins; return the names of those booted."""
         require_root()
         require_programs(self.say)
         if mount_type(self.runtime) == "overlay":
             raise LabError(
-                f"{self.runtime} is on an overlay, and hosts cannot have their disks there",
-                hint="mount a real file system there",
+                f"{self.runtime} is on an overlay file system, which cannot hold the disks of the hosts",
+                hint="mount another file system there, such as ext4",
             )
         image = ensure_image(self.cache, self.say, used_images(self.runtime))
         with locked(self.folder, self.say):
-            self._refuse_changed()
+            self._check_unchanged()
             with locked(self.runtime):
-                network.refuse_taken(self.name, self.spec.network)
+                network.check_free(self.name, self.spec.network)
                 raise_settings(self.runtime / SETTINGS)
                 nspawn.prepare_state()
                 network.ensure_bridge(self.name, self.spec.gateway)
             self._ensure_credentials()
-            missing = [machine for machine in self._machines.values() if not machine.init]
+            missing = [container for container in self._containers.values() if not container.init]
             if missing:
-                self.say(f"booting {', '.join(machine.host.name for machine in missing)}")
-            self._each(missing, lambda machine: self._boot(machine, image))
-            self._remember_host_keys()
-            self._wait(self._machines.values())
-            self._refuse_firewall()
-        return [machine.host.name for machine in missing]
+                self.say(f"booting {', '.join(container.host.name for container in missing)}")
+            self._each(missing, lambda container: self._boot(container, image))
+            self._record_host_keys()
+            self._wait(self._containers.values())
+            self._check_firewall()
+        return [container.host.name for container in missing]
 
-    def _refuse_changed(self) -> None:
-        changed = [name for name, machine in self._machines.items() if machine.outdated()]
-        strangers = sorted(cgroups.groups_of(self.name) - self._machines.keys())
-        if changed or strangers:
+    def _check_unchanged(self) -> None:
+        changed = [name for name, container in self._containers.items() if container.outdated()]
+        unknown = sorted(cgroups.hosts_of(self.name) - self._containers.keys())
+        if differing := changed + unknown:
             raise LabError(
-                f"the lab {self.name} is up with another inventory: {', '.join(changed + strangers)} differ",
+                f"the lab {self.name} runs with a different inventory; hosts that differ: {', '.join(differing)}",
                 hint="run `lab down`, then `lab up`",
             )
 
-    def _refuse_firewall(self) -> None:
+    def _check_firewall(self) -> None:
         if len(self.hosts) < 2 or not network.bridges_are_filtered():
             return
         first, second = self.hosts[:2]
-        if self.exec(first.name, ["ping", "-c3", "-W2", second.address], check=False).returncode:
+        if self._container(first.name).run(["ping", "-c3", "-W2", second.address], check=False).returncode:
             raise LabError(
-                f"{first.name} cannot reach {second.name}: this machine's firewall drops what passes its bridges",
-                hint="allow it, or: sysctl -w net.bridge.bridge-nf-call-iptables=0",
+                f"{first.name} cannot reach {second.name}: the firewall of this machine drops bridged packets",
+                hint="allow them in the firewall, or run: sysctl -w net.bridge.bridge-nf-call-iptables=0",
             )
 
     def _ensure_credentials(self) -> None:
-        # Before the hosts are prepared side by side: they share the key, and may share a password.
+        # Before the hosts are created in parallel: they share the key, and may share a password.
         ensure_key(self.spec.key_file)
         for host in self.hosts:
             if host.sudo_password_file:
                 ensure_password(host.sudo_password_file)
 
-    def _boot(self, machine: Machine, image: Path) -> None:
-        if not machine.exists:
-            machine.destroy(keep_identity=True)
-            machine.create(image)
-        machine.power_on()
+    def _boot(self, container: Container, image: Path) -> None:
+        if not container.exists:
+            container.destroy(keep_host_key=True)
+            container.create(image)
+        container.power_on()
 
-    def _wait(self, machines: Iterable[Machine]) -> None:
-        def wait(machine: Machine) -> None:
-            if failed := machine.wait_ready():
-                self.say(f"{machine.host.name}: started, but these units failed: {' '.join(failed)}")
+    def _wait(self, containers: Iterable[Container]) -> None:
+        def wait(container: Container) -> None:
+            if failed := container.wait_ready():
+                self.say(f"{container.host.name}: booted, but these units failed: {' '.join(failed)}")
 
-        self._each(list(machines), wait)
+        self._each(list(containers), wait)
 
-    def _remember_host_keys(self) -> None:
-        update_known_hosts(self.spec.known_hosts, {m.host.address: m.host_key() for m in self._machines.values()})
+    def _record_host_keys(self) -> None:
+        update_known_hosts(
+            self.spec.known_hosts, {one.host.address: one.host_key() for one in self._containers.values()}
+        )
 
-    def _each(self, machines: Sequence[Machine], action: Callable[[Machine], None]) -> None:
-        if not machines:
+    def _each(self, containers: Sequence[Container], action: Callable[[Container], None]) -> None:
+        if not containers:
             return
-        with ThreadPoolExecutor(max_workers=len(machines)) as pool:
-            results = [pool.submit(action, machine) for machine in machines]
+        with ThreadPoolExecutor(max_workers=len(containers)) as pool:
+            results = [pool.submit(action, container) for container in containers]
         problems = [error for error in (result.exception() for result in results) if error]
         for error in problems:
             if not isinstance(error, LabError):
@@ -201,38 +181,33 @@ class Lab:
             raise LabError("\n".join(str(error) for error in problems))
 
     def status(self) -> list[HostStatus]:
-        """What is to be seen of every host."""
+        """Return the state of every host."""
         require_root()
-        found = []
-        for name, machine in self._machines.items():
-            init = machine.init
-            state = "running" if init else "off" if machine.exists else "absent"
-            found.append(HostStatus(machine.host, state, init, network.link_name(self.name, name)))
-        return found
+        return [container.status() for container in self._containers.values()]
 
     def down(self, *, image: bool = False) -> None:
-        """Take everything of the lab away, whatever state it is in; with `image`, the image as well."""
+        """Remove everything of the lab, whatever its state; with `image`, the image as well."""
         require_root()
-        if self.folder.exists() or cgroups.groups_of(self.name):
+        if self.folder.exists() or cgroups.hosts_of(self.name):
             with locked(self.folder, self.say):
-                names = {entry.name for entry in self.folder.iterdir() if entry.is_dir()} | cgroups.groups_of(self.name)
-                strangers = {name: Machine(self.spec, LabHost(name, ""), self.folder) for name in names}
-                self._each(list({**strangers, **self._machines}.values()), Machine.destroy)
+                names = {entry.name for entry in self.folder.iterdir() if entry.is_dir()} | cgroups.hosts_of(self.name)
+                everything = {name: Container(self.spec, LabHost(name, ""), self.folder) for name in names}
+                self._each(list({**everything, **self._containers}.values()), Container.destroy)
                 network.remove_links(self.name)
                 cgroups.remove(self.name)
                 remove_folder(self.folder)
         network.remove_links(self.name)
         update_known_hosts(self.spec.known_hosts, {host.address: None for host in self.hosts})
-        self._leave_machine()
+        self._restore_machine()
         if image:
             self._remove_image()
 
-    def _leave_machine(self) -> None:
+    def _restore_machine(self) -> None:
         if not self.runtime.exists():
             return
         with locked(self.runtime):
-            if cgroups.any_left() or any(entry.is_dir() for entry in self.runtime.iterdir()):
-                return  # another lab is up
+            if cgroups.any_exists() or any(entry.is_dir() for entry in self.runtime.iterdir()):
+                return  # another lab exists
             restore_settings(self.runtime / SETTINGS)
             cgroups.remove()
             nspawn.remove_state()
@@ -243,12 +218,14 @@ class Lab:
             return
         with locked(self.cache, self.say):
             if self.runtime.exists():
-                raise LabError(f"the image in {self.cache} stays: another lab is up", hint="take that one down first")
+                raise LabError(
+                    f"cannot remove the image in {self.cache}: another lab exists", hint="remove that lab first"
+                )
             remove_folder(self.cache)
 
     def command(self, host: str, argv: Sequence[str]) -> list[str]:
-        """The command line that runs a command as root inside a host, from outside and without its sshd."""
-        return self._machine(host).enter(list(argv))
+        """Return the command line that runs a command as root in a host, without SSH."""
+        return self._container(host).command(argv)
 
     def exec(
         self,
@@ -259,83 +236,62 @@ class Lab:
         check: bool = True,
         timeout: float = 120,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command as root inside a host, from outside and without its sshd; for faults and for looking."""
-        process = subprocess.Popen(
-            self.command(host, argv),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            out, err = process.communicate(input or "", timeout=timeout)
-        except subprocess.TimeoutExpired as error:
-            raise LabError(f"{host}: {' '.join(argv)} did not end within {timeout:.0f} s") from error
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.communicate()
-        if check and process.returncode:
-            raise LabError(f"{host}: {' '.join(argv)} failed with status {process.returncode}\n{(err or out).strip()}")
-        return subprocess.CompletedProcess(list(argv), process.returncode, out, err)
+        """Run a command as root in a host, without SSH."""
+        return self._container(host).run(argv, stdin=input, check=check, timeout=timeout)
 
     def ssh(self, host: str, argv: Sequence[str] = ()) -> list[str]:
-        """The command line of OpenSSH that logs in to a host as its user."""
-        options = [f"UserKnownHostsFile={self.spec.known_hosts}", "StrictHostKeyChecking=yes", "IdentitiesOnly=yes"]
-        words = [word for option in options for word in ("-o", option)]
-        login = f"{self._host(host).user}@{self._host(host).address}"
-        return ["ssh", "-F", "none", "-i", str(self.spec.key_file), *words, login, *argv]
+        """Return the OpenSSH command line that logs in to a host as its user, or runs a command there."""
+        return self._containers[self._host(host).name].ssh_command(argv)
 
     def cut(self, host: str) -> None:
-        """Pull the host's network cable, from outside."""
-        self._machine(host)
+        """Disconnect the network cable of a host."""
+        self._container(host)
         network.set_link(self.name, host, "down")
 
     def heal(self, host: str) -> None:
-        """Plug the host's network cable in again."""
-        self._machine(host)
+        """Connect the network cable of a host again."""
+        self._container(host)
         network.set_link(self.name, host, "up")
 
     def poweroff(self, host: str, *, hard: bool = False) -> None:
-        """Switch a host off and keep its disk; `hard` cuts the power instead of shutting it down."""
-        self._machine(host).power_off(hard=hard)
+        """Shut a host down, or with `hard` cut its power; its disk stays."""
+        self._container(host).power_off(hard=hard)
 
     def poweron(self, host: str) -> None:
-        """Boot a host from its disk, and wait until it takes logins."""
-        machine = self._machine(host)
-        if not machine.exists:
+        """Boot a host from its disk, and wait until it accepts logins."""
+        container = self._container(host)
+        if not container.exists:
             raise LabError(f"{host} has no disk to boot from", hint="run `lab up`")
-        machine.power_on()
-        self._wait([machine])
+        container.power_on()
+        self._wait([container])
 
-    @plain_umask()
+    @default_umask()
     def reset(self, *hosts: str) -> None:
-        """Throw the disks of these hosts away and boot them as bare Linux; they keep address and host key."""
-        machines = [self._machine(host) for host in hosts]
+        """Remove the disks of these hosts and boot them as bare Linux; they keep address and host key."""
+        containers = [self._container(host) for host in hosts]
         image = ensure_image(self.cache, self.say, used_images(self.runtime))
 
-        def fresh(machine: Machine) -> None:
-            machine.destroy(keep_identity=True)
-            self._boot(machine, image)
+        def fresh(container: Container) -> None:
+            container.destroy(keep_host_key=True)
+            self._boot(container, image)
 
         with locked(self.folder, self.say):
             self._ensure_credentials()
-            self._each(machines, fresh)
-            self._remember_host_keys()
-            self._wait(machines)
+            self._each(containers, fresh)
+            self._record_host_keys()
+            self._wait(containers)
 
     def reset_all(self) -> None:
-        """Throw the disks of all hosts away and boot them as bare Linux, all at once."""
-        self.reset(*self._machines)
+        """Remove the disks of all hosts and boot them as bare Linux, in parallel."""
+        self.reset(*self._containers)
 
-    def _machine(self, host: str) -> Machine:
+    def _container(self, host: str) -> Container:
         self._host(host)
         require_root()
-        return self._machines[host]
+        return self._containers[host]
 
     def _host(self, host: str) -> LabHost:
         try:
-            return self._machines[host].host
+            return self._containers[host].host
         except KeyError:
-            raise LabConfigError(f"the lab {self.name} has no host {host!r}: {', '.join(self._machines)}") from None
+            raise LabConfigError(f"the lab {self.name} has no host {host!r}: {', '.join(self._containers)}") from None

@@ -1,4 +1,4 @@
-"""systemd-nspawn: how a host's root folder becomes a running system, and what that leaves on the machine."""
+"""systemd-nspawn: boot a root folder as a container, and remove what that leaves on this machine."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nornir_k3s_lab.guest import PATH, REPOSITORY
-from nornir_k3s_lab.system import mount_points, mount_type, run, unmount_below
+from nornir_k3s_lab.files import package_file
+from nornir_k3s_lab.host_files import PACKAGES, PATH
+from nornir_k3s_lab.mounts import mount_points, mount_type, unmount_below
+from nornir_k3s_lab.system import run
 
 STATE = Path("/run/systemd/nspawn")
-_OURS = "nornir-k3s-lab"
-# K3s and the kubelet write sysctls; and /tmp is a disk, as on a plain Debian, not this machine's memory.
+# K3s and the kubelet write sysctls; and /tmp is a disk, as on a plain Debian, not memory of this machine.
 _ENVIRONMENT = {"PATH": PATH, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1", "SYSTEMD_NSPAWN_TMPFS_TMP": "0"}
-# nspawn ends with this status when the host wants to be rebooted.
-_LOOP = 'while "$0" "$@"; [ $? = 133 ]; do :; done'
 
 
 def start(
@@ -29,43 +28,35 @@ def start(
     packages: Path,
     console: Path,
 ) -> None:
-    """Boot a root folder; does not wait for it.
+    """Boot a root folder; does not wait until it is up.
 
     Arguments:
         root: The root folder.
-        machine: A name that no other container of the machine has.
-        hostname: The host's own name.
-        groups: The control group folders it runs in.
+        machine: The name of the container, unique on this machine.
+        hostname: The host name.
+        groups: The folders of its control groups.
         namespace: The file of its network namespace.
-        binds: Folders of the machine, and where they are in the host.
-        packages: The package repository, seen by the host without a right to write.
-        console: The file its console is written to.
+        binds: Folders of this machine, and their paths in the host.
+        packages: The package repository, which the host can read.
+        console: The file that its console is written to.
     """
     nspawn = [
-        # Entered beforehand: by its own --network-namespace-path, the host's /sys would show the machine's interfaces.
-        *[
-            "nsenter",
-            f"--net={namespace}",
-            "systemd-nspawn",
-            "--quiet",
-            "--settings=no",
-            "--register=no",
-            "--keep-unit",
-            "--boot",
-        ],
+        # Entered beforehand: with --network-namespace-path, the host's /sys would show the interfaces of this machine.
+        *["nsenter", f"--net={namespace}", "systemd-nspawn", "--boot"],
+        *["--quiet", "--settings=no", "--register=no", "--keep-unit"],
         *[f"--directory={root}", f"--machine={machine}", f"--hostname={hostname}"],
         "--rlimit=NOFILE=1024:1048576",  # as on a real host, or as near as this machine allows
-        "--capability=all",
-        "--system-call-filter=@keyring bpf",
+        *["--capability=all", "--system-call-filter=@keyring bpf"],
         *["--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=passive"],
-        f"--bind-ro={packages}:{REPOSITORY}",
+        f"--bind-ro={packages}:{PACKAGES}",
         *[f"--bind={outside}:{inside}" for outside, inside in binds.items()],
     ]
-    join = "".join(f"echo $$ > '{group}/cgroup.procs' && " for group in groups)
+    script = "start_container.sh"
+    # As an argument, not as a file: the shell reads on while the container runs, and an update may replace the file.
+    shell = ["sh", "-c", package_file(script), script]
     with console.open("ab") as stream:
-        # The shell returns when nspawn is in the host's control group and on its own: from then on `down` finds it.
         subprocess.run(
-            ["sh", "-c", f'{join}exec setsid --fork sh -c "$0" "$@"', _LOOP, *nspawn],
+            [*shell, *map(str, groups), "--", *nspawn],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
@@ -75,8 +66,8 @@ def start(
         )
 
 
-def forget(root: Path, machine: str) -> None:
-    """Remove what nspawn leaves behind for a container when it is killed; its root is still mounted."""
+def clean_up(root: Path, machine: str) -> None:
+    """Remove what nspawn leaves behind for a container that was killed; its root is still mounted."""
     if mount_points(root):
         seen = root.stat()
         (STATE / "locks" / f"inode-{seen.st_dev}:{seen.st_ino}").unlink(missing_ok=True)
@@ -87,14 +78,14 @@ def forget(root: Path, machine: str) -> None:
 
 
 def prepare_state() -> None:
-    """Let nspawn keep its state in memory: it refuses to clean up on a disk, and so to boot a container twice."""
+    """Mount a tmpfs for nspawn's state: on a disk it fails to clean up, and cannot boot a container twice."""
     STATE.mkdir(parents=True, exist_ok=True)
     if mount_type(STATE) != "tmpfs":
-        run(["mount", "-t", "tmpfs", "-o", "mode=0755,size=1m", _OURS, STATE])
+        run(["mount", "-t", "tmpfs", "-o", "mode=0755,size=1m", "nornir-k3s-lab", STATE])
 
 
 def remove_state() -> None:
-    """Undo `prepare_state`; what other containers of the machine keep there stays."""
+    """Undo `prepare_state`, except for the state of other containers."""
     if mount_points(STATE) == [STATE]:
         unmount_below(STATE)
     for folder in (STATE / "propagate", STATE / "locks", STATE):

@@ -151,6 +151,6 @@ def test_bash_completes_subcommands_options_and_phases_of_the_lab(tmp_path: Path
 def test_the_lab_has_exit_codes_of_its_own_errors(place: Place) -> None:
     place.edit(lambda data: data["user_defined"]["lab"].update(network="nonsense"), "config.yaml")
     done = place.run("lab", "status")
-    assert (done.returncode, "is no IPv4 range" in done.stderr) == (2, True)
+    assert (done.returncode, "is not an IPv4 network" in done.stderr) == (2, True)
     done = command("lab", "--config", "/nowhere/config.yaml", "status")
     assert (done.returncode, "cannot read /nowhere/config.yaml" in done.stderr) == (2, True)

@@ -13,11 +13,22 @@ import pytest
 
 from nornir_k3s.cli.arguments import SUBCOMMANDS
 from nornir_k3s.cli.init import FILES
+from nornir_k3s_lab.files import package_files
+from nornir_k3s_lab.host_files import image_files
 from tests.commands.conftest import PROJECT
 
 PACKAGES = ("nornir_k3s", "nornir_k3s_lab")
 # Where the packages can come from the cache: those that are needed here are in it, since this environment has them.
 UV = [str(Path(sys.executable).with_name("uv")), "--quiet"]
+# Another user, who can read the folders of the tests: root's temporary folders are closed to all others.
+AS_NOBODY = [
+    "setpriv",
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+    "--inh-caps=-all,+dac_read_search",
+    "--ambient-caps=-all,+dac_read_search",
+]
 
 
 def uv(*words: str) -> str:
@@ -40,8 +51,9 @@ class Installed:
 
     folder: Path
 
-    def run(self, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-        argv = [str(self.folder / "bin" / "nornir-k3s"), *words]
+    def run(self, *words: str, cwd: Path, root: bool = True) -> subprocess.CompletedProcess[str]:
+        prefix = AS_NOBODY if os.geteuid() == 0 and not root else []
+        argv = [*prefix, str(self.folder / "bin" / "nornir-k3s"), *words]
         env = {"PATH": "/usr/bin:/bin", "HOME": str(cwd), "LC_ALL": "C.UTF-8"}
         return subprocess.run(
             argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False
@@ -71,7 +83,9 @@ def test_the_wheel_has_every_file_of_the_packages_and_nothing_else(wheel: Path) 
         assert inside == {name for name in tracked.stdout.split() if (PROJECT / "tasks" / name).exists()}
     assert inside >= {"nornir_k3s/py.typed", "nornir_k3s/report/page.html.j2"}
     assert inside >= {f"nornir_k3s/cli/templates/{Path(name).name}.j2" for name in FILES}
-    data = {p for kind in ("*.sh", "*.j2", "py.typed") for p in (PROJECT / "tasks").rglob(kind)}
+    assert inside >= {f"nornir_k3s_lab/{name}" for name in ("create_user.sh", "start_container.sh")}
+    assert inside >= {f"nornir_k3s_lab/rootfs/{name}" for name in package_files("rootfs")}
+    data = {p for kind in ("*.sh", "*.j2", "*.conf", "*.service", "py.typed") for p in (PROJECT / "tasks").rglob(kind)}
     assert inside >= {str(path.relative_to(PROJECT / "tasks")) for path in data}
     assert not [name for name in inside if "test" in Path(name).parts or "standin" in name or "runbooks" in name]
 
@@ -97,6 +111,29 @@ def test_completion_and_phases(installed: Installed, tmp_path: Path) -> None:
     assert (done.returncode, "complete -o" in done.stdout) == (0, True)
     done = installed.run("deploy", "--list-phases", cwd=tmp_path)
     assert (done.returncode, "load-balancers" in done.stdout) == (0, True)
+
+
+def test_the_lab_without_root(installed: Installed, tmp_path: Path) -> None:
+    done = installed.run("lab", "--help", cwd=tmp_path, root=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "It needs root" in done.stdout
+    config = str(PROJECT / "config.yaml")
+    for action in ("up", "status", "down"):
+        done = installed.run("lab", "--config", config, action, cwd=tmp_path, root=False)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("error: the lab starts containers on this machine and needs root\n")
+
+
+def test_the_installed_lab_has_its_data_files(installed: Installed, tmp_path: Path) -> None:
+    python = installed.folder / "bin" / "python"
+    code = """if True:
+        from nornir_k3s_lab import files, host_files
+        names = "create_user.sh", "start_container.sh", *(f"rootfs/{name}" for name in files.package_files("rootfs"))
+        assert all(files.package_file(name) for name in names)
+        print(*host_files.image_files(), sep="\\n")
+    """
+    done = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == list(image_files())
 
 
 def test_from_nothing_to_a_check(installed: Installed, tmp_path: Path) -> None:

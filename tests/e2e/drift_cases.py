@@ -40,15 +40,15 @@ REPAIRED = (
     (
         Case(f"s1/file:{CONFIG}", f"chmod 640 {CONFIG}", "mode and owner are 640 root:root", severity="error"),
         Case("s2/install:k3s.service", "rm /usr/local/bin/kubectl", "missing: /usr/local/bin/kubectl"),
-        Case("s3/stale:k3s.service", f"sed -i 's/$//' {CONFIG}", f"newer than its process: {CONFIG}", unit="k3s"),
-        Case(f"a1/file:{CONFIG}", f"echo debug: true >>{CONFIG}", "its content differs", unit="k3s-agent"),
-        Case("a2/enabled:k3s-agent.service", "systemctl disable -q k3s-agent", "it is disabled"),
+        Case("s3/stale:k3s.service", f"sed -i 's/$//' {CONFIG}", f"newer than the process: {CONFIG}", unit="k3s"),
+        Case(f"a1/file:{CONFIG}", f"echo debug: true >>{CONFIG}", "the content differs", unit="k3s-agent"),
+        Case("a2/enabled:k3s-agent.service", "systemctl disable -q k3s-agent", "the unit is disabled"),
         Case(
             "lb1/file:/etc/haproxy/haproxy.cfg", "sed -i 's/retries 5/retries 1/' /etc/haproxy/haproxy.cfg",
-            "its content differs", unit="haproxy",
+            "the content differs", unit="haproxy",
         ),
         Case(
-            "lb2/file:/etc/keepalived/nornir-k3s-check", "rm /etc/keepalived/nornir-k3s-check", "it is missing",
+            "lb2/file:/etc/keepalived/nornir-k3s-check", "rm /etc/keepalived/nornir-k3s-check", "the file is missing",
             severity="error",
         ),
         Case(
@@ -59,7 +59,7 @@ REPAIRED = (
             "db1/database:inside",
             "mariadb -NBe \"SELECT CONCAT('DROP USER ', QUOTE(User), '@', QUOTE(Host)) FROM mysql.user"
             " WHERE Host LIKE '%.14'\" | mariadb",
-            f"there is no user k3s_.*@{PREFIX}.14", severity="error",
+            f"missing: .*user k3s_.*@{PREFIX}.14", severity="error",
         ),
     ),
     (
@@ -71,21 +71,21 @@ REPAIRED = (
         ),
         Case(
             "lb2/file:/etc/haproxy/haproxy.cfg", "cd /etc/haproxy; mv haproxy.cfg other; ln -s other haproxy.cfg",
-            "it is a link", unit="haproxy", severity="error",
+            "the path is not a file but a link", unit="haproxy", severity="error",
         ),
         Case(
             "db1/file:/etc/mysql/mariadb.conf.d/90-nornir-k3s.cnf",
             "sed -i s/skip_name_resolve/skip-name-resolve/ /etc/mysql/mariadb.conf.d/90-nornir-k3s.cnf",
-            "its content differs", unit="mariadb",
+            "the content differs", unit="mariadb",
         ),
     ),
     (
-        Case("s2/unit:k3s.service", "systemctl stop k3s", "it is stopped", unit="k3s", severity="error"),
+        Case("s2/unit:k3s.service", "systemctl stop k3s", "the unit is stopped", unit="k3s", severity="error"),
         Case(
             "a2/unit:k3s-agent.service", f"echo no-such-key: 1 >>{CONFIG}; systemctl restart --no-block k3s-agent; sleep 3",
-            "it ends and is restarted again and again|it does not get started|it is deactivating", unit="k3s-agent", severity="error",
+            "the unit (exits and is restarted|does not finish starting|is deactivating)", unit="k3s-agent", severity="error",
         ),
-        Case("lb1/unit:haproxy.service", "systemctl stop haproxy", "it is stopped", unit="haproxy", severity="error"),
+        Case("lb1/unit:haproxy.service", "systemctl stop haproxy", "the unit is stopped", unit="haproxy", severity="error"),
     ),
 )  # fmt: skip
 # What only a person may mend.
@@ -94,31 +94,31 @@ TOLD = (
         Case(
             "s1/settings:/etc/rancher/k3s/config.yaml.d/90-mine.yaml",
             "mkdir -p /etc/rancher/k3s/config.yaml.d; echo 'debug: true' >/etc/rancher/k3s/config.yaml.d/90-mine.yaml",
-            "somebody has set debug", undo="rm -r /etc/rancher/k3s/config.yaml.d",
+            "unexpected settings debug", undo="rm -r /etc/rancher/k3s/config.yaml.d",
         ),
         Case(
-            "s2/settings:/etc/default/k3s", "echo MY_PASSWORD=hunter2 >/etc/default/k3s", "somebody has set MY_PASSWORD",
+            "s2/settings:/etc/default/k3s", "echo MY_PASSWORD=hunter2 >/etc/default/k3s", "unexpected settings MY_PASSWORD",
             undo="rm /etc/default/k3s",
         ),
         Case(
             "s3/command:k3s.service",
             "mkdir -p /etc/systemd/system/k3s.service.d; printf '[Service]\\nExecStart=\\nExecStart=/usr/local/bin/k3s server"
-            " --debug\\n' >/etc/systemd/system/k3s.service.d/x.conf; systemctl daemon-reload", "it is run with --debug",
+            " --debug\\n' >/etc/systemd/system/k3s.service.d/x.conf; systemctl daemon-reload", "the unit runs with --debug",
             undo="rm -r /etc/systemd/system/k3s.service.d; systemctl daemon-reload",
         ),
         Case(
-            "s3/settings:/etc/systemd/system/k3s.service.d/x.conf", ":", "somebody has added a drop-in to k3s.service",
+            "s3/settings:/etc/systemd/system/k3s.service.d/x.conf", ":", "unexpected drop-in for k3s.service",
         ),
-        Case("a1/label:zone", f"{K} label node a1 zone-", "there is no label zone", at="s1",
+        Case("a1/label:zone", f"{K} label node a1 zone-", "label zone is missing", at="s1",
              undo=f"{K} label node a1 zone=here"),
-        Case("a1/taint:mine", f"{K} taint node a1 mine=yes:NoSchedule", "somebody has set the taint mine=yes:NoSchedule",
+        Case("a1/taint:mine", f"{K} taint node a1 mine=yes:NoSchedule", "unexpected taint mine=yes:NoSchedule",
              at="s1", undo=f"{K} taint node a1 mine=yes:NoSchedule-"),
         Case("s2/taint:CriticalAddonsOnly", f"{K} taint node s2 CriticalAddonsOnly=true:NoExecute-",
-             "there is no taint CriticalAddonsOnly=true:NoExecute", at="s1",
+             "taint CriticalAddonsOnly=true:NoExecute is missing", at="s1",
              undo=f"{K} taint node s2 CriticalAddonsOnly=true:NoExecute"),
         Case("a2/node:a2", f"{K} cordon a2", "node a2 is cordoned", at="s1", undo=f"{K} uncordon a2"),
         Case("cluster/stranger:old1", f"printf '%s' '{{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{{\"name\":"
-             f"\"old1\"}},\"spec\":{{}},\"status\":{{\"conditions\":[]}}}}' | {K} create -f -", "node old1 is listed, and no host of the inventory is it", at="s1",
+             f"\"old1\"}},\"spec\":{{}},\"status\":{{\"conditions\":[]}}}}' | {K} create -f -", "node old1 is not in the inventory", at="s1",
              undo=f"{K} delete node old1"),
         Case("s1/check:clock", "printf '#!/bin/sh\\ncase $1 in +%%s.%%N) echo $(($(/bin/date +%%s)+90)).0;; *) exec"
              " /bin/date \"$@\";; esac\\n' >/usr/local/sbin/date; chmod +x /usr/local/sbin/date",
@@ -127,7 +127,7 @@ TOLD = (
              r"\d+ MiB are free", undo="mount -o remount,size=50% /run", severity="error"),
         Case("db1/check:foreign-data", "mariadb k3s -e \"INSERT INTO kine (name, created, deleted, create_revision,"
              " prev_revision, lease, value, old_value) VALUES ('/bootstrap/0123456789ab', 1, 0, 0, 0, 0, 'x', '')\"",
-             "holds a cluster made with another token", severity="error",
+             "has the data of a cluster with another token", severity="error",
              undo="mariadb k3s -e \"DELETE FROM kine WHERE name = '/bootstrap/0123456789ab'\""),
     ),
     (

@@ -140,7 +140,7 @@ def test_a_server_that_runs_with_other_settings_than_its_files_say_is_found(clus
         def told() -> None:
             one = by_id(check(cluster, code=3)).get("s2/setting:cluster-domain")
             assert one, "not yet"
-            assert one["found"] == "it runs with cluster-domain other.local; 1 of 3 servers have it"
+            assert one["found"] == "K3s runs with cluster-domain other.local; 1 of 3 servers have it"
             assert (one["expected"], one["severity"]) == ("cluster.local", "error")
 
         eventually(told)
@@ -158,11 +158,11 @@ def test_a_server_that_is_down_shows_in_all_that_depends_on_it_and_the_vip_that_
         def told() -> None:
             found = by_id(check(cluster, code=3))
             for key, words in {
-                "s3/unit:k3s.service": "it is stopped",
-                "lb1/backend:s3": "it sees server s3 DOWN",
+                "s3/unit:k3s.service": "the unit is stopped",
+                "lb1/backend:s3": "HAProxy reports server s3 as DOWN",
                 f"cluster/vip:{VIP}": "the VIP is on no load balancer",
-                "s1/api:address": f"the API does not answer it through https://{VIP}:6443",
-                "cluster/kubeconfig:kubeconfig": "it does not work from here",
+                "s1/api:address": f"cannot reach the API at https://{VIP}:6443",
+                "cluster/kubeconfig:kubeconfig": "the kubeconfig does not work",
             }.items():
                 assert words in found.get(key, {}).get("found", ""), found.keys()
             assert found["s3/unit:k3s.service"]["since"]
@@ -192,7 +192,7 @@ def test_limits_are_the_operator_s(cluster: Site, config: Callable[..., None]) -
     config(certificate_days=400, latency_ms=0.001, rows=1, revisions=1)
     found = by_id(check(cluster, code=3))
     assert re.search(
-        r"it ends in 36\d days", found["s1/certificate:/var/lib/rancher/k3s/server/tls/client-admin.crt"]["found"]
+        r"expires in 36\d days", found["s1/certificate:/var/lib/rancher/k3s/server/tls/client-admin.crt"]["found"]
     )
     assert "ms" in found[f"s2/latency:{DB}:3306"]["found"]
     assert "table kine has about" in found["db1/table:kine"]["found"]
@@ -205,7 +205,7 @@ def test_a_name_that_the_certificate_behind_the_address_does_not_have_is_found(c
     cluster.edit(lambda data: data["data"]["k3s_cluster"]["registration"].update(name="k3s.example.test"))
     try:
         found = by_id(check(cluster, code=3))
-        assert "the certificate has only" in found["cluster/names:k3s.example.test"]["found"]
+        assert "the API's certificate is only for" in found["cluster/names:k3s.example.test"]["found"]
         assert "k3s.example.test" in found[f"s1/file:{CONFIG}"]["diff"]
         assert "s1/setting:tls-san" in found
     finally:
@@ -223,7 +223,7 @@ def test_a_kubeconfig_of_another_cluster_or_none_is_found(cluster: Site) -> None
         cluster.kubeconfig.unlink()
         one = by_id(check(cluster, code=3))["cluster/kubeconfig:kubeconfig"]
         assert "is missing" in one["found"]
-        assert "deploy.py writes it" in one["remedy"]
+        assert "deploy writes it" in one["remedy"]
     finally:
         cluster.kubeconfig.write_text(kept)
 
@@ -283,7 +283,7 @@ def test_what_is_new_what_has_stayed_and_what_is_gone(cluster: Site) -> None:
     assert cluster.runbook("drift.py", "--only-new").stdout == ""
     sh(cluster, "a2", "systemctl disable -q k3s-agent")
     first = cluster.runbook("drift.py", "--only-new")
-    assert (first.returncode, "it is disabled (new)" in first.stdout) == (3, True), first.stdout
+    assert (first.returncode, "the unit is disabled (new)" in first.stdout) == (3, True), first.stdout
     again = cluster.runbook("drift.py", "--only-new")
     assert (again.returncode, again.stdout) == (3, "")
     assert [one["age"] for one in check(cluster, code=3)["differences"]] == ["stayed"]
@@ -312,7 +312,7 @@ def test_drift_that_is_known_is_accepted_until_its_end(cluster: Site) -> None:
         report = check(cluster, code=3)
         assert "accepted until 2020-01-31: it is being moved" in by_id(report)["a2/enabled:k3s-agent.service"]["found"]
         sh(cluster, "a2", "systemctl enable -q k3s-agent")
-        assert any("was not met" in note for note in check(cluster, code=0)["notes"])
+        assert any("matches nothing" in note for note in check(cluster, code=0)["notes"])
     finally:
         path.write_text(kept)
         sh(cluster, "a2", "systemctl enable -q k3s-agent")

@@ -128,7 +128,7 @@ def test_a_server_that_cannot_start_stops_the_run_at_the_first_one(intact: Site)
     intact.lab.exec("s1", ["rm", BROKEN])
     after = untouched(intact)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "s1: it does not get ready" in done.stderr
+    assert "s1: not ready" in done.stderr
     assert "the database refuses user or password" in done.stderr
     assert "Error 1045" in done.stderr
     assert {h for h in before if before[h] != after[h]} == {"s1"}
@@ -183,11 +183,11 @@ def test_a_server_that_does_not_come_back_gets_its_previous_files_again(intact: 
     assert done.returncode == 1, done.stdout + done.stderr
     report = json.loads((intact.folder / "out.json").read_text())
     for words in (
-        "s1: it does not get ready",
-        "a setting has a value that K3s cannot read",
+        "s1: not ready",
+        "a setting has an invalid value",
         "for flag -v",
-        "its previous files were put back (/etc/rancher/k3s/config.yaml, /etc/default/k3s), and it is ready again",
-        "the same change is planned again",
+        "its previous files were restored (/etc/rancher/k3s/config.yaml, /etc/default/k3s), and it is ready again",
+        "it plans the same change",
     ):
         assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -274,24 +274,24 @@ def test_a_server_that_came_up_with_a_datastore_of_its_own_is_not_taken_for_read
     intact.lab.exec("s1", ["rm", BROKEN])
     after = untouched(intact)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "another datastore" in done.stderr
+    assert "a different datastore" in done.stderr
     assert {h for h in before if before[h] != after[h]} == {"s1"}
 
 
 def test_a_living_cluster_s_datastore_is_dumped_before_its_host_is_changed(intact: Site) -> None:
     intact.deploy()
     intact.lab.exec("db1", ["chmod", "600", "/etc/mysql/mariadb.conf.d/90-nornir-k3s.cnf"])
-    assert "a dump of the datastore would be made first" in intact.deploy("--plan").stdout
+    assert "the datastore would be dumped first" in intact.deploy("--plan").stdout
     intact.deploy("--json", str(intact.folder / "out.json"))
     report = json.loads((intact.folder / "out.json").read_text())
-    (note,) = [note for note in report["notes"] if "a dump of the datastore lies in" in note]
-    path = note.split(" lies in ")[1].split()[0]
+    (note,) = [note for note in report["notes"] if ": dump of the datastore: " in note]
+    path = note.split(": ")[2].split()[0]
     token = (intact.folder / ".state" / "lab" / "token").read_text().strip()
     assert hashlib.sha256(token.encode()).hexdigest()[:12] in path
     assert intact.lab.exec("db1", ["stat", "-c", "%a %U", path]).stdout.strip() == "600 root"
     tables = f"zcat {path} | grep -cE '^(CREATE TABLE `kine`|INSERT INTO `kine`|-- Dump completed)'"
     assert int(intact.lab.exec("db1", ["sh", "-c", tables]).stdout) >= 3
-    assert "a dump" not in intact.deploy().stdout
+    assert "dump of the datastore" not in intact.deploy().stdout
     eventually(intact.answers)
 
 

@@ -221,6 +221,6 @@ def test_a_taken_port_is_found_before_anything_is_changed(cluster: Site) -> None
     finally:
         cluster.lab.exec("s3", ["systemctl", "stop", "taker"])
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "port 6443 is taken by sshd" in done.stderr
+    assert "port 6443 is in use by sshd" in done.stderr
     cluster.deploy()
     eventually(lambda: _all_ready(cluster))

@@ -1,4 +1,4 @@
-"""The lab itself: hosts that are real Linux, and a machine that is as it was when they are gone."""
+"""The lab itself: its hosts are real Linux, and removing them leaves nothing on this machine."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from nornir_k3s_lab import Lab, LabError, cgroups, network
+from nornir_k3s_lab.kernel_settings import LEAST
 from nornir_k3s_lab.lab import RUNTIME, SETTINGS
-from nornir_k3s_lab.system import LEAST, mount_points
+from nornir_k3s_lab.mounts import mount_points
 
 from .conftest import eventually
 
@@ -35,11 +36,11 @@ PREFIX = f"10.{80 + os.getpid() % 100}.{os.getpid() // 100 % 250}"
 
 @dataclass
 class Traces:
-    """What a lab that is up has made on the machine, to be looked for when it is down."""
+    """What a running lab has created on this machine, to be searched for when it is removed."""
 
     processes: set[tuple[int, str]] = field(default_factory=set)
     namespaces: set[str] = field(default_factory=set)
-    taken: int = 0  # when, in the ticks that /proc tells starts in
+    taken: int = 0  # when the youngest process started, in clock ticks as in /proc/PID/stat
 
     @classmethod
     def of(cls, lab: Lab) -> Traces:
@@ -69,12 +70,12 @@ def _namespaces(process: Path) -> set[str]:
 
 
 def assert_nothing_left(lab: Lab, traces: Traces) -> None:
-    # What has ended is gone when the machine's own init has taken note of it.
+    # A process that has ended is in /proc until init has waited for it.
     deadline = time.monotonic() + 30
     while left := {(pid, started) for pid, started in traces.processes if _started(pid) == started}:
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
-    # Of those that were there before: the kernel gives a namespace's number to the next one, whoever makes it.
+    # Only older processes count: the kernel reuses the numbers of namespaces.
     for process in Path("/proc").glob("[0-9]*"):
         started = _started(int(process.name))
         if started and int(started) <= traces.taken:
@@ -143,7 +144,7 @@ def runbook(config: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False, cwd="/")
 
 
-def test_all_three_ways_to_become_root(lab: Lab) -> None:
+def test_root_sudo_and_sudo_with_a_password(lab: Lab) -> None:
     assert ssh(lab, "plain", "id -un; sudo -n id -un").stdout.split() == ["ops", "root"]
     assert ssh(lab, "super", "id -un").stdout.split() == ["root"]
     refused = ssh(lab, "asks", "sudo -n id -un")
@@ -156,7 +157,7 @@ def test_all_three_ways_to_become_root(lab: Lab) -> None:
     assert ssh(lab, "asks", "sudo -S -p '' id -un", text="wrong\n").returncode != 0
 
 
-def test_nobody_gets_in_without_the_key(lab: Lab) -> None:
+def test_logins_without_the_key_are_rejected(lab: Lab) -> None:
     argv = ["-o", "PreferredAuthentications=password,keyboard-interactive", "-o", "BatchMode=yes"]
     words = lab.ssh("plain", ["true"])
     refused = subprocess.run([words[0], *argv, *words[1:]], capture_output=True, text=True, timeout=60, check=False)
@@ -175,7 +176,7 @@ def test_hosts_are_plain_debian_without_python(lab: Lab) -> None:
     assert len(ids) == len(lab.hosts)
 
 
-def test_hosts_see_each_other_and_the_machine_and_nothing_else(lab: Lab) -> None:
+def test_hosts_reach_each_other_and_this_machine_and_nothing_else(lab: Lab) -> None:
     for near in (f"{PREFIX}.1", f"{PREFIX}.13"):
         lab.exec("plain", ["ping", "-c1", "-W5", near])
     assert lab.exec("plain", ["ping", "-c1", "-W1", "198.51.100.1"], check=False).returncode
@@ -219,7 +220,7 @@ def test_a_second_up_changes_nothing(lab: Lab, config: Path) -> None:
     assert lab.spec.known_hosts.read_text() == known
 
 
-def test_cut_and_heal_work_on_the_cable(lab: Lab) -> None:
+def test_cut_and_heal_disconnect_and_connect_the_cable(lab: Lab) -> None:
     lab.cut("super")
     with pytest.raises(OSError, match=r"timed out|No route|unreachable"):
         socket.create_connection((f"{PREFIX}.13", 22), timeout=1)
@@ -250,36 +251,36 @@ def test_a_host_can_reboot_itself(lab: Lab) -> None:
                 break
         assert time.monotonic() < deadline, "the host does not come back"
         time.sleep(0.2)
-    lab.poweron("super")  # it runs: this waits until it takes logins
+    lab.poweron("super")  # it runs: this waits until it accepts logins
     assert "br9" not in ssh(lab, "super", "ip link").stdout
 
 
-def test_commands_in_a_host_have_input_status_and_deadline(lab: Lab) -> None:
+def test_commands_in_a_host_have_input_status_and_timeout(lab: Lab) -> None:
     assert lab.exec("plain", ["cat"], input="hello").stdout == "hello"
     assert lab.exec("plain", ["sh", "-c", "exit 7"], check=False).returncode == 7
     with pytest.raises(LabError, match="failed with status 7"):
         lab.exec("plain", ["sh", "-c", "exit 7"])
-    with pytest.raises(LabError, match="did not end within"):
+    with pytest.raises(LabError, match=r"plain: sleep 4321 timed out after 0\.5 s"):
         lab.exec("plain", ["sleep", "4321"], timeout=0.5)
     assert "4321" not in lab.exec("plain", ["ps", "-eo", "args"]).stdout
 
 
-def test_an_inventory_that_changed_is_refused_while_the_lab_is_up(lab: Lab, config: Path) -> None:
+def test_a_changed_inventory_is_rejected_while_the_lab_is_up(lab: Lab, config: Path) -> None:
     hosts = config.parent / "inventory/hosts.yaml"
     old = hosts.read_text()
     hosts.write_text(old.replace(f"{PREFIX}.13", f"{PREFIX}.14"))
     try:
         done = runbook(config, "up")
         assert done.returncode == 1
-        assert "another inventory: super" in done.stderr
+        assert "different inventory; hosts that differ: super" in done.stderr
     finally:
         hosts.write_text(old)
 
 
-def test_a_second_lab_must_have_a_range_of_its_own(lab: Lab, tmp_path: Path) -> None:
+def test_a_second_lab_must_have_a_network_of_its_own(lab: Lab, tmp_path: Path) -> None:
     other = Lab(f"{NAME}-b", lab.spec.network, lab.hosts, tmp_path)
     try:
-        with pytest.raises(LabError, match="is taken"):
+        with pytest.raises(LabError, match="overlaps the route"):
             other.up()
     finally:
         other.down()

@@ -201,7 +201,7 @@ def test_a_member_that_has_lost_its_data_is_replaced_as_the_page_says(managed: S
     managed.lab.exec("a2", ["sh", "-c", "systemctl stop etcd; rm -r /var/lib/etcd/*/member"])
     done = managed.runbook("deploy.py")
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "a2: it is a member of the etcd, but its data are gone" in done.stderr
+    assert "a2: this etcd member has lost its data" in done.stderr
     script = r"""
     line=$(etcdctl member list | grep ', a2,')
     etcdctl member remove "${line%%,*}"

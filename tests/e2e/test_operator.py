@@ -128,7 +128,7 @@ def test_the_status_is_told_at_a_glance(cluster: Site) -> None:
     assert found["certificates"][0]["days"] > 300
     cluster.lab.exec("s2", ["systemctl", "stop", "k3s"])
     try:
-        eventually(lambda: _says(cluster, "lb1 sees server s2 DOWN", "server s2 is not ready"))
+        eventually(lambda: _says(cluster, "HAProxy on lb1 reports server s2 as DOWN", "server s2 is not ready"))
     finally:
         cluster.lab.exec("s2", ["systemctl", "start", "k3s"])
     eventually(lambda: _healthy(cluster))

@@ -189,16 +189,16 @@ def test_a_right_one_is_no_problem(outside: Site, endpoint: str) -> None:
     [
         (RIGHT["mariadb"].replace("p@ss", "wrong"), "datastore-login", "refuses user k3s or the password"),
         (RIGHT["mariadb"].replace("k3s:", "nobody:", 1), "datastore-login", "refuses user nobody"),
-        (SECURE["mariadb"], "datastore-tls", "lets user secure in with TLS only"),
-        (RIGHT["mariadb"].removesuffix("k3s") + "another", "datastore-rights", "no database another"),
+        (SECURE["mariadb"], "datastore-tls", "requires TLS for user secure"),
+        (RIGHT["mariadb"].removesuffix("k3s") + "another", "datastore-rights", "database another does not exist"),
         (f"mysql://poor:{PASSWORD}@tcp({DB})/poor", "datastore-rights", "lacks UPDATE, DELETE, CREATE, ALTER, INDEX"),
         (RIGHT["mariadb"].removesuffix("k3s") + "strange", "foreign-data", "/bootstrap/000000000000"),
         (RIGHT["mariadb"].removesuffix("k3s") + "copied", "datastore-settings", "no unique index"),
         (RIGHT["mariadb"].replace("3306", "3307"), "datastore", "Connection refused"),
         (RIGHT["mariadb"].replace(DB, "no-such-host.invalid"), "datastore", "name"),
         (RIGHT["postgresql"].replace("p%40ss", "wrong"), "datastore-login", "refuses user k3s or the password"),
-        (RIGHT["postgresql"].replace("k3s:", "stranger:", 1), "datastore-login", "lets this user in neither"),
-        (RIGHT["postgresql"].removesuffix("k3s") + "another", "datastore-rights", "no database another"),
+        (RIGHT["postgresql"].replace("k3s:", "stranger:", 1), "datastore-login", "does not allow user stranger"),
+        (RIGHT["postgresql"].removesuffix("k3s") + "another", "datastore-rights", "database another does not exist"),
         (f"postgres://poor:{QUOTED}@{DB}/k3s", "datastore-rights", "may not create tables in schema public"),
         (RIGHT["postgresql"].removesuffix("k3s") + "strange", "foreign-data", "/bootstrap/000000000000"),
         (RIGHT["postgresql"].removesuffix("k3s") + "copied", "datastore-settings", "no unique index"),
@@ -207,8 +207,8 @@ def test_a_right_one_is_no_problem(outside: Site, endpoint: str) -> None:
         (RIGHT["postgresql"].replace("5432", "5434"), "datastore-settings", "read-only replica"),
         (RIGHT["postgresql"].replace("5432", "6432"), "datastore-settings", "PgBouncer) in transaction mode"),
         (RIGHT["etcd"].replace("2379", "2378"), "datastore", "Connection refused"),
-        (RIGHT["etcd"].replace("2379", "3306"), "datastore", "no etcd"),
-        (RIGHT["etcd"].replace("2379", "2479"), "datastore", "no etcd"),
+        (RIGHT["etcd"].replace("2379", "3306"), "datastore", "does not answer as an etcd"),
+        (RIGHT["etcd"].replace("2379", "2479"), "datastore", "does not answer as an etcd"),
     ],
     ids=name_of,
 )
@@ -281,7 +281,7 @@ def test_tls_is_verified_as_k3s_will(outside: Site, kind: str) -> None:
         shown("ending.crt")
         code, findings, said = ask(outside, endpoint, cafile="ca.pem", **client)
         assert code == 0, said
-        assert any("ends in 5 days" in f["found"] for f in findings if f["severity"] == "warning")
+        assert any("expires in 5 days" in f["found"] for f in findings if f["severity"] == "warning")
     finally:
         shown("db.crt")
     # The same host by a name that its certificate does not have.

@@ -161,7 +161,7 @@ def test_a_filtered_nornir_does_what_is_safe_and_says_whom_it_left_out(cluster: 
 def test_a_server_that_is_stopped_is_not_made_a_second_first_one(cluster: Site, nr: Nornir) -> None:
     cluster.lab.exec("s2", ["systemctl", "stop", "k3s"])
     try:
-        with pytest.raises(K3sError, match="s1, s3 cannot be looked at"):
+        with pytest.raises(K3sError, match="s1, s3 cannot be read"):
             deploy(nr.filter(F(groups__contains="lb") | F(groups__contains="agents") | F(name="s2")))
         assert cluster.lab.exec("s2", ["systemctl", "is-active", "k3s"], check=False).stdout.strip() == "inactive"
         answer = nr.filter(name="s2").run(task=k3s_join)
@@ -249,7 +249,7 @@ def test_a_script_of_a_deploy_from_another_controller_is_seen_on_the_host(cluste
 
     def told() -> None:
         done = cluster.runbook("drift.py", "--no-history")
-        assert (done.returncode, "a deploy is at work on a1" in done.stderr) == (5, True), done.stdout + done.stderr
+        assert (done.returncode, "a deploy is in progress on a1" in done.stderr) == (5, True), done.stdout + done.stderr
 
     try:
         eventually(told)

@@ -10,7 +10,7 @@ import pytest
 
 from nornir_k3s.datastore_probe import mysql, postgresql, probe
 from nornir_k3s.datastore_probe.answers import Answers, table_problems
-from nornir_k3s.datastore_probe.probe import judge
+from nornir_k3s.datastore_probe.probe import findings
 from nornir_k3s.model.cluster import (
     Cluster,
 )
@@ -32,7 +32,7 @@ ENDPOINT = parse(Secret("mysql://u:hush@tcp(db)/k3s"))
     ],
 )
 def test_rights_are_read_from_grants(grants: list[str], missing: str) -> None:
-    found = mysql._rights(mysql._have(grants, ENDPOINT), ENDPOINT, exists=True)
+    found = mysql._missing_rights(mysql._rights(grants, ENDPOINT), ENDPOINT, exists=True)
     assert bool(found) is bool(missing)
     if found:
         assert missing in found[0].found
@@ -78,8 +78,8 @@ def test_settings_that_k3s_breaks_on(settings: dict[str, str], words: str) -> No
 
 def test_whose_data_it_holds_how_many_it_lets_in_and_how_fast(load: Load) -> None:
     cluster = load()
-    assert list(judge(cluster, "db:3306", Answers(connections=500, round_trips=[0.001]))) == []
-    ids = [p.subject for p in judge(cluster, "db:3306", Answers(connections=9, round_trips=[1], skew=-4))]
+    assert list(findings(cluster, "db:3306", Answers(connections=500, round_trips=[0.001]))) == []
+    ids = [p.subject for p in findings(cluster, "db:3306", Answers(connections=9, round_trips=[1], skew=-4))]
     assert ids == ["datastore-settings", "datastore-latency", "clock"]
 
 
@@ -95,7 +95,7 @@ def test_whose_data_it_holds_how_many_it_lets_in_and_how_fast(load: Load) -> Non
 )
 def test_of_several_postgresql_hosts_some_may_be_replicas(endpoint: str, writable: list[bool], problem: bool) -> None:
     asked = {f"{n}:1": Answers(writable=yes) for n, yes in enumerate(writable)}
-    assert bool(list(probe._together(parse(Secret(endpoint)), asked))) is problem
+    assert bool(list(probe.replica_findings(parse(Secret(endpoint)), asked))) is problem
 
 
 @pytest.mark.parametrize(
@@ -117,9 +117,9 @@ def test_a_role_s_rights_count_with_mysql_8() -> None:
         "SHOW GRANTS FOR CURRENT_USER() USING `dba`@`%`": [("GRANT ALL PRIVILEGES ON `k3s`.* TO `u`@`%`",)],
     }
     grants = mysql._grants(lambda text: said[text], "MySQL")
-    assert mysql._rights(mysql._have(grants, ENDPOINT), ENDPOINT, exists=True) == []
+    assert mysql._missing_rights(mysql._rights(grants, ENDPOINT), ENDPOINT, exists=True) == []
     grants = mysql._grants(lambda text: said[text], "MariaDB")
-    assert mysql._rights(mysql._have(grants, ENDPOINT), ENDPOINT, exists=True)
+    assert mysql._missing_rights(mysql._rights(grants, ENDPOINT), ENDPOINT, exists=True)
 
 
 def test_what_was_tried_in_mysql_is_gone_again_also_when_it_is_refused() -> None:
@@ -131,7 +131,7 @@ def test_what_was_tried_in_mysql_is_gone_again_also_when_it_is_refused() -> None
             raise pymysql.err.OperationalError(1142, "INDEX command denied")
         return []
 
-    (found,) = mysql._tried(query, ENDPOINT)
+    (found,) = mysql._test_rights(query, ENDPOINT)
     assert "INDEX command denied" in found.found
     assert said[-1].startswith("DROP TABLE IF EXISTS `k3s`.nornir_k3s_try_")
 
@@ -153,6 +153,6 @@ def test_connections_are_counted_with_the_pool_that_the_servers_get(
     load: Load, pool: dict[str, int], enough: bool
 ) -> None:
     cluster = load({"datastore_pool": pool} if pool else {})
-    found = list(judge(cluster, "db:3306", Answers(connections=151)))
+    found = list(findings(cluster, "db:3306", Answers(connections=151)))
     assert enough is (not found)
     assert enough or ("max_open" if pool else "datastore_pool") in found[0].remedy

@@ -26,21 +26,13 @@ from nornir_k3s.compare import (
 from nornir_k3s.model.cluster import (
     Cluster,
 )
+from nornir_k3s.model.datastore_facts import DatastoreHealth
 from nornir_k3s.model.drift_limits import Limits
 from nornir_k3s.model.drift_report import CertificateExpiry
 from nornir_k3s.model.finding import Finding
-from nornir_k3s.model.host_facts import (
-    Address,
-    Api,
-    Backend,
-    CertificateFile,
-    DatastoreHealth,
-    HostFacts,
-    NodeState,
-    Space,
-    UnitState,
-)
+from nornir_k3s.model.host_facts import Address, HostFacts, Space, UnitState
 from nornir_k3s.model.host_spec import HostSpec
+from nornir_k3s.model.k3s_facts import Api, Backend, CertificateFile, NodeState
 from nornir_k3s.model.kubeconfig import KubeconfigAnswer
 from nornir_k3s.model.settings import (
     KnownDifference,
@@ -110,7 +102,7 @@ def test_a_server_with_another_setting_in_force_is_told_with_how_many_have_it(
 ) -> None:
     told = ids(effective_config.differences(load(), {"s1": saying("s1"), "s2": saying("s2", **changes)}, []))
     assert set(told) == {f"s2/setting:{key}"}
-    assert told[f"s2/setting:{key}"].found == f"it runs with {key} {found}; 1 of 2 servers have it"
+    assert told[f"s2/setting:{key}"].found == f"K3s runs with {key} {found}; 1 of 2 servers have it"
     assert told[f"s2/setting:{key}"].severity == "error"
 
 
@@ -125,7 +117,7 @@ def test_what_a_node_was_started_with_is_compared_and_secrets_are_not(load: Call
     seen = {"a1": HostFacts("a1")}
     assert list(effective_config.differences(cluster, seen, [node("a1", args=tuple(args))])) == []
     told = ids(effective_config.differences(cluster, seen, [node("a1", args=(*args, "--debug"))]))
-    assert told["a1/setting:debug"].found == "it was started with debug true"
+    assert told["a1/setting:debug"].found == "K3s was started with debug true"
 
 
 def test_arguments_are_read_as_k3s_writes_them() -> None:
@@ -145,9 +137,13 @@ def test_arguments_are_read_as_k3s_writes_them() -> None:
             "a1/node:a1",
             "node a1 has the roles control-plane",
         ),
-        (lambda n: [*n, node("old")], "cluster/stranger:old", "no host of the inventory is it"),
-        (lambda n: [*n[:2], replace(n[2], taints=("x=y:NoSchedule",))], "a1/taint:x", "somebody has set the taint"),
-        (lambda n: [replace(n[0], taints=()), *n[1:]], "s1/taint:CriticalAddonsOnly", "there is no taint"),
+        (lambda n: [*n, node("old")], "cluster/stranger:old", "node old is not in the inventory"),
+        (
+            lambda n: [*n[:2], replace(n[2], taints=("x=y:NoSchedule",))],
+            "a1/taint:x",
+            "unexpected taint x=y:NoSchedule",
+        ),
+        (lambda n: [replace(n[0], taints=()), *n[1:]], "s1/taint:CriticalAddonsOnly", "is missing"),
     ],
 )
 def test_nodes_are_held_against_the_inventory(
@@ -233,10 +229,13 @@ def test_an_external_datastore_is_told_of_once_for_all_servers(load: Callable[..
 @pytest.mark.parametrize(
     ("unit", "told"),
     [
-        (replace(RUNNING, active="failed"), "it has failed"),
-        (replace(RUNNING, active="inactive"), "it is stopped"),
-        (replace(RUNNING, active="activating", sub="auto-restart", restarts=7), "again and again, 7 times by now"),
-        (replace(RUNNING, load="not-found", active="inactive"), "there is no such unit"),
+        (replace(RUNNING, active="failed"), "the unit has failed"),
+        (replace(RUNNING, active="inactive"), "the unit is stopped"),
+        (
+            replace(RUNNING, active="activating", sub="auto-restart", restarts=7),
+            "is restarted, 7 times so far",
+        ),
+        (replace(RUNNING, load="not-found", active="inactive"), "the unit does not exist"),
     ],
 )
 def test_why_a_unit_is_not_active(unit: UnitState, told: str) -> None:
@@ -246,7 +245,7 @@ def test_why_a_unit_is_not_active(unit: UnitState, told: str) -> None:
 def test_room_and_inodes() -> None:
     space = (Space("/", 3906, 100, 1000), Space("/var/lib", 3, 900, 1000), Space("/run", 19, 1, 1000))
     seen = HostFacts("s1", space=space)
-    assert {one.subject: one.found for one in host._room("s1", seen)} == {
+    assert {one.subject: one.found for one in host._disk("s1", seen)} == {
         "/var/lib": "3 MiB are free",
         "/run": "1 inodes are free",
     }
@@ -269,7 +268,7 @@ def test_what_is_known_is_accepted_until_its_last_day() -> None:
     assert "accepted until 2027-01-31: planned" in found.found
     (found,), notes = compare.accepted([one_difference()], [known("a3/*", today)], today)
     assert found.counts
-    assert "a3/* was not met" in notes[0]
+    assert "a3/* matches nothing" in notes[0]
 
 
 def test_the_script_of_a_server_holds_the_token_only_encoded_and_none_in_a_command(
@@ -290,7 +289,7 @@ def test_the_script_of_a_server_holds_the_token_only_encoded_and_none_in_a_comma
 def test_a_kubeconfig_that_is_not_there_or_is_none(tmp_path: Path) -> None:
     assert kubeconfig_probe.probe(tmp_path / "kubeconfig").missing
     (tmp_path / "kubeconfig").write_text("clusters: []\n")
-    assert "not a kubeconfig" in kubeconfig_probe.probe(tmp_path / "kubeconfig").error
+    assert "not a valid kubeconfig" in kubeconfig_probe.probe(tmp_path / "kubeconfig").error
     assert kubeconfig_probe.probe(tmp_path / "kubeconfig").expires is None
 
 
@@ -307,8 +306,8 @@ def test_the_certificate_of_someone_else_s_datastore(load: Callable[..., Cluster
     (one,) = certificate_expiry.expiries(seen)
     (told,) = certificate_expiry.differences(load(), [one], days=30)
     assert told.id == "cluster/certificate:the datastore at 10.0.0.9:5432"
-    assert told.found.startswith("it ends in 20 days")
-    assert "no K3s can connect" in told.remedy
+    assert told.found.startswith("expires in 20 days")
+    assert "K3s cannot connect" in told.remedy
     assert not list(certificate_expiry.differences(load(), [one], days=15))
 
 
@@ -321,5 +320,5 @@ def test_certificates_that_end_soon_the_first_first(load: Callable[..., Cluster]
     told = {one.subject: one for one in certificate_expiry.differences(load(), found, days=30)}
     assert set(told) == {"old", "soon", "ca"}
     assert told["old"].severity == "error"
-    assert told["soon"].found.startswith("it ends in 10 days")
+    assert told["soon"].found.startswith("expires in 10 days")
     assert "rotate-ca" in told["ca"].remedy

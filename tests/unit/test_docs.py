@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import re
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from nornir_k3s.report.prometheus import _HELP
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOCS = PROJECT / "docs"
+PAGES = sorted({*DOCS.rglob("*.md"), *PROJECT.glob("*.md"), *PROJECT.glob("bench/*.md"), *PROJECT.glob("tests/*/*.md")})
 KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.K3sError)]
 
 
@@ -61,9 +64,17 @@ def test_what_drift_writes_is_documented() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for path in (*DOCS.rglob("*.md"), *PROJECT.glob("*.md")):
-        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text()):
-            assert (path.parent / target).exists(), f"{path.name}: {target}"
+    for path in PAGES:
+        for name, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", path.read_text()):
+            target = path.parent / name if name else path
+            assert target.exists(), f"{path.name}: {name}"
+            assert not anchor or anchor in _anchors(target), f"{path.name}: {name}#{anchor}"
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and GitLab make them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^-\w ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_every_example_of_a_datastore_is_accepted() -> None:
@@ -121,3 +132,23 @@ def test_every_option_that_is_named_is_one() -> None:
     for command, options in named.items():
         parser = arguments.subcommand(command, config=Path("config.yaml"))
         assert not options - {one for action in parser._actions for one in action.option_strings}, command
+
+
+def test_every_python_example_has_the_right_types(tmp_path: Path) -> None:
+    pages = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+    for page in pages:
+        for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)):
+            if "import" in code:  # a whole module
+                (tmp_path / f"{page.stem}_{number}.py").write_text(code)
+    files = sorted(map(str, tmp_path.iterdir()))
+    assert len(files) >= 7
+    command = [sys.executable, "-m", "mypy", "--config-file", "pyproject.toml", *files]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_targets_of_make_that_are_named_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.M))
+    for page in PAGES:
+        named = re.findall(r"(?:^    |`)make ([a-z]+)", page.read_text(), re.M)
+        assert set(named) <= targets, page.name

@@ -26,7 +26,7 @@ EVIL = "<script>alert(1)</script>"
 
 
 def difference(host: str = "s1", subject: str = "/etc/x", **more: Any) -> Finding:
-    fields = {"kind": "file", "found": "its content differs", "expected": "it", "remedy": "deploy.py writes it", **more}
+    fields = {"kind": "file", "found": "the content differs", "expected": "it", "remedy": "deploy writes it", **more}
     return Finding(host=host, subject=subject, **fields)
 
 
@@ -62,11 +62,11 @@ def test_exit_codes(it: DriftReport, code: int) -> None:
 def test_words_for_people() -> None:
     text = said(report(difference(severity="error", since=datetime.now(UTC) - timedelta(hours=3), diff="-a\n+b\n")))
     for words in (
-        "error: s1: its content differs",
+        "error: s1: the content differs",
         "file /etc/x",
         "expected: it",
         "3 hours ago",
-        "next: deploy.py",
+        "next: deploy writes it",
         "+b",
     ):
         assert words in text

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from nornir_k3s.model.endpoint import Endpoint, build, parse, places
+from nornir_k3s.model.endpoint import Endpoint, addresses, build, parse
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.settings import (
     DatastoreFields,
@@ -41,7 +41,7 @@ def test_right_endpoints_are_understood(text: str, expected: Endpoint) -> None:
         ("postgres://u:hu@sh@db/k3s", "percent-encoded"),
         ("postgres://u:hu/sh@db/k3s", "percent-encoded"),
         ("postgres://u:hu%sh@db/k3s", "percent-encoded"),
-        ("https://u:hush@db:2379", "no user and password"),
+        ("https://u:hush@db:2379", "does not accept user and password"),
         ("https://e1:2379,e2:2379", "must be complete"),
         ("https://e1:port", "cannot be read"),
     ],
@@ -114,13 +114,13 @@ def test_any_text_is_read_or_refused_in_words_that_do_not_show_it(start: str, re
     ],
 )  # fmt: skip
 def test_hosts_are_given_with_and_without_a_port(text: str, expected: tuple[str, int]) -> None:
-    assert places([text], 1) == (expected,)
+    assert addresses([text], 1) == (expected,)
 
 
 @pytest.mark.parametrize("text", ["", "db:", "db:0", "db:65536", "a b", "db/x", "u@db", "https://db", "-db", "db:x"])
 def test_what_is_no_host_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no host"):
-        places([text], 1)
+    with pytest.raises(ValueError, match="is not a host"):
+        addresses([text], 1)
 
 
 FIELDS = {"kind": "mysql", "hosts": ["db"], "password": {"env": "X"}}
@@ -129,7 +129,7 @@ FIELDS = {"kind": "mysql", "hosts": ["db"], "password": {"env": "X"}}
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"hosts": ["a", "b"]}, "knows one host only"),
+        ({"hosts": ["a", "b"]}, "supports one host only"),
         ({"user": "a:b"}, "colon"),
         ({"user": "a\nb"}, "control characters"),
         ({"password": None}, "password is missing"),
@@ -137,10 +137,10 @@ FIELDS = {"kind": "mysql", "hosts": ["db"], "password": {"env": "X"}}
         ({"tls": False}, "is for etcd and PostgreSQL"),
         ({"certfile": "c.pem"}, "belong together"),
         ({"kind": "postgresql", "database": "K3s"}, "lower case"),
-        ({"kind": "postgresql", "tls": False, "cafile": "c.pem"}, "do not go together"),
+        ({"kind": "postgresql", "tls": False, "cafile": "c.pem"}, "exclude each other"),
         ({"kind": "etcd"}, "etcd has no database, user, password"),
         ({"kind": "etcd", "password": None, "user": "u"}, "etcd has no database, user, password"),
-        ({"hosts": ["u@db"]}, "is no host"),
+        ({"hosts": ["u@db"]}, "is not a host"),
         ({"hosts": []}, "at least 1 item"),
         ({"port": 70000}, "less than or equal to 65535"),
         ({"database": "a/b"}, "should match"),

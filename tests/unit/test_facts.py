@@ -71,7 +71,7 @@ WORDS = st.lists(st.text(st.characters(exclude_characters="\n\t"), max_size=40),
 def test_garbage_ends_in_words(name: str, rows: list[list[str]]) -> None:
     text = "".join("\t".join([f"@{name}", *row]) + "\n" for row in rows) + "@end\n"
     said = words_of(text)
-    assert said == "" or said.startswith(f"h: its answer cannot be read: fact {name}: ")
+    assert said == "" or said.startswith(f"h: unreadable output: fact {name}: ")
 
 
 def _answers() -> list[str]:

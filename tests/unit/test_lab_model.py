@@ -1,4 +1,4 @@
-"""The lab as the inventory tells it."""
+"""A lab and its hosts, read from the inventory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from nornir_k3s_lab import Lab, LabConfigError, LabHost
-from nornir_k3s_lab.model import load, problems_of, short_id
+from nornir_k3s_lab.inventory import load
+from nornir_k3s_lab.model import problems_of, short_id
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -47,7 +48,7 @@ def test_reads_users_passwords_and_keys_where_the_inventory_says(tmp_path: Path)
     assert spec.gateway == "10.99.0.1/24"
 
 
-def test_keys_have_a_place_when_the_inventory_names_none(tmp_path: Path) -> None:
+def test_keys_have_a_default_path(tmp_path: Path) -> None:
     spec = load(write(tmp_path, defaults="username: ops\n"))
     assert spec.key_file == tmp_path / ".lab/tiny/id_ed25519"
     assert spec.known_hosts == tmp_path / ".lab/tiny/known_hosts"
@@ -61,7 +62,7 @@ def test_another_inventory_folder_replaces_the_configs_own(tmp_path: Path) -> No
     assert [host.name for host in load(config, other).hosts] == ["z"]
 
 
-def test_the_projects_own_inventory_exercises_all_three_ways_of_sudo() -> None:
+def test_the_projects_own_inventory_has_root_sudo_and_sudo_with_a_password() -> None:
     hosts = {host.name: host for host in load(PROJECT / "config.yaml").hosts}
     assert len(hosts) == 8
     assert hosts["a2"].user == "root"
@@ -74,22 +75,22 @@ def test_the_projects_own_inventory_exercises_all_three_ways_of_sudo() -> None:
     ("hosts", "said"),
     [
         ("", "no hosts"),
-        ("a: {hostname: 10.1.2.3}", "no host address of the lab's network"),
-        ("a: {hostname: 10.99.0.255}", "no host address"),
-        ("a: {hostname: 10.99.0.1}", "the machine itself already"),
-        ("a: {hostname: 10.99.0.2}\nb: {hostname: 10.99.0.2}", "the address of a already"),
+        ("a: {hostname: 10.1.2.3}", "10.1.2.3 is not a usable host address of the lab's network 10.99.0.0/24"),
+        ("a: {hostname: 10.99.0.255}", "10.99.0.255 is not a usable host address"),
+        ("a: {hostname: 10.99.0.1}", "10.99.0.1 is already the address of this machine"),
+        ("a: {hostname: 10.99.0.2}\nb: {hostname: 10.99.0.2}", "b: 10.99.0.2 is already the address of a"),
         ("a: {hostname: somewhere.example}", "must be an IPv4 address"),
         ("'a b': {hostname: 10.99.0.2}", "lower-case letters"),
-        ("a: {hostname: 10.99.0.2, username: 'x; reboot'}", "no user name"),
+        ("a: {hostname: 10.99.0.2, username: 'x; reboot'}", "'x; reboot' is not a valid user name"),
         ("a: {hostname: 10.99.0.2, username: root, data: {k3s_ssh: {sudo_password: {file: p}}}}", "root needs no sudo"),
         (
             "a: {hostname: 10.99.0.2, connection_options: {netmiko: {extras: {key_file: x}}}}\n"
             "b: {hostname: 10.99.0.3}",
-            "share one key_file",
+            "must share one key_file",
         ),
     ],
 )
-def test_problems_are_told_before_anything_is_made(tmp_path: Path, hosts: str, said: str) -> None:
+def test_problems_are_reported_before_anything_is_created(tmp_path: Path, hosts: str, said: str) -> None:
     with pytest.raises(LabConfigError, match=said):
         load(write(tmp_path, hosts=hosts or "{}"))
 
@@ -100,7 +101,7 @@ def test_a_config_without_a_lab_is_a_usage_error(tmp_path: Path, config: str) ->
         load(write(tmp_path, config=config))
 
 
-def test_files_that_are_not_there_are_usage_errors(tmp_path: Path) -> None:
+def test_missing_files_are_usage_errors(tmp_path: Path) -> None:
     with pytest.raises(LabConfigError, match="cannot read"):
         load(tmp_path / "config.yaml")
     with pytest.raises(LabConfigError, match="does not exist"):

@@ -23,9 +23,9 @@ from nornir_k3s.errors import InventoryError, UsageError
 from nornir_k3s.model.cluster import (
     Cluster,
 )
+from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.datastore_keys import Keys
 from nornir_k3s.model.endpoint import parse
-from nornir_k3s.model.host_facts import Database
 from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.settings import ManagedDatastore
@@ -132,10 +132,10 @@ def test_what_it_lacks_is_told(load: Load) -> None:
     user = login(cluster)
     accounts = [f"{user}@10.0.0.{n}" for n in (12, 13)]
     right = Database(databases=frozenset(["k3s"]), users=dict.fromkeys(accounts, True), grants=frozenset(accounts))
-    assert len(datastore.kind(cluster).lacks(cluster, Database())) == 5
+    assert len(datastore.kind(cluster).missing(cluster, Database())) == 5
     assert datastore.steps(cluster, right) == []
     wrong = replace(right, users={**right.users, accounts[0]: False})
-    assert datastore.kind(cluster).lacks(cluster, wrong) == [f"password of {accounts[0]}"]
+    assert datastore.kind(cluster).missing(cluster, wrong) == [f"password of {accounts[0]}"]
 
 
 @pytest.mark.parametrize(("kind", "at"), [("mariadb", "@10.0.0.12"), ("postgresql", "")])

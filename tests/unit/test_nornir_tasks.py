@@ -13,7 +13,8 @@ from nornir.core.state import GlobalState
 from nornir.core.task import Result, Task
 
 from nornir_k3s import UsageError, k3s
-from nornir_k3s.model.host_facts import Database, HostFacts
+from nornir_k3s.model.datastore_facts import Database
+from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.phases import servers
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.run import gather
@@ -68,9 +69,9 @@ def test_no_second_first_server_because_the_real_one_was_filtered_away(nr: Norni
     key = k3s.bootstrap_key(run.cluster.token)
     run.facts["db1"] = HostFacts("db1", database=Database(bootstrap={key: 0}))
     with pytest.raises(UsageError):
-        servers.refuse_second_first(run)
+        servers.require_all_servers(run)
     run.facts["db1"] = HostFacts("db1", database=Database(bootstrap={key: 9000}))
-    servers.refuse_second_first(run)
+    servers.require_all_servers(run)
 
 
 def test_what_the_last_deploy_knew_of_the_ca_serves_where_no_server_is_shown(nr: Nornir, tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_a_host_without_a_role_is_left_alone(nr: Nornir, tmp_path: Path) -> None
     result = nr.filter(name="switch")
     whole = nr.run(task=only("switch", k3s_facts), base=tmp_path, state=tmp_path / "state")
     assert result.inventory.hosts
-    assert whole["switch"].result == "it has no role in this cluster"
+    assert whole["switch"].result == "no role in this cluster"
     assert not whole["switch"].changed
 
 

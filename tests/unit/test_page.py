@@ -60,7 +60,7 @@ def report() -> DriftReport:
         "subject": f"/etc/{long}",
         "found": "it differs",
         "expected": long,
-        "remedy": "deploy.py does it",
+        "remedy": "the next deploy does it",
     }
 
     def one(host: str, severity: str, **more: Any) -> Finding:

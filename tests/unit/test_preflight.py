@@ -18,7 +18,6 @@ from nornir_k3s.model.host_facts import (
     HostFacts,
     Mount,
     Neighbour,
-    NodeState,
     Reach,
     Route,
     Socket,
@@ -26,6 +25,7 @@ from nornir_k3s.model.host_facts import (
     UnitState,
     Unreachable,
 )
+from nornir_k3s.model.k3s_facts import NodeState
 from tests.unit.conftest import HOSTS
 from tests.unit.hosts import changed
 
@@ -265,8 +265,8 @@ def outside(load: Load, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 @pytest.mark.parametrize(
     ("why", "words"),
     [
-        ("Connection refused", "Connection refused; expected: a connection -> check that it runs"),
-        ("Name or service not known", "not known; expected: a connection -> check the name"),
+        ("Connection refused", "Connection refused; expected: a connection -> check that the datastore is running"),
+        ("Name or service not known", "not known; expected: a connection -> check the datastore's host name"),
         ("", "no answer"),
     ],
 )

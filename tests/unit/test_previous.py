@@ -11,8 +11,9 @@ import pytest
 
 from nornir_k3s.apply import rollback
 from nornir_k3s.apply import script as apply
-from nornir_k3s.model.host_facts import Api, ArtifactState, FileState, HostFacts, UnitState
+from nornir_k3s.model.host_facts import ArtifactState, FileState, HostFacts, UnitState
 from nornir_k3s.model.host_spec import Artifact, File, Gone, HostSpec, Install, Unit
+from nornir_k3s.model.k3s_facts import Api
 from nornir_k3s.model.paths import (
     PREVIOUS,
     STATE,

@@ -14,8 +14,9 @@ from nornir_k3s.errors import CommandFailed, HostError, Interrupted, NotReady, O
 from nornir_k3s.model.cluster import (
     Cluster,
 )
-from nornir_k3s.model.host_facts import Api, ArtifactState, HostFacts, UnitState
+from nornir_k3s.model.host_facts import ArtifactState, HostFacts, UnitState
 from nornir_k3s.model.host_spec import Artifact, HostSpec, Install, Unit
+from nornir_k3s.model.k3s_facts import Api
 from nornir_k3s.model.paths import (
     PREVIOUS,
 )
@@ -24,7 +25,7 @@ from nornir_k3s.phases import host_tasks, rolling
 from nornir_k3s.run import gather
 
 UNIT = "k3s.service"
-FAILED = NotReady("s1", "it does not get ready: service is activating", journal="oh no", hint="check the password")
+FAILED = NotReady("s1", "not ready: service is activating", journal="oh no", hint="check the password")
 
 
 def ready(*, installed: str = "a" * 64, is_ready: bool = True, **values: Any) -> HostFacts:
@@ -111,11 +112,9 @@ def test_a_server_that_does_not_come_back_is_restored(
     error = stage.fail(monkeypatch)
     assert stage.orders == ["change", "restore", "wait", "forget"]
     assert error.exit_code == 1
-    assert error.message.startswith(
-        "s1: it does not get ready: service is activating\n  last journal lines:\n    oh no\n"
-    )
-    assert "were put back (/etc/rancher/k3s/config.yaml), and it is ready again; the run stops here" in error.message
-    assert error.hint.startswith("check the password; fix the inventory")
+    assert error.message.startswith("s1: not ready: service is activating\n  last journal lines:\n    oh no\n")
+    assert "were restored (/etc/rancher/k3s/config.yaml), and it is ready again; the run stops here" in error.message
+    assert error.hint.startswith("check the password; fix the cause")
 
 
 def test_a_change_that_fails_half_way_is_taken_back(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,11 +128,11 @@ def test_a_change_that_fails_half_way_is_taken_back(stage: Stage, monkeypatch: p
 def test_one_that_is_not_ready_so_either_is_told_with_both_reasons(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage.back = NotReady("s1", "it does not get ready: /readyz is not ok", journal="another cause", hint="look there")
+    stage.back = NotReady("s1", "not ready: /readyz is not ok", journal="another cause", hint="look there")
     error = stage.fail(monkeypatch)
     assert stage.orders == ["change", "restore", "wait"], "the files stay until it is ready"
     assert "oh no" in error.message
-    assert "it does not come back so either: it does not get ready: /readyz is not ok" in error.message
+    assert "but it is still not ready: /readyz is not ok" in error.message
     assert "another cause" in error.message
     assert error.hint == "look there"
 
@@ -142,7 +141,7 @@ def test_a_restore_that_fails_is_told(stage: Stage, monkeypatch: pytest.MonkeyPa
     stage.restore = OutcomeUnknown("s1", "the connection was lost")
     error = stage.fail(monkeypatch)
     assert stage.orders == ["change", "restore"]
-    assert "its previous files could not be put back: the connection was lost" in error.message
+    assert "its previous files could not be restored: the connection was lost" in error.message
     assert PREVIOUS in error.hint
 
 
@@ -150,7 +149,7 @@ def test_a_restore_that_fails_is_told(stage: Stage, monkeypatch: pytest.MonkeyPa
     ("seen", "change", "words"),
     [
         (ready(installed="b" * 64), FAILED, "K3s itself was replaced"),
-        (ready(is_ready=False), FAILED, "does not get ready"),
+        (ready(is_ready=False), FAILED, "not ready: service is activating"),
         (ready(), CommandFailed("s1", "start", status=apply.BUSY), "start failed"),
         (ready(), OutcomeUnknown("s1", "the connection was lost"), "connection"),
     ],

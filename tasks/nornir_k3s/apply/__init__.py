@@ -1,1 +1,1 @@
-"""The only code that writes on hosts."""
+"""The scripts that change hosts; no other code writes on a host."""

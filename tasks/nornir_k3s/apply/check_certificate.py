@@ -31,10 +31,10 @@ def script(csr: str) -> str:
 
 
 def parse(text: str) -> str:
-    """Return the PEM certificate in the script's answer.
+    """Return the PEM certificate in the script's output.
 
     Raises:
-        RecordError: There is none.
+        RecordError: It has none.
     """
     records = read(text).get("certificate")
     if not records:

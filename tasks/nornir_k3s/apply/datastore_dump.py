@@ -1,4 +1,4 @@
-"""A dump of a managed datastore on its own host, before something that could hurt it.
+"""A dump of a managed datastore on its own host, before a change that could damage it.
 
 Sources: mariadb.com `mariadb-dump`; PostgreSQL `pg_dump`; etcd `op-guide/recovery.md`. K3s' data are useless without
 the cluster's token, so its fingerprint is in the name (docs.k3s.io `datastore/backup-restore.md`).
@@ -16,10 +16,10 @@ KEPT = 5
 
 
 def script(recipe: Recipe, *, database: str, cluster: str, token_fingerprint: str) -> str:
-    """Return shell lines that dump one database below FOLDER, 0600, and keep the newest few dumps of the cluster.
+    """Return shell lines that dump one database to FOLDER, mode 0600, and keep the newest KEPT dumps of the cluster.
 
-    They print `dump`, the file's path and its size in bytes. A file of that name is always whole; without room for it,
-    or when it fails, the script ends with an error and the older dumps stay.
+    They print `dump`, the file's path and its size in bytes. A dump with its final name is always complete. If there is
+    not enough disk space, or the dump fails, the script fails and older dumps stay.
 
     Arguments:
         recipe: Of the kind of datastore.
@@ -32,10 +32,10 @@ def script(recipe: Recipe, *, database: str, cluster: str, token_fingerprint: st
 
 
 def parse(text: str) -> tuple[str, int]:
-    """Return the dump's path and its size in bytes, from what the script printed.
+    """Return the dump's path and its size in bytes, from the script's output.
 
     Raises:
-        RecordError: It names no dump.
+        RecordError: The output names no dump.
     """
     records = read(text).get("dump")
     if not records:

@@ -1,4 +1,4 @@
-"""When a K3s unit counts as ready: scripts that wait on the host for a bounded time and say what they saw.
+"""Readiness of a K3s unit: scripts that wait on the host for a limited time and report what is missing.
 
 A server is ready when its service is active, `/readyz` answers ok with credentials, and its own node is Ready: three
 separate conditions, true one after the other (k3s: pkg/cli/server/server.go, pkg/agent/run.go).
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from nornir_k3s import k3s, shell
 from nornir_k3s.records import SAY, decoded, read
 
-CHUNK = 45  # seconds that a script waits at the most; the whole wait is driven from the controller
+CHUNK = 45  # seconds that one script waits at most; the controller repeats it until its own deadline
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a wait saw: ready, hopeless, what is missing, and the unit's last journal lines."""
+    """The state at the end of a wait: ready, hopeless, what is missing, and the unit's last journal lines."""
 
     ready: bool
     hopeless: bool
@@ -40,7 +40,7 @@ def _script(unit: str, node: str, seconds: int) -> str:
 
 
 def parse(text: str) -> Answer:
-    """Return what the waiting script said.
+    """Return the answer of the waiting script.
 
     Raises:
         RecordError: The host printed something else.

@@ -1,7 +1,7 @@
-"""A server's files as they were before a change, so that a change it does not survive can be taken back.
+"""Rollback copies: a server's files as they were before a change, to restore them if the server does not get ready.
 
-They are kept on the host itself by the same script that changes them, before it does, until the server was seen ready
-with the new ones (rollback.sh).
+The script that changes the files copies them first, on the host; the copies are removed when the server is ready with
+the new files (rollback.sh).
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.paths import PREVIOUS
-from nornir_k3s.planner import renewed
+from nornir_k3s.planner import replaces_binary
 
 
 def possible(spec: HostSpec, facts: HostFacts) -> bool:
-    """Say whether a change of this server can be taken back.
+    """Return whether a change of this server can be rolled back.
 
-    It was ready before the change, or before the change of an earlier run that ended too soon; and its K3s stays the
-    same, since an older K3s does not start on what a newer one has written.
+    It was ready before the change, or before the change of an interrupted run; and its K3s stays the same, because an
+    older K3s does not start with data that a newer one has written.
     """
-    return (facts.ready or PREVIOUS in facts.present) and not renewed(spec, facts)
+    return (facts.ready or PREVIOUS in facts.present) and not replaces_binary(spec, facts)
 
 
 def begin(spec: HostSpec, facts: HostFacts) -> str:
-    """Return the lines with which the script of a change begins; a record that is there already is gone on with."""
+    """Return the first lines of a script that changes a server; they keep the copies of an interrupted run."""
     return f"mkdir -p -m 700 {PREVIOUS}\n: >>{PREVIOUS}/list\n" if possible(spec, facts) else "drop_previous\n"

@@ -1,4 +1,4 @@
-"""Steps in, one script out. Only these scripts write on a host; each step looks again before it acts."""
+"""Steps in, one script out. Only these scripts write on a host; each step checks the state again before it acts."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from nornir_k3s.model.step import Step
 from nornir_k3s.planner import install_mark
 from nornir_k3s.records import END, SAY, decoded, read
 
-BUSY = 75  # the status of a script that finds another one at work
+BUSY = 75  # exit status of a script that another run keeps out
 _SOURCES = ("apply/prelude.sh", "apply/steps.sh", "apply/rollback.sh")
 
 
 def script(steps: Sequence[Step], spec: HostSpec, *, before: str = "") -> Secret:
-    """Return the one script that carries out these steps; a Secret, since files in it may hold some.
+    """Return the script that carries out these steps; a Secret, because the files in it may contain secrets.
 
     Arguments:
         steps: In this order. Artefacts must have been pushed before.
-        spec: The host's spec, for the note that the installer has run.
-        before: Lines that come first.
+        spec: The host's desired state, for the mark of a finished installation.
+        before: Shell lines that run first.
     """
     return Secret(_whole(before + "\n".join(_lines(step, spec) for step in steps)))
 
 
 def restore(unit: str, *, always: bool) -> str:
-    """Return the script that puts a server's previous files back and restarts its unit; it may run again.
+    """Return the script that restores a server's previous files and restarts its unit; it may run again.
 
     Arguments:
         unit: The server's.
-        always: Restart it also where no file had to be put back.
+        always: Restart it even if no file was restored.
     """
-    return wrapped("putting the previous files back", shell.call("restore", unit, "yes" if always else "no"))
+    return wrapped("restoring the previous files", shell.call("restore", unit, "yes" if always else "no"))
 
 
 def forget(unit: str) -> str:
-    """Return the script that removes the previous files: the server was seen ready with those it has."""
+    """Return the script that removes the rollback copies of a server that is ready."""
     return wrapped("removing the previous files", f"drop_previous\nrm -f {STATE}/pending/{unit}")
 
 
 def wrapped(what: str, lines: str) -> str:
-    """Return a script of other lines that write on a host; like all of these it runs there alone."""
+    """Return a script of other lines that write on a host, under the same lock as all these scripts."""
     return _whole(f"STEP={shlex.quote(what)}\n{lines}")
 
 
@@ -65,7 +65,7 @@ def _call(step: Step, spec: HostSpec) -> str:  # noqa: PLR0911 - one line a kind
             return _file(file)
         case Gone() as gone:
             return shell.call("remove", gone.path, gone.unit)
-        case Forget():  # by `forget`, when the server was seen ready
+        case Forget():  # done by the script of `forget`
             return 'say did "$STEP" changed'
         case Unit() as unit:
             waits = "no" if spec.install else "wait"
@@ -96,14 +96,14 @@ def _artifact(artifact: Artifact) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a script has done.
+    """The result of a script.
 
     Arguments:
         changed: The ids of the steps that changed something.
-        kept: Copies of files that were not ours and were replaced.
+        kept: Copies of files that this tool did not write and has replaced.
         failed: The step that failed.
         journal: The failing unit's last journal lines.
-        packages: Versions of packages that it has installed.
+        packages: Versions of the packages that were installed.
     """
 
     changed: tuple[str, ...] = ()
@@ -114,7 +114,7 @@ class Outcome:
 
 
 def parse(text: str) -> Outcome:
-    """Return what a script said; one that failed or was cut short has said less.
+    """Return the result of a script; the output of one that failed may be incomplete.
 
     Raises:
         RecordError: The host printed something else.

@@ -1,1 +1,1 @@
-"""What the preflight looks at on each host, and how it is judged."""
+"""The preflight checks: facts of the hosts in, findings out. Pure."""

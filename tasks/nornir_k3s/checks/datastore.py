@@ -1,4 +1,4 @@
-"""Checks of the datastore: can it be reached, whose data does it hold, is it a living cluster's, and its members.
+"""Checks of the datastore: connections, the owner of its data, versions, and the members of an etcd.
 
 Sources: k3s `pkg/cluster/storage.go` (the bootstrap key, and the empty row that locks it); docs.k3s.io
 `datastore/datastore.md` (versions); etcd `op-guide/runtime-configuration.md` (members change one at a time, and one
@@ -26,89 +26,90 @@ CERTIFIED = {
 }
 
 
-def check(cluster: Cluster, facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
-    """Yield what is wrong inside, with its members, and on the way to it."""
-    role = "datastore" if cluster.is_managed else "servers"  # an external one is asked from every server
-    seen = {m.name: facts[m.name] for m in cluster.of(role) if m.name in facts}
-    for name, found in seen.items():
-        yield from _unreachable(name, found)
-        yield from found.datastore
-        yield from _bootstrap(cluster, name, found, facts)
-        for package in found.apt.unavailable:
-            remedy = "use another kind, or a host whose distribution has it"
-            yield problem(name, "packages", f"its packages have no {package}", package, remedy)
-    yield from _emptied(cluster, seen, facts)
-    yield from _certified(seen)
+def check(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
+    """Yield the problems of the datastore: connections, content, versions and members."""
+    role = "datastore" if cluster.is_managed else "servers"  # an external one is probed from every server
+    probed = {m.name: all_facts[m.name] for m in cluster.of(role) if m.name in all_facts}
+    for name, facts in probed.items():
+        yield from _unreachable(name, facts)
+        yield from facts.datastore
+        yield from _bootstrap(cluster, name, facts, all_facts)
+        for package in facts.apt.unavailable:
+            remedy = "use another kind of datastore, or a distribution that has the package"
+            yield problem(name, "packages", f"package {package} is not available from apt", package, remedy)
+    yield from _emptied(cluster, probed, all_facts)
+    yield from _certified(probed)
     if cluster.is_managed and cluster.managed.kind == "etcd":
-        yield from _members(seen)
+        yield from _members(probed)
 
 
-def _unreachable(host: str, seen: HostFacts) -> Iterator[Finding]:
-    for address, why in seen.unreachable:
-        found = f"it cannot connect to the datastore at {address}: {why or 'no answer'}"
-        remedy = "check that it runs, the address in the inventory, routes and firewalls"
-        if "not known" in why or "resolution" in why:
-            remedy = "check the name, and the nameserver of this host"
-        # Of several, K3s uses another.
-        yield problem(host, "datastore", found, "a connection", remedy, "warning" if seen.database.alive else "error")
+def _unreachable(host: str, facts: HostFacts) -> Iterator[Finding]:
+    for address, reason in facts.unreachable:
+        found = f"cannot connect to the datastore at {address}: {reason or 'no answer'}"
+        remedy = "check that the datastore is running, its address in the inventory, routes and firewalls"
+        if "not known" in reason or "resolution" in reason:
+            remedy = "check the datastore's host name and this host's name server"
+        # K3s uses another address where the endpoint has several.
+        yield problem(host, "datastore", found, "a connection", remedy, "warning" if facts.database.alive else "error")
 
 
-def _bootstrap(cluster: Cluster, host: str, seen: HostFacts, facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
+def _bootstrap(cluster: Cluster, host: str, facts: HostFacts, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
     own = k3s.bootstrap_key(cluster.token)
-    for name, size in seen.database.bootstrap.items():
+    for name, size in facts.database.bootstrap.items():
         if name != own:
-            found = f"the datastore holds a cluster made with another token (its key is {name})"
-            remedy = "give that cluster's token, or another database"
-            yield problem(host, "foreign-data", found, f"{own}, this token's key, or nothing", remedy)
-        elif size == 0 and not _running(cluster, facts):
-            found = "a first start was cut off: it has left an empty lock in the datastore"
-            remedy = "nothing: K3s takes the lock over within half a minute of its next start"
-            yield problem(host, "bootstrap", found, "data, or nothing", remedy, "note")
+            found = f"the datastore has the data of a cluster with another token (bootstrap key {name})"
+            remedy = "set that cluster's token, or use another database"
+            yield problem(host, "foreign-data", found, f"bootstrap key {own}, this token's, or no data", remedy)
+        elif size == 0 and not _running(cluster, all_facts):
+            found = "an interrupted first start left an empty lock in the datastore"
+            remedy = "nothing to do: K3s takes over the lock within 30 s of its next start"
+            yield problem(host, "bootstrap", found, "bootstrap data, or none", remedy, "note")
 
 
-def _running(cluster: Cluster, facts: Mapping[str, HostFacts]) -> list[str]:
-    return [m.name for m in cluster.of("servers") if m.name in facts and facts[m.name].ready]
+def _running(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[str]:
+    return [m.name for m in cluster.of("servers") if m.name in all_facts and all_facts[m.name].ready]
 
 
-def _emptied(cluster: Cluster, seen: Mapping[str, HostFacts], facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
-    running = _running(cluster, facts)
-    if not running or not seen:
+def _emptied(
+    cluster: Cluster, probed: Mapping[str, HostFacts], all_facts: Mapping[str, HostFacts]
+) -> Iterator[Finding]:
+    running = _running(cluster, all_facts)
+    if not running or not probed:
         return
-    if any(k3s.bootstrap_key(cluster.token) in found.database.bootstrap for found in seen.values()):
+    if any(k3s.bootstrap_key(cluster.token) in facts.database.bootstrap for facts in probed.values()):
         return
-    alive = any(found.database.alive for found in seen.values())
-    for name, found in seen.items():
-        # One that is down cannot be asked; a managed one that was never set up holds nothing for certain.
-        if alive or (cluster.is_managed and not found.packages):
-            text = f"{', '.join(running)} run, but this datastore holds nothing of their cluster"
-            remedy = "put the old datastore back, or bring its data here first (docs/datastores.md): all would be lost"
+    alive = any(facts.database.alive for facts in probed.values())
+    for name, facts in probed.items():
+        # A datastore that is down cannot be queried; a managed one that was never set up is certainly empty.
+        if alive or (cluster.is_managed and not facts.packages):
+            text = f"{', '.join(running)} run, but this datastore has no data of their cluster"
+            remedy = "use the old datastore, or move its data here first (docs/datastores.md): else the cluster is lost"
             yield problem(name, "datastore-moved", text, "the cluster's data", remedy)
 
 
-def _certified(seen: Mapping[str, HostFacts]) -> Iterator[Finding]:
-    told: set[tuple[str, str]] = set()
-    for name, found in seen.items():
-        for product, version in found.database.versions:
+def _certified(probed: Mapping[str, HostFacts]) -> Iterator[Finding]:
+    reported: set[tuple[str, str]] = set()
+    for name, facts in probed.items():
+        for product, version in facts.database.versions:
             fits = any(re.match(rf"{re.escape(one)}(\.|$)", version) for one in CERTIFIED.get(product, ()))
-            if fits or (product, version) in told:
+            if fits or (product, version) in reported:
                 continue
-            told.add((product, version))
-            text = f"K3s is not certified for this {product}, {version.partition(' ')[0]}"
-            remedy = "nothing: others usually work; try an upgrade of either elsewhere first"
+            reported.add((product, version))
+            text = f"K3s is not certified for {product} {version.partition(' ')[0]}"
+            remedy = "nothing to do: other versions usually work; test upgrades of K3s and the database elsewhere first"
             yield problem(name, "datastore-version", text, ", ".join(CERTIFIED.get(product, ())), remedy, "note")
 
 
-def _members(seen: Mapping[str, HostFacts]) -> Iterator[Finding]:
-    wanted = set(seen)
-    for name, found in seen.items():
-        have = found.database.members
-        if have and have != wanted:
-            text = f"etcd's members are {', '.join(sorted(member or 'one that has not started' for member in have))}"
-            remedy = "change them one at a time with `etcdctl member add` or `remove`, then the inventory"
+def _members(probed: Mapping[str, HostFacts]) -> Iterator[Finding]:
+    wanted = set(probed)
+    for name, facts in probed.items():
+        members = facts.database.members
+        if members and members != wanted:
+            names = ", ".join(sorted(member or "an unstarted member" for member in members))
+            text = f"the etcd members are {names}"
+            remedy = "add or remove one member at a time (`etcdctl member add`, `remove`), then change the inventory"
             yield problem(name, "datastore-members", text, ", ".join(sorted(wanted)), remedy)
-        if found.database.has_data is False and any(name in other.database.members for other in seen.values()):
-            text = "it is a member of the etcd, but its data are gone"
-            remedy = (
-                "replace the member by hand, as docs/datastores/etcd.md says: it would not be let in again as it is"
-            )
+        if facts.database.has_data is False and any(name in other.database.members for other in probed.values()):
+            text = "this etcd member has lost its data"
+            remedy = "replace the member as described in docs/datastores/etcd.md: etcd does not accept it without data"
             yield problem(name, "datastore-members", text, "its data", remedy)

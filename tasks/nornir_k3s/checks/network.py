@@ -1,4 +1,4 @@
-"""Checks of addresses, ports, routes and of who reaches whom.
+"""Checks of addresses, ports, routes and of connections between hosts.
 
 Sources: docs.k3s.io `installation/requirements.md` (ports); k3s `contrib/util/check-config.sh` (routes).
 """
@@ -22,33 +22,33 @@ from nornir_k3s.roles import datastore
 
 _SERVER_PORTS = (6444, 10248, 10249, 10250, 10256, 10257, 10258, 10259, 10010)
 _AGENT_PORTS = (6444, 10248, 10249, 10250, 10256, 10010)
-_HOW = {
-    "silent": "nothing answers within 3 s (a firewall, or the wrong network?)",
-    "unroutable": "there is no route, or a firewall refuses",
-    "failed": "no connection",
+_FAILURES = {
+    "silent": "timeout after 3 s (firewall or wrong network?)",
+    "unroutable": "no route to host, or rejected by a firewall",
+    "failed": "connection failed",
 }
 
 
-def check(cluster: Cluster, member: Member, seen: HostFacts) -> Iterator[Finding]:
-    """Yield what is wrong with the host's network."""
-    yield from _addresses(cluster, member, seen)
-    yield from _ports(cluster, member, seen)
-    yield from _reach(member, seen)
+def check(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Finding]:
+    """Yield the problems of the host's network."""
+    yield from _addresses(cluster, member, facts)
+    yield from _ports(cluster, member, facts)
+    yield from _reach(member, facts)
     if member.role in NODES:
-        yield from _routes(cluster, member, seen)
+        yield from _routes(cluster, member, facts)
     if member.role == "lb":
-        yield from _vip_network(cluster, member, seen)
+        yield from _vip_network(cluster, member, facts)
 
 
-def _addresses(cluster: Cluster, member: Member, seen: HostFacts) -> Iterator[Finding]:
-    if not seen.interface_of(member.address):
-        have = ", ".join(address for _, address in seen.addresses if not address.startswith(("127.", "::1", "fe80")))
-        found = f"{member.address} is on none of its interfaces ({have})"
-        yield problem(member.name, "address", found, "the inventory's address", "correct the host's address")
+def _addresses(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Finding]:
+    if not facts.interface_of(member.address):
+        own = ", ".join(address for _, address in facts.addresses if not address.startswith(("127.", "::1", "fe80")))
+        found = f"no interface has the address {member.address} (there are {own})"
+        yield problem(member.name, "address", found, "the inventory's address", "correct it in the inventory")
     vip = str(cluster.registration.address or "")
-    if vip and member.role != "lb" and seen.interface_of(vip):
+    if vip and member.role != "lb" and facts.interface_of(vip):
         remedy = "choose a free address for the VIP"
-        yield problem(member.name, "vip", f"it carries the VIP {vip} itself", "on load balancers only", remedy)
+        yield problem(member.name, "vip", f"this host has the VIP {vip}", "the VIP on load balancers only", remedy)
 
 
 def _wanted_ports(cluster: Cluster, member: Member) -> tuple[int, ...]:
@@ -61,48 +61,46 @@ def _wanted_ports(cluster: Cluster, member: Member) -> tuple[int, ...]:
     }[member.role]
 
 
-def _ports(cluster: Cluster, member: Member, seen: HostFacts) -> Iterator[Finding]:
-    # A datastore's unit may be named after a version; it has no other.
-    units = list(seen.units.values()) if member.role == "datastore" else [seen.unit(main_unit(cluster, member.role))]
+def _ports(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Finding]:
+    # The unit of a datastore may be named after its version; the host has no other unit.
+    units = list(facts.units.values()) if member.role == "datastore" else [facts.unit(main_unit(cluster, member.role))]
     if any(state.active in ("active", "activating", "reloading") for state in units):
         return
     wanted = _wanted_ports(cluster, member)
-    for local, who in seen.sockets:
+    for local, processes in facts.sockets:
         port = local.rpartition(":")[2]
-        if port.isdigit() and int(port) in wanted and "k3s" not in who:
-            name = who.split('"')[1] if '"' in who else "another program"
-            found = f"port {port} is taken by {name} ({local})"
-            yield problem(member.name, "port", found, f"{port} free", f"stop {name} or move it")
+        if port.isdigit() and int(port) in wanted and "k3s" not in processes:
+            name = processes.split('"')[1] if '"' in processes else "another program"
+            found = f"port {port} is in use by {name} ({local})"
+            yield problem(member.name, "port", found, "a free port", f"stop {name}, or move it to another port")
 
 
-def _reach(member: Member, seen: HostFacts) -> Iterator[Finding]:
-    for name, place, how in seen.reach:
-        if how in _HOW:
-            found = f"it does not reach {name} at {place}: {_HOW[how]}"
+def _reach(member: Member, facts: HostFacts) -> Iterator[Finding]:
+    for name, address, outcome in facts.reach:
+        if outcome in _FAILURES:
+            found = f"cannot connect to {name} at {address}: {_FAILURES[outcome]}"
             yield problem(member.name, "reach", found, "a direct connection", "check routes and firewalls between them")
 
 
-def _routes(cluster: Cluster, member: Member, seen: HostFacts) -> Iterator[Finding]:
-    if not seen.default_routes:
-        found = "it has no default route, and K3s does not start without one"
-        remedy = "add one; where there is no way out, one over a dummy interface will do"
+def _routes(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Finding]:
+    if not facts.default_routes:
+        found = "no default route: K3s does not start without one"
+        remedy = "add one; without internet access, a default route over a dummy interface is enough"
         yield problem(member.name, "default-route", found, "a default route", remedy)
-    names = seen.nameservers
+    names = facts.nameservers
     if names and all(name.startswith(("127.", "::1")) for name in names) and not member.settings.get("resolv-conf"):
-        found = f"resolv.conf names only {', '.join(names)}, and K3s then gives containers 8.8.8.8"
-        remedy = (
-            "set `resolv-conf` to a file with real name servers (systemd-resolved: /run/systemd/resolve/resolv.conf)"
-        )
-        yield problem(member.name, "nameserver", found, "a server that containers reach", remedy, "warning")
-    if seen.ledger.installed:
-        return  # the routes of its own pods lie in these networks
+        found = f"resolv.conf has only loopback name servers ({', '.join(names)}): K3s gives containers 8.8.8.8"
+        remedy = "set `resolv-conf` to a file with other ones (systemd-resolved: /run/systemd/resolve/resolv.conf)"
+        yield problem(member.name, "nameserver", found, "a name server that containers can reach", remedy, "warning")
+    if facts.ledger.installed:
+        return  # the routes of its own pods are in these networks
     for key in rules.CIDRS:
         for network in rules.networks(cluster.server, key):
-            for to, how in seen.routes:
+            for to, details in facts.routes:
                 if _overlap(to, network):
-                    found = f"it routes {to} ({how.strip()}), which overlaps {key} {network}"
+                    found = f"the route to {to} ({details.strip()}) overlaps {key} {network}"
                     remedy = f"choose another {key}; it cannot be changed later"
-                    yield problem(member.name, "cidr", found, "networks of the cluster's own", remedy)
+                    yield problem(member.name, "cidr", found, "no overlap", remedy)
 
 
 def _overlap(text: str, network: rules.Network) -> bool:
@@ -113,30 +111,32 @@ def _overlap(text: str, network: rules.Network) -> bool:
     return other.version == network.version and other.overlaps(network)
 
 
-def _vip_network(cluster: Cluster, member: Member, seen: HostFacts) -> Iterator[Finding]:
-    if member.interface and not any(dev == member.interface for dev, _ in seen.addresses):
-        have = ", ".join(sorted({dev for dev, _ in seen.addresses}))
-        found = f"it has no interface {member.interface} with an address (it has {have})"
+def _vip_network(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Finding]:
+    if member.interface and not any(dev == member.interface for dev, _ in facts.addresses):
+        names = ", ".join(sorted({dev for dev, _ in facts.addresses}))
+        found = f"no interface {member.interface} with an address (there are {names})"
         yield problem(member.name, "interface", found, member.interface, "correct k3s.interface in the inventory")
         return
     vip = cluster.registration.address
-    dev = member.interface or seen.interface_of(member.address)
-    networks = [ipaddress.ip_interface(address).network for name, address in seen.addresses if name == dev]
+    dev = member.interface or facts.interface_of(member.address)
+    networks = [ipaddress.ip_interface(address).network for name, address in facts.addresses if name == dev]
     networks = [network for network in networks if network.prefixlen < network.max_prefixlen]
     if vip and networks and not any(vip in network for network in networks):
-        found = f"the VIP {vip} is in none of the networks of {dev} ({', '.join(map(str, networks))})"
+        found = f"the VIP {vip} is outside the networks of {dev} ({', '.join(map(str, networks))})"
         remedy = "choose a free address of that network, or route the VIP to the load balancers and accept this"
         yield problem(member.name, "vip-network", found, "a network of the load balancers", remedy)
 
 
-def vip_taken(cluster: Cluster, facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
-    """Yield a finding where a machine that is no load balancer of ours answers for the VIP."""
+def vip_taken(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
+    """Yield a finding if a machine other than the load balancers has the VIP."""
     vip = str(cluster.registration.address or "")
-    balancers = [member for member in cluster.of("lb") if member.name in facts]
-    if any(facts[member.name].interface_of(vip) for member in balancers):
+    balancers = [member for member in cluster.of("lb") if member.name in all_facts]
+    if any(all_facts[member.name].interface_of(vip) for member in balancers):
         return
     for member in balancers:
-        for address, entry in facts[member.name].neighbours:
-            found = f"another machine has the VIP {address} already: {entry.strip()}"
-            yield problem(member.name, "vip", found, "a free address", "choose another VIP, or free this one")
+        for address, entry in all_facts[member.name].neighbours:
+            found = f"another machine has the VIP {address}: {entry.strip()}"
+            yield problem(
+                member.name, "vip", found, "a free address", "choose another VIP, or remove it from that machine"
+            )
             return

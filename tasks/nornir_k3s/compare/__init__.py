@@ -1,1 +1,1 @@
-"""What drift compares: facts against the desired state. Pure."""
+"""Drift: compares the facts of the hosts with the desired state. Pure."""

@@ -14,14 +14,15 @@ from nornir_k3s.model.finding import CLUSTER, Finding
 from nornir_k3s.model.host_facts import HostFacts
 
 
-def expiries(facts: Mapping[str, HostFacts]) -> list[CertificateExpiry]:
-    """Return when the first certificate of each file expires, those that expire first before the others."""
+def expiries(all_facts: Mapping[str, HostFacts]) -> list[CertificateExpiry]:
+    """Return when the first certificate of each file expires, the earliest first."""
     found = [
         CertificateExpiry(host=host, path=one.path, ends=one.expires, authority=one.authority)
-        for host, known in facts.items()
-        for one in known.certificates
+        for host, facts in all_facts.items()
+        for one in facts.certificates
     ]
-    external = {one.path: one for known in facts.values() for one in known.datastore_certificates}  # each server asked
+    # Every server reports the same ones.
+    external = {one.path: one for facts in all_facts.values() for one in facts.datastore_certificates}
     found += [
         CertificateExpiry(host=CLUSTER, path=one.path, ends=one.expires, authority=False) for one in external.values()
     ]
@@ -29,19 +30,19 @@ def expiries(facts: Mapping[str, HostFacts]) -> list[CertificateExpiry]:
 
 
 def differences(cluster: Cluster, found: Iterable[CertificateExpiry], *, days: int) -> Iterator[Finding]:
-    """Yield the certificates that end within so many days."""
+    """Yield the certificates that expire within `days`."""
     for one in found:
         if one.days >= days:
             continue
         if one.host == CLUSTER:
-            remedy = "renew it: no K3s can connect from then on"
+            remedy = "renew it: K3s cannot connect after that"
         else:
             unit = "k3s" if cluster.member(one.host).role == "servers" else "k3s-agent"
-            remedy = f"restart {unit} on it, one host at a time: K3s renews its certificates when it starts"
+            remedy = f"restart {unit} on this host, one host at a time: K3s renews its certificates when it starts"
         if one.authority:
             remedy = "renew the CA by hand: docs.k3s.io, cli/certificate (`k3s certificate rotate-ca`)"
-        text = f"it ends in {one.days} days" if one.days >= 0 else f"it has ended {-one.days} days ago"
+        text = f"expires in {one.days} days" if one.days >= 0 else f"expired {-one.days} days ago"
         yield Finding(
             host=one.host, kind="certificate", subject=one.path, found=f"{text}, on {one.ends:%Y-%m-%d}",
-            expected=f"{days} days or more", remedy=remedy, severity="warning" if one.days >= 7 else "error",
+            expected=f"valid for at least {days} days", remedy=remedy, severity="warning" if one.days >= 7 else "error",
         )  # fmt: skip

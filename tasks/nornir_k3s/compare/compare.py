@@ -1,4 +1,4 @@
-"""Everything that was read of a cluster in, everything that does not match out. Pure."""
+"""All differences of a cluster: plans and facts of its hosts in, findings out. Pure."""
 
 from __future__ import annotations
 
@@ -19,38 +19,43 @@ from nornir_k3s.model.settings import (
 from nornir_k3s.planner import PlannedHost
 
 _ORDER = ("error", "warning", "note")
-_WAITS = ("agents", "lb")
+_NEED_CA = ("agents", "lb")
 
 
 def differences(
-    cluster: Cluster, hosts: Mapping[str, PlannedHost], facts: Mapping[str, HostFacts], limits: Limits, *, has_ca: bool
+    cluster: Cluster,
+    hosts: Mapping[str, PlannedHost],
+    all_facts: Mapping[str, HostFacts],
+    limits: Limits,
+    *,
+    has_ca: bool,
 ) -> list[Finding]:
-    """Return everything that does not match on the hosts that were read, the worst first.
+    """Return everything that does not match on the hosts that were read, the most severe first.
 
     Arguments:
-        hosts: The plans of the hosts in question.
-        facts: Of all hosts that were read.
-        limits: From where on something counts.
-        has_ca: A server has said what the cluster's CA is; without it some files cannot be compared.
+        hosts: The plans of the hosts to compare.
+        all_facts: The facts of all hosts that were read, by host name.
+        limits: Thresholds above which a value counts as drift.
+        has_ca: The cluster's CA was read from a server; without it some files cannot be compared.
     """
-    listed = nodes.listed(cluster, facts)
+    listed = nodes.listed(cluster, all_facts)
     found: list[Finding] = []
     for name, planned in hosts.items():
         compared = planned
-        if planned.member.role in _WAITS and not has_ca:
+        if planned.member.role in _NEED_CA and not has_ca:
             compared = _without_ca(planned)
             found.append(_unread(name))
         found += host.differences(cluster, compared)
-    found += nodes.differences(cluster, facts, listed)
-    found += effective_config.differences(cluster, facts, listed or ())
-    found += load_balancers.differences(cluster, facts)
-    found += datastore.differences(cluster, facts, limits)
-    found += (one for one in preflight.check(cluster, facts) if one.severity != "note")  # what a deploy would stop at
+    found += nodes.differences(cluster, all_facts, listed)
+    found += effective_config.differences(cluster, all_facts, listed or ())
+    found += load_balancers.differences(cluster, all_facts)
+    found += datastore.differences(cluster, all_facts, limits)
+    found += (one for one in preflight.check(cluster, all_facts) if one.severity != "note")  # what stops a deploy
     return ordered(found)
 
 
 def ordered(found: Sequence[Finding]) -> list[Finding]:
-    """Return the differences, each once, the worst first."""
+    """Return the differences, each once, the most severe first."""
     once = {difference.id: difference for difference in reversed(found)}
     return sorted(once.values(), key=lambda d: (_ORDER.index(d.severity), d.host == CLUSTER, d.host, d.kind, d.subject))
 
@@ -61,32 +66,32 @@ def _without_ca(host: PlannedHost) -> PlannedHost:
 
 def _unread(name: str) -> Finding:
     return Finding(
-        host=name, kind="unread", subject="files", found="its configuration was not compared: no server could be read",
-        expected="a server that says what the cluster's CA is", remedy="look at the servers first", severity="note",
+        host=name, kind="unread", subject="files", found="configuration not compared: no server could be read",
+        expected="the cluster's CA, read from a server", remedy="check the servers first", severity="note",
     )  # fmt: skip
 
 
 def accepted(
     found: Sequence[Finding], known: Sequence[KnownDifference], today: date
 ) -> tuple[list[Finding], list[str]]:
-    """Return the differences, those that are known marked, and in words which of the known ones were not met.
+    """Return the differences, known ones marked as accepted, and a note for each `known_drift` that matches nothing.
 
     Arguments:
-        known: What the inventory accepts; one whose end has passed counts again.
-        today: What its end is compared with.
+        known: `known_drift` of the inventory; an entry whose last day has passed no longer accepts anything.
+        today: The day to compare the last day with.
     """
-    met: set[str] = set()
+    matched: set[str] = set()
     result = []
     for difference in found:
         match = next((one for one in known if fnmatch.fnmatchcase(difference.id, one.id)), None)
         if match is None or difference.accepted:
             result.append(difference)
             continue
-        met.add(match.id)
+        matched.add(match.id)
         if match.until < today:
             again = f"{difference.found} (accepted until {match.until}: {match.reason})"
             result.append(difference.model_copy(update={"found": again, "until": match.until}))
         else:
             result.append(difference.model_copy(update={"accepted": match.reason, "until": match.until}))
-    notes = [f"known_drift {one.id} was not met: remove it from the inventory" for one in known if one.id not in met]
+    notes = [f"known_drift {one.id} matches nothing: remove it" for one in known if one.id not in matched]
     return result, notes

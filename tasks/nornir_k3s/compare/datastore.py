@@ -1,4 +1,4 @@
-"""How the datastore is doing: answers, connections, size, compaction.
+"""Health of the datastore: latency, connections, size, compaction.
 
 Sources: kine (rows before `compact_rev_key` are compacted every five minutes, but for the last 1000 revisions; a
 compaction that times out leaves the table growing without end); Kubernetes' API server compacts etcd likewise; etcd
@@ -19,32 +19,32 @@ from nornir_k3s.model.host_facts import HostFacts
 _MIB = 1 << 20
 
 
-def differences(cluster: Cluster, facts: Mapping[str, HostFacts], limits: Limits) -> Iterator[Finding]:
-    """Yield what will soon be wrong with the datastore: its own hosts tell it, or the servers of an external one."""
-    told: set[tuple[str, str]] = set()
+def differences(cluster: Cluster, all_facts: Mapping[str, HostFacts], limits: Limits) -> Iterator[Finding]:
+    """Yield limits that the datastore exceeds, as read on its own hosts, or from the servers if it is external."""
+    reported: set[tuple[str, str]] = set()
     for member in cluster.members:
-        seen = facts.get(member.name)
-        if seen is None or member.role not in ("datastore", "servers"):
+        facts = all_facts.get(member.name)
+        if facts is None or member.role not in ("datastore", "servers"):
             continue
-        yield from _latency(member.name, seen, limits)
+        yield from _latency(member.name, facts, limits)
         for difference in (
-            *_connections(member.name, seen, limits),
-            *_table(member.name, seen, limits),
-            *_etcd(member.name, seen, limits),
+            *_connections(member.name, facts, limits),
+            *_table(member.name, facts, limits),
+            *_etcd(member.name, facts, limits),
         ):
-            # Every server asks an external one, and gets the same answers.
-            if member.role == "datastore" or (difference.kind, difference.subject) not in told:
-                told.add((difference.kind, difference.subject))
+            # Every server probes an external datastore, with the same results.
+            if member.role == "datastore" or (difference.kind, difference.subject) not in reported:
+                reported.add((difference.kind, difference.subject))
                 yield difference
 
 
 def _latency(host: str, facts: HostFacts, limits: Limits) -> Iterator[Finding]:
-    for place, milliseconds in facts.latency.items():
+    for address, milliseconds in facts.latency.items():
         if milliseconds > limits.latency_ms:
             yield Finding(
-                host=host, kind="latency", subject=place,
+                host=host, kind="latency", subject=address,
                 found=f"a round trip to the datastore takes {milliseconds:.1f} ms",
-                expected=f"{limits.latency_ms} ms at most", remedy="look at the network between them, and its load",
+                expected=f"at most {limits.latency_ms} ms", remedy="check the network and the load of the datastore",
             )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def _connections(host: str, facts: HostFacts, limits: Limits) -> Iterator[Findin
         yield Finding(
             host=host, kind="connections", subject="datastore", found=f"{used} of {allowed} connections are in use",
             expected=f"less than {limits.connections_percent} %",
-            remedy="raise max_connections, or bound K3s' pool with `datastore_pool`",
+            remedy="raise max_connections, or limit K3s' connection pool with `datastore_pool`",
             severity="error" if percent >= 95 else "warning",
         )  # fmt: skip
 
@@ -65,29 +65,29 @@ def _table(host: str, facts: HostFacts, limits: Limits) -> Iterator[Finding]:
     if rows > limits.rows or size > limits.table_mib * _MIB:
         yield Finding(
             host=host, kind="table", subject="kine", found=f"table kine has about {rows} rows, {size // _MIB} MiB",
-            expected=f"{limits.rows} rows and {limits.table_mib} MiB at most",
-            remedy="is it compacted? What writes so much? docs/datastores.md",
+            expected=f"at most {limits.rows} rows and {limits.table_mib} MiB",
+            remedy="check compaction, and what writes so much: docs/datastores.md",
         )  # fmt: skip
     newest, compacted = facts.datastore_health.revisions or (0, 0)
     if newest - compacted > limits.revisions:
         yield Finding(
             host=host, kind="compaction", subject="revisions",
             found=f"{newest - compacted} revisions are not compacted",
-            expected=f"{limits.revisions} at most: K3s compacts every five minutes",
-            remedy="look for `Compact failed` in the servers' journals: the datastore may be too slow for it",
+            expected=f"at most {limits.revisions}: K3s compacts every five minutes",
+            remedy="look for `Compact failed` in the servers' journals: the datastore may be too slow",
         )  # fmt: skip
 
 
 def _etcd(host: str, facts: HostFacts, limits: Limits) -> Iterator[Finding]:
     for alarm in facts.datastore_health.alarms:
         yield Finding(
-            host=host, kind="table", subject="alarm", found=f"etcd raises an alarm: {alarm}", expected="no alarm",
+            host=host, kind="table", subject="alarm", found=f"etcd has the alarm {alarm}", expected="no alarm",
             remedy="compact, defragment, then `etcdctl alarm disarm`", severity="error",
         )  # fmt: skip
     size, used = facts.datastore_health.etcd_size or (0, 0)
     if size > limits.table_mib * _MIB:
         yield Finding(
             host=host, kind="table", subject="etcd",
-            found=f"its data take {size // _MIB} MiB, {used // _MIB} MiB of them in use",
-            expected=f"{limits.table_mib} MiB at most", remedy="defragment it, one member at a time: `etcdctl defrag`",
+            found=f"etcd's data take {size // _MIB} MiB, {used // _MIB} MiB of them in use",
+            expected=f"at most {limits.table_mib} MiB", remedy="defragment it, one member at a time: `etcdctl defrag`",
         )  # fmt: skip

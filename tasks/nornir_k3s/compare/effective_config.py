@@ -1,7 +1,7 @@
-"""The settings in force: what running servers and agents say of themselves, whatever their files say by now.
+"""The effective configuration: the settings that servers and agents run with, whatever their files say by now.
 
-With an external datastore K3s compares none of them between servers (facts of k3s: `compareConfig` runs with embedded
-etcd only). Sources: k3s `pkg/daemons/config/types.go` (Control, as `/v1-k3s/config` shows it), `pkg/nodeconfig` (the
+With an external datastore K3s does not compare them between servers (k3s: `compareConfig` runs with embedded etcd
+only). Sources: k3s `pkg/daemons/config/types.go` (Control, as `/v1-k3s/config` shows it), `pkg/nodeconfig` (the
 annotation `k3s.io/node-args`), docs.k3s.io `cli/server.md` (defaults).
 """
 
@@ -20,14 +20,15 @@ from nornir_k3s.model.cluster import (
     Member,
 )
 from nornir_k3s.model.finding import Finding
-from nornir_k3s.model.host_facts import HostFacts, NodeState
+from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.roles import agent as agent_role
 from nornir_k3s.roles import server as server_role
 
 Config = Mapping[str, Any]
 _SECRET = {"token", "agent-token", "datastore-endpoint", "vpn-auth"}
-# Boolean settings, and what they are called there.
+# Boolean settings, and their fields of Control.
 _FLAGS = {
     "disable-cloud-controller": "DisableCCM",
     "disable-helm-controller": "DisableHelmController",
@@ -52,80 +53,68 @@ _ARGUMENTS = {"kube-apiserver-arg": "ExtraAPIArgs", "kube-controller-manager-arg
 _NODE_PORTS = "30000-32767"
 
 
-def differences(cluster: Cluster, facts: Mapping[str, HostFacts], nodes: Sequence[NodeState]) -> Iterator[Finding]:
-    """Yield where the settings in force are not those that the inventory asks for."""
+def differences(cluster: Cluster, all_facts: Mapping[str, HostFacts], nodes: Sequence[NodeState]) -> Iterator[Finding]:
+    """Yield the effective settings that differ from those in the inventory."""
     listed = {node.name: node for node in nodes}
-    said = {
+    configs = {
         m.name: config
         for m in cluster.of("servers")
-        if m.name in facts and (config := facts[m.name].effective_config) is not None
+        if m.name in all_facts and (config := all_facts[m.name].effective_config) is not None
     }
     for member in cluster.of("servers"):
-        if member.name not in facts:
+        if member.name not in all_facts:
             continue
         node = listed.get(member.node_name)
-        config = said.get(member.name)
+        config = configs.get(member.name)
         wanted = server_role.settings(cluster, member)
         if config is not None:
             for key, (read, default) in _READERS.items():
                 if (found := read(config)) is not None:
-                    values = Counter(value for one in said.values() if (value := read(one)) is not None)
+                    values = Counter(value for one in configs.values() if (value := read(one)) is not None)
                     expected = _expected(cluster, key, wanted.get(key, default))
                     yield from _compared(member, key, found, expected, values)
-        elif facts[member.name].ready:
+        elif all_facts[member.name].ready:
             yield Finding(
                 host=member.name, kind="setting", subject="config", severity="note",
-                found="it does not tell its settings in force", expected="an answer at /v1-k3s/config",
-                remedy="nothing, where its K3s is too old for it",
+                found="the effective configuration cannot be read", expected="an answer at /v1-k3s/config",
+                remedy="nothing to do if this K3s is too old to have it",
             )  # fmt: skip
         if node and node.args:
             covered = set(_READERS) if config is not None else set()
             yield from _arguments(member, node, wanted, covered)
     for member in cluster.of("agents"):
         node = listed.get(member.node_name)
-        if node and node.args and member.name in facts:
+        if node and node.args and member.name in all_facts:
             yield from _arguments(member, node, agent_role.settings(cluster, member, ""), set())
 
 
 def _compared(member: Member, key: str, found: str, expected: str, all_values: Counter[str]) -> Iterator[Finding]:
     if found == expected:
         return
-    servers_said = all_values.total()
-    alone = f"; {all_values[found]} of {servers_said} servers have it" if servers_said > 1 else ""
-    for_ever = "put the inventory's value back: it cannot be changed after the first start"
+    servers = all_values.total()
+    count = f"; {all_values[found]} of {servers} servers have it" if servers > 1 else ""
+    immutable = "restore the value of the first start: it cannot be changed later"
     yield Finding(
-        host=member.name, kind="setting", subject=key, found=f"it runs with {key} {found or 'unset'}{alone}",
-        expected=expected or "unset", remedy=for_ever if key in rules.CIDRS else _todo(member), severity="error",
+        host=member.name, kind="setting", subject=key, found=f"K3s runs with {key} {found or 'unset'}{count}",
+        expected=expected or "unset", remedy=immutable if key in rules.CIDRS else _remedy(member), severity="error",
     )  # fmt: skip
 
 
-def _todo(member: Member) -> str:
+def _remedy(member: Member) -> str:
     unit = k3s.UNITS["server" if member.role == "servers" else "agent"]
-    return f"deploy.py, where one of its files differs; else restart {unit} on it; a drop-in that sets it, remove first"
+    return f"remove a drop-in that sets it; deploy if a file differs, else restart {unit} on this host"
 
 
 def _expected(cluster: Cluster, key: str, wanted: Any) -> str:  # noqa: ANN401 - a setting
     if key in ("cluster-cidr", "service-cidr"):
         return _networks(rules.listed(wanted))
     if key == "cluster-dns":
-        default = [
-            str(
-                ipaddress.ip_network(rules.listed(cluster.server.get("service-cidr", rules.CIDRS["service-cidr"]))[0])[
-                    10
-                ]
-            )
-        ]
-        return ",".join(rules.listed(wanted) if wanted else default)
-    if key in ("disable", *_ARGUMENTS):
-        return ",".join(
-            sorted(
-                {
-                    part
-                    for item in rules.listed(wanted or [])
-                    for part in ([item] if key in _ARGUMENTS else item.split(","))
-                }
-            )
-        )
+        services = rules.listed(cluster.server.get("service-cidr", rules.CIDRS["service-cidr"]))[0]
+        return ",".join(rules.listed(wanted) if wanted else [str(ipaddress.ip_network(services)[10])])
+    if key in _ARGUMENTS:
+        return ",".join(sorted(set(rules.listed(wanted or []))))
+    if key == "disable":
+        return ",".join(sorted({part for item in rules.listed(wanted or []) for part in item.split(",")}))
     if key in _FLAGS:
         return str(wanted).lower()
     return str(wanted)
@@ -195,24 +184,24 @@ _READERS: Mapping[str, tuple[Callable[[Config], str | None], Any]] = {
 
 
 def _arguments(member: Member, node: NodeState, wanted: Mapping[str, Any], covered: set[str]) -> Iterator[Finding]:
-    """Compare what a node was started with, as its annotation keeps it, with what it would be started with now."""
-    have = given(node.args)
+    """Compare the arguments that a node was started with (its annotation) with those it would be started with now."""
+    started = given(node.args)
     expected = {key: _words(value) for key, value in wanted.items()}
-    for key in sorted((set(have) | set(expected)) - covered):
+    for key in sorted((set(started) | set(expected)) - covered):
         if key in _SECRET:
             continue
-        ours, theirs = expected.get(key, []), have.get(key, [])
+        ours, theirs = expected.get(key, []), started.get(key, [])
         if sorted(ours) != sorted(theirs) and not (ours in ([], ["false"]) and theirs in ([], ["false"])):
             yield Finding(
                 host=member.name, kind="setting", subject=key,
-                found=f"it was started with {key} {', '.join(theirs) or 'unset'}",
-                expected=", ".join(ours) or "unset", remedy=_todo(member),
+                found=f"K3s was started with {key} {', '.join(theirs) or 'unset'}",
+                expected=", ".join(ours) or "unset", remedy=_remedy(member),
                 severity="error" if key in k3s.MUST_MATCH else "warning",
             )  # fmt: skip
 
 
 def given(args: tuple[str, ...]) -> dict[str, list[str]]:
-    """Return the settings in a command line: each flag's values, `true` where it has none."""
+    """Return the settings of a command line: the values of each flag, `true` for a flag without one."""
     found: dict[str, list[str]] = {}
     key = ""
     for word in args[1:]:

@@ -1,4 +1,4 @@
-"""The kubeconfig of the last deploy, and the names of the certificate behind the registration address."""
+"""The kubeconfig of the last deploy, and the names in the certificate at the registration address."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from nornir_k3s.model.kubeconfig import KubeconfigAnswer
 
 
 def differences(cluster: Cluster, name: str, answer: KubeconfigAnswer, *, days: int) -> Iterator[Finding]:
-    """Yield what is wrong with the kubeconfig, and with the names behind the address."""
+    """Yield the problems of the kubeconfig, and of the names in the API's certificate."""
     if answer.error:
-        remedy = "deploy.py writes it anew" + ("" if answer.missing else "; look at the way to the VIP, too")
+        remedy = "the next deploy writes it again" + ("" if answer.missing else "; also check the route to the VIP")
         yield Finding(
-            host=CLUSTER, kind="kubeconfig", subject=name, found=f"it does not work from here: {answer.error}",
-            expected=f"an answer of {cluster.url}", remedy=remedy, fixed_by="deploy",
+            host=CLUSTER, kind="kubeconfig", subject=name, found=f"the kubeconfig does not work: {answer.error}",
+            expected=f"an answer from {cluster.url}", remedy=remedy, fixed_by="deploy",
             severity="warning" if answer.missing else "error",
         )  # fmt: skip
     end = answer.expires
     if end and (left := (end - datetime.now(UTC)).days) < days:
         yield Finding(
-            host=CLUSTER, kind="certificate", subject=name, found=f"its client certificate ends in {left} days",
-            expected=f"{days} days or more", remedy="restart k3s on the servers, one at a time, then run deploy.py",
+            host=CLUSTER, kind="certificate", subject=name, found=f"the client certificate expires in {left} days",
+            expected=f"valid for at least {days} days", remedy="restart k3s on one server after the other, then deploy",
             severity="warning" if left >= 7 else "error",
         )  # fmt: skip
     if answer.names:
-        have = {_plain(name) for name in answer.names}
+        names = {_normalized(name) for name in answer.names}
         for wanted in cluster.names:
-            if _plain(wanted) not in have:
+            if _normalized(wanted) not in names:
                 yield Finding(
                     host=CLUSTER, kind="names", subject=wanted,
-                    found=f"the certificate has only {', '.join(sorted(have))}",
+                    found=f"the API's certificate is only for {', '.join(sorted(names))}",
                     expected=f"{wanted} among its names",
-                    remedy="add it to tls-san (the registration address is in it), then `k3s certificate rotate`",
+                    remedy="add it to tls-san (with the registration address), then run `k3s certificate rotate`",
                     severity="error",
                 )  # fmt: skip
 
 
-def _plain(name: str) -> str:
+def _normalized(name: str) -> str:
     try:
         return str(ipaddress.ip_address(name))
     except ValueError:

@@ -1,4 +1,4 @@
-"""The registration address: HAProxy's view of the servers, and who has the VIP."""
+"""The load balancers: the servers' states in HAProxy, and the VIP."""
 
 from __future__ import annotations
 
@@ -12,57 +12,55 @@ from nornir_k3s.model.finding import CLUSTER, Finding
 from nornir_k3s.model.host_facts import HostFacts
 
 
-def states(seen: HostFacts) -> dict[str, str]:
-    """Return each server as this load balancer's HAProxy sees it; empty where it does not answer."""
-    return {name: backend.state for name, backend in seen.backends.items()}
+def states(facts: HostFacts) -> dict[str, str]:
+    """Return the state of each server in this load balancer's HAProxy; empty if HAProxy does not answer."""
+    return {name: backend.state for name, backend in facts.backends.items()}
 
 
-def holders(cluster: Cluster, facts: Mapping[str, HostFacts]) -> list[str]:
+def holders(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[str]:
     """Return the load balancers that have the VIP."""
     vip = str(cluster.registration.address or "")
-    return [m.name for m in cluster.of("lb") if m.name in facts and facts[m.name].interface_of(vip)]
+    return [m.name for m in cluster.of("lb") if m.name in all_facts and all_facts[m.name].interface_of(vip)]
 
 
-def differences(cluster: Cluster, facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
-    """Yield what is wrong with the way in."""
+def differences(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
+    """Yield the problems of the load balancers."""
     balancers = cluster.of("lb")
     for member in balancers:
-        if member.name in facts:
-            yield from _backends(cluster, member.name, facts[member.name])
-    have = holders(cluster, facts)
-    if not balancers or len(have) == 1 or (not have and any(m.name not in facts for m in balancers)):
-        return  # one that could not be read may have it
-    where = f"on {' and '.join(have)}" if have else "on no load balancer"
-    remedy = "look at keepalived on each, and whether they reach each other (VRRP, protocol 112)"
+        if member.name in all_facts:
+            yield from _backends(cluster, member.name, all_facts[member.name])
+    names = holders(cluster, all_facts)
+    if not balancers or len(names) == 1 or (not names and any(m.name not in all_facts for m in balancers)):
+        return  # a load balancer that could not be read may have it
     yield Finding(
-        host=CLUSTER, kind="vip", subject=str(cluster.registration.address), found=f"the VIP is {where}",
-        expected="on exactly one", remedy=remedy, severity="error",
+        host=CLUSTER, kind="vip", subject=str(cluster.registration.address),
+        found=f"the VIP is on {' and '.join(names) or 'no load balancer'}", expected="on exactly one load balancer",
+        remedy="check keepalived on each, and that VRRP (IP protocol 112) passes between them", severity="error",
     )  # fmt: skip
 
 
-def _backends(cluster: Cluster, host: str, seen: HostFacts) -> Iterator[Finding]:
-    if seen.unit("haproxy.service").active != "active":
-        return  # told by the unit
-    have = seen.backends
-    if not have:
+def _backends(cluster: Cluster, host: str, facts: HostFacts) -> Iterator[Finding]:
+    if facts.unit("haproxy.service").active != "active":
+        return  # reported as a unit
+    if not facts.backends:
         yield Finding(
             host=host, kind="backend", subject="haproxy", found="HAProxy does not answer at its socket",
-            expected="the state of each server", remedy="look at it: journalctl -u haproxy", severity="error",
+            expected="the state of each server", remedy="find the cause: journalctl -u haproxy", severity="error",
         )  # fmt: skip
         return
     for server in cluster.of("servers"):
-        backend = have.get(server.node_name)
+        backend = facts.backends.get(server.node_name)
         if backend is None:
             yield Finding(
                 host=host, kind="backend", subject=server.node_name,
-                found=f"it does not know server {server.node_name}",
-                expected="every server", remedy="deploy.py writes its configuration and reloads it", fixed_by="deploy",
-                severity="error",
+                found=f"HAProxy does not have server {server.node_name}",
+                expected="every server", remedy="the next deploy writes its configuration and reloads it",
+                fixed_by="deploy", severity="error",
             )  # fmt: skip
         elif not backend.state.startswith("UP"):
             yield Finding(
                 host=host, kind="backend", subject=server.node_name,
-                found=f"it sees server {server.node_name} {backend.state}", expected="UP",
-                since=at(seen.now - backend.seconds) if backend.seconds is not None else None,
-                remedy=f"look at {server.name}, and at the way from {host} to it", severity="error",
+                found=f"HAProxy reports server {server.node_name} as {backend.state}", expected="UP",
+                since=at(facts.now - backend.seconds) if backend.seconds is not None else None,
+                remedy=f"check {server.name}, and the network from {host} to it", severity="error",
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The nodes as a server lists them, held against the inventory.
+"""The nodes as a server lists them, compared with the inventory.
 
 Sources: docs.k3s.io `cli/agent.md` (labels and taints are set when a node registers; later with kubectl); Kubernetes'
 well-known taints (the node controller's own).
@@ -17,65 +17,63 @@ from nornir_k3s.model.cluster import (
     Member,
 )
 from nornir_k3s.model.finding import CLUSTER, Finding
-from nornir_k3s.model.host_facts import HostFacts, NodeState
+from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.roles import agent as agent_role
 from nornir_k3s.roles import server as server_role
 
-# Taints that Kubernetes sets by itself, for as long as their cause lasts.
+# Taints that Kubernetes itself sets and removes.
 _AUTOMATIC = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
 
 
-def listed(cluster: Cluster, facts: Mapping[str, HostFacts]) -> tuple[NodeState, ...] | None:
-    """Return the nodes as a ready server lists them, or None where none does."""
-    seen = [facts[m.name] for m in cluster.of("servers") if m.name in facts]
-    return next(
-        (one.api.nodes for one in sorted(seen, key=lambda one: not one.ready) if one.api.nodes is not None), None
-    )
+def listed(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> tuple[NodeState, ...] | None:
+    """Return the nodes as a ready server lists them, or None if no server does."""
+    servers = [all_facts[m.name] for m in cluster.of("servers") if m.name in all_facts]
+    servers.sort(key=lambda facts: not facts.ready)
+    return next((facts.api.nodes for facts in servers if facts.api.nodes is not None), None)
 
 
 def differences(
-    cluster: Cluster, facts: Mapping[str, HostFacts], nodes: Sequence[NodeState] | None
+    cluster: Cluster, all_facts: Mapping[str, HostFacts], nodes: Sequence[NodeState] | None
 ) -> Iterator[Finding]:
-    """Yield what is wrong with the nodes, and with those who list them."""
-    yield from _servers(cluster, facts)
+    """Yield the problems of the nodes, and of the servers' API."""
+    yield from _servers(cluster, all_facts)
     if nodes is None:
-        if any(member.name in facts for member in cluster.of("servers")):
+        if any(member.name in all_facts for member in cluster.of("servers")):
             yield Finding(
                 host=CLUSTER, kind="api", subject="nodes", found="no server lists the nodes",
-                expected="a server whose API answers", remedy="look at the servers below", severity="error",
+                expected="a server whose API answers", remedy="check the servers below", severity="error",
             )  # fmt: skip
         return
-    have = {node.name: node for node in nodes}
+    by_name = {node.name: node for node in nodes}
     for role in NODES:
         for member in cluster.of(role):
-            yield from _node(cluster, member, have.get(member.node_name))
-    known = {member.node_name for role in NODES for member in cluster.of(role)}
-    for name in sorted(set(have) - known):
+            yield from _node(cluster, member, by_name.get(member.node_name))
+    expected = {member.node_name for role in NODES for member in cluster.of(role)}
+    for name in sorted(set(by_name) - expected):
         yield Finding(
             host=CLUSTER, kind="stranger", subject=name,
-            found=f"node {name} is listed, and no host of the inventory is it", expected="nodes of the inventory only",
-            since=at(have[name].since) if not have[name].ready else None,
+            found=f"node {name} is not in the inventory", expected="nodes of the inventory only",
+            since=at(by_name[name].since) if not by_name[name].ready else None,
             remedy=f"add it to the inventory, or drain it and `kubectl delete node {name}`",
         )  # fmt: skip
 
 
-def _servers(cluster: Cluster, facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
+def _servers(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
     for member in cluster.of("servers"):
-        seen = facts.get(member.name)
-        if seen is None or seen.unit(k3s.UNITS["server"]).active != "active":
-            continue  # told by the unit
-        if not seen.ready:
+        facts = all_facts.get(member.name)
+        if facts is None or facts.unit(k3s.UNITS["server"]).active != "active":
+            continue  # reported as a unit
+        if not facts.ready:
             yield Finding(
-                host=member.name, kind="api", subject="readyz", found="its /readyz is not ok",
-                expected="ok", remedy=f"look why: journalctl -u {k3s.UNITS['server']}; is the datastore well?",
-                severity="error",
+                host=member.name, kind="api", subject="readyz", found="/readyz is not ok", expected="ok",
+                remedy=f"check the datastore, and journalctl -u {k3s.UNITS['server']}", severity="error",
             )  # fmt: skip
-        elif not seen.api.through_address:
+        elif not facts.api.through_address:
             yield Finding(
                 host=member.name, kind="api", subject="address",
-                found=f"the API does not answer it through {cluster.url}",
-                expected="an answer, with a certificate it trusts",
-                remedy="look at the load balancers, the VIP and tls-san", severity="error",
+                found=f"cannot reach the API at {cluster.url}", expected="an answer, with a trusted certificate",
+                remedy="check the load balancers, the VIP and tls-san", severity="error",
             )  # fmt: skip
 
 
@@ -91,25 +89,24 @@ def _node(cluster: Cluster, member: Member, node: NodeState | None) -> Iterator[
 
     unit = k3s.UNITS["server" if member.role == "servers" else "agent"]
     if node is None:
-        yield differs(f"node {name} is not listed", "a node", f"deploy.py, or restart {unit}: it registers again")
+        yield differs(f"node {name} is not listed", "a node", f"deploy, or restart {unit}: the node registers again")
         return
     if not node.ready:
-        yield differs(f"node {name} is not Ready", "Ready", f"look at {unit} on it, and at its network")
+        yield differs(f"node {name} is not Ready", "Ready", f"check {unit} and the network of this host")
     if not node.schedulable:
-        remedy = f"`kubectl uncordon {name}` when the work on it is done"
+        remedy = f"`kubectl uncordon {name}` when the maintenance is done"
         yield differs(f"node {name} is cordoned", "schedulable", remedy, severity="warning")
     if node.version != cluster.version:
-        yield differs(
-            f"node {name} runs {node.version}", cluster.version, f"deploy.py, or restart {unit}", fixed_by="deploy"
-        )
+        remedy = f"deploy, or restart {unit}"
+        yield differs(f"node {name} runs {node.version}", cluster.version, remedy, fixed_by="deploy")
     if (member.role == "servers") != ("control-plane" in node.roles):
         roles = ", ".join(node.roles) or "none"
-        yield differs(f"node {name} has the roles {roles}", f"those of group {member.role}", "is it the right host?")
+        yield differs(f"node {name} has the roles {roles}", f"those of group {member.role}", "check which host this is")
     yield from _labels(cluster, member, node)
     yield from _taints(cluster, member, node)
 
 
-def _asked(cluster: Cluster, member: Member, key: str) -> list[str]:
+def _expected(cluster: Cluster, member: Member, key: str) -> list[str]:
     wanted = (
         server_role.settings(cluster, member) if member.role == "servers" else agent_role.settings(cluster, member, "")
     )
@@ -118,32 +115,32 @@ def _asked(cluster: Cluster, member: Member, key: str) -> list[str]:
 
 
 def _labels(cluster: Cluster, member: Member, node: NodeState) -> Iterator[Finding]:
-    have = dict(node.labels)
-    for label in _asked(cluster, member, "node-label"):
+    labels = dict(node.labels)
+    for label in _expected(cluster, member, "node-label"):
         key, _, value = label.partition("=")
-        if have.get(key) != value:
-            found = f"label {key} is {have[key] or 'empty'}" if key in have else f"there is no label {key}"
+        if labels.get(key) != value:
+            found = f"label {key} is {labels[key] or 'empty'}" if key in labels else f"label {key} is missing"
             yield Finding(
                 host=member.name, kind="label", subject=key, found=found, expected=label,
-                remedy=f"`kubectl label --overwrite node {node.name} {label}`: K3s sets it at a start only",
+                remedy=f"`kubectl label --overwrite node {node.name} {label}`: K3s sets labels only when it starts",
             )  # fmt: skip
 
 
 def _taints(cluster: Cluster, member: Member, node: NodeState) -> Iterator[Finding]:
-    wanted = {_taint(text) for text in _asked(cluster, member, "node-taint")}
-    have = {_taint(text) for text in node.taints if not text.startswith(_AUTOMATIC)}
-    for taint in sorted(wanted - have):
+    wanted = {_taint(text) for text in _expected(cluster, member, "node-taint")}
+    current = {_taint(text) for text in node.taints if not text.startswith(_AUTOMATIC)}
+    for taint in sorted(wanted - current):
         yield Finding(
             host=member.name, kind="taint", subject=taint.partition("=")[0].partition(":")[0],
-            found=f"there is no taint {taint}", expected=taint,
-            remedy=f"`kubectl taint node {node.name} {taint}`: K3s sets it at registration only",
+            found=f"taint {taint} is missing", expected=taint,
+            remedy=f"`kubectl taint node {node.name} {taint}`: K3s sets taints only at registration",
         )  # fmt: skip
-    for taint in sorted(have - wanted):
+    for taint in sorted(current - wanted):
         if node.schedulable or "unschedulable" not in taint:
             yield Finding(
                 host=member.name, kind="taint", subject=taint.partition("=")[0].partition(":")[0],
-                found=f"somebody has set the taint {taint}", expected="no such taint",
-                remedy=f"`kubectl taint node {node.name} {taint}-`, or put it into the inventory",
+                found=f"unexpected taint {taint}", expected="no such taint",
+                remedy=f"`kubectl taint node {node.name} {taint}-`, or add it to the inventory",
             )  # fmt: skip
 
 

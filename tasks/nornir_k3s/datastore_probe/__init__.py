@@ -1,1 +1,1 @@
-"""Asks an external datastore with K3s' own credentials, from each server."""
+"""Probes of an external datastore: connects as K3s does, with its credentials, from each server."""

@@ -1,4 +1,4 @@
-"""What asking a datastore gives: answers, and problems in words that hold no secret."""
+"""The result of probing a datastore, and its problems, in words without secrets."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from nornir_k3s.model import finding as model_finding
+from nornir_k3s.model.datastore_facts import DatastoreHealth
 from nornir_k3s.model.finding import Finding, Severity
-from nornir_k3s.model.host_facts import DatastoreHealth
 
 ROUND_TRIPS = 20
 
 
 class ProbeFailed(Exception):
-    """The probe of a datastore ended with this finding; its host is filled in by the caller."""
+    """The probe ended with this finding; the caller fills in its host."""
 
     def __init__(self, finding: Finding) -> None:
         super().__init__(finding.found)
@@ -22,25 +22,25 @@ class ProbeFailed(Exception):
 
 
 def problem(check: str, found: str, expected: str, remedy: str, severity: Severity = "error") -> Finding:
-    """Return a finding whose host is filled in by `probe`; its words hold no secret."""
+    """Return a finding without secrets; `probe` fills in its host."""
     return model_finding.problem("", check, found, expected, remedy, severity)
 
 
 @dataclass
 class Answers:
-    """What a datastore has said.
+    """What one address of a datastore answered.
 
     Arguments:
         product: MySQL, MariaDB, PostgreSQL or etcd.
-        version: As it tells it.
-        bootstrap: Sizes in bytes of the bootstrap rows in it, by key: `/bootstrap/` and 12 hex digits each.
-        connections: How many it allows; 0 where it does not say.
-        writable: It is no replica.
+        version: As the datastore reports it.
+        bootstrap: Sizes in bytes of K3s' bootstrap rows, by key: `/bootstrap/` and 12 hex digits.
+        connections: The maximum number of connections; 0 if unknown.
+        writable: Whether it is not a read-only replica.
         skew: Seconds that its clock is ahead of the controller's.
         round_trips: Seconds of some small queries.
-        health: How it is doing.
-        expires: When its certificate does, in seconds since 1970; 0 where none was shown, or where it is a problem.
-        problems: What is wrong with its settings and rights.
+        health: Connections in use, size, compaction.
+        expires: When its certificate expires, in seconds since 1970; 0 without a verified certificate.
+        problems: Problems of its settings and rights.
     """
 
     product: str = ""
@@ -55,27 +55,27 @@ class Answers:
     problems: list[Finding] = field(default_factory=list)
 
     def measure(self, ping: Callable[[], object]) -> None:
-        """Take the time of a small query, some times."""
+        """Measure the round trip of a small query several times."""
         for _ in range(ROUND_TRIPS):
             begin = time.monotonic()
             ping()
             self.round_trips.append(time.monotonic() - begin)
 
-    def clock(self, ask: Callable[[], float]) -> None:
+    def clock(self, read: Callable[[], float]) -> None:
         """Compare its clock, in seconds since 1970, with the controller's."""
         begin = time.time()
-        self.skew = ask() - (begin + time.time()) / 2
+        self.skew = read() - (begin + time.time()) / 2
 
 
 def table_problems(*, id_type: str, unique: bool) -> list[Finding]:
-    """Return what is wrong with a kine table, of whichever database."""
+    """Return the problems of the table kine, for any SQL database."""
     found = []
     if not unique:
-        remedy = "give it the index kine_name_prev_revision_uindex again: K3s writes rows twice without"
+        remedy = "create the index kine_name_prev_revision_uindex again: without it K3s writes rows twice"
         what = "table kine has no unique index on name and prev_revision (a restored copy?)"
-        found.append(problem("datastore-settings", what, "the index that K3s made", remedy))
+        found.append(problem("datastore-settings", what, "the index that K3s creates", remedy))
     if id_type.lower() != "bigint":
         remedy = "start all servers once with KINE_SCHEMA_MIGRATION=1 (docs.k3s.io, known issues)"
-        what = f"the ids of table kine are {id_type}: it turns read-only at revision 2147483647"
+        what = f"the ids of table kine are {id_type}: no writes are possible after revision 2147483647"
         found.append(problem("datastore-settings", what, "bigint", remedy, "warning"))
     return found

@@ -1,4 +1,4 @@
-"""Connector: how a datastore is reached, as often as its client needs a connection."""
+"""Connector: opens connections to one address of a datastore."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from nornir_k3s.datastore_probe.tls import Context
 
 @dataclass(frozen=True)
 class Connector:
-    """The way to one address of a datastore.
+    """Connections to one address of a datastore.
 
     Arguments:
-        connect: Gives a new connected socket, which is closed when the asking has ended.
-        address: Name or address that its certificate must have.
-        context: Its TLS; None without.
-        tries: Whether rights may be tried out, and undone; otherwise it is only read.
+        connect: Returns a new connected socket; the probe closes it at its end.
+        address: Name or address that the certificate must contain.
+        context: The TLS context; None without TLS.
+        test_rights: Whether to test rights with statements that are undone; otherwise the probe only reads.
     """
 
     connect: Callable[[], socket.socket]
     address: str
     context: Context | None
-    tries: bool = True
+    test_rights: bool = True

@@ -1,4 +1,4 @@
-"""Ask a member of an etcd what K3s needs to know of it, by its JSON gateway.
+"""Probe an etcd member through its JSON gateway.
 
 Sources: etcd `Documentation/dev-guide/api_grpc_gateway.md` (`/v3/kv/range`, and that it knows no user by certificate),
 `op-guide/monitoring.md` (`/health`), `op-guide/maintenance.md` (alarms).
@@ -21,11 +21,11 @@ from nornir_k3s.model.finding import Finding
 
 
 def ask(endpoint: Endpoint, connector: Connector) -> Answers:
-    """Read as K3s will: with a client certificate, where there is one, and no password.
+    """Read as K3s does: with a client certificate, if there is one, and no password.
 
     Raises:
-        ProbeFailed: It does not answer as an etcd, or not well.
-        ssl.SSLError: Its certificate is not trusted.
+        ProbeFailed: It does not answer as an etcd does.
+        ssl.SSLError: The TLS handshake failed.
     """
     connection = http.client.HTTPConnection(connector.address, timeout=10)
     sock = connector.connect()
@@ -35,7 +35,7 @@ def ask(endpoint: Endpoint, connector: Connector) -> Answers:
     try:
         return _read(connection, endpoint)
     except (http.client.HTTPException, json.JSONDecodeError, KeyError) as error:
-        found = f"what answers is no etcd ({type(error).__name__})"
+        found = f"the endpoint does not answer as an etcd ({type(error).__name__})"
         raise ProbeFailed(
             problem("datastore", found, "etcd", "check address, port and scheme of the endpoint")
         ) from None
@@ -54,10 +54,10 @@ def _read(connection: http.client.HTTPConnection, endpoint: Endpoint) -> Answers
         pairs = {base64.b64decode(item["key"]).decode(): item.get("value", "") for item in found.get("kvs", [])}
         answers.bootstrap = {key: len(base64.b64decode(value)) for key, value in pairs.items()}
     elif not answers.problems:
-        answers.problems.append(_unread(str(found.get("error") or found.get("message") or status)))
+        answers.problems.append(_unreadable(str(found.get("error") or found.get("message") or status)))
     answers.problems += _members(connection, endpoint)
     status, found = _post(connection, "/v3/maintenance/status", {})
-    if status == http.HTTPStatus.OK:  # as etcdctl tells it, but for numbers as text
+    if status == http.HTTPStatus.OK:  # as etcdctl prints it, except that numbers are text
         answers.health = replace(answers.health, etcd_size=etcd_size(json.dumps([{"Status": found}])))
     status, found = _post(connection, "/v3/kv/range", {"key": _encoded("compact_rev_key")})
     if status == http.HTTPStatus.OK and found.get("kvs"):
@@ -78,22 +78,20 @@ def _health(connection: http.client.HTTPConnection) -> list[Finding]:
     names = (
         ", ".join(str(alarm.get("alarm")) for alarm in alarms.get("alarms", [])) if status == http.HTTPStatus.OK else ""
     )
-    found = f"the member is not healthy: {names or health.get('reason') or 'it has no leader'}"
+    found = f"the etcd member is not healthy: {names or health.get('reason') or 'no leader'}"
     remedy = "check its log and its peers"
     if "NOSPACE" in names:
-        remedy = "its space is used up: compact, defragment, then `etcdctl alarm disarm`"
+        remedy = "its space quota is used up: compact, defragment, then `etcdctl alarm disarm`"
     return [problem("datastore", found, "a healthy member", remedy)]
 
 
-def _unread(reason: str) -> Finding:
+def _unreadable(reason: str) -> Finding:
     if "user name is empty" in reason or "permission denied" in reason:
-        remedy = (
-            "K3s has no password for etcd: turn authentication off, or accept it where the certificate names a user"
-        )
-        return problem("datastore-login", f"the member asks for a user: {reason}", "a read", remedy, "warning")
-    found = f"its data cannot be looked at: {reason}"
-    remedy = "turn etcd's JSON gateway on, or accept this"
-    return problem("datastore-asked", found, "a look at the datastore before the first change", remedy, "warning")
+        remedy = "K3s has no password for etcd: disable authentication, or accept this if the certificate names a user"
+        return problem("datastore-login", f"etcd requires a user: {reason}", "read access", remedy, "warning")
+    found = f"etcd's data cannot be read: {reason}"
+    remedy = "enable etcd's JSON gateway, or accept this"
+    return problem("datastore-asked", found, "a check of the datastore before the first change", remedy, "warning")
 
 
 def _members(connection: http.client.HTTPConnection, endpoint: Endpoint) -> list[Finding]:
@@ -101,8 +99,9 @@ def _members(connection: http.client.HTTPConnection, endpoint: Endpoint) -> list
     count = len(found.get("members", [])) if status == http.HTTPStatus.OK else 0
     if count <= len(endpoint.hosts):
         return []
-    text = f"the endpoint names {len(endpoint.hosts)} of the etcd's {count} members"
-    return [problem("datastore-members", text, "all", "name all: K3s loses its datastore with the last one", "warning")]
+    text = f"the endpoint has {len(endpoint.hosts)} of {count} etcd members"
+    remedy = "add the others: K3s loses its datastore when these members fail"
+    return [problem("datastore-members", text, "all members", remedy, "warning")]
 
 
 def _encoded(text: str) -> str:
@@ -113,7 +112,7 @@ def _date(connection: http.client.HTTPConnection) -> float:
     connection.request("GET", "/version")
     response = connection.getresponse()
     response.read()
-    # It tells whole seconds: on average half a second too early.
+    # The header has whole seconds: on average half a second too early.
     return email.utils.parsedate_to_datetime(response.headers["Date"]).timestamp() + 0.5
 
 

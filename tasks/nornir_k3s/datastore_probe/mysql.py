@@ -1,4 +1,4 @@
-"""Ask a MySQL or MariaDB what K3s needs to know of it.
+"""Probe a MySQL or MariaDB.
 
 Sources: kine `pkg/drivers/mysql` (statements it uses, and when it uses TLS); docs.k3s.io `datastore/datastore.md`;
 k3s#11816 (increments), kine#721 (snapshot isolation), kine#408 (unique index), docs.k3s.io `known-issues.md` (ids).
@@ -36,8 +36,8 @@ _UNIQUE = """
 SELECT GROUP_CONCAT(COLUMN_NAME ORDER BY SEQ_IN_INDEX) FROM information_schema.STATISTICS
 WHERE TABLE_SCHEMA = %s AND TABLE_NAME = 'kine' AND NON_UNIQUE = 0 GROUP BY INDEX_NAME
 """
-# What K3s will do; here nothing made in a transaction would go with it.
-_TRIED = (
+# What K3s does with its table. MySQL cannot roll back DDL: the table is dropped afterwards.
+_STATEMENTS = (
     "CREATE TABLE TABLE_NAME (id BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY, name VARCHAR(630) CHARACTER SET ascii)",
     "ALTER TABLE TABLE_NAME ADD COLUMN value MEDIUMBLOB",
     "CREATE INDEX try_index ON TABLE_NAME (name)",
@@ -49,11 +49,11 @@ Query = Callable[..., list[tuple[Any, ...]]]
 
 
 def ask(endpoint: Endpoint, connector: Connector) -> Answers:
-    """Log in as K3s will, and read.
+    """Log in as K3s does, read, and test its rights on a table that is dropped afterwards.
 
     Raises:
-        ProbeFailed: It does not let the user in, or the database is missing.
-        ssl.SSLError: Its certificate is not trusted.
+        ProbeFailed: The login failed.
+        ssl.SSLError: The TLS handshake failed.
     """
     try:
         connection = _login(endpoint, connector, connector.context)
@@ -61,9 +61,9 @@ def ask(endpoint: Endpoint, connector: Connector) -> Answers:
         cause = error.__cause__ or error.__context__
         if isinstance(cause, ssl.SSLError):
             raise cause from None
-        raise ProbeFailed(_refused(error, endpoint, tls=_wants_tls(error, endpoint, connector))) from None
+        raise ProbeFailed(_refused(error, endpoint, tls=_requires_tls(error, endpoint, connector))) from None
     try:
-        return _read(connection, endpoint, tries=connector.tries)
+        return _read(connection, endpoint, test_rights=connector.test_rights)
     finally:
         connection.close()
 
@@ -82,8 +82,8 @@ def _login(endpoint: Endpoint, connector: Connector, context: ssl.SSLContext | N
     return connection
 
 
-def _wants_tls(error: pymysql.err.OperationalError, endpoint: Endpoint, connector: Connector) -> bool:
-    """Tell whether a login that was refused without TLS would succeed with it."""
+def _requires_tls(error: pymysql.err.OperationalError, endpoint: Endpoint, connector: Connector) -> bool:
+    """Return whether a login that was refused without TLS succeeds with it."""
     if connector.context or not error.args or error.args[0] not in _REFUSED:
         return False
     try:
@@ -96,20 +96,22 @@ def _wants_tls(error: pymysql.err.OperationalError, endpoint: Endpoint, connecto
 def _refused(error: pymysql.err.OperationalError, endpoint: Endpoint, *, tls: bool = False) -> Finding:
     code = error.args[0] if error.args else 0
     if tls:
-        found = f"the database lets user {endpoint.user} in with TLS only"
-        return problem("datastore-tls", found, "TLS that K3s verifies", "give `cafile`, the CA of its certificate")
+        found = f"the database requires TLS for user {endpoint.user}"
+        return problem("datastore-tls", found, "TLS that K3s verifies", "set `cafile` to the CA of its certificate")
     if code in _REFUSED:
         found = f"the database refuses user {endpoint.user} or the password"
-        return problem("datastore-login", found, "a login", "check user, password, and from where it may log in")
+        return problem(
+            "datastore-login", found, "a login", "check user, password, and the hosts that the user may log in from"
+        )
     if code == 1130:
-        found = "the database lets nobody in from this server's address"
+        found = "the database does not allow connections from this server's address"
         return problem("datastore-login", found, "a login", "grant the user for the servers' addresses")
     if code == 2026 or "SSL" in str(error):
-        return problem("datastore-tls", "the database does not speak TLS", "TLS, since cafile is given", "turn it on")
-    return problem("datastore", f"the database breaks the login off (error {code})", "a login", "see its own log")
+        return problem("datastore-tls", "the database has no TLS", "TLS, since `cafile` is set", "enable TLS")
+    return problem("datastore", f"the login failed (error {code})", "a login", "see the database's log")
 
 
-def _read(connection: Any, endpoint: Endpoint, *, tries: bool) -> Answers:  # noqa: ANN401 - it has no types
+def _read(connection: Any, endpoint: Endpoint, *, test_rights: bool) -> Answers:  # noqa: ANN401 - it has no types
     def query(text: str, *values: object) -> list[tuple[Any, ...]]:
         with connection.cursor() as cursor:
             cursor.execute(text, values)
@@ -123,18 +125,18 @@ def _read(connection: Any, endpoint: Endpoint, *, tries: bool) -> Answers:  # no
     answers.problems += _settings(settings)
     answers.writable = not any(settings.get(f"{name}read_only") in ("ON", "1") for name in ("", "super_", "innodb_"))
     exists = bool(query("SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = %s", endpoint.database))
-    have = _have(_grants(query, product), endpoint)
-    lacking = _rights(have, endpoint, exists=exists)
-    answers.problems += lacking
-    there = _columns(query, endpoint)
+    rights = _rights(_grants(query, product), endpoint)
+    missing = _missing_rights(rights, endpoint, exists=exists)
+    answers.problems += missing
+    columns = _columns(query, endpoint)
     used = query("SHOW GLOBAL STATUS LIKE 'Threads_connected'")
     if used:
         answers.health = replace(answers.health, connections=(int(used[0][1]), answers.connections))
-    if there:
-        answers.problems += _table(query, endpoint, answers, there)
-        _grown(query, endpoint, answers)
-    elif tries and exists and not lacking and answers.writable and have & {"ALL", "ALL PRIVILEGES", "DROP"}:
-        answers.problems += _tried(query, endpoint)
+    if columns:
+        answers.problems += _table(query, endpoint, answers, columns)
+        _size(query, endpoint, answers)
+    elif test_rights and exists and not missing and answers.writable and rights & {"ALL", "ALL PRIVILEGES", "DROP"}:
+        answers.problems += _test_rights(query, endpoint)
     answers.clock(lambda: float(query("SELECT UNIX_TIMESTAMP(NOW(6))")[0][0]))
     answers.measure(lambda: query("SELECT 1"))
     return answers
@@ -144,16 +146,16 @@ def _columns(query: Query, endpoint: Endpoint) -> dict[str, str]:
     return {str(name): str(kind) for name, kind in query(_COLUMNS, endpoint.database)}
 
 
-def _tried(query: Query, endpoint: Endpoint) -> list[Finding]:
-    """Do what K3s will do, on a table of its own that is gone afterwards; only a user who may drop it gets here."""
+def _test_rights(query: Query, endpoint: Endpoint) -> list[Finding]:
+    """Do what K3s does on a table that is dropped afterwards; the user must have the right to drop it."""
     table = f"`{endpoint.database.replace('`', '``')}`.nornir_k3s_try_{secrets.token_hex(4)}"
     try:
-        for statement in _TRIED:
+        for statement in _STATEMENTS:
             query(statement.replace("TABLE_NAME", table))
     except pymysql.err.Error as error:
-        reason = str(error.args[1]) if len(error.args) > 1 else "it does not say why"
-        found = f"what K3s does to its table is refused: {reason}"
-        return [problem("datastore-rights", found, "a table that the user may make and change", "see its own log")]
+        reason = str(error.args[1]) if len(error.args) > 1 else "no reason given"
+        found = f"the user cannot create and change K3s' table: {reason}"
+        return [problem("datastore-rights", found, "the rights K3s uses", "see the database's log")]
     finally:
         with contextlib.suppress(pymysql.err.Error):
             query(f"DROP TABLE IF EXISTS {table}")
@@ -171,7 +173,7 @@ def _table(query: Query, endpoint: Endpoint, answers: Answers, columns: dict[str
     return table_problems(id_type=str(columns.get("id")), unique=unique)
 
 
-def _grown(query: Query, endpoint: Endpoint, answers: Answers) -> None:
+def _size(query: Query, endpoint: Endpoint, answers: Answers) -> None:
     rows, size = query(sql.MYSQL_SIZE.format("%s"), endpoint.database)[0]
     table = f"`{endpoint.database.replace('`', '``')}`.kine"
     newest, compacted = query(sql.REVISIONS.replace("FROM kine", f"FROM {table}"))[0]
@@ -185,39 +187,41 @@ def _settings(settings: dict[str, str]) -> list[Finding]:
         remedy = "set it to 1, with one writer: K3s loses changes otherwise"
         found.append(problem("datastore-settings", f"auto_increment_increment is {value}", "1", remedy))
     if settings.get("innodb_snapshot_isolation") in ("ON", "1"):
-        remedy = "turn it off: compaction fails with error 1020 otherwise"
+        remedy = "disable it: compaction fails with error 1020 otherwise"
         found.append(problem("datastore-settings", "innodb_snapshot_isolation is on", "OFF", remedy))
     if settings.get("wsrep_on") in ("ON", "1") and settings.get("wsrep_cluster_address", "gcomm://") != "gcomm://":
-        remedy = "let K3s write to one member only, through a proxy or an address that moves"
-        found.append(problem("datastore-settings", "it is a Galera cluster", "one writer", remedy, "warning"))
+        remedy = "let K3s write to one member only, through a proxy or a floating address"
+        found.append(problem("datastore-settings", "the database is a Galera cluster", "one writer", remedy, "warning"))
     return found
 
 
 def _grants(query: Query, product: str) -> list[str]:
     grants = [str(row[0]) for row in query("SHOW GRANTS")]
-    if product == "MySQL":  # which tells what a role may only when the role is named; MariaDB tells it at once
+    if product == "MySQL":  # lists a role's rights only for a named role; MariaDB lists them always
         roles = query("SELECT CURRENT_ROLE()") if any(" ON " not in grant for grant in grants) else []
         if roles and roles[0][0] not in (None, "", "NONE"):
             grants += [str(row[0]) for row in query(f"SHOW GRANTS FOR CURRENT_USER() USING {roles[0][0]}")]
     return grants
 
 
-def _have(grants: list[str], endpoint: Endpoint) -> set[str]:
-    have: set[str] = set()
+def _rights(grants: list[str], endpoint: Endpoint) -> set[str]:
+    rights: set[str] = set()
     for grant in grants:
         match = re.match(r"GRANT (.+?) ON (\S+) TO ", grant)
         if match and _covers(match[2].replace("`", ""), endpoint.database):
-            have |= {word.strip().upper() for word in match[1].split(",")}
-    return have
+            rights |= {word.strip().upper() for word in match[1].split(",")}
+    return rights
 
 
-def _rights(have: set[str], endpoint: Endpoint, *, exists: bool) -> list[Finding]:
-    if "ALL PRIVILEGES" in have or "ALL" in have:
+def _missing_rights(rights: set[str], endpoint: Endpoint, *, exists: bool) -> list[Finding]:
+    if "ALL PRIVILEGES" in rights or "ALL" in rights:
         return []
-    if missing := [right for right in NEEDED if right not in have]:
+    if missing := [right for right in NEEDED if right not in rights]:
         if not exists and "CREATE" in missing:
-            found = f"there is no database {endpoint.database}, and user {endpoint.user} may not create it"
-            return [problem("datastore-rights", found, "the database", "create it, and grant the user all on it")]
+            found = f"database {endpoint.database} does not exist, and user {endpoint.user} may not create it"
+            return [
+                problem("datastore-rights", found, "the database", "create it, and grant the user all rights on it")
+            ]
         found = f"user {endpoint.user} lacks {', '.join(missing)} on {endpoint.database}"
         remedy = f"GRANT {', '.join(NEEDED)} ON `{endpoint.database}`.* to it"
         return [problem("datastore-rights", found, "the rights K3s uses", remedy)]
@@ -225,7 +229,7 @@ def _rights(have: set[str], endpoint: Endpoint, *, exists: bool) -> list[Finding
 
 
 def _covers(where: str, database: str) -> bool:
-    """Tell whether `DATABASE.*` of a grant, where % and _ are wildcards unless escaped, means this database."""
+    """Return whether `DATABASE.*` of a grant, where % and _ are wildcards unless escaped, includes this database."""
     pattern, dot, tables = where.rpartition(".")
     if not dot or tables != "*":
         return False

@@ -1,4 +1,4 @@
-"""Ask a PostgreSQL what K3s needs to know of it.
+"""Probe a PostgreSQL.
 
 Sources: kine `pkg/drivers/pgsql` (statements, how TLS files become `verify-full`, how a missing database is made);
 docs.k3s.io `datastore/datastore.md`; k3s#14505 (collation), k3s#7808 (PgBouncer); PostgreSQL's manual, chapter
@@ -19,11 +19,11 @@ from nornir_k3s.datastore_probe import tls
 from nornir_k3s.datastore_probe.answers import Answers, ProbeFailed, problem, table_problems
 from nornir_k3s.datastore_probe.connector import Connector
 from nornir_k3s.facts import database as sql
+from nornir_k3s.model.datastore_facts import DatastoreHealth
 from nornir_k3s.model.endpoint import Endpoint
 from nornir_k3s.model.finding import Finding
-from nornir_k3s.model.host_facts import DatastoreHealth
 
-_MAINTENANCE = "postgres"  # the database that kine connects to in order to make another
+_MAINTENANCE = "postgres"  # the database that kine connects to when it creates another
 _SETTINGS = """
 SELECT current_setting('server_version'), current_setting('max_connections'), pg_is_in_recovery(),
   has_schema_privilege(current_schema(), 'USAGE') AND has_schema_privilege(current_schema(), 'CREATE'), current_schema()
@@ -40,8 +40,8 @@ SELECT 1 FROM pg_indexes WHERE schemaname = current_schema() AND tablename = 'ki
 _BOOTSTRAP = """
 SELECT name, COALESCE(MAX(LENGTH(value)), 0) FROM kine WHERE name LIKE '/bootstrap/%' AND deleted = 0 GROUP BY name
 """
-# What K3s will do, each of it undone: in PostgreSQL a table that was made in a transaction goes with it.
-_TRIED = (
+# What K3s does with its table, in a transaction that is rolled back.
+_STATEMENTS = (
     'CREATE TABLE TABLE_NAME (id BIGSERIAL PRIMARY KEY, name text COLLATE "C")',
     "CREATE INDEX ON TABLE_NAME (name)",
     "INSERT INTO TABLE_NAME (name) VALUES ('x')",
@@ -52,11 +52,11 @@ Query = Callable[[str], list[tuple[Any, ...]]]
 
 
 def ask(endpoint: Endpoint, connector: Connector) -> Answers:
-    """Log in as K3s will, read, and try its rights in a transaction that is rolled back.
+    """Log in as K3s does, read, and test its rights in a transaction that is rolled back.
 
     Raises:
-        ProbeFailed: It does not let the user in, or the database is missing.
-        ssl.SSLError: Its certificate is not trusted.
+        ProbeFailed: The login failed, or the database does not exist and the user may not create it.
+        ssl.SSLError: The TLS handshake failed.
     """
     try:
         connection = _login(endpoint, connector)
@@ -66,7 +66,7 @@ def ask(endpoint: Endpoint, connector: Connector) -> Answers:
             return Answers()
         raise ProbeFailed(problem) from None
     try:
-        answers = _read(connection, tries=connector.tries)
+        answers = _read(connection, test_rights=connector.test_rights)
         answers.problems += _pooled(connection, endpoint, connector)
         return answers
     finally:
@@ -136,19 +136,19 @@ def _refused(error: Exception, endpoint: Endpoint) -> Finding:
         found = f"the database refuses user {endpoint.user} or the password"
         return problem("datastore-login", found, "a login", "check user and password")
     if code == "28000":
-        found = "the database lets this user in neither from this server's address nor this way"
+        found = f"the database does not allow user {endpoint.user} to connect from this server's address this way"
         return problem("datastore-login", found, "a login", "add the servers' addresses to pg_hba.conf")
     if code == "3D000":
-        found = f"there is no database {endpoint.database}, and user {endpoint.user} may not create it"
+        found = f"database {endpoint.database} does not exist, and user {endpoint.user} may not create it"
         return problem("datastore-rights", found, "the database", "create it, owned by the user")
     if "unsupported startup parameter" in words or code == "08P01":
-        found = "a pooler (PgBouncer) answers in place of the database, and refuses K3s' parameters"
-        remedy = "name the database itself: K3s uses prepared statements"
+        found = "the endpoint is a connection pooler (PgBouncer), which refuses K3s' parameters"
+        remedy = "use the address of PostgreSQL itself: K3s uses prepared statements"
         return problem("datastore-settings", found, "PostgreSQL itself", remedy)
     reason = words or str(error).splitlines()[0][:100]
     if "SSL" in reason:
-        return problem("datastore-tls", "the database does not speak TLS", "TLS", "turn it on in postgresql.conf")
-    return problem("datastore", f"the database breaks the login off ({code or reason})", "a login", "see its own log")
+        return problem("datastore-tls", "the database has no TLS", "TLS", "enable it in postgresql.conf")
+    return problem("datastore", f"the login failed ({code or reason})", "a login", "see the database's log")
 
 
 def _query(connection: Any) -> Query:  # noqa: ANN401 - its types are of no use here
@@ -160,7 +160,7 @@ def _query(connection: Any) -> Query:  # noqa: ANN401 - its types are of no use 
     return query
 
 
-def _read(connection: Any, *, tries: bool) -> Answers:  # noqa: ANN401 - its types are of no use here
+def _read(connection: Any, *, test_rights: bool) -> Answers:  # noqa: ANN401 - its types are of no use here
     query = _query(connection)
     version, connections, replica, create, schema = query(_SETTINGS)[0]
     answers = Answers("PostgreSQL", str(version), connections=int(connections), writable=not replica)
@@ -169,9 +169,9 @@ def _read(connection: Any, *, tries: bool) -> Answers:  # noqa: ANN401 - its typ
     if not create:
         found = f"the user may not create tables in schema {schema or 'public'}"
         answers.problems.append(problem("datastore-rights", found, "USAGE and CREATE", remedy))
-    elif tries and not columns and not replica and (refused := _tried(connection)):
-        found = f"what K3s does to its table is refused: {refused}"
-        answers.problems.append(problem("datastore-rights", found, "a table that the user may make and change", remedy))
+    elif test_rights and not columns and not replica and (reason := _test_rights(connection)):
+        found = f"the user cannot create and change K3s' table: {reason}"
+        answers.problems.append(problem("datastore-rights", found, "the rights K3s uses", remedy))
     if columns:
         answers.problems += _table(query, columns)
         if not any(one.subject == "datastore-rights" for one in answers.problems):
@@ -190,16 +190,16 @@ def _pair(row: tuple[Any, ...]) -> tuple[int, int]:
     return int(row[0]), int(row[1])
 
 
-def _tried(connection: Any) -> str:  # noqa: ANN401 - its types are of no use here
+def _test_rights(connection: Any) -> str:  # noqa: ANN401 - its types are of no use here
     query = _query(connection)
     table = f"nornir_k3s_try_{secrets.token_hex(4)}"
     query("BEGIN")
     try:
-        for statement in _TRIED:
+        for statement in _STATEMENTS:
             query(statement.replace("TABLE_NAME", table))
     except pg8000.dbapi.DatabaseError as error:
         details = error.args[0] if error.args and isinstance(error.args[0], dict) else {}
-        return str(details.get("M") or "it does not say why")
+        return str(details.get("M") or "no reason given")
     finally:
         query("ROLLBACK")
     return ""
@@ -219,8 +219,8 @@ def _table(query: Query, columns: dict[str, tuple[str, Any]]) -> list[Finding]:
 
 
 def _pooled(connection: Any, endpoint: Endpoint, connector: Connector) -> list[Finding]:  # noqa: ANN401 - as above
-    """Return a problem where a pooler gives one process of the database to several clients, or one client several."""
-    key = getattr(connection, "_backend_key_data", None)  # the process that the other end says it is
+    """Return a problem if the endpoint is a pooler: its backend process is not the one that serves the session."""
+    key = getattr(connection, "_backend_key_data", None)  # the process that the endpoint claims to be
     first = _query(connection)
     if not key or int.from_bytes(key[:4], "big", signed=True) == _process(first):
         return []
@@ -231,11 +231,11 @@ def _pooled(connection: Any, endpoint: Endpoint, connector: Connector) -> list[F
         ours, theirs = ours | {_process(first)}, theirs | {_process(second)}
     finally:
         other.close()
-    remedy = "name the database itself: K3s uses prepared statements"
+    remedy = "use the address of PostgreSQL itself: K3s uses prepared statements"
     if ours & theirs or len(ours) > 1:
-        found = "a pooler (PgBouncer) in transaction mode answers in place of the database"
+        found = "the endpoint is a connection pooler (PgBouncer) in transaction mode"
         return [problem("datastore-settings", found, "PostgreSQL itself", remedy)]
-    found = "a pooler (PgBouncer) answers in place of the database"
+    found = "the endpoint is a connection pooler (PgBouncer)"
     return [problem("datastore-settings", found, "PostgreSQL itself", remedy, "warning")]
 
 

@@ -1,7 +1,7 @@
-"""Ask a datastore someone else runs, from a server's own place in the network, with the real credentials.
+"""Probe an external datastore from a server's place in the network, with K3s' credentials.
 
-Nothing is installed on the server: a client on the controller talks through the server's SSH connection. Nothing is
-left in the datastore: what is tried there is rolled back.
+Nothing is installed on the server: a client on the controller connects through the server's SSH connection. Nothing is
+left in the datastore: what tests the rights is undone.
 """
 
 from __future__ import annotations
@@ -22,40 +22,42 @@ from nornir_k3s.datastore_probe.connector import Connector
 from nornir_k3s.model.cluster import (
     Cluster,
 )
+from nornir_k3s.model.datastore_facts import Database, DatastoreHealth
 from nornir_k3s.model.endpoint import Endpoint, parse
 from nornir_k3s.model.finding import Finding
-from nornir_k3s.model.host_facts import CertificateFile, Database, DatastoreHealth, HostFacts
+from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.model.k3s_facts import CertificateFile
 from nornir_k3s.roles.datastore_login import server_connections
 from nornir_k3s.ssh.forward import forward
 
 TIMEOUT = 10.0
-SLOW = 0.020  # seconds; K3s dies of a datastore that is silent for 10 s, and every request waits for it
+SLOW = 0.020  # seconds; every API request waits for the datastore, and K3s exits after 10 s without an answer
 MAX_SKEW = 3.0  # seconds
-_ASK = {"mysql": mysql.ask, "postgresql": postgresql.ask, "etcd": etcd.ask}
+_PROBES = {"mysql": mysql.ask, "postgresql": postgresql.ask, "etcd": etcd.ask}
 
 
-def probe(cluster: Cluster, facts: HostFacts, transport: paramiko.Transport, *, tries: bool = True) -> HostFacts:
-    """Return a server's facts with what it finds wrong with the external datastore, and whose data is in it.
+def probe(cluster: Cluster, facts: HostFacts, transport: paramiko.Transport, *, test_rights: bool = True) -> HostFacts:
+    """Return a server's facts, completed with the state and the problems of the external datastore as seen from it.
 
     Arguments:
         cluster: With an external datastore.
-        facts: Of the server; addresses that it cannot reach are left out.
+        facts: Of the server; addresses that it cannot reach are not probed.
         transport: Its SSH connection.
-        tries: Try rights out where there is no table yet; what is tried is undone.
+        test_rights: Test rights with statements that are undone, if there is no table yet.
     """
     if cluster.endpoint is None:
         return facts
-    endpoint, lost = parse(cluster.endpoint), {one.place for one in facts.unreachable}
-    asked: dict[str, Answers] = {}
-    for address, port in endpoint.hosts:
-        if (place := f"{address}:{port}") not in lost:
-            asked[place] = _ask(cluster, endpoint, (address, port), transport, tries=tries)
-    problems = [one for answers in asked.values() for one in answers.problems]
-    problems += _together(endpoint, asked)
-    versions = [(answers.product, answers.version) for answers in asked.values() if answers.product]
+    endpoint, unreachable = parse(cluster.endpoint), {one.address for one in facts.unreachable}
+    all_answers: dict[str, Answers] = {}
+    for host, port in endpoint.hosts:
+        if (address := f"{host}:{port}") not in unreachable:
+            all_answers[address] = _probe(cluster, endpoint, (host, port), transport, test_rights=test_rights)
+    problems = [one for answers in all_answers.values() for one in answers.problems]
+    problems += replica_findings(endpoint, all_answers)
+    versions = [(answers.product, answers.version) for answers in all_answers.values() if answers.product]
     certificates = [
-        CertificateFile(f"the datastore at {place}", datetime.fromtimestamp(answers.expires, UTC), authority=False)
-        for place, answers in asked.items()
+        CertificateFile(f"the datastore at {address}", datetime.fromtimestamp(answers.expires, UTC), authority=False)
+        for address, answers in all_answers.items()
         if answers.expires
     ]
     return replace(
@@ -64,25 +66,25 @@ def probe(cluster: Cluster, facts: HostFacts, transport: paramiko.Transport, *, 
         database=Database(
             alive=bool(versions),
             versions=tuple(dict.fromkeys(versions)),
-            bootstrap={key: size for answers in asked.values() for key, size in answers.bootstrap.items()},
+            bootstrap={key: size for answers in all_answers.values() for key, size in answers.bootstrap.items()},
         ),
-        datastore_health=_first([answers.health for answers in asked.values()]),
+        datastore_health=_merged([answers.health for answers in all_answers.values()]),
         datastore_certificates=tuple(certificates),
     )
 
 
-def _first(found: list[DatastoreHealth]) -> DatastoreHealth:
-    """Return what the first address that says it says; all of them have the same data."""
+def _merged(found: list[DatastoreHealth]) -> DatastoreHealth:
+    """Return each value from the first address that has it; all of them have the same data."""
     result = DatastoreHealth()
     for health in reversed(found):
         result = replace(result, **{key: value for key, value in vars(health).items() if value})
     return result
 
 
-def _ask(
-    cluster: Cluster, endpoint: Endpoint, at: tuple[str, int], transport: paramiko.Transport, *, tries: bool
+def _probe(
+    cluster: Cluster, endpoint: Endpoint, at: tuple[str, int], transport: paramiko.Transport, *, test_rights: bool
 ) -> Answers:
-    place = f"{at[0]}:{at[1]}"
+    address = f"{at[0]}:{at[1]}"
     answers = Answers()
     with contextlib.ExitStack() as stack:
 
@@ -91,61 +93,62 @@ def _ask(
 
         try:
             context = _context(cluster, wanted=endpoint.tls)
-            answers = _ASK[endpoint.kind](endpoint, Connector(connect, at[0], context, tries=tries))
-            answers.problems += judge(cluster, place, answers)
-            if tries:
-                answers.problems += tls.ending(place, context)
+            answers = _PROBES[endpoint.kind](endpoint, Connector(connect, at[0], context, test_rights=test_rights))
+            answers.problems += findings(cluster, address, answers)
+            if test_rights:
+                answers.problems += tls.expiry_warning(address, context)
             elif context:  # drift has limits of its own
-                answers.expires = context.ends
+                answers.expires = context.expires
         except ProbeFailed as failed:
             answers.problems.append(failed.finding)
         except ssl.SSLError as error:
-            answers.problems.append(tls.refused(place, error))
+            answers.problems.append(tls.handshake_failed(address, error))
         except (paramiko.SSHException, OSError) as error:
-            answers.problems.append(_no_connection(place, error))
+            answers.problems.append(_no_connection(address, error))
     return answers
 
 
 def _context(cluster: Cluster, *, wanted: bool) -> tls.Context | None:
-    # As K3s does: it verifies only where it is given files, or https for etcd.
+    # As K3s does: it verifies only with TLS files, or with https for etcd.
     ca, certificate, key = (getattr(cluster.datastore, name, None) for name in ("cafile", "certfile", "keyfile"))
     return tls.context(ca, certificate, key) if ca or certificate or wanted else None
 
 
-def judge(cluster: Cluster, place: str, answers: Answers) -> Iterator[Finding]:
-    """Yield what is wrong with what a datastore has answered."""
+def findings(cluster: Cluster, address: str, answers: Answers) -> Iterator[Finding]:
+    """Yield the problems of one address: too few connections, high latency, a wrong clock."""
     need = server_connections(cluster)
     if answers.connections and answers.connections < need:
-        found = f"the datastore at {place} allows {answers.connections} connections"
-        lower = "or lower `max_open`" if cluster.datastore_pool else "or bound K3s' pool with `datastore_pool`"
+        found = f"the datastore at {address} allows {answers.connections} connections"
+        lower = "or lower `max_open`" if cluster.datastore_pool else "or limit K3s' pool with `datastore_pool`"
         remedy = f"raise max_connections, {lower}"
         yield problem(
-            "datastore-settings", found, f"{need} for {len(cluster.of('servers'))} servers", remedy, "warning"
+            "datastore-settings", found, f"at least {need} for {len(cluster.of('servers'))} servers", remedy, "warning"
         )
     if answers.round_trips and (median := statistics.median(answers.round_trips)) > SLOW:
-        found = f"the datastore at {place} answers in {median * 1000:.0f} ms"
-        wanted = f"{SLOW * 1000:.0f} ms at most"
-        yield problem("datastore-latency", found, wanted, "move it nearer to the servers", "warning")
+        found = f"the datastore at {address} answers in {median * 1000:.0f} ms"
+        wanted = f"at most {SLOW * 1000:.0f} ms"
+        yield problem("datastore-latency", found, wanted, "move it closer to the servers", "warning")
     if abs(answers.skew) > MAX_SKEW:
-        found = f"the clock of the datastore at {place} is {answers.skew:+.1f} s off the controller's"
-        yield problem("clock", found, f"within {MAX_SKEW:.0f} s", "run an NTP client there, and here", "warning")
+        found = f"the clock of the datastore at {address} is {answers.skew:+.1f} s off the controller's"
+        yield problem("clock", found, f"within {MAX_SKEW:.0f} s", "run an NTP client on both", "warning")
 
 
-def _together(endpoint: Endpoint, asked: Mapping[str, Answers]) -> Iterator[Finding]:
-    replicas = [place for place, answers in asked.items() if not answers.writable]
-    chosen = endpoint.parameters.get("target_session_attrs") in ("read-write", "primary")
-    if replicas and not (chosen and len(replicas) < len(asked)):
+def replica_findings(endpoint: Endpoint, all_answers: Mapping[str, Answers]) -> Iterator[Finding]:
+    """Yield a problem if the endpoint leads to a read-only replica."""
+    replicas = [address for address, answers in all_answers.items() if not answers.writable]
+    selected = endpoint.parameters.get("target_session_attrs") in ("read-write", "primary")
+    if replicas and not (selected and len(replicas) < len(all_answers)):
         found = f"the database at {' and '.join(replicas)} is a read-only replica"
-        remedy = "name it; of several hosts, `target_session_attrs=read-write` chooses it"
+        remedy = "use the primary's address; with several hosts, `target_session_attrs=read-write` selects it"
         yield problem("datastore-settings", found, "the primary", remedy)
 
 
-def _no_connection(place: str, error: Exception) -> Finding:
+def _no_connection(address: str, error: Exception) -> Finding:
     forbidden = isinstance(error, paramiko.ChannelException) and error.code == 1
     if forbidden:
-        found = "its sshd forbids forwarding, so the datastore cannot be asked from it"
+        found = "sshd forbids TCP forwarding: the datastore cannot be checked from this server"
         remedy = "allow it (AllowTcpForwarding), or accept this"
-        return problem("datastore-asked", found, "a look at the datastore before the first change", remedy, "warning")
-    found = f"it cannot connect to the datastore at {place}"
-    remedy = "check that it runs, the address in the endpoint, routes and firewalls"
+        return problem("datastore-asked", found, "a check of the datastore before the first change", remedy, "warning")
+    found = f"cannot connect to the datastore at {address}"
+    remedy = "check that the datastore is running, its address in the endpoint, routes and firewalls"
     return problem("datastore", found, "a connection", remedy)

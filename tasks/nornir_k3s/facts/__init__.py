@@ -1,4 +1,4 @@
-"""What is true on a host: one class a fact, all of them in one script a host.
+"""The facts of a host: one class per fact, all of them read by one script.
 
 To add one: a class with its shell function, its parser and its field of `HostFacts`, a line in `FACTS`, and cases below
 `tests/facts/`.
@@ -73,39 +73,37 @@ FACTS: tuple[Fact[Any], ...] = (
 
 
 def script(query: Query, facts: Iterable[Fact[Any]] | None = None) -> str:
-    """Return the one script that reads a host; it writes nothing there.
+    """Return the script that reads a host; it writes nothing there.
 
     Arguments:
-        facts: Only these, whatever their `when` says; all that a deploy, or a drift check, needs by default.
+        facts: Only these, whatever their `when`; by default all that a deploy, or a drift check, needs.
     """
-    asked = [
-        (fact, "always" if facts is not None else fact.asked(query)) for fact in (FACTS if facts is None else facts)
-    ]
-    asked = [(fact, when) for fact, when in asked if when != "drift" or query.drift]
-    calls = {fact: list(fact.calls(query)) for fact, _ in asked}
-    sources = dict.fromkeys(f"facts/{fact.source}.sh" for fact, _ in asked if calls[fact])
+    wanted = [(fact, fact.when_for(query)) for fact in FACTS] if facts is None else [(fact, "always") for fact in facts]
+    wanted = [(fact, when) for fact, when in wanted if when != "drift" or query.drift]
+    calls = {fact: list(fact.calls(query)) for fact, _ in wanted}
+    sources = dict.fromkeys(f"facts/{fact.source}.sh" for fact, _ in wanted if calls[fact])
     lines = [SAY, *(shell.source(name) for name in sources)]
-    lines += [line for fact, when in asked if when != "setup" for line in calls[fact]]
-    if setup := [line for fact, when in asked if when == "setup" for line in calls[fact]]:
+    lines += [line for fact, when in wanted if when != "setup" for line in calls[fact]]
+    if setup := [line for fact, when in wanted if when == "setup" for line in calls[fact]]:
         unit = main_unit(query.cluster, query.member.role)
         lines += [f"if ! systemctl is-active -q {unit} 2>/dev/null; then", *setup, "fi"]
     return "\n".join([*lines, f"say {END}", ""])
 
 
 def main_unit(cluster: Cluster, role: str) -> str:
-    """Return the unit that shows that a host of this role is set up and at work."""
+    """Return the unit that is active when a host of this role is set up."""
     units_ = {"servers": k3s.UNITS["server"], "agents": k3s.UNITS["agent"], "lb": "haproxy.service"}
     return units_[role] if role in units_ else datastore.kind(cluster).unit
 
 
 def parse(host: str, text: str, *, whole: bool = True) -> HostFacts:
-    """Return what a host's answer says.
+    """Return the facts in the output of a host's script.
 
     Arguments:
-        whole: The answer must end as the script ends.
+        whole: The output must be complete.
 
     Raises:
-        UnreadableAnswer: It is cut short, too large, or holds something that no script of ours prints.
+        UnreadableAnswer: It is incomplete, too large, or contains something that our scripts do not print.
     """
     try:
         records = read(text, whole=whole)

@@ -1,6 +1,6 @@
-"""What is inside a managed datastore, and how it is doing; read-only.
+"""The content and the health of a managed datastore; read-only.
 
-Sources: kine `pkg/drivers/generic` (`compact_rev_key` keeps the revision up to which the table is compacted);
+Sources: kine `pkg/drivers/generic` (`compact_rev_key` has the revision up to which the table is compacted);
 Kubernetes `apiserver/pkg/storage/etcd3/compact.go` (the same key in etcd: its value is that revision); MariaDB's,
 MySQL's and PostgreSQL's manuals; etcd `op-guide/maintenance.md`.
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from nornir_k3s import shell
 from nornir_k3s.facts.fact import Fact, Query
-from nornir_k3s.model import host_facts
+from nornir_k3s.model import datastore_facts
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.records import Record, RecordError, decoded, integer
 from nornir_k3s.roles import datastore, datastore_etcd
@@ -41,7 +41,7 @@ SELECT '@datastore_health', 'revisions', r.* FROM ({REVISIONS}) r;
 """  # noqa: S608 - constants
 
 
-class Database(Fact[host_facts.Database]):
+class Database(Fact[datastore_facts.Database]):
     """Databases, users, rights and bootstrap rows of this cluster; members of an etcd. Its rows are records."""
 
     name, source = "database", "database"
@@ -50,13 +50,13 @@ class Database(Fact[host_facts.Database]):
         """Ask the hosts of a managed datastore."""
         return [_call("fact_database", query)] if query.member.role == "datastore" else []
 
-    def parse(self, records: Sequence[Record]) -> host_facts.Database:
-        """Return what is inside."""
+    def parse(self, records: Sequence[Record]) -> datastore_facts.Database:
+        """Return the content."""
         found: dict[str, dict[str, str]] = {}
         for record in records:
             kind, subject, value = record.take(3)
             found.setdefault(kind, {})[subject] = value
-        return host_facts.Database(
+        return datastore_facts.Database(
             alive="alive" in found,
             databases=frozenset(found.get("database", ())),
             users={name: value == "1" for name, value in found.get("user", {}).items()},
@@ -67,7 +67,7 @@ class Database(Fact[host_facts.Database]):
         )
 
 
-class DatastoreHealth(Fact[host_facts.DatastoreHealth]):
+class DatastoreHealth(Fact[datastore_facts.DatastoreHealth]):
     """Connections, size in rows and bytes, revisions; of an etcd its size in bytes and its alarms."""
 
     name, source, when = "datastore_health", "database", "drift"
@@ -76,8 +76,8 @@ class DatastoreHealth(Fact[host_facts.DatastoreHealth]):
         """Ask the hosts of a managed datastore."""
         return [_call("fact_datastore_health", query)] if query.member.role == "datastore" else []
 
-    def parse(self, records: Sequence[Record]) -> host_facts.DatastoreHealth:
-        """Return it; what the datastore does not say stays unknown."""
+    def parse(self, records: Sequence[Record]) -> datastore_facts.DatastoreHealth:
+        """Return the health; values that the datastore does not report stay unknown."""
         pairs: dict[str, tuple[str, str]] = {}
         alarms = []
         for record in records:
@@ -85,7 +85,7 @@ class DatastoreHealth(Fact[host_facts.DatastoreHealth]):
             if kind == "alarm":
                 alarms.append(first)
             pairs[kind] = first, second
-        return host_facts.DatastoreHealth(
+        return datastore_facts.DatastoreHealth(
             connections=_numbers(pairs.get("connections")),
             table=_numbers(pairs.get("table")),
             revisions=_numbers(pairs.get("revisions")),
@@ -108,19 +108,19 @@ class Latency(Fact[Mapping[str, float]]):
         return [shell.call("fact_latency", f"[{one}]" if ":" in one else one, port) for one in addresses]
 
     def parse(self, records: Sequence[Record]) -> Mapping[str, float]:
-        """Return it by address."""
+        """Return the milliseconds by address."""
         found = {}
         for record in records:
-            place, milliseconds = record.take(2)
+            address, milliseconds = record.take(2)
             try:
-                found[place] = float(milliseconds)
+                found[address] = float(milliseconds)
             except ValueError:
                 raise RecordError(f"{milliseconds[:40]!r} is not a number of milliseconds") from None
         return found
 
 
 def _numbers(pair: tuple[str, str] | None) -> tuple[int, int] | None:
-    """Return both numbers; None where the database says NULL or nothing."""
+    """Return both numbers; None if the database reports NULL or nothing."""
     if pair is None or not all(word.replace(".", "", 1).isdigit() for word in pair):
         return None
     return int(float(pair[0])), int(float(pair[1]))

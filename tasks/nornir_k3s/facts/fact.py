@@ -47,7 +47,7 @@ class Fact(Generic[T]):
     roles: ClassVar[Sequence[str]] = ROLES
     when: ClassVar[When] = "always"
 
-    def asked(self, query: Query) -> When:  # noqa: ARG002 - for those that need it
+    def when_for(self, query: Query) -> When:  # noqa: ARG002 - for those that need it
         """Return when this host is asked."""
         return self.when
 

@@ -1,4 +1,4 @@
-"""What lies on servers and agents beside what this tool wrote."""
+"""Files on servers and agents that this tool did not write: certificates, other settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cryptography import x509
 from nornir_k3s import k3s
 from nornir_k3s.facts.fact import Fact, Query
 from nornir_k3s.model.cluster import NODES
-from nornir_k3s.model.host_facts import CertificateFile, SettingsFile
+from nornir_k3s.model.k3s_facts import CertificateFile, SettingsFile
 from nornir_k3s.records import Record, decoded, integer
 
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)

@@ -10,7 +10,7 @@ from typing import Any
 from nornir_k3s import k3s, shell
 from nornir_k3s.facts.fact import Fact, Query
 from nornir_k3s.facts.nodes import nodes
-from nornir_k3s.model import host_facts
+from nornir_k3s.model import k3s_facts
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.records import Record, RecordError, decoded
 
@@ -20,7 +20,7 @@ KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"
 _SERVERS = ("servers",)
 
 
-class ServerFiles(Fact[host_facts.ServerFiles]):
+class ServerFiles(Fact[k3s_facts.ServerFiles]):
     """The CA's hash, the token's fingerprint and the CA's certificate (k3s: pkg/clientaccess/token.go, pkg/daemons)."""
 
     name, source, roles = "server", "k3s_server", _SERVERS
@@ -29,13 +29,13 @@ class ServerFiles(Fact[host_facts.ServerFiles]):
         """Read K3s' data folder."""
         return (k3s.DATA,)
 
-    def parse(self, records: Sequence[Record]) -> host_facts.ServerFiles:
+    def parse(self, records: Sequence[Record]) -> k3s_facts.ServerFiles:
         """Return them; a token file that is not in the full form has no CA's hash."""
         prefix, token, certificate = records[0].take(3)
-        return host_facts.ServerFiles(prefix if prefix.startswith("K10") else "", token, decoded(certificate))
+        return k3s_facts.ServerFiles(prefix if prefix.startswith("K10") else "", token, decoded(certificate))
 
 
-class Api(Fact[host_facts.Api]):
+class Api(Fact[k3s_facts.Api]):
     """`/readyz`, and the nodes through the registration address, as everybody else lists them; else directly."""
 
     name, source, roles = "api", "k3s_server", _SERVERS
@@ -44,14 +44,14 @@ class Api(Fact[host_facts.Api]):
         """Use K3s' own kubectl."""
         return (k3s.BINARY, query.cluster.url)
 
-    def parse(self, records: Sequence[Record]) -> host_facts.Api:
+    def parse(self, records: Sequence[Record]) -> k3s_facts.Api:
         """Return what it answers."""
         found: dict[str, str] = {}
         for record in records:
             kind, value = record.take(2)
             found[kind] = value
         listed = found.get("through-address", found.get("directly"))
-        return host_facts.Api(
+        return k3s_facts.Api(
             ready=found.get("ready") == "ok",
             nodes=nodes(decoded(listed)) if listed is not None else None,
             through_address="through-address" in found,

@@ -1,18 +1,18 @@
-"""What a load balancer knows of the servers."""
+"""The state of the servers in a load balancer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from nornir_k3s.facts.fact import Fact, Query
-from nornir_k3s.model.host_facts import Backend
+from nornir_k3s.model.k3s_facts import Backend
 from nornir_k3s.records import Record, integer
 
 SOCKET = "/run/haproxy/admin.sock"
 
 
 class Backends(Fact[Mapping[str, Backend]]):
-    """Each server as HAProxy sees it, and for how many seconds (HAProxy's management guide, `show stat`)."""
+    """The state of each server in HAProxy, and since how many seconds (HAProxy's management guide, `show stat`)."""
 
     name, source, roles, when = "backends", "load_balancer", ("lb",), "drift"
 
@@ -21,7 +21,7 @@ class Backends(Fact[Mapping[str, Backend]]):
         return (SOCKET,)
 
     def parse(self, records: Sequence[Record]) -> Mapping[str, Backend]:
-        """Return them by the servers' names; HAProxy's row for all of them is left out."""
+        """Return the states by the servers' names, without HAProxy's row for the whole backend."""
         rows = (record.take(3) for record in records)
         return {
             name: Backend(state, integer(seconds) if seconds else None)

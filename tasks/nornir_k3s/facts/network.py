@@ -50,7 +50,7 @@ class Reach(Rows[host_facts.Reach]):
 
     name, source, row = "reach", "network", host_facts.Reach
 
-    def asked(self, query: Query) -> When:
+    def when_for(self, query: Query) -> When:
         """Ask agents always."""
         return "always" if query.member.role == "agents" else "setup"
 

@@ -1,4 +1,4 @@
-"""Kubernetes' node objects as typed states."""
+"""Kubernetes' node objects as typed values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from nornir_k3s.model.host_facts import NodeState
+from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.records import RecordError
 
 
@@ -15,7 +15,7 @@ def nodes(text: str) -> tuple[NodeState, ...]:
     """Return the nodes of a NodeList in JSON.
 
     Raises:
-        RecordError: It is none.
+        RecordError: It is not a NodeList.
     """
     try:
         return tuple(_node(item) for item in json.loads(text)["items"])
@@ -26,7 +26,7 @@ def nodes(text: str) -> tuple[NodeState, ...]:
 def _node(item: Mapping[str, Any]) -> NodeState:
     metadata = item["metadata"]
     labels = metadata.get("labels") or {}
-    spec, status = item.get("spec") or {}, item.get("status") or {}  # one that somebody made by hand has neither
+    spec, status = item.get("spec") or {}, item.get("status") or {}  # a node that was created by hand has neither
     conditions = status.get("conditions") or []
     return NodeState(
         name=metadata["name"],

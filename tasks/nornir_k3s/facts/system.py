@@ -1,4 +1,4 @@
-"""The machine: its clock, its system, its size."""
+"""The machine: clock, system, capacity."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TEXTS = (
 
 
 class Clock(Fact[float]):
-    """The host's clock, in seconds since the epoch; asked for first, so that it can be compared."""
+    """The host's clock, in seconds since the epoch; read first, to compare it with the controller's."""
 
     name, source = "now", "system"
 
@@ -44,7 +44,7 @@ class System(Fact[host_facts.System]):
 
 
 class Capacity(Fact[host_facts.Capacity]):
-    """Cores, and systemd's version."""
+    """The number of CPU cores, and systemd's version."""
 
     name, source, when = "capacity", "system", "setup"
 

@@ -1,1 +1,1 @@
-"""The typed words of this package. No I/O."""
+"""The types of this package: cluster, facts, desired state, findings, reports. No I/O."""

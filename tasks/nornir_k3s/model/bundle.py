@@ -1,4 +1,4 @@
-"""One release of K3s on the controller."""
+"""Bundle: the files of one K3s release on the controller."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from nornir_k3s.model.host_spec import Artifact
 
 @dataclass(frozen=True)
 class Bundle:
-    """One release of K3s on the controller, verified.
+    """The files of one K3s release on the controller, verified.
 
     Arguments:
         binary: `k3s`.
         installer: `install.sh`.
-        images: Image archives, none where hosts can pull.
+        images: Image archives; none if the hosts pull images.
     """
 
     binary: Artifact
@@ -22,5 +22,5 @@ class Bundle:
     images: tuple[Artifact, ...] = ()
 
     def artifacts(self) -> tuple[Artifact, ...]:
-        """Return everything a node needs."""
+        """Return all files that a node needs."""
         return (self.binary, self.installer, *self.images)

@@ -32,10 +32,10 @@ class Member:
     Arguments:
         name: Its name in the inventory.
         role: datastore, servers, agents or lb.
-        address: The IP address the other hosts reach it at.
+        address: The IP address that the other hosts connect to.
         node_name: Its name as a Kubernetes node (servers and agents).
         settings: Its own K3s settings, without the cluster-wide ones.
-        interface: Where a load balancer holds the VIP; found on the host when empty.
+        interface: The interface of a load balancer for the VIP; found on the host if empty.
     """
 
     name: str
@@ -48,10 +48,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Cluster:
-    """The desired state of one cluster; see the fields of the same names in the inventory.
+    """The desired state of one cluster; its fields are those of the inventory.
 
     Arguments:
-        delivered: Texts of the operator's own files that go to hosts: `registries`, `datastore-cafile`,
+        delivered: Contents of the operator's files that are copied to hosts: `registries`, `datastore-cafile`,
             `datastore-certfile`, `datastore-keyfile`.
     """
 
@@ -92,7 +92,7 @@ class Cluster:
 
     @property
     def names(self) -> list[str]:
-        """Every name and address of the registration address, for tls-san."""
+        """The names and addresses of the registration address, for tls-san."""
         return [n for n in (str(self.registration.address or ""), self.registration.name or "") if n]
 
     @property
@@ -105,14 +105,14 @@ class Cluster:
         """The settings of a datastore that this tool sets up.
 
         Raises:
-            ValueError: It is someone else's.
+            ValueError: The datastore is external.
         """
         if not isinstance(self.datastore, ManagedDatastore):
-            raise ValueError("the datastore is someone else's")
+            raise ValueError("the datastore is external")
         return self.datastore
 
     def secrets(self) -> list[Secret]:
-        """Return every secret, so that a session can mask what a host says."""
-        escaped = Secret(quote(self.datastore_password.reveal(), safe=""))  # as it stands in PostgreSQL's endpoint
+        """Return every secret, so that a session can mask the output of hosts."""
+        escaped = Secret(quote(self.datastore_password.reveal(), safe=""))  # as in PostgreSQL's endpoint
         known = (self.token, self.agent_token, self.endpoint, self.datastore_password, escaped)
         return [secret for secret in known if secret]

@@ -18,12 +18,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Keys:
-    """What a managed datastore and its clients show each other.
+    """The certificates of a managed datastore and its clients.
 
     Arguments:
         ca: The CA's certificate, PEM.
         hosts: Each datastore host's own pair, by its name in the inventory.
-        client: What K3s shows an etcd.
+        client: K3s' client certificate for an etcd.
     """
 
     ca: str

@@ -1,4 +1,4 @@
-"""From where on something counts as drift."""
+"""Limits: the thresholds of a drift check."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from nornir_k3s.model.settings import (
 
 
 class Limits(Strict):
-    """From where on something counts as drift."""
+    """The thresholds above, or below, which a value counts as drift."""
 
-    certificate_days: int = Field(30, ge=1, le=3650, description="a certificate that ends within so many days")
-    latency_ms: float = Field(20, gt=0, description="a round trip to the datastore that takes longer")
+    certificate_days: int = Field(30, ge=1, le=3650, description="a certificate that expires within so many days")
+    latency_ms: float = Field(20, gt=0, description="a longer round trip to the datastore, in ms")
     connections_percent: int = Field(80, ge=1, le=100, description="connections of the datastore in use")
     rows: int = Field(1_000_000, ge=1, description="rows of K3s' table in a database")
     table_mib: int = Field(4096, ge=0, description="size of K3s' table, or of etcd's data, in MiB")

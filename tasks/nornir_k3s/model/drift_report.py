@@ -1,4 +1,4 @@
-"""What a drift check found, as data: what `drift` returns and `--json` writes; documented in docs/drift.md."""
+"""The result of a drift check, as `drift` returns it and `--json` writes it; documented in docs/drift.md."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class CertificateExpiry(BaseModel):
     host: str = Field(description="its name, or `cluster`: an external datastore's")
     path: str
     ends: datetime
-    authority: bool = Field(description="whether it is a CA's own")
+    authority: bool = Field(description="whether it is the certificate of a CA")
 
     @property
     def days(self) -> int:
-        """The days until then; negative where it has expired."""
+        """Days until it expires; negative if it has."""
         return (self.ends - datetime.now(UTC)).days
 
 
 class HostState(BaseModel):
-    """One host, as far as it could be read."""
+    """One host of the report."""
 
     role: str = Field(description="datastore, servers, agents or lb")
     address: str
@@ -40,33 +40,33 @@ class HostState(BaseModel):
 
 
 class DriftReport(BaseModel):
-    """Everything that does not match, and what it was compared with."""
+    """All differences of a cluster, and the state of its hosts."""
 
-    format: int = Field(FORMAT, description="number of this form; it grows when a field changes its meaning")
+    format: int = Field(FORMAT, description="version of this format; it increases when a field changes its meaning")
     cluster: str
     version: str = Field("", description="K3s version the inventory asks for")
     url: str = Field("", description="the fixed registration address")
     started: datetime = Field(default_factory=lambda: datetime.now(UTC))
     seconds: float = 0.0
     hosts: dict[str, HostState] = Field(default_factory=dict)
-    differences: list[Finding] = Field(default_factory=list, description="the worst first")
-    gone: list[Finding] = Field(default_factory=list, description="what the run before found and this one did not")
-    lost: list[str] = Field(default_factory=list, description="hosts that could be read in the run before, and not now")
+    differences: list[Finding] = Field(default_factory=list, description="the most severe first")
+    gone: list[Finding] = Field(default_factory=list, description="findings of the run before that are gone")
+    lost: list[str] = Field(default_factory=list, description="hosts that cannot be read, but could in the run before")
     previous: datetime | None = Field(None, description="when the run before was")
     certificates: list[CertificateExpiry] = Field(
-        default_factory=list, description="of K3s and of an external datastore, the first to end first"
+        default_factory=list, description="of K3s and of an external datastore, the first to expire first"
     )
     holders: list[str] = Field(default_factory=list, description="load balancers that have the VIP")
     backends: dict[str, dict[str, str]] = Field(
-        default_factory=dict, description="by load balancer: each server as HAProxy sees it"
+        default_factory=dict, description="by load balancer: the state of each server in HAProxy"
     )
     datastore: list[str] = Field(default_factory=list, description="addresses of an external datastore")
     notes: list[str] = Field(default_factory=list, description="what else an operator should know")
 
-    @computed_field(description="error, warning, note and accepted: how many")
+    @computed_field(description="number of errors, warnings, notes and accepted findings")
     @property
     def counts(self) -> dict[str, int]:
-        """How many there are of each severity; accepted ones apart."""
+        """The number of findings of each severity; accepted ones separately."""
         counts = dict.fromkeys(("error", "warning", "note", "accepted"), 0)
         for one in self.differences:
             counts["accepted" if one.accepted else one.severity] += 1
@@ -81,7 +81,7 @@ class DriftReport(BaseModel):
     @computed_field(description="ok, drift or unreachable")
     @property
     def outcome(self) -> Literal["ok", "drift", "unreachable"]:
-        """How it ended; a host that could not be read weighs more than drift."""
+        """The outcome; an unreachable host takes precedence over drift."""
         if self.unreachable:
             return "unreachable"
         return "drift" if any(one.counts for one in self.differences) else "ok"

@@ -1,4 +1,4 @@
-"""How a managed datastore is dumped."""
+"""Recipe: how to dump a managed datastore."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class Recipe:
     """How one kind of datastore is dumped: calls of functions of `apply/datastore_dump.sh`.
 
     Arguments:
-        suffix: Of the file.
-        size: Prints how many KiB the data takes, more rather than less.
-        write: Writes the dump to `$draft` and fails when it is not whole.
+        suffix: The file name's suffix.
+        size: Shell that prints the size of the data in KiB, rather too large than too small.
+        write: Shell that writes the dump to `$draft`, and fails if it is incomplete.
     """
 
     suffix: str

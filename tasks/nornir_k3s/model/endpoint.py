@@ -1,6 +1,6 @@
-"""Datastore endpoints as strings, read as K3s' drivers read them, so that a wrong one is found before a server starts.
+"""Datastore endpoint strings, parsed as K3s' drivers parse them, to find a wrong one before a server starts.
 
-Sources: docs.k3s.io `datastore/datastore.md`; kine `pkg/drivers` (what stands before `://` chooses the driver);
+Sources: docs.k3s.io `datastore/datastore.md`; kine `pkg/drivers` (the scheme before `://` selects the driver);
 go-sql-driver/mysql's DSN grammar (nothing is percent-decoded); PostgreSQL's connection URIs (everything is).
 """
 
@@ -29,7 +29,7 @@ PORTS: Mapping[Kind, int] = {"mysql": 3306, "postgresql": 5432, "etcd": 2379}
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Which driver an endpoint chooses, the addresses it connects to, and, of a database, how it logs in."""
+    """The parts of an endpoint: the driver, the addresses and, of a database, the login."""
 
     kind: Kind
     hosts: tuple[tuple[str, int], ...]
@@ -41,13 +41,13 @@ class Endpoint:
 
 
 def build(endpoint: Endpoint) -> Secret:
-    """Return the endpoint string that says this, escaped as its driver reads it: `parse` gives the same back.
+    """Return the endpoint string, escaped for its driver; the inverse of `parse`.
 
-    A lost datastore is noticed after 10 s, and of several PostgreSQL hosts the one that can be written to is used,
-    unless `parameters` say otherwise.
+    Unless `parameters` say otherwise, connecting times out after 10 s, and of several PostgreSQL hosts the writable one
+    is used.
 
     Raises:
-        ValueError: The driver cannot express it; in words.
+        ValueError: The driver cannot express it; the message says why.
     """
     hosts = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in endpoint.hosts]
     user, password = endpoint.user, endpoint.password.reveal()
@@ -56,9 +56,9 @@ def build(endpoint: Endpoint) -> Secret:
         return Secret(",".join(f"{scheme}://{host}" for host in hosts))
     if endpoint.kind == "mysql":
         if ":" in user:
-            raise ValueError("a MySQL user with a colon in its name cannot be used: the driver ends the name there")
+            raise ValueError("the driver does not support a MySQL user with a colon in its name")
         if len(hosts) > 1:
-            raise ValueError("the driver for MySQL knows one host only: name a proxy, or an address that moves")
+            raise ValueError("the driver for MySQL supports one host only: use a proxy or a floating address")
         query = urlencode({"timeout": "10s", **endpoint.parameters}, quote_via=quote, safe="")
         return Secret(f"mysql://{user}:{password}@tcp({hosts[0]})/{endpoint.database}?{query}")
     several = {"target_session_attrs": "read-write"} if len(hosts) > 1 else {}
@@ -67,11 +67,11 @@ def build(endpoint: Endpoint) -> Secret:
     return Secret(f"postgres://{login}@{','.join(hosts)}/{quote(endpoint.database, safe='')}?{query}")
 
 
-def places(hosts: Sequence[str], port: int) -> tuple[tuple[str, int], ...]:
+def addresses(hosts: Sequence[str], port: int) -> tuple[tuple[str, int], ...]:
     """Return hosts and ports of `HOST`, `HOST:PORT`, `IPV6` and `[IPV6]:PORT`.
 
     Raises:
-        ValueError: One of them is none of these.
+        ValueError: One of them has another form.
     """
     found = []
     for text in hosts:
@@ -81,23 +81,23 @@ def places(hosts: Sequence[str], port: int) -> tuple[tuple[str, int], ...]:
             text,
         )
         if not match or not 0 < int(match[2] or match[5] or port) < 65536:
-            raise ValueError(f"{text!r} is no host: write NAME, ADDRESS, NAME:PORT or [IPV6]:PORT")
+            raise ValueError(f"{text!r} is not a host: write NAME, ADDRESS, NAME:PORT or [IPV6]:PORT")
         found.append((match[1] or match[3] or match[4], int(match[2] or match[5] or port)))
     return tuple(found)
 
 
 def parse(endpoint: Secret) -> Endpoint:
-    """Return what an endpoint string says.
+    """Return the parts of an endpoint string.
 
     Arguments:
-        endpoint: As it stands in `datastore-endpoint`.
+        endpoint: As in `datastore-endpoint`.
 
     Raises:
-        ValueError: K3s would refuse it, or silently take something else; in words, without the string itself.
+        ValueError: K3s would refuse it, or silently use another datastore; the message does not contain the string.
     """
     text = endpoint.reveal()
     if text != text.strip():
-        raise ValueError("it has blanks around it: K3s then uses a datastore of its own without a word")
+        raise ValueError("it has blanks around it: K3s would silently use a local datastore")
     scheme, separator, rest = text.partition("://")
     kind = _SCHEMES.get(scheme)
     if not separator or kind is None:
@@ -125,7 +125,7 @@ def _postgresql_login(text: str) -> tuple[str, Secret, str, Mapping[str, str]]:
     netloc, _, tail = text.partition("://")[2].partition("/")
     database, _, query = tail.partition("?")
     user, _, password = netloc.rpartition("@")[0].partition(":")
-    # kine turns the name to lower case.
+    # kine converts the name to lower case.
     return (
         unquote(user) or "postgres",
         Secret(unquote(password)),
@@ -135,12 +135,12 @@ def _postgresql_login(text: str) -> tuple[str, Secret, str, Mapping[str, str]]:
 
 
 def _mysql(rest: str) -> tuple[str, int]:
-    # The driver splits at the last `/`, then at the last `@`: so the password may hold anything.
+    # The driver splits at the last `/`, then at the last `@`: the password may contain both.
     head, slash, tail = rest.rpartition("/")
     if not slash:
         raise ValueError("the database is missing: mysql://user:password@tcp(host:3306)/database")
     if re.search(r"(^|&)tls=", tail.partition("?")[2]):
-        raise ValueError("`tls=` cannot be used in it: give `cafile` instead, and K3s verifies the server with it")
+        raise ValueError("`tls=` cannot be used in it: set `cafile` instead, and K3s verifies the server with it")
     network = head.rpartition("@")[2]
     match = re.fullmatch(r"tcp\((.+?)(?::(\d+))?\)", network)
     if not match:
@@ -171,5 +171,5 @@ def _etcd(url: str) -> tuple[str, int]:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("each of its URLs must be complete: https://host:2379,https://host:2379")
     if parts.username or parts.password:
-        raise ValueError("K3s takes no user and password in an etcd URL: give `certfile` and `keyfile`")
+        raise ValueError("K3s does not accept user and password in an etcd URL: set `certfile` and `keyfile`")
     return parts.hostname, port

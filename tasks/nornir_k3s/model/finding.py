@@ -1,4 +1,4 @@
-"""Finding: one thing that is not as it must be, found by a check before a deploy or by a drift check."""
+"""Finding: a problem found by the preflight or by a drift check."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 Severity = Literal["error", "warning", "note"]
 Age = Literal["", "new", "stayed"]
-CLUSTER = "cluster"  # stands for a host in what concerns no single one
+CLUSTER = "cluster"  # the host of findings that concern the whole cluster
 CHECK = "check"  # the kind of all findings of checks; their subject is a key of CHECKS
 
 # kind: what is compared. Documented in docs/drift.md (a test compares).
 KINDS: Mapping[str, str] = {
     "package": "a package of the host is installed",
-    "artifact": "K3s' binary, installer and images are the ones asked for, by SHA-256",
-    "install": "the unit and the links that K3s' installer makes are there",
-    "file": "a file has the content, mode and owner it must have; diffs mask secrets",
-    "unit": "a unit is active, has not failed, and does not restart over and over",
+    "artifact": "K3s' binary, installer and images are those of the release, by SHA-256",
+    "install": "the unit and the links of K3s' installer exist",
+    "file": "a file has its content, mode and owner; diffs mask secrets",
+    "unit": "a unit is active, has not failed, and does not keep restarting",
     "enabled": "a unit is enabled",
-    "stale": "a process is not older than the configuration, or the binary, that it should have read",
-    "command": "a unit runs the command it was installed with",
-    "settings": "no drop-in or environment file has settings that the inventory does not have",
+    "stale": "a process is not older than the configuration or the binary that it should have read",
+    "command": "a unit runs the command that it was installed with",
+    "settings": "no drop-in or environment file sets anything that is not in the inventory",
     "database": "the managed datastore has its database, users and rights",
-    "setting": "what a running server or agent says of itself is what the inventory asks for, on all alike",
-    "node": "every server and agent is a node, Ready, schedulable, of its role, and of the version asked for",
+    "setting": "the effective settings of servers and agents are those of the inventory, the same on all servers",
+    "node": "every server and agent is a node, Ready, schedulable, with its role and the cluster's version",
     "stranger": "every node has a host in the inventory",
-    "label": "a node has the labels it was given",
-    "taint": "a node has the taints it was given, and no others",
-    "backend": "each load balancer sees each server up",
+    "label": "a node has the labels of the inventory",
+    "taint": "a node has the taints of the inventory, and no others",
+    "backend": "each server is up in each load balancer",
     "vip": "exactly one load balancer has the VIP",
-    "names": "the certificate behind the registration address has its names",
-    "api": "a server lists the nodes, also through the registration address",
-    "kubeconfig": "the kubeconfig that was handed over works from the controller",
-    "certificate": "no certificate of K3s, or of someone else's datastore, ends soon",
-    "latency": "the datastore answers fast",
-    "connections": "the datastore has connections left",
+    "names": "the API's certificate contains the registration address",
+    "api": "a server lists the nodes, directly and through the registration address",
+    "kubeconfig": "the kubeconfig of the last deploy works from the controller",
+    "certificate": "no certificate of K3s or of an external datastore expires soon",
+    "latency": "the round trip to the datastore is short",
+    "connections": "the datastore has free connections",
     "table": "K3s' table is not too large",
     "compaction": "the datastore is compacted",
-    "disk": "a host has room and inodes left",
-    "check": "what the preflight looks at: see docs/preflight.md",
-    "unread": "a host that answered could be judged as a whole",
+    "disk": "a host has free disk space and inodes",
+    "check": "the checks of the preflight: see docs/preflight.md",
+    "unread": "all files of a host that was read could be compared",
 }
 
 # The checks before the first change of a deploy. Documented in docs/preflight.md (a test compares).
@@ -52,52 +52,52 @@ CHECKS: Mapping[str, str] = {
     "packages": "groups datastore and lb: apt with package sources, and no half-installed package",
     "cpu": "a server has 2 cores",
     "memory": "a server has 2 GiB of memory, an agent 512 MiB",
-    "disk": "1 GiB is free where the host's data will lie; below 5 GiB is a warning",
-    "filesystem": "K3s' data are not on a network file system, and programs may be run from there",
-    "address": "the host has the address the inventory gives it",
-    "hostname": "host names differ, and none is localhost",
-    "machine": "no machine is in the inventory twice",
-    "clock": "clocks are within 3 s of the median: K3s takes files for newer than the cluster's otherwise",
+    "disk": "1 GiB is free for the host's data; below 5 GiB is a warning",
+    "filesystem": "K3s' data are not on a network file system, nor mounted read-only or noexec",
+    "address": "the host has its address from the inventory",
+    "hostname": "host names are unique, and none is localhost",
+    "machine": "no machine is in the inventory twice (machine-id)",
+    "clock": "clocks are within 3 s of the median: otherwise K3s takes old files as newer than the datastore's",
     "default-route": "servers and agents have a default route: K3s does not start without one",
-    "nameserver": "resolv.conf names a server that containers can reach",
-    "cgroup": "the version asked for runs on the host's cgroups, and the memory and cpu controllers are on",
-    "kernel": "the kernel has overlay, bridge netfilter, NAT and what flannel's backend needs",
-    "inotify": "enough inotify instances for a host that runs containers",
-    "keys": "enough kernel keys for root: each container takes one",
-    "iptables": "no version of iptables that K3s warns of",
-    "firewall": "firewalld and ufw are off, or open for the cluster",
-    "selinux": "where SELinux enforces, its policy for K3s is installed",
-    "port": "the ports the host's services listen on are free, or ours already",
-    "reach": "hosts that must talk can: agents to every server, servers to the datastore, load balancers to servers",
-    "vip": "nobody else has the VIP",
+    "nameserver": "resolv.conf has a name server that containers can reach",
+    "cgroup": "the K3s version supports the host's cgroups, and the memory and cpu controllers are enabled",
+    "kernel": "the kernel has overlay, bridge netfilter, NAT and the modules of flannel's backend",
+    "inotify": "there are enough inotify instances for a host that runs containers",
+    "keys": "there are enough kernel keys for root: each container needs one",
+    "iptables": "iptables is not a version that K3s warns of",
+    "firewall": "firewalld and ufw are inactive, or open for the cluster",
+    "selinux": "if SELinux is enforcing, its policy for K3s is installed",
+    "port": "the ports of the host's services are free, or used by them already",
+    "reach": "hosts can connect: agents to every server, servers to the datastore, load balancers to servers",
+    "vip": "no other machine has the VIP",
     "vip-network": "the VIP is in the network of the load balancers",
-    "interface": "a load balancer has the interface that the inventory names",
-    "cidr": "the networks of pods and services do not overlap what the host routes elsewhere",
-    "role": "the host is not in the other group's role already",
+    "interface": "a load balancer has the interface from the inventory",
+    "cidr": "the networks of pods and services do not overlap the host's routes",
+    "role": "the host does not have the other role (server or agent) already",
     "embedded-etcd": "no files of an embedded etcd, which K3s would use instead of the datastore",
-    "foreign-k3s": "K3s on the host, if any, was put there by this tool",
-    "leftovers": "no certificates of another cluster, or of a false start",
-    "token": "a server has not been one with another token",
-    "datastore": "each server reaches every address of the datastore",
-    "datastore-asked": "each server's sshd lets the external datastore be asked through it",
-    "datastore-login": "an external datastore lets K3s' user in, from each server",
-    "datastore-tls": "its certificate is of the CA that the inventory names, for its name, and has not ended",
-    "datastore-rights": "the database is there, or may be created, and the user has the rights K3s uses",
-    "datastore-settings": "nothing is set that K3s breaks on: increments, isolation, replicas, poolers, connections",
+    "foreign-k3s": "K3s on the host, if any, was installed by this tool",
+    "leftovers": "no certificates of another cluster, or of a failed start",
+    "token": "a server was not set up with another token",
+    "datastore": "each server can connect to every address of the datastore",
+    "datastore-asked": "the external datastore can be checked from each server (sshd allows TCP forwarding)",
+    "datastore-login": "an external datastore accepts K3s' user, from each server",
+    "datastore-tls": "its certificate is signed by the CA in the inventory, has its name, and has not expired",
+    "datastore-rights": "the database exists, or may be created, and the user has the rights that K3s uses",
+    "datastore-settings": "no setting breaks K3s: increments, isolation, replicas, poolers, connections",
     "datastore-latency": "it answers within 20 ms",
-    "datastore-version": "a note where K3s is not certified for the database's version",
-    "datastore-members": "an etcd has the members that the inventory names, and each has its data",
-    "datastore-moved": "a running cluster's data are in the datastore that the inventory names",
-    "bootstrap": "a note where a first start was cut off; K3s mends it by itself",
-    "foreign-data": "the datastore holds this cluster or none",
-    "for-ever": "what a cluster can never change is as it was",
-    "version": "no downgrade, and no minor version is left out",
-    "no-agents": "there is a host that workloads may run on",
+    "datastore-version": "a note if K3s is not certified for the database's version",
+    "datastore-members": "an etcd has the members from the inventory, and each has its data",
+    "datastore-moved": "the data of a running cluster are in the datastore from the inventory",
+    "bootstrap": "a note if a first start was interrupted; K3s recovers by itself",
+    "foreign-data": "the datastore has the data of this cluster, or none",
+    "for-ever": "settings that can never be changed are those of the running cluster",
+    "version": "no downgrade, and no minor version is skipped",
+    "no-agents": "there is a host for workloads",
 }
 
 
 class Finding(BaseModel):
-    """One thing that is not as it must be."""
+    """A problem, or a difference from the inventory."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -106,14 +106,14 @@ class Finding(BaseModel):
     subject: str = Field(description="the path, unit, node, setting, … in question; of a check, its id")
     found: str
     expected: str
-    remedy: str = Field(description="what deploy.py would do, or what a person must do")
-    fixed_by: Literal["deploy", "person"] = Field("person", description="who does that")
+    remedy: str = Field(description="what the next deploy does, or what a person must do")
+    fixed_by: Literal["deploy", "person"] = Field("person", description="who does it")
     severity: Severity = "warning"
-    since: datetime | None = Field(None, description="since when, where the host knows")
-    diff: str = Field("", description="unified, from what is there to what must be; secrets are masked")
+    since: datetime | None = Field(None, description="since when, if the host knows")
+    diff: str = Field("", description="unified, from the current to the desired content; secrets are masked")
     age: Age = Field("", description="compared with the run before: new or stayed")
     accepted: str = Field("", description="why it is accepted in the inventory")
-    until: date | None = Field(None, description="the acceptance's end; one that has passed counts again")
+    until: date | None = Field(None, description="last day of the acceptance; after it the finding counts again")
 
     @computed_field(description="HOST/KIND:SUBJECT; the same in every run")
     @property
@@ -123,7 +123,7 @@ class Finding(BaseModel):
 
     @property
     def counts(self) -> bool:
-        """Whether it is drift: notes and accepted findings are not."""
+        """Whether it counts as drift: notes and accepted findings do not."""
         return self.severity != "note" and not self.accepted
 
     @property
@@ -132,7 +132,7 @@ class Finding(BaseModel):
         return "accepted" if self.accepted else self.severity
 
     def accept(self, ids: Collection[str]) -> Finding:
-        """Return a check's finding, accepted where it is a warning that the inventory names by ID or HOST:ID."""
+        """Return this finding, accepted if it is a warning that the inventory names as ID or HOST:ID."""
         if self.severity == "warning" and {self.subject, f"{self.host}:{self.subject}"} & set(ids):
             return self.model_copy(update={"accepted": "in the inventory's `accept`"})
         return self

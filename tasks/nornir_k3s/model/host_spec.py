@@ -1,4 +1,4 @@
-"""HostSpec: what one host must look like, as data. Nothing here reads or writes a host."""
+"""HostSpec: the desired state of one host, as data. Nothing here reads or writes a host."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Masking = Literal["none", "yaml", "all"]
 
 @dataclass(frozen=True)
 class File:
-    """A text file that must be on the host with this content, mode and owner.
+    """A text file with its desired content, mode and owner.
 
     Arguments:
-        path: Where.
-        text: The whole content; a Secret, since many of these files hold one.
+        path: On the host.
+        text: The whole content; a Secret, because many of these files contain secrets.
         mode: Permission bits.
         masking: What a diff may show: all of it, all but the values of secret keys, or nothing.
         unit: The unit that reads it, if any.
         action: What that unit needs when the file has changed.
         group: The group that owns it; the owner is always root.
-        check: A command that proves a draft of it, `{}` standing for the draft's path.
+        check: A command that validates a draft; `{}` is the draft's path.
     """
 
     path: str
@@ -48,7 +48,7 @@ class File:
 
 @dataclass(frozen=True)
 class Gone:
-    """A file that must not be there any more; only one that this tool wrote is removed. `unit` has read it."""
+    """An obsolete file, which `unit` has read; it is removed only if this tool wrote it."""
 
     path: str
     unit: str
@@ -56,19 +56,19 @@ class Gone:
 
 @dataclass(frozen=True)
 class Forget:
-    """The copies of a server's previous files, which are needed no more."""
+    """Obsolete rollback copies of a server's files."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A big file: pushed from the controller, or fetched by the host from `url`; by content, never twice.
+    """A large file: copied from the controller, or downloaded by the host from `url`; only if its hash differs.
 
     Arguments:
-        source: On the controller; its name alone counts where the host fetches.
+        source: On the controller; only its name matters if the host downloads the file.
         path: On the host.
         sha256: In hex.
         mode: Permission bits.
-        url: Where the host fetches it; empty when it is pushed.
+        url: Where the host downloads it; empty if it is copied.
     """
 
     source: Path
@@ -84,9 +84,9 @@ class Unit:
 
     Arguments:
         name: With its suffix.
-        reloadable: A reload makes it read its files again.
-        reload: The command that does it, where systemd knows of none.
-        proof: A command that is true, some seconds after the unit was touched, when it really works; `$begin` is then.
+        reloadable: A reload is enough to read its files again.
+        reload: The command that reloads it, if systemd has none.
+        proof: A command that succeeds within 10 s of the action when the unit works; `$begin` is the action's time.
     """
 
     name: str
@@ -97,7 +97,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Install:
-    """K3s' own installer, which writes the unit and the links; it neither downloads nor starts.
+    """K3s' installer, which only writes the unit and the links: no download, no start.
 
     Arguments:
         role: server or agent.
@@ -112,7 +112,7 @@ class Install:
 
 @dataclass(frozen=True)
 class HostSpec:
-    """All of what one host must look like."""
+    """The desired state of one host."""
 
     packages: tuple[str, ...] = ()
     artifacts: tuple[Artifact, ...] = ()
@@ -120,7 +120,7 @@ class HostSpec:
     files: tuple[File, ...] = ()
     gone: tuple[Gone, ...] = ()
     units: tuple[Unit, ...] = ()
-    watch: tuple[str, ...] = ()  # paths whose presence the preflight wants to know
+    watch: tuple[str, ...] = ()  # paths whose existence the preflight checks
 
 
 def settings_yaml(settings: Mapping[str, Any]) -> Secret:

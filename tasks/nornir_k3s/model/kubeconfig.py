@@ -1,4 +1,4 @@
-"""What came of using the kubeconfig from the controller."""
+"""The result of using the kubeconfig from the controller."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from datetime import datetime
 
 @dataclass(frozen=True)
 class KubeconfigAnswer:
-    """What came of a request with the kubeconfig, through the registration address.
+    """The result of a request with the kubeconfig, through the registration address.
 
     Arguments:
-        error: Why it failed, in words; empty when it works.
-        names: The names in the certificate behind the address.
+        error: Why it failed; empty if it works.
+        names: The names in the API's certificate.
         missing: There is no kubeconfig.
-        expires: When its client certificate expires; None where that cannot be read.
+        expires: When its client certificate expires; None if it cannot be read.
     """
 
     error: str = ""

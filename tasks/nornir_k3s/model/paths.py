@@ -1,9 +1,9 @@
-"""Where this tool keeps its own files on a host, and where K3s keeps those that it looks at."""
+"""Paths on the hosts: of this tool, and of K3s."""
 
 from __future__ import annotations
 
 STATE = "/var/lib/nornir-k3s"
 INSTALLER = f"{STATE}/install.sh"
-PREVIOUS = f"{STATE}/previous"  # a server's files as they were before a change
+PREVIOUS = f"{STATE}/previous"  # rollback copies of a server's files
 IMAGES = "/var/lib/rancher/k3s/agent/images"
-SYSTEMD = "/etc/systemd/system"  # where K3s' installer puts its unit
+SYSTEMD = "/etc/systemd/system"  # where K3s' installer writes its unit

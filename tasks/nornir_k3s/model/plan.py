@@ -1,4 +1,4 @@
-"""What a deploy would do, as data: what `plan` returns and `--plan --json` writes; documented in docs/report.md."""
+"""The plan of a deploy, as `plan` returns it and `--plan --json` writes it; documented in docs/report.md."""
 
 from __future__ import annotations
 
@@ -21,26 +21,24 @@ class Change(BaseModel):
     summary: str
     action: str | None = Field(None, description="of units: start, restart, reload or enable")
     diff: str = Field("", description="unified; values of secrets are masked")
-    estimate: bool = Field(
-        False, description="an earlier phase finds something out (the cluster's CA) that it waits for"
-    )
+    estimate: bool = Field(False, description="the final content depends on an earlier phase (the cluster's CA)")
 
 
 class HostPlan(BaseModel):
-    """What would be done on one host, in order."""
+    """The changes of one host, in order."""
 
     role: str
     changes: list[Change]
 
 
 class Plan(BaseModel):
-    """What would be done on every host, by name, and what the preflight found."""
+    """The changes of every host, by name, and the findings of the preflight."""
 
-    format: int = Field(FORMAT, description="number of this form; it grows when a field changes its meaning")
+    format: int = Field(FORMAT, description="version of this format; it increases when a field changes its meaning")
     cluster: str
     version: str
     hosts: Mapping[str, HostPlan]
-    phases: list[str] = Field(description="the phases that would be carried out")
+    phases: list[str] = Field(description="the phases that would run")
     findings: list[Finding] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
 

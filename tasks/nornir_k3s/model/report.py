@@ -1,4 +1,4 @@
-"""What a run did, as data: the report that `deploy` returns and `--json` writes; documented in docs/report.md."""
+"""The report of a run, as `deploy` returns it and `--json` writes it; documented in docs/report.md."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class HostReport(_Record):
     role: str = Field(description="datastore, servers, agents or lb")
     changes: list[str] = Field(default_factory=list, description="ids of the changes that were made, as in the plan")
     restarts: list[str] = Field(default_factory=list, description="units that were started, restarted or reloaded")
-    kept: list[str] = Field(default_factory=list, description="copies of files that were not ours and were replaced")
+    kept: list[str] = Field(default_factory=list, description="copies of replaced files that this tool had not written")
     restored: list[str] = Field(
-        default_factory=list, description="files that were put back, since the server did not get ready with new ones"
+        default_factory=list, description="files that were restored because the server did not get ready"
     )
     round_trips: int = Field(0, description="commands sent one after the other, connecting not counted")
-    error: str | None = Field(None, description="what went wrong on it, without secrets")
+    error: str | None = Field(None, description="its error, without secrets")
 
     @computed_field(description="whether anything was changed")
     @property
@@ -38,10 +38,10 @@ class HostReport(_Record):
         """Whether anything was changed."""
         return bool(self.changes)
 
-    @computed_field(description="whether something went wrong on it")
+    @computed_field(description="whether it has an error")
     @property
     def failed(self) -> bool:
-        """Whether something went wrong on it."""
+        """Whether it has an error."""
         return self.error is not None
 
 
@@ -55,7 +55,7 @@ class PhaseReport(_Record):
 
 
 class ErrorReport(_Record):
-    """Why a run ended badly."""
+    """Why a run failed."""
 
     kind: str = Field(description="the error's class; docs/errors.md has a section of this name")
     message: str
@@ -65,14 +65,14 @@ class ErrorReport(_Record):
 class Report(_Record):
     """What happened in one run over one cluster."""
 
-    format: int = Field(FORMAT, description="number of this form; it grows when a field changes its meaning")
+    format: int = Field(FORMAT, description="version of this format; it increases when a field changes its meaning")
     cluster: str
     version: str = Field("", description="K3s version the inventory asks for")
     url: str = Field("", description="the fixed registration address")
     started: datetime = Field(default_factory=lambda: datetime.now(UTC))
     seconds: float = 0.0
     outcome: Outcome = "running"
-    dry_run: bool = Field(False, description="nothing was changed: `changes` are those that would be made")
+    dry_run: bool = Field(False, description="nothing was changed; `changes` are the planned ones")
     exit_code: int = 0
     kubeconfig: Path | None = None
     log: Path | None = Field(None, description="the run's debug log on the controller")

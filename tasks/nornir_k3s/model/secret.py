@@ -1,4 +1,4 @@
-"""Secret: text that masks itself wherever it could be shown."""
+"""Secret: text that is masked wherever it could be shown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 
 
 class Secret:
-    """Text that never shows itself: repr, str, format and logs give `********`.
+    """Secret text: repr, str, format and logs show `********`.
 
     Arguments:
         value: The secret text.
@@ -18,7 +18,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """Return the text itself, for the one place that needs it."""
+        """Return the text itself, only where it is used."""
         return self._value
 
     def fingerprint(self) -> str:

@@ -1,4 +1,4 @@
-"""The settings of a cluster, as the inventory gives them: one class a mapping, every field with its meaning."""
+"""The settings of a cluster in the inventory: one class per mapping, every field with its description."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from nornir_k3s.model.endpoint import PORTS, Endpoint, Kind, build, places
+from nornir_k3s.model.endpoint import PORTS, Endpoint, Kind, addresses, build
 from nornir_k3s.model.secret import Secret
 
 
@@ -30,11 +30,11 @@ def _usable(path: Path) -> Path:
         raise ValueError(f"{path}: there is no such user") from None
 
 
-LocalPath = Annotated[Path, Field(strict=False), AfterValidator(_usable)]  # not strict: it is text in the file
+LocalPath = Annotated[Path, Field(strict=False), AfterValidator(_usable)]  # not strict: YAML has it as text
 
 
 class Strict(BaseModel):
-    """A mapping that has these keys and no others, each of exactly its type: the text `no` is not a boolean."""
+    """A mapping with exactly these keys and types: the text `no` is not a boolean."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -78,10 +78,10 @@ class Registration(Strict):
     name: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9]([-A-Za-z0-9.]{0,251}[A-Za-z0-9])?$",
-        description="a DNS name that leads to the address, used where given",
+        description="a DNS name of the address, used if given",
     )
     port: int = Field(6443, ge=1, le=65535)
-    managed: bool = Field(True, description="false: a load balancer someone else runs")
+    managed: bool = Field(True, description="false: an external load balancer")
 
     @model_validator(mode="after")
     def _something(self) -> Registration:
@@ -108,16 +108,16 @@ class ManagedDatastore(Strict):
     @model_validator(mode="after")
     def _etcd(self) -> ManagedDatastore:
         if self.kind == "etcd" and self.model_fields_set & {"database", "user", "password"}:
-            raise ValueError("etcd has no database, user or password: K3s shows it a certificate")
+            raise ValueError("etcd has no database, user or password: K3s uses a client certificate")
         if self.kind == "etcd" and not self.tls:
-            raise ValueError("without TLS everybody could read and write etcd: leave out `tls: false`")
+            raise ValueError("without TLS everybody could read and write etcd: remove `tls: false`")
         return self
 
 
 class ExternalDatastore(Strict):
-    """A datastore someone else runs, as K3s' endpoint string (docs: datastore/datastore.md)."""
+    """An external datastore, as K3s' endpoint string (docs: datastore/datastore.md)."""
 
-    endpoint: Reference = Field(description="a reference to the endpoint string, which holds a password")
+    endpoint: Reference = Field(description="a reference to the endpoint string, which contains a password")
     cafile: LocalPath | None = Field(None, description="the CA that servers verify the datastore with; it is delivered")
     certfile: LocalPath | None = None
     keyfile: LocalPath | None = None
@@ -126,7 +126,7 @@ class ExternalDatastore(Strict):
     @classmethod
     def _not_both(cls, value: Any) -> Any:  # noqa: ANN401 - what stands in the file
         if isinstance(value, dict) and "kind" in value:
-            raise ValueError("`endpoint` says it all: give it alone, or `kind` and `hosts` instead")
+            raise ValueError("`endpoint` is complete: give it alone, or `kind` and `hosts` instead")
         return value
 
     @model_validator(mode="after")
@@ -137,15 +137,17 @@ class ExternalDatastore(Strict):
 
 
 class DatastoreFields(Strict):
-    """A datastore someone else runs, as fields: the endpoint is built of them and escaped as its driver reads it."""
+    """An external datastore, as fields: the endpoint is built from them and escaped for its driver."""
 
     kind: Literal["mysql", "mariadb", "postgresql", "etcd"]
     hosts: list[str] = Field(min_length=1, description="HOST or HOST:PORT each; several for PostgreSQL and etcd only")
-    port: int | None = Field(None, ge=1, le=65535, description="of hosts that name none; default: the kind's own")
+    port: int | None = Field(None, ge=1, le=65535, description="of hosts without one; default: the kind's port")
     database: str | None = Field(None, pattern=r"^[A-Za-z0-9_$-]{1,63}$", description="default: k3s")
     user: str | None = Field(None, min_length=1, description="default: k3s")
     password: Reference | None = Field(None, description="a reference")
-    parameters: dict[str, Parameter] = Field(default_factory=dict, description="more of the driver's own, as sslmode")
+    parameters: dict[str, Parameter] = Field(
+        default_factory=dict, description="more parameters of the driver, such as sslmode"
+    )
     tls: bool = Field(True, description="false: etcd over http, PostgreSQL with sslmode=disable")
     cafile: LocalPath | None = Field(None, description="the CA that servers verify the datastore with; it is delivered")
     certfile: LocalPath | None = None
@@ -162,7 +164,7 @@ class DatastoreFields(Strict):
         if (self.certfile is None) != (self.keyfile is None):
             return "certfile and keyfile belong together: one of them is missing"
         if not self.tls and (self.cafile or self.certfile):
-            return "TLS files and `tls: false` do not go together"
+            return "TLS files and `tls: false` exclude each other"
         if self.kind == "etcd":
             if self.database or self.user or self.password or self.parameters:
                 return "etcd has no database, user, password or parameters: give `certfile` and `keyfile`"
@@ -170,7 +172,7 @@ class DatastoreFields(Strict):
         if self.password is None:
             return "the password is missing: give a reference, as {file: PATH}"
         if self.kind == "postgresql" and self.database and self.database != self.database.lower():
-            return "K3s turns the name of a PostgreSQL database to lower case: use one that is so already"
+            return "K3s converts the name of a PostgreSQL database to lower case: use a lower-case name"
         if self.kind != "postgresql" and not self.tls:
             return "K3s uses TLS where the server has it: `tls: false` is for etcd and PostgreSQL"
         if self.kind != "postgresql" and "tls" in self.parameters:
@@ -181,10 +183,10 @@ class DatastoreFields(Strict):
         """Return K3s' endpoint string.
 
         Raises:
-            ValueError: The kind's driver cannot express it; in words.
+            ValueError: The kind's driver cannot express it; the message says why.
         """
         kind: Kind = "mysql" if self.kind == "mariadb" else self.kind
-        hosts = places(self.hosts, self.port or PORTS[kind])
+        hosts = addresses(self.hosts, self.port or PORTS[kind])
         parameters = {key: str(value) for key, value in self.parameters.items()}
         if kind == "postgresql" and not self.tls:
             parameters.setdefault("sslmode", "disable")
@@ -199,10 +201,16 @@ class DatastoreFields(Strict):
 class DatastorePool(Strict):
     """The connections that each server opens to a MySQL, MariaDB or PostgreSQL; etcd has no such pool."""
 
-    max_open: int | None = Field(None, ge=1, le=100000, description="at most so many at once; K3s itself sets no bound")
-    max_idle: int | None = Field(None, ge=1, le=100000, description="so many are kept open; best the same as max_open")
+    max_open: int | None = Field(
+        None, ge=1, le=100000, description="maximum number of connections; K3s itself sets no limit"
+    )
+    max_idle: int | None = Field(
+        None, ge=1, le=100000, description="maximum number of idle connections; best the same as max_open"
+    )
     max_lifetime: str | None = Field(
-        None, pattern=r"^([0-9]+(h|m|s))+$", description="each is renewed after so long, as 5m; K3s' default: never"
+        None,
+        pattern=r"^([0-9]+(h|m|s))+$",
+        description="maximum age of a connection, such as 5m; K3s' default: no limit",
     )
 
     @model_validator(mode="after")
@@ -215,26 +223,28 @@ class DatastorePool(Strict):
 
 
 class Artifacts(Strict):
-    """Where K3s comes from: a folder, or a release by the cluster's version, from GitHub or a mirror of its layout."""
+    """Where K3s comes from: a folder, or the release of the cluster's version from GitHub or a mirror."""
 
-    folder: LocalPath | None = Field(None, description="holds k3s, install.sh and, where hosts cannot pull, images")
-    url: str | None = Field(None, pattern=r"^https?://", description="a mirror; default: K3s' releases on GitHub")
-    images: bool = Field(False, description="also bring the release's air-gap images to every server and agent")
-    push: bool = Field(True, description="false: the hosts fetch from `url` themselves, verified the same")
+    folder: LocalPath | None = Field(None, description="contains k3s, install.sh and, if the hosts cannot pull, images")
+    url: str | None = Field(
+        None, pattern=r"^https?://", description="a mirror with the same layout; default: K3s' releases on GitHub"
+    )
+    images: bool = Field(False, description="also copy the release's air-gap images to every server and agent")
+    push: bool = Field(True, description="false: the hosts download from `url` themselves, with the same verification")
 
     @model_validator(mode="after")
-    def _one_place(self) -> Artifacts:
+    def _one_source(self) -> Artifacts:
         if self.folder and (self.url or self.images or not self.push):
-            raise ValueError("with `folder` there is nothing to fetch: leave out url, images and push")
+            raise ValueError("with `folder` there is nothing to download: remove url, images and push")
         if self.images and not self.push:
-            raise ValueError("images are always pushed: leave out `images`, or `push: false`")
+            raise ValueError("images are always pushed: remove `images`, or `push: false`")
         return self
 
 
 class Proxy(Strict):
     """The proxy that K3s and its containerd use to pull images."""
 
-    # As the file of environment variables that they end up in can hold them.
+    # Only characters that are safe in K3s' environment file.
     http: str | None = Field(None, pattern=r"^https?://[^\s\"\\$`]+$")
     https: str | None = Field(None, pattern=r"^https?://[^\s\"\\$`]+$")
     no_proxy: list[Annotated[str, Field(pattern=r"^[^\s,\"\\$`]+$")]] = Field(
@@ -256,13 +266,15 @@ class LoadBalancer(Strict):
         None,
         ge=8,
         le=128,
-        description="prefix length the VIP is set up with; default: one address (32, or 128 in IPv6)",
+        description="prefix length of the VIP; default: a single address (32, or 128 for IPv6)",
     )
 
 
 class KnownDifference(Strict):
-    """Drift that is known and accepted for a time."""
+    """Known drift that is accepted until a date."""
 
-    id: str = Field(min_length=1, description="as drift.py shows it, HOST/KIND:WHAT; * stands for anything")
-    reason: str = Field(min_length=1, description="why, for those who read the report")
-    until: date = Field(strict=False, description="the last day, as 2027-01-31; after it the difference counts again")
+    id: str = Field(min_length=1, description="as `drift` shows it, HOST/KIND:SUBJECT; * matches anything")
+    reason: str = Field(min_length=1, description="why, for readers of the report")
+    until: date = Field(
+        strict=False, description="the last day, such as 2027-01-31; after it the difference counts again"
+    )

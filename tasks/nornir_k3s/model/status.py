@@ -1,4 +1,4 @@
-"""The cluster at a glance, as data: what `status` returns and `--json` writes; documented in docs/report.md."""
+"""The cluster at a glance, as `status` returns it and `--json` writes it; documented in docs/report.md."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ FORMAT = 1
 
 
 class Certificate(BaseModel):
-    """A certificate of K3s on a host, and the days until it ends."""
+    """A certificate of K3s on a host, and the days until it expires."""
 
     host: str
     path: str
     days: int
-    authority: bool = Field(description="whether it is a CA's own")
+    authority: bool = Field(description="whether it is the certificate of a CA")
 
 
 class NodeStatus(BaseModel):
@@ -27,7 +27,7 @@ class NodeStatus(BaseModel):
 
 
 class Balancer(BaseModel):
-    """A load balancer: whether it has the VIP, and the state of each server as HAProxy sees it."""
+    """A load balancer: whether it has the VIP, and the state of each server in HAProxy."""
 
     holds_vip: bool
     servers: dict[str, str]
@@ -36,7 +36,7 @@ class Balancer(BaseModel):
 class Status(BaseModel):
     """The cluster at a glance."""
 
-    format: int = Field(FORMAT, description="number of this form; it grows when a field changes its meaning")
+    format: int = Field(FORMAT, description="version of this format; it increases when a field changes its meaning")
     cluster: str
     version: str = Field(description="K3s version the inventory asks for")
     url: str
@@ -44,12 +44,12 @@ class Status(BaseModel):
     servers: dict[str, bool] = Field(default_factory=dict, description="whether each one's /readyz is ok")
     balancers: dict[str, Balancer] = Field(default_factory=dict)
     datastore: dict[str, str] = Field(default_factory=dict, description="state of each of its hosts or addresses")
-    certificates: list[Certificate] = Field(default_factory=list, description="first the one that ends first")
+    certificates: list[Certificate] = Field(default_factory=list, description="the first to expire first")
     unreachable: list[str] = Field(default_factory=list)
     problems: list[str] = Field(default_factory=list)
 
-    @computed_field(description="who has the VIP")
+    @computed_field(description="the load balancers that have the VIP")
     @property
     def holder(self) -> list[str]:
-        """Who has the VIP."""
+        """The load balancers that have the VIP."""
         return [name for name, balancer in self.balancers.items() if balancer.holds_vip]

@@ -1,4 +1,4 @@
-"""One change on one host, as data."""
+"""Step: one change on one host, as data."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Step:
     Arguments:
         kind: What kind of change.
         target: Package names, path or unit.
-        summary: In words.
+        summary: What it does, starting with a verb.
         diff: Unified, secrets masked; files only.
-        payload: What `apply` needs to carry it out.
-        action: For units: what is done to them.
+        payload: What `apply` needs.
+        action: For units only.
     """
 
     kind: Kind

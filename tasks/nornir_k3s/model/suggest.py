@@ -1,4 +1,4 @@
-"""Did you mean: the known word that is nearest to a misspelt one."""
+"""Suggestions for misspelt words: `did you mean …?`"""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 
 def closest(word: object, known: Iterable[object], *, cutoff: float = 0.6) -> str:
-    """Return the known word that looks most like this one, or nothing when none does.
+    """Return the known word most similar to this one, or nothing.
 
     Arguments:
         word: What was written.
         known: What could have been meant.
-        cutoff: How alike the two must be, from 0 to 1.
+        cutoff: The minimum similarity, from 0 to 1.
     """
     near = difflib.get_close_matches(str(word), sorted({str(one) for one in known}), n=1, cutoff=cutoff)
     return near[0] if near else ""

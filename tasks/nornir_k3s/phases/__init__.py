@@ -1,1 +1,1 @@
-"""The phases of a deploy."""
+"""The phases of a deploy, one module each."""

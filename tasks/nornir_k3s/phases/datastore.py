@@ -1,4 +1,4 @@
-"""Phases datastore and tidy: the managed datastore, for this cluster only."""
+"""Phases datastore and tidy: the managed datastore of this cluster."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from nornir_k3s.phases.host_tasks import apply_steps, converge_host
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.retry import wait_until
 from nornir_k3s.run.context import Run
-from nornir_k3s.run.gather import ask, session_of
+from nornir_k3s.run.gather import read_facts, session_of
 
 
 def prepare(run: Run) -> None:
-    """Bring the managed datastore up, with a database and a user for this cluster only."""
+    """Set up the managed datastore, with a database and a user for this cluster only."""
     names = run.chosen(m.name for m in run.of("datastore") if run.planned(m.name).converge)
-    # Members of a new etcd wait for each other; those of a living one must not be away together.
+    # Members of a new etcd wait for each other; those of a running one must not be down together.
     run.phase("datastore", names, converge_host, width=1 if run.ready_servers else len(names) or 1)
 
 
 def wait_for_bootstrap(task: Task, run: Run) -> Result:
-    """Wait until the datastore holds the cluster's bootstrap data: before that no other server may start."""
+    """Wait until the datastore has the cluster's bootstrap data: before that no other server may start."""
     key, name = k3s.bootstrap_key(run.cluster.token), task.host.name
 
     def filled() -> bool:
-        inside = ask(task, run, [Database()]).database
+        inside = read_facts(task, run, [Database()]).database
         run.facts[name] = replace(run.facts[name], database=inside)
         return inside.bootstrap.get(key, 0) > 0
 
     wait_until(
         filled,
-        what=f"the datastore holds the bootstrap data {key}",
+        what=f"the datastore has the bootstrap data {key}",
         host=name,
         deadline=run.deadlines["verify"],
         stop=session_of(task, run).stop,
@@ -42,10 +42,10 @@ def wait_for_bootstrap(task: Task, run: Run) -> Result:
 
 
 def tidy(run: Run) -> None:
-    """Remove users of earlier passwords, once every server has the new one."""
+    """Remove users of earlier passwords when every server has the new one."""
     servers = run.of("servers")
-    moved = all(m.name in run.done or not run.planned(m.name).converge for m in servers)
-    if run.limit is None and moved and len(servers) == len(run.cluster.of("servers")):
+    all_current = all(m.name in run.done or not run.planned(m.name).converge for m in servers)
+    if run.limit is None and all_current and len(servers) == len(run.cluster.of("servers")):
         names = [m.name for m in run.of("datastore") if run.planned(m.name).tidy]
         run.phase("tidy", names, _tidy_host, width=1)
 
@@ -54,5 +54,5 @@ def _tidy_host(task: Task, run: Run) -> Result:
     return apply_steps(task, run, run.planned(task.host.name).tidy, deadline=run.deadlines["apply"])
 
 
-PHASE = Phase("datastore", "set the managed datastore up, for this cluster only", prepare)
-TIDY = Phase("tidy", "remove users of the datastore that no server needs any more", tidy)
+PHASE = Phase("datastore", "set up the managed datastore for this cluster", prepare)
+TIDY = Phase("tidy", "remove datastore users that no server needs any more", tidy)

@@ -1,4 +1,4 @@
-"""Phase dump: the managed datastore, before a run changes it or replaces K3s on a living cluster."""
+"""Phase dump: dump the managed datastore before a run changes it or replaces K3s on a running cluster."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nornir_k3s.run.gather import readable, session_of
 
 
 def needed(run: Run) -> bool:
-    """Say whether this run could hurt what a living cluster has in its managed datastore."""
+    """Return whether this run could damage the data of a running cluster in its managed datastore."""
     if not run.cluster.is_managed or not run.ready_servers:
         return False
     changed = [step for name in run.chosen(m.name for m in run.of("datastore")) for step in run.planned(name).steps]
@@ -25,15 +25,15 @@ def needed(run: Run) -> bool:
 
 
 def dump(run: Run) -> None:
-    """Dump the managed datastore where the run could hurt it."""
+    """Dump the managed datastore if the run could damage it."""
     if not needed(run):
         return
-    # One member of an etcd has all that the others have; one that is down cannot be asked.
+    # Every member of an etcd has all data; one that is down cannot be dumped.
     hosts = [m.name for m in run.of("datastore") if run.facts[m.name].database.alive][:1]
     if not hosts:
-        run.report.notes.append("no dump of the datastore was made: none of its hosts answers")
+        run.report.notes.append("the datastore was not dumped: none of its hosts answers")
     for name, (path, size) in run.phase("dump", hosts, _dump_host).items():
-        run.report.notes.append(f"{name}: a dump of the datastore lies in {path} ({size / 1024:.0f} KiB)")
+        run.report.notes.append(f"{name}: dump of the datastore: {path} ({size / 1024:.0f} KiB)")
 
 
 def _dump_host(task: Task, run: Run) -> Result:
@@ -52,4 +52,4 @@ def _dump_host(task: Task, run: Run) -> Result:
         return Result(host=task.host, result=datastore_dump.parse(answer.stdout))
 
 
-PHASE = Phase("dump", "dump a living cluster's managed datastore before what could hurt it", dump)
+PHASE = Phase("dump", "dump the managed datastore before a change that could damage it", dump)

@@ -1,4 +1,4 @@
-"""The Nornir tasks that phases run on each host: apply steps, wait until it is ready."""
+"""The Nornir tasks that phases run on each host: apply steps, wait until the host is ready."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from nornir_k3s.run.gather import readable, session_of
 
 
 def converge_host(task: Task, run: Run) -> Result:
-    """Make this host's files, units and database right."""
+    """Bring this host's files, units and database to their desired state."""
     return apply_steps(task, run, run.planned(task.host.name).converge, deadline=run.deadlines["apply"])
 
 
 def converge_server(task: Task, run: Run) -> Result:
-    """Make a server right and wait until it is ready again."""
+    """Bring a server to its desired state and wait until it is ready."""
     name = task.host.name
     plan = run.planned(name)
     before = rollback.begin(plan.desired, plan.facts)
@@ -43,7 +43,7 @@ def converge_server(task: Task, run: Run) -> Result:
 
 
 def wait_for_server(task: Task, run: Run) -> HostFacts:
-    """Wait until this server is ready, and return what only a ready server knows."""
+    """Wait until this server is ready; return its files, API and kubeconfig."""
     member = run.member(task.host.name)
     after = facts.script(facts.Query(run.cluster, member, HostSpec()), [ServerFiles(), DirectApi(), Kubeconfig()])
     text = _wait(task, run, lambda seconds: readiness.server(member.node_name, seconds) + after, "server")
@@ -51,25 +51,28 @@ def wait_for_server(task: Task, run: Run) -> HostFacts:
 
 
 def require_same_cluster(run: Run, name: str, fresh: HostFacts) -> None:
-    """A server whose settings lead elsewhere starts without a word, as a cluster of its own.
+    """Check that a server lists the other ready servers: with another datastore it starts as a cluster of its own.
+
+    Arguments:
+        fresh: Its facts, read after it became ready.
 
     Raises:
         NotReady: It does not list the other servers.
     """
     others = {run.member(other).node_name for other in run.ready_servers if other != name}
     if fresh.api.nodes is None:
-        return  # it did not answer this one time; the verification at the end asks again
+        return  # no answer this time; phase verify asks again
     missing = others - {node.name for node in fresh.api.nodes}
     if missing:
         raise NotReady(
             name,
-            f"it runs, but does not list {', '.join(sorted(missing))}: it uses another datastore than the others",
-            hint="look for settings beside ours in /etc/rancher/k3s/config.yaml.d, /etc/default/k3s and the unit",
+            f"running, but it does not list {', '.join(sorted(missing))}: it uses a different datastore",
+            hint="check for other settings in /etc/rancher/k3s/config.yaml.d, /etc/default/k3s and the unit",
         )
 
 
 def converge_agent(task: Task, run: Run) -> Result:
-    """Make an agent right and wait until it has joined."""
+    """Bring an agent to its desired state and wait until it has joined."""
     result = converge_host(task, run)
     wait_for_agent(task, run)
     return result
@@ -81,11 +84,11 @@ def wait_for_agent(task: Task, run: Run) -> None:
 
 
 def apply_steps(task: Task, run: Run, steps: Sequence[Step], *, deadline: float, before: str = "") -> Result:
-    """Carry out these steps on this host, in one script.
+    """Apply these steps on this host, in one script.
 
     Arguments:
         deadline: Seconds.
-        before: Lines of shell that come first.
+        before: Shell lines that run first.
 
     Raises:
         NotReady: A unit failed; with its journal.
@@ -119,7 +122,7 @@ def apply_steps(task: Task, run: Run, steps: Sequence[Step], *, deadline: float,
 def _wait(task: Task, run: Run, script: Callable[[int], str], kind: str) -> str:
     name, until = task.host.name, time.monotonic() + run.deadlines[kind]
     link = session_of(task, run)
-    last = readiness.Answer(ready=False, hopeless=False, missing="not looked at", journal="")
+    last = readiness.Answer(ready=False, hopeless=False, missing="not checked yet", journal="")
     text = ""
 
     def ready() -> bool:
@@ -141,10 +144,10 @@ def _wait(task: Task, run: Run, script: Callable[[int], str], kind: str) -> str:
 
 def _not_ready(name: str, answer: readiness.Answer) -> HostError:
     cause = k3s.diagnose(answer.journal)
-    what = f"it does not get ready: {answer.missing}" + (f"; {cause.text}" if cause else "")
+    what = f"not ready: {answer.missing}" + (f"; {cause.text}" if cause else "")
     return NotReady(name, what, journal=answer.journal, hint=_hint(answer.journal))
 
 
 def _hint(journal: str) -> str:
     cause = k3s.diagnose(journal)
-    return cause.hint if cause else f"see the journal on the host; what was staged lies in {STATE}"
+    return cause.hint if cause else f"see the journal on the host; staged files are in {STATE}"

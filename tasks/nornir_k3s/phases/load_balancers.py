@@ -14,7 +14,7 @@ from nornir_k3s.state import check_certificate
 
 
 def converge(run: Run) -> None:
-    """Put HAProxy and keepalived in front of all servers, with a health check certificate of the cluster's own CA."""
+    """Set up HAProxy and keepalived in front of all servers; the cluster's CA signs the health check certificate."""
     balancers = run.chosen(m.name for m in run.of("lb"))
     if not balancers:
         return
@@ -29,7 +29,7 @@ def _serving(run: Run) -> bool:
 
 
 def _sign(task: Task, run: Run) -> Result:
-    """Have the cluster sign the health check certificate, and keep it on the controller."""
+    """Have the cluster sign the health check certificate, and save it on the controller."""
     csr, key = check_certificate.request()
     answer = session_of(task, run).run(signing.script(csr), what="signing the health check certificate", timeout=120)
     with readable(task.host.name):

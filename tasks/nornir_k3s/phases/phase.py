@@ -1,4 +1,4 @@
-"""Phase: one step of a deploy, as the list of phases shows it."""
+"""Phase: one stage of a deploy, as `deploy --list-phases` shows it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from nornir_k3s.run.context import Run
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase: its name on the command line, what it does, and the function that does it.
+    """One phase of a deploy.
 
     Arguments:
+        name: On the command line.
+        summary: What it does.
+        work: The function that does it.
         reads: It changes nothing on any host.
-        beside: The phase that it need not wait for.
+        beside: The phase that it can run in parallel with.
     """
 
     name: str

@@ -9,10 +9,10 @@ from nornir_k3s.run.context import Run
 
 
 def check(run: Run) -> None:
-    """Stop before the first change when a host has a problem.
+    """Check every host before the first change.
 
     Raises:
-        PreflightFailed: With every problem of every host.
+        PreflightFailed: A check failed; with every problem of every host.
     """
     run.report.findings = preflight.check(run.cluster, run.facts)
     errors = [finding for finding in run.report.findings if finding.severity == "error"]

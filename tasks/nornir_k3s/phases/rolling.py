@@ -1,4 +1,4 @@
-"""A change of one server of a living cluster: it gets ready again, or its previous files come back."""
+"""A rolling change of one server: if it does not get ready, its previous files are restored."""
 
 from __future__ import annotations
 
@@ -13,64 +13,61 @@ from nornir_k3s.model.paths import (
     PREVIOUS,
 )
 from nornir_k3s.phases import host_tasks
-from nornir_k3s.planner import (
-    renewed,
-)
+from nornir_k3s.planner import replaces_binary
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
 
 UNIT = k3s.UNITS["server"]
-_AGAIN = "fix the inventory, or what is said above, then run deploy again: the same change is planned again"
+_AGAIN = "fix the cause, then run deploy again: it plans the same change"
 
 
 def change_server(task: Task, run: Run) -> Result:
-    """Make a server right and wait until it is ready; one that was and is not any more gets its previous files back.
+    """Bring a server to its desired state; if it was ready and does not get ready again, restore its previous files.
 
     Raises:
-        NotReady: With the cause, and what became of the server.
+        NotReady: The server did not get ready; with the cause and the result of the rollback.
     """
     name = task.host.name
     plan = run.planned(name)
-    had = plan.facts.ready or PREVIOUS in plan.facts.present
+    was_ready = plan.facts.ready or PREVIOUS in plan.facts.present
     try:
         result = host_tasks.converge_server(task, run)
     except (NotReady, CommandFailed) as error:
-        if not had or getattr(error, "status", 0) == apply.BUSY:
+        if not was_ready or getattr(error, "status", 0) == apply.BUSY:
             raise
-        if renewed(plan.desired, plan.facts):
-            text = (
-                "nothing was put back: K3s itself was replaced, and an older one may not start on what it has written"
-            )
+        if replaces_binary(plan.desired, plan.facts):
+            text = "no rollback: K3s itself was replaced, and an older version may not start with the newer one's data"
             raise _added(name, error, text, hint=error.hint) from None
-        raise _taken_back(task, run, error) from None
-    if had:
+        raise _rolled_back(task, run, error) from None
+    if was_ready:
         _forget(task, run)
     return result
 
 
-def _taken_back(task: Task, run: Run, error: HostError) -> NotReady:
-    """Put the previous files back, and return the error that says what failed and what is true now."""
+def _rolled_back(task: Task, run: Run, error: HostError) -> NotReady:
+    """Restore the previous files, and return the error with the result of that."""
     name = task.host.name
     try:
-        files = _put_back(task, run, always=isinstance(error, NotReady))
+        files = _restore(task, run, always=isinstance(error, NotReady))
     except HostError as failed:
-        return _added(name, error, f"its previous files could not be put back: {_what(name, failed)}", hint=_not_back())
+        text = f"its previous files could not be restored: {_message(name, failed)}"
+        return _added(name, error, text, hint=_rollback_hint())
     run.report.hosts[name].restored += files
-    put = f"its previous files were put back ({', '.join(files)})" if files else "no file had to be put back"
+    restored = f"its previous files were restored ({', '.join(files)})" if files else "no file had to be restored"
     try:
         host_tasks.require_same_cluster(run, name, host_tasks.wait_for_server(task, run))
     except HostError as failed:
-        text = f"{put}, but it does not come back so either: {_what(name, failed)}"
-        return _added(name, error, text, hint=failed.hint or _not_back())
+        text = f"{restored}, but it is still not ready: {_message(name, failed).removeprefix('not ready: ')}"
+        return _added(name, error, text, hint=failed.hint or _rollback_hint())
     with contextlib.suppress(HostError):  # the next run does it
         _forget(task, run)
-    return _added(name, error, f"{put}, and it is ready again; the run stops here", hint=_hint(error))
+    return _added(name, error, f"{restored}, and it is ready again; the run stops here", hint=_hint(error))
 
 
-def _put_back(task: Task, run: Run, *, always: bool) -> list[str]:
+def _restore(task: Task, run: Run, *, always: bool) -> list[str]:
     answer = gather.session_of(task, run).run(
         apply.restore(UNIT, always=always),
-        what="putting the previous files back",
+        what="restoring the previous files",
         timeout=run.deadlines["apply"],
         secrets=run.cluster.secrets(),
     )
@@ -84,13 +81,13 @@ def _forget(task: Task, run: Run) -> None:
 
 
 def _added(name: str, error: HostError, text: str, *, hint: str) -> NotReady:
-    """Return the error with what became of the server."""
-    result = NotReady(name, f"{_what(name, error)}\n  {text}", hint=hint)
+    """Return the error with the result of the rollback."""
+    result = NotReady(name, f"{_message(name, error)}\n  {text}", hint=hint)
     result.journal = getattr(error, "journal", "")
     return result
 
 
-def _what(name: str, error: HostError) -> str:
+def _message(name: str, error: HostError) -> str:
     return error.message.removeprefix(f"{name}: ")
 
 
@@ -98,5 +95,5 @@ def _hint(error: HostError) -> str:
     return f"{error.hint}; {_AGAIN}" if error.hint else _AGAIN
 
 
-def _not_back() -> str:
-    return f"look at it on the host; its previous files lie in {PREVIOUS} until it was ready again"
+def _rollback_hint() -> str:
+    return f"check the host; the previous files stay in {PREVIOUS} until the server is ready again"

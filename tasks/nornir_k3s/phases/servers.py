@@ -1,4 +1,4 @@
-"""Phases first-server and servers: one alone until it is ready, then the others; running ones one at a time."""
+"""Phases first-server and servers: one server alone until it is ready, then the others; running ones one at a time."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from nornir_k3s.run.context import Run
 
 
 def start_first(run: Run) -> None:
-    """Start one server alone until it is ready; skipped when the cluster has a ready server already."""
+    """Start one server alone and wait until it is ready; skipped if the cluster has a ready server."""
     if run.ready_servers:
         return
     if run.away and not run.of("servers"):
-        return  # none is to be started
-    refuse_second_first(run)
+        return  # this inventory has no server
+    require_all_servers(run)
     first = first_server(run)
     if not first:
         raise UsageError("no server is ready, and the run is limited to other hosts", hint="add a server to --limit")
@@ -23,32 +23,32 @@ def start_first(run: Run) -> None:
     run.phase("bootstrap data", [m.name for m in run.of("datastore")], datastore.wait_for_bootstrap)
 
 
-def refuse_second_first(run: Run) -> None:
-    """Refuse to start a first server while another one may be it, and cannot be read.
+def require_all_servers(run: Run) -> None:
+    """Check that no server outside this inventory could be the first server already: a cluster has only one.
 
     Raises:
-        UsageError: A server was filtered away, and the datastore was not seen to hold the cluster.
+        UsageError: A server was filtered out, and the datastore is not known to have the cluster's data.
     """
     away = [m.name for m in run.cluster.of("servers") if m.name in run.away]
     if away and not has_data(run):
-        text = f"no server here is ready, and {', '.join(away)} cannot be read: this Nornir does not have it"
-        raise UsageError(text, hint="run it with the whole inventory: a cluster has one first server")
+        text = f"no ready server, and {', '.join(away)} cannot be read: not in this inventory"
+        raise UsageError(text, hint="run with the whole inventory: only one server may start alone")
 
 
 def has_data(run: Run) -> bool:
-    """Say whether the datastore holds this cluster already: a server that starts then joins it."""
+    """Return whether the datastore has this cluster's data: a server that starts then joins the cluster."""
     key = k3s.bootstrap_key(run.cluster.token)
     return any(facts.database.bootstrap.get(key, 0) > 0 for facts in run.facts.values())
 
 
 def first_server(run: Run) -> str:
-    """Return the server that starts alone, or nothing where one is ready already or none may be changed."""
+    """Return the server that starts alone; nothing if a server is ready or none may be changed."""
     if run.ready_servers:
         return ""
     servers = run.of("servers")
-    # One that has been a server of this cluster before goes first: it has the cluster's files.
-    known = [m for m in servers if run.facts[m.name].server.token == run.cluster.token.fingerprint()]
-    return next(iter(run.chosen(m.name for m in (known or servers))), "")
+    # A server that was in this cluster before goes first: it has the cluster's files.
+    earlier = [m for m in servers if run.facts[m.name].server.token == run.cluster.token.fingerprint()]
+    return next(iter(run.chosen(m.name for m in (earlier or servers))), "")
 
 
 def require_ready(run: Run) -> str:
@@ -63,21 +63,21 @@ def require_ready(run: Run) -> str:
 
 
 def converge_others(run: Run) -> None:
-    """Bring servers that have never joined up together, then change running ones one at a time: never two down."""
+    """Start servers that are not ready together, then change ready ones one at a time: never two of them down."""
     if run.away and not run.of("servers"):
         return
-    todo = [m.name for m in run.of("servers") if run.planned(m.name).converge or not run.facts[m.name].ready]
-    todo = [name for name in run.chosen(todo) if name not in run.done]
-    down = [name for name in todo if not run.facts[name].ready]
+    names = [m.name for m in run.of("servers") if run.planned(m.name).converge or not run.facts[m.name].ready]
+    names = [name for name in run.chosen(names) if name not in run.done]
+    down = [name for name in names if not run.facts[name].ready]
     require_ready(run)
     run.phase("servers", down, rolling.change_server)
-    for name in todo:
+    for name in names:
         if name not in down:
             run.phase("servers", [name], rolling.change_server, width=1)
 
 
 def changes_running(run: Run) -> bool:
-    """Say whether a server that is ready would be changed."""
+    """Return whether a server that is ready would be changed."""
     return any(run.planned(name).converge for name in run.ready_servers if name not in run.done)
 
 

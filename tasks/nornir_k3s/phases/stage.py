@@ -12,13 +12,13 @@ from nornir_k3s.run.gather import session_of
 
 
 def stage(run: Run) -> None:
-    """Bring artefacts and packages to every host that lacks them."""
+    """Copy artefacts and install packages on every host that lacks them."""
     names = [name for name in run.names if run.planned(name).stage]
     run.phase("stage", names, stage_host, width=run.widths["stage"])
 
 
 def stage_host(task: Task, run: Run) -> Result:
-    """Push artefacts, install packages, run K3s' installer: nothing that runs is touched."""
+    """Copy artefacts, install packages, run K3s' installer; nothing is restarted."""
     steps = run.planned(task.host.name).stage
     link = session_of(task, run)
     for step in steps:
@@ -34,4 +34,4 @@ def stage_host(task: Task, run: Run) -> Result:
     return apply_steps(task, run, steps, deadline=run.deadlines["packages"])
 
 
-PHASE = Phase("stage", "bring artefacts and packages to every host; nothing restarts", stage)
+PHASE = Phase("stage", "copy artefacts and install packages on every host; nothing restarts", stage)

@@ -1,4 +1,4 @@
-"""Phase verify: prove that it works, through the registration address, and write the kubeconfig."""
+"""Phase verify: check that the cluster works through the registration address, and write the kubeconfig."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from nornir_k3s.phases.phase import Phase
 from nornir_k3s.phases.servers import require_ready
 from nornir_k3s.retry import wait_until
 from nornir_k3s.run.context import Run
-from nornir_k3s.run.gather import ask
+from nornir_k3s.run.gather import read_facts
 from nornir_k3s.state import known_cluster, kubeconfig
 
-PATIENCE = 30  # seconds that a server waits for all nodes to be Ready, before it says what is
+NODES_TIMEOUT = 30  # seconds that one script waits on a server until all nodes are Ready
 
 
 def verify(run: Run) -> None:
-    """Prove that it works, through the registration address, and write the kubeconfig.
+    """Check that the cluster works through the registration address, and write the kubeconfig.
 
     Raises:
-        K3sError: With everything that is still wrong at the deadline.
+        K3sError: It does not work at the deadline; with every remaining problem.
     """
     if not run.of("servers"):
-        run.report.notes.append("not proved that it works, no kubeconfig: this Nornir has no server")
+        run.report.notes.append("not verified, no kubeconfig: this inventory has no server")
         return
     server = require_ready(run)
     known_cluster.save_ca(run.store, run.ca_prefix, run.ca_certificate)
     if run.limit is None:
         known_cluster.save_packages(run.store, {m.name: run.facts[m.name].packages for m in run.of("datastore")})
     names = [server] + [m.name for m in (*run.of("agents"), *run.of("lb"))]
-    # Where nothing was changed, what was read at the start is the proof already.
+    # If nothing was changed, the facts from the start are still valid.
     answers = {} if run.report.changed else {name: run.facts[name] for name in names}
-    problems = works.problems(run.cluster, answers, only=run.limit) if answers else ["not looked at"]
+    problems = works.problems(run.cluster, answers, only=run.limit) if answers else ["not checked yet"]
 
-    def proved() -> bool:
+    def works_now() -> bool:
         answers.update(run.phase("verify", names, verify_host, width=run.widths["stage"]))
         problems[:] = works.problems(run.cluster, answers, only=run.limit)
         return not problems
@@ -49,7 +49,7 @@ def verify(run: Run) -> None:
     try:
         if problems:
             wait_until(
-                proved,
+                works_now,
                 what="the cluster works",
                 host=run.cluster.name,
                 deadline=run.deadlines["verify"],
@@ -58,7 +58,7 @@ def verify(run: Run) -> None:
     except NotReady:
         raise K3sError(
             "the cluster does not work yet:\n" + "\n".join(f"  - {p}" for p in problems),
-            hint="look at the hosts named above, then run deploy again: it goes on where it stopped",
+            hint="check the hosts named above, then run deploy again: it resumes",
         ) from None
     run.report.kubeconfig = kubeconfig.keep(
         run.store, answers[server].kubeconfig, server=run.cluster.url, name=run.cluster.name
@@ -66,16 +66,16 @@ def verify(run: Run) -> None:
 
 
 def verify_host(task: Task, run: Run) -> Result:
-    """Ask this host for its part of the proof that the cluster works."""
+    """Read the facts of this host that show whether the cluster works."""
     role = run.member(task.host.name).role
     if role == "servers":
         nodes = [
             m.node_name for part in NODES for m in run.cluster.of(part) if run.limit is None or m.name in run.limit
         ]
-        asked: Sequence[Fact[Any]] = [ApiThroughAddress(nodes, PATIENCE), Kubeconfig()]
+        facts: Sequence[Fact[Any]] = [ApiThroughAddress(nodes, NODES_TIMEOUT), Kubeconfig()]
     else:
-        asked = [Reach()] if role == "agents" else [Addresses()]
-    return Result(host=task.host, result=ask(task, run, asked, timeout=90))
+        facts = [Reach()] if role == "agents" else [Addresses()]
+    return Result(host=task.host, result=read_facts(task, run, facts, timeout=90))
 
 
-PHASE = Phase("verify", "prove that it works, write the kubeconfig", verify, reads=True)
+PHASE = Phase("verify", "check that the cluster works, write the kubeconfig", verify, reads=True)

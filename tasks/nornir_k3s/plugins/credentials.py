@@ -1,4 +1,4 @@
-"""Transform function: resolves the secrets a host's connection needs, and the paths in its options."""
+"""Transform function: resolves the secret references of a host's connection, and the paths in its options."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from nornir_k3s.errors import UsageError
 from nornir_k3s.state.references import resolve
 
 CONNECTION = "netmiko"
-# Keys of `k3s_ssh` in a host's data, and the option of the connection each becomes.
+# Keys of `k3s_ssh` in a host's data, and the connection options that they become.
 _OPTIONS = {"sudo_password": "secret", "passphrase": "passphrase"}
 _KEYS = "password, sudo_password and passphrase"
 _PATHS = ("key_file", "alt_key_file", "ssh_config_file")
 
 
 def k3s_credentials(host: Host, base: str = ".", problems: list[tuple[str, str, str]] | None = None) -> None:
-    """Give this host's connection its secrets and absolute paths; entry point `k3s_credentials`.
+    """Set the secrets and absolute paths of this host's connection; entry point `k3s_credentials`.
 
     Arguments:
         host: Its data may have `k3s_ssh` with `password`, `sudo_password` and `passphrase`, each a secret reference.
-        base: What relative paths are relative to.
-        problems: Gets host, key and words of what is wrong, so that all of it is told at once.
+        base: The folder that relative paths start from.
+        problems: A list for all problems, each with host, key and message.
 
     Raises:
-        UsageError: A reference gives nothing, or a key is unknown, and there is no list for problems.
+        UsageError: A reference cannot be resolved, or a key is unknown, and there is no list for problems.
     """
     found = list(_problems(host, Path(base)))
     if found and problems is None:
@@ -39,12 +39,12 @@ def k3s_credentials(host: Host, base: str = ".", problems: list[tuple[str, str, 
 
 
 def _problems(host: Host, folder: Path) -> Iterator[tuple[str, str, str]]:
-    """Set the host's options; yield what is wrong with them."""
+    """Set the host's options; yield the problems."""
     wanted: dict[str, Any] = host.get("k3s_ssh") or {}
     if not isinstance(wanted, dict):
         yield host.name, "k3s_ssh", f"it must be a mapping of {_KEYS}"
         return
-    # Nornir shares one options dict between all hosts of a group: this host gets a copy of its own.
+    # Nornir shares the options of a group between its hosts: this host gets its own copy.
     inherited = host.get_connection_parameters(CONNECTION)
     extras = copy.deepcopy(inherited.extras or {})
     for key in _PATHS:

@@ -1,7 +1,7 @@
-"""A Nornir inventory from files that have been read already: what was checked is what Nornir uses, read once.
+"""A Nornir inventory from files that were read already: Nornir uses exactly the data that was validated.
 
-It makes what Nornir's SimpleInventory makes of the same files (nornir `plugins/inventory/simple.py`), and passes over
-what has the wrong form, so that the other problems of the inventory are found in the same run.
+It builds the same objects as Nornir's SimpleInventory (nornir `plugins/inventory/simple.py`), but skips invalid
+entries, so that all other problems of the inventory are found in the same run.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class LoadedInventory:
     """Nornir's inventory from the data of hosts.yaml, groups.yaml and defaults.yaml.
 
     Arguments:
-        data: The content of each file, by `hosts`, `groups` and `defaults`; every problem of it is known.
-        problems: Why there is no inventory at all: a file could not be read.
-        files: The options of SimpleInventory, which the paths of other files are derived from.
+        data: The content of each file, by `hosts`, `groups` and `defaults`, validated.
+        problems: Errors of files that could not be read.
+        files: The options of SimpleInventory, from which other paths are derived.
     """
 
     def __init__(self, data: Mapping[str, Any], problems: Sequence[str] = (), **files: str) -> None:
@@ -67,7 +67,7 @@ class LoadedInventory:
 
 
 def register() -> str:
-    """Make the plugin known to Nornir and return its name."""
+    """Register the plugin with Nornir and return its name."""
     InventoryPluginRegister.register(NAME, LoadedInventory)
     return NAME
 

@@ -1,4 +1,4 @@
-"""A Nornir processor that shows what runs where: a live table on a terminal, plain lines elsewhere."""
+"""A Nornir processor that shows the progress: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _quiet(hook: Callable[..., None]) -> Callable[..., None]:
 
 @dataclass
 class _Phase:
-    """One Nornir run that is under way."""
+    """A Nornir run in progress."""
 
     hosts: int
     begin: float = field(default_factory=time.monotonic)
@@ -49,10 +49,10 @@ class _Phase:
 
 
 class Progress:
-    """Live progress of every phase; some run side by side.
+    """Live progress of every phase; some run in parallel.
 
     Arguments:
-        console: Where to; a terminal gets a live table, anything else one line per host and phase.
+        console: A terminal gets a live table, anything else one line per host and phase.
     """
 
     def __init__(self, console: Console) -> None:
@@ -96,13 +96,13 @@ class Progress:
 
     @_quiet
     def task_instance_started(self, task: Task, host: Host) -> None:
-        """A host's turn begins."""
+        """Begin the task on one host."""
         with self._lock:
             self._phases[task.name].running[host.name] = time.monotonic()
 
     @_quiet
     def task_instance_completed(self, task: Task, host: Host, result: MultiResult) -> None:
-        """A host's turn has ended."""
+        """End the task on one host."""
         state = "failed" if result.failed else "changed" if result.changed else "ok"
         with self._lock:
             phase = self._phases[task.name]
@@ -114,10 +114,10 @@ class Progress:
 
     @_quiet
     def bytes_done(self, name: str, done: int, total: int | None) -> None:
-        """Tell how far fetching a file has come; on a terminal only, in place."""
+        """Show the progress of a download: a bar on a terminal, else one line when it is complete."""
         if not self.console.is_terminal:
             if total is not None and done >= total:
-                self.console.print(f"fetched {name}: {done / 1e6:.1f} MB", markup=False, soft_wrap=True)
+                self.console.print(f"downloaded {name}: {done / 1e6:.1f} MB", markup=False, soft_wrap=True)
             return
         with self._lock:
             if self._bar is None:
@@ -150,5 +150,5 @@ class Progress:
                     rows.append((f"  {waiting} more", "waiting", "dim"))
         table = Table.grid(padding=(0, 2))
         for name, state, style in rows:
-            table.add_row(Text(name), Text(state, style))  # as Text: a name in brackets is no markup
+            table.add_row(Text(name), Text(state, style))  # as Text: a name in brackets is not markup
         return table

@@ -1,4 +1,4 @@
-"""A Nornir runner that stops when asked: no host is started after that, and what runs ends through the stop event."""
+"""A Nornir runner with a stop event: it starts no more hosts, and running tasks end early."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from nornir_k3s.errors import Interrupted
 
 
 class K3sRunner:
-    """Runs a task on hosts in threads; entry point `k3s_runner`.
+    """Run a task on hosts in threads; entry point `k3s_runner`.
 
     Arguments:
         num_workers: Hosts at the same time.
-        stop: Set it to stop. Sessions look for it as `nr.runner.stop`, so that waits on hosts end, too.
+        stop: Set it to stop the run. Sessions read it as `nr.runner.stop` and end their waits.
     """
 
     def __init__(self, num_workers: int = 20, stop: threading.Event | None = None) -> None:
@@ -28,15 +28,15 @@ class K3sRunner:
         self.stop = stop or threading.Event()
 
     def run(self, task: Task, hosts: list[Host]) -> AggregatedResult:
-        """Return each host's result; one that was not started has a failed result with `Interrupted`.
+        """Return each host's result; a host that was not started has a failed result with `Interrupted`.
 
-        A first Ctrl-C sets the stop event and waits for what runs; a second one leaves at once.
+        The first Ctrl-C sets the stop event and waits for running tasks; a second one exits at once.
         """
         todo: queue.SimpleQueue[tuple[Task, Host]] = queue.SimpleQueue()
         for host in hosts:
             todo.put((task.copy(), host))
         done: dict[str, MultiResult] = {}
-        # Not an executor: Python waits for an executor's threads when it exits, whatever the second Ctrl-C says.
+        # Not an executor: at exit Python waits for an executor's threads, even after the second Ctrl-C.
         workers = [
             threading.Thread(target=self._work, args=(todo, done), name=f"{task.name}-{number}", daemon=True)
             for number in range(min(max(1, self.num_workers), len(hosts)))
@@ -45,7 +45,7 @@ class K3sRunner:
             for worker in workers:
                 worker.start()
             for worker in workers:
-                # With a limit: a signal that another thread was given does not wake the main one.
+                # With a timeout: a signal that another thread receives does not wake the main thread.
                 while worker.is_alive():
                     worker.join(0.2)
         results = AggregatedResult(task.name)
@@ -55,7 +55,7 @@ class K3sRunner:
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Turn the first Ctrl-C into a stop; only the main thread can, and only it gets the signal."""
+        """Turn the first Ctrl-C into a stop; only the main thread can handle signals."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -84,7 +84,7 @@ class K3sRunner:
 
 
 def _skipped(host: Host, name: str) -> MultiResult:
-    return _failed(host, name, Interrupted(f"{host.name}: not started: the run was stopped before"))
+    return _failed(host, name, Interrupted(f"{host.name}: not started: the run was stopped"))
 
 
 def _failed(host: Host, name: str, error: BaseException) -> MultiResult:

@@ -1,4 +1,4 @@
-"""What a drift check found, for people: at a terminal, in a mail, in a chat."""
+"""A drift report as text: for a terminal, a mail, a chat."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
 def show(report: DriftReport, console: Console, *, only_new: bool = False) -> None:
-    """Print what does not match, the worst first, and what changed since the run before.
+    """Print the differences, the most severe first, and what has changed since the run before.
 
     Arguments:
-        only_new: Leave out what the run before had found already; nothing at all is printed where nothing is new.
+        only_new: Leave out what the run before found already; print nothing at all if nothing is new.
     """
     shown = [one for one in report.differences if not only_new or (one.age == "new" and not one.accepted)]
     gone = [one for one in report.gone if one.counts]
@@ -64,13 +64,13 @@ def _summary(report: DriftReport) -> str:
     if report.unreachable:
         parts.append(f"{len(report.unreachable)} unreachable")
     trips = max((host.round_trips for host in report.hosts.values()), default=0)
-    what = ", ".join(parts) or "no drift: all is as the inventory says"
+    what = ", ".join(parts) or "no drift"
     before = f"; the run before was {ago(report.previous)}" if report.previous else ""
     return f"cluster {report.cluster}: {what}; {hosts} hosts, {trips} round trip(s), {report.seconds:.1f} s{before}"
 
 
 def ago(moment: datetime) -> str:
-    """Return in words how long ago a moment was."""
+    """Return how long ago a time was, in words."""
     seconds = max(0, int((datetime.now(UTC) - moment).total_seconds()))
     for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= size:

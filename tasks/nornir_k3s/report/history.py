@@ -1,4 +1,4 @@
-"""The results of earlier drift checks, saved on the controller: what is new, what is gone, what stayed."""
+"""The results of earlier drift checks on the controller: which findings are new, gone or stayed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAME = re.compile(r"\d{8}T\d{6}\.\d{6}Z\.json")
 
 
 class SavedRun(BaseModel):
-    """What is saved of a drift check."""
+    """The saved part of a drift report."""
 
     started: datetime
     seconds: float
@@ -33,7 +33,7 @@ class History:
 
     Arguments:
         folder: Created with mode 0700 by the first run.
-        keep: How many runs are kept.
+        keep: How many runs to keep.
     """
 
     def __init__(self, folder: Path, *, keep: int | None = None) -> None:
@@ -41,7 +41,7 @@ class History:
         self.keep = keep or KEEP
 
     def runs(self, last: int = 0) -> list[SavedRun]:
-        """Return the saved runs, the latest first, without files that cannot be read.
+        """Return the saved runs, the latest first; unreadable files are skipped.
 
         Arguments:
             last: The maximum; all of them by default.
@@ -55,7 +55,7 @@ class History:
         return found
 
     def compare(self, report: DriftReport) -> None:
-        """Mark in a report what is new and what has stayed since the run before, and add what is gone."""
+        """Mark the findings of a report as new or stayed since the run before, and add those that are gone."""
         runs = self.runs(1)
         report.lost = [name for name in report.unreachable if not runs or name not in runs[0].unreachable]
         if not runs:
@@ -67,7 +67,7 @@ class History:
             one.model_copy(update={"age": "stayed" if one.id in before else "new"}) for one in report.differences
         ]
         now = {one.id for one in report.differences}
-        # Of a host that could not be read nothing is known.
+        # The state of an unreachable host is unknown.
         compared = {name for name, host in report.hosts.items() if host.reached} | {"cluster"}
         report.gone = [one for key, one in before.items() if key not in now and one.host in compared]
 
@@ -81,13 +81,13 @@ class History:
         """
         lost = set(report.unreachable)
         carried = [one for run in self.runs(1) for one in run.differences if one.host in lost]
-        have = {one.id for one in report.differences}
+        current = {one.id for one in report.differences}
         saved = SavedRun(
             started=report.started,
             seconds=report.seconds,
             outcome=report.outcome,
             unreachable=report.unreachable,
-            differences=[*report.differences, *(one for one in carried if one.id not in have)],
+            differences=[*report.differences, *(one for one in carried if one.id not in current)],
         )
         path = self.folder / f"{report.started:%Y%m%dT%H%M%S.%fZ}.json"
         try:

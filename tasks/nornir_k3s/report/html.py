@@ -1,4 +1,4 @@
-"""What a drift check found, as one page that needs no network: the cluster as a picture, the findings, the history."""
+"""A drift report as one HTML page without external resources: picture of the cluster, findings, history."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def _tiles(report: DriftReport, role: str) -> list[dict[str, Any]]:
     tiles = [_tile(report, name, host) for name, host in report.hosts.items() if host.role == role]
     if role == "datastore":
         tiles += [
-            {"name": place, "below": "someone else's", "state": "ok", "badge": "", "count": 0}
-            for place in report.datastore
+            {"name": address, "below": "external", "state": "ok", "badge": "", "count": 0}
+            for address in report.datastore
         ]
     return tiles
 

@@ -1,4 +1,4 @@
-"""What a drift check found, as a textfile for Prometheus' node_exporter.
+"""A drift report as a textfile for Prometheus' node_exporter.
 
 Source: Prometheus' text-based exposition format, version 0.0.4.
 """
@@ -12,17 +12,17 @@ from nornir_k3s.model.drift_report import DriftReport
 _HELP = {
     "findings": "Differences between the cluster and its inventory, by severity.",
     "host_up": "Whether the host could be read.",
-    "certificate_days": "Days until the first certificate of the host ends.",
+    "certificate_days": "Days until the first certificate of the host expires.",
     "last_run_timestamp_seconds": "When the last check began.",
     "duration_seconds": "How long the last check took.",
     "exit_code": "Exit code of the last check: 0 nothing, 3 drift, 4 a host could not be read.",
-    "vip_holders": "Load balancers that have the VIP; exactly one is right.",
-    "backend_up": "Whether a load balancer sees a server up.",
+    "vip_holders": "Load balancers that have the VIP; expected is exactly one.",
+    "backend_up": "Whether a server is up in a load balancer.",
 }
 
 
 def metrics(report: DriftReport) -> str:
-    """Return the text."""
+    """Return the metrics in Prometheus' text format."""
     days: dict[str, int] = {}
     for one in report.certificates:
         days[one.host] = min(one.days, days.get(one.host, one.days))

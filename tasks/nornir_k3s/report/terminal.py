@@ -1,4 +1,4 @@
-"""Reports, plans and findings for people."""
+"""Reports, plans, findings and status as text for a terminal."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def show(report: Report, console: Console) -> None:
-    """Print what a run did, also one that ended badly: hosts, phases, what is kept, and the next command."""
+    """Print the report of a run, also of a failed one: hosts, phases, copies of files, and the next command."""
     table = _table(f"cluster {report.cluster}", "host", "group", "result", "changed", "restarted", "round trips")
     for name, host in report.hosts.items():
         state = "failed" if host.failed else "changed" if host.changed else "ok"
@@ -45,17 +45,17 @@ def show(report: Report, console: Console) -> None:
         table.add_row(name, host.role, state_text, _changes(host), restarted, str(host.round_trips))
     console.print(table)
     spent = ", ".join(f"{p.name} {p.seconds:.1f} s" for p in report.phases if p.state != "not begun")
-    console.print(f"phases: {spent}; {report.seconds:.1f} s in all", soft_wrap=True)
+    console.print(f"phases: {spent}; {report.seconds:.1f} s in total", soft_wrap=True)
     if missed := [phase.name for phase in report.phases if phase.state == "not begun"]:
         console.print(f"not begun: {', '.join(missed)}", soft_wrap=True)
     for name, host in report.hosts.items():
         for copy in host.kept:
-            console.print(f"{name}: what was there before is kept as {copy}", soft_wrap=True, markup=False)
+            console.print(f"{name}: copy of a replaced file: {copy}", soft_wrap=True, markup=False)
     _findings(report.findings, console)
     for note in report.notes:
         console.print(f"note: {note}", soft_wrap=True, markup=False)
     if report.kubeconfig:
-        state = "changed" if report.changed else "nothing to change: it is as the inventory says"
+        state = "changed" if report.changed else "nothing to change"
         console.print(f"\n{state}; the API answers at {report.url}", soft_wrap=True)
         console.print(f"next: kubectl --kubeconfig {report.kubeconfig} get nodes", soft_wrap=True)
 
@@ -71,7 +71,7 @@ def _findings(findings: Sequence[Finding], console: Console) -> None:
 
 
 def show_findings(findings: Sequence[Finding], console: Console) -> None:
-    """Print every problem of every host: as a table on a terminal, else one line each."""
+    """Print every finding: as a table on a terminal, else one line each."""
     if not findings:
         console.print("preflight: no problems found")
         return
@@ -90,7 +90,7 @@ def show_findings(findings: Sequence[Finding], console: Console) -> None:
 
 
 def show_plan(plan: Plan, console: Console) -> None:
-    """Print what a deploy would do, phase by phase and host by host, with diffs."""
+    """Print a plan by phase and host, with diffs."""
     for phase in plan.phases:
         for name, host in plan.hosts.items():
             _host_changes(phase, name, host.role, [c for c in host.changes if c.phase == phase], console)
@@ -107,8 +107,8 @@ def show_plan(plan: Plan, console: Console) -> None:
 def _host_changes(phase: str, name: str, role: str, changes: Sequence[Change], console: Console) -> None:
     if not changes:
         return
-    guess = " (an estimate: it waits for the cluster's CA)" if any(c.estimate for c in changes) else ""
-    console.print(f"{phase}: {name} ({role}){guess}", style="bold", soft_wrap=True, markup=False)
+    estimate = " (estimate: the cluster's CA is not known yet)" if any(c.estimate for c in changes) else ""
+    console.print(f"{phase}: {name} ({role}){estimate}", style="bold", soft_wrap=True, markup=False)
     for change in changes:
         console.print(f"  {change.summary}", soft_wrap=True, markup=False)
         for line in change.diff.splitlines():
@@ -136,16 +136,16 @@ def show_status(status: Status, console: Console) -> None:
     if status.certificates:
         first = status.certificates[0]
         console.print(
-            f"certificates: the first ends in {first.days} days ({first.path} on {first.host})", soft_wrap=True
+            f"certificates: the first expires in {first.days} days ({first.path} on {first.host})", soft_wrap=True
         )
     for problem in status.problems:
         console.print(f"problem: {problem}", style=_STYLES["failed"], soft_wrap=True, markup=False)
     if not status.problems:
-        console.print(f"all is well; the API answers at {status.url}", soft_wrap=True)
+        console.print(f"no problems; the API answers at {status.url}", soft_wrap=True)
 
 
 def show_host_keys(report: HostKeyReport, console: Console) -> None:
-    """Print a line for each key, and why there is none of some hosts."""
+    """Print a line for each key, and the errors of unreachable hosts."""
     styles = {KeyState.NEW: "yellow", KeyState.CHANGED: "bold red", KeyState.REVOKED: "bold red"}
     table = Table(expand=False)
     for column in ("host", "address", "key", "fingerprint", "state"):
@@ -155,7 +155,7 @@ def show_host_keys(report: HostKeyReport, console: Console) -> None:
         table.add_row(*map(Text, row), Text(one.state, styles.get(one.state, "")))
     for name in report.unreachable:
         table.add_row(*map(Text, (name, "-", "-", "-")), Text("unreachable", "red"))
-    # A fingerprint is there to be compared: it is never cut, however narrow the terminal is.
+    # Fingerprints are for comparison: they are never cut, even on a narrow terminal.
     wide = Console(file=console.file, force_terminal=console.is_terminal, width=max(console.width, 250))
     wide.print(table)
     for error in report.unreachable.values():

@@ -1,1 +1,1 @@
-"""What a host of each role must look like."""
+"""The desired state of a host, by role."""

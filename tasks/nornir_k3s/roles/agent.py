@@ -1,4 +1,4 @@
-"""A K3s agent: what its host must look like.
+"""The desired state of a K3s agent.
 
 Sources: docs.k3s.io `cli/agent.md`; k3s `pkg/clientaccess/token.go` (the full token lets it verify the cluster's CA).
 """
@@ -28,7 +28,7 @@ def settings(cluster: Cluster, member: Member, ca_prefix: str) -> dict[str, Any]
     """Return an agent's K3s settings.
 
     Arguments:
-        ca_prefix: `K10` and the hash of the cluster's CA; empty while no server has made it yet.
+        ca_prefix: `K10` and the hash of the cluster's CA; empty before the first server has created it.
     """
     token: Secret = cluster.agent_token or cluster.token
     if ca_prefix:
@@ -44,7 +44,7 @@ def settings(cluster: Cluster, member: Member, ca_prefix: str) -> dict[str, Any]
 
 
 def spec(cluster: Cluster, member: Member, bundle: Bundle | None, ca_prefix: str) -> HostSpec:
-    """Return what an agent's host must look like."""
+    """Return the desired state of an agent's host."""
     unit = k3s.UNITS["agent"]
     more, gone = node.files(cluster, unit)
     return HostSpec(

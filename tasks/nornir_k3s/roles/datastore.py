@@ -1,4 +1,4 @@
-"""A host of group datastore: what it must look like, what is wrong inside, and the endpoint that the servers get."""
+"""The desired state of a managed datastore: its hosts, its content, and the endpoint for the servers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from nornir_k3s.model.cluster import (
     Cluster,
     Member,
 )
+from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.dump import Recipe
-from nornir_k3s.model.host_facts import Database
 from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.step import (
@@ -26,28 +26,28 @@ class Managed(Protocol):
 
     @property
     def ports(self) -> tuple[int, ...]:
-        """Where it listens: for K3s first."""
+        """The ports it listens on; the first one is for K3s."""
 
     @property
     def unit(self) -> str:
-        """The unit whose activity shows that its package is installed and at work."""
+        """The unit that is active when the datastore is set up."""
 
     def endpoint(self, cluster: Cluster) -> Secret:
-        """Return the endpoint as K3s takes it."""
+        """Return K3s' endpoint string."""
 
     def spec(self, cluster: Cluster, member: Member, packages: Mapping[str, str]) -> HostSpec:
-        """Return what one of its hosts must look like."""
+        """Return the desired state of one of its hosts."""
 
-    def lacks(self, cluster: Cluster, inside: Database) -> list[str]:
-        """Return in words what is not inside yet."""
+    def missing(self, cluster: Cluster, content: Database) -> list[str]:
+        """Return what the datastore lacks: database, users, passwords, rights."""
 
     def prepare(self, cluster: Cluster) -> Secret:
-        """Return a script that makes what it lacks."""
+        """Return a script that creates what is missing."""
 
     def dump(self, cluster: Cluster, member: Member) -> Recipe:
-        """Return how what is inside is written to a file on its host."""
+        """Return how to dump the content to a file on its host."""
 
-    def old(self, cluster: Cluster, inside: Database) -> list[str]:
+    def obsolete_users(self, cluster: Cluster, content: Database) -> list[str]:
         """Return the users that no server needs any more."""
 
     def tidy(self, users: Sequence[str]) -> Secret:
@@ -58,21 +58,21 @@ KINDS: Mapping[str, Managed] = {"mariadb": MARIADB, "mysql": MYSQL, "postgresql"
 
 
 def kind(cluster: Cluster) -> Managed:
-    """Return how the cluster's managed datastore is set up."""
+    """Return the kind of the cluster's managed datastore."""
     return KINDS[cluster.managed.kind]
 
 
 def spec(cluster: Cluster, member: Member, packages: Mapping[str, str]) -> HostSpec:
-    """Return what the datastore host must look like, as far as is known now.
+    """Return the desired state of a datastore host, as far as it is known now.
 
     Arguments:
-        packages: Versions of its packages, installed or to be installed: some name their folders after them.
+        packages: Versions of its packages, installed or to be installed; the paths of some files depend on them.
     """
     return kind(cluster).spec(cluster, member, packages)
 
 
 def endpoint(cluster: Cluster) -> Secret:
-    """Return the datastore endpoint every server gets."""
+    """Return the datastore endpoint for the servers."""
     if cluster.is_managed:
         return kind(cluster).endpoint(cluster)
     if cluster.endpoint is None:
@@ -80,17 +80,17 @@ def endpoint(cluster: Cluster) -> Secret:
     return cluster.endpoint
 
 
-def steps(cluster: Cluster, inside: Database) -> list[Step]:
-    """Return the step that gives the datastore what it lacks inside, if anything."""
-    lacks = kind(cluster).lacks(cluster, inside)
-    if not lacks:
+def steps(cluster: Cluster, content: Database) -> list[Step]:
+    """Return the step that creates what the datastore lacks, if anything."""
+    missing = kind(cluster).missing(cluster, content)
+    if not missing:
         return []
-    return [Step("database", "inside", f"make {', '.join(lacks)}", payload=kind(cluster).prepare(cluster))]
+    return [Step("database", "inside", f"create {', '.join(missing)}", payload=kind(cluster).prepare(cluster))]
 
 
-def tidy_steps(cluster: Cluster, inside: Database) -> list[Step]:
-    """Return the step that removes users which no server needs any more, if there are any."""
-    users = kind(cluster).old(cluster, inside)
+def tidy_steps(cluster: Cluster, content: Database) -> list[Step]:
+    """Return the step that removes users that no server needs any more, if any."""
+    users = kind(cluster).obsolete_users(cluster, content)
     if not users:
         return []
     return [Step("database", "old users", f"remove {', '.join(users)}", payload=kind(cluster).tidy(users))]

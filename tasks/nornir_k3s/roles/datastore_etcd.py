@@ -1,7 +1,7 @@
-"""etcd that this tool sets up, of 1, 3 or 5 members: what each host must look like, and what is inside.
+"""The desired state of an etcd that this tool sets up, with 1, 3 or 5 members.
 
 Sources: etcd `op-guide/configuration.md` (every flag is a variable, too), `op-guide/clustering.md` (static bootstrap),
-`op-guide/security.md`; K3s docs `datastore/datastore.md`; k3s#8061 (K3s shows a certificate, it has no password).
+`op-guide/security.md`; K3s docs `datastore/datastore.md`; k3s#8061 (K3s logs in with a certificate, not a password).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from nornir_k3s.model.cluster import (
     Cluster,
     Member,
 )
+from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.dump import Recipe
-from nornir_k3s.model.host_facts import Database
 from nornir_k3s.model.host_spec import HEADER, File, HostSpec, Unit
 from nornir_k3s.model.secret import Secret
 
@@ -29,17 +29,17 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Etcd:
-    """The distribution's own etcd, with TLS between members and towards K3s: it knows no other login."""
+    """The distribution's etcd, with TLS between members and to K3s; client certificates are its only login."""
 
     ports: tuple[int, ...] = (PORT, PEERS)
     unit: str = UNIT
 
     def endpoint(self, cluster: Cluster) -> Secret:
-        """Return the endpoint as K3s takes it: every member."""
+        """Return K3s' endpoint string: every member."""
         return Secret(",".join(url(member, PORT) for member in cluster.of("datastore")))
 
     def spec(self, cluster: Cluster, member: Member, packages: Mapping[str, str]) -> HostSpec:  # noqa: ARG002 - as every kind
-        """Return what a member's host must look like."""
+        """Return the desired state of a member's host."""
         members = cluster.of("datastore")
         settings = {
             "NAME": member.name,
@@ -71,12 +71,12 @@ class Etcd:
         config = File(CONFIG, Secret(text), unit=UNIT)
         return HostSpec(packages=("etcd-server", "etcd-client"), files=(*files, config), units=(unit,))
 
-    def lacks(self, cluster: Cluster, inside: Database) -> list[str]:  # noqa: ARG002 - as every kind
-        """Return nothing: K3s makes everything inside."""
+    def missing(self, cluster: Cluster, content: Database) -> list[str]:  # noqa: ARG002 - as every kind
+        """Return nothing: K3s creates all content."""
         return []
 
     def prepare(self, cluster: Cluster) -> Secret:  # noqa: ARG002 - as every kind
-        """Return no script: K3s makes everything inside."""
+        """Return no script: K3s creates all content."""
         return Secret("")
 
     def dump(self, cluster: Cluster, member: Member) -> Recipe:
@@ -84,7 +84,7 @@ class Etcd:
         size = shell.call("size_etcd", data_folder(cluster))
         return Recipe("etcd", size, shell.call("write_etcd", url(member, PORT), FOLDER))
 
-    def old(self, cluster: Cluster, inside: Database) -> list[str]:  # noqa: ARG002 - as every kind
+    def obsolete_users(self, cluster: Cluster, content: Database) -> list[str]:  # noqa: ARG002 - as every kind
         """Return nothing: there are no users."""
         return []
 
@@ -99,7 +99,7 @@ def url(member: Member, port: int) -> str:
 
 
 def data_folder(cluster: Cluster) -> str:
-    """Return where a member keeps its data."""
+    """Return the data folder of a member."""
     return f"/var/lib/etcd/{cluster.name}"
 
 

@@ -1,4 +1,4 @@
-"""Logging in to a managed database: a user for each password, so that old and new work side by side; and how often."""
+"""Users of a managed database, one per password so that the old and the new one both work; and its connections."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from nornir_k3s.model.cluster import (
     Cluster,
 )
 
-RESERVE = 50  # connections for people and backups
+RESERVE = 50  # connections for administrators and backups
 
 
 def login(cluster: Cluster) -> str:
-    """Return the user that K3s logs in as: the inventory's name and eight digits that change with the password.
+    """Return the user name of K3s: the inventory's name and eight hex digits that change with the password.
 
-    The digits are keyed with the token: nobody can try passwords on them.
+    The digits are keyed with the token, so that nobody can guess the password from them.
     """
     content = f"{cluster.datastore_password.reveal()} {'tls' if cluster.keys else ''}".encode()
     digits = hmac.new(cluster.token.reveal().encode(), content, "sha256").hexdigest()[:8]
@@ -25,20 +25,20 @@ def login(cluster: Cluster) -> str:
 
 
 def logins(cluster: Cluster, names: Iterable[str]) -> set[str]:
-    """Return those of the names, with or without a host, that are users of this kind."""
+    """Return those names, with or without a host, that `login` has created."""
     found = (name.rpartition("@")[0] or name for name in names)
     return {name for name in found if re.fullmatch(re.escape(cluster.managed.user) + "_[0-9a-f]{8}", name)}
 
 
 def server_connections(cluster: Cluster) -> int:
-    """Return how many connections all servers together may open to a database."""
-    bound = cluster.datastore_pool.max_open if cluster.datastore_pool else None
-    return (bound or k3s.CONNECTIONS) * len(cluster.of("servers"))
+    """Return the number of connections that all servers together may open."""
+    limit = cluster.datastore_pool.max_open if cluster.datastore_pool else None
+    return (limit or k3s.CONNECTIONS) * len(cluster.of("servers"))
 
 
 def connections(cluster: Cluster) -> int:
-    """Return how many connections a managed database allows.
+    """Return the maximum number of connections for a managed database.
 
-    A smaller pool does not lower it: the database would be restarted for it, while servers still use their larger one.
+    A smaller pool does not lower it: that would restart the database while servers still use their larger pool.
     """
     return max(server_connections(cluster), len(cluster.of("servers")) * k3s.CONNECTIONS) + RESERVE

@@ -1,4 +1,4 @@
-"""MariaDB and MySQL that this tool sets up: what their host must look like, and what is inside.
+"""The desired state of a MariaDB or MySQL that this tool sets up.
 
 Sources: docs.k3s.io `datastore/datastore.md`; kine `pkg/drivers/mysql`; go-sql-driver/mysql's DSN grammar; MariaDB
 `FLUSH SSL`, MySQL `ALTER INSTANCE RELOAD TLS` (certificates are read again without a restart).
@@ -15,9 +15,9 @@ from nornir_k3s.model.cluster import (
     Cluster,
     Member,
 )
+from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.dump import Recipe
 from nornir_k3s.model.endpoint import Endpoint, build
-from nornir_k3s.model.host_facts import Database
 from nornir_k3s.model.host_spec import HEADER, File, HostSpec, Unit
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.roles.datastore_login import connections, login, logins
@@ -28,16 +28,16 @@ RIGHTS = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP"
 
 @dataclass(frozen=True)
 class MySQL:
-    """One of the two: where its packages put things, and where they differ.
+    """MariaDB or MySQL: paths, commands and differences.
 
     Arguments:
         package: The server's package.
-        unit: What runs it.
-        folder: Where its configuration is extended.
-        client: The command that root talks to it with.
-        flush: SQL that makes it read its certificates again.
-        hashed: Its passwords can be given, and compared, as a hash.
-        dumper: The command that writes a dump.
+        unit: The server's unit.
+        folder: For additional configuration files.
+        client: The command-line client, which root may use without a password.
+        flush: SQL that reloads the certificates.
+        hashed: Whether passwords can be set and compared as a hash.
+        dumper: The dump command.
     """
 
     package: str
@@ -50,13 +50,13 @@ class MySQL:
     ports: tuple[int, ...] = (PORT,)
 
     def endpoint(self, cluster: Cluster) -> Secret:
-        """Return the endpoint as K3s takes it."""
-        place = (cluster.of("datastore")[0].address, PORT)
+        """Return K3s' endpoint string."""
+        address = (cluster.of("datastore")[0].address, PORT)
         password, database = cluster.datastore_password, cluster.managed.database
-        return build(Endpoint("mysql", (place,), login(cluster), password, database))
+        return build(Endpoint("mysql", (address,), login(cluster), password, database))
 
     def spec(self, cluster: Cluster, member: Member, packages: Mapping[str, str]) -> HostSpec:  # noqa: ARG002 - as every kind
-        """Return what the host must look like."""
+        """Return the desired state of the host."""
         lines = [
             "[mysqld]",
             f"bind-address = {member.address}",
@@ -83,24 +83,24 @@ class MySQL:
     def _pem(self, name: str) -> str:
         return f"/etc/mysql/nornir-k3s-{name}.pem"
 
-    def lacks(self, cluster: Cluster, inside: Database) -> list[str]:
-        """Return in words what is not inside yet."""
-        found = [] if inside.databases else [f"database {cluster.managed.database}"]
+    def missing(self, cluster: Cluster, content: Database) -> list[str]:
+        """Return what the database lacks."""
+        found = [] if content.databases else [f"database {cluster.managed.database}"]
         for server in cluster.of("servers"):
             account = f"{login(cluster)}@{server.address}"
-            if account not in inside.users:
+            if account not in content.users:
                 found.append(f"user {account}")
-            elif not inside.users[account]:
+            elif not content.users[account]:
                 found.append(f"password of {account}")
-            if account not in inside.grants:
+            if account not in content.grants:
                 found.append(f"rights of {account}")
         return found
 
     def prepare(self, cluster: Cluster) -> Secret:
-        """Return a script that makes database, users and rights; it may run again.
+        """Return a script that creates database, users and rights; it may run again.
 
-        A user may log in from one server's address only, and is named after its password: so the servers' old one goes
-        on to work until the last of them has the new one.
+        A user may log in from one server's address only, and its name depends on its password: so the old user works
+        until the last server has the new one.
         """
         database, tls = cluster.managed.database, " REQUIRE SSL" if cluster.keys else " REQUIRE NONE"
         lines = [f"CREATE DATABASE IF NOT EXISTS `{database}`;"]
@@ -112,18 +112,18 @@ class MySQL:
         return self._statements(lines)
 
     def dump(self, cluster: Cluster, member: Member) -> Recipe:  # noqa: ARG002 - as every kind
-        """Return how the database is written to a file."""
+        """Return how to dump the database."""
         return self.recipe()
 
     def recipe(self) -> Recipe:
         """Return the same; it needs to know nothing of the cluster."""
         return Recipe("sql.gz", f"size_mysql {self.client}", f"write_mysql {self.dumper}")
 
-    def old(self, cluster: Cluster, inside: Database) -> list[str]:
-        """Return the users that no server needs any more: of earlier passwords and of servers that have gone."""
+    def obsolete_users(self, cluster: Cluster, content: Database) -> list[str]:
+        """Return the users that no server needs any more: of earlier passwords and of removed servers."""
         wanted = {f"{login(cluster)}@{server.address}" for server in cluster.of("servers")}
-        ours = logins(cluster, inside.users)
-        return [name for name in inside.users if name not in wanted and name.rpartition("@")[0] in ours]
+        ours = logins(cluster, content.users)
+        return [name for name in content.users if name not in wanted and name.rpartition("@")[0] in ours]
 
     def tidy(self, users: Sequence[str]) -> Secret:
         """Return a script that removes these users."""
@@ -161,6 +161,6 @@ MYSQL = MySQL(
 
 
 def password_hash(password: Secret) -> str:
-    """Return mysql_native_password's hash: it says whether a password is the wanted one without showing it."""
+    """Return mysql_native_password's hash, to compare passwords without showing them."""
     inner = hashlib.sha1(password.reveal().encode(), usedforsecurity=False).digest()
     return "*" + hashlib.sha1(inner, usedforsecurity=False).hexdigest().upper()

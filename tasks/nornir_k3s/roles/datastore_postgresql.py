@@ -1,4 +1,4 @@
-"""PostgreSQL that this tool sets up: what its host must look like, and what is inside.
+"""The desired state of a PostgreSQL that this tool sets up.
 
 Sources: docs.k3s.io `datastore/datastore.md`; kine `pkg/drivers/pgsql`; PostgreSQL's manual, chapters "Database Roles",
 "The pg_hba.conf File" and "Secure TCP/IP Connections"; RFC 5802 and 7677 (SCRAM-SHA-256).
@@ -16,9 +16,9 @@ from nornir_k3s.model.cluster import (
     Cluster,
     Member,
 )
+from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.dump import Recipe
 from nornir_k3s.model.endpoint import Endpoint, build
-from nornir_k3s.model.host_facts import Database
 from nornir_k3s.model.host_spec import HEADER, File, HostSpec, Unit
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.roles.datastore_login import connections, login, logins
@@ -30,20 +30,20 @@ _ITERATIONS = 4096
 
 @dataclass(frozen=True)
 class PostgreSQL:
-    """The distribution's own PostgreSQL, in its cluster `main`."""
+    """The distribution's PostgreSQL, in its cluster `main`."""
 
     ports: tuple[int, ...] = (PORT,)
     unit: str = "postgresql.service"
 
     def endpoint(self, cluster: Cluster) -> Secret:
-        """Return the endpoint as K3s takes it."""
-        place = (cluster.of("datastore")[0].address, PORT)
+        """Return K3s' endpoint string."""
+        address = (cluster.of("datastore")[0].address, PORT)
         mode = {"sslmode": "verify-full" if cluster.keys else "disable"}
         password, database = cluster.datastore_password, cluster.managed.database
-        return build(Endpoint("postgresql", (place,), login(cluster), password, database, mode))
+        return build(Endpoint("postgresql", (address,), login(cluster), password, database, mode))
 
     def spec(self, cluster: Cluster, member: Member, packages: Mapping[str, str]) -> HostSpec:
-        """Return what the host must look like; its folders are named after a version that only the package knows."""
+        """Return the desired state of the host; its paths contain a version that only the package knows."""
         version = packages.get(PACKAGE, "").partition("+")[0]
         if not version.isdigit():
             return HostSpec(packages=(PACKAGE,))
@@ -80,23 +80,23 @@ class PostgreSQL:
         ]
         return HEADER + "\n".join(lines) + "\n"
 
-    def lacks(self, cluster: Cluster, inside: Database) -> list[str]:
-        """Return in words what is not inside yet."""
+    def missing(self, cluster: Cluster, content: Database) -> list[str]:
+        """Return what the database lacks."""
         user = login(cluster)
-        found = [] if inside.databases else [f"database {cluster.managed.database}"]
-        if user not in inside.users:
+        found = [] if content.databases else [f"database {cluster.managed.database}"]
+        if user not in content.users:
             found.append(f"user {user}")
-        elif not inside.users[user]:
+        elif not content.users[user]:
             found.append(f"password of {user}")
-        if user not in inside.grants:
+        if user not in content.grants:
             found.append(f"rights of {user}")
         return found
 
     def prepare(self, cluster: Cluster) -> Secret:
-        """Return a script that makes database, users and rights; it may run again.
+        """Return a script that creates database, users and rights; it may run again.
 
-        One role owns everything and cannot log in; K3s logs in as a member of it that is named after its password. So
-        the old one goes on to work until the last server has the new one, and can then be dropped.
+        One role owns everything and cannot log in; K3s logs in as a member of it, whose name depends on its password:
+        so the old member works until the last server has the new one, and can then be dropped.
         """
         owner, user, database = cluster.managed.user, login(cluster), cluster.managed.database
         hashed = verifier(cluster.datastore_password)
@@ -115,9 +115,9 @@ REVOKE ALL ON DATABASE {database} FROM PUBLIC;
         """Return how the database is written to a file, for pg_restore."""
         return Recipe("pgdump", "size_postgresql", "write_postgresql")
 
-    def old(self, cluster: Cluster, inside: Database) -> list[str]:
+    def obsolete_users(self, cluster: Cluster, content: Database) -> list[str]:
         """Return the users that no server needs any more: of earlier passwords."""
-        return sorted(logins(cluster, inside.users) - {login(cluster)})
+        return sorted(logins(cluster, content.users) - {login(cluster)})
 
     def tidy(self, users: Sequence[str]) -> Secret:
         """Return a script that removes these users."""
@@ -125,9 +125,9 @@ REVOKE ALL ON DATABASE {database} FROM PUBLIC;
 
 
 def verifier(password: Secret) -> str:
-    """Return what PostgreSQL keeps of a password: it says whether one is the wanted one without showing it."""
+    """Return the verifier that PostgreSQL stores of a password, to compare passwords without showing them."""
     secret = password.reveal().encode()
-    # The salt comes from the password itself, so that the same password gives the same text on every run.
+    # The salt is derived from the password, so that the same password gives the same verifier in every run.
     salt = hmac.new(secret, b"nornir-k3s", "sha256").digest()[:16]
     salted = hashlib.pbkdf2_hmac("sha256", secret, salt, _ITERATIONS)
     stored = hashlib.sha256(hmac.new(salted, b"Client Key", "sha256").digest()).digest()

@@ -1,4 +1,4 @@
-"""What a host of any role must look like, from the cluster and what is known so far."""
+"""The desired state of a host of any role."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nornir_k3s.roles import agent, datastore, load_balancer, server
 
 @dataclass(frozen=True)
 class Known:
-    """What is known beside the inventory and the host's own facts; empty until it is.
+    """What is known besides the inventory and the host's own facts; empty while unknown.
 
     Arguments:
         bundle: The release for the host's architecture.
@@ -33,7 +33,7 @@ class Known:
 
 
 def desired(cluster: Cluster, member: Member, facts: HostFacts | None, known: Known) -> HostSpec:
-    """Return what a host must look like, as far as is known now.
+    """Return the desired state of a host, as far as it is known now.
 
     Arguments:
         facts: None before the host was read.

@@ -1,4 +1,4 @@
-"""A load balancer: HAProxy passes TLS through to every ready server, keepalived holds the VIP.
+"""The desired state of a load balancer: HAProxy passes TLS through to every ready server, keepalived holds the VIP.
 
 Sources: docs.k3s.io `datastore/cluster-loadbalancer.md`; HAProxy's configuration manual (check-ssl, on-marked-down,
 redispatch); keepalived.conf(5) (a track script that is not found is disabled without an error).
@@ -110,20 +110,20 @@ def _keepalived(cluster: Cluster, member: Member, interface: str) -> str:
 
 
 def spec(cluster: Cluster, member: Member, *, interface: str, check_pem: Secret, server_ca: str) -> HostSpec:
-    """Return what a load balancer must look like.
+    """Return the desired state of a load balancer.
 
     Arguments:
         interface: Where it holds the VIP.
         check_pem: Certificate and key of the health check; empty until the cluster has signed one.
-        server_ca: The CA of the servers' certificates; empty until the first server made it.
+        server_ca: The CA of the servers' certificates; empty until the first server has created it.
     """
-    file_of_haproxy = partial(File, unit="haproxy.service", action="reload")
+    haproxy_file = partial(File, unit="haproxy.service", action="reload")
     return HostSpec(
         packages=("haproxy", "keepalived"),
         files=(
-            file_of_haproxy(SERVER_CA, Secret(server_ca), 0o644),
-            file_of_haproxy(CHECK_CERT, check_pem, 0o600, masking="all"),
-            file_of_haproxy(HAPROXY, Secret(_haproxy(cluster)), 0o644, check="haproxy -c -q -f {}"),
+            haproxy_file(SERVER_CA, Secret(server_ca), 0o644),
+            haproxy_file(CHECK_CERT, check_pem, 0o600, masking="all"),
+            haproxy_file(HAPROXY, Secret(_haproxy(cluster)), 0o644, check="haproxy -c -q -f {}"),
             File(TRACK, Secret(shell.source("roles/keepalived_check.sh")), 0o755),
             File(
                 KEEPALIVED,

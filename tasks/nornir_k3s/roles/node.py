@@ -1,4 +1,4 @@
-"""What servers and agents have in common: registries, and the environment of K3s: proxy, the datastore's pool.
+"""The files that servers and agents have in common: registries, and K3s' environment (proxy, datastore pool).
 
 Sources: docs.k3s.io `installation/private-registry.md`, `advanced.md` (HTTP proxy); k3s `install.sh` (the unit reads
 /etc/default/NAME); kine `pkg/app/app.go` (KINE_*; K3s reads them from about v1.33.4).
@@ -18,14 +18,14 @@ REGISTRIES = "/etc/rancher/k3s/registries.yaml"
 
 
 def files(cluster: Cluster, unit: str) -> tuple[tuple[File, ...], tuple[Gone, ...]]:
-    """Return the files that a node has beside its config.yaml, and those that it must not have any more."""
+    """Return the files of a node besides its config.yaml, and those that it must not have any more."""
     environment = f"/etc/default/{unit.removesuffix('.service')}"
     wanted: dict[str, Secret | None] = {
         REGISTRIES: cluster.delivered.get("registries"),
         environment: _environment(_proxy(cluster) | (_pool(cluster) if unit == UNITS["server"] else {})),
     }
-    have = (File(path, text, 0o600, masking="all", unit=unit) for path, text in wanted.items() if text)
-    return tuple(have), tuple(Gone(path, unit) for path, text in wanted.items() if not text)
+    present = (File(path, text, 0o600, masking="all", unit=unit) for path, text in wanted.items() if text)
+    return tuple(present), tuple(Gone(path, unit) for path, text in wanted.items() if not text)
 
 
 def _environment(values: dict[str, str | None]) -> Secret | None:

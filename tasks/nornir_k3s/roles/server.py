@@ -1,4 +1,4 @@
-"""A K3s server: what its host must look like, and when it counts as ready.
+"""The desired state of a K3s server.
 
 Sources: docs.k3s.io `datastore/ha.md`, `cli/server.md`; k3s `pkg/cli/server/server.go` (what is ready when).
 """
@@ -28,7 +28,7 @@ FOLDER = "/etc/rancher/k3s"
 
 
 def settings(cluster: Cluster, member: Member) -> dict[str, Any]:
-    """Return a server's K3s settings: the shared ones from one source, then those of the host."""
+    """Return a server's K3s settings: those of the cluster, then those of the host."""
     san = cluster.server.get("tls-san", [])
     result: dict[str, Any] = {
         "token": cluster.token,
@@ -51,7 +51,7 @@ def settings(cluster: Cluster, member: Member) -> dict[str, Any]:
 
 
 def datastore_files(cluster: Cluster) -> dict[str, str]:
-    """Return the TLS files that lead to the datastore: K3s' setting and the file's name on the servers."""
+    """Return the TLS files for the datastore: K3s' setting, and the file's name on the servers."""
     names = {"datastore-cafile": "cafile", "datastore-certfile": "certfile", "datastore-keyfile": "keyfile"}
     if cluster.is_managed:
         certificates = cluster.managed.kind == "etcd"
@@ -67,7 +67,7 @@ def _tls_file(cluster: Cluster, setting: str) -> Secret:
 
 
 def spec(cluster: Cluster, member: Member, bundle: Bundle | None) -> HostSpec:
-    """Return what a server's host must look like."""
+    """Return the desired state of a server's host."""
     unit = k3s.UNITS["server"]
     files = [File(k3s.CONFIG, settings_yaml(settings(cluster, member)), 0o600, masking="yaml", unit=unit)]
     files += [

@@ -1,1 +1,1 @@
-"""One run: its context, its facts, its selection of hosts."""
+"""One run: its context, reading facts, the selection of hosts and phases."""

@@ -1,4 +1,4 @@
-"""What the phases of one run share, and how a task is run on their hosts."""
+"""Run: the state that the phases of one run share, and how they run tasks on hosts."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ class Run:
 
     Arguments:
         nr: The team's Nornir.
-        cluster: What must be true.
+        cluster: The desired state.
         source: Where the release of K3s comes from.
         store: Secrets and results on the controller.
         deadlines: Seconds, by kind of work.
         widths: Hosts at the same time, by phase.
-        facts: What is true on each host that was read; replaced, never changed, when it was read again.
-        done: Servers that this run has changed and seen ready.
-        limit: The only hosts that may be changed.
-        away: Members that this Nornir does not have.
-        drift: Hosts are asked for what only drift compares, too.
+        facts: The facts of each host that was read; a later reading replaces them.
+        done: Servers that this run has changed and that are ready again.
+        limit: The only hosts that may be changed; None for all.
+        away: Members of the last deploy that are not in this inventory.
+        drift: Also read the facts that only a drift check needs.
         deep: Hash every large file.
-        unread: Hosts that could not be read and may, and why.
-        thread: `phase`: the phase that this thread carries out.
+        unread: Hosts that could not be read, and why, where that does not end the run.
+        thread: `phase`: the phase that this thread runs.
     """
 
     nr: Nornir
@@ -83,14 +83,14 @@ class Run:
 
     @property
     def ca_prefix(self) -> str:
-        """`K10` and the hash of the cluster's CA, from a server; where none was read, as it was at the last deploy."""
+        """`K10` and the hash of the cluster's CA: from a server, or from the last deploy if no server was read."""
         if not self.of("servers"):
             return known_cluster.ca(self.store)[0]
         return next((one.server.ca_prefix for one in self._servers() if one.server.ca_prefix), "")
 
     @property
     def ca_certificate(self) -> str:
-        """The CA of the servers' certificates, PEM; empty before the first server has made it."""
+        """The CA of the servers' certificates, PEM; empty before the first server has created it."""
         if not self.of("servers"):
             return known_cluster.ca(self.store)[1]
         found = (one.server for one in self._servers())
@@ -107,7 +107,7 @@ class Run:
         return [m.name for m in self.of("servers") if self.facts[m.name].ready]
 
     def known(self, name: str) -> Known:
-        """Return what is known now beside the inventory and the host's own facts."""
+        """Return what is known besides the inventory and the host's own facts."""
         member, facts = self.member(name), self.facts.get(name)
         if member.role == "datastore":
             return Known() if facts else Known(packages=known_cluster.packages(self.store).get(name, {}))
@@ -116,13 +116,13 @@ class Run:
         return Known(bundle, self.ca_prefix, self.ca_certificate, check)
 
     def query(self, name: str) -> Query:
-        """Return what to ask a host."""
+        """Return which facts to read from a host."""
         member, facts = self.member(name), self.facts.get(name)
         spec = desired(self.cluster, member, facts, self.known(name))
         return Query(self.cluster, member, spec, drift=self.drift, deep=self.deep)
 
     def planned(self, name: str) -> PlannedHost:
-        """Return a host's plan: computed once for what was read of it, and anew when something else becomes known."""
+        """Return a host's plan; it is computed again only when its facts, or what else is known, have changed."""
         facts, known = self.facts[name], self.known(name)
         before = self._planned.get(name)
         if before and before[0] is facts and before[1] == known:
@@ -132,21 +132,21 @@ class Run:
         return plan
 
     def of(self, role: str) -> tuple[Member, ...]:
-        """Return the members of one role that could be read: all of them, unless the run was limited to others."""
+        """Return the members of one role that were read: all of them, unless the run is limited to others."""
         return tuple(member for member in self.cluster.of(role) if member.name in self.facts)
 
     @property
     def present(self) -> list[str]:
-        """The members that this Nornir has, in the inventory's order."""
+        """The members in this inventory, in its order."""
         return [member.name for member in self.cluster.members if member.name not in self.away]
 
     @property
     def names(self) -> list[str]:
-        """The hosts that could be read and may be changed, in the inventory's order."""
+        """The hosts that were read and may be changed, in the inventory's order."""
         return self.chosen(member.name for member in self.cluster.members if member.name in self.facts)
 
     def chosen(self, names: Iterable[str]) -> list[str]:
-        """Return those of the hosts that the run was not told to leave alone."""
+        """Return those of the hosts that may be changed."""
         return [name for name in names if self.limit is None or name in self.limit]
 
     def phase(
@@ -161,21 +161,21 @@ class Run:
         """Run a task on hosts, as one Nornir run, and return each host's result.
 
         Arguments:
-            title: Shown to people.
-            names: The hosts; nothing is done when there are none.
-            task: Runs on each host; it gets the Nornir task and this Run.
+            title: The name of the Nornir run, shown to people.
+            names: The hosts; may be empty.
+            task: Runs on each host, with the Nornir task and this Run.
             width: Hosts at the same time.
-            lenient: Hosts whose failure is only noted.
+            lenient: Hosts whose failure is only a note.
 
         Raises:
-            K3sError: One host failed, or HostsFailed for several; the task has ended on all hosts by then.
+            K3sError: One host failed; HostsFailed for several. The task has ended on all hosts.
         """
         wanted = list(names)
         if not wanted:
             return {}
         runner = K3sRunner(num_workers=width or len(wanted), stop=getattr(self.nr.runner, "stop", None))
         chosen = self.nr.filter(filter_func=lambda host: host.name in wanted).with_runner(runner)
-        # Every host's failure is reported, whatever the team's Nornir does at the first one.
+        # Every host's failure is reported, whatever `raise_on_error` of the team's Nornir is.
         results = chosen.run(task=_adapter(task, self), name=title, raise_on_error=False)
         current: PhaseReport | None = getattr(self.thread, "phase", None)
         if current:
@@ -196,7 +196,7 @@ class Run:
         for name in wanted:
             if name not in results:
                 error: BaseException | None = HostError(
-                    name, f"it was left out of phase {title!r}: it failed before", hint="run again"
+                    name, f"skipped in phase {title!r}: it failed before", hint="run again"
                 )
             elif results[name].failed:
                 error = results[name].exception
@@ -206,7 +206,7 @@ class Run:
                 raise error or AssertionError(name)
             if name in lenient and not isinstance(error, Interrupted):
                 self.unread[name] = error.message
-                self.report.notes.append(f"{error.message}; the run goes on, since it was limited to others")
+                self.report.notes.append(f"{error.message}; the run continues, since it is limited to other hosts")
                 self.nr.data.recover_host(name)
                 continue
             if not isinstance(error, Interrupted):
@@ -216,7 +216,7 @@ class Run:
         if stopped:
             raise Interrupted(
                 f"stopped in {title!r}: " + "; ".join(e.message for e in stopped),
-                hint="run deploy again: it goes on where it stopped",
+                hint="run deploy again: it resumes",
             )
         if errors:
             raise errors[0] if len(errors) == 1 else HostsFailed(errors)
@@ -226,6 +226,6 @@ def _adapter(task: Callable[[Task, Run], Result], run: Run) -> Callable[[Task], 
     def run_on_host(task_: Task) -> Result:
         return task(task_, run)
 
-    # Nornir logs a task's arguments: the run, which holds secrets, is bound instead of passed.
+    # Nornir logs a task's arguments: the run has secrets, so it is bound instead of passed.
     run_on_host.__name__ = task.__name__
     return run_on_host

@@ -1,6 +1,6 @@
-"""What every workflow begins with: load the cluster, read every host, find the release.
+"""The first steps of every workflow: load the cluster, read every host, find the release.
 
-Nothing here, and nothing it imports, can write on a host (import-linter). `status` and `drift` need no more.
+Neither this module nor what it imports can write on a host (import-linter); `status` and `drift` need no more.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from nornir_k3s.ssh.session import Session, session
 from nornir_k3s.state import known_cluster
 from nornir_k3s.state.store import Store
 
-EVERYTHING = Choice()
+ALL = Choice()
 
 
 def prepare(
@@ -44,7 +44,7 @@ def prepare(
     base: Path,
     state: Path,
     options: Mapping[str, Any],
-    choice: Choice = EVERYTHING,
+    choice: Choice = ALL,
     keep: bool = True,
     drift: bool = False,
     deep: bool = False,
@@ -52,28 +52,21 @@ def prepare(
     """Validate the inventory and the artefacts; no host is contacted.
 
     Arguments:
-        nr, base, state, options, choice: As `deploy` takes them.
-        keep: Write what was generated on the controller.
-        drift: Hosts are asked for what only drift compares, too.
-        deep: Hash every large file, also those that look as they did when they were hashed.
+        nr, base, state, options, choice: As for `deploy`.
+        keep: Save what is generated on the controller.
+        drift: Also read the facts that only a drift check needs.
+        deep: Hash every large file, even if its size and times are unchanged.
     """
     settings = nr.inventory.defaults.data.get("k3s_cluster")
     name = str(settings.get("name", "cluster")) if isinstance(settings, dict) else "cluster"
     store = Store(state / name, base=base, keep=keep)
-    away = [m for m in known_cluster.members(store) if m.name not in nr.inventory.hosts and not options.get("whole")]
+    earlier = known_cluster.members(store)
+    away = [m for m in earlier if m.name not in nr.inventory.hosts and not options.get("whole")]
     wanted = cluster.load(nr.inventory, store=store, base=base, sources=options.get("sources"), away=away)
-    # In the order of the last deploy: a load balancer's priority is its place.
-    order = {member.name: place for place, member in enumerate(known_cluster.members(store))}
-    if away:
+    if away:  # in the order of the last deploy: the priorities of load balancers depend on it
+        order = {member.name: number for number, member in enumerate(earlier)}
         wanted = replace(wanted, members=tuple(sorted(wanted.members, key=lambda m: order.get(m.name, len(order)))))
     known_cluster.stage_members(store, wanted.members)
-    report = Report(cluster=wanted.name, version=wanted.version, url=wanted.url)
-    report.hosts = {m.name: HostReport(role=m.role) for m in wanted.members if m.name in nr.inventory.hosts}
-    if away:
-        names = ", ".join(member.name for member in away)
-        report.notes.append(
-            f"left out: {names}: this Nornir does not have them, the last deploy had (`whole=True`: gone)"
-        )
     run = Run(
         nr,
         wanted,
@@ -81,7 +74,7 @@ def prepare(
         store,
         deadlines={**DEADLINES, **options.get("deadlines", {})},
         widths={**WIDTHS, **options.get("widths", {})},
-        report=report,
+        report=_report(nr, wanted, away),
         limit=_limit(nr, wanted, choice, away),
         away=frozenset(member.name for member in away),
         drift=drift,
@@ -90,6 +83,15 @@ def prepare(
     run.on_progress = next((p.bytes_done for p in nr.processors if hasattr(p, "bytes_done")), None)
     store.commit()
     return run
+
+
+def _report(nr: Nornir, wanted: Cluster, away: Sequence[Member]) -> Report:
+    report = Report(cluster=wanted.name, version=wanted.version, url=wanted.url)
+    report.hosts = {m.name: HostReport(role=m.role) for m in wanted.members if m.name in nr.inventory.hosts}
+    if away:
+        names = ", ".join(member.name for member in away)
+        report.notes.append(f"left out: {names}: in the last deploy, but not in this inventory (`whole=True`: removed)")
+    return report
 
 
 def _limit(nr: Nornir, wanted: Cluster, choice: Choice, away: Sequence[Member]) -> frozenset[str] | None:
@@ -101,14 +103,14 @@ def _limit(nr: Nornir, wanted: Cluster, choice: Choice, away: Sequence[Member]) 
 
 
 def gather_facts(run: Run, *, lenient: Collection[str] = ()) -> None:
-    """Read every host once; those that the run is not about, and `lenient` ones, may be away."""
+    """Read every host once; hosts outside the run's limit, and `lenient` ones, may be unreachable."""
     names = run.present
     others = set(names) - set(run.chosen(names))
     run.phase("observe", names, gather_host, width=run.widths["stage"], lenient={*others, *lenient})
 
 
 def find_artifacts(run: Run) -> None:
-    """Have on the controller, verified, what the architectures of the servers and agents need."""
+    """Find, download and verify the release for the architectures of the servers and agents."""
     stop = getattr(run.nr.runner, "stop", None)
     for arch in sorted({run.facts[m.name].system.arch for m in (*run.of("servers"), *run.of("agents"))}):
         run.source.find(arch, on_progress=run.on_progress, stop=stop)
@@ -116,10 +118,10 @@ def find_artifacts(run: Run) -> None:
 
 @contextmanager
 def readable(host: str) -> Iterator[None]:
-    """Tell an answer that cannot be read as a problem of its host.
+    """Turn a RecordError of the parsers inside into an error of this host.
 
     Raises:
-        UnreadableAnswer: What is read within is not what the script prints.
+        UnreadableAnswer: The output cannot be parsed.
     """
     try:
         yield
@@ -128,54 +130,53 @@ def readable(host: str) -> Iterator[None]:
 
 
 def session_of(task: Task, run: Run) -> Session:
-    """Return the connected session of this task's host, counted in the run."""
+    """Return the connected session of this task's host, and add it to the run."""
     link = session(task, deadline=run.deadlines["connect"])
     run.sessions[task.host.name] = link
     return link
 
 
 def gather_host(task: Task, run: Run) -> Result:
-    """Read everything the plan needs from this host, and keep it in the run."""
+    """Read the facts that the plan needs from this host into the run."""
     name = task.host.name
     found = run.facts[name] = _gathered(task, run)
     if run.member(name).role == "datastore" and any(one.path not in found.files for one in run.query(name).spec.files):
-        # Where its files lie was not known before: they are named after the version of a package.
+        # The paths of its files were unknown: they depend on the version of a package that was just read.
         found = _gathered(task, run)
     if run.cluster.endpoint and run.member(name).role == "servers":
-        # Imported here: database clients, which a managed datastore needs none of.
+        # Imported here: it loads database clients, which a managed datastore does not need.
         from nornir_k3s.datastore_probe.probe import probe  # noqa: PLC0415
 
-        found = probe(run.cluster, found, session_of(task, run).transport, tries=not run.drift)
+        found = probe(run.cluster, found, session_of(task, run).transport, test_rights=not run.drift)
     run.facts[name] = found
     return Result(host=task.host, result=found, severity_level=logging.DEBUG)
 
 
 def _gathered(task: Task, run: Run) -> HostFacts:
     script, link = facts.script(run.query(task.host.name)), session_of(task, run)
-    came: list[float] = []
+    received: list[float] = []
 
-    def note(line: str) -> None:
-        if not came and line.startswith("@now"):
-            came.append(time.time())
+    def note_clock(line: str) -> None:
+        if not received and line.startswith("@now"):
+            received.append(time.time())
 
     begin = time.time()
     answer = link.run(
-        script, what="observing", timeout=run.deadlines["observe"], secrets=run.cluster.secrets(), on_line=note
+        script, what="observing", timeout=run.deadlines["observe"], secrets=run.cluster.secrets(), on_line=note_clock
     )
     found = facts.parse(task.host.name, answer.stdout)
-    # Its clock was its first line, however long the others took.
-    return replace(found, skew=found.now - (begin + came[0]) / 2) if came else found
+    # The clock is the first line, however long the others take.
+    return replace(found, skew=found.now - (begin + received[0]) / 2) if received else found
 
 
-def ask(task: Task, run: Run, asked: Collection[Fact[Any]], *, before: str = "", timeout: float = 60) -> HostFacts:
-    """Return some facts of this host, read now; they are not kept in the run.
+def read_facts(task: Task, run: Run, wanted: Collection[Fact[Any]], *, timeout: float = 60) -> HostFacts:
+    """Return some facts of this host, read now; they are not saved in the run.
 
     Arguments:
-        asked: Which ones.
-        before: Lines of shell that come first.
+        wanted: The facts to read.
         timeout: Seconds.
     """
     name = task.host.name
-    script = before + facts.script(Query(run.cluster, run.member(name), HostSpec()), asked)
+    script = facts.script(Query(run.cluster, run.member(name), HostSpec()), wanted)
     answer = session_of(task, run).run(script, what="observing", timeout=timeout, secrets=run.cluster.secrets())
     return facts.parse(name, answer.stdout)

@@ -1,6 +1,6 @@
-"""Use the kubeconfig from the controller as its users do: through the registration address.
+"""Probe the kubeconfig from the controller, through the registration address.
 
-Nothing is written: the client's key goes to TLS through memory. Source: docs.k3s.io `cluster-access.md`.
+Nothing is written: the client's key stays in memory. Source: docs.k3s.io `cluster-access.md`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TIMEOUT = 5.0
 
 
 def probe(path: Path) -> KubeconfigAnswer:
-    """Request `/readyz` with a kubeconfig, and return what came of it."""
+    """Request `/readyz` with a kubeconfig and return the result."""
     return replace(_request(path), expires=_expires(path))
 
 
@@ -34,19 +34,19 @@ def _request(path: Path) -> KubeconfigAnswer:
     try:
         data = yaml.safe_load(path.read_text())
         cluster, user = data["clusters"][0]["cluster"], data["users"][0]["user"]
-        place, context = urlsplit(cluster["server"]), _context(cluster, user)
+        url, context = urlsplit(cluster["server"]), _context(cluster, user)
     except (OSError, yaml.YAMLError, ValueError, KeyError, IndexError, TypeError, ssl.SSLError):
-        return KubeconfigAnswer(f"{path} is not a kubeconfig as it was handed over")
-    if not place.hostname:
+        return KubeconfigAnswer(f"{path} is not a valid kubeconfig")
+    if not url.hostname:
         return KubeconfigAnswer(f"{path} names no server")
-    connection = http.client.HTTPSConnection(place.hostname, place.port or 443, timeout=TIMEOUT, context=context)
+    connection = http.client.HTTPSConnection(url.hostname, url.port or 443, timeout=TIMEOUT, context=context)
     try:
         connection.connect()
         names = _names(connection.sock.getpeercert(binary_form=True))
         connection.request("GET", "/readyz")
         status = connection.getresponse().status
     except ssl.SSLCertVerificationError as error:
-        return KubeconfigAnswer(f"the certificate is refused: {error.verify_message}")
+        return KubeconfigAnswer(f"the server's certificate is not trusted: {error.verify_message}")
     except (OSError, http.client.HTTPException) as error:
         return KubeconfigAnswer(str(getattr(error, "strerror", None) or error or type(error).__name__).lower())
     finally:

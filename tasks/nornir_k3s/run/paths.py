@@ -1,4 +1,4 @@
-"""Places: the folders that a workflow needs, where its caller does not name them."""
+"""The folders of a workflow, with their defaults."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from nornir.core import Nornir
 
 
 @dataclass(frozen=True)
-class Places:
-    """The folder that relative paths in the inventory are relative to, and the one for what is kept."""
+class Folders:
+    """The folder that relative paths of the inventory start from, and the state folder on the controller."""
 
     base: Path
     state: Path
 
 
-def of(nr: Nornir, base: Path | str | None, state: Path | str | None) -> Places:
-    """Return the folders: as given, else the inventory's own folder where it is a file's, and `.state` here."""
+def of(nr: Nornir, base: Path | str | None, state: Path | str | None) -> Folders:
+    """Return the given folders; by default the folder of the inventory's host file, and `.state` in the current one."""
     if base is None:
         file = (nr.config.inventory.options or {}).get("host_file")
         base = Path(str(file)).expanduser().resolve().parent if file else Path.cwd()
-    return Places(Path(base).resolve(), Path(state or ".state").resolve())
+    return Folders(Path(base).resolve(), Path(state or ".state").resolve())

@@ -1,4 +1,4 @@
-"""Choice: the part of a run that the operator wants: which hosts, which phases, and who is asked."""
+"""Choice: the hosts and phases that the operator selects, and the confirmation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Named(Protocol):
 
 
 P = TypeVar("P", bound=_Named)
-# They change nothing, and every other phase needs what they find out.
+# They change nothing, and every other phase needs their results.
 ALWAYS = ("observe", "artifacts", "preflight")
 
 
@@ -32,10 +32,10 @@ class Choice:
     """Which part of a deploy is carried out.
 
     Arguments:
-        limit: Names of hosts and groups: no other host is changed; all of them when empty.
+        limit: Names of hosts and groups: no other host is changed; empty for all.
         until: The last phase.
-        only: The one phase, after those that only look.
-        confirm: Asked before a running cluster is changed; gets what would be done, in words, by host.
+        only: The only phase, after observe, artifacts and preflight.
+        confirm: Called before a running cluster is changed, with the planned changes of each host; False aborts.
     """
 
     limit: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ class Choice:
     confirm: Callable[[Mapping[str, Sequence[str]]], bool] | None = None
 
     def chain(self, phases: Sequence[P]) -> list[P]:
-        """Return the phases to carry out.
+        """Return the phases to run.
 
         Raises:
             UsageError: There is no phase of that name.
@@ -58,14 +58,14 @@ class Choice:
         return list(phases[: names.index(self.until) + 1]) if self.until else list(phases)
 
     def first_change(self, phases: Sequence[P]) -> str:
-        """Return the name of the first phase that changes something, or nothing."""
+        """Return the name of the first phase that changes a host, or nothing."""
         return next((phase.name for phase in phases if not phase.reads), "")
 
     def hosts(self, nr: Nornir, cluster: Cluster) -> frozenset[str] | None:
         """Return the names of the hosts that may be changed, or None for all.
 
         Raises:
-            UsageError: There is no host or group of a name.
+            UsageError: There is no host or group of this name.
         """
         if not self.limit:
             return None

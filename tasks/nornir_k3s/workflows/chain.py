@@ -1,4 +1,4 @@
-"""Chain: phases one after the other, and those that do not concern each other side by side."""
+"""Runs the phases in order; independent phases run in parallel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nornir_k3s.run.context import Run
 
 
 def in_steps(chain: Sequence[Phase]) -> Iterator[list[Phase]]:
-    """Yield the phases in their order; those that need not wait for the first of a step are in its step."""
+    """Yield the phases in order, those that may run in parallel together."""
     step: list[Phase] = []
     for phase in chain:
         if step and phase.beside == step[0].name:
@@ -26,10 +26,10 @@ def in_steps(chain: Sequence[Phase]) -> Iterator[list[Phase]]:
 
 
 def carry_out(run: Run, step: Sequence[Phase], *, together: bool) -> None:
-    """Carry out the phases of one step: the first beside the others, or, unless `together`, all one after the other.
+    """Run the phases of one step: the first in parallel with the others, or all one by one unless `together`.
 
     Raises:
-        K3sError: What one of them raised; HostsFailed where both sides failed. Both have ended by then.
+        K3sError: One of them failed; HostsFailed if both sides did. Both have ended.
     """
     first, *others = step
     if not others or not together:
@@ -50,7 +50,7 @@ def carry_out(run: Run, step: Sequence[Phase], *, together: bool) -> None:
 
 
 def _wait_for(run: Run, beside: Future[None]) -> None:
-    """Wait for what runs in another thread; Ctrl-C reaches only this one, so it stops that one, too."""
+    """Wait for the phase in the other thread, and stop it on Ctrl-C, which only this thread receives."""
     stop = getattr(run.nr.runner, "stop", None)
     while not beside.done():
         try:

@@ -1,4 +1,4 @@
-"""deploy: bare hosts in, a highly available cluster out. The body of `deploy` is the list of phases."""
+"""deploy: turns bare hosts into a highly available cluster, phase by phase."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from nornir_k3s.phases.phase import Phase
 from nornir_k3s.run import paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.gather import find_artifacts, gather_facts, prepare
-from nornir_k3s.run.selection import Choice
+from nornir_k3s.run.selection import ALWAYS, Choice
 from nornir_k3s.state import locks
 from nornir_k3s.workflows.chain import carry_out, in_steps
 
 
 def phases() -> tuple[Phase, ...]:
-    """Return the phases of a deploy, in their order."""
+    """Return the phases of a deploy, in order."""
     return (
         Phase("observe", "read every host once", gather_facts, reads=True),
-        Phase("artifacts", "fetch what is not in the cache, verify all of it", find_artifacts, reads=True),
+        Phase("artifacts", "download what is not in the cache, verify all of it", find_artifacts, reads=True),
         preflight.PHASE,
         dump.PHASE,
         stage.PHASE,
@@ -46,42 +46,42 @@ def deploy(
     options: Mapping[str, Any] | None = None,
     choice: Choice | None = None,
 ) -> Report:
-    """Make the inventory's cluster true, phase by phase; what is right already is left alone.
+    """Bring the hosts to the state that the inventory describes, phase by phase; only differences are changed.
 
     Arguments:
         nr: A Nornir whose inventory describes the cluster.
-        base: The folder that relative paths in the inventory are relative to; the inventory's own by default.
+        base: The folder that relative paths of the inventory start from; the inventory's folder by default.
         state: The folder on the controller for generated secrets and the kubeconfig; `.state` by default.
         options: `deadlines` (seconds) and `widths` (hosts at the same time), by name; `cache` and `sources`; `whole`:
-            this Nornir has all members, and those that the last deploy had beside them have left.
-        choice: Which hosts and phases, and who is asked; everything, and nobody, by default.
+            other members of the last deploy have left the cluster.
+        choice: Hosts, phases and the confirmation; by default everything, without confirmation.
 
     Returns:
-        What happened: changes and restarts by host, seconds by phase, and the kubeconfig's path.
+        The report: changes and restarts by host, seconds by phase, and the kubeconfig's path.
 
     Raises:
-        K3sError: See `nornir_k3s.errors`; the phases before have been finished, the ones after not begun. Its `report`
-            says what was done until then.
+        K3sError: See `nornir_k3s.errors`. Phases before the failed one are complete, those after it have not begun;
+            its `report` has what was done.
     """
-    choice, where = choice or Choice(), paths.of(nr, base, state)
+    choice, folders = choice or Choice(), paths.of(nr, base, state)
     chain = choice.chain(phases())
     dry = bool(nr.data.dry_run)
-    run = prepare(nr, base=where.base, state=where.state, options=options or {}, choice=choice, keep=not dry)
+    run = prepare(nr, base=folders.base, state=folders.state, options=options or {}, choice=choice, keep=not dry)
     if dry:
-        return _would(run, chain)
+        return _dry_run(run, chain)
     run.report.phases = [PhaseReport(name=phase.name) for phase in chain]
     try:
         with locks.deploy_lock(run.store.folder):
             for step in in_steps(chain):
                 if step[0].name == choice.first_change(chain):
-                    _ask(run, choice)
+                    _confirm(run, choice)
                 carry_out(run, step, together=not servers.changes_running(run))
     except K3sError as error:
         run.report.end(error, "interrupted" if isinstance(error, Interrupted) else "failed")
         error.report = run.report
         raise
     except KeyboardInterrupt:
-        stopped = Interrupted("stopped between two steps", hint="run deploy again: it goes on where it stopped")
+        stopped = Interrupted("stopped between two phases", hint="run deploy again: it resumes")
         run.report.end(stopped, "interrupted")
         stopped.report = run.report
         raise stopped from None
@@ -89,11 +89,11 @@ def deploy(
     return run.report
 
 
-def _would(run: Run, chain: Sequence[Phase]) -> Report:
-    """Return the report of a dry run: after what only looks, the changes that would be made."""
+def _dry_run(run: Run, chain: Sequence[Phase]) -> Report:
+    """Return the report of a dry run: the changes that would be made."""
     run.report.dry_run = True
     for phase in chain:
-        if phase.name in ("observe", "artifacts", "preflight"):
+        if phase.name in ALWAYS:
             phase.work(run)
     for name in run.names:
         run.report.hosts[name].changes = [step.id for step in run.planned(name).steps]
@@ -101,11 +101,11 @@ def _would(run: Run, chain: Sequence[Phase]) -> Report:
     return run.report
 
 
-def _ask(run: Run, choice: Choice) -> None:
-    """Ask once before a running cluster is changed."""
+def _confirm(run: Run, choice: Choice) -> None:
+    """Ask for confirmation once, before a running cluster is changed."""
     if choice.confirm is None or not run.ready_servers:
         return
     steps = {name: [step.summary for step in run.planned(name).steps] for name in run.names}
     steps = {name: summaries for name, summaries in steps.items() if summaries}
     if steps and not choice.confirm(steps):
-        raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes deploys without a question")
+        raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes deploys without asking")

@@ -1,7 +1,7 @@
-"""drift: what no longer matches, without touching anything.
+"""drift: reports differences between the cluster and its inventory, and changes nothing.
 
-It reads what a deploy reads, plans what a deploy would do, and reports that with what only a running cluster shows.
-Nothing that it imports can write on a host; a test says so.
+It reads what a deploy reads, plans what a deploy would do, and reports that together with the state of the running
+cluster. No module that it imports can write on a host (import-linter).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
 from nornir_k3s.state import locks
 
-# Seconds at the most: a check that runs from a timer does not wait for a host that is down as a deploy does.
+# Maximum seconds: a check that a timer starts does not wait as long as a deploy for a host that is down.
 CONNECT, OBSERVE = 20.0, 60.0
 
 
@@ -40,25 +40,25 @@ def drift(
     deep: bool = False,
     history: bool = True,
 ) -> DriftReport:
-    """Return everything that does not match the inventory; no host is changed.
+    """Return the differences between the hosts and the inventory; no host is changed.
 
     Arguments:
         nr: A Nornir whose inventory describes the cluster.
-        base: The folder that relative paths in the inventory are relative to; the inventory's own by default.
+        base: The folder that relative paths of the inventory start from; the inventory's folder by default.
         state: The folder on the controller for secrets, the kubeconfig and the history; `.state` by default.
-        options: As `deploy` takes them, and `limits` (a `Limits` or a mapping) and `keep_runs`.
-        choice: Its `limit` names the hosts that are judged; all of them by default.
-        deep: Hash also the large files that look as they did when they were put there.
-        history: Compare with the run before, and keep this one; not where only some hosts are judged.
+        options: As for `deploy`, and `limits` (a `Limits` or a mapping) and `keep_runs`.
+        choice: Its `limit` names the hosts to compare; all of them by default.
+        deep: Hash every large file, even if its size and times are unchanged.
+        history: Compare with the run before and save this one, unless only some hosts are compared.
 
     Returns:
         The report. Hosts that could not be read are part of it.
 
     Raises:
         UsageError: The inventory is wrong.
-        Busy: A deploy, or another drift check, of this cluster is at work.
+        Busy: A deploy, or another drift check, of this cluster is in progress.
     """
-    options, choice, where = dict(options or {}), choice or Choice(), paths.of(nr, base, state)
+    options, choice, folders = dict(options or {}), choice or Choice(), paths.of(nr, base, state)
     limits = Limits.model_validate(options.get("limits") or {})
     given = options.get("deadlines", {})
     short = {
@@ -67,17 +67,17 @@ def drift(
     }
     options["deadlines"] = {**given, **short}
     run = gather.prepare(
-        nr, base=where.base, state=where.state, options=options, choice=choice, keep=False, drift=True, deep=deep
+        nr, base=folders.base, state=folders.state, options=options, choice=choice, keep=False, drift=True, deep=deep
     )
-    kept = History(run.store.folder / "drift", keep=int(options.get("keep_runs") or 0) or None)
+    runs = History(run.store.folder / "drift", keep=int(options.get("keep_runs") or 0) or None)
     with locks.drift_lock(run.store.folder):
         begin = time.monotonic()
         report = DriftReport(cluster=run.cluster.name, version=run.cluster.version, url=run.cluster.url)
         _read(run, report, limits)
         report.seconds = round(time.monotonic() - begin, 3)
-    if history and run.limit is None:  # of some hosts only, a run can be compared with no other
-        kept.compare(report)
-        kept.add(report)
+    if history and run.limit is None:  # a check of some hosts cannot be compared with others
+        runs.compare(report)
+        runs.add(report)
     return report
 
 
@@ -85,15 +85,15 @@ def _read(run: Run, report: DriftReport, limits: Limits) -> None:
     path = run.store.folder / "kubeconfig"
     names = run.present
     with ThreadPoolExecutor(1, thread_name_prefix="kubeconfig") as pool:
-        tried = pool.submit(kubeconfig_probe.probe, path)
+        answer = pool.submit(kubeconfig_probe.probe, path)
         gather.gather_facts(run, lenient=names)
         gather.find_artifacts(run)
     busy = [name for name, facts in run.facts.items() if facts.ledger.locked]
     if busy:
-        raise Busy(f"a deploy is at work on {', '.join(busy)}", hint="run it again when that has ended")
+        raise Busy(f"a deploy is in progress on {', '.join(busy)}", hint="run again when it has ended")
     hosts = {name: run.planned(name) for name in run.names}
     found = compare.differences(run.cluster, hosts, run.facts, limits, has_ca=bool(run.ca_prefix))
-    found += kubeconfig.differences(run.cluster, path.name, tried.result(), days=limits.certificate_days)
+    found += kubeconfig.differences(run.cluster, path.name, answer.result(), days=limits.certificate_days)
     report.certificates = certificate_expiry.expiries(run.facts)
     found += certificate_expiry.differences(run.cluster, report.certificates, days=limits.certificate_days)
     if run.limit is not None:

@@ -1,4 +1,4 @@
-"""plan: what a deploy would do, as data; nothing is changed, on no host and not on the controller's secrets."""
+"""plan: returns what a deploy would do, and changes nothing: no host, and no secret on the controller."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ def plan(
     options: Mapping[str, Any] | None = None,
     choice: Choice | None = None,
 ) -> Plan:
-    """Return what `deploy` with the same arguments would do now.
+    """Return what `deploy` would do now with the same arguments.
 
     Arguments:
-        nr, base, state, options, choice: As `deploy` takes them.
+        nr, base, state, options, choice: As for `deploy`.
 
     Raises:
         K3sError: As `deploy` does before its first change.
     """
-    choice, where = choice or Choice(), paths.of(nr, base, state)
+    choice, folders = choice or Choice(), paths.of(nr, base, state)
     chain = choice.chain(deploy.phases())
-    run = gather.prepare(nr, base=where.base, state=where.state, options=options or {}, choice=choice, keep=False)
+    run = gather.prepare(nr, base=folders.base, state=folders.state, options=options or {}, choice=choice, keep=False)
     gather.gather_facts(run)
     gather.find_artifacts(run)
     preflight.check(run)
     names = [phase.name for phase in chain]
     if "dump" in names and dump.needed(run):
-        run.report.notes.append("a dump of the datastore would be made first")
+        run.report.notes.append("the datastore would be dumped first")
     hosts = {name: _host(run, name, names) for name in run.names}
     return Plan(
         cluster=run.cluster.name,
@@ -57,7 +57,7 @@ def plan(
 def _host(run: Run, name: str, phases: list[str]) -> HostPlan:
     planned, role = run.planned(name), run.member(name).role
     own = "first-server" if name == servers.first_server(run) else _PHASES[role]
-    waits = role in ("agents", "lb") and not run.ca_prefix
+    needs_ca = role in ("agents", "lb") and not run.ca_prefix
     changes = []
     for phase, steps in (
         ("stage", planned.stage),
@@ -74,7 +74,7 @@ def _host(run: Run, name: str, phases: list[str]) -> HostPlan:
                     summary=step.summary,
                     action=step.action,
                     diff=step.diff,
-                    estimate=waits and step.kind == "file",
+                    estimate=needs_ca and step.kind == "file",
                 )
             )
     return HostPlan(role=role, changes=changes)

@@ -1,0 +1,50 @@
+"""Facts about a datastore: content and health."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Database:
+    """The content of a datastore.
+
+    Arguments:
+        alive: Whether it answers.
+        versions: Product and version of each address.
+        databases: The cluster's database, if it exists.
+        users: Users of this cluster, and whether password and login are correct.
+        grants: Users that have all their rights.
+        bootstrap: Keys of K3s' bootstrap rows, and the sizes of their values in bytes.
+        members: Members of an etcd.
+        has_data: Whether a member of an etcd has its data; None if unknown.
+    """
+
+    alive: bool = False
+    versions: tuple[tuple[str, str], ...] = ()
+    databases: frozenset[str] = frozenset()
+    users: Mapping[str, bool] = field(default_factory=dict)
+    grants: frozenset[str] = frozenset()
+    bootstrap: Mapping[str, int] = field(default_factory=dict)
+    members: frozenset[str] = frozenset()
+    has_data: bool | None = None
+
+
+@dataclass(frozen=True)
+class DatastoreHealth:
+    """The health of a datastore; None or empty if unknown.
+
+    Arguments:
+        connections: Used, and the maximum.
+        table: The approximate number of rows of K3s' table, and its size in bytes.
+        revisions: The newest one, and the one up to which the data are compacted.
+        etcd_size: The size of an etcd's data in bytes, and the part of it in use.
+        alarms: Of an etcd.
+    """
+
+    connections: tuple[int, int] | None = None
+    table: tuple[int, int] | None = None
+    revisions: tuple[int, int] | None = None
+    etcd_size: tuple[int, int] | None = None
+    alarms: tuple[str, ...] = ()

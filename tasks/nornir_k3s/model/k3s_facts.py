@@ -1,0 +1,82 @@
+"""Facts about K3s on a host: API, nodes, certificates, settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+
+class SettingsFile(NamedTuple):
+    """A file of other K3s settings: only their names, because values may be secrets."""
+
+    path: str
+    names: tuple[str, ...]
+    changed: int
+
+
+@dataclass(frozen=True)
+class ServerFiles:
+    """The cluster according to a server's files.
+
+    Arguments:
+        ca_prefix: `K10` and the hash of the cluster's CA.
+        token: Fingerprint of the token that it was started with.
+        ca_certificate: The CA of the servers' certificates, PEM.
+    """
+
+    ca_prefix: str = ""
+    token: str = ""
+    ca_certificate: str = ""
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """One Kubernetes node as a server lists it.
+
+    Arguments:
+        since: When it became Ready or NotReady, in seconds since the epoch; 0 if unknown.
+        args: The arguments of K3s, secrets masked: `k3s.io/node-args`.
+    """
+
+    name: str
+    ready: bool
+    version: str
+    roles: tuple[str, ...] = ()
+    taints: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    schedulable: bool = True
+    since: int = 0
+    args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Api:
+    """The answers of a server's API.
+
+    Arguments:
+        ready: `/readyz` returns ok, with credentials.
+        nodes: The nodes; None if it did not list them.
+        through_address: The nodes were listed through the registration address.
+        error: Why they could not be listed, if that was read.
+    """
+
+    ready: bool = False
+    nodes: tuple[NodeState, ...] | None = None
+    through_address: bool = False
+    error: str = ""
+
+
+class Backend(NamedTuple):
+    """The state of a server in a load balancer, and since how many seconds."""
+
+    state: str
+    seconds: int | None = None
+
+
+class CertificateFile(NamedTuple):
+    """When the first certificate of a file expires, and whether it is the certificate of a CA."""
+
+    path: str
+    expires: datetime
+    authority: bool
