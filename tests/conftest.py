@@ -9,20 +9,21 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-# Files that take minutes, the longest first, so that no process waits for the last one. The other files fill the gaps.
-LONGEST = (
+# Files that take minutes come first, so that no process waits for another's last one; the rest fills the gaps. Those
+# that share a process' cluster come before those that need bare hosts, and the one that wants it just made leads.
+FIRST = (
+    "test_deploy.py",
     "test_failures.py",
     "test_drift.py",
-    "test_other_datastores.py",
-    "test_standin.py",
     "test_operator.py",
-    "test_bench.py",
-    "test_managed_datastores.py",
-    "test_other_datastores_asked.py",
-    "test_schedule.py",
     "test_workflows.py",
-    "test_deploy.py",
+    "test_schedule.py",
     "test_k3s_as_observed.py",
+    "test_standin.py",
+    "test_bench.py",
+    "test_other_datastores.py",
+    "test_other_datastores_asked.py",
+    "test_managed_datastores.py",
     "test_lab.py",
     "test_bad_input.py",
     "test_standin_running.py",
@@ -41,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _place(item: pytest.Item) -> int:
     name = item.path.name
-    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+    return FIRST.index(name) if name in FIRST else len(FIRST)
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
