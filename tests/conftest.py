@@ -13,19 +13,19 @@ from xdist.scheduler import LoadScopeScheduling
 LONGEST = (
     "test_failures.py",
     "test_drift.py",
-    "test_other_datastores.py",
+    "test_external_datastores.py",
     "test_standin.py",
     "test_operator.py",
     "test_bench.py",
     "test_managed_datastores.py",
-    "test_other_datastores_asked.py",
+    "test_external_datastore_checks.py",
     "test_schedule.py",
     "test_workflows.py",
     "test_deploy.py",
     "test_k3s_as_observed.py",
     "test_lab.py",
 )
-BY_KIND = ("test_other_datastores.py", "test_managed_datastores.py")
+BY_KIND = ("test_external_datastores.py", "test_managed_datastores.py")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

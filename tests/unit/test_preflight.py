@@ -101,7 +101,7 @@ ONE_OF_EACH: list[tuple[str, dict[str, Any], str]] = [
     ("db1", {"database": {"bootstrap": {"/bootstrap/000000000000": 11833}}}, "foreign-data"),
     ("db1", {"database": {"versions": (("MariaDB", "11.8.3-MariaDB"),)}}, "datastore-version"),
 ]
-# Found by tests of their own, below and in test_asking.py.
+# Found by tests of their own, below and in test_datastore_probe.py.
 ASKED = {"datastore"} | {f"datastore-{what}" for what in ("asked", "login", "tls", "rights", "settings", "latency")}
 ELSEWHERE = {
     "bootstrap",
