@@ -24,6 +24,9 @@ LONGEST = (
     "test_deploy.py",
     "test_k3s_as_observed.py",
     "test_lab.py",
+    "test_bad_input.py",
+    "test_standin_running.py",
+    "test_hostkeys.py",
 )
 BY_KIND = ("test_external_datastores.py", "test_managed_datastores.py")
 
@@ -37,8 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _place(item: pytest.Item) -> int:
-    slow = item.path.parent.name == "e2e" and item.path.name in LONGEST
-    return LONGEST.index(item.path.name) if slow else len(LONGEST)
+    name = item.path.name
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # it has no types

@@ -24,6 +24,7 @@ NO_HASH = (
     "Cluster CA certificate is not trusted by the host CA bundle, but the token does not include a CA hash. Use the full"
     " token from the server's node-token file to enable Cluster CA validation."
 )
+SAID_AGAIN = 5  # seconds after which K3s says the same once more (pkg/agent/config, `Get`)
 _FILES = ("serving-kubelet", "client-kubelet", "client-kube-proxy", "client-k3s-controller")
 
 
@@ -87,16 +88,16 @@ class _Agent:
         self._watch()
 
     def _until(self, step: Callable[[], Any]) -> Any:
-        said = ""
+        said, at = "", 0.0
         while True:
             try:
                 return step()
             except _WaitingError as error:
                 # The local port in a message is another one each time.
                 text = re.sub(r"127\.0\.0\.1:\d+->", "", str(error))
-                if text != said:
+                if text != said or time.monotonic() - at >= SAID_AGAIN:
                     log("info" if text.startswith(("Waiting", "Polling")) else "error", str(error))
-                said = text
+                    said, at = text, time.monotonic()
                 time.sleep(1)
 
     def _trust(self) -> None:
