@@ -153,7 +153,7 @@ def test_a_restore_that_fails_is_told(stage: Stage, monkeypatch: pytest.MonkeyPa
         (ready(), CommandFailed("s1", "start", status=apply.BUSY), "start failed"),
         (ready(), OutcomeUnknown("s1", "the connection was lost"), "connection"),
     ],
-    ids=["another K3s", "was not ready", "another run is at work", "not known"],
+    ids=["another K3s", "was not ready", "another run is in progress", "not known"],
 )
 def test_what_is_not_taken_back(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, seen: HostFacts, change: Exception, words: str
