@@ -84,6 +84,12 @@ LISTS = _words("""
     kube-scheduler-arg kube-cloud-controller-manager-arg disable node-ip node-external-ip node-internal-dns
     node-external-dns cluster-cidr service-cidr cluster-dns airgap-extra-registry
 """)
+# Those whose values K3s splits at commas; the others are used as they are (k3s: pkg/util, SplitStringSlice).
+SPLIT = _words("""
+    tls-san disable node-ip node-external-ip node-internal-dns node-external-dns cluster-cidr service-cidr cluster-dns
+""")
+# Settings of one host: two nodes with the same value do not work.
+ONE_HOST = _words("node-name node-ip node-external-ip node-internal-dns node-external-dns advertise-address")
 BOOLEANS = _words("""
     docker disable-default-registry-endpoint nonroot-devices protect-kernel-defaults enable-pprof rootless
     prefer-bundled-bin selinux debug disable-apiserver-lb tls-san-security flannel-ipv6-masq flannel-external-ip

@@ -13,9 +13,7 @@ from typing import Any
 import pytest
 
 from nornir_k3s.apply import readiness
-from nornir_k3s.model.cluster import (
-    Cluster,
-)
+from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.phases import host_tasks
 
 REFUSED = 'level=error msg="Failed to ping database connection: FATAL: password authentication failed (SQLSTATE 28P01)"'

@@ -11,15 +11,11 @@ import pytest
 
 from nornir_k3s.apply import script as apply
 from nornir_k3s.errors import CommandFailed, HostError, Interrupted, NotReady, OutcomeUnknown
-from nornir_k3s.model.cluster import (
-    Cluster,
-)
+from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.host_facts import ArtifactState, HostFacts, UnitState
 from nornir_k3s.model.host_spec import Artifact, HostSpec, Install, Unit
 from nornir_k3s.model.k3s_facts import Api
-from nornir_k3s.model.paths import (
-    PREVIOUS,
-)
+from nornir_k3s.model.paths import PREVIOUS
 from nornir_k3s.model.report import HostReport
 from nornir_k3s.phases import host_tasks, rolling
 from nornir_k3s.run import gather

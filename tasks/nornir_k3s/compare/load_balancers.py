@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from nornir_k3s.compare.host import at
-from nornir_k3s.model.cluster import (
-    Cluster,
-)
+from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.finding import CLUSTER, Finding
 from nornir_k3s.model.host_facts import HostFacts
 

@@ -9,9 +9,7 @@ from typing import Protocol, TypeVar
 from nornir.core import Nornir
 
 from nornir_k3s.errors import UsageError
-from nornir_k3s.model.cluster import (
-    Cluster,
-)
+from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.suggest import closest
 
 
