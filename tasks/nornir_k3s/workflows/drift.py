@@ -23,6 +23,7 @@ from nornir_k3s.model.endpoint import parse
 from nornir_k3s.report.history import History
 from nornir_k3s.run import gather, kubeconfig_probe, paths
 from nornir_k3s.run.context import Run
+from nornir_k3s.run.options import check
 from nornir_k3s.run.selection import Choice
 from nornir_k3s.state import locks
 
@@ -55,10 +56,11 @@ def drift(
         The report. Hosts that could not be read are part of it.
 
     Raises:
-        UsageError: The inventory is wrong.
+        UsageError: The inventory or an option is wrong.
         Busy: A deploy, or another drift check, of this cluster is in progress.
     """
     options, choice, folders = dict(options or {}), choice or Choice(), paths.of(nr, base, state)
+    check(options)
     limits = Limits.model_validate(options.get("limits") or {})
     given = options.get("deadlines", {})
     short = {
