@@ -228,7 +228,7 @@ CAUSES: tuple[tuple[str, Cause], ...] = (
         Cause("a component does not know its argument", "correct the *-arg setting that the line names"),
     ),
     (
-        "cgroup v1",
+        "configured to not run on a host using cgroup v1",
         Cause("this kubelet does not run on cgroup v1", "boot with cgroup v2, or set kubelet-arg fail-cgroupv1=false"),
     ),
     (
