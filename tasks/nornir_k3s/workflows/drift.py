@@ -29,6 +29,7 @@ from nornir_k3s.state import locks
 
 # Maximum seconds: a check that a timer starts does not wait as long as a deploy for a host that is down.
 CONNECT, OBSERVE = 20.0, 60.0
+SETTLE = 2.0  # seconds until load balancers are read again: keepalived has moved the VIP by then
 
 
 def drift(
@@ -90,6 +91,9 @@ def _read(run: Run, report: DriftReport, limits: Limits) -> None:
         answer = pool.submit(kubeconfig_probe.probe, path)
         gather.gather_facts(run, lenient=names)
         gather.find_artifacts(run)
+    if moving := load_balancers.unsettled(run.cluster, run.facts):
+        time.sleep(SETTLE)
+        run.phase("look again", moving, gather.gather_host, lenient=names)
     busy = [name for name, facts in run.facts.items() if facts.ledger.locked]
     if busy:
         raise Busy(f"a deploy is in progress on {', '.join(busy)}", hint="run again when it has ended")
