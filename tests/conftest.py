@@ -21,15 +21,15 @@ FIRST = (
     "test_k3s_as_observed.py",
     "test_standin.py",
     "test_bench.py",
-    "test_other_datastores.py",
-    "test_other_datastores_asked.py",
+    "test_external_datastores.py",
+    "test_external_datastore_checks.py",
     "test_managed_datastores.py",
     "test_lab.py",
     "test_bad_input.py",
     "test_standin_running.py",
     "test_hostkeys.py",
 )
-BY_KIND = ("test_other_datastores.py", "test_managed_datastores.py")
+BY_KIND = ("test_external_datastores.py", "test_managed_datastores.py")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,7 +1,7 @@
 """A highly available K3s cluster on an external datastore, from a Nornir inventory.
 
 `deploy(nr)` is the whole chain, `plan(nr)` says what it would do, `drift(nr)` what no longer matches, `status(nr)` how
-the cluster is; `k3s_facts` and its kin are Nornir tasks of single steps. They take a Nornir of the caller's, print
+the cluster is; `k3s_facts` and the like are Nornir tasks of single steps. They take a Nornir of the caller's, print
 nothing and exit nowhere. docs/workflows.md has examples.
 """
 

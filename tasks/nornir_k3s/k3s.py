@@ -84,6 +84,12 @@ LISTS = _words("""
     kube-scheduler-arg kube-cloud-controller-manager-arg disable node-ip node-external-ip node-internal-dns
     node-external-dns cluster-cidr service-cidr cluster-dns airgap-extra-registry
 """)
+# Those whose values K3s splits at commas; the others are used as they are (k3s: pkg/util, SplitStringSlice).
+SPLIT = _words("""
+    tls-san disable node-ip node-external-ip node-internal-dns node-external-dns cluster-cidr service-cidr cluster-dns
+""")
+# Settings of one host: two nodes with the same value do not work.
+ONE_HOST = _words("node-name node-ip node-external-ip node-internal-dns node-external-dns advertise-address")
 BOOLEANS = _words("""
     docker disable-default-registry-endpoint nonroot-devices protect-kernel-defaults enable-pprof rootless
     prefer-bundled-bin selinux debug disable-apiserver-lb tls-san-security flannel-ipv6-masq flannel-external-ip
@@ -222,7 +228,7 @@ CAUSES: tuple[tuple[str, Cause], ...] = (
         Cause("a component does not know its argument", "correct the *-arg setting that the line names"),
     ),
     (
-        "cgroup v1",
+        "configured to not run on a host using cgroup v1",
         Cause("this kubelet does not run on cgroup v1", "boot with cgroup v2, or set kubelet-arg fail-cgroupv1=false"),
     ),
     (

@@ -12,6 +12,7 @@ from nornir_k3s.model.host_facts import ArtifactState, FileState, HostFacts
 from nornir_k3s.model.host_spec import File, Forget, HostSpec, Unit
 from nornir_k3s.model.paths import PREVIOUS, SYSTEMD
 from nornir_k3s.model.step import Action, Step
+from nornir_k3s.model.urls import shown
 from nornir_k3s.roles import datastore
 from nornir_k3s.roles.desired import Known, desired
 
@@ -29,7 +30,7 @@ def stage(spec: HostSpec, facts: HostFacts) -> list[Step]:
         state = facts.artifacts.get(artifact.path, ArtifactState())
         if not state.same(artifact.sha256, artifact.mode):
             current = "no" if state.sha256 == "-" else "another"
-            how = f"download {artifact.url}" if artifact.url else f"copy {artifact.source.name}"
+            how = f"download {shown(artifact.url)}" if artifact.url else f"copy {artifact.source.name}"
             steps.append(Step("artifact", artifact.path, f"{how} (there is {current} file now)", payload=artifact))
     if spec.install and (facts.ledger.installed != install_mark(spec) or missing_install_files(spec, facts)):
         steps.append(

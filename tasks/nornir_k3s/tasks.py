@@ -24,9 +24,7 @@ from pydantic import BaseModel, Field
 
 from nornir_k3s.checks import preflight
 from nornir_k3s.errors import K3sError, NotReady, UsageError
-from nornir_k3s.model.cluster import (
-    NODES,
-)
+from nornir_k3s.model.cluster import NODES
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.phases import host_tasks, rolling, servers, stage
 from nornir_k3s.run import gather, paths

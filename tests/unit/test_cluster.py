@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from nornir_k3s.errors import InventoryError
-from nornir_k3s.model.cluster import (
-    Cluster,
-)
+from nornir_k3s.inventory import cluster
+from nornir_k3s.model.cluster import Cluster
+from nornir_k3s.state.store import Store
+
+from .conftest import HOSTS, SETTINGS, inventory
 
 Load = Callable[..., Cluster]
 
@@ -53,6 +55,11 @@ def test_secrets_do_not_show(load: Load) -> None:
         ({"server": {"cluster-cidr": "10.43.0.0/16"}}, "overlaps service-cidr"),
         ({"server": {"cluster-dns": "10.99.0.10"}}, "not inside service-cidr"),
         ({"agent": {"cluster-cidr": "10.42.0.0/16"}}, "no setting `cluster-cidr` here"),
+        ({"server": {"node-name": "z"}}, "`node-name` is a setting of one host, and 2 would get it"),
+        ({"server": {"node-external-ip": "192.0.2.1"}}, "`node-external-ip` is a setting of one host"),
+        ({"server": {"disable": ["traefik, servicelbs"]}}, "no packaged component 'servicelbs'"),
+        ({"server": {"cluster-cidr": " , "}}, "is empty"),
+        ({"server": {"cluster-cidr": ["10.42.0.0/16,10.44.0.0/16"]}}, "one network for each IP version"),
         ({"registration": {"address": "10.0.0.12"}}, "is the address of host s1"),
         ({"registration": {}}, "the VIP is missing"),
         ({"token": "plain"}, "token"),
@@ -89,6 +96,40 @@ def test_a_wrong_setting_of_a_host_names_the_host(load: Load, data: dict[str, An
     with pytest.raises(InventoryError) as caught:
         load(**data)
     assert words in str(caught.value)
+
+
+def test_a_setting_of_one_host_may_be_cluster_wide_while_one_host_gets_it(load: Load) -> None:
+    assert load({"agent": {"node-external-ip": "192.0.2.1"}}).agent == {"node-external-ip": ["192.0.2.1"]}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "traefik,servicelb",
+        "traefik, servicelb",
+        ["traefik,servicelb"],
+        ["traefik", " servicelb "],
+        "traefik,servicelb,",
+    ],
+)
+def test_a_list_means_the_same_however_it_is_written(load: Load, written: Any) -> None:
+    assert load({"server": {"disable": written}}).server["disable"] == ["traefik", "servicelb"]
+
+
+def test_what_k3s_does_not_split_keeps_its_commas(load: Load) -> None:
+    found = load({"server": {"kube-apiserver-arg": "enable-admission-plugins=NodeRestriction,AlwaysPullImages"}})
+    assert found.server["kube-apiserver-arg"] == ["enable-admission-plugins=NodeRestriction,AlwaysPullImages"]
+
+
+@pytest.mark.parametrize("kind", ["hosts", "groups"])
+def test_settings_of_the_cluster_on_a_host_or_group_are_refused(tmp_path: Path, kind: str) -> None:
+    made = inventory(SETTINGS, HOSTS, {})
+    entry = made.hosts["s1"] if kind == "hosts" else made.groups["servers"]
+    entry.data["k3s_cluster"] = {"token": "kept-out-of-the-message"}
+    with pytest.raises(InventoryError) as caught:
+        cluster.load(made, store=Store(tmp_path / "state", base=tmp_path), base=tmp_path)
+    assert f"{entry.name}: `k3s_cluster` is for the whole cluster: move it" in str(caught.value)
+    assert "kept-out-of-the-message" not in str(caught.value)
 
 
 def test_all_problems_come_at_once_and_nothing_is_generated(load: Load, tmp_path: Path) -> None:

@@ -15,9 +15,7 @@ from nornir_k3s import k3s
 from nornir_k3s.apply import datastore_dump
 from nornir_k3s.apply import script as apply
 from nornir_k3s.model.host_facts import HostFacts, Ledger
-from nornir_k3s.model.paths import (
-    STATE,
-)
+from nornir_k3s.model.paths import STATE
 from nornir_k3s.phases import dump
 from nornir_k3s.roles.datastore_mysql import MARIADB
 

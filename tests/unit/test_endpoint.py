@@ -7,9 +7,7 @@ from pydantic import ValidationError
 
 from nornir_k3s.model.endpoint import Endpoint, addresses, build, parse
 from nornir_k3s.model.secret import Secret
-from nornir_k3s.model.settings import (
-    DatastoreFields,
-)
+from nornir_k3s.model.settings import DatastoreFields
 
 
 @pytest.mark.parametrize(

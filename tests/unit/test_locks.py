@@ -52,7 +52,7 @@ def test_a_deploy_goes_first_and_two_checks_never_overlap(tmp_path: Path) -> Non
     with drift_lock(tmp_path), pytest.raises(Busy, match="another drift check"), drift_lock(tmp_path):
         pass
     with deploy_lock(tmp_path):
-        with pytest.raises(Busy, match=r"a deploy of .* is at work"), drift_lock(tmp_path):
+        with pytest.raises(Busy, match=r"a deploy of .* is in progress"), drift_lock(tmp_path):
             pass
         with pytest.raises(Busy, match="another deploy"), deploy_lock(tmp_path):
             pass
@@ -66,7 +66,7 @@ def test_the_locks_of_another_process_count(tmp_path: Path, hold: Hold) -> None:
     deploy = hold("deploy_lock")
     with pytest.raises(Busy, match="another deploy"), deploy_lock(tmp_path):
         pass
-    with pytest.raises(Busy, match=r"a deploy of .* is at work"), drift_lock(tmp_path):
+    with pytest.raises(Busy, match=r"a deploy of .* is in progress"), drift_lock(tmp_path):
         pass
     deploy.communicate("end\n")
     hold("drift_lock")
@@ -77,7 +77,7 @@ def test_the_locks_of_another_process_count(tmp_path: Path, hold: Hold) -> None:
 
 
 def test_a_check_notices_a_deploy_of_another_process(tmp_path: Path, hold: Hold) -> None:
-    with pytest.raises(Busy, match=r"a deploy of .* is at work"), drift_lock(tmp_path):
+    with pytest.raises(Busy, match=r"a deploy of .* is in progress"), drift_lock(tmp_path):
         deploy = hold("deploy_lock")
     deploy.communicate("end\n")
     with pytest.raises(Busy, match="began meanwhile"), drift_lock(tmp_path):

@@ -12,7 +12,7 @@ from nornir.core.configuration import Config
 from nornir.core.state import GlobalState
 from nornir.core.task import Result, Task
 
-from nornir_k3s import UsageError, k3s
+from nornir_k3s import Choice, UsageError, drift, k3s
 from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.phases import servers
@@ -110,3 +110,33 @@ def test_an_expected_error_is_a_failed_result_in_words(tmp_path: Path) -> None:
     assert isinstance(one.exception, UsageError)
     assert "the inventory has" in str(one.result)
     assert "Traceback" not in str(one.result)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"deadline": {}}, "there is no `deadline`; did you mean `deadlines`?"),
+        ({"deadlines": {"agents": 5}}, "deadlines: there is no `agents`; did you mean `agent`?"),
+        ({"deadlines": {"agent": "5"}}, "`agent` is a number of seconds above 0, not '5'"),
+        ({"deadlines": {"agent": 0}}, "`agent` is a number of seconds above 0, not 0"),
+        ({"deadlines": 5}, "`deadlines` is a mapping"),
+        ({"widths": {"agents": True}}, "`agents` is a number of hosts above 0, not True"),
+        ({"limits": {"clok": 1}}, "limits: clok: "),
+    ],
+)
+def test_a_wrong_option_is_refused(nr: Nornir, tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    for call in (lambda: prepared(nr, tmp_path, **options), lambda: drift(nr, base=tmp_path, options=options)):
+        with pytest.raises(UsageError) as caught:
+            call()
+        assert words in str(caught.value)
+
+
+def test_all_wrong_options_are_told_at_once(nr: Nornir, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        prepared(nr, tmp_path, deadlines={"x": 1}, widths={"y": 1}, z=1)
+    assert all(f"there is no `{name}`" in str(caught.value) for name in "xyz")
+
+
+def test_a_text_is_no_limit() -> None:
+    with pytest.raises(UsageError, match="is a text"):
+        Choice(limit="a1")  # type: ignore[arg-type]

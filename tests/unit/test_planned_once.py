@@ -17,9 +17,7 @@ from nornir.core.state import GlobalState
 
 from nornir_k3s import drift, planner
 from nornir_k3s.artifacts.source import Source
-from nornir_k3s.model.k3s_facts import (
-    ServerFiles,
-)
+from nornir_k3s.model.k3s_facts import ServerFiles
 from nornir_k3s.phases import preflight
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.roles import desired

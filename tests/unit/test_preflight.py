@@ -8,9 +8,7 @@ import pytest
 
 from nornir_k3s import k3s
 from nornir_k3s.checks import preflight
-from nornir_k3s.model.cluster import (
-    Cluster,
-)
+from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.finding import CHECKS
 from nornir_k3s.model.host_facts import (
     Address,
@@ -101,7 +99,7 @@ ONE_OF_EACH: list[tuple[str, dict[str, Any], str]] = [
     ("db1", {"database": {"bootstrap": {"/bootstrap/000000000000": 11833}}}, "foreign-data"),
     ("db1", {"database": {"versions": (("MariaDB", "11.8.3-MariaDB"),)}}, "datastore-version"),
 ]
-# Found by tests of their own, below and in test_asking.py.
+# Found by tests of their own, below and in test_datastore_probe.py.
 ASKED = {"datastore"} | {f"datastore-{what}" for what in ("asked", "login", "tls", "rights", "settings", "latency")}
 ELSEWHERE = {
     "bootstrap",
@@ -167,6 +165,28 @@ def test_what_a_cluster_can_never_change_is_refused(load: Load) -> None:
     files = {k3s.CONFIG: FileState("file", text="cluster-cidr:\n- 10.42.0.0/16\n")}
     seen["s1"] = changed(seen["s1"], api={"ready": True}, files=files)
     assert ids(cluster, seen) == {("s1", "for-ever")}
+
+
+@pytest.mark.parametrize(("running", "wanted"), [("", True), ("secrets-encryption: true\n", False)])
+def test_encryption_of_secrets_is_not_turned_on_or_off_in_a_running_cluster(
+    load: Load, running: str, *, wanted: bool
+) -> None:
+    cluster = load({"server": {"secrets-encryption": wanted}})
+    seen = healthy(cluster)
+    seen["s1"] = changed(seen["s1"], api={"ready": True}, files={k3s.CONFIG: FileState("file", text=running)})
+    assert ids(cluster, seen) == {("s1", "for-ever")}
+    same = load({"server": {"secrets-encryption": not wanted}})
+    assert ids(same, seen) == set()
+
+
+def test_networks_in_another_form_are_the_same(load: Load) -> None:
+    cluster = load(
+        {"server": {"cluster-cidr": "10.42.0.0/16, fd00:42::/56", "service-cidr": "10.43.0.0/16,fd00:43::/112"}}
+    )
+    seen = healthy(cluster)
+    text = "cluster-cidr: 10.42.0.0/16,fd00:42::/56\nservice-cidr: [10.43.0.0/16, fd00:43::/112]\n"
+    seen["s1"] = changed(seen["s1"], api={"ready": True}, files={k3s.CONFIG: FileState("file", text=text)})
+    assert ids(cluster, seen) == set()
 
 
 def test_leftovers_with_another_ca_are_found(load: Load) -> None:

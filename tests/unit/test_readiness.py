@@ -13,26 +13,31 @@ from typing import Any
 import pytest
 
 from nornir_k3s.apply import readiness
-from nornir_k3s.model.cluster import (
-    Cluster,
-)
+from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.phases import host_tasks
 
 REFUSED = 'level=error msg="Failed to ping database connection: FATAL: password authentication failed (SQLSTATE 28P01)"'
 AWAY = 'level=error msg="Failed to ping database connection: connector tcp 10.0.0.5:5432: connect: connection refused"'
 WRONG = 'level=fatal msg="Error: preparing server: Error 1045 (28000): Access denied"'
 AGENT = 'level=error msg="Node password rejected, duplicate hostname"'
+FLAG = "flag provided but not defined: -no-such-key"
+HARMLESS = 'level=info msg="cgroup v1 support is in maintenance mode, please migrate to cgroup v2"'
 
 
-def wait(folder: Path, script: str, *, journal: list[str], died: int) -> readiness.Answer:
-    """Run it where each look at the clock is a second later, and the unit never becomes active."""
+def wait(folder: Path, script: str, *, journal: list[str], died: int, process: str = "this") -> readiness.Answer:
+    """Run it where each look at the clock is a second later, and the unit never becomes active.
+
+    Arguments:
+        process: Which process of the unit wrote the journal: the one that runs is `this`.
+    """
     (folder / "journal").write_text("".join(line + "\n" for line in journal))
     (folder / "seconds").write_text("1000")
     programs = {
         "date": f"n=$(($(cat {folder}/seconds) + 1)); echo $n >{folder}/seconds; echo $n",
         "sleep": ":",
-        "journalctl": f"cat {folder}/journal",
-        "systemctl": f'case $1 in show) echo {died};; is-active) [ "$2" = -q ] || echo activating; exit 3;; esac',
+        "journalctl": f"case $1-{process} in *=this-earlier) ;; *) cat {folder}/journal;; esac",
+        "systemctl": f"case $1$3 in showInvocationID) echo this;; show*) echo {died};; is-active*)"
+        ' [ "$2" = -q ] || echo activating; exit 3;; esac',
     }
     for name, line in programs.items():
         (folder / name).write_text(f"#!/bin/sh\n{line}\n")
@@ -62,8 +67,25 @@ def test_waiting_ends_early_for_a_cause_that_waiting_cannot_cure(
     assert "service k3s.service is activating" in answer.missing
 
 
-def test_an_agent_names_its_cause_without_dying(tmp_path: Path) -> None:
-    assert wait(tmp_path, readiness.agent(), journal=[AGENT], died=0).hopeless
+@pytest.mark.parametrize(
+    ("journal", "died", "hopeless"),
+    [
+        ([AGENT] * 3, 0, True),  # it names its cause every five seconds, without dying
+        ([AGENT], 0, False),  # once may be by chance
+        ([FLAG], 2, True),
+        ([FLAG], 1, False),
+        ([HARMLESS] * 9, 5, False),
+    ],
+)
+def test_waiting_for_an_agent_ends_early_for_a_cause_that_comes_again(
+    tmp_path: Path, journal: list[str], died: int, hopeless: bool
+) -> None:
+    assert wait(tmp_path, readiness.agent(), journal=journal, died=died).hopeless is hopeless
+
+
+@pytest.mark.parametrize("script", [readiness.server("s1"), readiness.agent()], ids=["server", "agent"])
+def test_what_an_earlier_process_wrote_does_not_count(tmp_path: Path, script: str) -> None:
+    assert not wait(tmp_path, script, journal=[WRONG] * 9, died=9, process="earlier").hopeless
 
 
 @pytest.mark.parametrize(("deadline", "seconds"), [(1, 1), (7.5, 8), (600, readiness.CHUNK)])

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from nornir_k3s.artifacts.release import RELEASES, Release, parse_hashes, shown
+from nornir_k3s.artifacts.release import RELEASES, Release, parse_hashes
 from nornir_k3s.errors import ArtifactError
+from nornir_k3s.model.urls import shown
 
 VERSION = "v1.34.9+k3s1"
 MIRROR = "https://mirror.example/k3s"

@@ -11,15 +11,11 @@ import pytest
 
 from nornir_k3s.apply import script as apply
 from nornir_k3s.errors import CommandFailed, HostError, Interrupted, NotReady, OutcomeUnknown
-from nornir_k3s.model.cluster import (
-    Cluster,
-)
+from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.host_facts import ArtifactState, HostFacts, UnitState
 from nornir_k3s.model.host_spec import Artifact, HostSpec, Install, Unit
 from nornir_k3s.model.k3s_facts import Api
-from nornir_k3s.model.paths import (
-    PREVIOUS,
-)
+from nornir_k3s.model.paths import PREVIOUS
 from nornir_k3s.model.report import HostReport
 from nornir_k3s.phases import host_tasks, rolling
 from nornir_k3s.run import gather
@@ -153,7 +149,7 @@ def test_a_restore_that_fails_is_told(stage: Stage, monkeypatch: pytest.MonkeyPa
         (ready(), CommandFailed("s1", "start", status=apply.BUSY), "start failed"),
         (ready(), OutcomeUnknown("s1", "the connection was lost"), "connection"),
     ],
-    ids=["another K3s", "was not ready", "another run is at work", "not known"],
+    ids=["another K3s", "was not ready", "another run is in progress", "not known"],
 )
 def test_what_is_not_taken_back(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, seen: HostFacts, change: Exception, words: str

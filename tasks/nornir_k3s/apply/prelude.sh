@@ -4,6 +4,6 @@ STEP=start
 trap '[ $? = 0 ] || say fail "$STEP"' EXIT
 # shellcheck disable=SC2174  # the parent has a mode of its own
 mkdir -p -m 700 "$STATE" "$STATE/pending"
-# The script of a run that was killed may still be at work: it is let finish.
+# The script of a run that was killed may still be running: it is let finish.
 exec 9>"$STATE/lock"
-flock -w 300 9 || { echo 'another run is at work on this host' >&2; exit 75; }
+flock -w 300 9 || { echo 'another run is in progress on this host' >&2; exit 75; }

@@ -28,14 +28,16 @@ is_ready() {
   fi
   missing=''
 }
-# Pointless to wait on: the unit has died of a named cause more than once, or names it again and again without dying.
+# Pointless to wait on: the unit has died more than once and its process named a cause, or it names one again and again
+# without dying. What an earlier process wrote does not count.
 is_hopeless() {
-  now=$(date +%s) since=$((begin - 5))
+  now=$(date +%s)
   [ $((now - begin)) -ge 12 ] || return 1
-  [ $((now - 30)) -le "$since" ] || since=$((now - 30))
-  causes=$(journalctl -u "$unit" -o cat --no-pager --since "@$since" 2>/dev/null | grep -E "$pattern") || return 1
-  if [ "$unit" = k3s-agent.service ]; then return 0; fi
+  process=$(systemctl show -p InvocationID --value "$unit")
+  causes=$(journalctl "_SYSTEMD_INVOCATION_ID=$process" -o cat --no-pager --since "@$((now - 30))" 2>/dev/null |
+    grep -E "$pattern") || return 1
   died=$(systemctl show -p NRestarts --value "$unit")
-  # K3s tries a PostgreSQL 300 times, a second apart, within one start.
-  [ "${died:-0}" -ge 2 ] || [ "$(printf '%s\n' "$causes" | grep -c 'Failed to ping database')" -ge 8 ]
+  # A server tries a PostgreSQL 300 times, a second apart, within one start; an agent tries to join every five seconds.
+  case $unit in k3s-agent.service) repeated='' often=3 ;; *) repeated='Failed to ping database' often=8 ;; esac
+  [ "${died:-0}" -ge 2 ] || [ "$(printf '%s\n' "$causes" | grep -c "$repeated")" -ge "$often" ]
 }

@@ -12,6 +12,7 @@ from nornir_k3s.model.host_spec import Artifact, File, Forget, Gone, HostSpec, I
 from nornir_k3s.model.paths import INSTALLER, PREVIOUS, STATE
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.step import Step
+from nornir_k3s.model.urls import shown
 from nornir_k3s.planner import install_mark
 from nornir_k3s.records import END, SAY, decoded, read
 
@@ -90,7 +91,11 @@ def _file(file: File) -> str:
 
 
 def _artifact(artifact: Artifact) -> str:
-    fetch = shell.call("fetch", artifact.url, artifact.path, artifact.sha256) + "\n" if artifact.url else ""
+    fetch = (
+        shell.call("fetch", artifact.url, shown(artifact.url), artifact.path, artifact.sha256) + "\n"
+        if artifact.url
+        else ""
+    )
     return fetch + shell.call("placed", artifact.path, f"{artifact.mode:o}", artifact.sha256)
 
 

@@ -40,20 +40,25 @@ remove() { # path unit
   unlist "$1"
   say did "$STEP" changed
 }
-fetch() { # url path sha256; the draft stays where the connection breaks, and is gone on with
-  dir=$(dirname "$2") draft="$(dirname "$2")/.$(basename "$2").fetched"
+# A URL may hold a password: it goes to the client on stdin, and messages have the one without. A draft stays where the
+# connection breaks, and is continued.
+fetch() { # url url-as-shown path sha256
+  dir=$(dirname "$3") draft="$(dirname "$3")/.$(basename "$3").fetched"
   [ -d "$dir" ] || mkdir -p -m 755 "$dir"
   for try in 1 2 3 4; do
-    if command -v curl >/dev/null 2>&1; then curl -fsSL --connect-timeout 20 -C - -o "$draft" "$1" 2>"$STATE/fetch.log"
-    else wget -q -c -T 20 -O "$draft" "$1" 2>"$STATE/fetch.log"; fi && break
-    [ "$try" != 4 ] || { cat "$STATE/fetch.log" >&2; echo "cannot fetch $1" >&2; return 1; }
+    if command -v curl >/dev/null 2>&1; then
+      printf 'url=%s\n' "$1" | curl -fsSL --connect-timeout 20 -C - -o "$draft" -K - 2>"$STATE/fetch.log"
+    else printf '%s\n' "$1" | wget -q -c -T 20 -O "$draft" -i - 2>"$STATE/fetch.log"; fi && break
+    [ "$try" != 4 ] || { cat "$STATE/fetch.log" >&2; echo "cannot fetch $2" >&2; return 1; }
     sleep 1
   done
   have=$(sha256sum <"$draft")
-  if [ "${have%% *}" != "$3" ]; then
-    rm -f "$draft"; echo "$1 has the SHA-256 ${have%% *}, published is $3" >&2; return 1
+  if [ "${have%% *}" != "$4" ]; then
+    rm -f "$draft"
+    echo "$2 has the SHA-256 ${have%% *}, published is $4" >&2
+    return 1
   fi
-  mv -fT "$draft" "$2"
+  mv -fT "$draft" "$3"
 }
 receipt() { # path sha256
   line=$(printf '%s\t%s\t%s' "$1" "$(stat -c '%s %Y %Z %i' "$1")" "$2")

@@ -20,8 +20,9 @@ from filelock import FileLock, Timeout
 from nornir_k3s import atomic_file
 from nornir_k3s.artifacts.download import Absent, download, size_of
 from nornir_k3s.artifacts.known_files import sha256_of
-from nornir_k3s.artifacts.release import INSTALLER, INSTALLER_HASH, Release, parse_hashes, shown
+from nornir_k3s.artifacts.release import INSTALLER, INSTALLER_HASH, Release, parse_hashes
 from nornir_k3s.errors import ArtifactError, Interrupted
+from nornir_k3s.model.urls import shown
 from nornir_k3s.retry import POLL
 
 Check = Callable[[Path], object]

@@ -18,8 +18,8 @@ from urllib.parse import unquote
 
 import httpx
 
-from nornir_k3s.artifacts.release import shown
 from nornir_k3s.errors import ArtifactError, Interrupted
+from nornir_k3s.model.urls import shown
 from nornir_k3s.retry import retry_transient
 
 TIMEOUT = 20.0  # seconds of silence after which a connection counts as cut

@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit
 
 from nornir_k3s.errors import ArtifactError
 from nornir_k3s.k3s import parse_version
+from nornir_k3s.model.urls import shown
 
 RELEASES = "https://github.com/k3s-io/k3s/releases/download"
 # The installer is a file of the source, not one of the release.
@@ -83,12 +84,6 @@ class Release:
         """Return a file's URL; it may hold user and password: show `shown(url)`."""
         base = SOURCES if self.is_upstream and name in (INSTALLER, INSTALLER_HASH) else self.source.rstrip("/")
         return f"{base}/{quote(self.version, safe='')}/{name}"
-
-
-def shown(url: str) -> str:
-    """Return a URL as it may be shown: without user, password, query and fragment."""
-    # Greedy up to the last @, and first: a password may hold @, / or #, and not every URL here can be parsed.
-    return re.split(r"[?#]", re.sub(r"(?s)^([a-zA-Z][a-zA-Z0-9+.-]*://)?.*@", r"\1", url), maxsplit=1)[0]
 
 
 def parse_hashes(text: str) -> dict[str, str]:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from nornir_k3s import k3s
 from nornir_k3s.artifacts.known_files import KnownFiles
-from nornir_k3s.artifacts.release import ARCHITECTURES, INSTALLER, RELEASES, Release, parse_hashes, shown
+from nornir_k3s.artifacts.release import ARCHITECTURES, INSTALLER, RELEASES, Release, parse_hashes
 from nornir_k3s.errors import ArtifactError
 from nornir_k3s.model import paths
 from nornir_k3s.model.bundle import Bundle
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.host_spec import Artifact
+from nornir_k3s.model.urls import shown
 
 if TYPE_CHECKING:
     from nornir_k3s.artifacts.cache import Cache

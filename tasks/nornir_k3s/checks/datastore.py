@@ -11,9 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from nornir_k3s import k3s
-from nornir_k3s.model.cluster import (
-    Cluster,
-)
+from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.finding import Finding, problem
 from nornir_k3s.model.host_facts import HostFacts
 

@@ -71,6 +71,13 @@ def _agent_files(member: Member, facts: HostFacts, cluster_ca: str) -> Iterator[
         yield problem(member.name, "leftovers", found, "the cluster's CA or none", remedy, "warning")
 
 
+_IMMUTABLE = {
+    **{key: (default, "it cannot be changed after the first start") for key, default in rules.CIDRS.items()},
+    # Each server would create a key of its own: the next one cannot read the cluster's secrets any more.
+    "secrets-encryption": ("false", "a running cluster breaks when it is turned on or off"),
+}
+
+
 def immutable_settings(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
     """Yield settings that differ from the running servers' and cannot be changed after the first start."""
     for member in cluster.of("servers"):
@@ -78,21 +85,24 @@ def immutable_settings(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> 
         state = facts.files.get(k3s.CONFIG) if facts else None
         if not facts or not facts.ready or state is None or state.text is None:
             continue
-        for key, default in rules.CIDRS.items():
+        for key, (default, why) in _IMMUTABLE.items():
             running = _setting(state.text, key, default)
-            wanted = ",".join(rules.listed(cluster.server.get(key, default)))
+            wanted = _as_text(cluster.server.get(key, default))
             if running != wanted:
                 found = f"the running cluster has {key} {running}"
-                remedy = "restore the old value in the inventory: it cannot be changed after the first start"
+                remedy = f"restore the old value in the inventory: {why}"
                 yield problem(member.name, "for-ever", found, f"the inventory's {wanted}", remedy)
 
 
 def _setting(text: str, key: str, default: str) -> str:
     try:
-        value = (yaml.safe_load(text) or {}).get(key, default)
+        return _as_text((yaml.safe_load(text) or {}).get(key, default))
     except (yaml.YAMLError, AttributeError):
         return default
-    return ",".join(str(v) for v in value) if isinstance(value, list) else str(value)
+
+
+def _as_text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else ",".join(rules.listed(value))
 
 
 def versions(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:

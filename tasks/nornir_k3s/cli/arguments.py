@@ -18,7 +18,7 @@ exit codes:
   2    wrong arguments, config, inventory or artifacts
   3    drift was found
   4    a host is unreachable
-  5    another run is at work on the cluster
+  5    another run is in progress on the cluster
   130  interrupted
 """
 
@@ -296,7 +296,7 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
     "drift": Subcommand(
         "report what no longer matches the inventory; change nothing",
         _drift,
-        more="Exit code 0: no drift; 3: drift; 4: a host could not be read; 5: a deploy is at work.",
+        more="Exit code 0: no drift; 3: drift; 4: a host could not be read; 5: a deploy is in progress.",
         conflict=_drift_conflict,
     ),
     "schedule": Subcommand(

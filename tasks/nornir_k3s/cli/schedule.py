@@ -150,7 +150,7 @@ def status(wanted: Schedule, ctx: Session) -> int:
         "0": "no drift",
         str(DRIFT): "drift",
         str(HostUnreachable.exit_code): "a host could not be read",
-        str(BUSY): "a deploy was at work",
+        str(BUSY): "a deploy was in progress",
     }
     said = f"{words.get(code, 'failed')} (exit {code}), {ended}" if ended else "none yet"
     if service.get("ActiveState") == "activating":  # systemd no longer knows the previous one

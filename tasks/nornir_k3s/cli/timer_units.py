@@ -1,7 +1,7 @@
 """The systemd units that run drift checks on the controller, as text.
 
 Sources: systemd.timer(5) (RandomizedDelaySec, Persistent), systemd.service(5) (SuccessExitStatus, OnFailure in
-systemd.unit(5)), systemd.exec(5) (sandboxing; ProtectSystem and its kin need privileges that a user's manager lacks).
+systemd.unit(5)), systemd.exec(5) (sandboxing; some of it needs privileges that a user's manager lacks).
 """
 
 from __future__ import annotations

@@ -13,9 +13,7 @@ from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.drift_limits import Limits
 from nornir_k3s.model.finding import CLUSTER, Finding
 from nornir_k3s.model.host_facts import HostFacts
-from nornir_k3s.model.settings import (
-    KnownDifference,
-)
+from nornir_k3s.model.settings import KnownDifference
 from nornir_k3s.planner import PlannedHost
 
 _ORDER = ("error", "warning", "note")

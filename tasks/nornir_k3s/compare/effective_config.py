@@ -109,12 +109,13 @@ def _expected(cluster: Cluster, key: str, wanted: Any) -> str:  # noqa: ANN401 -
     if key in ("cluster-cidr", "service-cidr"):
         return _networks(rules.listed(wanted))
     if key == "cluster-dns":
-        services = rules.listed(cluster.server.get("service-cidr", rules.CIDRS["service-cidr"]))[0]
-        return ",".join(rules.listed(wanted) if wanted else [str(ipaddress.ip_network(services)[10])])
+        # K3s takes the tenth address of each network (pkg/cli/server/server.go).
+        default = [network[10] for network in rules.networks(cluster.server, "service-cidr")]
+        return ",".join(rules.listed(wanted or default))
     if key in _ARGUMENTS:
-        return ",".join(sorted(set(rules.listed(wanted or []))))
+        return ",".join(sorted({str(item) for item in wanted}))
     if key == "disable":
-        return ",".join(sorted({part for item in rules.listed(wanted or []) for part in item.split(",")}))
+        return ",".join(sorted(set(rules.listed(wanted))))
     if key in _FLAGS:
         return str(wanted).lower()
     return str(wanted)
@@ -142,7 +143,10 @@ def _dns(config: Config) -> str | None:
 
 def _disables(config: Config) -> str | None:
     found = config.get("Disables")
-    return ",".join(sorted(name for name, value in found.items() if value)) if isinstance(found, dict) else None
+    if not isinstance(found, dict):
+        return None
+    # K3s adds more by itself, such as `ccm` for disable-cloud-controller, which are not in `disable`.
+    return ",".join(sorted(name for name, value in found.items() if value and name in k3s.PACKAGED))
 
 
 def _ports(config: Config) -> str | None:

@@ -18,9 +18,7 @@ from nornir_k3s.model.paths import (
     INSTALLER,
     PREVIOUS,
 )
-from nornir_k3s.model.step import (
-    Step,
-)
+from nornir_k3s.model.step import Step
 from nornir_k3s.planner import (
     PlannedHost,
     missing_install_files,

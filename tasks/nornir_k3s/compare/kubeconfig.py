@@ -6,9 +6,7 @@ import ipaddress
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from nornir_k3s.model.cluster import (
-    Cluster,
-)
+from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.finding import CLUSTER, Finding
 from nornir_k3s.model.kubeconfig import KubeconfigAnswer
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from nornir_k3s.compare.host import at
-from nornir_k3s.model.cluster import (
-    Cluster,
-)
+from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.finding import CLUSTER, Finding
 from nornir_k3s.model.host_facts import HostFacts
 
@@ -37,6 +35,12 @@ def differences(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterato
         found=f"the VIP is on {' and '.join(names) or 'no load balancer'}", expected="on exactly one load balancer",
         remedy="check keepalived on each, and that VRRP (IP protocol 112) passes between them", severity="error",
     )  # fmt: skip
+
+
+def unsettled(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[str]:
+    """Return the load balancers whose differences may be those of a moment: the VIP moves, or a check just failed."""
+    running = [name for name, facts in all_facts.items() if facts.unit("keepalived.service").active == "active"]
+    return running if any(differences(cluster, all_facts)) else []
 
 
 def _backends(cluster: Cluster, host: str, facts: HostFacts) -> Iterator[Finding]:

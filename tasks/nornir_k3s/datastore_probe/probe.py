@@ -19,9 +19,7 @@ import paramiko
 from nornir_k3s.datastore_probe import etcd, mysql, postgresql, tls
 from nornir_k3s.datastore_probe.answers import Answers, ProbeFailed, problem
 from nornir_k3s.datastore_probe.connector import Connector
-from nornir_k3s.model.cluster import (
-    Cluster,
-)
+from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.datastore_facts import Database, DatastoreHealth
 from nornir_k3s.model.endpoint import Endpoint, parse
 from nornir_k3s.model.finding import Finding

@@ -39,7 +39,7 @@ class Fact(Generic[T]):
 
     `name` is its field of `HostFacts`, the name of its records and, after `fact_`, of the shell function in `source`.
     `roles` says which hosts have it. `when` says when they are asked: `always`; `setup`: only while the host's service
-    is not at work yet; `drift`: only in a drift check.
+    does not run yet; `drift`: only in a drift check.
     """
 
     name: ClassVar[str]

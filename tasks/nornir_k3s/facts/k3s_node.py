@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Iterable, Iterator, Sequence
 
 from cryptography import x509
@@ -13,6 +14,9 @@ from nornir_k3s.model.cluster import NODES
 from nornir_k3s.model.k3s_facts import CertificateFile, SettingsFile
 from nornir_k3s.records import Record, decoded, integer
 
+# Version 3, then the serial number 0, which K3s' own CAs have (rancher/dynamiclistener, `NewSelfSignedCACert`). X.509
+# does not allow it: cryptography warns, and will refuse it.
+_SERIAL_0, _SERIAL_1 = b"\xa0\x03\x02\x01\x02\x02\x01\x00", b"\xa0\x03\x02\x01\x02\x02\x01\x01"
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
@@ -54,7 +58,8 @@ class Certificates(Fact[tuple[CertificateFile, ...]]):
 def _certificates(text: str) -> Iterator[x509.Certificate]:
     for pem in _PEM.findall(text):
         try:
-            yield x509.load_pem_x509_certificate(pem.encode())
+            der = ssl.PEM_cert_to_DER_cert(pem)
+            yield x509.load_der_x509_certificate(der.replace(_SERIAL_0, _SERIAL_1, 1))
         except ValueError:
             continue  # K3s is just writing it
 

@@ -19,7 +19,7 @@ from nornir_k3s.errors import ArtifactError, InventoryError
 from nornir_k3s.inventory import cluster_secrets, rules
 from nornir_k3s.inventory.cluster_rules import absolute, cluster_problems, host_problems
 from nornir_k3s.inventory.explain import explain
-from nornir_k3s.inventory.members import members, with_lists
+from nornir_k3s.inventory.members import members
 from nornir_k3s.inventory.problems import Problems, Sources
 from nornir_k3s.inventory.schema import ClusterModel
 from nornir_k3s.model.cluster import Cluster, Member
@@ -91,8 +91,8 @@ def _cluster(
         artifacts=artifacts,
         delivered=_delivered(model, base),
         proxy=model.proxy,
-        server=with_lists(model.server),
-        agent=with_lists(model.agent),
+        server=rules.with_lists(model.server),
+        agent=rules.with_lists(model.agent),
         server_taint=model.server_taint,
         lb=model.lb,
         accept=tuple(model.accept),
@@ -144,6 +144,10 @@ def _absolute_files(
 
 
 def _model(inventory: Inventory, problems: Problems) -> ClusterModel | None:
+    for kind, entries in (("hosts", inventory.hosts), ("groups", inventory.groups)):
+        for name in (name for name, entry in entries.items() if "k3s_cluster" in entry.data):
+            text = f"{name}: `k3s_cluster` is for the whole cluster: move it to the `data` of the defaults file"
+            problems.other(text, kind, name, "data", "k3s_cluster")
     raw = inventory.defaults.data.get("k3s_cluster")
     if not isinstance(raw, dict):
         _no_settings(inventory.defaults.data, problems)

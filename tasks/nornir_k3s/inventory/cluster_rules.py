@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
 
+from nornir_k3s import k3s
 from nornir_k3s.inventory import rules
 from nornir_k3s.inventory.rules import Found
 from nornir_k3s.inventory.schema import ClusterModel
@@ -23,6 +24,7 @@ def absolute(base: Path, path: Path) -> Path:
 def cluster_problems(model: ClusterModel, found: list[Member], base: Path) -> Iterator[Found]:
     """Yield the path below `k3s_cluster` and the words of each problem."""
     yield from ((("server", *path), text) for path, text in rules.cidrs(model.server))
+    yield from _settings_of_one_host(model, found)
     yield from _counts(model, found)
     yield from _address_problems(model, found)
     for index, word in enumerate(model.accept):
@@ -34,6 +36,17 @@ def cluster_problems(model: ClusterModel, found: list[Member], base: Path) -> It
     yield from _datastore_problems(model, base)
     if model.registries and not absolute(base, model.registries).is_file():
         yield ("registries",), f"there is no file {absolute(base, model.registries)}"
+
+
+def _settings_of_one_host(model: ClusterModel, found: list[Member]) -> Iterator[Found]:
+    for mapping, role in (("server", "servers"), ("agent", "agents")):
+        hosts = sum(member.role == role for member in found)
+        for key in getattr(model, mapping):
+            if key.rstrip("+") in k3s.ONE_HOST and hosts > 1:
+                yield (
+                    (mapping, key),
+                    f"`{key}` is a setting of one host, and {hosts} would get it: set it in the host's `k3s`",
+                )
 
 
 def _address_problems(model: ClusterModel, found: list[Member]) -> Iterator[Found]:

@@ -92,7 +92,7 @@ class DefaultsFile(Strict):
 
 
 Phase = Literal["stage", "agents"]
-Wait = Literal["connect", "observe", "packages", "push", "fetch", "server", "agent", "apply", "verify"]
+Wait = Literal["connect", "observe", "packages", "push", "server", "agent", "apply", "verify"]
 
 
 class DriftOptions(Strict):

@@ -13,7 +13,7 @@ from nornir_k3s import k3s
 from nornir_k3s.inventory import rules
 from nornir_k3s.inventory.problems import Problems
 from nornir_k3s.inventory.yaml_reader import Key
-from nornir_k3s.model.cluster import NODES, ROLES, Member, Setting
+from nornir_k3s.model.cluster import NODES, ROLES, Member
 
 _NAME = re.compile(r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
 # Keys of a host's `k3s` data that belong to this tool, not to K3s.
@@ -23,13 +23,6 @@ OWN_KEYS = {"address", "interface", "priority"}
 def role_of(host: Host, groups: Mapping[str, str]) -> list[str]:
     """Return the roles whose group (or a group below it) this host is in."""
     return [role for role in ROLES if host.has_parent_group(groups.get(role, role))]
-
-
-def with_lists(settings: Mapping[str, Any]) -> dict[str, Setting]:
-    """Return the settings with a list for each that K3s takes as a list, even where one item was given as text."""
-    return {
-        key: ([value] if key in k3s.LISTS and not isinstance(value, list) else value) for key, value in settings.items()
-    }
 
 
 def members(
@@ -88,7 +81,7 @@ def _member(host: Host, role: str, problems: Problems) -> Member | None:
     if role in NODES and (not _NAME.match(node_name) or node_name == "localhost"):
         text = f"{node_name!r} is not a valid node name: use letters, digits, - and ., but not localhost"
         problems.host(host.name, text, "data", "k3s", "node-name")
-    return Member(host.name, role, address, node_name, with_lists(settings), interface)
+    return Member(host.name, role, address, node_name, rules.with_lists(settings), interface)
 
 
 def _address(host: Host, settings: Mapping[str, Any], own: Mapping[str, Any]) -> str:

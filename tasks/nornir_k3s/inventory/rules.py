@@ -14,6 +14,7 @@ from typing import Any
 
 from nornir_k3s import k3s
 from nornir_k3s.inventory.yaml_reader import Key
+from nornir_k3s.model.cluster import Setting
 from nornir_k3s.model.suggest import did_you_mean
 
 Found = tuple[tuple[Key, ...], str]
@@ -40,10 +41,20 @@ _EXCLUDE = (("docker", "container-runtime-endpoint"), ("docker", "snapshotter"))
 
 
 def listed(value: Any) -> list[str]:  # noqa: ANN401 - a setting as it stands in the file
-    """Return the items of a setting: of a list, or of text with commas, which K3s splits."""
-    if isinstance(value, list):
-        return [str(item) for item in value]
-    return [part.strip() for part in str(value).split(",") if part.strip()]
+    """Return the items of a setting that K3s splits at commas (`k3s.SPLIT`), given as text or as a list."""
+    items = value if isinstance(value, list) else [value]
+    return [part.strip() for item in items for part in str(item).split(",") if part.strip()]
+
+
+def with_lists(settings: Mapping[str, Any]) -> dict[str, Setting]:
+    """Return the settings with a list of single items for each that K3s takes as a list, however it was written."""
+    return {key: _as_list(key, value) for key, value in settings.items()}
+
+
+def _as_list(key: str, value: Any) -> Setting:  # noqa: ANN401 - a setting as it stands in the file
+    if key in k3s.SPLIT:
+        return list(listed(value))
+    return [value] if key in k3s.LISTS and not isinstance(value, list) else value
 
 
 def settings(given: Mapping[str, Any], known: frozenset[str]) -> Iterator[Found]:
@@ -59,7 +70,7 @@ def settings(given: Mapping[str, Any], known: frozenset[str]) -> Iterator[Found]
 
 
 def _value(key: str, value: Any) -> Iterator[str]:  # noqa: ANN401, PLR0912 - one case a kind of setting
-    if value is None or value in ("", []):
+    if value is None or value in ("", []) or (key in k3s.SPLIT and not listed(value)):
         yield f"`{key}` is empty: give a value, or leave it out"
     elif not all(isinstance(item, _SCALARS) for item in (value if isinstance(value, list) else [value])):
         yield f"`{key}` takes text, a number, true or false, or a list of texts"
@@ -83,7 +94,7 @@ def _value(key: str, value: Any) -> Iterator[str]:  # noqa: ANN401, PLR0912 - on
         if not match or not 0 < int(match[1]) <= int(match[2]) < 65536:
             yield f"{value!r} is not a range of ports, as 30000-32767"
     elif key in ("node-label", "node-taint"):
-        yield from _label_or_taint(key, listed(value) if not isinstance(value, str) else [value])
+        yield from _label_or_taint(key, [str(item) for item in (value if isinstance(value, list) else [value])])
     elif key.endswith("-arg") or key in ("kubelet-arg", "kube-proxy-arg"):
         for argument in value if isinstance(value, list) else [value]:
             if not re.match(r"^[a-zA-Z][-\w.]*(=|$)", str(argument)):

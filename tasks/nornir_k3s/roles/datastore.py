@@ -13,9 +13,7 @@ from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.dump import Recipe
 from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.secret import Secret
-from nornir_k3s.model.step import (
-    Step,
-)
+from nornir_k3s.model.step import Step
 from nornir_k3s.roles.datastore_etcd import ETCD
 from nornir_k3s.roles.datastore_mysql import MARIADB, MYSQL
 from nornir_k3s.roles.datastore_postgresql import POSTGRESQL

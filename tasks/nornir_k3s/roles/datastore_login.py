@@ -7,9 +7,7 @@ import re
 from collections.abc import Iterable
 
 from nornir_k3s import k3s
-from nornir_k3s.model.cluster import (
-    Cluster,
-)
+from nornir_k3s.model.cluster import Cluster
 
 RESERVE = 50  # connections for administrators and backups
 

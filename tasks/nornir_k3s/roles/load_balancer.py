@@ -76,7 +76,6 @@ vrrp_instance k3s {{
     virtual_router_id ROUTER
     priority PRIORITY
     advert_int 0.1
-    unicast_src_ip ADDRESS
 PEERS    virtual_ipaddress {{
         VIP dev INTERFACE
     }}
@@ -102,8 +101,8 @@ def _keepalived(cluster: Cluster, member: Member, interface: str) -> str:
         "INTERFACE": interface,
         "ROUTER": str(cluster.lb.virtual_router_id),
         "PRIORITY": str(200 - 10 * members.index(member)),
-        "ADDRESS": member.address,
-        "PEERS": f"    unicast_peer {{\n{peers}    }}\n" if peers else "",
+        # keepalived refuses an own address without peers.
+        "PEERS": f"    unicast_src_ip {member.address}\n    unicast_peer {{\n{peers}    }}\n" if peers else "",
         "VIP": f"{vip}/{cluster.lb.prefix or (128 if ':' in vip else 32)}",
     }
     return re.sub(rf"\b({'|'.join(values)})\b", lambda match: values[match[1]], _KEEPALIVED)

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from nornir_k3s.inventory.rules import CIDRS, listed
 from nornir_k3s.k3s import UNITS
-from nornir_k3s.model.cluster import (
-    Cluster,
-)
+from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.host_spec import HEADER, File, Gone
 from nornir_k3s.model.secret import Secret
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from nornir_k3s import k3s
-from nornir_k3s.model.bundle import (
-    Bundle,
-)
+from nornir_k3s.model.bundle import Bundle
 from nornir_k3s.model.cluster import (
     Cluster,
     Member,

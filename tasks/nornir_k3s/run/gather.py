@@ -30,6 +30,7 @@ from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.report import HostReport, Report
 from nornir_k3s.records import RecordError
 from nornir_k3s.run.context import DEADLINES, WIDTHS, Run
+from nornir_k3s.run.options import check
 from nornir_k3s.run.selection import Choice
 from nornir_k3s.ssh.session import Session, session
 from nornir_k3s.state import known_cluster
@@ -56,7 +57,11 @@ def prepare(
         keep: Save what is generated on the controller.
         drift: Also read the facts that only a drift check needs.
         deep: Hash every large file, even if its size and times are unchanged.
+
+    Raises:
+        UsageError: The inventory or an option is wrong.
     """
+    check(options)
     settings = nr.inventory.defaults.data.get("k3s_cluster")
     name = str(settings.get("name", "cluster")) if isinstance(settings, dict) else "cluster"
     store = Store(state / name, base=base, keep=keep)

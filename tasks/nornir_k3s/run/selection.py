@@ -9,9 +9,7 @@ from typing import Protocol, TypeVar
 from nornir.core import Nornir
 
 from nornir_k3s.errors import UsageError
-from nornir_k3s.model.cluster import (
-    Cluster,
-)
+from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.suggest import closest
 
 
@@ -36,12 +34,20 @@ class Choice:
         until: The last phase.
         only: The only phase, after observe, artifacts and preflight.
         confirm: Called before a running cluster is changed, with the planned changes of each host; False aborts.
+
+    Raises:
+        UsageError: `limit` is a text.
     """
 
     limit: tuple[str, ...] = ()
     until: str = ""
     only: str = ""
     confirm: Callable[[Mapping[str, Sequence[str]]], bool] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a text as `limit`: its letters would be names of hosts."""
+        if isinstance(self.limit, str):
+            raise UsageError(f"limit={self.limit!r} is a text", hint=f"give a tuple of names: limit=({self.limit!r},)")
 
     def chain(self, phases: Sequence[P]) -> list[P]:
         """Return the phases to run.

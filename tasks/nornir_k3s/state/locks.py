@@ -26,7 +26,7 @@ def deploy_lock(folder: Path) -> Iterator[None]:
         Busy: Another deploy is running.
         UsageError: The folder cannot be written.
     """
-    with _locked(folder / _DEPLOY, f"another deploy of {folder.name} is at work"):
+    with _locked(folder / _DEPLOY, f"another deploy of {folder.name} is in progress"):
         os.utime(folder / _DEPLOY)  # a drift check reads from it that a deploy began
         yield
 
@@ -39,7 +39,7 @@ def drift_lock(folder: Path) -> Iterator[None]:
         Busy: A deploy or another check is running, or a deploy began in the meantime: what was read is out of date.
         UsageError: The folder cannot be written.
     """
-    with _locked(folder / _DRIFT, f"another drift check of {folder.name} is at work"):
+    with _locked(folder / _DRIFT, f"another drift check of {folder.name} is in progress"):
         before = _last_deploy(folder)
         yield
         if _last_deploy(folder) != before:
@@ -51,7 +51,7 @@ def _last_deploy(folder: Path) -> int:
     path = folder / _DEPLOY
     if not path.exists():
         return 0
-    with _locked(path, f"a deploy of {folder.name} is at work"):
+    with _locked(path, f"a deploy of {folder.name} is in progress"):
         return path.stat().st_mtime_ns
 
 

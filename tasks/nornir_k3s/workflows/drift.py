@@ -23,11 +23,13 @@ from nornir_k3s.model.endpoint import parse
 from nornir_k3s.report.history import History
 from nornir_k3s.run import gather, kubeconfig_probe, paths
 from nornir_k3s.run.context import Run
+from nornir_k3s.run.options import check
 from nornir_k3s.run.selection import Choice
 from nornir_k3s.state import locks
 
 # Maximum seconds: a check that a timer starts does not wait as long as a deploy for a host that is down.
 CONNECT, OBSERVE = 20.0, 60.0
+SETTLE = 2.0  # seconds until load balancers are read again: keepalived has moved the VIP by then
 
 
 def drift(
@@ -55,10 +57,11 @@ def drift(
         The report. Hosts that could not be read are part of it.
 
     Raises:
-        UsageError: The inventory is wrong.
+        UsageError: The inventory or an option is wrong.
         Busy: A deploy, or another drift check, of this cluster is in progress.
     """
     options, choice, folders = dict(options or {}), choice or Choice(), paths.of(nr, base, state)
+    check(options)
     limits = Limits.model_validate(options.get("limits") or {})
     given = options.get("deadlines", {})
     short = {
@@ -88,6 +91,9 @@ def _read(run: Run, report: DriftReport, limits: Limits) -> None:
         answer = pool.submit(kubeconfig_probe.probe, path)
         gather.gather_facts(run, lenient=names)
         gather.find_artifacts(run)
+    if moving := load_balancers.unsettled(run.cluster, run.facts):
+        time.sleep(SETTLE)
+        run.phase("look again", moving, gather.gather_host, lenient=names)
     busy = [name for name, facts in run.facts.items() if facts.ledger.locked]
     if busy:
         raise Busy(f"a deploy is in progress on {', '.join(busy)}", hint="run again when it has ended")

@@ -24,6 +24,7 @@ from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.model.status import Balancer, Certificate, NodeStatus, Status
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
+from nornir_k3s.run.options import check
 from nornir_k3s.run.selection import Choice
 
 CONNECT = 5.0  # seconds to wait for a host that is down
@@ -43,11 +44,11 @@ def status(
         nr, base, state, options: As for `deploy`.
 
     Raises:
-        UsageError: The inventory is wrong. Hosts that cannot be reached are part of the result.
+        UsageError: The inventory or an option is wrong. Hosts that cannot be reached are part of the result.
     """
     folders = paths.of(nr, base, state)
-    deadlines = {**(options or {}).get("deadlines", {}), "connect": CONNECT}
-    options = {**(options or {}), "deadlines": deadlines}
+    check(options := options or {})
+    options = {**options, "deadlines": {**options.get("deadlines", {}), "connect": CONNECT}}
     run = gather.prepare(nr, base=folders.base, state=folders.state, options=options, choice=Choice(), keep=False)
     names = run.present
     results = run.phase("status", names, _read, width=run.widths["stage"], lenient=names)

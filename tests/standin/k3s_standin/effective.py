@@ -38,10 +38,9 @@ def _node_ports(text: str) -> dict[str, int]:
 def effective(settings: dict[str, Any], server: Path, address: str, port: int) -> dict[str, Any]:
     """Return the settings in force."""
     get = settings.get
-    disabled = sorted({name for one in get("disable", []) for name in str(one).split(",")})
-    dns = [
-        str(one) for one in get("cluster-dns") or [str(ipaddress.ip_network(services(settings)[0], strict=False)[10])]
-    ]
+    disabled = sorted({*get("disable", []), *(["ccm"] if get("disable-cloud-controller") else [])})
+    default_dns = [ipaddress.ip_network(one, strict=False)[10] for one in services(settings)]
+    dns = [str(one) for one in get("cluster-dns") or default_dns]
     pod_nets = [network(one) for one in pods(settings)]
     service_nets = [network(one) for one in services(settings)]
     flags = {

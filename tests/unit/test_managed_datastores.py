@@ -20,9 +20,7 @@ from hypothesis import strategies as st
 
 from nornir_k3s import facts
 from nornir_k3s.errors import InventoryError, UsageError
-from nornir_k3s.model.cluster import (
-    Cluster,
-)
+from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.datastore_keys import Keys
 from nornir_k3s.model.endpoint import parse

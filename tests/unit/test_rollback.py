@@ -19,12 +19,8 @@ from nornir_k3s.model.paths import (
     STATE,
 )
 from nornir_k3s.model.secret import Secret
-from nornir_k3s.model.step import (
-    Step,
-)
-from nornir_k3s.planner import (
-    converge,
-)
+from nornir_k3s.model.step import Step
+from nornir_k3s.planner import converge
 from tests.unit.hosts import changed
 
 UNIT = "k3s.service"

@@ -10,17 +10,15 @@ import pytest
 import yaml
 
 from nornir_k3s import k3s
-from nornir_k3s.model.bundle import (
-    Bundle,
-)
-from nornir_k3s.model.cluster import (
-    Cluster,
-)
+from nornir_k3s.model.bundle import Bundle
+from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.host_spec import Artifact, HostSpec
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.roles import agent as agent_role
 from nornir_k3s.roles import load_balancer
 from nornir_k3s.roles import server as server_role
+
+from .conftest import HOSTS
 
 Load = Callable[..., Cluster]
 BUNDLE = Bundle(Artifact(Path("k3s"), k3s.BINARY, "a" * 64), Artifact(Path("install.sh"), "/x/install.sh", "b" * 64))
@@ -105,6 +103,14 @@ def test_a_load_balancer_is_in_front_of_all_servers_and_knows_its_peer(load: Loa
     assert "priority 200" in keepalived
     assert "priority 190" in made["lb2"][load_balancer.KEEPALIVED]
     assert made["lb1"][load_balancer.CHECK_CERT] == "PEM"
+
+
+def test_a_single_load_balancer_has_no_peers_and_no_own_address_which_keepalived_refuses_then(load: Load) -> None:
+    cluster = load(hosts={name: value for name, value in HOSTS.items() if name != "lb2"})
+    spec = load_balancer.spec(cluster, cluster.member("lb1"), interface="eth7", check_pem=Secret("PEM"), server_ca="CA")
+    keepalived = next(f.text.reveal() for f in spec.files if f.path == load_balancer.KEEPALIVED)
+    assert "unicast" not in keepalived
+    assert "10.0.0.100/32 dev eth7" in keepalived
 
 
 def environments(cluster: Cluster) -> dict[str, str]:

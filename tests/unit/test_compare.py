@@ -23,9 +23,7 @@ from nornir_k3s.compare import (
     load_balancers,
     nodes,
 )
-from nornir_k3s.model.cluster import (
-    Cluster,
-)
+from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.datastore_facts import DatastoreHealth
 from nornir_k3s.model.drift_limits import Limits
 from nornir_k3s.model.drift_report import CertificateExpiry
@@ -34,12 +32,12 @@ from nornir_k3s.model.host_facts import Address, HostFacts, Space, UnitState
 from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.k3s_facts import Api, Backend, CertificateFile, NodeState
 from nornir_k3s.model.kubeconfig import KubeconfigAnswer
-from nornir_k3s.model.settings import (
-    KnownDifference,
-)
+from nornir_k3s.model.settings import KnownDifference
 from nornir_k3s.run import kubeconfig_probe
 
 OBSERVED = Path("/nonexistent")
+MASK_56 = "/////////wAAAAAAAAAAAA=="
+MASK_112 = "//////////////////8AAA=="
 RUNNING = UnitState("loaded", "active", "running", "enabled", 0, 100, 100)
 SAID: dict[str, Any] = {
     "ClusterIPRanges": [{"IP": "10.42.0.0", "Mask": "//8AAA=="}],
@@ -104,6 +102,36 @@ def test_a_server_with_another_setting_in_force_is_told_with_how_many_have_it(
     assert set(told) == {f"s2/setting:{key}"}
     assert told[f"s2/setting:{key}"].found == f"K3s runs with {key} {found}; 1 of 2 servers have it"
     assert told[f"s2/setting:{key}"].severity == "error"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"disable": "traefik, servicelb"}, {"Disables": {"servicelb": True, "traefik": True}}),
+        (
+            {"disable": ["traefik"], "disable-cloud-controller": True},
+            {"DisableCCM": True, "Disables": {"ccm": True, "traefik": True}},
+        ),
+        (
+            {
+                "disable": ["traefik"],
+                "cluster-cidr": "10.42.0.0/16,fd00:42::/56",
+                "service-cidr": "10.43.0.0/16,fd00:43::/112",
+            },
+            {
+                "ClusterIPRanges": [{"IP": "10.42.0.0", "Mask": "//8AAA=="}, {"IP": "fd00:42::", "Mask": MASK_56}],
+                "ServiceIPRanges": [{"IP": "10.43.0.0", "Mask": "//8AAA=="}, {"IP": "fd00:43::", "Mask": MASK_112}],
+                "ClusterDNSs": ["10.43.0.10", "fd00:43::a"],
+            },
+        ),
+    ],
+    ids=["commas and blanks", "a component that K3s disables by itself", "two networks in one text"],
+)
+def test_a_setting_in_any_form_of_k3s_is_no_drift(
+    load: Callable[..., Cluster], settings: dict[str, Any], said: dict[str, Any]
+) -> None:
+    cluster = load({"server": settings})
+    assert list(effective_config.differences(cluster, {"s1": saying("s1", **said)}, [])) == []
 
 
 def test_every_setting_that_must_match_is_compared_from_what_servers_say() -> None:

@@ -11,9 +11,7 @@ import pytest
 from nornir_k3s.datastore_probe import mysql, postgresql, probe
 from nornir_k3s.datastore_probe.answers import Answers, table_problems
 from nornir_k3s.datastore_probe.probe import findings
-from nornir_k3s.model.cluster import (
-    Cluster,
-)
+from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.endpoint import parse
 from nornir_k3s.model.secret import Secret
 
