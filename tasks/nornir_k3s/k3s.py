@@ -27,6 +27,7 @@ BINARY = "/usr/local/bin/k3s"
 DATA = "/var/lib/rancher/k3s"
 API_PORT = 6443
 CONNECTIONS = 100  # of one server at its peak: kine does not limit its pool (docs.k3s.io sizes it so)
+NO_CNI = "container runtime network not ready: "  # how the kubelet begins, when it waits for nothing but a CNI
 UNITS = {"server": "k3s.service", "agent": "k3s-agent.service"}
 
 # Accepted by servers and agents: settings of one node.
@@ -216,6 +217,13 @@ CAUSES: tuple[tuple[str, Cause], ...] = (
     ("invalid DSN", Cause("the datastore endpoint cannot be read", "check its form")),
     ("error parsing URL", Cause("the PostgreSQL endpoint cannot be read", "percent-encode user and password")),
     ("x509: ", Cause("a TLS certificate is not trusted or has the wrong name", "check the CA and the names in it")),
+    (
+        "must share the same IP version",
+        Cause(
+            "the networks of pods and services and the addresses of the node have different IP versions",
+            "give each server and agent a `node-ip` of every IP version in cluster-cidr and service-cidr",
+        ),
+    ),
     ("invalid flag use", Cause("two settings exclude each other", "see the line in the journal")),
     (
         "flag provided but not defined",

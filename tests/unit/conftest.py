@@ -32,6 +32,10 @@ SETTINGS: dict[str, Any] = {
     "server": {"disable": ["traefik"], "cluster-cidr": "10.42.0.0/16"},
 }
 
+# Addresses of nodes in a cluster with both IP versions, and the networks of one with IPv6 alone.
+BOTH = {name: {"node-ip": [HOSTS[name][0], f"fd00::{number}"]} for number, name in enumerate(("s1", "s2", "a1"), 12)}
+ONLY_V6 = {name: (f"fd00::{number}", role) for number, (name, (_, role)) in enumerate(HOSTS.items(), 11)}
+
 
 def inventory(
     settings: dict[str, Any], hosts: dict[str, tuple[str, str]], data: dict[str, dict[str, Any]]

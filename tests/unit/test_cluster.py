@@ -14,9 +14,10 @@ from nornir_k3s.inventory import cluster
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.state.store import Store
 
-from .conftest import HOSTS, SETTINGS, inventory
+from .conftest import BOTH, HOSTS, ONLY_V6, SETTINGS, inventory
 
 Load = Callable[..., Cluster]
+DUAL = {"cluster-cidr": "10.42.0.0/16,fd00:42::/56", "service-cidr": "10.43.0.0/16,fd00:43::/112"}
 
 
 def test_a_right_inventory_gives_every_member_its_role_and_address(load: Load) -> None:
@@ -59,6 +60,10 @@ def test_secrets_do_not_show(load: Load) -> None:
         ({"server": {"node-external-ip": "192.0.2.1"}}, "`node-external-ip` is a setting of one host"),
         ({"server": {"disable": ["traefik, servicelbs"]}}, "no packaged component 'servicelbs'"),
         ({"server": {"cluster-cidr": " , "}}, "is empty"),
+        ({"server": {"cluster-cidr": DUAL["cluster-cidr"]}}, "must have the same IP versions in the same order"),
+        ({"server": DUAL}, "s1: cluster-cidr is IPv4 and IPv6, and its addresses are only IPv4"),
+        ({"server": DUAL}, "a1: cluster-cidr is IPv4 and IPv6, and its addresses are only IPv4"),
+        ({"server": {"cluster-cidr": "fd00:42::/56", "service-cidr": "fd00:43::/112"}}, "cluster-cidr is IPv6"),
         ({"server": {"cluster-cidr": ["10.42.0.0/16,10.44.0.0/16"]}}, "one network for each IP version"),
         ({"registration": {"address": "10.0.0.12"}}, "is the address of host s1"),
         ({"registration": {}}, "the VIP is missing"),
@@ -96,6 +101,26 @@ def test_a_wrong_setting_of_a_host_names_the_host(load: Load, data: dict[str, An
     with pytest.raises(InventoryError) as caught:
         load(**data)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("cidr", ["10.42.0.0/16,fd00:42::/56", ["10.42.0.0/16", " fd00:42::/56"]])
+def test_two_ip_versions_take_two_addresses_of_each_node(load: Load, cidr: Any) -> None:
+    found = load({"server": DUAL | {"cluster-cidr": cidr}}, **BOTH)
+    assert found.member("s1").addresses == ["10.0.0.12", "fd00::12"]
+    assert found.server["cluster-cidr"] == ["10.42.0.0/16", "fd00:42::/56"]
+    turned = {"s2": {"node-ip": "fd00::13,10.0.0.13"}}
+    with pytest.raises(InventoryError, match="s2: its first address is IPv6, that of the first server IPv4"):
+        load({"server": DUAL}, **BOTH | turned)
+    same = {"a1": {"node-ip": "10.0.0.14,fd00::12"}}
+    with pytest.raises(InventoryError, match="a1: it has the same address as s1: fd00::12"):
+        load({"server": DUAL}, **BOTH | same)
+
+
+def test_networks_follow_the_first_address(load: Load) -> None:
+    cluster = load({"registration": {"address": "fd00::100"}, "server": {}}, hosts=ONLY_V6)
+    assert cluster.ip_version == 6
+    with pytest.raises(InventoryError, match="lies inside cluster-cidr fd00:42::/56"):
+        load({"registration": {"address": "fd00:42::1"}, "server": {}}, hosts=ONLY_V6)
 
 
 def test_a_setting_of_one_host_may_be_cluster_wide_while_one_host_gets_it(load: Load) -> None:

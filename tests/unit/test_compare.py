@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from nornir_k3s import facts, k3s
+from nornir_k3s.checks import works
 from nornir_k3s.compare import (
     certificate_expiry,
     compare,
@@ -23,6 +25,7 @@ from nornir_k3s.compare import (
     load_balancers,
     nodes,
 )
+from nornir_k3s.facts.nodes import nodes as read_nodes
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.datastore_facts import DatastoreHealth
 from nornir_k3s.model.drift_limits import Limits
@@ -34,7 +37,15 @@ from nornir_k3s.model.k3s_facts import Api, Backend, CertificateFile, NodeState
 from nornir_k3s.model.kubeconfig import KubeconfigAnswer
 from nornir_k3s.model.settings import KnownDifference
 from nornir_k3s.run import kubeconfig_probe
+from tests.unit.conftest import BOTH, ONLY_V6
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "standin"))
+from k3s_standin.effective import effective
+
+LACKS_CNI = (
+    "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady"
+    " message:Network plugin returns error: cni plugin not initialized"
+)
 OBSERVED = Path("/nonexistent")
 MASK_56 = "/////////wAAAAAAAAAAAA=="
 MASK_112 = "//////////////////8AAA=="
@@ -130,7 +141,15 @@ def test_a_server_with_another_setting_in_force_is_told_with_how_many_have_it(
 def test_a_setting_in_any_form_of_k3s_is_no_drift(
     load: Callable[..., Cluster], settings: dict[str, Any], said: dict[str, Any]
 ) -> None:
-    cluster = load({"server": settings})
+    both = BOTH if "cluster-cidr" in settings else {}
+    cluster = load({"server": settings}, **both)
+    assert list(effective_config.differences(cluster, {"s1": saying("s1", **said)}, [])) == []
+
+
+def test_what_k3s_makes_of_ipv6_without_any_setting_is_no_drift(load: Callable[..., Cluster]) -> None:
+    cluster = load({"registration": {"address": "fd00::100"}, "server": {"disable": ["traefik"]}}, hosts=ONLY_V6)
+    said = effective({"disable": ["traefik"]}, Path("/server"), "fd00::12", 6443)
+    assert said["ClusterDNSs"] == ["fd00:43::a"]
     assert list(effective_config.differences(cluster, {"s1": saying("s1", **said)}, [])) == []
 
 
@@ -186,6 +205,35 @@ def test_nodes_are_held_against_the_inventory(
 def test_taints_that_kubernetes_sets_by_itself_are_not_told(load: Callable[..., Cluster]) -> None:
     own = replace(node("a1"), taints=("node.kubernetes.io/not-ready=:NoSchedule",))
     assert list(nodes.differences(load(), {}, [*all_nodes()[:2], own])) == []
+
+
+def test_a_node_that_lacks_only_the_user_s_cni_is_as_the_inventory_asks(load: Callable[..., Cluster]) -> None:
+    waiting = replace(node("a1"), ready=False, lacks_cni=True)
+    found = [*all_nodes()[:2], waiting]
+    own = replace(load(), server={"flannel-backend": "none"})
+    (told,) = nodes.differences(own, {}, found)
+    assert (told.id, told.severity) == ("a1/node:a1", "note")
+    assert works.node_problem(own, own.member("a1"), waiting) == ""
+    assert ids(nodes.differences(load(), {}, found))["a1/node:a1"].severity == "error", "flannel has failed"
+    assert works.node_problem(load(), own.member("a1"), waiting) == "node a1 is not Ready"
+    other = replace(waiting, version="v1.33.1+k3s1")
+    assert "v1.33.1" in works.node_problem(own, own.member("a1"), other)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "lacks"),
+    [
+        ("False", f"{LACKS_CNI}", True),
+        ("False", f"[container runtime is down, {LACKS_CNI}]", False),
+        ("Unknown", "Kubelet stopped posting node status.", False),
+        ("Unknown", f"{LACKS_CNI}", False),
+        ("True", "kubelet is posting ready status", False),
+    ],
+)
+def test_a_node_without_a_cni_says_so(status: str, message: str, lacks: bool) -> None:
+    condition = {"type": "Ready", "status": status, "message": message}
+    item = {"metadata": {"name": "a1"}, "status": {"conditions": [condition]}}
+    assert read_nodes(json.dumps({"items": [item]}))[0].lacks_cni is lacks
 
 
 def test_labels_that_were_asked_for(load: Callable[..., Cluster]) -> None:

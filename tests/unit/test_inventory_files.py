@@ -60,7 +60,7 @@ def test_the_schema_knows_k3s_settings() -> None:
     ("settings", "words"),
     [
         ({"node-ip": "10.0.0.300"}, "not an IP address"),
-        ({"cluster-cidr": "10.42.0.1/16"}, "not a network"),
+        ({"cluster-cidr": "10.42.0.0/33"}, "not a network"),
         ({"service-node-port-range": "40000-30000"}, "not a range"),
         ({"kubelet-arg": ["--max-pods=9"]}, "without dashes"),
         ({"https-listen-port": 70000}, "not a port"),

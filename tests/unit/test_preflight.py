@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from nornir_k3s.model.host_facts import (
     Unreachable,
 )
 from nornir_k3s.model.k3s_facts import NodeState
-from tests.unit.conftest import HOSTS
+from tests.unit.conftest import BOTH, HOSTS, ONLY_V6
 from tests.unit.hosts import changed
 
 Load = Callable[..., Cluster]
@@ -110,6 +111,7 @@ ELSEWHERE = {
     "for-ever",
     "version",
     "no-agents",
+    "cni",
     *ASKED,
 }
 
@@ -181,12 +183,34 @@ def test_encryption_of_secrets_is_not_turned_on_or_off_in_a_running_cluster(
 
 def test_networks_in_another_form_are_the_same(load: Load) -> None:
     cluster = load(
-        {"server": {"cluster-cidr": "10.42.0.0/16, fd00:42::/56", "service-cidr": "10.43.0.0/16,fd00:43::/112"}}
+        {"server": {"cluster-cidr": "10.42.0.0/16, fd00:42::/56", "service-cidr": "10.43.0.0/16,fd00:43::/112"}}, **BOTH
     )
     seen = healthy(cluster)
+    assert ids(cluster, seen) == {(name, "address") for name in BOTH}, "the hosts have no IPv6 address yet"
+    for name, own in BOTH.items():
+        seen[name] = changed(seen[name], addresses=tuple(Address("eth0", f"{one}/24") for one in own["node-ip"]))
     text = "cluster-cidr: 10.42.0.0/16,fd00:42::/56\nservice-cidr: [10.43.0.0/16, fd00:43::/112]\n"
     seen["s1"] = changed(seen["s1"], api={"ready": True}, files={k3s.CONFIG: FileState("file", text=text)})
     assert ids(cluster, seen) == set()
+
+
+def test_the_default_networks_of_ipv6_are_those_of_k3s(load: Load) -> None:
+    cluster = load({"registration": {"address": "fd00::100"}, "server": {}}, hosts=ONLY_V6)
+    seen = {name: changed(one, addresses=(Address("eth0", f"{cluster.member(name).address}/64"),))
+            for name, one in healthy(cluster).items()}  # fmt: skip
+    assert ids(cluster, seen) == set()
+    seen["s1"] = changed(seen["s1"], routes=(Route("fd00:42:0:7::/64", "dev eth1"),))
+    assert ids(cluster, seen) == {("s1", "cidr")}
+    written = FileState("file", text="cluster-cidr: fd00:42::/56\n")
+    seen["s1"] = changed(seen["s1"], routes=(), api={"ready": True}, files={k3s.CONFIG: written})
+    assert ids(cluster, seen) == set()
+
+
+def test_a_cluster_without_flannel_is_told_that_it_waits_for_a_cni(load: Load) -> None:
+    cluster = replace(load(), server={"flannel-backend": "none", "disable-network-policy": True})
+    (finding,) = (one for one in preflight.check(cluster, healthy(cluster)) if one.subject == "cni")
+    assert finding.severity == "note"
+    assert "no pods are scheduled, until a CNI runs" in finding.found
 
 
 def test_leftovers_with_another_ca_are_found(load: Load) -> None:

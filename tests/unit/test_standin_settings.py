@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
+from nornir_k3s import k3s
+
 STANDIN = Path(__file__).resolve().parents[1] / "standin"
 sys.path.insert(0, str(STANDIN))
 
 from k3s_standin import config, tokens  # noqa: E402
-from k3s_standin.effective import effective  # noqa: E402
+from k3s_standin.effective import check_versions, effective  # noqa: E402
 from k3s_standin.endpoint import Endpoint, parse  # noqa: E402
 from k3s_standin.log import Fatal, format_line  # noqa: E402
 
@@ -182,3 +184,28 @@ def test_tokens_in_all_forms() -> None:
     for text in ("abcdef.0123456789abcdef", "K10ab", f"K10{digest}::abcdef.0123456789abcdef"):
         with pytest.raises(Fatal, match="failed to normalize server token; must be in format"):
             tokens.server_password(text)
+
+
+@pytest.mark.parametrize(
+    ("pods", "services", "addresses", "refused"),
+    [
+        (["10.42.0.0/16"], ["10.43.0.0/16"], ["10.0.0.1"], ""),
+        (["10.42.0.0/16"], ["10.43.0.0/16"], ["10.0.0.1", "fd00::1"], ""),
+        (["10.42.0.0/16", "fd00:42::/56"], ["10.43.0.0/16", "fd00:43::/112"], ["10.0.0.1", "fd00::1"], ""),
+        (["10.42.0.0/16", "fd00:42::/56"], ["10.43.0.0/16", "fd00:43::/112"], ["10.0.0.1"], "node-ip: [10.0.0.1]"),
+        (["10.42.0.0/16", "fd00:42::/56"], ["10.43.0.0/16"], ["10.0.0.1", "fd00::1"], "service-cidr: [10.43.0.0/16]"),
+        (["fd00:42::/56"], ["fd00:43::/112"], ["10.0.0.1"], "cluster-cidr: [fd00:42::/56] and node-ip"),
+    ],
+)
+def test_networks_and_addresses_must_share_their_ip_versions(
+    pods: list[str], services: list[str], addresses: list[str], refused: str
+) -> None:
+    if not refused:
+        check_versions(pods, services, addresses)
+        return
+    with pytest.raises(Fatal, match="must share the same IP version") as caught:
+        check_versions(pods, services, addresses)
+    assert refused in str(caught.value)
+    cause = k3s.diagnose(str(caught.value))
+    assert cause is not None
+    assert "different IP versions" in cause.text

@@ -24,9 +24,13 @@ class Answer:
     journal: str
 
 
-def server(node: str, seconds: int = CHUNK) -> str:
-    """Return a script that waits until a server is ready."""
-    return _script(k3s.UNITS["server"], node, seconds)
+def server(node: str, seconds: int = CHUNK, *, own_cni: bool = False) -> str:
+    """Return a script that waits until a server is ready.
+
+    Arguments:
+        own_cni: The CNI is the user's: a node that lacks nothing else counts as Ready.
+    """
+    return _script(k3s.UNITS["server"], node, seconds, k3s.NO_CNI if own_cni else "")
 
 
 def agent(seconds: int = CHUNK) -> str:
@@ -34,8 +38,8 @@ def agent(seconds: int = CHUNK) -> str:
     return _script(k3s.UNITS["agent"], "", seconds)
 
 
-def _script(unit: str, node: str, seconds: int) -> str:
-    call = shell.call("wait_until_ready", unit, seconds, k3s.fatal_pattern(), k3s.BINARY, node)
+def _script(unit: str, node: str, seconds: int, accepted: str = "") -> str:
+    call = shell.call("wait_until_ready", unit, seconds, k3s.fatal_pattern(), k3s.BINARY, node, accepted)
     return f"{SAY}{shell.source('apply/readiness.sh')}{call}\n"
 
 

@@ -1,6 +1,6 @@
 # Wait until a unit of K3s is ready. The controller drives the whole wait, chunk by chunk.
-wait_until_ready() { # unit seconds pattern-of-hopeless-causes k3s node; without a node the active unit is enough
-  unit=$1 limit=$2 pattern=$3 k3s=$4 node=$5 begin=$(date +%s) missing=''
+wait_until_ready() { # unit seconds pattern-of-hopeless-causes k3s node accepted; without a node the active unit is enough
+  unit=$1 limit=$2 pattern=$3 k3s=$4 node=$5 accepted=$6 begin=$(date +%s) missing=''
   while :; do
     if is_ready; then state=yes; elif is_hopeless; then state=never
     elif [ $(($(date +%s) - begin)) -ge "$limit" ]; then state=no
@@ -24,9 +24,18 @@ is_ready() {
     set -- $(timeout 10 "$k3s" kubectl get node "$node" --no-headers 2>/dev/null)
     [ "${1:-}" = "$node" ] || return 1
     missing="node $node is $2"
-    case $2 in Ready*) ;; *) return 1 ;; esac
+    case $2 in Ready*) ;; *) is_accepted || return 1 ;; esac
   fi
   missing=''
+}
+# Not Ready, and the kubelet posts why: a reason that begins so is accepted.
+is_accepted() {
+  [ -n "$accepted" ] || return 1
+  ready='.status.conditions[?(@.type=="Ready")]'
+  case $(timeout 10 "$k3s" kubectl get node "$node" -o "jsonpath={$ready.status} {$ready.message}" 2>/dev/null) in
+    "False $accepted"*) ;;
+    *) return 1 ;;
+  esac
 }
 # Pointless to wait on: the unit has died more than once and its process named a cause, or it names one again and again
 # without dying. What an earlier process wrote does not count.

@@ -41,10 +41,11 @@ def check(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Findin
 
 
 def _addresses(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Finding]:
-    if not facts.interface_of(member.address):
-        own = ", ".join(address for _, address in facts.addresses if not address.startswith(("127.", "::1", "fe80")))
-        found = f"no interface has the address {member.address} (there are {own})"
-        yield problem(member.name, "address", found, "the inventory's address", "correct it in the inventory")
+    for address in member.addresses:
+        if not facts.interface_of(address):
+            own = ", ".join(one for _, one in facts.addresses if not one.startswith(("127.", "::1", "fe80")))
+            found = f"no interface has the address {address} (there are {own})"
+            yield problem(member.name, "address", found, "the inventory's address", "correct it in the inventory")
     vip = str(cluster.registration.address or "")
     if vip and member.role != "lb" and facts.interface_of(vip):
         remedy = "choose a free address for the VIP"
@@ -95,7 +96,7 @@ def _routes(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Find
     if facts.ledger.installed:
         return  # the routes of its own pods are in these networks
     for key in rules.CIDRS:
-        for network in rules.networks(cluster.server, key):
+        for network in rules.networks(cluster.server, key, cluster.ip_version):
             for to, details in facts.routes:
                 if _overlap(to, network):
                     found = f"the route to {to} ({details.strip()}) overlaps {key} {network}"
@@ -125,6 +126,16 @@ def _vip_network(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator
         found = f"the VIP {vip} is outside the networks of {dev} ({', '.join(map(str, networks))})"
         remedy = "choose a free address of that network, or route the VIP to the load balancers and accept this"
         yield problem(member.name, "vip-network", found, "a network of the load balancers", remedy)
+
+
+def cni(cluster: Cluster) -> Iterator[Finding]:
+    """Yield a note if K3s is to run without flannel (docs.k3s.io `networking/basic-network-options.md`)."""
+    if cluster.own_cni:
+        found = "flannel-backend is none: nodes stay NotReady, and no pods are scheduled, until a CNI runs"
+        remedy = "install it with the kubeconfig that deploy saves as soon as the API answers"
+        if not cluster.server.get("disable-network-policy"):
+            remedy += "; most CNIs enforce network policies themselves: then set disable-network-policy: true"
+        yield problem(cluster.of("servers")[0].name, "cni", found, "a CNI of your own", remedy, "note")
 
 
 def vip_taken(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:

@@ -36,6 +36,7 @@ def check(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[Finding]
             findings += state.check(member, facts)
     findings += _same_machine(cluster, all_facts)
     findings += _clocks(all_facts)
+    findings += network.cni(cluster)
     findings += network.vip_taken(cluster, all_facts)
     findings += datastore.check(cluster, all_facts)
     findings += state.files(cluster, all_facts)

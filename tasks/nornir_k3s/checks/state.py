@@ -72,9 +72,9 @@ def _agent_files(member: Member, facts: HostFacts, cluster_ca: str) -> Iterator[
 
 
 _IMMUTABLE = {
-    **{key: (default, "it cannot be changed after the first start") for key, default in rules.CIDRS.items()},
+    **dict.fromkeys(rules.CIDRS, "it cannot be changed after the first start"),
     # Each server would create a key of its own: the next one cannot read the cluster's secrets any more.
-    "secrets-encryption": ("false", "a running cluster breaks when it is turned on or off"),
+    "secrets-encryption": "a running cluster breaks when it is turned on or off",
 }
 
 
@@ -85,24 +85,28 @@ def immutable_settings(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> 
         state = facts.files.get(k3s.CONFIG) if facts else None
         if not facts or not facts.ready or state is None or state.text is None:
             continue
-        for key, (default, why) in _IMMUTABLE.items():
-            running = _setting(state.text, key, default)
-            wanted = _as_text(cluster.server.get(key, default))
+        for key, why in _IMMUTABLE.items():
+            running = _in_force(cluster, _settings(state.text), key)
+            wanted = _in_force(cluster, cluster.server, key)
             if running != wanted:
                 found = f"the running cluster has {key} {running}"
                 remedy = f"restore the old value in the inventory: {why}"
                 yield problem(member.name, "for-ever", found, f"the inventory's {wanted}", remedy)
 
 
-def _setting(text: str, key: str, default: str) -> str:
+def _settings(text: str) -> Mapping[str, object]:
     try:
-        return _as_text((yaml.safe_load(text) or {}).get(key, default))
-    except (yaml.YAMLError, AttributeError):
-        return default
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
-def _as_text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else ",".join(rules.listed(value))
+def _in_force(cluster: Cluster, settings: Mapping[str, object], key: str) -> str:
+    """Return a setting, or K3s' default, in one form however it was written."""
+    if key in rules.CIDRS:
+        return ",".join(map(str, rules.networks(settings, key, cluster.ip_version)))
+    return str(settings.get(key, "false")).lower()
 
 
 def versions(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:

@@ -49,7 +49,7 @@ def node_problem(cluster: Cluster, member: Member, node: NodeState | None) -> st
     name = member.node_name
     if node is None:
         return f"node {name} is not listed"
-    if not node.ready:
+    if not node.ready and not (cluster.own_cni and node.lacks_cni):
         return f"node {name} is not Ready"
     if node.version != cluster.version:
         return f"node {name} runs {node.version}, expected {cluster.version}"

@@ -106,12 +106,12 @@ def _remedy(member: Member) -> str:
 
 
 def _expected(cluster: Cluster, key: str, wanted: Any) -> str:  # noqa: ANN401 - a setting
-    if key in ("cluster-cidr", "service-cidr"):
-        return _networks(rules.listed(wanted))
+    if key in rules.CIDRS:
+        return ",".join(map(str, rules.networks(cluster.server, key, cluster.ip_version)))
     if key == "cluster-dns":
         # K3s takes the tenth address of each network (pkg/cli/server/server.go).
-        default = [network[10] for network in rules.networks(cluster.server, "service-cidr")]
-        return ",".join(rules.listed(wanted or default))
+        default = [network[10] for network in rules.networks(cluster.server, "service-cidr", cluster.ip_version)]
+        return ",".join(str(ipaddress.ip_address(one)) for one in rules.listed(wanted or default))
     if key in _ARGUMENTS:
         return ",".join(sorted({str(item) for item in wanted}))
     if key == "disable":
@@ -121,10 +121,6 @@ def _expected(cluster: Cluster, key: str, wanted: Any) -> str:  # noqa: ANN401 -
     return str(wanted)
 
 
-def _networks(texts: list[str]) -> str:
-    return ",".join(str(ipaddress.ip_network(text, strict=False)) for text in texts)
-
-
 def _range(config: Config, key: str) -> str | None:
     found = config.get(key)
     if not isinstance(found, list):
@@ -132,8 +128,9 @@ def _range(config: Config, key: str) -> str | None:
     networks = []
     for item in found:
         mask = base64.b64decode(item["Mask"])
-        networks.append(f"{item['IP']}/{sum(bin(byte).count('1') for byte in mask)}")
-    return _networks(networks)
+        prefix = sum(bin(byte).count("1") for byte in mask)
+        networks.append(str(ipaddress.ip_network(f"{item['IP']}/{prefix}", strict=False)))
+    return ",".join(networks)
 
 
 def _dns(config: Config) -> str | None:
@@ -176,8 +173,8 @@ def _list(field: str) -> Callable[[Config], str | None]:
 
 
 _READERS: Mapping[str, tuple[Callable[[Config], str | None], Any]] = {
-    "cluster-cidr": (lambda config: _range(config, "ClusterIPRanges"), rules.CIDRS["cluster-cidr"]),
-    "service-cidr": (lambda config: _range(config, "ServiceIPRanges"), rules.CIDRS["service-cidr"]),
+    "cluster-cidr": (lambda config: _range(config, "ClusterIPRanges"), ""),
+    "service-cidr": (lambda config: _range(config, "ServiceIPRanges"), ""),
     "cluster-dns": (_dns, ""),
     "disable": (_disables, []),
     "service-node-port-range": (_ports, _NODE_PORTS),

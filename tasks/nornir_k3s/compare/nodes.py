@@ -91,7 +91,10 @@ def _node(cluster: Cluster, member: Member, node: NodeState | None) -> Iterator[
     if node is None:
         yield differs(f"node {name} is not listed", "a node", f"deploy, or restart {unit}: the node registers again")
         return
-    if not node.ready:
+    if cluster.own_cni and node.lacks_cni:
+        remedy = "install a CNI: flannel-backend is none, so K3s brings none"
+        yield differs(f"node {name} waits for a CNI; no pods run there", "Ready", remedy, severity="note")
+    elif not node.ready:
         yield differs(f"node {name} is not Ready", "Ready", f"check {unit} and the network of this host")
     if not node.schedulable:
         remedy = f"`kubectl uncordon {name}` when the maintenance is done"

@@ -13,7 +13,7 @@ fact_default_routes() {
 }
 
 fact_routes() {
-  ip -o -4 route show 2>/dev/null | while read -r to rest; do
+  { ip -o -4 route show; ip -o -6 route show; } 2>/dev/null | while read -r to rest; do
     case $to in default | unreachable | blackhole) ;; *) say routes "$to" "$rest" ;; esac
   done
 }

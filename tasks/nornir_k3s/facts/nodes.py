@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from nornir_k3s.k3s import NO_CNI
 from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.records import RecordError
 
@@ -38,7 +39,13 @@ def _node(item: Mapping[str, Any]) -> NodeState:
         schedulable=not spec.get("unschedulable", False),
         since=_since(conditions),
         args=_args((metadata.get("annotations") or {}).get("k3s.io/node-args", "")),
+        lacks_cni=any(c["type"] == "Ready" and c["status"] == "False" and _lacks_cni(c) for c in conditions),
     )
+
+
+def _lacks_cni(ready: Mapping[str, Any]) -> bool:
+    # Several reasons stand in brackets (kubernetes: pkg/kubelet/nodestatus/setters.go, ReadyCondition).
+    return str(ready.get("message", "")).startswith(NO_CNI)
 
 
 def _since(conditions: Sequence[Mapping[str, Any]]) -> int:

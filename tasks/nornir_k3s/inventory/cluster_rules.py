@@ -10,7 +10,7 @@ from nornir_k3s import k3s
 from nornir_k3s.inventory import rules
 from nornir_k3s.inventory.rules import Found
 from nornir_k3s.inventory.schema import ClusterModel
-from nornir_k3s.model.cluster import ROLES, Member
+from nornir_k3s.model.cluster import NODES, ROLES, Member
 from nornir_k3s.model.finding import CHECKS
 from nornir_k3s.model.settings import ManagedDatastore
 from nornir_k3s.model.suggest import did_you_mean
@@ -23,7 +23,8 @@ def absolute(base: Path, path: Path) -> Path:
 
 def cluster_problems(model: ClusterModel, found: list[Member], base: Path) -> Iterator[Found]:
     """Yield the path below `k3s_cluster` and the words of each problem."""
-    yield from ((("server", *path), text) for path, text in rules.cidrs(model.server))
+    version = _ip_version(found)
+    yield from ((("server", *path), text) for path, text in rules.cidrs(model.server, version))
     yield from _settings_of_one_host(model, found)
     yield from _counts(model, found)
     yield from _address_problems(model, found)
@@ -36,6 +37,11 @@ def cluster_problems(model: ClusterModel, found: list[Member], base: Path) -> It
     yield from _datastore_problems(model, base)
     if model.registries and not absolute(base, model.registries).is_file():
         yield ("registries",), f"there is no file {absolute(base, model.registries)}"
+
+
+def _ip_version(found: list[Member]) -> int:
+    """Return the IP version of the servers' first address: K3s' default networks follow it."""
+    return next((version for m in found if m.role == "servers" for version in rules.ip_versions([m.address])), 4)
 
 
 def _settings_of_one_host(model: ClusterModel, found: list[Member]) -> Iterator[Found]:
@@ -54,7 +60,7 @@ def _address_problems(model: ClusterModel, found: list[Member]) -> Iterator[Foun
     for member in found:
         if model.registration.managed and member.address == vip:
             yield ("registration", "address"), f"{vip} is the address of host {member.name}"
-    if vip and (where := rules.inside(vip, model.server)):
+    if vip and (where := rules.inside(vip, model.server, _ip_version(found))):
         yield ("registration", "address"), f"{vip} lies inside {where}, which is the cluster's own"
     bits = 128 if ":" in vip else 32
     if model.lb.prefix and model.lb.prefix > bits:
@@ -101,6 +107,24 @@ def _counts(model: ClusterModel, found: list[Member]) -> Iterator[Found]:
 
 def host_problems(model: ClusterModel, found: list[Member]) -> Iterator[tuple[str, str]]:
     """Yield the host and the words of each problem of one host with the settings of the cluster."""
+    version = _ip_version(found)
     for member in found:
-        if where := rules.inside(member.address, model.server):
-            yield member.name, f"its address {member.address} lies inside {where}, which is the cluster's own"
+        for address in member.addresses:
+            if where := rules.inside(address, model.server, version):
+                yield member.name, f"its address {address} lies inside {where}, which is the cluster's own"
+        if member.role in NODES:
+            yield from ((member.name, text) for text in _node_addresses(model, member, version))
+
+
+def _node_addresses(model: ClusterModel, member: Member, version: int) -> Iterator[str]:
+    """Yield why K3s would not start with the addresses of a node (k3s: pkg/agent/run.go)."""
+    pods = [network.version for network in rules.networks(model.server, "cluster-cidr", version)]
+    own = rules.ip_versions(member.addresses)
+    if member.role == "servers" and own[0] != version:
+        yield f"its first address is {rules.named(own[:1])}, that of the first server IPv{version}: use the same order"
+    elif missing := [one for one in dict.fromkeys(pods) if one not in own]:
+        example = "[10.0.0.12, fd00::12]" if len(set(pods)) > 1 else "fd00::12" if 6 in missing else "10.0.0.12"
+        yield (
+            f"cluster-cidr is {rules.named(dict.fromkeys(pods))}, and its addresses are only {rules.named(own)}: K3s"
+            f" does not start; give all its addresses as `k3s.node-ip`, such as {example}"
+        )

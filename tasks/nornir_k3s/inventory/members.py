@@ -42,7 +42,7 @@ def members(
             found.append(member)
     found += [member for member in away if member.name not in inventory.hosts]
     _duplicates("node name", "node-name", [(m.name, m.node_name) for m in found if m.role in NODES], problems)
-    _duplicates("address", "node-ip", [(m.name, m.address) for m in found], problems)
+    _duplicates("address", "node-ip", [(m.name, one) for m in found for one in m.addresses], problems)
     return found
 
 

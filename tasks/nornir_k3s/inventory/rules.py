@@ -21,7 +21,11 @@ Found = tuple[tuple[Key, ...], str]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-CIDRS = {"cluster-cidr": "10.42.0.0/16", "service-cidr": "10.43.0.0/16"}
+# K3s' defaults, by the IP version of the first node address (k3s: pkg/util/net.go, GetDefaultAddresses).
+CIDRS = {
+    "cluster-cidr": {4: "10.42.0.0/16", 6: "fd00:42::/56"},
+    "service-cidr": {4: "10.43.0.0/16", 6: "fd00:43::/112"},
+}
 _LABEL = re.compile(
     r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?=([A-Za-z0-9]([-\w.]*[A-Za-z0-9])?)?$",
     re.ASCII,
@@ -102,7 +106,7 @@ def _value(key: str, value: Any) -> Iterator[str]:  # noqa: ANN401, PLR0912 - on
     elif key in ("node-ip", "node-external-ip", "advertise-address", "bind-address", "cluster-dns"):
         yield from _each(listed(value), ipaddress.ip_address, "an IP address")
     elif key in CIDRS:
-        yield from _each(listed(value), ipaddress.ip_network, "a network, as 10.42.0.0/16")
+        yield from _each(listed(value), _network, "a network, as 10.42.0.0/16")
     elif key in ("https-listen-port", "advertise-port", "lb-server-port") and not _is_port(value):
         yield f"{value!r} is not a port"
 
@@ -134,27 +138,59 @@ def _label_or_taint(key: str, items: list[str]) -> Iterator[str]:
             yield f"the kubelet refuses to start with the label {item.partition('=')[0]!r}: set it with kubectl"
 
 
-def networks(server: Mapping[str, Any], key: str) -> list[Network]:
-    """Return the networks of a CIDR setting or its default; invalid ones are left out."""
-    found: list[Network] = []
-    for item in listed(server.get(key, CIDRS[key])):
+def _network(text: str) -> Network:
+    if "/" not in text:
+        raise ValueError(text)
+    return ipaddress.ip_network(text, strict=False)  # K3s takes an address in it for the network, too
+
+
+def ip_versions(addresses: Iterable[str]) -> list[int]:
+    """Return the IP versions of these addresses, each once, in this order; what is no address is left out."""
+    found: dict[int, None] = {}
+    for text in addresses:
         try:
-            found.append(ipaddress.ip_network(item))
+            found[ipaddress.ip_address(text).version] = None
+        except ValueError:
+            continue
+    return list(found)
+
+
+def named(versions: Iterable[int]) -> str:
+    """Return IP versions in words."""
+    return " and ".join(f"IPv{version}" for version in versions)
+
+
+def networks(server: Mapping[str, Any], key: str, version: int = 4) -> list[Network]:
+    """Return the networks of a CIDR setting or its default; invalid ones are left out.
+
+    Arguments:
+        version: The IP version of the servers' first address.
+    """
+    found: list[Network] = []
+    for item in listed(server.get(key, CIDRS[key][version])):
+        try:
+            found.append(_network(item))
         except ValueError:
             continue  # the check of the setting itself reports it
     return found
 
 
-def cidrs(server: Mapping[str, Any]) -> Iterator[Found]:
-    """Yield the contradictions between the networks of pods and services and the cluster's DNS address."""
-    pods, services = networks(server, "cluster-cidr"), networks(server, "service-cidr")
+def cidrs(server: Mapping[str, Any], version: int = 4) -> Iterator[Found]:
+    """Yield the contradictions between the networks of pods and services and the cluster's DNS address.
+
+    Arguments:
+        version: The IP version of the servers' first address.
+    """
+    pods, services = networks(server, "cluster-cidr", version), networks(server, "service-cidr", version)
     for pod in pods:
         for service in services:
             if pod.version == service.version and pod.overlaps(service):
                 where = "cluster-cidr" if "cluster-cidr" in server else "service-cidr"
                 yield (where,), f"cluster-cidr {pod} overlaps service-cidr {service}"
     if pods and services and [n.version for n in pods] != [n.version for n in services]:
-        yield ("service-cidr",), "cluster-cidr and service-cidr must have the same IP versions in the same order"
+        where = "service-cidr" if "service-cidr" in server else "cluster-cidr"
+        text = "cluster-cidr and service-cidr must have the same IP versions in the same order"
+        yield (where,), f"{text}: they are {', '.join(map(str, pods))} and {', '.join(map(str, services))}"
     for key, found in (("cluster-cidr", pods), ("service-cidr", services)):
         if len(found) > 2 or len({n.version for n in found}) != len(found):
             yield (key,), "K3s takes one network for each IP version"
@@ -167,14 +203,14 @@ def cidrs(server: Mapping[str, Any]) -> Iterator[Found]:
             yield ("cluster-dns",), f"cluster-dns {address} is not inside service-cidr"
 
 
-def inside(address: str, server: Mapping[str, Any]) -> str:
+def inside(address: str, server: Mapping[str, Any], version: int = 4) -> str:
     """Return which of the cluster's own networks contains this address of a host, or nothing."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
         return ""
     for key in CIDRS:
-        for network in networks(server, key):
+        for network in networks(server, key, version):
             if ip in network:
                 return f"{key} {network}"
     return ""

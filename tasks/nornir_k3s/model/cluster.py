@@ -45,6 +45,12 @@ class Member:
     settings: Mapping[str, Setting] = field(default_factory=dict)
     interface: str = ""
 
+    @property
+    def addresses(self) -> list[str]:
+        """All IP addresses that the other hosts may connect to, the first one first."""
+        more = self.settings.get("node-ip", [])
+        return list(dict.fromkeys([self.address, *(more if isinstance(more, list) else [str(more)])]))
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -94,6 +100,16 @@ class Cluster:
     def names(self) -> list[str]:
         """The names and addresses of the registration address, for tls-san."""
         return [n for n in (str(self.registration.address or ""), self.registration.name or "") if n]
+
+    @property
+    def ip_version(self) -> int:
+        """The IP version of the servers' first address: K3s' default networks follow it."""
+        return 6 if ":" in self.of("servers")[0].address else 4
+
+    @property
+    def own_cni(self) -> bool:
+        """Whether the network of pods is the user's: K3s then brings none, and nodes are Ready only with it."""
+        return self.server.get("flannel-backend") == "none"
 
     @property
     def is_managed(self) -> bool:

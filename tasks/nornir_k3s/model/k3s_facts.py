@@ -37,6 +37,7 @@ class NodeState:
     Arguments:
         since: When it became Ready or NotReady, in seconds since the epoch; 0 if unknown.
         args: The arguments of K3s, secrets masked: `k3s.io/node-args`.
+        lacks_cni: It is not Ready, for the only reason that no network plugin (CNI) runs on it yet.
     """
 
     name: str
@@ -48,6 +49,7 @@ class NodeState:
     schedulable: bool = True
     since: int = 0
     args: tuple[str, ...] = ()
+    lacks_cni: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from nornir_k3s.apply import readiness, rollback
 from nornir_k3s.apply import script as apply
 from nornir_k3s.errors import CommandFailed, HostError, NotReady
 from nornir_k3s.facts.k3s_server import DirectApi, Kubeconfig, ServerFiles
+from nornir_k3s.model.cluster import Member
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.paths import STATE
@@ -46,8 +47,19 @@ def wait_for_server(task: Task, run: Run) -> HostFacts:
     """Wait until this server is ready; return its files, API and kubeconfig."""
     member = run.member(task.host.name)
     after = facts.script(facts.Query(run.cluster, member, HostSpec()), [ServerFiles(), DirectApi(), Kubeconfig()])
-    text = _wait(task, run, lambda seconds: readiness.server(member.node_name, seconds) + after, "server")
-    return facts.parse(member.name, text)
+
+    def script(seconds: int) -> str:
+        return readiness.server(member.node_name, seconds, own_cni=run.cluster.own_cni) + after
+
+    return facts.parse(member.name, _wait(task, run, script, "server", heard=lambda text: _keep(run, member, text)))
+
+
+def _keep(run: Run, member: Member, text: str) -> None:
+    """Save the kubeconfig as soon as a server's API answers, although its node may not be Ready yet."""
+    if not run.report.kubeconfig:
+        found = facts.parse(member.name, text)
+        if found.api.ready and found.kubeconfig:
+            run.keep_kubeconfig(found.kubeconfig)
 
 
 def require_same_cluster(run: Run, name: str, fresh: HostFacts) -> None:
@@ -119,7 +131,9 @@ def apply_steps(task: Task, run: Run, steps: Sequence[Step], *, deadline: float,
     return Result(host=task.host, changed=bool(outcome.changed), diff=shown, result=list(outcome.changed))
 
 
-def _wait(task: Task, run: Run, script: Callable[[int], str], kind: str) -> str:
+def _wait(
+    task: Task, run: Run, script: Callable[[int], str], kind: str, heard: Callable[[str], None] = lambda _: None
+) -> str:
     name, until = task.host.name, time.monotonic() + run.deadlines[kind]
     link = session_of(task, run)
     last = readiness.Answer(ready=False, hopeless=False, missing="not checked yet", journal="")
@@ -131,6 +145,7 @@ def _wait(task: Task, run: Run, script: Callable[[int], str], kind: str) -> str:
         text = link.run(script(seconds), what="waiting", timeout=seconds + 60, secrets=run.cluster.secrets()).stdout
         with readable(name):
             last = readiness.parse(text)
+            heard(text)
         if last.hopeless:
             raise _not_ready(name, last)
         return last.ready

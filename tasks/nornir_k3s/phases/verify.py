@@ -18,7 +18,7 @@ from nornir_k3s.phases.servers import require_ready
 from nornir_k3s.retry import wait_until
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.gather import read_facts
-from nornir_k3s.state import known_cluster, kubeconfig
+from nornir_k3s.state import known_cluster
 
 NODES_TIMEOUT = 30  # seconds that one script waits on a server until all nodes are Ready
 
@@ -60,9 +60,7 @@ def verify(run: Run) -> None:
             "the cluster does not work yet:\n" + "\n".join(f"  - {p}" for p in problems),
             hint="check the hosts named above, then run deploy again: it resumes",
         ) from None
-    run.report.kubeconfig = kubeconfig.keep(
-        run.store, answers[server].kubeconfig, server=run.cluster.url, name=run.cluster.name
-    )
+    run.keep_kubeconfig(answers[server].kubeconfig)
 
 
 def verify_host(task: Task, run: Run) -> Result:
@@ -72,7 +70,8 @@ def verify_host(task: Task, run: Run) -> Result:
         nodes = [
             m.node_name for part in NODES for m in run.cluster.of(part) if run.limit is None or m.name in run.limit
         ]
-        facts: Sequence[Fact[Any]] = [ApiThroughAddress(nodes, NODES_TIMEOUT), Kubeconfig()]
+        awaited = [] if run.cluster.own_cni else nodes  # without their CNI they may never be Ready
+        facts: Sequence[Fact[Any]] = [ApiThroughAddress(awaited, NODES_TIMEOUT), Kubeconfig()]
     else:
         facts = [Reach()] if role == "agents" else [Addresses()]
     return Result(host=task.host, result=read_facts(task, run, facts, timeout=90))

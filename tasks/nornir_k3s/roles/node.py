@@ -6,7 +6,7 @@ Sources: docs.k3s.io `installation/private-registry.md`, `advanced.md` (HTTP pro
 
 from __future__ import annotations
 
-from nornir_k3s.inventory.rules import CIDRS, listed
+from nornir_k3s.inventory.rules import CIDRS, networks
 from nornir_k3s.k3s import UNITS
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.host_spec import HEADER, File, Gone
@@ -45,8 +45,8 @@ def _pool(cluster: Cluster) -> dict[str, str | None]:
 def _proxy(cluster: Cluster) -> dict[str, str | None]:
     if cluster.proxy is None:
         return {}
-    own = [item for key, default in CIDRS.items() for item in listed(cluster.server.get(key, default))]
-    hosts = [member.address for member in cluster.members]
+    own = [str(network) for key in CIDRS for network in networks(cluster.server, key, cluster.ip_version)]
+    hosts = [address for member in cluster.members for address in member.addresses]
     domain = f".{cluster.server.get('cluster-domain', 'cluster.local')}"
     none = ["127.0.0.0/8", "::1", "localhost", ".svc", domain, *own, *hosts, *cluster.names, *cluster.proxy.no_proxy]
     return {

@@ -21,7 +21,7 @@ from nornir_k3s.planner import PlannedHost, plan_host
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.roles.desired import Known, desired
 from nornir_k3s.ssh.session import Session
-from nornir_k3s.state import check_certificate, known_cluster
+from nornir_k3s.state import check_certificate, known_cluster, kubeconfig
 from nornir_k3s.state.store import Store
 
 DEADLINES = {
@@ -130,6 +130,14 @@ class Run:
         plan = plan_host(self.cluster, self.member(name), facts, known)
         self._planned[name] = facts, known, plan
         return plan
+
+    def keep_kubeconfig(self, text: str) -> None:
+        """Save an administrator's kubeconfig for the registration address on the controller.
+
+        Arguments:
+            text: A server's own.
+        """
+        self.report.kubeconfig = kubeconfig.keep(self.store, text, server=self.cluster.url, name=self.cluster.name)
 
     def of(self, role: str) -> tuple[Member, ...]:
         """Return the members of one role that were read: all of them, unless the run is limited to others."""

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from k3s_standin import certs, config, credentials, host, images, nodes, tokens
 from k3s_standin.balancer import Balancer, Failure, context, words
+from k3s_standin.effective import check_versions, shown
 from k3s_standin.kubelet import Kubelet
 from k3s_standin.log import Fatal, log
 from k3s_standin.places import data_dir, folder, write
@@ -150,6 +151,8 @@ class _Agent:
             raise self._refuse(what + words(error, self.port)) from None
         if code != 200:
             raise self._refuse(what + str(found.get("message") or code))
+        ranges = {key: [shown(one) for one in found[key]] for key in ("ClusterIPRanges", "ServiceIPRanges")}
+        check_versions(ranges["ClusterIPRanges"], ranges["ServiceIPRanges"], self.addresses)
         return {"flannel-backend": found.get("FlannelBackend", "vxlan")}
 
     def _certificates(self) -> None:
@@ -213,7 +216,7 @@ class _Agent:
         self.tunnels = Tunnels(direct)
         wanted = nodes.describe(self.name, "agent", self.settings, self.args, self.version, self.addresses)
         wanted["status"]["images"] = images.load(self.folder)
-        return Kubelet(wanted, self._call, self.tunnels.missing)
+        return Kubelet(wanted, self._call, lambda: host.no_network(self.settings) or self.tunnels.missing())
 
     def _watch(self) -> None:
         """Follow the list of servers."""

@@ -7,11 +7,15 @@ import ipaddress
 from pathlib import Path
 from typing import Any
 
+from k3s_standin.log import Fatal
+
 _CIPHERS = ",".join(
     f"TLS_ECDHE_{key}_WITH_{cipher}"
     for cipher in ("AES_256_GCM_SHA384", "AES_128_GCM_SHA256", "CHACHA20_POLY1305")
     for key in ("ECDSA", "RSA")
 )
+
+_PODS, _SERVICES = ("10.42.0.0/16", "fd00:42::/56"), ("10.43.0.0/16", "fd00:43::/112")
 
 
 def network(text: str) -> dict[str, str]:
@@ -20,14 +24,38 @@ def network(text: str) -> dict[str, str]:
     return {"IP": str(net.network_address), "Mask": base64.b64encode(net.netmask.packed).decode()}
 
 
-def pods(settings: dict[str, Any]) -> list[str]:
-    """Return the ranges of pods."""
-    return [str(one) for one in settings.get("cluster-cidr") or ["10.42.0.0/16"]]
+def shown(found: dict[str, str]) -> str:
+    """Return such a range as text."""
+    bits = int.from_bytes(base64.b64decode(found["Mask"]), "big").bit_count()
+    return f"{found['IP']}/{bits}"
 
 
-def services(settings: dict[str, Any]) -> list[str]:
+def pods(settings: dict[str, Any], address: str) -> list[str]:
+    """Return the ranges of pods; the default follows the node's first address (pkg/util/net.go, GetDefaultAddresses)."""
+    return [str(one) for one in settings.get("cluster-cidr") or [_PODS[":" in address]]]
+
+
+def services(settings: dict[str, Any], address: str) -> list[str]:
     """Return the ranges of services."""
-    return [str(one) for one in settings.get("service-cidr") or ["10.43.0.0/16"]]
+    return [str(one) for one in settings.get("service-cidr") or [_SERVICES[":" in address]]]
+
+
+def check_versions(pod: list[str], service: list[str], addresses: list[str]) -> None:
+    """End where networks and addresses do not share their IP versions (pkg/agent/run.go)."""
+    wanted = [":" in one for one in pod]
+    have = [":" in one for one in addresses]
+    if set(wanted) != {":" in one for one in service} or wanted[0] != (":" in service[0]):
+        raise _mismatch(f"cluster-cidr: {_go(pod)} and service-cidr: {_go(service)}")
+    if not set(wanted) <= set(have):
+        raise _mismatch(f"cluster-cidr: {_go(pod)} and node-ip: {_go(addresses)}")
+
+
+def _go(items: list[str]) -> str:
+    return f"[{' '.join(items)}]"
+
+
+def _mismatch(text: str) -> Fatal:
+    return Fatal(f"Error: {text}, must share the same IP version (IPv4, IPv6 or dual-stack)")
 
 
 def _node_ports(text: str) -> dict[str, int]:
@@ -39,10 +67,10 @@ def effective(settings: dict[str, Any], server: Path, address: str, port: int) -
     """Return the settings in force."""
     get = settings.get
     disabled = sorted({*get("disable", []), *(["ccm"] if get("disable-cloud-controller") else [])})
-    default_dns = [ipaddress.ip_network(one, strict=False)[10] for one in services(settings)]
+    default_dns = [ipaddress.ip_network(one, strict=False)[10] for one in services(settings, address)]
     dns = [str(one) for one in get("cluster-dns") or default_dns]
-    pod_nets = [network(one) for one in pods(settings)]
-    service_nets = [network(one) for one in services(settings)]
+    pod_nets = [network(one) for one in pods(settings, address)]
+    service_nets = [network(one) for one in services(settings, address)]
     flags = {
         "DisableCCM": "disable-cloud-controller",
         "DisableHelmController": "disable-helm-controller",

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from k3s_standin.log import Fatal
+from k3s_standin.nodes import NO_CNI
 from k3s_standin.places import NODE_ID, NODE_PASSWORD, folder, write
 
+CNI = Path("/etc/cni/net.d")  # containerd's own folder; flannel's is K3s' (pkg/agent/templates)
 _OWN_LABELS = re.compile(r"([^/]*\.)?(kubernetes|k8s)\.io/.*")
 _ALLOWED_LABELS = {
     *("beta.kubernetes.io/arch", "beta.kubernetes.io/instance-type", "beta.kubernetes.io/os"),
@@ -86,6 +88,13 @@ def node_password() -> str:
         folder(NODE_PASSWORD.parent, 0o755)
         write(NODE_PASSWORD, secrets.token_hex(16) + "\n")
     return NODE_PASSWORD.read_text().strip()
+
+
+def no_network(settings: dict[str, Any]) -> str:
+    """Return why the kubelet has no network for pods: without flannel, somebody else's CNI must leave its configuration."""
+    if settings.get("flannel-backend") != "none" or any(CNI.glob("*.conf*")):
+        return ""
+    return NO_CNI
 
 
 def kubelet_args(settings: dict[str, Any]) -> dict[str, str]:

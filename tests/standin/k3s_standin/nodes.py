@@ -16,6 +16,10 @@ from k3s_standin.config import shown_args, shown_environment
 
 Item = dict[str, Any]
 LOST_AFTER = 40.0
+NO_CNI = (
+    "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady"
+    " message:Network plugin returns error: cni plugin not initialized"
+)
 LEASE = "/registry/leases/kube-node-lease/"
 UNREACHABLE, NOT_READY = "node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"
 _CONDITIONS = {
@@ -138,7 +142,7 @@ def _status(name: str, version: str, addresses: list[str]) -> Item:
 
 def conditions(*, ready: bool, why: str = "", before: list[dict[str, str]] | None = None) -> list[dict[str, str]]:
     """Return a kubelet's four conditions as of now; one that did not change keeps its transition time."""
-    missing = why or "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady"
+    missing = why or NO_CNI
     states = {kind: ("False", reason, message) for kind, (reason, message) in _CONDITIONS.items()}
     states["Ready"] = (
         ("True", "KubeletReady", "kubelet is posting ready status") if ready else ("False", "KubeletNotReady", missing)

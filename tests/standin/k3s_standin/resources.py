@@ -140,7 +140,7 @@ class Resources:
 
     def _pod_range(self, name: str) -> Item:
         """Give a node the first free range of pod addresses."""
-        for subnet in self.pods.subnets(new_prefix=max(24, self.pods.prefixlen)):
+        for subnet in self.pods.subnets(new_prefix=max(24 if self.pods.version == 4 else 64, self.pods.prefixlen)):
             key = f"/registry/ranges/podcidrs/{subnet.network_address}"
             entry = self.store.get(key)
             if entry and self.store.get(f"/registry/minions/{entry.value.decode()}") is None:

@@ -14,7 +14,7 @@ from typing import Any
 from k3s_standin import bootstrap, certs, config, credentials, host, images, nodes, tokens
 from k3s_standin.apiserver import ApiServer, Pulse
 from k3s_standin.control import Control
-from k3s_standin.effective import effective, pods, services
+from k3s_standin.effective import check_versions, effective, pods, services
 from k3s_standin.endpoint import parse
 from k3s_standin.httpd import Answer, Request, Server
 from k3s_standin.kubelet import Kubelet
@@ -134,7 +134,7 @@ class _Server:
         shown = effective(self.settings, self.server, self.addresses[0], self.port)
         self.supervisor = Supervisor(self.store, self.server, self.password, self.agent_password, shown)
         self.pulse = Pulse(self.store)
-        self.api = ApiServer(Resources(self.store, pods(self.settings)[0]), self.pulse, self.version)
+        self.api = ApiServer(Resources(self.store, pods(self.settings, self.addresses[0])[0]), self.pulse, self.version)
         self.serving.preload()
         bind = str(self.settings.get("bind-address") or "")
         try:
@@ -229,17 +229,19 @@ class _Server:
         )
         self.held.append(hold("127.0.0.1", self.port + 1, "Error: apiserver exited: failed to create listener"))
         self.pulse.start()
-        kubelet = Kubelet(self._node(), self._call)
+        kubelet = Kubelet(self._node(), self._call, lambda: host.no_network(self.settings))
         delay("START", 1.0)
         while not self.pulse.good:
             time.sleep(0.2)
         self.control = Control(self.store, self.server, self.name, self.addresses[0], self.port, self.serving)
-        self._until_stored(lambda: defaults(self.store, services(self.settings)[0]))
+        self._until_stored(lambda: defaults(self.store, services(self.settings, self.addresses[0])[0]))
         self._until_stored(self.control.announce)
         self._until_stored(lambda: self.supervisor.password_fits(self.name, self.node_password))
         self.api.ready = True
         self.supervisor.phase = "ready"
         log("info", "Kube API server is now running")
+        first = self.addresses[0]
+        check_versions(pods(self.settings, first), services(self.settings, first), self.addresses)
         kubelet.check(self.settings, self.version)
         port = int(host.kubelet_args(self.settings).get("port") or 10250)
         self.held.append(hold("0.0.0.0", port, "Error: kubelet exited: failed to listen and serve"))
