@@ -14,13 +14,9 @@ from dataclasses import dataclass
 
 from packaging.version import Version
 
+from nornir_k3s import k3s_settings
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.suggest import did_you_mean
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
 
 CONFIG = "/etc/rancher/k3s/config.yaml"
 BINARY = "/usr/local/bin/k3s"
@@ -30,33 +26,10 @@ CONNECTIONS = 100  # of one server at its peak: kine does not limit its pool (do
 NO_CNI = "container runtime network not ready: "  # how the kubelet begins, when it waits for nothing but a CNI
 UNITS = {"server": "k3s.service", "agent": "k3s-agent.service"}
 
-# Accepted by servers and agents: settings of one node.
-NODE_SETTINGS = _words("""
-    node-name with-node-id node-label node-taint node-ip node-external-ip node-internal-dns node-external-dns
-    image-credential-provider-bin-dir image-credential-provider-config docker container-runtime-endpoint
-    image-service-endpoint default-runtime disable-default-registry-endpoint nonroot-devices pause-image snapshotter
-    private-registry resolv-conf flannel-iface flannel-conf flannel-cni-conf kubelet-arg kube-proxy-arg
-    protect-kernel-defaults enable-pprof rootless prefer-bundled-bin selinux lb-server-port vpn-auth vpn-auth-file
-    bind-address airgap-extra-registry data-dir debug v vmodule
-""")
-AGENT_SETTINGS = NODE_SETTINGS | {"disable-apiserver-lb"}
-SERVER_SETTINGS = NODE_SETTINGS | _words("""
-    https-listen-port advertise-address advertise-port tls-san tls-san-security cluster-cidr service-cidr
-    service-node-port-range cluster-dns cluster-domain flannel-backend flannel-ipv6-masq flannel-external-ip
-    egress-selector-mode servicelb-namespace write-kubeconfig write-kubeconfig-mode write-kubeconfig-group
-    helm-job-image kube-apiserver-arg etcd-arg kube-controller-manager-arg kube-scheduler-arg
-    kube-cloud-controller-manager-arg default-local-storage-path disable disable-scheduler disable-cloud-controller
-    disable-kube-proxy disable-network-policy disable-helm-controller embedded-registry supervisor-metrics
-    secrets-encryption secrets-encryption-provider system-default-registry kine-tls
-""")
+AGENT_SETTINGS = k3s_settings.where(on=("agent", "both"))
+SERVER_SETTINGS = k3s_settings.where(on=("server", "both"))
 # With an external datastore K3s does not compare these between servers: only this tool does.
-MUST_MATCH = _words("""
-    cluster-cidr service-cidr cluster-dns cluster-domain disable disable-cloud-controller disable-helm-controller
-    disable-network-policy disable-kube-proxy disable-scheduler secrets-encryption secrets-encryption-provider
-    embedded-registry flannel-backend flannel-ipv6-masq flannel-external-ip egress-selector-mode supervisor-metrics
-    service-node-port-range system-default-registry kube-apiserver-arg kube-controller-manager-arg tls-san
-    https-listen-port
-""")
+MUST_MATCH = k3s_settings.where(match=True)
 # Settings that only this tool writes, and what to do instead.
 OURS = {
     "token": "give it as `token` of the cluster",
@@ -80,27 +53,13 @@ OURS = {
     "with-node-id": "it makes the node's name unpredictable; give `node-name` instead",
     "config": f"the settings are written to {CONFIG}",
 }
-LISTS = _words("""
-    tls-san node-label node-taint kubelet-arg kube-proxy-arg kube-apiserver-arg etcd-arg kube-controller-manager-arg
-    kube-scheduler-arg kube-cloud-controller-manager-arg disable node-ip node-external-ip node-internal-dns
-    node-external-dns cluster-cidr service-cidr cluster-dns airgap-extra-registry
-""")
-# Those whose values K3s splits at commas; the others are used as they are (k3s: pkg/util, SplitStringSlice).
-SPLIT = _words("""
-    tls-san disable node-ip node-external-ip node-internal-dns node-external-dns cluster-cidr service-cidr cluster-dns
-""")
-# Settings of one host: two nodes with the same value do not work.
-ONE_HOST = _words("node-name node-ip node-external-ip node-internal-dns node-external-dns advertise-address")
-BOOLEANS = _words("""
-    docker disable-default-registry-endpoint nonroot-devices protect-kernel-defaults enable-pprof rootless
-    prefer-bundled-bin selinux debug disable-apiserver-lb tls-san-security flannel-ipv6-masq flannel-external-ip
-    disable-scheduler disable-cloud-controller disable-kube-proxy disable-network-policy disable-helm-controller
-    embedded-registry supervisor-metrics secrets-encryption kine-tls
-""")
+LISTS = k3s_settings.where(**{"is": ("list", "split")})
+# Those whose values K3s splits at commas; the others are used as they are.
+SPLIT = k3s_settings.where(**{"is": "split"})
+ONE_HOST = k3s_settings.where(**{"one-host": True})
+BOOLEANS = k3s_settings.where(**{"is": "boolean"})
 CHOICES: dict[str, tuple[str, ...]] = {
-    "flannel-backend": ("vxlan", "host-gw", "wireguard-native", "none"),
-    "egress-selector-mode": ("agent", "cluster", "pod", "disabled"),
-    "secrets-encryption-provider": ("aescbc", "secretbox"),
+    key: tuple(row["choices"]) for key, row in k3s_settings.TABLE.items() if "choices" in row
 }
 PACKAGED = ("coredns", "servicelb", "traefik", "local-storage", "metrics-server", "runtimes")
 SERVER_TAINT = "CriticalAddonsOnly=true:NoExecute"
@@ -134,6 +93,20 @@ def unknown_settings(given: Iterable[str], known: frozenset[str]) -> list[str]:
         elif key.rstrip("+") not in known:
             problems.append(f"K3s has no setting `{key}` here" + did_you_mean(key, known))
     return problems
+
+
+def unknown_to_version(key: str, version: str) -> str:
+    """Return why this version of K3s does not know a setting, and which does, or nothing."""
+    release = parse_version(version).release
+    return k3s_settings.unknown_to(key.rstrip("+"), release)
+
+
+def boolean(value: object) -> bool | None:
+    """Return the value of a boolean setting in any form that K3s takes (Go's strconv.ParseBool); None for others."""
+    text = str(value)
+    if text in ("1", "t", "T", "TRUE", "true", "True"):
+        return True
+    return False if text in ("0", "f", "F", "FALSE", "false", "False") else None
 
 
 def new_token() -> Secret:
@@ -217,6 +190,13 @@ CAUSES: tuple[tuple[str, Cause], ...] = (
     ("invalid DSN", Cause("the datastore endpoint cannot be read", "check its form")),
     ("error parsing URL", Cause("the PostgreSQL endpoint cannot be read", "percent-encode user and password")),
     ("x509: ", Cause("a TLS certificate is not trusted or has the wrong name", "check the CA and the names in it")),
+    (
+        "logging configuration should not be changed",
+        Cause(
+            "an argument of a component changes the logging of all of them, which are one process",
+            "remove v, vmodule and log arguments from the *-arg settings; set `v` of K3s itself",
+        ),
+    ),
     (
         "must share the same IP version",
         Cause(

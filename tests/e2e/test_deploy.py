@@ -89,13 +89,13 @@ def test_a_plan_says_what_would_be_done_and_changes_nothing(cluster: Site) -> No
     defaults = cluster.folder / "inventory" / "defaults.yaml"
     kept, before = defaults.read_text(), cluster.processes()
     assert "nothing to change on a1, a2, db1, lb1, lb2, s1, s2, s3" in cluster.deploy("--plan").stdout
-    cluster.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"kube-apiserver-arg": ["v=9"]}))
+    cluster.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"kube-apiserver-arg": ["event-ttl=9h"]}))
     said = cluster.deploy("--plan").stdout
     defaults.write_text(kept)
     for words in (
         "s1 (servers)",
         "change /etc/rancher/k3s/config.yaml",
-        "+- v=9",
+        "+- event-ttl=9h",
         "restart k3s.service",
     ):
         assert words in said
@@ -156,7 +156,7 @@ def test_a_stopped_server_is_brought_back_alone(cluster: Site) -> None:
 
 
 def test_a_changed_setting_rolls_over_the_servers_one_at_a_time(cluster: Site) -> None:
-    cluster.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"kube-apiserver-arg": ["v=1"]}))
+    cluster.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"kube-apiserver-arg": ["event-ttl=1h"]}))
     cluster.deploy()
     starts = []
     for host in SERVERS:
@@ -165,7 +165,7 @@ def test_a_changed_setting_rolls_over_the_servers_one_at_a_time(cluster: Site) -
         ).stdout
         values = dict(line.split("=", 1) for line in unit.split("\n") if line)
         starts.append((values["InactiveExitTimestamp"], values["ActiveEnterTimestamp"]))
-        assert "v=1" in cluster.lab.exec(host, ["cat", "/etc/rancher/k3s/config.yaml"]).stdout
+        assert "event-ttl=1h" in cluster.lab.exec(host, ["cat", "/etc/rancher/k3s/config.yaml"]).stdout
     ordered = sorted(starts)
     for (_, ready), (begun, _) in itertools.pairwise(ordered):
         assert ready <= begun, "a server was restarted before the one before it was ready"

@@ -76,7 +76,7 @@ def test_a_wrong_token_is_found_before_anything_is_changed(intact: Site) -> None
 
 
 def test_ctrl_c_ends_the_run_with_130_and_the_next_one_finishes(intact: Site) -> None:
-    intact.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"kube-apiserver-arg": ["v=3"]}))
+    intact.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"kube-apiserver-arg": ["event-ttl=3h"]}))
     said = ""
     with intact.start("deploy.py") as process:
         assert process.stdout
@@ -99,7 +99,7 @@ def change_servers(data: dict[str, Any], change: dict[str, Any]) -> None:
 def test_a_run_that_is_killed_anywhere_is_finished_by_the_next(intact: Site) -> None:
     dice = random.Random(7)  # noqa: S311 - moments, not secrets
     for number in range(4):
-        change = {"kube-apiserver-arg": [f"v={4 + number}"]}
+        change = {"kube-apiserver-arg": [f"event-ttl={4 + number}h"]}
         intact.edit(partial(change_servers, change=change))
         with intact.start("deploy.py") as process:
             try:
@@ -111,7 +111,7 @@ def test_a_run_that_is_killed_anywhere_is_finished_by_the_next(intact: Site) -> 
     for host in ("s1", "s2", "s3"):
         running = intact.lab.exec(host, ["k3s", "kubectl", "get", "node", host, "-o", "json"]).stdout
         arguments = json.loads(running)["metadata"]["annotations"]["k3s.io/node-args"]
-        assert "v=7" in arguments, "a server runs with settings that were written but never read"
+        assert "event-ttl=7h" in arguments, "a server runs with settings that were written but never read"
     assert "nothing to change" in intact.deploy().stdout
 
 
@@ -120,7 +120,7 @@ BROKEN = "/etc/rancher/k3s/config.yaml.d/99-broken.yaml"
 
 def test_a_server_that_cannot_start_stops_the_run_at_the_first_one(intact: Site) -> None:
     """A canary: the other servers keep their old settings and keep running."""
-    intact.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"kube-apiserver-arg": ["v=1"]}))
+    intact.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"kube-apiserver-arg": ["event-ttl=1h"]}))
     wrong = f"datastore-endpoint: mysql://nobody:wrong@tcp({DB}:3306)/k3s"
     intact.lab.exec("s1", ["sh", "-c", f"mkdir -p $(dirname {BROKEN}); echo '{wrong}' >{BROKEN}"])
     before = untouched(intact)
@@ -267,7 +267,7 @@ def test_a_pool_for_the_datastore_is_rolled_out_and_taken_away(intact: Site) -> 
 
 def test_a_server_that_came_up_with_a_datastore_of_its_own_is_not_taken_for_ready(intact: Site) -> None:
     intact.deploy()
-    intact.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"kube-apiserver-arg": ["v=2"]}))
+    intact.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"kube-apiserver-arg": ["event-ttl=2h"]}))
     intact.lab.exec("s1", ["sh", "-c", f"echo 'datastore-endpoint: \"\"' >{BROKEN}"])
     before = untouched(intact)
     done = intact.runbook("deploy.py")

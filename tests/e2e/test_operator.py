@@ -257,7 +257,7 @@ def test_registries_and_proxy_are_delivered_and_taken_away_again(cluster: Site) 
 
 
 def test_ctrl_c_leaves_a_report_of_what_was_and_was_not_done(cluster: Site) -> None:
-    cluster.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"kube-apiserver-arg": ["v=4"]}))
+    cluster.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"kube-apiserver-arg": ["event-ttl=4h"]}))
     path = cluster.folder / "stopped.json"
     with cluster.start("deploy.py", "--json", str(path)) as process:
         assert process.stdout

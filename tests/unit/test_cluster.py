@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from nornir_k3s import k3s_settings
 from nornir_k3s.errors import InventoryError
 from nornir_k3s.inventory import cluster
 from nornir_k3s.model.cluster import Cluster
@@ -139,6 +140,51 @@ def test_a_setting_of_one_host_may_be_cluster_wide_while_one_host_gets_it(load: 
 )
 def test_a_list_means_the_same_however_it_is_written(load: Load, written: Any) -> None:
     assert load({"server": {"disable": written}}).server["disable"] == ["traefik", "servicelb"]
+
+
+@pytest.mark.parametrize("written", ["true", "1", "T", True, 1])
+def test_a_boolean_means_the_same_however_it_is_written(load: Load, written: Any) -> None:
+    assert load({"server": {"disable-cloud-controller": written}}).server["disable-cloud-controller"] is True
+
+
+def test_a_key_with_a_plus_adds_to_the_list_so_far(load: Load) -> None:
+    server = {"disable+": "traefik", "kubelet-arg": "max-pods=200"}
+    found = load({"server": server | {"kubelet-arg+": ["seccomp-default=true"]}}, s1={"kubelet-arg+": "root-dir=/x"})
+    assert found.server == {"disable": ["traefik"], "kubelet-arg": ["max-pods=200", "seccomp-default=true"]}
+    assert found.member("s1").settings == {"kubelet-arg": ["max-pods=200", "seccomp-default=true", "root-dir=/x"]}
+
+
+@pytest.mark.parametrize(
+    ("version", "key", "words"),
+    [
+        (
+            "v1.34.9+k3s1",
+            "helm-controller-arg",
+            "no setting `helm-controller-arg`: it came with K3s 1.34.10, 1.35.7",
+        ),
+        ("v1.36.2+k3s1", "helm-controller-arg", "1.36.3"),
+        ("v1.36.3+k3s1", "write-kubeconfig-name", "it came with K3s 1.37.0"),
+        ("v1.35.7+k3s1", "helm-controller-arg", ""),
+        ("v1.37.1+k3s1", "helm-controller-arg", ""),
+        ("v1.37.0+k3s1", "write-kubeconfig-name", ""),
+    ],
+)
+def test_a_setting_is_for_the_versions_that_have_it(load: Load, version: str, key: str, words: str) -> None:
+    changes = {"version": version, "server": {key: "x"}}
+    if not words:
+        assert load(changes).server[key]
+        return
+    with pytest.raises(InventoryError) as caught:
+        load(changes)
+    assert words in str(caught.value)
+
+
+def test_a_setting_that_is_gone_is_told_with_the_version_it_went_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(k3s_settings.TABLE, "old", {"on": "server", "until": ["1.35.2", "1.36.0"]})
+    assert k3s_settings.unknown_to("old", (1, 35, 1)) == ""
+    assert k3s_settings.unknown_to("old", (1, 34, 9)) == ""
+    assert k3s_settings.unknown_to("old", (1, 35, 2)) == "it is gone since K3s 1.35.2 and 1.36.0"
+    assert k3s_settings.unknown_to("old", (1, 38, 0)) != ""
 
 
 def test_what_k3s_does_not_split_keeps_its_commas(load: Load) -> None:

@@ -101,7 +101,7 @@ def test_servers_that_say_what_the_inventory_asks_for_differ_in_nothing(load: Ca
         ({"EncryptSecrets": True}, "secrets-encryption", "true"),
         ({"DisableKubeProxy": True}, "disable-kube-proxy", "true"),
         ({"ServiceNodePortRange": {"Base": 30000, "Size": 10}}, "service-node-port-range", "30000-30009"),
-        ({"ExtraAPIArgs": [*SAID["ExtraAPIArgs"], "v=9"]}, "kube-apiserver-arg", "v=9"),
+        ({"ExtraAPIArgs": [*SAID["ExtraAPIArgs"], "event-ttl=9h"]}, "kube-apiserver-arg", "event-ttl=9h"),
         ({"ClusterDNSs": ["10.43.0.11"]}, "cluster-dns", "10.43.0.11"),
         ({"HTTPSPort": 7443}, "https-listen-port", "7443"),
     ],
@@ -135,8 +135,23 @@ def test_a_server_with_another_setting_in_force_is_told_with_how_many_have_it(
                 "ClusterDNSs": ["10.43.0.10", "fd00:43::a"],
             },
         ),
+        ({"disable": ["traefik"], "disable-kube-proxy": "true"}, {"DisableKubeProxy": True}),
+        ({"disable+": ["traefik"], "https-listen-port": "6443"}, {}),
+        (
+            {"disable": "traefik", "service-node-port-range": "30000+99"},
+            {"ServiceNodePortRange": {"Base": 30000, "Size": 100}},
+        ),
+        ({"disable": "traefik", "servicelb-namespace": "lb"}, {"ServiceLBNamespace": "lb"}),
     ],
-    ids=["commas and blanks", "a component that K3s disables by itself", "two networks in one text"],
+    ids=[
+        "commas and blanks",
+        "a component that K3s disables by itself",
+        "two networks in one text",
+        "a boolean as text",
+        "a key with a plus",
+        "a range with a plus",
+        "a namespace",
+    ],
 )
 def test_a_setting_in_any_form_of_k3s_is_no_drift(
     load: Callable[..., Cluster], settings: dict[str, Any], said: dict[str, Any]
@@ -154,7 +169,7 @@ def test_what_k3s_makes_of_ipv6_without_any_setting_is_no_drift(load: Callable[.
 
 
 def test_every_setting_that_must_match_is_compared_from_what_servers_say() -> None:
-    by_annotation = {"tls-san"}
+    by_annotation = {"tls-san", "helm-controller-arg"}
     assert set(effective_config._READERS) >= k3s.MUST_MATCH - by_annotation
 
 

@@ -19,6 +19,7 @@ sys.path.insert(0, str(STANDIN))
 from k3s_standin import config, tokens  # noqa: E402
 from k3s_standin.effective import check_versions, effective  # noqa: E402
 from k3s_standin.endpoint import Endpoint, parse  # noqa: E402
+from k3s_standin.host import logging_problem  # noqa: E402
 from k3s_standin.log import Fatal, format_line  # noqa: E402
 
 OBSERVED = STANDIN / "observed"
@@ -209,3 +210,14 @@ def test_networks_and_addresses_must_share_their_ip_versions(
     cause = k3s.diagnose(str(caught.value))
     assert cause is not None
     assert "different IP versions" in cause.text
+
+
+@pytest.mark.parametrize("key", ["kube-apiserver-arg", "kubelet-arg"])
+def test_a_component_cannot_change_the_logging_of_the_process(key: str) -> None:
+    problem = logging_problem({key: ["v=4"]})
+    assert problem is not None
+    assert problem.startswith(key.removeprefix("kube-").removesuffix("-arg") + " exited: the logging configuration")
+    cause = k3s.diagnose(problem)
+    assert cause is not None
+    assert "one process" in cause.text
+    assert logging_problem({key: ["v=4"], "v": 4}) is None

@@ -106,7 +106,7 @@ def _in_force(cluster: Cluster, settings: Mapping[str, object], key: str) -> str
     """Return a setting, or K3s' default, in one form however it was written."""
     if key in rules.CIDRS:
         return ",".join(map(str, rules.networks(settings, key, cluster.ip_version)))
-    return str(settings.get(key, "false")).lower()
+    return str(k3s.boolean(settings.get(key, False))).lower()
 
 
 def versions(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:

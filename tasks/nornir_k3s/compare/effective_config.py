@@ -47,6 +47,7 @@ _TEXTS = {
     "flannel-backend": ("FlannelBackend", "vxlan"),
     "egress-selector-mode": ("EgressSelectorMode", "agent"),
     "system-default-registry": ("SystemDefaultRegistry", ""),
+    "servicelb-namespace": ("ServiceLBNamespace", "kube-system"),
     "https-listen-port": ("HTTPSPort", str(k3s.API_PORT)),
 }
 _ARGUMENTS = {"kube-apiserver-arg": "ExtraAPIArgs", "kube-controller-manager-arg": "ExtraControllerArgs"}
@@ -106,19 +107,20 @@ def _remedy(member: Member) -> str:
 
 
 def _expected(cluster: Cluster, key: str, wanted: Any) -> str:  # noqa: ANN401 - a setting
+    found: list[str] = [str(wanted).lower() if key in _FLAGS else str(wanted)]
     if key in rules.CIDRS:
-        return ",".join(map(str, rules.networks(cluster.server, key, cluster.ip_version)))
-    if key == "cluster-dns":
+        found = [str(network) for network in rules.networks(cluster.server, key, cluster.ip_version)]
+    elif key == "cluster-dns":
         # K3s takes the tenth address of each network (pkg/cli/server/server.go).
         default = [network[10] for network in rules.networks(cluster.server, "service-cidr", cluster.ip_version)]
-        return ",".join(str(ipaddress.ip_address(one)) for one in rules.listed(wanted or default))
-    if key in _ARGUMENTS:
-        return ",".join(sorted({str(item) for item in wanted}))
-    if key == "disable":
-        return ",".join(sorted(set(rules.listed(wanted))))
-    if key in _FLAGS:
-        return str(wanted).lower()
-    return str(wanted)
+        found = [str(ipaddress.ip_address(one)) for one in rules.listed(wanted or default)]
+    elif key == "service-node-port-range":
+        found = ["-".join(map(str, rules.ports(wanted) or ()))]
+    elif key in _ARGUMENTS:
+        found = sorted({str(item) for item in wanted})
+    elif key == "disable":
+        found = sorted(set(rules.listed(wanted)))
+    return ",".join(found)
 
 
 def _range(config: Config, key: str) -> str | None:

@@ -53,7 +53,9 @@ def load(
     """
     problems = Problems(sources)
     model = _model(inventory, problems)
-    found = members(inventory, {str(k): v for k, v in model.groups.items()} if model else {}, problems, away)
+    groups = {str(k): v for k, v in model.groups.items()} if model else {}
+    shared = {"servers": rules.typed(model.server), "agents": rules.typed(model.agent)} if model else {}
+    found = members(inventory, groups, problems, away, shared)
     if not any(member.role == "servers" for member in found):
         problems.other("group servers: it has no host; a cluster needs at least one server", "groups", "servers")
     if model is None:
@@ -91,8 +93,8 @@ def _cluster(
         artifacts=artifacts,
         delivered=_delivered(model, base),
         proxy=model.proxy,
-        server=rules.with_lists(model.server),
-        agent=rules.with_lists(model.agent),
+        server=rules.typed(model.server),
+        agent=rules.typed(model.agent),
         server_taint=model.server_taint,
         lb=model.lb,
         accept=tuple(model.accept),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from nornir_k3s import k3s
 from nornir_k3s.inventory import rules
 from nornir_k3s.inventory.rules import Found
 from nornir_k3s.inventory.schema import ClusterModel
-from nornir_k3s.model.cluster import NODES, ROLES, Member
+from nornir_k3s.model.cluster import NODES, ROLES, Member, Setting
 from nornir_k3s.model.finding import CHECKS
 from nornir_k3s.model.settings import ManagedDatastore
 from nornir_k3s.model.suggest import did_you_mean
@@ -24,8 +24,9 @@ def absolute(base: Path, path: Path) -> Path:
 def cluster_problems(model: ClusterModel, found: list[Member], base: Path) -> Iterator[Found]:
     """Yield the path below `k3s_cluster` and the words of each problem."""
     version = _ip_version(found)
-    yield from ((("server", *path), text) for path, text in rules.cidrs(model.server, version))
+    yield from ((("server", *path), text) for path, text in rules.cidrs(rules.typed(model.server), version))
     yield from _settings_of_one_host(model, found)
+    yield from _settings_of_other_versions(model)
     yield from _counts(model, found)
     yield from _address_problems(model, found)
     for index, word in enumerate(model.accept):
@@ -55,12 +56,19 @@ def _settings_of_one_host(model: ClusterModel, found: list[Member]) -> Iterator[
                 )
 
 
+def _settings_of_other_versions(model: ClusterModel) -> Iterator[Found]:
+    for mapping in ("server", "agent"):
+        for key in getattr(model, mapping):
+            if why := k3s.unknown_to_version(key, model.version):
+                yield (mapping, key), f"{model.version} has no setting `{key}`: {why}"
+
+
 def _address_problems(model: ClusterModel, found: list[Member]) -> Iterator[Found]:
     vip = str(model.registration.address or "")
     for member in found:
         if model.registration.managed and member.address == vip:
             yield ("registration", "address"), f"{vip} is the address of host {member.name}"
-    if vip and (where := rules.inside(vip, model.server, _ip_version(found))):
+    if vip and (where := rules.inside(vip, rules.typed(model.server), _ip_version(found))):
         yield ("registration", "address"), f"{vip} lies inside {where}, which is the cluster's own"
     bits = 128 if ":" in vip else 32
     if model.lb.prefix and model.lb.prefix > bits:
@@ -107,18 +115,21 @@ def _counts(model: ClusterModel, found: list[Member]) -> Iterator[Found]:
 
 def host_problems(model: ClusterModel, found: list[Member]) -> Iterator[tuple[str, str]]:
     """Yield the host and the words of each problem of one host with the settings of the cluster."""
-    version = _ip_version(found)
+    version, server = _ip_version(found), rules.typed(model.server)
     for member in found:
         for address in member.addresses:
-            if where := rules.inside(address, model.server, version):
+            if where := rules.inside(address, server, version):
                 yield member.name, f"its address {address} lies inside {where}, which is the cluster's own"
+        for key in member.settings:
+            if why := k3s.unknown_to_version(key, model.version):
+                yield member.name, f"{model.version} has no setting `{key}`: {why}"
         if member.role in NODES:
-            yield from ((member.name, text) for text in _node_addresses(model, member, version))
+            yield from ((member.name, text) for text in _node_addresses(server, member, version))
 
 
-def _node_addresses(model: ClusterModel, member: Member, version: int) -> Iterator[str]:
+def _node_addresses(server: Mapping[str, Setting], member: Member, version: int) -> Iterator[str]:
     """Yield why K3s would not start with the addresses of a node (k3s: pkg/agent/run.go)."""
-    pods = [network.version for network in rules.networks(model.server, "cluster-cidr", version)]
+    pods = [network.version for network in rules.networks(server, "cluster-cidr", version)]
     own = rules.ip_versions(member.addresses)
     if member.role == "servers" and own[0] != version:
         yield f"its first address is {rules.named(own[:1])}, that of the first server IPv{version}: use the same order"

@@ -26,9 +26,17 @@ def role_of(host: Host, groups: Mapping[str, str]) -> list[str]:
 
 
 def members(
-    inventory: Inventory, groups: Mapping[str, str], problems: Problems, away: Sequence[Member] = ()
+    inventory: Inventory,
+    groups: Mapping[str, str],
+    problems: Problems,
+    away: Sequence[Member] = (),
+    shared: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Member]:
-    """Return the hosts that have a role in this cluster, in the inventory's order, then the ones that are away."""
+    """Return the hosts that have a role in this cluster, in the inventory's order, then the ones that are away.
+
+    Arguments:
+        shared: The cluster-wide settings of a role, which `key+` of a host adds to.
+    """
     found = []
     for host in inventory.hosts.values():
         roles = role_of(host, groups)
@@ -37,7 +45,7 @@ def members(
         if len(roles) > 1:
             problems.host(host.name, f"it is in {' and '.join(roles)}; a host has one role", "groups")
             continue
-        member = _member(host, roles[0], problems)
+        member = _member(host, roles[0], problems, (shared or {}).get(roles[0], {}))
         if member:
             found.append(member)
     found += [member for member in away if member.name not in inventory.hosts]
@@ -54,7 +62,7 @@ def _duplicates(what: str, key: str, pairs: Iterable[tuple[str, str]], problems:
         first.setdefault(value, name)
 
 
-def _member(host: Host, role: str, problems: Problems) -> Member | None:
+def _member(host: Host, role: str, problems: Problems, shared: Mapping[str, Any]) -> Member | None:
     data = host.get("k3s") or {}
     if not isinstance(data, dict):
         problems.host(host.name, "`k3s` must be a mapping of settings", "data", "k3s")
@@ -81,7 +89,7 @@ def _member(host: Host, role: str, problems: Problems) -> Member | None:
     if role in NODES and (not _NAME.match(node_name) or node_name == "localhost"):
         text = f"{node_name!r} is not a valid node name: use letters, digits, - and ., but not localhost"
         problems.host(host.name, text, "data", "k3s", "node-name")
-    return Member(host.name, role, address, node_name, rules.with_lists(settings), interface)
+    return Member(host.name, role, address, node_name, rules.typed(settings, shared), interface)
 
 
 def _address(host: Host, settings: Mapping[str, Any], own: Mapping[str, Any]) -> str:

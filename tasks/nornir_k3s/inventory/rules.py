@@ -40,6 +40,13 @@ _ALLOWED = re.compile(
     r"^(([-a-z0-9.]*\.)?(kubelet|node)\.kubernetes\.io/|(beta\.)?kubernetes\.io/(hostname|arch|os)="
     r"|node\.kubernetes\.io/instance-type=|topology\.kubernetes\.io/(zone|region)=)"
 )
+# Components whose logging is configured once for the process (kubernetes: component-base/logs/api/v1, ReapplyHandling).
+_LOGGING = frozenset(
+    f"{name}-arg"
+    for name in (
+        "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-cloud-controller-manager", "kubelet",
+    )
+)  # fmt: skip
 _SCALARS = (str, int, float, date)
 _EXCLUDE = (("docker", "container-runtime-endpoint"), ("docker", "snapshotter"))
 
@@ -50,14 +57,29 @@ def listed(value: Any) -> list[str]:  # noqa: ANN401 - a setting as it stands in
     return [part.strip() for item in items for part in str(item).split(",") if part.strip()]
 
 
-def with_lists(settings: Mapping[str, Any]) -> dict[str, Setting]:
-    """Return the settings with a list of single items for each that K3s takes as a list, however it was written."""
-    return {key: _as_list(key, value) for key, value in settings.items()}
+def typed(settings: Mapping[str, Any], shared: Mapping[str, Any] | None = None) -> dict[str, Setting]:
+    """Return the settings in one form each, however they were written.
+
+    What K3s takes as a list is a list of single items, what it takes as a boolean is one, and `key+` is part of `key`.
+
+    Arguments:
+        shared: The cluster-wide settings that `key+` of a host adds to.
+    """
+    found: dict[str, Setting] = {}
+    for name, value in settings.items():
+        key = name.rstrip("+")
+        one = _typed(key, value)
+        before = found[key] if key in found else _typed(key, (shared or {}).get(key, []))
+        found[key] = [*before, *one] if isinstance(before, list) and isinstance(one, list) and key != name else one
+    return found
 
 
-def _as_list(key: str, value: Any) -> Setting:  # noqa: ANN401 - a setting as it stands in the file
+def _typed(key: str, value: Any) -> Setting:  # noqa: ANN401 - a setting as it stands in the file
     if key in k3s.SPLIT:
-        return list(listed(value))
+        return listed(value)
+    if key in k3s.BOOLEANS:
+        parsed = k3s.boolean(value)
+        return value if parsed is None else parsed
     return [value] if key in k3s.LISTS and not isinstance(value, list) else value
 
 
@@ -67,9 +89,11 @@ def settings(given: Mapping[str, Any], known: frozenset[str]) -> Iterator[Found]
         name = str(key)
         for text in k3s.unknown_settings([name], known):
             yield (name,), text
+        if name.endswith("+") and name.rstrip("+") in known - k3s.LISTS:
+            yield (name,), f"`{name}` adds to a list, and `{name.rstrip('+')}` takes one value"
         yield from (((name,), text) for text in _value(name.rstrip("+"), value))
     for one, other in _EXCLUDE:
-        if given.get(one) and given.get(other):
+        if all(given.get(key) and k3s.boolean(given[key]) is not False for key in (one, other)):
             yield (other,), f"`{one}` and `{other}` exclude each other: remove one"
 
 
@@ -79,7 +103,7 @@ def _value(key: str, value: Any) -> Iterator[str]:  # noqa: ANN401, PLR0912 - on
     elif not all(isinstance(item, _SCALARS) for item in (value if isinstance(value, list) else [value])):
         yield f"`{key}` takes text, a number, true or false, or a list of texts"
     elif key in k3s.BOOLEANS:
-        if not isinstance(value, bool):
+        if k3s.boolean(value) is None:
             yield f"`{key}` is true or false, not {value!r}"
     elif isinstance(value, list) and key not in k3s.LISTS:
         yield f"`{key}` takes one value, not a list"
@@ -94,21 +118,44 @@ def _value(key: str, value: Any) -> Iterator[str]:  # noqa: ANN401, PLR0912 - on
             if item not in k3s.PACKAGED:
                 yield f"K3s has no packaged component {item!r}" + did_you_mean(item, k3s.PACKAGED)
     elif key == "service-node-port-range":
-        match = re.fullmatch(r"([0-9]{1,5})-([0-9]{1,5})", str(value))
-        if not match or not 0 < int(match[1]) <= int(match[2]) < 65536:
+        if ports(value) is None:
             yield f"{value!r} is not a range of ports, as 30000-32767"
     elif key in ("node-label", "node-taint"):
         yield from _label_or_taint(key, [str(item) for item in (value if isinstance(value, list) else [value])])
     elif key.endswith("-arg") or key in ("kubelet-arg", "kube-proxy-arg"):
         for argument in value if isinstance(value, list) else [value]:
-            if not re.match(r"^[a-zA-Z][-\w.]*(=|$)", str(argument)):
-                yield f"{argument!r} is not NAME=VALUE (without dashes before it)"
+            yield from _argument(key, str(argument))
     elif key in ("node-ip", "node-external-ip", "advertise-address", "bind-address", "cluster-dns"):
         yield from _each(listed(value), ipaddress.ip_address, "an IP address")
     elif key in CIDRS:
         yield from _each(listed(value), _network, "a network, as 10.42.0.0/16")
     elif key in ("https-listen-port", "advertise-port", "lb-server-port") and not _is_port(value):
         yield f"{value!r} is not a port"
+
+
+def _argument(key: str, argument: str) -> Iterator[str]:
+    # NAME+= adds to K3s' own value, and NAME-= puts it before that (k3s: pkg/util/args.go).
+    match = re.match(r"^(--)?([a-zA-Z][-\w.]*?)[-+]?(=|$)", argument)
+    if not match:
+        yield f"{argument!r} is not NAME=VALUE"
+    elif key in _LOGGING and re.match(r"(v|vmodule|log-.*|logging-format)$", match[2]):
+        yield (
+            f"{argument!r} ends K3s when it starts: its components are one process with one configuration of logging;"
+            " set `v` or `vmodule` of K3s itself"
+        )
+
+
+def ports(value: object) -> tuple[int, int] | None:
+    """Return the first and last port of a range in any form that K3s takes: 1-9, 1+8 or 1; None for others.
+
+    Source: kubernetes `apimachinery/pkg/util/net/port_range.go`.
+    """
+    match = re.fullmatch(r"\s*([0-9]{1,5})\s*(?:([-+])\s*([0-9]{1,5}))?\s*", str(value))
+    if not match:
+        return None
+    first = int(match[1])
+    last = {"-": int(match[3] or 0), "+": first + int(match[3] or 0), None: first}[match[2]]
+    return (first, last) if 0 < first <= last < 65536 else None
 
 
 def _is_text(value: object) -> bool:

@@ -30,7 +30,7 @@ def settings_schema(known: frozenset[str]) -> dict[str, Any]:
 
     def of(key: str) -> dict[str, Any]:
         if key in k3s.BOOLEANS:
-            return {"type": "boolean"}
+            return {"enum": [True, False, "true", "false"]}
         return many if key in k3s.LISTS else {"enum": list(k3s.CHOICES[key])} if key in k3s.CHOICES else text
 
     return {"type": "object", "properties": {key: of(key) for key in sorted(known)}, "additionalProperties": False}

@@ -18,6 +18,7 @@ NODE = _words("""
 """)
 AGENT = NODE | {"disable-apiserver-lb"}
 SERVER = NODE | _words("""
+    helm-controller-arg write-kubeconfig-name
     https-listen-port supervisor-port apiserver-port apiserver-bind-address advertise-address advertise-port
     tls-san tls-san-security cluster-cidr service-cidr service-node-port-range cluster-dns cluster-domain
     flannel-backend flannel-ipv6-masq flannel-external-ip egress-selector-mode servicelb-namespace
@@ -35,7 +36,8 @@ SERVER = NODE | _words("""
 """)
 LISTS = _words("""
     tls-san node-label node-taint kubelet-arg kube-proxy-arg kube-apiserver-arg etcd-arg kube-controller-manager-arg
-    kube-scheduler-arg kube-cloud-controller-manager-arg disable node-ip node-external-ip node-internal-dns
+    kube-scheduler-arg kube-cloud-controller-manager-arg helm-controller-arg disable node-ip node-external-ip
+    node-internal-dns
     node-external-dns cluster-cidr service-cidr cluster-dns airgap-extra-registry
 """)
 BOOLS = _words("""

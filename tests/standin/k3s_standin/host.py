@@ -103,6 +103,20 @@ def kubelet_args(settings: dict[str, Any]) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
+COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-cloud-controller-manager", "kubelet")
+
+
+def logging_problem(settings: dict[str, Any]) -> str | None:
+    """Return why a component refuses to run: all are one process, whose logging is configured once."""
+    for component in COMPONENTS:
+        for argument in settings.get(f"{component}-arg", []):
+            name, _, value = str(argument).removeprefix("--").partition("=")
+            if name in ("v", "vmodule", "logging-format") and value != str(settings.get(name, "")):
+                text = "the logging configuration should not be changed after setting it once"
+                return f"{component.removeprefix('kube-')} exited: {text} (- old setting, + new setting):"
+    return None
+
+
 def kubelet_problem(settings: dict[str, Any], version: str) -> str | None:
     """Return why the kubelet refuses to run here."""
     bad = sorted(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from k3s_standin import nodes
-from k3s_standin.host import kubelet_problem
+from k3s_standin.host import kubelet_problem, logging_problem
 from k3s_standin.log import Fatal, log
 from k3s_standin.process import delay
 
@@ -40,6 +40,8 @@ class Kubelet:
             "info",
             f"Running kubelet --hostname-override={self.name} --kubeconfig=/var/lib/rancher/k3s/agent/kubelet.kubeconfig",
         )
+        if problem := logging_problem(settings):
+            raise Fatal(f"Error: {problem}")
         if problem := kubelet_problem(settings, version):
             raise Fatal(f"Error: kubelet exited: {problem}")
 
