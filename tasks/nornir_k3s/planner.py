@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from nornir_k3s.model.cluster import Cluster, Member
 from nornir_k3s.model.host_facts import ArtifactState, FileState, HostFacts
-from nornir_k3s.model.host_spec import File, Forget, HostSpec, Unit
+from nornir_k3s.model.host_spec import File, Forget, Gone, HostSpec, Unit
 from nornir_k3s.model.paths import PREVIOUS, SYSTEMD
 from nornir_k3s.model.step import Action, Step
 from nornir_k3s.model.urls import shown
@@ -65,6 +65,8 @@ def converge(spec: HostSpec, facts: HostFacts) -> list[Step]:
     for gone in spec.gone:
         if gone.path in facts.ledger.files:
             steps.append(Step("remove", gone.path, f"remove {gone.path}, which is no longer needed", payload=gone))
+    for path in _obsolete(spec, facts):
+        steps.append(Step("remove", path, f"remove {path}, which is no longer needed", payload=Gone(path, "")))
     changed = {step.target for step in steps} - no_restart
     for unit in spec.units:
         action = _unit_action(unit, spec, facts, changed)
@@ -74,6 +76,16 @@ def converge(spec: HostSpec, facts: HostFacts) -> list[Step]:
         # A run was interrupted before it removed them: a later rollback must not restore files that old.
         steps.append(Step("remove", PREVIOUS, "remove the rollback copies of the last change", payload=Forget()))
     return steps
+
+
+def _obsolete(spec: HostSpec, facts: HostFacts) -> list[str]:
+    """Return files of a server or agent that this tool wrote and that the inventory no longer has.
+
+    What read them restarts for the setting that named them, if it was one.
+    """
+    if not spec.install:
+        return []
+    return sorted(facts.ledger.files - {file.path for file in spec.files} - {gone.path for gone in spec.gone})
 
 
 def _file(file: File, state: FileState | None) -> Step | None:
@@ -87,9 +99,12 @@ def _file(file: File, state: FileState | None) -> Step | None:
     if state.sha256 != file.sha256:
         return Step("file", file.path, f"change {file.path}", diff=diff(file, state.text), payload=file)
     if not _has_mode(file, state):
-        found = f"{state.mode:o} {state.owner}:{state.group}"
+        found, wanted = f"{state.mode:o} {state.owner}:{state.group}", f"{file.mode:o} {file.owner}:{file.group}"
         return Step(
-            "file", file.path, f"set {file.path} to {file.mode:o} root:{file.group} (it is {found})", payload=file
+            "file",
+            file.path,
+            f"set {file.path} to {wanted} (it is {found})",
+            payload=file,
         )
     return None
 
@@ -137,7 +152,7 @@ def same_text(file: File, facts: HostFacts) -> bool:
 
 
 def _has_mode(file: File, state: FileState) -> bool:
-    return (state.mode, state.owner, state.group) == (file.mode, "root", file.group)
+    return (state.mode, state.owner, state.group) == (file.mode, file.owner, file.group)
 
 
 def replaces_binary(spec: HostSpec, facts: HostFacts) -> bool:

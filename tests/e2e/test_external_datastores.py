@@ -71,6 +71,7 @@ KINDS: dict[str, tuple[str, str, dict[str, Any], str]] = {
 }  # fmt: skip
 
 
+AUDIT, CNI = "/etc/rancher/audit.yaml", "/var/lib/rancher/k3s/server/manifests/cni.yaml"
 NODES = ("s1", "s2", "s3", "a1", "a2")
 
 
@@ -98,8 +99,16 @@ def outside(request: pytest.FixtureRequest, site: Site) -> Iterator[Site]:
 
 def without_flannel(site: Site) -> None:
     """Leave the network of pods to a CNI that comes later."""
-    off = {"flannel-backend": "none", "disable-network-policy": True}
+    audit = f"audit-policy-file={AUDIT}"
+    off = {"flannel-backend": "none", "disable-network-policy": "true", "kube-apiserver-arg": [audit]}
     site.edit(lambda data: data["data"]["k3s_cluster"]["server"].update(off))
+    refused = site.runbook("deploy.py", "--plan")
+    assert f"s2: kube-apiserver-arg audit-policy-file names {AUDIT}, which is not there" in refused.stderr
+    for name in ("audit.yaml", "cni.yaml"):
+        (site.folder / name).write_text("kind: List\n")
+    own = {"path": AUDIT, "source": "../audit.yaml", "mode": "0640", "group": "adm", "roles": ["servers"]}
+    more = {"files": [own], "manifests": ["../cni.yaml"]}
+    site.edit(lambda data: data["data"]["k3s_cluster"].update(more))
     assert "no pods are scheduled, until a CNI runs" in site.deploy("--plan").stdout
 
 
@@ -110,6 +119,26 @@ def with_a_cni(site: Site) -> None:
     for name in NODES:
         site.lab.exec(name, ["sh", "-c", "mkdir -p /etc/cni/net.d && echo {} >/etc/cni/net.d/10-own.conflist"])
     eventually(lambda: ready(site))
+    assert listed(site) == [
+        f"640 root adm {AUDIT}",
+        f"600 root root {CNI}",
+        "700 root root /var/lib/rancher/k3s/server",
+    ]
+    before = {name: site.lab.exec(name, ["systemctl", "show", "-p", "MainPID", "k3s"]).stdout for name in NODES[:3]}
+    (site.folder / "cni.yaml").write_text("kind: List\nitems: []\n")
+    site.deploy("--yes")
+    assert "items" in site.lab.exec("s3", ["cat", CNI]).stdout
+    site.edit(lambda data: data["data"]["k3s_cluster"].pop("manifests"))
+    site.deploy("--yes")
+    assert CNI not in str(listed(site))
+    assert before == {
+        name: site.lab.exec(name, ["systemctl", "show", "-p", "MainPID", "k3s"]).stdout for name in NODES[:3]
+    }
+
+
+def listed(site: Site) -> list[str]:
+    paths = [AUDIT, CNI, "/var/lib/rancher/k3s/server"]
+    return site.lab.exec("s2", ["stat", "-c", "%a %U %G %n", *paths], check=False).stdout.splitlines()
 
 
 def ready(site: Site) -> None:

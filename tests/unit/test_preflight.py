@@ -112,6 +112,7 @@ ELSEWHERE = {
     "version",
     "no-agents",
     "cni",
+    "named-file",
     *ASKED,
 }
 

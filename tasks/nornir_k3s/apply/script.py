@@ -86,7 +86,7 @@ def _call(step: Step, spec: HostSpec) -> str:  # noqa: PLR0911 - one line a kind
 def _file(file: File) -> str:
     encoded = base64.b64encode(file.text.reveal().encode()).decode()
     check = file.check.replace("{}", '"$draft"')
-    call = shell.call("put", file.path, f"{file.mode:o}", file.group, file.unit, check)
+    call = shell.call("put", file.path, f"{file.mode:o}", file.owner, file.group, file.unit, check)
     return f"{call} <<'END'\n{encoded}\nEND"
 
 

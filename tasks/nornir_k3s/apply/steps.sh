@@ -6,23 +6,26 @@ keep_foreign() {
   if [ -f "$STATE/files" ] && grep -qxF "$1" "$STATE/files"; then return 0; fi
   if [ ! -e "$1.before-nornir-k3s" ]; then cp -a "$1" "$1.before-nornir-k3s"; say kept "$1" "$1.before-nornir-k3s"; fi
 }
-put() { # path mode group unit check; the content comes base64-encoded on stdin
-  dir=$(dirname "$1"); [ -d "$dir" ] || mkdir -p -m 755 "$dir"
+put() { # path mode owner group unit check; the content comes base64-encoded on stdin
+  dir=$(dirname "$1")
+  # K3s makes this folder for root alone, if it does not find it.
+  case $dir in /var/lib/rancher/k3s/server/*) mkdir -p -m 700 /var/lib/rancher/k3s/server ;; esac
+  [ -d "$dir" ] || mkdir -p -m 755 "$dir"
   draft="$dir/.nornir-k3s.$$"
   ( umask 077; base64 -d >"$draft" )
   if [ -f "$1" ] && [ ! -L "$1" ] && cmp -s "$draft" "$1"; then
     rm -f "$draft"
-    if [ "$(stat -c '%a %U %G' "$1")" = "$2 root $3" ]; then say did "$STEP" same; return 0; fi
-    chown "root:$3" "$1"; chmod "$2" "$1"; settle "$1"
+    if [ "$(stat -c '%a %U %G' "$1")" = "$2 $3 $4" ]; then say did "$STEP" same; return 0; fi
+    chown "$3:$4" "$1"; chmod "$2" "$1"; settle "$1"
     say did "$STEP" changed; return 0
   fi
-  chown "root:$3" "$draft"; chmod "$2" "$draft"
-  if [ -n "$5" ] && ! out=$(eval "$5" 2>&1); then
+  chown "$3:$4" "$draft"; chmod "$2" "$draft"
+  if [ -n "$6" ] && ! out=$(eval "$6" 2>&1); then
     rm -f "$draft"; printf 'the new %s is refused:\n%s\n' "$1" "$out" >&2; return 1
   fi
   keep_previous "$1"
   keep_foreign "$1"
-  if [ -n "$4" ]; then : >"$STATE/pending/$4"; fi
+  if [ -n "$5" ]; then : >"$STATE/pending/$5"; fi
   sync "$draft" 2>/dev/null || :
   mv -fT "$draft" "$1"
   grep -qxF "$1" "$STATE/files" 2>/dev/null || printf '%s\n' "$1" >>"$STATE/files"
@@ -35,7 +38,7 @@ settle() { # path: it is newer now than the process that has read it, for its mo
 }
 remove() { # path unit
   keep_previous "$1"
-  : >"$STATE/pending/$2"
+  if [ -n "$2" ]; then : >"$STATE/pending/$2"; fi
   rm -f "$1"
   unlist "$1"
   say did "$STEP" changed

@@ -132,7 +132,9 @@ def cni(cluster: Cluster) -> Iterator[Finding]:
     """Yield a note if K3s is to run without flannel (docs.k3s.io `networking/basic-network-options.md`)."""
     if cluster.own_cni:
         found = "flannel-backend is none: nodes stay NotReady, and no pods are scheduled, until a CNI runs"
-        remedy = "install it with the kubeconfig that deploy saves as soon as the API answers"
+        names = ", ".join(file.path.rpartition("/")[2] for file in cluster.files if "/server/manifests/" in file.path)
+        remedy = f"nothing to do if {names} contains one; else " if names else ""
+        remedy += "install it with the kubeconfig that deploy saves as soon as the API answers"
         if not cluster.server.get("disable-network-policy"):
             remedy += "; most CNIs enforce network policies themselves: then set disable-network-policy: true"
         yield problem(cluster.of("servers")[0].name, "cni", found, "a CNI of your own", remedy, "note")

@@ -108,7 +108,7 @@ def _file(host: str, facts: HostFacts, step: Step, steps: Sequence[Step]) -> Fin
         raise TypeError(step)
     wanted = step.payload
     same = state.sha256 == wanted.sha256 and state.kind == "file"
-    mode = f"{wanted.mode:o} root:{wanted.group}"
+    mode = f"{wanted.mode:o} {wanted.owner}:{wanted.group}"
     if same:
         found, expected = f"mode and owner are {state.mode:o} {state.owner}:{state.group}", mode
     elif state.kind == "file":

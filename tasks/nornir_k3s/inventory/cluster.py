@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from nornir.core.inventory import Inventory
 from pydantic import ValidationError
 
 from nornir_k3s import k3s
-from nornir_k3s.errors import ArtifactError, InventoryError
-from nornir_k3s.inventory import cluster_secrets, rules
+from nornir_k3s.errors import InventoryError
+from nornir_k3s.inventory import cluster_secrets, rules, user_files
 from nornir_k3s.inventory.cluster_rules import absolute, cluster_problems, host_problems
 from nornir_k3s.inventory.explain import explain
 from nornir_k3s.inventory.members import members
@@ -100,6 +101,8 @@ def _cluster(
         accept=tuple(model.accept),
         known_drift=tuple(model.known_drift),
         members=tuple(found),
+        files=user_files.delivered(model, partial(absolute, base), resolved),
+        file_secrets=tuple(text for file in model.files if (text := resolved.get(f"file {file.path}"))),
     )
 
 
@@ -111,16 +114,7 @@ def _delivered(model: ClusterModel, base: Path) -> dict[str, Secret]:
     """
     wanted = {"registries": model.registries}
     wanted |= {f"datastore-{key}": getattr(model.datastore, key, None) for key in ("cafile", "certfile", "keyfile")}
-    return {setting: _text(absolute(base, path), setting) for setting, path in wanted.items() if path}
-
-
-def _text(path: Path, setting: str) -> Secret:
-    try:
-        return Secret(path.read_text())
-    except OSError as error:
-        raise ArtifactError(f"{setting}: {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ArtifactError(f"{setting}: {path} is not text") from None
+    return {setting: user_files.read(absolute(base, path), setting) for setting, path in wanted.items() if path}
 
 
 def _built(model: ClusterModel, password: Secret | None) -> Secret | None:

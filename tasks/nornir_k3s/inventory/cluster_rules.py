@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from nornir_k3s import k3s
-from nornir_k3s.inventory import rules
+from nornir_k3s.inventory import rules, user_files
 from nornir_k3s.inventory.rules import Found
 from nornir_k3s.inventory.schema import ClusterModel
 from nornir_k3s.model.cluster import NODES, ROLES, Member, Setting
@@ -36,6 +37,7 @@ def cluster_problems(model: ClusterModel, found: list[Member], base: Path) -> It
         if host and host not in {member.name for member in found}:
             yield ("accept", index), f"there is no host {host!r}"
     yield from _datastore_problems(model, base)
+    yield from user_files.problems(model, partial(absolute, base))
     if model.registries and not absolute(base, model.registries).is_file():
         yield ("registries",), f"there is no file {absolute(base, model.registries)}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from nornir_k3s import k3s
 from nornir_k3s.errors import K3sError
@@ -23,10 +24,13 @@ def resolve(model: ClusterModel, store: Store, problems: Problems) -> dict[str, 
         "password": lambda: _password(model, store),
         "endpoint": lambda: store.secret("endpoint", external.endpoint) if external else None,
     }
+    for file in model.files:
+        if file.secret:
+            wanted[f"file {file.path}"] = partial(store.secret, f"the text of {file.path}", file.secret)
     paths = {"password": ("datastore", "password"), "endpoint": ("datastore", "endpoint")}
     found: dict[str, Secret | None] = {}
     for key, get in wanted.items():
-        path = paths.get(key, (key,))
+        path = paths.get(key, (key.partition(" ")[0].replace("file", "files"),))
         try:
             found[key] = get() or None
         except K3sError as error:

@@ -12,6 +12,7 @@ from nornir_k3s.model.settings import (
     DatastoreFields,
     DatastorePool,
     ExternalDatastore,
+    FileOfUser,
     KnownDifference,
     LoadBalancer,
     LocalPath,
@@ -68,6 +69,10 @@ class ClusterModel(Strict):
     datastore_pool: DatastorePool | None = Field(None, description="the connections each server opens to it")
     artifacts: Artifacts = Field(default_factory=lambda: Artifacts.model_validate({}))
     registries: LocalPath | None = Field(None, description="a registries.yaml, delivered to every server and agent")
+    files: list[FileOfUser] = Field(default_factory=list, description="files of your own on servers and agents")
+    manifests: list[LocalPath] = Field(
+        default_factory=list, description="manifests that K3s applies from every server, such as those of a CNI"
+    )
     proxy: Proxy | None = None
     server: ServerSettings = Field(default_factory=dict, description="K3s settings of every server, by K3s' names")
     agent: AgentSettings = Field(default_factory=dict, description="K3s settings of every agent, by K3s' names")

@@ -53,12 +53,27 @@ class Member:
 
 
 @dataclass(frozen=True)
+class UserFile:
+    """A file of the user's, or one of the manifests, with its text."""
+
+    path: str
+    text: Secret
+    mode: int = 0o600
+    owner: str = "root"
+    group: str = "root"
+    roles: tuple[str, ...] = ("servers",)
+    restart: bool = True
+
+
+@dataclass(frozen=True)
 class Cluster:
     """The desired state of one cluster; its fields are those of the inventory.
 
     Arguments:
         delivered: Contents of the operator's files that are copied to hosts: `registries`, `datastore-cafile`,
             `datastore-certfile`, `datastore-keyfile`.
+        files: The user's own files and manifests.
+        file_secrets: The texts of those that are references.
     """
 
     name: str
@@ -81,6 +96,8 @@ class Cluster:
     accept: tuple[str, ...]
     known_drift: tuple[KnownDifference, ...]
     members: tuple[Member, ...]
+    files: tuple[UserFile, ...] = ()
+    file_secrets: tuple[Secret, ...] = ()
 
     def of(self, role: str) -> tuple[Member, ...]:
         """Return the members of one role, in the inventory's order."""
@@ -130,5 +147,5 @@ class Cluster:
     def secrets(self) -> list[Secret]:
         """Return every secret, so that a session can mask the output of hosts."""
         escaped = Secret(quote(self.datastore_password.reveal(), safe=""))  # as in PostgreSQL's endpoint
-        known = (self.token, self.agent_token, self.endpoint, self.datastore_password, escaped)
+        known = (self.token, self.agent_token, self.endpoint, self.datastore_password, escaped, *self.file_secrets)
         return [secret for secret in known if secret]

@@ -73,6 +73,7 @@ CHECKS: Mapping[str, str] = {
     "vip-network": "the VIP is in the network of the load balancers",
     "interface": "a load balancer has the interface from the inventory",
     "cidr": "the networks of pods and services do not overlap the host's routes",
+    "named-file": "files that settings name are on the host, or delivered by `files`",
     "cni": "a note if flannel is off: the network of pods is then the user's, and nodes are not Ready without it",
     "role": "the host does not have the other role (server or agent) already",
     "embedded-etcd": "no files of an embedded etcd, which K3s would use instead of the datastore",

@@ -27,8 +27,9 @@ class File:
         masking: What a diff may show: all of it, all but the values of secret keys, or nothing.
         unit: The unit that reads it, if any.
         action: What that unit needs when the file has changed.
-        group: The group that owns it; the owner is always root.
+        group: The group that owns it.
         check: A command that validates a draft; `{}` is the draft's path.
+        owner: The user who owns it.
     """
 
     path: str
@@ -39,6 +40,7 @@ class File:
     action: Literal["restart", "reload"] = "restart"
     group: str = "root"
     check: str = ""
+    owner: str = "root"
 
     @property
     def sha256(self) -> str:

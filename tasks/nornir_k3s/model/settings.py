@@ -270,6 +270,28 @@ class LoadBalancer(Strict):
     )
 
 
+_ACCOUNT = r"^[a-z_][-a-z0-9_]{0,30}[$]?$"
+
+
+class FileOfUser(Strict):
+    """A text file of your own on servers, agents or both: one that a K3s setting names, for instance."""
+
+    path: str = Field(pattern=r"^/[^\x00-\x1f]+$", description="on the hosts")
+    source: LocalPath | None = Field(None, description="on the controller")
+    secret: Reference | None = Field(None, description="a reference to its text, instead of `source`")
+    mode: str = Field("0600", pattern=r"^0?[0-7]{3}$", description='in quotes, such as "0644"')
+    owner: str = Field("root", pattern=_ACCOUNT)
+    group: str = Field("root", pattern=_ACCOUNT)
+    roles: list[Literal["servers", "agents"]] = Field(["servers", "agents"], min_length=1, description="the hosts")
+    restart: bool = Field(True, description="K3s restarts when the file changes, one server after the other")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> FileOfUser:
+        if (self.source is None) == (self.secret is None):
+            raise ValueError("give `source` or `secret`, one of them")
+        return self
+
+
 class KnownDifference(Strict):
     """Known drift that is accepted until a date."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from nornir_k3s import k3s
+from nornir_k3s.inventory.named_files import named
 from nornir_k3s.model.bundle import Bundle
 from nornir_k3s.model.cluster import (
     Cluster,
@@ -54,5 +55,10 @@ def spec(cluster: Cluster, member: Member, bundle: Bundle | None, ca_prefix: str
         ),
         gone=gone,
         units=(Unit(unit),),
-        watch=(f"{k3s.DATA}/server/tls", f"{SYSTEMD}/{k3s.UNITS['server']}", f"{SYSTEMD}/{unit}"),
+        watch=(
+            f"{k3s.DATA}/server/tls",
+            f"{SYSTEMD}/{k3s.UNITS['server']}",
+            f"{SYSTEMD}/{unit}",
+            *named(settings(cluster, member, ca_prefix)),
+        ),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from nornir_k3s.inventory.rules import CIDRS, networks
 from nornir_k3s.k3s import UNITS
-from nornir_k3s.model.cluster import Cluster
+from nornir_k3s.model.cluster import Cluster, UserFile
 from nornir_k3s.model.host_spec import HEADER, File, Gone
 from nornir_k3s.model.secret import Secret
 
@@ -23,7 +23,14 @@ def files(cluster: Cluster, unit: str) -> tuple[tuple[File, ...], tuple[Gone, ..
         environment: _environment(_proxy(cluster) | (_pool(cluster) if unit == UNITS["server"] else {})),
     }
     present = (File(path, text, 0o600, masking="all", unit=unit) for path, text in wanted.items() if text)
-    return tuple(present), tuple(Gone(path, unit) for path, text in wanted.items() if not text)
+    role = "servers" if unit == UNITS["server"] else "agents"
+    own = (_own(file, unit) for file in cluster.files if role in file.roles)
+    return (*present, *own), tuple(Gone(path, unit) for path, text in wanted.items() if not text)
+
+
+def _own(file: UserFile, unit: str) -> File:
+    reader = unit if file.restart else ""
+    return File(file.path, file.text, file.mode, masking="all", unit=reader, owner=file.owner, group=file.group)
 
 
 def _environment(values: dict[str, str | None]) -> Secret | None:

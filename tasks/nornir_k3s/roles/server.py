@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from nornir_k3s import k3s
+from nornir_k3s.inventory.named_files import named
 from nornir_k3s.model.bundle import Bundle
 from nornir_k3s.model.cluster import (
     Cluster,
@@ -87,5 +88,6 @@ def spec(cluster: Cluster, member: Member, bundle: Bundle | None) -> HostSpec:
             f"{SYSTEMD}/{k3s.UNITS['agent']}",
             f"{SYSTEMD}/{unit}",
             PREVIOUS,
+            *named(settings(cluster, member)),
         ),
     )
