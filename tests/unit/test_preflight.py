@@ -155,11 +155,29 @@ def test_cgroup_v1_is_refused_from_the_version_that_refuses_it(load: Load) -> No
         ("v1.34.9+k3s1", {}, False),
         ("v1.35.0+k3s1", {}, True),
         ("v1.35.0+k3s1", {"kubelet-arg": ["fail-cgroupv1=false"]}, False),
+        ("v1.35.0+k3s1", {"kubelet-arg": "--fail-cgroupv1=0"}, False),
+        ("v1.35.0+k3s1", {"kubelet-arg": "fail-cgroupv1=true"}, True),
     ):
         cluster = load({"version": version, "server": settings, "agent": settings})
         seen = healthy(cluster)
         seen["s1"] = changed(seen["s1"], system={"cgroup": "tmpfs"})
         assert (("s1", "cgroup") in ids(cluster, seen)) is expected
+
+
+def test_a_setting_of_the_role_is_one_of_each_of_its_hosts(load: Load) -> None:
+    cluster = load({"agent": {"resolv-conf": "/etc/own", "prefer-bundled-bin": "true", "selinux": "1"}})
+    seen = healthy(cluster)
+    facts = {"kernel": {"iptables": "iptables v1.8.3 (nf_tables)"}, "selinux": {"mode": "Enforcing", "policy": True}}
+    for host in ("s1", "a1"):
+        seen[host] = changed(seen[host], nameservers=("127.0.0.53",), present=frozenset(["/etc/own"]), **facts)
+    assert ids(cluster, seen) == {("s1", check) for check in ("nameserver", "iptables", "selinux")}
+
+
+def test_a_host_s_own_arguments_hide_those_of_its_role(load: Load) -> None:
+    version = {"version": "v1.35.0+k3s1", "server": {"kubelet-arg": ["fail-cgroupv1=false"]}}
+    cluster = load(version, s1={"kubelet-arg": ["max-pods=9"]}, s2={"kubelet-arg+": ["max-pods=9"]})
+    seen = {name: changed(facts, system={"cgroup": "tmpfs"}) for name, facts in healthy(cluster).items()}
+    assert ids(cluster, seen) & {("s1", "cgroup"), ("s2", "cgroup")} == {("s1", "cgroup")}
 
 
 def test_what_a_cluster_can_never_change_is_refused(load: Load) -> None:

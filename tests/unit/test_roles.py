@@ -18,7 +18,7 @@ from nornir_k3s.roles import agent as agent_role
 from nornir_k3s.roles import load_balancer
 from nornir_k3s.roles import server as server_role
 
-from .conftest import HOSTS
+from .conftest import HOSTS, ONLY_V6
 
 Load = Callable[..., Cluster]
 BUNDLE = Bundle(Artifact(Path("k3s"), k3s.BINARY, "a" * 64), Artifact(Path("install.sh"), "/x/install.sh", "b" * 64))
@@ -111,6 +111,14 @@ def test_a_single_load_balancer_has_no_peers_and_no_own_address_which_keepalived
     keepalived = next(f.text.reveal() for f in spec.files if f.path == load_balancer.KEEPALIVED)
     assert "unicast" not in keepalived
     assert "10.0.0.100/32 dev eth7" in keepalived
+
+
+def test_load_balancers_write_ipv6_addresses_in_brackets(load: Load) -> None:
+    cluster = load({"registration": {"address": "fd00::100"}, "server": {}}, hosts=ONLY_V6)
+    spec = load_balancer.spec(cluster, cluster.member("lb1"), interface="eth7", check_pem=Secret("PEM"), server_ca="CA")
+    made = {file.path: file.text.reveal() for file in spec.files}
+    assert "server s1 [fd00::12]:6443" in made[load_balancer.HAPROXY]
+    assert "fd00::100/128 dev eth7" in made[load_balancer.KEEPALIVED]
 
 
 def environments(cluster: Cluster) -> dict[str, str]:

@@ -14,6 +14,7 @@ from nornir_k3s.model.cluster import (
     NODES,
     Cluster,
     Member,
+    Setting,
 )
 from nornir_k3s.model.finding import Finding, Severity, problem
 from nornir_k3s.model.host_facts import HostFacts
@@ -93,8 +94,7 @@ def _cgroups(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Fin
     refused = k3s.parse_version(cluster.version) >= k3s.parse_version("v1.35.0+k3s1")
     if refused and facts.system.cgroup not in ("", "cgroup2fs"):
         allowed = "fail-cgroupv1=false"
-        role = cluster.server if member.role == "servers" else cluster.agent
-        if allowed not in str(role.get("kubelet-arg", "")) + str(member.settings.get("kubelet-arg", "")):
+        if not _runs_on_cgroup_v1(cluster.settings_of(member).get("kubelet-arg", [])):
             found, wanted = "the host uses cgroup v1, which kubelet 1.35 and newer refuses", "cgroup v2"
             remedy = f"boot with cgroup v2, or set kubelet-arg {allowed}"
             yield problem(member.name, "cgroup", found, wanted, remedy)
@@ -107,6 +107,13 @@ def _cgroups(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Fin
         )
         found = f"cgroup controllers are disabled: {', '.join(missing)}"
         yield problem(member.name, "cgroup", found, f"{', '.join(needed)}: K3s does not start without them", remedy)
+
+
+def _runs_on_cgroup_v1(arguments: Setting) -> bool:
+    items = arguments if isinstance(arguments, list) else [str(arguments)]
+    pairs = (item.removeprefix("--").partition("=") for item in items)
+    given = [value for name, _, value in pairs if name == "fail-cgroupv1"]
+    return bool(given) and k3s.boolean(given[-1]) is False
 
 
 def _kernel(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Finding]:
@@ -124,7 +131,7 @@ def _kernel(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Find
         found = f"kernel.keys.root_maxkeys is {keys}"
         yield problem(member.name, "keys", found, "10000 or more", "increase it with sysctl", "warning")
     version = facts.kernel.iptables
-    bundled = cluster.server.get("prefer-bundled-bin") or member.settings.get("prefer-bundled-bin")
+    bundled = cluster.settings_of(member).get("prefer-bundled-bin")
     if version and _OLD_IPTABLES.search(version) and not bundled:
         remedy = "update iptables, or set prefer-bundled-bin: true"
         yield problem(member.name, "iptables", version, "1.8.5 or newer", remedy, "warning")
@@ -142,7 +149,7 @@ def _security(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Fi
         found = "SELinux is enforcing, but k3s-selinux is not installed"
         remedy = "install k3s-selinux and container-selinux"
         yield problem(member.name, "selinux", found, "the SELinux policy for K3s", remedy)
-    elif not {**cluster.server, **cluster.agent, **member.settings}.get("selinux"):
+    elif not cluster.settings_of(member).get("selinux"):
         remedy = "set `selinux: true` under k3s_cluster.server and k3s_cluster.agent"
         found = "SELinux is enforcing, but K3s' setting `selinux` is off"
         yield problem(member.name, "selinux", found, "`selinux: true`", remedy, "warning")

@@ -89,7 +89,11 @@ def _routes(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Find
         remedy = "add one; without internet access, a default route over a dummy interface is enough"
         yield problem(member.name, "default-route", found, "a default route", remedy)
     names = facts.nameservers
-    if names and all(name.startswith(("127.", "::1")) for name in names) and not member.settings.get("resolv-conf"):
+    if (
+        names
+        and all(name.startswith(("127.", "::1")) for name in names)
+        and not cluster.settings_of(member).get("resolv-conf")
+    ):
         found = f"resolv.conf has only loopback name servers ({', '.join(names)}): K3s gives containers 8.8.8.8"
         remedy = "set `resolv-conf` to a file with other ones (systemd-resolved: /run/systemd/resolve/resolv.conf)"
         yield problem(member.name, "nameserver", found, "a name server that containers can reach", remedy, "warning")

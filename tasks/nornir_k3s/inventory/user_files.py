@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from nornir_k3s import k3s
 from nornir_k3s.errors import ArtifactError
-from nornir_k3s.inventory.rules import Found, listed
+from nornir_k3s.inventory.rules import Found, typed
 from nornir_k3s.inventory.schema import ClusterModel
 from nornir_k3s.model.cluster import UserFile
 from nornir_k3s.model.secret import Secret
@@ -63,7 +63,7 @@ def _files(model: ClusterModel, at: Callable[[Path], Path]) -> Iterator[Found]:
 
 def _manifests(model: ClusterModel, at: Callable[[Path], Path]) -> Iterator[Found]:
     seen: set[str] = set()
-    disabled = listed(model.server.get("disable", []))
+    disabled = typed(model.server).get("disable", [])
     for index, path in enumerate(model.manifests):
         name, stem = path.name, path.name.rpartition(".")[0]
         if not at(path).is_file():
@@ -72,7 +72,7 @@ def _manifests(model: ClusterModel, at: Callable[[Path], Path]) -> Iterator[Foun
             yield ("manifests", index), f"{name!r} is not the name of a manifest, as cilium.yaml"
         elif stem in _PACKAGED:
             yield ("manifests", index), f"K3s writes a manifest {name} of its own: choose another name"
-        elif stem in disabled:
+        elif isinstance(disabled, list) and stem in disabled:
             yield ("manifests", index), f"`disable` has {stem}, so K3s would delete what {name} describes"
         elif name in seen:
             yield ("manifests", index), f"there are two manifests {name}"

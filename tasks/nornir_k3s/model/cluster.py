@@ -118,6 +118,10 @@ class Cluster:
         """The names and addresses of the registration address, for tls-san."""
         return [n for n in (str(self.registration.address or ""), self.registration.name or "") if n]
 
+    def settings_of(self, member: Member) -> dict[str, Setting]:
+        """Return a node's K3s settings of the inventory: those of its role, and its own instead of them."""
+        return {**(self.server if member.role == "servers" else self.agent), **member.settings}
+
     @property
     def ip_version(self) -> int:
         """The IP version of the servers' first address: K3s' default networks follow it."""

@@ -89,8 +89,12 @@ PEERS    virtual_ipaddress {{
 def _haproxy(cluster: Cluster) -> str:
     bind = "[::]" if ":" in str(cluster.registration.address) else "*"
     port = cluster.server.get("https-listen-port", k3s.API_PORT)
-    servers = "".join(f"    server {m.node_name} {m.address}:{port}\n" for m in cluster.of("servers"))
+    servers = "".join(f"    server {m.node_name} {_host(m.address)}:{port}\n" for m in cluster.of("servers"))
     return _HAPROXY.replace("BIND", f"{bind}:{cluster.registration.port}").replace("SERVERS", servers)
+
+
+def _host(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
 
 
 def _keepalived(cluster: Cluster, member: Member, interface: str) -> str:
