@@ -122,7 +122,7 @@ def _unit_action(unit: Unit, spec: HostSpec, facts: HostFacts, changed: set[str]
         return "reload" if unit.reloadable and all(file.action == "reload" for file in touched) else "restart"
     if unit.name in facts.ledger.pending:
         return "reload" if unit.reloadable else "restart"
-    if state.active == "activating":
+    if state.active == "activating" and not unit.patient:
         # A unit that hangs has logged the cause only once, long ago: after a restart it logs it again.
         return "restart" if facts.now - state.started > STUCK else "start"
     return "enable" if state.enabled not in ("enabled", "enabled-runtime") else None

@@ -100,7 +100,7 @@ def outside(request: pytest.FixtureRequest, site: Site) -> Iterator[Site]:
 def without_flannel(site: Site) -> None:
     """Leave the network of pods to a CNI that comes later."""
     audit = f"audit-policy-file={AUDIT}"
-    off = {"flannel-backend": "none", "disable-network-policy": "true", "kube-apiserver-arg": [audit]}
+    off = {"flannel-backend": "none", "disable-helm-controller": "true", "kube-apiserver-arg": [audit]}
     site.edit(lambda data: data["data"]["k3s_cluster"]["server"].update(off))
     refused = site.runbook("deploy.py", "--plan")
     assert f"s2: kube-apiserver-arg audit-policy-file names {AUDIT}, which is not there" in refused.stderr
@@ -119,6 +119,7 @@ def with_a_cni(site: Site) -> None:
     for name in NODES:
         site.lab.exec(name, ["sh", "-c", "mkdir -p /etc/cni/net.d && echo {} >/etc/cni/net.d/10-own.conflist"])
     eventually(lambda: ready(site))
+    eventually(lambda: active(site))
     assert listed(site) == [
         f"640 root adm {AUDIT}",
         f"600 root root {CNI}",
@@ -139,6 +140,11 @@ def with_a_cni(site: Site) -> None:
 def listed(site: Site) -> list[str]:
     paths = [AUDIT, CNI, "/var/lib/rancher/k3s/server"]
     return site.lab.exec("s2", ["stat", "-c", "%a %U %G %n", *paths], check=False).stdout.splitlines()
+
+
+def active(site: Site) -> None:
+    """The agents tell systemd when they can enforce network policies."""
+    assert site.lab.exec("a1", ["systemctl", "is-active", "k3s-agent"], check=False).stdout.strip() == "active"
 
 
 def ready(site: Site) -> None:

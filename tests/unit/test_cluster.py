@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nornir_k3s import k3s_settings
+from nornir_k3s import k3s, k3s_settings
 from nornir_k3s.errors import InventoryError
 from nornir_k3s.inventory import cluster
 from nornir_k3s.model.cluster import Cluster
@@ -164,13 +164,15 @@ def test_a_key_with_a_plus_adds_to_the_list_so_far(load: Load) -> None:
         ),
         ("v1.36.2+k3s1", "helm-controller-arg", "1.36.3"),
         ("v1.36.3+k3s1", "write-kubeconfig-name", "it came with K3s 1.37.0"),
+        ("v1.31.7+k3s1", "secrets-encryption-provider", "it came with K3s 1.30.12, 1.31.8, 1.32.4 and 1.33.0"),
+        ("v1.31.8+k3s1", "secrets-encryption-provider", ""),
         ("v1.35.7+k3s1", "helm-controller-arg", ""),
         ("v1.37.1+k3s1", "helm-controller-arg", ""),
         ("v1.37.0+k3s1", "write-kubeconfig-name", ""),
     ],
 )
 def test_a_setting_is_for_the_versions_that_have_it(load: Load, version: str, key: str, words: str) -> None:
-    changes = {"version": version, "server": {key: "x"}}
+    changes = {"version": version, "server": {key: next(iter(k3s.CHOICES.get(key, "x")))}}
     if not words:
         assert load(changes).server[key]
         return

@@ -36,6 +36,8 @@ from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.k3s_facts import Api, Backend, CertificateFile, NodeState
 from nornir_k3s.model.kubeconfig import KubeconfigAnswer
 from nornir_k3s.model.settings import KnownDifference
+from nornir_k3s.planner import plan_host
+from nornir_k3s.roles.desired import Known
 from nornir_k3s.run import kubeconfig_probe
 from tests.unit.conftest import BOTH, ONLY_V6
 
@@ -413,3 +415,14 @@ def test_certificates_that_end_soon_the_first_first(load: Callable[..., Cluster]
     assert told["old"].severity == "error"
     assert told["soon"].found.startswith("expires in 10 days")
     assert "rotate-ca" in told["ca"].remedy
+
+
+@pytest.mark.parametrize(("waits", "severity"), [(True, "note"), (False, "error")])
+def test_an_agent_that_is_starting_until_a_cni_runs_is_no_drift(
+    load: Callable[..., Cluster], *, waits: bool, severity: str
+) -> None:
+    cluster = load({"server": {"flannel-backend": "none", "disable-network-policy": not waits}})
+    facts = HostFacts("a1", units={"k3s-agent.service": replace(RUNNING, active="activating")})
+    planned = plan_host(cluster, cluster.member("a1"), facts, Known())
+    found = ids(host.differences(cluster, planned))
+    assert found["a1/unit:k3s-agent.service"].severity == severity

@@ -70,6 +70,7 @@ def test_the_schema_knows_k3s_settings() -> None:
         ({"service-node-port-range": "30000+40000"}, "not a range"),
         ({"docker": "yes"}, "true or false, not 'yes'"),
         ({"snapshotter+": "native"}, "takes one value"),
+        ({"write-kubeconfig-mode": "rw"}, "is not a mode"),
         ({"https-listen-port": 70000}, "not a port"),
         ({"node-label": ["no label"]}, "not a label"),
         ({"node-taint": ["key=value:Never"]}, "not a taint"),
@@ -97,7 +98,7 @@ def test_settings_as_people_write_them_are_no_problem() -> None:
         "container-runtime-endpoint": "/run/x.sock",
         "cluster-cidr": "10.42.0.0/16,2001:cafe:42::/56",
         "service-node-port-range": "30000-32767",
-        "write-kubeconfig-mode": "0640",
+        "write-kubeconfig-mode": 644,
         "disable": "traefik,servicelb",
         "https-listen-port": 6443,
     }

@@ -9,7 +9,7 @@ import pytest
 from nornir_k3s.model.host_facts import ArtifactState, FileState, HostFacts, Ledger, UnitState
 from nornir_k3s.model.host_spec import Artifact, File, HostSpec, Install, Unit
 from nornir_k3s.model.secret import Secret
-from nornir_k3s.planner import converge, diff, install_mark, stage
+from nornir_k3s.planner import STUCK, converge, diff, install_mark, stage
 from tests.unit.hosts import changed
 
 UNIT = "k3s.service"
@@ -109,3 +109,11 @@ def test_a_wholly_secret_file_shows_nothing() -> None:
     key = replace(FILE, masking="all", text=Secret("PRIVATE"))
     assert "PRIVATE" not in diff(key, "OLDPRIVATE")
     assert key.sha256 == hashlib.sha256(b"PRIVATE").hexdigest()
+
+
+def test_a_unit_that_waits_for_what_comes_from_elsewhere_is_left_alone() -> None:
+    starting = changed(converged(), units={UNIT: replace(RUNNING, active="activating")})
+    starting = replace(starting, now=RUNNING.started + 10 * STUCK)
+    assert [step.action for step in converge(SPEC, starting)] == ["restart"]
+    patient = replace(SPEC, units=(replace(SPEC.units[0], patient=True),))
+    assert converge(patient, starting) == []

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from nornir_k3s import k3s
 from nornir_k3s.apply import readiness
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.phases import host_tasks
@@ -88,6 +89,30 @@ def test_what_an_earlier_process_wrote_does_not_count(tmp_path: Path, script: st
     assert not wait(tmp_path, script, journal=[WRONG] * 9, died=9, process="earlier").hopeless
 
 
+LACKS = "2026-11-25T19:00:00Z False container runtime network not ready: cni plugin not initialized"
+
+
+@pytest.mark.parametrize(
+    ("said", "node", "ready"),
+    [
+        (LACKS, "a1", True),
+        (LACKS, "", False),  # flannel is on: it has failed
+        ("2026-11-25T19:00:00Z False [container runtime is down, container runtime network not ready: x]", "a1", False),
+        ("2026-11-25T19:00:00Z Unknown Kubelet stopped posting node status.", "a1", False),
+        ("", "a1", False),  # it is not registered yet
+    ],
+)
+def test_an_agent_that_waits_for_nothing_but_the_user_s_cni_is_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, node: str, ready: bool
+) -> None:
+    binary = tmp_path / "k3s"
+    binary.write_text(f"#!/bin/sh\necho '{said}'\n")
+    binary.chmod(0o755)
+    monkeypatch.setattr(k3s, "BINARY", str(binary))
+    answer = wait(tmp_path, readiness.agent(lacks_cni=node), journal=[], died=0)
+    assert answer.ready is ready
+
+
 @pytest.mark.parametrize(("deadline", "seconds"), [(1, 1), (7.5, 8), (600, readiness.CHUNK)])
 def test_a_host_waits_no_longer_than_the_deadline(
     load: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch, deadline: float, seconds: int
@@ -99,6 +124,6 @@ def test_a_host_waits_no_longer_than_the_deadline(
         return SimpleNamespace(stdout="@waited\tyes\t\n")
 
     monkeypatch.setattr(host_tasks, "session_of", lambda *_: SimpleNamespace(run=run, stop=threading.Event()))
-    known: Any = SimpleNamespace(deadlines={"agent": deadline}, cluster=load())
+    known: Any = SimpleNamespace(deadlines={"agent": deadline}, cluster=load(), member=load().member)
     host_tasks.wait_for_agent(SimpleNamespace(host=SimpleNamespace(name="a1")), known)  # type: ignore[arg-type]
     assert f"wait_until_ready k3s-agent.service {seconds} " in scripts[0]

@@ -164,6 +164,15 @@ def test_the_files_that_settings_name() -> None:
     }
 
 
+def test_a_registries_file_that_is_delivered_is_not_missing(load: Load) -> None:
+    own = {"server": {"private-registry": "/etc/rancher/k3s/registries.yaml"}}
+    cluster = load(own)
+    found = [one.host for one in preflight.check(cluster, healthy(cluster)) if one.subject == "named-file"]
+    assert found == ["s1", "s2"]
+    cluster = load(own | {"registries": "audit.yaml"})
+    assert not [one for one in preflight.check(cluster, healthy(cluster)) if one.subject == "named-file"]
+
+
 @pytest.mark.parametrize("there", ["nowhere", "on the host", "delivered"])
 def test_a_file_that_a_setting_names_is_looked_for(load: Load, there: str) -> None:
     file = {"path": AUDIT, "source": "audit.yaml", "roles": ["servers"]}

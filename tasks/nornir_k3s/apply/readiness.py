@@ -33,13 +33,19 @@ def server(node: str, seconds: int = CHUNK, *, own_cni: bool = False) -> str:
     return _script(k3s.UNITS["server"], node, seconds, k3s.NO_CNI if own_cni else "")
 
 
-def agent(seconds: int = CHUNK) -> str:
-    """Return a script that waits until an agent's service is active: it has joined and reaches an API server."""
-    return _script(k3s.UNITS["agent"], "", seconds)
+def agent(seconds: int = CHUNK, *, lacks_cni: str = "", url: str = "") -> str:
+    """Return a script that waits until an agent's service is active: it has joined and reaches an API server.
+
+    Arguments:
+        lacks_cni: Its node, if K3s tells systemd only when a CNI of the user's runs (k3s: pkg/agent/netpol/netpol.go):
+            a node that lacks nothing else is enough then.
+        url: The registration address, which is asked for this node.
+    """
+    return _script(k3s.UNITS["agent"], "", seconds, k3s.NO_CNI if lacks_cni else "", lacks_cni, url)
 
 
-def _script(unit: str, node: str, seconds: int, accepted: str = "") -> str:
-    call = shell.call("wait_until_ready", unit, seconds, k3s.fatal_pattern(), k3s.BINARY, node, accepted)
+def _script(unit: str, node: str, seconds: int, accepted: str = "", *own: str) -> str:
+    call = shell.call("wait_until_ready", unit, seconds, k3s.fatal_pattern(), k3s.BINARY, node, accepted, *own)
     return f"{SAY}{shell.source('apply/readiness.sh')}{call}\n"
 
 

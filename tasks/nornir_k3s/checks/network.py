@@ -139,8 +139,9 @@ def cni(cluster: Cluster) -> Iterator[Finding]:
         names = ", ".join(file.path.rpartition("/")[2] for file in cluster.files if "/server/manifests/" in file.path)
         remedy = f"nothing to do if {names} contains one; else " if names else ""
         remedy += "install it with the kubeconfig that deploy saves as soon as the API answers"
-        if not cluster.server.get("disable-network-policy"):
-            remedy += "; most CNIs enforce network policies themselves: then set disable-network-policy: true"
+        if cluster.awaits_cni:
+            found += "; K3s' network policies wait, too: agents are starting until then, and K3s ends after 15 min"
+            remedy += "; if it enforces network policies itself, set disable-network-policy: true"
         yield problem(cluster.of("servers")[0].name, "cni", found, "a CNI of your own", remedy, "note")
 
 

@@ -137,7 +137,13 @@ def _units(host: str, spec: HostSpec, facts: HostFacts, steps: Sequence[Step]) -
     for unit in spec.units:
         state = facts.unit(unit.name)
         action = actions.get(unit.name)
-        if state.active not in _ACTIVE:
+        if unit.patient and state.active == "activating":
+            yield Finding(
+                host=host, kind="unit", subject=unit.name, found="it is starting until a CNI runs", expected="active",
+                since=at(state.changed), severity="note",
+                remedy="install a CNI: flannel-backend is none; or set disable-network-policy: true",
+            )  # fmt: skip
+        elif state.active not in _ACTIVE:
             yield Finding(
                 host=host, kind="unit", subject=unit.name, found=_down(state), expected="active",
                 since=at(state.changed),
@@ -215,7 +221,7 @@ def _settings(cluster: Cluster, member: Member, spec: HostSpec, facts: HostFacts
         if path in ours:
             continue
         keys = sorted(set(names))
-        overriding = [key for key in keys if key in known or key in k3s.OURS]
+        overriding = [key for key in keys if key.rstrip("+") in known | set(k3s.OURS)]
         override = f"; {', '.join(overriding)} override the inventory" if overriding and "config.yaml.d" in path else ""
         yield Finding(
             host=member.name, kind="settings", subject=path, found=f"unexpected settings {', '.join(keys)}{override}",

@@ -19,7 +19,14 @@ _READ = re.compile(
 )
 _WRITTEN = frozenset(("log-file", "lock-file"))
 # K3s makes these itself, some of them when it starts for the first time.
-_MADE = (f"{k3s.DATA}/server/tls/", f"{k3s.DATA}/server/cred/", f"{k3s.DATA}/agent/", f"{k3s.DATA}/data/", "/run/k3s/")
+_MADE = (
+    f"{k3s.DATA}/server/tls/",
+    f"{k3s.DATA}/server/cred/",
+    f"{k3s.DATA}/agent/",
+    f"{k3s.DATA}/data/",
+    "/run/k3s/",
+    "/etc/rancher/k3s/k3s.yaml",
+)
 
 
 def named(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -109,8 +109,8 @@ def _value(key: str, value: Any) -> Iterator[str]:  # noqa: ANN401, PLR0912 - on
         yield f"`{key}` takes one value, not a list"
     elif other := [item for item in (value if isinstance(value, list) else [value]) if not _is_text(item)]:
         yield f"`{key}` takes text, and YAML reads {other[0]} as a {type(other[0]).__name__}: put it in quotes"
-    elif key == "write-kubeconfig-mode" and isinstance(value, int):
-        yield 'put the mode in quotes: YAML reads 0600 as another number ("0600")'
+    elif key == "write-kubeconfig-mode" and not re.fullmatch("0?[0-7]{3}", str(value)):
+        yield f'{value!r} is not a mode: put it in quotes, as "0640"'
     elif key in k3s.CHOICES and value not in k3s.CHOICES[key]:
         yield f"{value!r} is not one of {', '.join(k3s.CHOICES[key])}" + did_you_mean(str(value), k3s.CHOICES[key])
     elif key == "disable":

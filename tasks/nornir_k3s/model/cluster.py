@@ -133,6 +133,11 @@ class Cluster:
         return self.server.get("flannel-backend") == "none"
 
     @property
+    def awaits_cni(self) -> bool:
+        """Whether agents tell systemd only when the user's CNI runs: K3s' own network policies wait for it."""
+        return self.own_cni and not self.server.get("disable-network-policy")
+
+    @property
     def is_managed(self) -> bool:
         """Whether this tool sets the datastore up."""
         return isinstance(self.datastore, ManagedDatastore)

@@ -88,6 +88,7 @@ class Unit:
         name: With its suffix.
         reloadable: A reload is enough to read its files again.
         reload: The command that reloads it, if systemd has none.
+        patient: It may be starting for as long as it takes: what it waits for comes from elsewhere.
         proof: A command that succeeds within 10 s of the action when the unit works; `$begin` is the action's time.
     """
 
@@ -95,6 +96,7 @@ class Unit:
     reloadable: bool = False
     reload: str = ""
     proof: str = ""
+    patient: bool = False
 
 
 @dataclass(frozen=True)

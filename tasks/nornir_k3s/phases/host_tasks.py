@@ -92,7 +92,9 @@ def converge_agent(task: Task, run: Run) -> Result:
 
 def wait_for_agent(task: Task, run: Run) -> None:
     """Wait until this agent has joined."""
-    _wait(task, run, readiness.agent, "agent")
+    member = run.member(task.host.name) if run.cluster.awaits_cni else None
+    node = member.node_name if member else ""
+    _wait(task, run, lambda seconds: readiness.agent(seconds, lacks_cni=node, url=run.cluster.url), "agent")
 
 
 def apply_steps(task: Task, run: Run, steps: Sequence[Step], *, deadline: float, before: str = "") -> Result:

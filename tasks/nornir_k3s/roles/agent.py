@@ -54,7 +54,7 @@ def spec(cluster: Cluster, member: Member, bundle: Bundle | None, ca_prefix: str
             *more,
         ),
         gone=gone,
-        units=(Unit(unit),),
+        units=(Unit(unit, patient=cluster.awaits_cni),),
         watch=(
             f"{k3s.DATA}/server/tls",
             f"{SYSTEMD}/{k3s.UNITS['server']}",

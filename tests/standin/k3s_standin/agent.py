@@ -83,9 +83,12 @@ class _Agent:
         port = int(host.kubelet_args(self.settings).get("port") or 10250)
         self.held.append(hold("0.0.0.0", port, "Error: kubelet exited: failed to listen and serve"))
         self.tunnels.want(list(self.balancer.servers))
+        kubelet.start()
+        # The network policy controller waits for a Ready node, and systemd is told when it has started.
+        while not self.settings.get("disable-network-policy") and host.no_network(self.settings):
+            time.sleep(0.5)
         log("info", "k3s agent is up and running")
         ready()
-        kubelet.start()
         self._watch()
 
     def _until(self, step: Callable[[], Any]) -> Any:
@@ -153,7 +156,7 @@ class _Agent:
             raise self._refuse(what + str(found.get("message") or code))
         ranges = {key: [shown(one) for one in found[key]] for key in ("ClusterIPRanges", "ServiceIPRanges")}
         check_versions(ranges["ClusterIPRanges"], ranges["ServiceIPRanges"], self.addresses)
-        return {"flannel-backend": found.get("FlannelBackend", "vxlan")}
+        return {"flannel-backend": found["FlannelBackend"], "disable-network-policy": found["DisableNPC"]}
 
     def _certificates(self) -> None:
         """Have the node's certificates signed; the node password decides whether the name is ours."""
