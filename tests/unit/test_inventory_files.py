@@ -54,6 +54,8 @@ def test_the_schema_knows_k3s_settings() -> None:
             jsonschema.validate(data, schema)
         server.clear()
         server.update(server_before)
+    server.update({"disable-kube-proxy": "false", "tls-san+": ["api.example.org"], "write-kubeconfig-mode": 644})
+    jsonschema.validate(data, schema)
 
 
 @pytest.mark.parametrize(

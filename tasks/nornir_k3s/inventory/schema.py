@@ -34,7 +34,8 @@ def settings_schema(known: frozenset[str]) -> dict[str, Any]:
             return {"enum": [True, False, "true", "false"]}
         return many if key in k3s.LISTS else {"enum": list(k3s.CHOICES[key])} if key in k3s.CHOICES else text
 
-    return {"type": "object", "properties": {key: of(key) for key in sorted(known)}, "additionalProperties": False}
+    properties = {key: of(key) for key in sorted(known)} | {f"{key}+": many for key in sorted(known & k3s.LISTS)}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 ServerSettings = Annotated[dict[str, Any], WithJsonSchema(settings_schema(k3s.SERVER_SETTINGS))]
