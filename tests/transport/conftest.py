@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import os
 import shutil
 import socket
 import subprocess
@@ -67,7 +68,12 @@ def eventually(condition: Callable[[], object]) -> None:
 
 @contextlib.contextmanager
 def serving(
-    folder: Path, *, kinds: tuple[str, ...] = ("ed25519",), more: str = "", before: Sequence[str] = ()
+    folder: Path,
+    *,
+    kinds: tuple[str, ...] = ("ed25519",),
+    more: str = "",
+    before: Sequence[str] = (),
+    log: bool = False,
 ) -> Iterator[Sshd]:
     """Run an sshd that shows these kinds of host keys, and lets the key `id` of its folder in.
 
@@ -76,6 +82,7 @@ def serving(
         kinds: The first one's key is `hostkey`, and on record in `known_hosts`.
         more: Settings that count before the usual ones.
         before: What starts the sshd.
+        log: Write what it logs to `log` in the folder.
     """
     binary = shutil.which("sshd") or "/usr/sbin/sshd"
     if not Path(binary).exists():
@@ -102,7 +109,8 @@ def serving(
     )
     Path("/run/sshd").mkdir(exist_ok=True)
     argv = [*before, binary, "-D", "-e", "-f", str(folder / "config")]
-    process = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
+    with (folder / "log" if log else Path(os.devnull)).open("wb") as stderr:
+        process = subprocess.Popen(argv, stderr=stderr)
     try:
         eventually(lambda: listens(port) or process.poll() is not None)
         assert process.poll() is None, f"sshd in {folder} ended with status {process.returncode}"

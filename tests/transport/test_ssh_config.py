@@ -181,7 +181,7 @@ def test_the_usual_port_of_the_inventory_leaves_it_to_ssh_config(file: Path) -> 
 
 def test_tokens(ask: Ask) -> None:
     found = ask("Host node\n HostName %h.example.org\n Port 2020\n User ops\n ProxyJump gate-%n,%r@%h\n")
-    assert found == HostConfig("node.example.org", 2020, "ops", (), "gate-node,ops@node.example.org")
+    assert found == HostConfig("node.example.org", 2020, "ops", proxy_jump="gate-node,ops@node.example.org")
     found = ask("HostKeyAlias alias\nProxyCommand nc %k '%h' %p")
     assert found.proxy_command == "nc alias 'node' 22"
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nornir_k3s.ssh.link import _options
-from nornir_k3s.ssh.route import Route, is_strict
+from nornir_k3s.ssh.route import is_strict
 
 
 @pytest.mark.parametrize(("extras", "expected"), [
@@ -16,7 +16,6 @@ from nornir_k3s.ssh.route import Route, is_strict
 ])  # fmt: skip
 def test_nothing_but_false_turns_the_check_off(tmp_path: Any, extras: dict[str, Any], expected: bool) -> None:
     assert is_strict(extras) is expected
-    route = Route("10.0.0.1", 22, "ops", tmp_path / "known_hosts")
-    options = _options({"alt_host_keys": None, **extras}, route, tmp_path / "keys", None)
+    options = _options({"alt_host_keys": None, **extras}, tmp_path / "keys", None)
     assert (options.get("ssh_strict") is True) is expected
     assert bool(options.get("alt_key_file")) is expected

@@ -24,6 +24,8 @@ from paramiko.ssh_exception import (
 )
 
 from nornir_k3s.errors import AuthenticationFailed, HostKeyError, HostUnreachable, K3sError
+from nornir_k3s.ssh.identity import UnusableKey
+from nornir_k3s.ssh.login import LoginRefused, TooManyKeys, UnusableHostKey
 from nornir_k3s.ssh.ssh_config import SSHConfigError
 from nornir_k3s.ssh.tunnel import TunnelFailed
 
@@ -107,7 +109,12 @@ RULES = (
         "collect it with `{collect}`, and compare the fingerprint with the jump host's own",
     ),
     Rule(
-        _tunnel("Permission denied", "Too many authentication failures"), False, AuthenticationFailed,
+        _tunnel("Too many authentication failures"), False, AuthenticationFailed,
+        "its jump host refuses the login: too many keys were offered: {detail}",
+        "set IdentityFile and IdentitiesOnly for the jump host in ssh_config",
+    ),
+    Rule(
+        _tunnel("Permission denied"), False, AuthenticationFailed,
         "its jump host refuses the login: {detail}",
         "try to log in there with ssh; set its User and IdentityFile in ssh_config; a passphrase needs the SSH agent",
     ),
@@ -128,19 +135,40 @@ RULES = (
         "is the jump host up, does it allow TCP forwarding, and is there a route from there?",
     ),
     Rule(
+        _is(UnusableHostKey), False, HostKeyError,
+        "{detail}",
+        "record the host's own key with `{collect}`, or replace a revoked one",
+    ),
+    Rule(
+        _is(TooManyKeys), False, AuthenticationFailed,
+        "too many keys offered: sshd closed the connection when {detail} (user {user}; its MaxAuthTries)",
+        "give key_file in the connection's extras (of an agent's key, the .pub file),"
+        " or IdentityFile and IdentitiesOnly in ssh_config",
+    ),
+    Rule(
+        _is(UnusableKey), False, AuthenticationFailed,
+        "its SSH key cannot be used: {detail}",
+        "check key_file, or IdentityFile in ssh_config, and k3s_ssh.passphrase",
+    ),
+    Rule(
         _contains("No authentication methods available"), False, AuthenticationFailed,
         "no key and no password is set for it",
-        "set key_file and use_keys in the connection's extras, or k3s_ssh.password",
+        "add the key to the SSH agent, or set key_file in the connection's extras, or k3s_ssh.password",
     ),
     Rule(
         _is(PasswordRequiredException), False, AuthenticationFailed,
-        "its SSH key has a passphrase, and none is set",
-        "set k3s_ssh.passphrase",
+        "its SSH key has a passphrase, and none is set: {detail}",
+        "set k3s_ssh.passphrase, or add the key to the SSH agent",
     ),
     Rule(
-        # paramiko tries a key file as each type of key in turn, and reports how the last one failed.
+        # Of a connection that other code has set up: paramiko tries a key file as each type of key in turn.
         _contains("Invalid key", "checkints do not match", "expected OPENSSH key"), False, AuthenticationFailed,
         "the user, the key or its passphrase was refused (user {user})",
+        "try the same login with ssh",
+    ),
+    Rule(
+        _is(LoginRefused), False, AuthenticationFailed,
+        "the user, key or password was refused (user {user})",
         "try the same login with ssh",
     ),
     Rule(

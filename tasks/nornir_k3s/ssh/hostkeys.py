@@ -208,7 +208,7 @@ def _key_statuses(
         raise
     except Exception as error:
         raise classify(target, error) from None
-    states = compare_keys(presented, known, file.revoked)
+    states = compare_keys(presented, known, lambda blob: file.revoked(blob, name))
     pairs = zip(presented, states, strict=True)
     return [HostKeyStatus(host, target.endpoint, *pair, route.known_hosts) for pair in pairs]
 

@@ -1,7 +1,9 @@
 """known_hosts files: looking up keys, and changing a file without losing anything else in it.
 
-A host's keys are found as paramiko finds them, by its exact name or the hash of it, since paramiko checks the
-connection; lines with patterns or markers are for OpenSSH, and stay.
+A host's keys are found as OpenSSH finds them: by its name, the hash of it, or patterns. paramiko, which checks the
+connection, knows no patterns: it is given a file with the host's own name. Lines with patterns or markers always stay.
+
+Source: sshd(8), SSH_KNOWN_HOSTS FILE FORMAT; `match_pattern_list` in OpenSSH's match.c.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ import base64
 import binascii
 import contextlib
 import os
+import re
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +51,6 @@ class KnownHosts:
     def __init__(self, content: bytes = b"") -> None:
         self._lines = content.splitlines(keepends=True)
         self._parsed = [_parse(line) for line in self._lines]
-        self._revoked = {line.blob for line in self._parsed if line and line.marker == "@revoked"}
 
     @classmethod
     def read(cls, path: Path) -> KnownHosts:
@@ -64,16 +66,27 @@ class KnownHosts:
                 return cls()
 
     def keys(self, name: str) -> dict[str, bytes]:
-        """Return the keys on record for a name, by type and in the file's order; of each type the first one counts."""
+        """Return the keys on record for a name, by type and in the file's order; of each type the first one counts.
+
+        A line with the name itself counts before one with a pattern: a key can be replaced by its host's own line.
+        """
         found: dict[str, bytes] = {}
-        for line in self._parsed:
-            if line and not line.marker and any(_is(name, known) for known in line.names):
-                found.setdefault(line.kind, line.blob)
+        for matches in (_names, _covers):
+            for line in self._parsed:
+                if line and not line.marker and matches(line.names, name):
+                    found.setdefault(line.kind, line.blob)
         return found
 
-    def revoked(self, blob: bytes) -> bool:
-        """Say whether a key is revoked, for any host."""
-        return blob in self._revoked
+    def revoked(self, blob: bytes, name: str) -> bool:
+        """Say whether a key is revoked for a name."""
+        return any(line.blob == blob for line in self._marked("@revoked", name))
+
+    def certified(self, name: str) -> bool:
+        """Say whether a certificate authority may sign the keys of a name."""
+        return any(self._marked("@cert-authority", name))
+
+    def _marked(self, marker: str, name: str) -> Iterator[_Line]:
+        return (line for line in self._parsed if line and line.marker == marker and _covers(line.names, name))
 
     def changed(self, add: Iterable[HostKey], forget: Collection[str] = ()) -> bytes:
         """Return the content without the keys of some names, and with these keys appended unless they are there."""
@@ -84,15 +97,10 @@ class KnownHosts:
         lines = dict.fromkeys(key.line for key in add if rest.keys(key.name).get(key.kind) != key.blob)
         return content + b"".join(lines)
 
-    def for_paramiko(self) -> bytes | None:
-        """Return the lines that paramiko can read, or None if it can read all: an unreadable one makes it fail."""
-        readable = [
-            line
-            for line, parsed in zip(self._lines, self._parsed, strict=True)
-            if parsed and not parsed.marker and not self.revoked(parsed.blob) and _paramiko_reads(line)
-        ]
-        entries = [line for line in self._lines if line.strip() and not line.strip().startswith(b"#")]
-        return b"".join(readable) if len(readable) < len(entries) else None
+    def for_paramiko(self, name: str) -> bytes:
+        """Return the keys of a name in lines that paramiko can read: an unreadable one makes it fail."""
+        keys = (HostKey(name, kind, blob) for kind, blob in self.keys(name).items() if not self.revoked(blob, name))
+        return b"".join(key.line for key in keys if _paramiko_reads(key.line))
 
     def _without(self, index: int, forget: Collection[str]) -> bytes:
         line, parsed = self._lines[index], self._parsed[index]
@@ -106,15 +114,12 @@ class KnownHosts:
 
 
 @contextlib.contextmanager
-def for_paramiko(path: Path) -> Iterator[Path]:
-    """Yield a file with the same keys and without the lines on which paramiko fails; it is removed afterwards."""
+def for_paramiko(path: Path, name: str) -> Iterator[Path]:
+    """Yield a file with the keys of a name, for paramiko; it is removed afterwards."""
     try:
-        content = KnownHosts(path.read_bytes()).for_paramiko()
+        content = KnownHosts(path.read_bytes()).for_paramiko(name)
     except OSError:
-        content = None  # paramiko reports this itself
-    if content is None:
-        yield path
-        return
+        content = b""
     with tempfile.NamedTemporaryFile(prefix="known_hosts-") as file:
         file.write(content)
         file.flush()
@@ -171,6 +176,23 @@ def _is(name: str, known: str) -> bool:
         return HostKeys.hash_host(name, known) == known
     except (AssertionError, binascii.Error, IndexError):
         return False
+
+
+def _names(names: Sequence[str], name: str) -> bool:
+    return any(_is(name, known) for known in names)
+
+
+def _covers(names: Sequence[str], name: str) -> bool:
+    """Say whether a line counts for a name: one of its names or patterns matches, and none with `!` does."""
+    plain = name.lower()
+    found = False
+    for known in names:
+        pattern = known.removeprefix("!").lower()
+        if _is(name, known) or re.fullmatch(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."), plain):
+            if known.startswith("!"):
+                return False
+            found = True
+    return found
 
 
 def _paramiko_reads(line: bytes) -> bool:

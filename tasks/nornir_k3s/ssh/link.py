@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import paramiko
+from netmiko import platforms
 from nornir.core.configuration import Config
 from nornir.core.inventory import Host
 from paramiko.ssh_exception import IncompatiblePeer
 
 from nornir_k3s.ssh.classify import Target, chain
 from nornir_k3s.ssh.known_hosts import for_paramiko
+from nornir_k3s.ssh.login import Client, HostKeyPolicy, Login
 from nornir_k3s.ssh.route import CONNECTION, Route, is_strict, known_hosts_file, resolve_route, tunnel_failures
 from nornir_k3s.ssh.tunnel import Tunnel
 
@@ -105,20 +107,30 @@ class Link:
 
     def _connect_new(self, route: Route, extras: dict[str, Any]) -> Any:  # noqa: ANN401 - netmiko has no types
         tunnel = Tunnel(route.proxy) if route.proxy else None
-        with tunnel_failures(tunnel), for_paramiko(route.known_hosts) as keys:
-            return self._connect_netmiko(route, _options(extras, route, keys, tunnel))
+        with tunnel_failures(tunnel), for_paramiko(route.known_hosts, route.known_hosts_name) as keys:
+            return self._connect_netmiko(route, _options(extras, keys, tunnel))
 
     def _connect_netmiko(self, route: Route, options: dict[str, Any]) -> Any:  # noqa: ANN401 - netmiko has no types
+        known = self._host.get_connection_parameters(CONNECTION)
+        login = _login(self.extras, route, known.password)
         plugin = self._host.open_connection(
             CONNECTION,
             self._config or Config(),
             hostname=route.address,
             port=route.port,
             username=route.user,
-            extras=options,
+            # It may be missing, or another tool's: what is behind the connection is Linux in any case.
+            platform=known.platform if known.platform in platforms else "linux",
+            extras=options | {"auto_connect": False},
         )
-        _log_in(plugin.connection)
-        return plugin.connection
+        connection = plugin.connection
+        connection._get_ssh_client_instance = lambda: Client(login)
+        if is_strict(self.extras):
+            connection.key_policy = HostKeyPolicy(route.known_hosts, route.address)
+        if options.get("auto_connect", True):
+            connection._open()
+        _log_in(connection)
+        return connection
 
     def close(self) -> None:
         """Close the connection; the next `open` makes a new one."""
@@ -153,18 +165,33 @@ def _log_in(connection: Any) -> None:  # noqa: ANN401 - netmiko has no types
         connection.remote_conn_pre = client
 
 
-def _options(extras: dict[str, Any], route: Route, keys: Path, tunnel: Tunnel | None) -> dict[str, Any]:
-    """Return the options for netmiko, which does not read ssh_config: the route has what it says."""
+def _options(extras: dict[str, Any], keys: Path, tunnel: Tunnel | None) -> dict[str, Any]:
+    """Return the options for netmiko, which neither reads ssh_config nor chooses the keys: see `_login`."""
     options = extras | {"ssh_config_file": None} | ({"sock": tunnel} if tunnel else {})
     if is_strict(extras):  # netmiko wants three options for it; one, or none, is enough here
         options["system_host_keys"] = bool(options.get("alt_key_file") and options.get("system_host_keys"))
         options["ssh_strict"] = options["alt_host_keys"] = True
     if options.get("alt_host_keys"):
         options["alt_key_file"] = str(keys)
-    if not options.get("key_file"):
-        # Without a key file, netmiko takes `use_keys` for a mistake even where an agent or a password would do.
-        options |= {"key_file": route.identity or None, "use_keys": bool(route.identity)}
-    return options
+    # The login is this project's own (`_login`); netmiko would take some of what is right there for mistakes.
+    return options | {"key_file": None, "use_keys": False}
+
+
+def _login(extras: dict[str, Any], route: Route, password: str | None) -> Login:
+    """Return what is offered; the inventory's key file comes before those of ssh_config.
+
+    Where no key file is named, the usual ones are offered as `ssh` does it, unless the inventory wants a password only.
+    """
+    files = (str(extras["key_file"]),) if extras.get("key_file") else route.identities
+    usual = not files and bool(extras.get("use_keys") or extras.get("allow_agent") or not password)
+    return Login(
+        user=route.user,
+        key_files=files,
+        passphrase=extras.get("passphrase"),
+        agent=bool(extras.get("allow_agent") or (usual and "allow_agent" not in extras)) and not route.identities_only,
+        usual=usual,
+        password=password or None,
+    )
 
 
 def _tune(transport: paramiko.Transport) -> None:

@@ -22,6 +22,7 @@ from nornir.core.inventory import Host
 from paramiko.ssh_exception import NoValidConnectionsError
 
 from nornir_k3s.ssh.classify import Target, is_transient
+from nornir_k3s.ssh.identity import exists
 from nornir_k3s.ssh.ssh_config import SSHConfigError, lookup
 from nornir_k3s.ssh.tunnel import Tunnel, TunnelFailed
 
@@ -49,7 +50,8 @@ class Route:
         port: Of its sshd.
         user: Whom to log in as.
         known_hosts: The file its host key must be in.
-        identity: The key file that ssh_config names, where it exists.
+        identities: The key files that ssh_config names, those that exist.
+        identities_only: Whether ssh_config says that no other keys are offered.
         jump: The route to the jump host before it.
         proxy: The program whose input and output are connected to the sshd.
         ssh_args: The arguments that `ssh` is given for it, where it is a jump host itself.
@@ -59,7 +61,8 @@ class Route:
     port: int
     user: str
     known_hosts: Path
-    identity: str = ""
+    identities: tuple[str, ...] = ()
+    identities_only: bool = False
     jump: Route | None = None
     proxy: tuple[str, ...] = ()
     ssh_args: tuple[str, ...] = ()
@@ -188,7 +191,8 @@ class _Resolver:
             port=found.port,
             user=found.user,
             known_hosts=self.known_hosts,
-            identity=next((key for key in found.identities if Path(key).is_file()), ""),
+            identities=tuple(key for key in found.identities if exists(key)),
+            identities_only=found.identities_only,
             jump=jump,
             proxy=proxy,
             ssh_args=(*(["-p", str(port)] if port else []), *(["-l", user] if user else []), "--", name),

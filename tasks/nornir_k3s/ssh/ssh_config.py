@@ -42,6 +42,7 @@ class HostConfig:
         port: Of its sshd.
         user: Whom to log in as.
         identities: The key files that ssh_config names; OpenSSH's own defaults are not among them.
+        identities_only: Whether only these are offered, of the agent's keys too.
         proxy_jump: The jump hosts, comma separated.
         proxy_command: A shell command; never beside `proxy_jump`, of which OpenSSH takes what comes first.
     """
@@ -50,6 +51,7 @@ class HostConfig:
     port: int
     user: str
     identities: tuple[str, ...] = ()
+    identities_only: bool = False
     proxy_jump: str = ""
     proxy_command: str = ""
 
@@ -84,6 +86,7 @@ def lookup(file: Path, name: str, *, port: int | None = None, user: str | None =
         port=int(tokens["p"]),
         user=tokens["r"],
         identities=tuple(_key_path(key, query) for key in keys),
+        identities_only=found.get("identitiesonly", ["no"])[0] == "yes",
         proxy_jump=_expand("ProxyJump", found, tokens),
         proxy_command=_expand("ProxyCommand", found, tokens),
     )
