@@ -33,6 +33,7 @@ def create(group: str) -> list[Path]:
             folder = folder / name
             folder.mkdir(exist_ok=True)
             _inherit_cpuset(folder)
+            _allow_realtime(folder)
         folders.append(folder)
     return folders
 
@@ -49,6 +50,16 @@ def _inherit_cpuset(folder: Path) -> None:
         file = folder / name
         if file.exists() and not (folder / "cgroup.subtree_control").exists() and not file.read_text().strip():
             file.write_text((folder.parent / name).read_text())
+
+
+def _allow_realtime(folder: Path) -> None:
+    # A new v1 group may schedule nothing in real time, which keepalived asks for. Children share what their parent has.
+    shares = {1: 400_000, 2: 100_000, 3: 5_000}  # microseconds of each second: all labs, one lab, one host
+    depth = len(folder.parts) - folder.parts.index(ROOT)
+    file = folder / "cpu.rt_runtime_us"
+    if file.exists() and file.read_text().strip() == "0":
+        with contextlib.suppress(OSError):  # as on a machine that gives no real time: keepalived goes on without
+            file.write_text(str(shares.get(depth, 0)))
 
 
 def members(group: str) -> set[int]:

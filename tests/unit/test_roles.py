@@ -101,8 +101,17 @@ def test_a_load_balancer_is_in_front_of_all_servers_and_knows_its_peer(load: Loa
     assert "unicast_src_ip 10.0.0.15" in keepalived
     assert "        10.0.0.16\n" in keepalived
     assert "priority 200" in keepalived
+    assert "advert_int 0.3\n" in keepalived
+    assert "vrrp_rt_priority 50\n" in keepalived
+    assert "vrrp_no_swap\n" in keepalived
     assert "priority 190" in made["lb2"][load_balancer.KEEPALIVED]
     assert made["lb1"][load_balancer.CHECK_CERT] == "PEM"
+
+
+def test_the_interval_of_vrrp_advertisements_is_a_setting(load: Load) -> None:
+    cluster = load({"lb": {"advert_int": 1}})
+    spec = load_balancer.spec(cluster, cluster.member("lb1"), interface="eth7", check_pem=Secret("PEM"), server_ca="CA")
+    assert "    advert_int 1\n" in next(f.text.reveal() for f in spec.files if f.path == load_balancer.KEEPALIVED)
 
 
 def test_a_single_load_balancer_has_no_peers_and_no_own_address_which_keepalived_refuses_then(load: Load) -> None:

@@ -268,6 +268,12 @@ class LoadBalancer(Strict):
         le=128,
         description="prefix length of the VIP; default: a single address (32, or 128 for IPv6)",
     )
+    advert_int: float = Field(
+        0.3,
+        ge=0.1,
+        le=40,
+        description="seconds between two advertisements of the VIP's holder; another takes over after 3 to 4 of them",
+    )
 
 
 _ACCOUNT = r"^[a-z_][-a-z0-9_]{0,30}[$]?$"

@@ -1,7 +1,8 @@
 """The desired state of a load balancer: HAProxy passes TLS through to every ready server, keepalived holds the VIP.
 
 Sources: docs.k3s.io `datastore/cluster-loadbalancer.md`; HAProxy's configuration manual (check-ssl, on-marked-down,
-redispatch); keepalived.conf(5) (a track script that is not found is disabled without an error).
+redispatch); keepalived.conf(5): a track script that is not found is disabled without an error; vrrp_rt_priority and
+vrrp_no_swap keep a busy host from sending too late, and keepalived goes on without them where they are refused.
 """
 
 from __future__ import annotations
@@ -59,12 +60,14 @@ global_defs {{
     vrrp_version 3
     enable_script_security
     script_user root
+    vrrp_rt_priority 50
+    vrrp_no_swap
 }}
 
 vrrp_script haproxy {{
     script "{TRACK}"
     interval 1
-    timeout 2
+    timeout 5
     fall 1
     rise 2
 }}
@@ -75,7 +78,7 @@ vrrp_instance k3s {{
     interface INTERFACE
     virtual_router_id ROUTER
     priority PRIORITY
-    advert_int 0.1
+    advert_int ADVERT
 PEERS    virtual_ipaddress {{
         VIP dev INTERFACE
     }}
@@ -104,6 +107,7 @@ def _keepalived(cluster: Cluster, member: Member, interface: str) -> str:
         "NAME": member.name,
         "INTERFACE": interface,
         "ROUTER": str(cluster.lb.virtual_router_id),
+        "ADVERT": f"{cluster.lb.advert_int:g}",
         "PRIORITY": str(200 - 10 * members.index(member)),
         # keepalived refuses an own address without peers.
         "PEERS": f"    unicast_src_ip {member.address}\n    unicast_peer {{\n{peers}    }}\n" if peers else "",
