@@ -17,6 +17,7 @@ from rich.console import Console
 from nornir_k3s import DriftReport, Finding
 from nornir_k3s.cli.timer_units import Schedule
 from nornir_k3s.model.drift_report import CertificateExpiry, HostState
+from nornir_k3s.model.finding import Severity
 from nornir_k3s.report import drift_terminal
 from nornir_k3s.report.history import History
 from nornir_k3s.report.html import page
@@ -102,6 +103,98 @@ def test_what_is_new_what_stayed_and_what_is_gone(tmp_path: Path) -> None:
     assert {one.subject: one.age for one in second.differences} == {"b": "stayed", "c": "new"}
     assert [one.subject for one in second.gone] == ["a"]
     assert second.previous == first.started
+
+
+def second(tmp_path: Path, before: DriftReport, now: DriftReport) -> DriftReport:
+    """Return the report of a second run, compared with that of the first."""
+    history = History(tmp_path / "drift")
+    history.compare(before)
+    history.add(before)
+    history.compare(now)
+    return now
+
+
+BOUND = "K3s runs with x {}; {} of 3 servers have it"
+
+
+def of(kind: str, found: str, severity: Severity = "warning", **more: Any) -> Finding:
+    return difference(kind=kind, found=found, severity=severity, **more)
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        (difference(), difference(found="the file is missing", severity="error")),
+        (difference(), difference(severity="error")),
+        (difference(severity="note"), difference()),
+        (difference(accepted="ticket 1"), difference(found="the content differs (accepted until 2027-01-01)")),
+        (difference(diff="-a\n+b\n"), difference(diff="-evil\n+b\n")),
+        (of("file", "mode and owner are 640 root:root"), of("file", "mode and owner are 666 root:root")),
+        (of("setting", BOUND.format(1, 1)), of("setting", BOUND.format(2, 1))),
+        (of("certificate", "expires in 8 days"), of("certificate", "expires in 6 days", "error")),
+        (of("unit", "the unit is stopped"), of("unit", "the unit has failed")),
+        (of("node", "node s1 is cordoned"), of("node", "node s1 is not Ready", "error")),
+    ],
+)
+def test_what_got_worse_or_is_something_else_is_new(tmp_path: Path, before: Finding, now: Finding) -> None:
+    it = second(tmp_path, report(before), report(now))
+    assert [(one.age, one.before) for one in it.differences] == [("new", f"{before.level}: {before.found}")]
+    assert it.gone == []
+    text = said(it, only_new=True)
+    assert now.found in text
+    assert f"(new; before: {before.level}: {before.found})" in text
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        (difference(severity="error"), difference(severity="warning")),
+        (difference(expected="a"), difference(expected="b", remedy="another")),
+        (
+            of("certificate", "ends in 29 days, on 2027-01-09"),
+            of("certificate", "ends in 28 days, on 2027-01-09"),
+        ),
+        (of("disk", "900 MiB are free"), of("disk", "880 MiB are free")),
+        (of("latency", "a round trip takes 21.4 ms"), of("latency", "a round trip takes 31.0 ms")),
+        (
+            of("unit", "the unit is restarted, 4 times"),
+            of("unit", "the unit is restarted, 712 times"),
+        ),
+        (of("backend", "HAProxy reports s1 as DOWN"), of("backend", "HAProxy reports s1 as DOWN 1/2")),
+        (of("setting", BOUND.format(1, 1)), of("setting", BOUND.format(1, 2))),
+        (of("check", "it is +5.1 s off", subject="clock"), of("check", "it is -5.4 s off", subject="clock")),
+    ],
+)
+def test_numbers_that_move_and_what_got_better_are_not_new(tmp_path: Path, before: Finding, now: Finding) -> None:
+    it = second(tmp_path, report(before), report(now))
+    assert [one.age for one in it.differences] == ["stayed"]
+    assert said(it, only_new=True) == ""
+
+
+def test_several_findings_of_one_id_are_compared_one_by_one(tmp_path: Path) -> None:
+    away, cordoned = (of("node", f"node s1 is {state}", subject="s1") for state in ("not Ready", "cordoned"))
+    it = second(tmp_path, report(cordoned), report(away, cordoned))
+    assert [one.age for one in it.differences] == ["new", "stayed"]
+    it = second(tmp_path / "2", report(away, cordoned), report(cordoned))
+    assert [one.age for one in it.differences] == ["stayed"]
+    assert [one.found for one in it.gone] == ["node s1 is not Ready"]
+
+
+def test_a_host_that_cannot_be_read_for_another_reason_is_news(tmp_path: Path) -> None:
+    before, now = report(unreachable=("a1",)), report(unreachable=("a1",))
+    now.hosts["a1"].error = "its host key has changed"
+    assert "unreachable: its host key has changed" in said(second(tmp_path, before, now), only_new=True)
+
+
+def test_a_run_that_an_older_release_saved_is_compared(tmp_path: Path) -> None:
+    first = report(difference(), unreachable=("a1",))
+    History(tmp_path / "drift").add(first)
+    (path,) = (tmp_path / "drift").iterdir()
+    path.write_text(re.sub(r'"errors":\{[^}]*\},|,"before":""', "", path.read_text()))
+    it = report(difference(), unreachable=("a1",))
+    History(tmp_path / "drift").compare(it)
+    assert [one.age for one in it.differences] == ["stayed"]
+    assert it.lost == []
 
 
 def test_a_host_that_is_away_neither_loses_its_findings_nor_gets_them_anew(tmp_path: Path) -> None:

@@ -142,7 +142,9 @@ def _drift(parser: Parser) -> None:
         "--limit", type=names, default=(), metavar="NAMES", help="compare only these hosts or groups (a,b,c)"
     )
     parser.add_argument("--deep", action="store_true", help="hash every large file, even if it looks unchanged")
-    parser.add_argument("--only-new", action="store_true", help="report only what the previous run did not find")
+    parser.add_argument(
+        "--only-new", action="store_true", help="report only what is new since the previous run, or worse, or different"
+    )
     parser.add_argument(
         "--no-history", action="store_true", help="do not compare with the previous run, and do not record this one"
     )

@@ -51,7 +51,10 @@ class DriftReport(BaseModel):
     hosts: dict[str, HostState] = Field(default_factory=dict)
     differences: list[Finding] = Field(default_factory=list, description="the most severe first")
     gone: list[Finding] = Field(default_factory=list, description="findings of the run before that are gone")
-    lost: list[str] = Field(default_factory=list, description="hosts that cannot be read, but could in the run before")
+    lost: list[str] = Field(
+        default_factory=list,
+        description="hosts that cannot be read, but could in the run before, or could not for another reason",
+    )
     previous: datetime | None = Field(None, description="when the run before was")
     certificates: list[CertificateExpiry] = Field(
         default_factory=list, description="of K3s and of an external datastore, the first to expire first"

@@ -113,7 +113,11 @@ class Finding(BaseModel):
     severity: Severity = "warning"
     since: datetime | None = Field(None, description="since when, if the host knows")
     diff: str = Field("", description="unified, from the current to the desired content; secrets are masked")
-    age: Age = Field("", description="compared with the run before: new or stayed")
+    age: Age = Field(
+        "",
+        description="compared with the run before: new, also if it got worse or is another one, or stayed",
+    )
+    before: str = Field("", description="what the run before found, if that was less severe or something else")
     accepted: str = Field("", description="why it is accepted in the inventory")
     until: date | None = Field(None, description="last day of the acceptance; after it the finding counts again")
 

@@ -17,7 +17,7 @@ def show(report: DriftReport, console: Console, *, only_new: bool = False) -> No
     """Print the differences, the most severe first, and what has changed since the run before.
 
     Arguments:
-        only_new: Leave out what the run before found already; print nothing at all if nothing is new.
+        only_new: Leave out what the run before found already, as it is now; print nothing at all if nothing is new.
     """
     shown = [one for one in report.differences if not only_new or (one.age == "new" and not one.accepted)]
     gone = [one for one in report.gone if one.counts]
@@ -44,7 +44,7 @@ def _difference(one: Finding, console: Console) -> None:
     head = Text(f"{one.severity}: ", _STYLES[one.severity])
     head.append(f"{one.host}: {one.found}", "bold")
     if one.age == "new":
-        head.append(" (new)", "magenta")
+        head.append(f" (new; before: {one.before})" if one.before else " (new)", "magenta")
     console.print(head, soft_wrap=True)
     since = f", since {one.since:%Y-%m-%d %H:%M:%S} UTC ({ago(one.since)})" if one.since else ""
     console.print(f"    {one.kind} {one.subject}; expected: {one.expected}{since}", soft_wrap=True, markup=False)
