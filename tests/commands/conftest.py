@@ -31,7 +31,7 @@ class Place:
         program = [str(PROJECT / "runbooks" / name)] if name.endswith(".py") else ["-m", "nornir_k3s.cli", name]
         command = [sys.executable, *program, "--config", str(self.folder / "config.yaml")]
         env = {"PATH": "/usr/bin:/bin", "HOME": str(self.folder), "LC_ALL": "C.UTF-8", **environment}
-        env |= {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+        env |= {name: value for name, value in os.environ.items() if name.startswith(("COVERAGE_", "PYTHONPATH"))}
         return subprocess.run(
             [*command, *arguments],
             cwd="/",

@@ -340,3 +340,25 @@ def test_a_run_that_is_told_to_end_ends_with_its_report(down: Place, number: sig
             process.kill()
     assert process.returncode == 130, said
     assert '"outcome": "interrupted"' in report.read_text()
+
+
+def test_groups_in_a_circle(place: Place) -> None:
+    text = "datastore: {}\nservers: {groups: [all]}\nall: {groups: [servers]}\nagents: {groups: [agents]}\nlb: {}\n"
+    place.file("inventory/groups.yaml").write_text(text)
+    told = refused(place, "groups.yaml:2: servers: the group contains itself through its parent groups")
+    assert "groups.yaml:4: agents: the group contains itself" in told
+
+
+def test_names_of_groups_that_do_not_exist(place: Place) -> None:
+    place.edit(cluster(groups={"agents": "workers"}))
+    told = refused(place, "k3s_cluster.groups.agents: the inventory has no group `workers`")
+    assert "defaults.yaml:" in told
+
+
+def test_a_limit_without_a_role_in_the_cluster(place: Place) -> None:
+    with place.file("inventory/hosts.yaml").open("a") as file:
+        file.write("x1: {hostname: 127.77.0.99, groups: [agent]}\n")
+    with place.file("inventory/groups.yaml").open("a") as file:
+        file.write("agent: {}\n")
+    refused(place, "host 'x1' has no role in this cluster", arguments=("--limit", "x1"))
+    refused(place, "no host of group 'agent' has a role in this cluster", arguments=("--limit", "agent"))

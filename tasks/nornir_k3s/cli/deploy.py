@@ -39,12 +39,14 @@ def _work(ctx: Session, args: argparse.Namespace) -> int:
             _keep(error.report, ctx, args)
             if isinstance(error, PreflightFailed):
                 terminal.show_findings(error.report.findings, out)
+                terminal.show_notes(error.report.notes, out)
             else:
                 terminal.show(error.report, out)
         raise
     _keep(report, ctx, args)
     if args.preflight_only:
         terminal.show_findings(report.findings, out)
+        terminal.show_notes(report.notes, out)
     else:
         terminal.show(report, out)
     return 0

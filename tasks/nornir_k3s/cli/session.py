@@ -102,7 +102,9 @@ def _open(args: argparse.Namespace) -> Session:
         raise
     except Exception as error:
         logging.getLogger("nornir_k3s").debug("InitNornir failed", exc_info=True)
-        raise config.unreadable(settings.sources, _first_line(error)) from None
+        circle = "groups contain themselves through their parent groups"
+        reason = circle if isinstance(error, RecursionError) else _first_line(error)
+        raise config.unreadable(settings.sources, reason) from None
     if not nr.inventory.hosts and settings.sources.problems:
         raise config.unreadable(settings.sources, "it has no host")
     return Session(nr, settings, Screen(highlight=False), Screen(stderr=True, highlight=False), log)

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from nornir_k3s import k3s
 from nornir_k3s.errors import InventoryError
-from nornir_k3s.inventory import cluster_secrets, rules, user_files
+from nornir_k3s.inventory import cluster_secrets, host_roles, rules, user_files
 from nornir_k3s.inventory.cluster_rules import absolute, cluster_problems, host_problems
 from nornir_k3s.inventory.explain import explain
 from nornir_k3s.inventory.members import members
@@ -53,9 +53,15 @@ def load(
         InventoryError: With every problem found.
     """
     problems = Problems(sources)
+    if circles := host_roles.circles(inventory):  # nothing about their hosts can be asked
+        for name in circles:
+            problems.other(f"{name}: the group contains itself through its parent groups", "groups", name, "groups")
+        raise InventoryError(problems)
     model = _model(inventory, problems)
     groups = {str(k): v for k, v in model.groups.items()} if model else {}
     shared = {"servers": rules.typed(model.server), "agents": rules.typed(model.agent)} if model else {}
+    host_roles.check(inventory, groups, problems)
+    note = host_roles.note(inventory, groups)
     found = members(inventory, groups, problems, away, shared)
     if not any(member.role == "servers" for member in found):
         problems.other("group servers: it has no host; a cluster needs at least one server", "groups", "servers")
@@ -65,13 +71,16 @@ def load(
         problems.cluster(text, *path)
     for name, text in host_problems(model, found):
         problems.host(name, text)
+    if problems and note:
+        problems.append(note)  # it may be the reason: a group whose name is misspelt
     resolved: dict[str, Secret | None] = {}
     if not problems:  # references may run commands and generation writes files: only for an inventory that is right
         resolved = cluster_secrets.resolve(model, store, problems)
     token = resolved.get("token")
     if problems or token is None:
         raise InventoryError(problems)
-    return replace(_cluster(model, found, resolved, token, base), keys=_keys(model, found, store))
+    made = _cluster(model, found, resolved, token, base)
+    return replace(made, keys=_keys(model, found, store), notes=(note,) if note else ())
 
 
 def _cluster(

@@ -39,6 +39,9 @@ class Data(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
     k3s: HostSettings | None = Field(None, description="K3s settings of one host, by K3s' names")
     k3s_ssh: Login | None = None
+    k3s_role: Annotated[Any, WithJsonSchema({"const": "none"})] = Field(
+        None, description="none: this host has no role in the cluster"
+    )
 
 
 class DefaultsData(Data):

@@ -17,7 +17,7 @@ from nornir_k3s.inventory.yaml_reader import Key, Source, read
 from nornir_k3s.model.suggest import closest, did_you_mean
 
 OPTIONS = {"hosts": "host_file", "groups": "group_file", "defaults": "defaults_file"}
-_DATA_KEYS = ("k3s", "k3s_ssh", "k3s_cluster")
+_DATA_KEYS = ("k3s", "k3s_ssh", "k3s_cluster", "k3s_role")
 
 Found = tuple[tuple[Key, ...], str]
 

@@ -10,19 +10,14 @@ from typing import Any
 from nornir.core.inventory import Host, Inventory
 
 from nornir_k3s import k3s
-from nornir_k3s.inventory import rules
+from nornir_k3s.inventory import host_roles, rules
 from nornir_k3s.inventory.problems import Problems
 from nornir_k3s.inventory.yaml_reader import Key
-from nornir_k3s.model.cluster import NODES, ROLES, Member
+from nornir_k3s.model.cluster import NODES, Member
 
 _NAME = re.compile(r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
 # Keys of a host's `k3s` data that belong to this tool, not to K3s.
 OWN_KEYS = {"address", "interface", "priority"}
-
-
-def role_of(host: Host, groups: Mapping[str, str]) -> list[str]:
-    """Return the roles whose group (or a group below it) this host is in."""
-    return [role for role in ROLES if host.has_parent_group(groups.get(role, role))]
 
 
 def members(
@@ -39,12 +34,9 @@ def members(
     """
     found = []
     for host in inventory.hosts.values():
-        roles = role_of(host, groups)
-        if not roles:
-            continue  # a host that has nothing to do with this cluster
-        if len(roles) > 1:
-            problems.host(host.name, f"it is in {' and '.join(roles)}; a host has one role", "groups")
-            continue
+        roles = host_roles.of(host, groups)
+        if len(roles) != 1:
+            continue  # `host_roles` says so
         member = _member(host, roles[0], problems, (shared or {}).get(roles[0], {}))
         if member:
             found.append(member)

@@ -74,6 +74,7 @@ class Cluster:
             `datastore-certfile`, `datastore-keyfile`.
         files: The user's own files and manifests.
         file_secrets: The texts of those that are references.
+        notes: What the inventory says that people may not have meant.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Cluster:
     members: tuple[Member, ...]
     files: tuple[UserFile, ...] = ()
     file_secrets: tuple[Secret, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def of(self, role: str) -> tuple[Member, ...]:
         """Return the members of one role, in the inventory's order."""

@@ -60,7 +60,10 @@ class LoadedInventory:
         made = Groups({name: _element(Group, name, entry, defaults) for name, entry in groups.items()})
         members = Hosts({name: _element(Host, name, entry, defaults) for name, entry in hosts.items()})
         for name, group in made.items():
-            group.groups = _parents(groups[name], made)
+            # A circle, which has been reported, is left open: Nornir would follow it for ever.
+            group.groups = ParentGroups(
+                one for one in _parents(groups[name], made) if one is not group and not one.has_parent_group(group)
+            )
         for name, host in members.items():
             host.groups = _parents(hosts[name], made)
         return Inventory(hosts=members, groups=made, defaults=defaults)

@@ -52,8 +52,7 @@ def show(report: Report, console: Console) -> None:
         for copy in host.kept:
             console.print(f"{name}: copy of a replaced file: {copy}", soft_wrap=True, markup=False)
     _findings(report.findings, console)
-    for note in report.notes:
-        console.print(f"note: {note}", soft_wrap=True, markup=False)
+    show_notes(report.notes, console)
     if report.kubeconfig:
         state = "changed" if report.changed else "nothing to change"
         console.print(f"\n{state}; the API answers at {report.url}", soft_wrap=True)
@@ -68,6 +67,12 @@ def _findings(findings: Sequence[Finding], console: Console) -> None:
     for finding in findings:
         if finding.level in ("warning", "note"):
             console.print(f"{finding.level}: {finding}", soft_wrap=True, markup=False)
+
+
+def show_notes(notes: Sequence[str], console: Console) -> None:
+    """Print what else an operator should know."""
+    for note in notes:
+        console.print(f"note: {note}", soft_wrap=True, markup=False)
 
 
 def show_findings(findings: Sequence[Finding], console: Console) -> None:
@@ -95,8 +100,7 @@ def show_plan(plan: Plan, console: Console) -> None:
         for name, host in plan.hosts.items():
             _host_changes(phase, name, host.role, [c for c in host.changes if c.phase == phase], console)
     _findings(plan.findings, console)
-    for note in plan.notes:
-        console.print(f"note: {note}", soft_wrap=True, markup=False)
+    show_notes(plan.notes, console)
     quiet = sorted(name for name, host in plan.hosts.items() if not host.changes)
     if quiet:
         console.print(f"nothing to change on {', '.join(quiet)}", soft_wrap=True)
@@ -138,6 +142,7 @@ def show_status(status: Status, console: Console) -> None:
         console.print(
             f"certificates: the first expires in {first.days} days ({first.path} on {first.host})", soft_wrap=True
         )
+    show_notes(status.notes, console)
     for problem in status.problems:
         console.print(f"problem: {problem}", style=_STYLES["failed"], soft_wrap=True, markup=False)
     if not status.problems:

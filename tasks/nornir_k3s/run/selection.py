@@ -23,6 +23,7 @@ class _Named(Protocol):
 P = TypeVar("P", bound=_Named)
 # They change nothing, and every other phase needs their results.
 ALWAYS = ("observe", "artifacts", "preflight")
+_ROLES = "roles come from the groups datastore, servers, agents and lb, or those in k3s_cluster.groups"
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Choice:
         """Return the names of the hosts that may be changed, or None for all.
 
         Raises:
-            UsageError: There is no host or group of this name.
+            UsageError: There is no host or group of this name, or it has no role in the cluster.
         """
         if not self.limit:
             return None
@@ -82,7 +83,12 @@ class Choice:
                 found.add(word)
             elif word in nr.inventory.groups:
                 hosts = nr.inventory.hosts
-                found |= {name for name in members if name in hosts and hosts[name].has_parent_group(word)}
+                chosen = {name for name in members if name in hosts and hosts[name].has_parent_group(word)}
+                if not chosen:
+                    raise UsageError(f"no host of group {word!r} has a role in this cluster", hint=_ROLES)
+                found |= chosen
+            elif word in nr.inventory.hosts:
+                raise UsageError(f"host {word!r} has no role in this cluster", hint=_ROLES)
             else:
                 raise _unknown("host or group", word, [*members, *nr.inventory.groups])
         return frozenset(found)

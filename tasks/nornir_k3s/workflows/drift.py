@@ -106,7 +106,7 @@ def _read(run: Run, report: DriftReport, limits: Limits) -> None:
         found = [one for one in found if one.host in run.limit]
     marked, notes = compare.accepted(compare.ordered(found), run.cluster.known_drift, datetime.now(UTC).date())
     report.differences, report.notes = marked, notes if run.limit is None else []
-    report.notes += [note for note in run.report.notes if note.startswith("left out")]
+    report.notes += [*run.cluster.notes, *(note for note in run.report.notes if note.startswith("left out"))]
     _fill(run, report, names)
 
 

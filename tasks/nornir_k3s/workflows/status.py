@@ -54,6 +54,7 @@ def status(
     results = run.phase("status", names, _read, width=run.widths["stage"], lenient=names)
     all_facts = {name: value for name, value in results.items() if isinstance(value, HostFacts)}
     result = Status(cluster=run.cluster.name, version=run.cluster.version, url=run.cluster.url)
+    result.notes = list(run.cluster.notes)
     result.unreachable = [name for name in names if name not in all_facts]
     _fill(result, run.cluster, all_facts)
     result.problems = [f"{name} is unreachable" for name in result.unreachable]
