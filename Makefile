@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 # Hundreds of commands are run by the tests: what they import is compiled once, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup schema bundle demo test prepared e2e bench tools unit lint format down clean
+.PHONY: help setup schema bundle demo test prepared e2e bench binutils tools unit lint format down clean
 
 help:
 	@echo "make demo   a highly available cluster on eight hosts of this machine (Debian, root)"
@@ -23,19 +23,26 @@ $(VENV)/.ready: pyproject.toml uv.lock
 	$(VENV)/bin/uv sync -q --frozen --compile-bytecode
 	touch $@
 
-bundle: setup tools
+bundle: setup binutils
 	$(RUN) tests/bundle.py .lab/bundle
 
+# Secrets and kubeconfig of the demo; `down` removes the folder only if it was made here.
+DEMO_STATE := .state/lab
+
 demo: bundle
+	@test -e $(DEMO_STATE) || { mkdir -p -m 700 .state && mkdir -m 700 $(DEMO_STATE) && touch $(DEMO_STATE)/made-by-demo; }
 	$(RUN) runbooks/lab.py up
 	$(RUN) runbooks/deploy.py
 	@echo
-	@echo "The cluster is up. Look at it:  .lab/bundle/k3s kubectl --kubeconfig .state/lab/kubeconfig get nodes"
-	@echo "                  a host:      $(RUN) runbooks/lab.py ssh s1"
-	@echo "Remove it all:                 make down"
+	@echo "The cluster is up. Look at it:  $(RUN) runbooks/status.py"
+	@echo "           kubectl on a server: $(RUN) runbooks/lab.py ssh s1 sudo k3s kubectl get nodes"
+	@echo "                Remove it all:  make down"
 
 down: setup
-	$(RUN) runbooks/lab.py down
+	$(RUN) runbooks/lab.py down --image
+	rm -rf .lab
+	test ! -e $(DEMO_STATE)/made-by-demo || rm -rf $(DEMO_STATE) .state/cache
+	rmdir .state 2>/dev/null || true
 
 # Processes that share the tests. End-to-end tests mostly wait: three with eight hosts each keep two cores busy.
 JOBS ?= 3
@@ -62,11 +69,14 @@ e2e: setup tools
 bench: setup tools
 	$(RUN) bench/bench.py $(BENCH)
 
-# What the tests need of the machine: what builds the stand-in, a browser, and a real sshd, which is not left running.
+# What builds the stand-in for K3s.
 INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq
-tools:
-	@command -v objdump >/dev/null && command -v ps >/dev/null \
-		|| { apt-get update -qq && $(INSTALL) binutils procps >/dev/null; }
+binutils:
+	@command -v objdump >/dev/null || { apt-get update -qq && $(INSTALL) binutils >/dev/null; }
+
+# What the tests need of the machine besides: ps, a browser, and a real sshd, which is not left running.
+tools: binutils
+	@command -v ps >/dev/null || { apt-get update -qq && $(INSTALL) procps >/dev/null; }
 	@command -v chromium >/dev/null || { apt-get update -qq && $(INSTALL) chromium >/dev/null; }
 	@test -x /usr/sbin/sshd \
 		|| { apt-get update -qq && $(INSTALL) openssh-server >/dev/null && \
@@ -92,4 +102,4 @@ format: setup
 	$(VENV)/bin/ruff format .
 
 clean: down
-	rm -rf $(VENV) .lab .state
+	rm -rf $(VENV)

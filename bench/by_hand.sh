@@ -251,13 +251,14 @@ defaults
     option tcplog
     option redispatch 1
     retries 5
-    timeout connect 400ms
+    timeout connect 1s
     timeout client 1h
     timeout server 1h
-    timeout check 400ms
+    timeout check 5s
 
 frontend k3s
     bind *:6443
+    use_backend living if { nbsrv(servers) lt 1 }
     default_backend servers
 
 backend servers
@@ -265,8 +266,13 @@ backend servers
     option httpchk GET /readyz
     http-check expect status 200
     default-server check check-ssl verify required ca-file /etc/haproxy/k3s-server-ca.pem \
-crt /etc/haproxy/k3s-check.pem verifyhost kubernetes inter 500ms fastinter 200ms downinter 500ms fall 2 rise 1 \
+crt /etc/haproxy/k3s-check.pem verifyhost kubernetes inter 1s fastinter 500ms downinter 1s fall 3 rise 1 \
 on-marked-down shutdown-sessions
+$(for server in $servers; do echo "    server $server $(address "$server"):6443"; done)
+
+backend living
+    balance leastconn
+    default-server check inter 1s fall 2 rise 1
 $(for server in $servers; do echo "    server $server $(address "$server"):6443"; done)
 CFG
 cat >/etc/keepalived/check <<'CHECK'
@@ -280,12 +286,14 @@ global_defs {
     vrrp_version 3
     enable_script_security
     script_user root
+    vrrp_rt_priority 50
+    vrrp_no_swap
 }
 
 vrrp_script haproxy {
     script "/etc/keepalived/check"
     interval 1
-    timeout 2
+    timeout 5
     fall 1
     rise 2
 }
@@ -296,7 +304,7 @@ vrrp_instance k3s {
     interface eth0
     virtual_router_id 51
     priority $priority
-    advert_int 0.1
+    advert_int 0.3
     unicast_src_ip $(address "$1")
     unicast_peer {
         $peer

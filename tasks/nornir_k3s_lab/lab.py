@@ -186,7 +186,7 @@ class Lab:
         return [container.status() for container in self._containers.values()]
 
     def down(self, *, image: bool = False) -> None:
-        """Remove everything of the lab, whatever its state; with `image`, the image as well."""
+        """Remove everything of the lab, whatever its state; with `image`, the image too, unless another lab uses it."""
         require_root()
         if self.folder.exists() or cgroups.hosts_of(self.name):
             with locked(self.folder, self.say):
@@ -218,9 +218,8 @@ class Lab:
             return
         with locked(self.cache, self.say):
             if self.runtime.exists():
-                raise LabError(
-                    f"cannot remove the image in {self.cache}: another lab exists", hint="remove that lab first"
-                )
+                self.say(f"the image in {self.cache} is kept: another lab uses it")
+                return
             remove_folder(self.cache)
 
     def command(self, host: str, argv: Sequence[str]) -> list[str]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import itertools
 import stat
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 import pytest
 import yaml
 
+from .certificates import certificate
 from .conftest import VIP, Site, eventually, make_bare, unchanged_files
 
 SERVERS = ("s1", "s2", "s3")
@@ -132,6 +135,40 @@ def test_stopping_haproxy_on_the_holder_moves_the_vip_and_the_api_still_answers(
 
     eventually(moved)
     eventually(cluster.answers)
+
+
+STATES = """perl -MIO::Socket::UNIX -e '$s = IO::Socket::UNIX->new(Peer => "/run/haproxy/admin.sock");
+print $s "show stat\\n";
+while (<$s>) { @w = split /,/; print "$w[17]\\n" if $w[0] eq "servers" && $w[1] ne "BACKEND" }'"""
+
+
+@pytest.fixture
+def ended_health_check(cluster: Site, tmp_path: Path) -> Iterator[None]:
+    """The certificate of the health check has ended on both load balancers: no server passes it."""
+    certificate(tmp_path)
+    pem = (tmp_path / "expired.crt").read_text() + (tmp_path / "db.key").read_text()
+    path = "/etc/haproxy/k3s-check.pem"
+    kept = {name: cluster.lab.exec(name, ["cat", path]).stdout for name in ("lb1", "lb2")}
+
+    def put(contents: dict[str, str], state: str) -> None:
+        for name, content in contents.items():
+            cluster.lab.exec(name, ["sh", "-c", f"cat >{path}; systemctl reload haproxy"], input=content)
+        for name in contents:
+            eventually(partial(seen, name, state))
+
+    def seen(name: str, state: str) -> None:
+        states = cluster.lab.exec(name, ["sh", "-c", STATES]).stdout.split()
+        assert states == [state] * len(SERVERS)
+
+    put(dict.fromkeys(kept, pem), "DOWN")
+    yield
+    put(kept, "UP")
+
+
+@pytest.mark.usefixtures("ended_health_check")
+def test_the_api_answers_where_no_server_passes_the_health_check(cluster: Site) -> None:
+    for _ in range(5):
+        cluster.answers()
 
 
 @pytest.mark.parametrize("server", SERVERS)

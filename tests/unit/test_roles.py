@@ -96,6 +96,8 @@ def test_a_load_balancer_is_in_front_of_all_servers_and_knows_its_peer(load: Loa
     assert "server s2 10.0.0.13:6443" in haproxy
     assert "GET /readyz" in haproxy
     assert "verify required" in haproxy
+    assert "use_backend living if { nbsrv(servers) lt 1 }" in haproxy
+    assert haproxy.count("server s1 ") == 2
     keepalived = made["lb1"][load_balancer.KEEPALIVED]
     assert "10.0.0.100/32 dev eth7" in keepalived
     assert "unicast_src_ip 10.0.0.15" in keepalived

@@ -37,13 +37,14 @@ defaults
     option tcplog
     option redispatch 1
     retries 5
-    timeout connect 400ms
+    timeout connect 1s
     timeout client 1h
     timeout server 1h
-    timeout check 400ms
+    timeout check 5s
 
 frontend k3s
     bind BIND
+    use_backend living if {{ nbsrv(servers) lt 1 }}
     default_backend servers
 
 backend servers
@@ -51,7 +52,12 @@ backend servers
     option httpchk GET /readyz
     http-check expect status 200
     default-server check check-ssl verify required ca-file {SERVER_CA} crt {CHECK_CERT} verifyhost kubernetes \
-inter 500ms fastinter 200ms downinter 500ms fall 2 rise 1 on-marked-down shutdown-sessions
+inter 1s fastinter 500ms downinter 1s fall 3 rise 1 on-marked-down shutdown-sessions
+SERVERS
+# Where no server passes its health check, because all are slow or its certificate has ended, those that listen serve.
+backend living
+    balance leastconn
+    default-server check inter 1s fall 2 rise 1
 SERVERS"""
 
 _KEEPALIVED = f"""{HEADER}\
