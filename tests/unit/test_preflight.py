@@ -48,7 +48,8 @@ def healthy(cluster: Cluster) -> dict[str, HostFacts]:
 
 
 def ids(cluster: Cluster, seen: dict[str, HostFacts]) -> set[tuple[str, str]]:
-    return {(f.host, f.subject) for f in preflight.check(cluster, seen)}
+    """Return the findings, without the note that clusters with one datastore host have."""
+    return {(f.host, f.subject) for f in preflight.check(cluster, seen)} - {("db1", "datastore-single")}
 
 
 def test_healthy_hosts_have_no_findings(load: Load) -> None:
@@ -106,6 +107,7 @@ ELSEWHERE = {
     "bootstrap",
     "datastore-members",
     "datastore-moved",
+    "datastore-single",
     "interface",
     "leftovers",
     "for-ever",
@@ -271,7 +273,7 @@ def test_a_warning_is_accepted_by_id_and_an_error_never(load: Load) -> None:
     for name in ("s1", "s2"):
         seen[name] = changed(seen[name], system={"inotify_instances": 128, "memory_kib": 10**6})
     seen["a1"] = changed(seen["a1"], sockets=(Socket("0.0.0.0:10250", 'users:(("kubelet",pid=1,fd=3))'),))
-    levels = {(f.host, f.subject): f.level for f in preflight.check(cluster, seen)}
+    levels = {(f.host, f.subject): f.level for f in preflight.check(cluster, seen) if f.level != "note"}
     assert levels == {
         ("s1", "inotify"): "accepted",
         ("s2", "inotify"): "accepted",
@@ -284,6 +286,18 @@ def test_a_warning_is_accepted_by_id_and_an_error_never(load: Load) -> None:
 def test_a_load_balancer_without_the_interface_it_is_to_use(load: Load) -> None:
     cluster = load(lb1={"interface": "eth7"})
     assert ids(cluster, healthy(cluster)) == {("lb1", "interface")}
+
+
+def test_a_datastore_without_a_host_that_takes_over_is_noted(load: Load) -> None:
+    def noted(cluster: Cluster) -> list[tuple[str, str]]:
+        found = preflight.check(cluster, healthy(cluster))
+        return [(one.host, one.severity) for one in found if one.subject == "datastore-single"]
+
+    assert noted(load()) == [("db1", "note")]
+    more = {"db2": ("10.0.0.31", "datastore"), "db3": ("10.0.0.32", "datastore")}
+    etcd = {"datastore": {"kind": "etcd"}}
+    assert noted(load(etcd)) == [("db1", "note")]
+    assert noted(load(etcd, hosts={**HOSTS, **more})) == []
 
 
 def test_servers_that_keep_workloads_off_need_agents(load: Load) -> None:

@@ -37,8 +37,19 @@ def check(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Find
             yield problem(name, "packages", f"package {package} is not available from apt", package, remedy)
     yield from _emptied(cluster, probed, all_facts)
     yield from _certified(probed)
+    yield from single_host(cluster)
     if cluster.is_managed and cluster.managed.kind == "etcd":
         yield from _members(probed)
+
+
+def single_host(cluster: Cluster) -> Iterator[Finding]:
+    """Yield a note where the loss of one datastore host stops the cluster."""
+    members = cluster.of("datastore")
+    if not cluster.is_managed or (cluster.managed.kind == "etcd" and len(members) > 2):
+        return
+    found = f"the datastore ({cluster.managed.kind}) has no host that takes over: without it, the API does not answer"
+    remedy = "keep dumps elsewhere; an etcd of three members, or an external database with a failover, survives it"
+    yield problem(members[0].name, "datastore-single", found, "a datastore that survives a host", remedy, "note")
 
 
 def _unreachable(host: str, facts: HostFacts) -> Iterator[Finding]:

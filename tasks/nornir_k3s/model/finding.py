@@ -89,6 +89,7 @@ CHECKS: Mapping[str, str] = {
     "datastore-latency": "it answers within 20 ms",
     "datastore-version": "a note if K3s is not certified for the database's version",
     "datastore-members": "an etcd has the members from the inventory, and each has its data",
+    "datastore-single": "a note if the loss of one datastore host stops the cluster",
     "datastore-moved": "the data of a running cluster are in the datastore from the inventory",
     "bootstrap": "a note if a first start was interrupted; K3s recovers by itself",
     "foreign-data": "the datastore has the data of this cluster, or none",

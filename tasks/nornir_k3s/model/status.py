@@ -47,7 +47,7 @@ class Status(BaseModel):
     certificates: list[Certificate] = Field(default_factory=list, description="the first to expire first")
     unreachable: list[str] = Field(default_factory=list)
     problems: list[str] = Field(default_factory=list)
-    notes: list[str] = Field(default_factory=list, description="what else an operator should know")
+    notes: list[str] = Field(default_factory=list, description="what else an operator should know; ids in brackets")
 
     @computed_field(description="the load balancers that have the VIP")
     @property

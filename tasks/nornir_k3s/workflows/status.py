@@ -9,7 +9,7 @@ from typing import Any
 from nornir.core import Nornir
 from nornir.core.task import Result, Task
 
-from nornir_k3s.checks import works
+from nornir_k3s.checks import datastore, works
 from nornir_k3s.compare import certificate_expiry, load_balancers, nodes
 from nornir_k3s.facts import Fact
 from nornir_k3s.facts.database import Database
@@ -59,6 +59,7 @@ def status(
     _fill(result, run.cluster, all_facts)
     result.problems = [f"{name} is unreachable" for name in result.unreachable]
     result.problems += _problems(result, run.cluster, nodes.listed(run.cluster, all_facts) or [])
+    result.notes += [str(one) for one in datastore.single_host(run.cluster)]
     return result
 
 
