@@ -84,3 +84,22 @@ def test_closing_the_connections_is_not_a_phase() -> None:
     out = console(terminal=False)
     nornir("same").with_processors([Progress(out)]).close_connections()
     assert shown(out) == ""
+
+
+def test_the_table_says_what_each_host_does_and_the_last_line_names_those_that_changed() -> None:
+    out = console(terminal=True)
+    progress = Progress(out)
+    seen = threading.Event()
+
+    def look(task: Task) -> Result:
+        progress.host_does(task.host.name, "copies k3s: 34 of 70 MB")
+        for _ in range(600):
+            if "34 of 70 MB" in shown(out) and "0 of 2 hosts done" in shown(out):
+                seen.set()
+                break
+            threading.Event().wait(0.05)
+        return work(task)
+
+    nornir("new", "same").with_processors([progress]).run(task=look, name="stage")
+    assert seen.is_set()
+    assert "stage: 2 hosts, 1 changed: new changed (" in shown(out)

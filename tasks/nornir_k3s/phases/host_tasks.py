@@ -113,7 +113,12 @@ def apply_steps(task: Task, run: Run, steps: Sequence[Step], *, deadline: float,
         return Result(host=task.host, changed=False)
     script = apply.script(steps, run.planned(name).desired, before=before)
     answer = session_of(task, run).run(
-        script.reveal(), what="applying", timeout=deadline, check=False, secrets=run.cluster.secrets()
+        script.reveal(),
+        what="applying",
+        timeout=deadline,
+        check=False,
+        secrets=run.cluster.secrets(),
+        on_line=_follow(run, name, steps),
     )
     with readable(name):
         outcome = apply.parse(answer.stdout)
@@ -133,6 +138,22 @@ def apply_steps(task: Task, run: Run, steps: Sequence[Step], *, deadline: float,
     return Result(host=task.host, changed=bool(outcome.changed), diff=shown, result=list(outcome.changed))
 
 
+def _follow(run: Run, name: str, steps: Sequence[Step]) -> Callable[[str], None]:
+    """Return what hears the script's lines, and tells which step is in progress."""
+    left = iter(enumerate(steps, start=1))
+
+    def tell_next() -> None:
+        if one := next(left, None):
+            run.tell(name, f"{one[1].summary} ({one[0]} of {len(steps)})")
+
+    def heard(line: str) -> None:
+        if line.startswith("@did\t"):
+            tell_next()
+
+    tell_next()
+    return heard
+
+
 def _wait(
     task: Task, run: Run, script: Callable[[int], str], kind: str, heard: Callable[[str], None] = lambda _: None
 ) -> str:
@@ -150,8 +171,10 @@ def _wait(
             heard(text)
         if last.hopeless:
             raise _not_ready(name, last)
+        run.tell(name, f"waits for: {last.missing}")
         return last.ready
 
+    run.tell(name, f"waits until the {kind} is ready")
     try:
         wait_until(ready, what=f"{kind} is ready", host=name, deadline=run.deadlines[kind], stop=link.stop)
     except NotReady:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 from nornir.core.task import Result, Task
 
 from nornir_k3s.model.host_spec import Artifact
@@ -30,8 +33,21 @@ def stage_host(task: Task, run: Run) -> Result:
                 sha256=artifact.sha256,
                 mode=artifact.mode,
                 timeout=run.deadlines["push"],
+                on_bytes=_count(run, task.host.name, artifact),
             )
     return apply_steps(task, run, steps, deadline=run.deadlines["packages"])
+
+
+def _count(run: Run, name: str, artifact: Artifact) -> Callable[[int], None]:
+    """Return what counts the bytes that were sent, and tells people."""
+    what, total, sent = Path(artifact.path).name, artifact.source.stat().st_size, 0
+
+    def add(size: int) -> None:
+        nonlocal sent
+        sent += size
+        run.tell(name, f"copies {what}: {sent / 1e6:.0f} of {total / 1e6:.0f} MB")
+
+    return add
 
 
 PHASE = Phase("stage", "copy artefacts and install packages on every host; nothing restarts", stage)

@@ -19,6 +19,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+_NAMED = 8  # hosts in the line of a finished phase
 _CLOSING = "close_connections_task"
 _STYLES = {"ok": "green", "changed": "yellow", "failed": "red"}
 
@@ -46,6 +47,13 @@ class _Phase:
     begin: float = field(default_factory=time.monotonic)
     running: dict[str, float] = field(default_factory=dict)
     done: dict[str, str] = field(default_factory=dict)
+    doing: dict[str, str] = field(default_factory=dict)
+
+
+def _names(done: dict[str, str]) -> str:
+    """Return the hosts with something to tell, the failed ones first; of many the first ones."""
+    names = [f"{name} {state}" for state in ("failed", "changed") for name, was in done.items() if was == state]
+    return ", ".join(names[:_NAMED]) + (f", {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 class Progress:
@@ -92,7 +100,8 @@ class Progress:
         words = [f"{len(result)} host{'s' if len(result) != 1 else ''}"] + ([f"{changed} changed"] if changed else [])
         words += [f"{failed} failed"] if failed else []
         seconds = time.monotonic() - phase.begin
-        self.console.print(f"{task.name}: {', '.join(words)} ({seconds:.1f} s)", markup=False, soft_wrap=True)
+        names = f": {_names(phase.done)}" if live and (failed or changed) else ""
+        self.console.print(f"{task.name}: {', '.join(words)}{names} ({seconds:.1f} s)", markup=False, soft_wrap=True)
 
     @_quiet
     def task_instance_started(self, task: Task, host: Host) -> None:
@@ -107,10 +116,19 @@ class Progress:
         with self._lock:
             phase = self._phases[task.name]
             begin = phase.running.pop(host.name, time.monotonic())
+            phase.doing.pop(host.name, None)
             phase.done[host.name] = state
         if state != "ok" and not self._live:
             seconds = time.monotonic() - begin
             self.console.print(f"  [{task.name}] {host.name}: {state} {seconds:.1f} s", markup=False, soft_wrap=True)
+
+    @_quiet
+    def host_does(self, host: str, what: str) -> None:
+        """Show what a host does now, or what is waited for; on a terminal only."""
+        with self._lock:
+            for phase in self._phases.values():
+                if host in phase.running:
+                    phase.doing[host] = what
 
     @_quiet
     def bytes_done(self, name: str, done: int, total: int | None) -> None:
@@ -143,8 +161,9 @@ class Progress:
         rows = []
         with self._lock:
             for name, phase in self._phases.items():
-                rows.append((name, f"{now - phase.begin:.0f} s", "bold"))
-                rows += [(f"  {host}", f"running {now - begin:.0f} s", "") for host, begin in phase.running.items()]
+                rows.append((name, f"{now - phase.begin:.0f} s, {len(phase.done)} of {phase.hosts} hosts done", "bold"))
+                for host, begin in phase.running.items():
+                    rows.append((f"  {host}", f"{now - begin:.0f} s  {phase.doing.get(host, 'running')}", ""))
                 rows += [(f"  {host}", state, _STYLES[state]) for host, state in phase.done.items()]
                 if waiting := phase.hosts - len(phase.running) - len(phase.done):
                     rows.append((f"  {waiting} more", "waiting", "dim"))

@@ -55,6 +55,7 @@ class Run:
         drift: Also read the facts that only a drift check needs.
         deep: Hash every large file.
         unread: Hosts that could not be read, and why, where that does not end the run.
+        on_step: Gets a host's name and what it does now.
         thread: `phase`: the phase that this thread runs.
     """
 
@@ -74,6 +75,7 @@ class Run:
     deep: bool = False
     unread: dict[str, str] = field(default_factory=dict)
     on_progress: OnProgress | None = None
+    on_step: Callable[[str, str], None] | None = None
     thread: threading.local = field(default_factory=threading.local)
     _planned: dict[str, tuple[HostFacts, Known, PlannedHost]] = field(default_factory=dict)
 
@@ -138,6 +140,11 @@ class Run:
             text: A server's own.
         """
         self.report.kubeconfig = kubeconfig.keep(self.store, text, server=self.cluster.url, name=self.cluster.name)
+
+    def tell(self, name: str, what: str) -> None:
+        """Tell people what a host does now, or what is waited for."""
+        if self.on_step:
+            self.on_step(name, what)
 
     def of(self, role: str) -> tuple[Member, ...]:
         """Return the members of one role that were read: all of them, unless the run is limited to others."""

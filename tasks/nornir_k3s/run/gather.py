@@ -86,6 +86,7 @@ def prepare(
         deep=deep,
     )
     run.on_progress = next((p.bytes_done for p in nr.processors if hasattr(p, "bytes_done")), None)
+    run.on_step = next((p.host_does for p in nr.processors if hasattr(p, "host_does")), None)
     store.commit()
     return run
 
