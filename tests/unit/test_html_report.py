@@ -34,6 +34,10 @@ window.addEventListener("load", () => {
     one.getBoundingClientRect().right > frame.clientWidth + 0.5).map(one => one.outerHTML.slice(0, 80));
   seen.tiles = [...page.querySelectorAll(".tile")].map(one => one.textContent.trim() + "|" + one.className);
   seen.all = visible();
+  seen.order = [...page.querySelectorAll(".title, .way")].map(one => one.textContent);
+  seen.top = page.getElementById("findings").getBoundingClientRect().top;
+  seen.heights = Object.fromEntries([...page.querySelectorAll("article")].map(
+    one => [one.dataset.tags, one.getBoundingClientRect().height]));
   click("[data-filter=error]"); seen.errors = visible();
   click("[data-filter=warning]"); seen.both = visible();
   click("[data-filter=error]"); click("[data-filter=warning]"); click("[data-filter=new]"); seen.fresh = visible();
@@ -48,12 +52,13 @@ window.addEventListener("load", () => {
 </script></body>"""
 
 
-def report() -> DriftReport:
+def report(agents: int = 0) -> DriftReport:
     roles = {"db1": "datastore", "s1": "servers", "s2": "servers", "a1": "agents", "lb1": "lb", "lb2": "lb"}
     hosts = {
         name: HostState(role=role, address=f"10.0.0.{n}", node=name, reached=name != "a1", error="no route to host")
         for n, (name, role) in enumerate(roles.items())
     }
+    hosts |= {f"a{n}": HostState(role="agents", address=f"10.0.1.{n}", reached=True) for n in range(2, agents + 2)}
     long = "x" * 300
     same = {
         "kind": "file",
@@ -91,8 +96,8 @@ def history() -> list[SavedRun]:
 
 
 @cache
-def _seen(folder: Path, width: int, scheme: str) -> dict[str, Any]:
-    (folder / "page.html").write_text(page(report(), history()))
+def _seen(folder: Path, width: int, scheme: str, agents: int = 0) -> dict[str, Any]:
+    (folder / "page.html").write_text(page(report(agents), history()))
     (folder / "harness.html").write_text(HARNESS.replace("WIDTH", str(width)))
     command = [
         "chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
@@ -128,6 +133,22 @@ def test_the_cluster_is_a_picture_with_the_drift_where_it_is(folder: Path) -> No
     assert "unreachable|tile unreachable" in tiles["a1"]
     assert "ok|tile ok" in tiles["lb2"], "what is accepted is no drift"
     assert any("the whole cluster1 finding|tile error" in text for text in tiles.values())
+
+
+def test_the_picture_goes_the_way_of_the_connections(folder: Path) -> None:
+    order = _seen(folder, 390, "light")["order"]
+    assert order == ["Agents", "https://10.0.0.100:6443", "Load balancers", "Servers", "Datastore"]
+
+
+def test_many_agents_do_not_hide_the_findings(folder: Path) -> None:
+    seen = _seen(folder, 1300, "light", agents=200)
+    assert any(text.startswith("a1") for text in seen["tiles"])
+    assert seen["top"] < 1100
+
+
+def test_what_is_gone_is_smaller_than_what_is_there(folder: Path) -> None:
+    heights = _seen(folder, 1300, "light")["heights"]
+    assert heights["gone"] < heights["error"] / 2
 
 
 def test_the_filters_work(folder: Path) -> None:

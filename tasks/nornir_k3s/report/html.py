@@ -11,7 +11,9 @@ from jinja2 import Environment, StrictUndefined
 from nornir_k3s.model.drift_report import DriftReport, HostState
 from nornir_k3s.report.history import SavedRun
 
-_ROWS = (("lb", "Load balancers"), ("servers", "Servers"), ("datastore", "Datastore"), ("agents", "Agents"))
+# From top to bottom as connections go: agents use the registration address, as users do.
+_ROWS = (("agents", "Agents"), ("", ""), ("lb", "Load balancers"), ("servers", "Servers"), ("datastore", "Datastore"))
+_SHOWN = 24  # tiles of a row; of more, those without a finding are folded
 
 
 def page(report: DriftReport, history: Sequence[SavedRun] = ()) -> str:
@@ -27,11 +29,19 @@ def page(report: DriftReport, history: Sequence[SavedRun] = ()) -> str:
     template = environment.from_string(files("nornir_k3s.report").joinpath("page.html.j2").read_text())
     return template.render(
         report=report,
-        rows=[(role, title, _tiles(report, role)) for role, title in _ROWS],
+        rows=[_row(report, role, title) for role, title in _ROWS],
         cluster_wide=[one for one in report.differences if one.host == "cluster" and not one.accepted],
         history=history,
         longest=max((len(run.differences) for run in history), default=1) or 1,
     )
+
+
+def _row(report: DriftReport, role: str, title: str) -> dict[str, Any]:
+    if not role:
+        return {"way": report.url, "title": "", "tiles": [], "more": []}
+    tiles = _tiles(report, role)
+    fine = [tile for tile in tiles if tile["state"] == "ok"] if len(tiles) > _SHOWN else []
+    return {"way": "", "title": title, "tiles": [tile for tile in tiles if tile not in fine], "more": fine}
 
 
 def _tiles(report: DriftReport, role: str) -> list[dict[str, Any]]:
