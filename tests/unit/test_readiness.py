@@ -124,6 +124,8 @@ def test_a_host_waits_no_longer_than_the_deadline(
         return SimpleNamespace(stdout="@waited\tyes\t\n")
 
     monkeypatch.setattr(host_tasks, "session_of", lambda *_: SimpleNamespace(run=run, stop=threading.Event()))
-    known: Any = SimpleNamespace(deadlines={"agent": deadline}, cluster=load(), member=load().member)
+    known: Any = SimpleNamespace(
+        deadlines={"agent": deadline}, cluster=load(), member=load().member, tell=lambda *_: None
+    )
     host_tasks.wait_for_agent(SimpleNamespace(host=SimpleNamespace(name="a1")), known)  # type: ignore[arg-type]
     assert f"wait_until_ready k3s-agent.service {seconds} " in scripts[0]
