@@ -147,6 +147,9 @@ def agent_token(ca_prefix: str, *, token: Secret, agent: Secret | None) -> Secre
     return Secret(f"{ca_prefix}::{user}:{password.reveal()}")
 
 
+_FEW = 3  # as many files are named; the journal has the others
+
+
 @dataclass(frozen=True)
 class Cause:
     """The meaning of a journal line: the cause, what to do, and whether waiting longer is pointless."""
@@ -155,20 +158,26 @@ class Cause:
     hint: str
     fatal: bool = True
 
+    def advice(self, journal: str, node: str) -> str:
+        """Return the hint with the names in it filled in: the node's, and those of the files that K3s refuses."""
+        paths = re.search(r"(/\S+(?:, /\S+)*) newer than datastore", journal)
+        few = paths[1].replace(",", "") if paths and paths[1].count(",") < _FEW else "the files that the line names"
+        return self.hint.format(node=node, files=few)
+
 
 CAUSES: tuple[tuple[str, Cause], ...] = (
     (
         "bootstrap data already found and encrypted with different token",
         Cause(
             "the datastore has the data of a cluster with another token",
-            "set that cluster's token, or use an empty database",
+            "set that cluster's token (after `k3s token rotate`, the new one), or use an empty database",
         ),
     ),
     (
         "newer than datastore",
         Cause(
-            "files of a failed start on this server are newer than the cluster's data",
-            f"check the clocks, then remove {DATA}/server/tls and {DATA}/server/cred on this server and deploy again",
+            "files on this server are newer than the cluster's data",
+            "check the clocks, move {files} to another folder there, then deploy again: K3s takes the cluster's",
         ),
     ),
     ("failed to normalize server token", Cause("K3s refuses the format of the token", "use letters and digits only")),
@@ -235,7 +244,7 @@ CAUSES: tuple[tuple[str, Cause], ...] = (
         "Node password rejected",
         Cause(
             "the cluster has a node of this name with another node password (a re-imaged host?)",
-            "`k3s kubectl delete node NAME` on a server, then deploy again",
+            "`k3s kubectl delete node {node}` on a server, then deploy again",
         ),
     ),
     (

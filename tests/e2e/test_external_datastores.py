@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from .certificates import certificate
-from .conftest import DB, PREFIX, Site, bare, eventually, health, unchanged
+from .conftest import DB, PREFIX, Site, bare, eventually, health, rotate_token, unchanged
 
 PASSWORD = "p@ss/w:rd%# 'q\"\\)(?&=é"  # all that an endpoint, SQL and YAML may stumble over
 INSTALL = "set -e\nexport DEBIAN_FRONTEND=noninteractive\napt-get -q update && apt-get -qy install "
@@ -181,6 +181,7 @@ def test_bare_hosts_become_a_cluster_on_it(outside: Site, service: str) -> None:
     outside.lab.exec("s1", ["systemctl", "stop", "k3s"])
     eventually(outside.answers)
     outside.deploy()
+    rotate_token(outside)
     if service != "etcd":
         another_user(outside)
         another_ca(outside, service)

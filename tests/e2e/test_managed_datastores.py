@@ -15,7 +15,7 @@ import pytest
 from nornir_k3s.state import datastore_keys
 from nornir_k3s.state.store import Store
 
-from .conftest import DB, Site, bare, eventually, health, unchanged
+from .conftest import DB, Site, bare, eventually, health, rotate_token, unchanged
 
 # Where the hosts' groups are others than the lab's own.
 GROUPS = {"postgresql": {}, "etcd": {"s3": "datastore", "a2": "datastore"}}
@@ -181,6 +181,10 @@ def test_a_changed_password_reaches_the_servers_one_at_a_time(managed: Site, kin
     assert new != old
     assert "nothing to change" in managed.deploy().stdout
     assert all(managed.nodes().values())
+
+
+def test_a_rotated_token_is_taken_over(managed: Site) -> None:
+    rotate_token(managed)
 
 
 def test_a_lost_user_is_made_again(managed: Site, kind: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from nornir_k3s.datastore_probe import mysql, postgresql, probe
 from nornir_k3s.datastore_probe.answers import Answers, table_problems
 from nornir_k3s.datastore_probe.probe import findings
+from nornir_k3s.facts import database as sql
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.endpoint import parse
 from nornir_k3s.model.secret import Secret
@@ -138,6 +140,32 @@ def test_a_table_that_was_copied_without_its_index_and_one_with_small_ids() -> N
     assert table_problems(id_type="bigint", unique=True) == []
     found = table_problems(id_type="int", unique=False)
     assert [problem.level for problem in found] == ["error", "warning"]
+
+
+# As K3s leaves them, a copy, a deletion and a second copy for each rotation: key, deleted, bytes.
+ROTATED = [("old", 0, 11945), ("new", 0, 11945), ("old", 1, None), ("new", 0, 11829)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        (ROTATED, {"new": 11829}),
+        ([*ROTATED, ("old", 0, 7), ("new", 1, None), ("old", 0, 9)], {"old": 9}),
+        ([("own", 0, 9), ("own", 1, 9), ("own", 0, None)], {"own": 0}),
+        ([("own", 0, None), ("own", 0, 11829), ("own", 0, 34757)], {"own": 34757}),
+        ([("own", 0, 9), ("own", 1, 9)], {}),
+    ],
+    ids=["rotated", "rotated and back", "locked again", "CA rotated", "deleted"],
+)
+def test_of_each_bootstrap_key_the_newest_row_counts_if_it_is_no_deletion(
+    rows: list[tuple[str, int, int | None]], found: dict[str, int]
+) -> None:
+    database = sqlite3.connect(":memory:")
+    database.execute("CREATE TABLE kine (id INTEGER PRIMARY KEY, name TEXT, deleted INTEGER, value BLOB)")
+    values = [(f"/bootstrap/{name}", deleted, size and b"x" * size) for name, deleted, size in rows]
+    database.executemany("INSERT INTO kine (name, deleted, value) VALUES (?, ?, ?)", [("/registry/x", 0, b""), *values])
+    answer = database.execute(sql.BOOTSTRAP.format(table="kine")).fetchall()
+    assert dict(answer) == {f"/bootstrap/{name}": size for name, size in found.items()}
 
 
 def test_a_postgresql_endpoint_is_read_as_pgx_does() -> None:

@@ -35,6 +35,15 @@ def test_the_product_knows_nothing_of_the_stand_in() -> None:
         assert not re.search(r"stand-in|\bstandin\b|k3s_standin", path.read_text().lower()), path
 
 
+def test_no_advice_removes_what_could_be_the_only_copy() -> None:
+    """Files of K3s are moved to another folder: `remove DATA`, and an uninstalled K3s takes its data along."""
+    destroys = re.compile(
+        r"\b(remove|delete|rm -\w+) (\{(k3s\.)?DATA|/var/lib/|/etc/rancher/node)|\buninstall (that|it first)"
+    )
+    texts = [*PACKAGE.rglob("*.py"), *(PACKAGE.parents[1] / "docs").rglob("*.md"), PACKAGE.parents[1] / "README.md"]
+    assert not [(path.name, found[0]) for path in texts if (found := destroys.search(path.read_text()))]
+
+
 def test_a_runbook_without_the_package_says_how_to_install_it() -> None:
     runbook = PACKAGE.parents[1] / "runbooks" / "deploy.py"
     done = subprocess.run([sys.executable, "-S", "-E", str(runbook)], capture_output=True, text=True, check=False)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 import pytest
 
@@ -53,6 +54,26 @@ def test_the_journal_catalogue_names_causes(line: str, words: str) -> None:
     cause = k3s.diagnose(f'time="2026-11-22T16:47:20Z" level=fatal msg="{line}"')
     assert cause is not None
     assert words in cause.text
+
+
+@pytest.mark.parametrize(
+    ("journal", "advice"),
+    [
+        ("Node password rejected, duplicate hostname", "`k3s kubectl delete node s-3` on a server, then deploy again"),
+        ("/v/cred/passwd newer than datastore and could", "move /v/cred/passwd to another folder"),
+        ("/v/a, /v/b newer than datastore and could", "move /v/a /v/b to another folder"),
+        (f"{', '.join(['/v/a'] * 14)} newer than datastore", "move the files that the line names to another folder"),
+    ],
+)
+def test_advice_names_the_node_and_the_files_that_k3s_refuses(journal: str, advice: str) -> None:
+    cause = k3s.diagnose(f'level=fatal msg="{journal}"')
+    assert cause is not None
+    assert advice in cause.advice(journal, "s-3")
+
+
+def test_every_hint_can_be_followed_as_it_stands() -> None:
+    for _, cause in k3s.CAUSES:
+        assert not re.search(r"[{}]|\bNAME\b|\bremove /", cause.advice("", "s-3")), cause
 
 
 def test_a_journal_without_a_known_cause_has_none() -> None:

@@ -139,6 +139,34 @@ def test_this_cluster_s_own_data_is_no_problem(load: Load) -> None:
     assert ids(cluster, seen) == set()
 
 
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ("own", set()),
+        ("another", {("db1", "foreign-data"), ("s2", "token")}),
+        ("both", {("db1", "foreign-data"), ("s2", "token")}),
+        ("lock", {("s2", "token")}),
+        ("unknown", {("s2", "token")}),
+    ],
+)
+def test_a_server_from_before_a_rotation_of_the_token_is_right_if_the_datastore_has_the_new_one(
+    load: Load, data: str, expected: set[tuple[str, str]]
+) -> None:
+    cluster = load()
+    own, another = {k3s.bootstrap_key(cluster.token): 11829}, {"/bootstrap/000000000000": 11833}
+    sizes = {
+        "own": own, "another": another, "both": own | another, "lock": dict.fromkeys(own, 0), "unknown": {},
+    }  # fmt: skip
+    seen = healthy(cluster)
+    alive = data != "unknown"
+    seen["db1"] = changed(seen["db1"], database={"alive": alive, "bootstrap": sizes[data]})
+    seen["s1"] = changed(seen["s1"], api={"ready": True}, server={"token": cluster.token.fingerprint()})
+    seen["s2"] = changed(seen["s2"], api={"ready": True}, server={"token": "0" * 12})
+    found = {(f.host, f.subject): f for f in preflight.check(cluster, seen) if f.severity != "note"}
+    assert set(found) == expected
+    assert all("remove" not in one.remedy and "lost" not in one.remedy for one in found.values())
+
+
 def test_our_own_services_ports_are_no_problem(load: Load) -> None:
     cluster = load()
     seen = healthy(cluster)
@@ -234,12 +262,36 @@ def test_a_cluster_without_flannel_is_told_that_it_waits_for_a_cni(load: Load) -
     assert "no pods are scheduled, until a CNI runs" in finding.found
 
 
-def test_leftovers_with_another_ca_are_found(load: Load) -> None:
+def ca(*names: str) -> str:
+    """A file with these certificates."""
+    return "".join(f"-----BEGIN CERTIFICATE-----\n{name}\n-----END CERTIFICATE-----\n" for name in names)
+
+
+@pytest.mark.parametrize(
+    ("own", "ready", "level"),
+    [
+        (ca("new", "root", "old"), True, ""),
+        (ca("old"), True, "warning"),
+        (ca("old"), False, "warning"),
+        (ca("forced"), True, "warning"),
+        (ca("another"), False, "error"),
+    ],
+    ids=["rotated", "to be restarted", "stopped meanwhile", "another, running", "of a failed start"],
+)
+def test_a_server_with_another_ca_is_from_before_its_rotation_or_of_a_failed_start(
+    load: Load, own: str, ready: bool, level: str
+) -> None:
     cluster = load()
     seen = healthy(cluster)
-    seen["s1"] = changed(seen["s1"], api={"ready": True}, server={"ca_certificate": "CA"})
-    seen["s2"] = changed(seen["s2"], server={"ca_certificate": "ANOTHER"})
-    assert ids(cluster, seen) == {("s2", "leftovers")}
+    token = cluster.token.fingerprint()
+    rotated = {"token": token, "ca_certificate": ca("new", "root", "old")}
+    seen["s1"] = changed(seen["s1"], api={"ready": True}, server=rotated)
+    seen["s2"] = changed(seen["s2"], api={"ready": ready}, server={"token": token, "ca_certificate": own})
+    findings = [f for f in preflight.check(cluster, seen) if f.severity != "note"]
+    found = [(f.host, f.subject, f.level, f.remedy) for f in findings]
+    assert [one[:3] for one in found] == ([("s2", "leftovers", level)] if level else [])
+    assert all("remove" not in one[3] for one in found)
+    assert all(("restart k3s" if level == "warning" else "move") in one[3] for one in found)
 
 
 def test_what_is_harmless_is_no_finding(load: Load) -> None:

@@ -67,7 +67,7 @@ def _bootstrap(cluster: Cluster, host: str, facts: HostFacts, all_facts: Mapping
     for name, size in facts.database.bootstrap.items():
         if name != own:
             found = f"the datastore has the data of a cluster with another token (bootstrap key {name})"
-            remedy = "set that cluster's token, or use another database"
+            remedy = "set that cluster's token (after `k3s token rotate`, the new one), or use another database"
             yield problem(host, "foreign-data", found, f"bootstrap key {own}, this token's, or no data", remedy)
         elif size == 0 and not _running(cluster, all_facts):
             found = "an interrupted first start left an empty lock in the datastore"
@@ -85,14 +85,14 @@ def _emptied(
     running = _running(cluster, all_facts)
     if not running or not probed:
         return
-    if any(k3s.bootstrap_key(cluster.token) in facts.database.bootstrap for facts in probed.values()):
-        return
+    if any(facts.database.bootstrap for facts in probed.values()):
+        return  # `_bootstrap` tells of data with another token
     alive = any(facts.database.alive for facts in probed.values())
     for name, facts in probed.items():
         # A datastore that is down cannot be queried; a managed one that was never set up is certainly empty.
         if alive or (cluster.is_managed and not facts.packages):
             text = f"{', '.join(running)} run, but this datastore has no data of their cluster"
-            remedy = "use the old datastore, or move its data here first (docs/datastores.md): else the cluster is lost"
+            remedy = "use the datastore that they use: with this one they would become another cluster"
             yield problem(name, "datastore-moved", text, "the cluster's data", remedy)
 
 

@@ -8,7 +8,7 @@ Sources: k3s `pkg/cluster/managed.go` (files of an embedded etcd win over an ext
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import yaml
 
@@ -26,17 +26,18 @@ def check(member: Member, facts: HostFacts) -> Iterator[Finding]:
     """Yield what does not fit the host's role in this cluster: another role's unit, embedded etcd, a foreign K3s."""
     other = k3s.UNITS["agent" if member.role == "servers" else "server"]
     if f"/etc/systemd/system/{other}" in facts.present:
-        remedy = "uninstall that K3s first, or move the host back to the other group"
+        remedy = "move the host back to the other group; uninstalling that K3s deletes its data: keep a copy first"
         yield problem(member.name, "role", f"{other} is installed: the host has the other role", "one role", remedy)
     if f"{k3s.DATA}/server/db/etcd/member/wal" in facts.present:
         found = "files of an embedded etcd in server/db/etcd: K3s would use it and ignore the datastore endpoint"
-        remedy = "back them up and remove them, if that cluster is no longer needed"
+        remedy = f"if that cluster is no longer needed, move {k3s.DATA}/server/db to another folder, and keep it"
         yield problem(member.name, "embedded-etcd", found, "no embedded etcd", remedy)
     for name in facts.foreign_units:
         if name != other:
             found = f"{name} was not installed by nornir-k3s"
             remedy = (
-                "uninstall it first if it belongs to another cluster; deploy keeps copies of files that it replaces"
+                "if it is another cluster's, use another host, or keep a copy of its data and uninstall it there; "
+                "deploy keeps copies of files that it replaces"
             )
             yield problem(member.name, "foreign-k3s", found, "a K3s of nornir-k3s, or none", remedy, "warning")
 
@@ -44,30 +45,65 @@ def check(member: Member, facts: HostFacts) -> Iterator[Finding]:
 def files(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
     """Yield servers and agents whose files belong to another token or another CA."""
     servers = [member for member in cluster.of("servers") if member.name in all_facts]
-    cluster_ca = next((o.server.ca_certificate for m in servers if (o := all_facts[m.name]).ready), "")
+    running = [ca for m in servers if (o := all_facts[m.name]).ready and (ca := o.server.ca_certificate)]
+    rotated = _rotated(cluster, all_facts)
     for member in servers:
-        yield from _server_files(cluster, member, all_facts[member.name], cluster_ca)
+        facts = all_facts[member.name]
+        if facts.server.token and facts.server.token != cluster.token.fingerprint():
+            if not rotated:
+                yield _token(cluster, member, facts)
+        elif running and facts.server.ca_certificate:
+            yield from _server_ca(member, facts, running)
     for member in cluster.of("agents"):
         if member.name in all_facts:
-            yield from _agent_files(member, all_facts[member.name], cluster_ca)
+            yield from _agent_files(member, all_facts[member.name], running)
 
 
-def _server_files(cluster: Cluster, member: Member, facts: HostFacts, cluster_ca: str) -> Iterator[Finding]:
-    wanted = cluster.token.fingerprint()
-    if facts.server.token and facts.server.token != wanted:
-        found = f"the server was set up with another token, of fingerprint {facts.server.token}"
-        remedy = f"set that token in the inventory, or remove {k3s.DATA}/server if that cluster is gone"
-        yield problem(member.name, "token", found, f"fingerprint {wanted}", remedy)
-    elif facts.server.ca_certificate and cluster_ca and facts.server.ca_certificate != cluster_ca:
-        found = f"{k3s.DATA}/server/tls has another CA than the running cluster: files of a failed start"
-        remedy = f"remove {k3s.DATA}/server/tls and {k3s.DATA}/server/cred on this host; K3s fetches the right ones"
-        yield problem(member.name, "leftovers", found, "the cluster's CA or none", remedy)
+def _rotated(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> bool:
+    """Return whether the datastore's data are encrypted with this token, and no other.
+
+    A server with another token is one from before `k3s token rotate`: it starts with this one, and takes its files from
+    the datastore (k3s: pkg/cluster/bootstrap.go, ReconcileBootstrapData).
+    """
+    sizes = [one for facts in all_facts.values() for one in facts.database.bootstrap.items()]
+    return {name for name, _ in sizes} == {k3s.bootstrap_key(cluster.token)} and all(size for _, size in sizes)
 
 
-def _agent_files(member: Member, facts: HostFacts, cluster_ca: str) -> Iterator[Finding]:
-    if facts.agent_ca and cluster_ca and facts.agent_ca != hashlib.sha256(cluster_ca.encode()).hexdigest():
-        found = f"{k3s.DATA}/agent has the CA of another cluster"
-        remedy = f"remove {k3s.DATA}/agent and /etc/rancher/node, if it has left that cluster"
+def _token(cluster: Cluster, member: Member, facts: HostFacts) -> Finding:
+    found = f"the server was set up with another token, of fingerprint {facts.server.token}"
+    remedy = "set that token in the inventory; to change it, see docs/datastores.md, Another token"
+    if not facts.ready:
+        remedy += f". If the host has left that cluster: move {k3s.DATA}/server to another folder, and keep it"
+    return problem(member.name, "token", found, f"fingerprint {cluster.token.fingerprint()}", remedy)
+
+
+def _server_ca(member: Member, facts: HostFacts, running: Sequence[str]) -> Iterator[Finding]:
+    # A rotated CA comes with the old one, until all certificates are of the new one (docs: cli/certificate.md).
+    own, newest = _certificates(facts.server.ca_certificate), max(map(_certificates, running), key=len)
+    if own == newest:
+        return
+    if facts.ready or own & newest:
+        found = "it has another CA than other servers, as from before a rotation of the CA"
+        remedy = "restart k3s on one server after the other: each takes the CA from the datastore when it starts"
+        yield problem(member.name, "leftovers", found, "the same CA on all servers", remedy, "warning")
+        return
+    found = f"{k3s.DATA}/server/tls has another CA than the running cluster: files of a failed start"
+    remedy = f"move {k3s.DATA}/server/tls and {k3s.DATA}/server/cred to another folder; K3s fetches the right ones"
+    yield problem(member.name, "leftovers", found, "the cluster's CA or none", remedy)
+
+
+def _certificates(text: str) -> frozenset[str]:
+    return frozenset(one.strip() for one in text.split("-----END CERTIFICATE-----") if one.strip())
+
+
+def _agent_files(member: Member, facts: HostFacts, running: Sequence[str]) -> Iterator[Finding]:
+    known = {hashlib.sha256(ca.encode()).hexdigest() for ca in running}
+    if facts.agent_ca and known and facts.agent_ca not in known:
+        found = f"{k3s.DATA}/agent has another CA than the servers"
+        remedy = (
+            "nothing to do after a rotation of the CA; "
+            f"if it comes from another cluster and does not join, move {k3s.DATA}/agent to another folder"
+        )
         yield problem(member.name, "leftovers", found, "the cluster's CA or none", remedy, "warning")
 
 
@@ -121,7 +157,7 @@ def versions(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[F
             continue
         if wanted < current:
             found = f"the node runs {running[member.node_name]}"
-            remedy = "K3s cannot be downgraded: restore a backup instead"
+            remedy = f"set version to {running[member.node_name]} or newer in the inventory: K3s cannot be downgraded"
             yield problem(member.name, "version", found, f"not newer than {cluster.version}", remedy)
         elif wanted.release[0] == current.release[0] and wanted.release[1] > current.release[1] + 1:
             found = f"the node runs {running[member.node_name]}: {cluster.version} skips a minor version"

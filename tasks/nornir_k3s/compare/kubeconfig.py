@@ -35,7 +35,8 @@ def differences(cluster: Cluster, name: str, answer: KubeconfigAnswer, *, days: 
                     host=CLUSTER, kind="names", subject=wanted,
                     found=f"the API's certificate is only for {', '.join(sorted(names))}",
                     expected=f"{wanted} among its names",
-                    remedy="add it to tls-san (with the registration address), then run `k3s certificate rotate`",
+                    remedy="add it to tls-san (with the registration address) and deploy; if that is not enough, run "
+                    "`k3s certificate rotate` on one server and restart k3s there",
                     severity="error",
                 )  # fmt: skip
 

@@ -55,7 +55,7 @@ def differences(
             host=CLUSTER, kind="stranger", subject=name,
             found=f"node {name} is not in the inventory", expected="nodes of the inventory only",
             since=at(by_name[name].since) if not by_name[name].ready else None,
-            remedy=f"add it to the inventory, or drain it and `kubectl delete node {name}`",
+            remedy=f"add it to the inventory; or, if it has left, drain it and `kubectl delete node {name}`",
         )  # fmt: skip
 
 

@@ -164,10 +164,7 @@ def _test_rights(query: Query, endpoint: Endpoint) -> list[Finding]:
 
 def _table(query: Query, endpoint: Endpoint, answers: Answers, columns: dict[str, str]) -> list[Finding]:
     table = f"`{endpoint.database.replace('`', '``')}`.kine"
-    rows = query(
-        f"SELECT name, COALESCE(MAX(LENGTH(value)), 0) FROM {table}"  # noqa: S608 - quoted above
-        " WHERE name LIKE '/bootstrap/%%' AND deleted = 0 GROUP BY name"
-    )
+    rows = query(sql.BOOTSTRAP.format(table=table).replace("%", "%%"))
     answers.bootstrap = {n.decode() if isinstance(n, bytes) else str(n): int(size) for n, size in rows}
     unique = ("name,prev_revision",) in query(_UNIQUE, endpoint.database)
     return table_problems(id_type=str(columns.get("id")), unique=unique)

@@ -37,9 +37,6 @@ _UNIQUE = """
 SELECT 1 FROM pg_indexes WHERE schemaname = current_schema() AND tablename = 'kine'
   AND indexdef LIKE 'CREATE UNIQUE INDEX%(name, prev_revision)'
 """
-_BOOTSTRAP = """
-SELECT name, COALESCE(MAX(LENGTH(value)), 0) FROM kine WHERE name LIKE '/bootstrap/%' AND deleted = 0 GROUP BY name
-"""
 # What K3s does with its table, in a transaction that is rolled back.
 _STATEMENTS = (
     'CREATE TABLE TABLE_NAME (id BIGSERIAL PRIMARY KEY, name text COLLATE "C")',
@@ -175,7 +172,7 @@ def _read(connection: Any, *, test_rights: bool) -> Answers:  # noqa: ANN401 - i
     if columns:
         answers.problems += _table(query, columns)
         if not any(one.subject == "datastore-rights" for one in answers.problems):
-            answers.bootstrap = {str(name): int(size) for name, size in query(_BOOTSTRAP)}
+            answers.bootstrap = {str(name): int(size) for name, size in query(sql.BOOTSTRAP.format(table="kine"))}
             answers.health = DatastoreHealth(
                 connections=(int(query(sql.POSTGRESQL_USED)[0][0]), int(connections)),
                 table=_pair(query(sql.POSTGRESQL_SIZE)[0]),

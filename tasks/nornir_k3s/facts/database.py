@@ -31,10 +31,14 @@ POSTGRESQL_SIZE = """
 SELECT GREATEST(reltuples, 0)::bigint, pg_total_relation_size(oid) FROM pg_class WHERE oid = to_regclass('kine')
 """
 POSTGRESQL_USED = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
-_BOOTSTRAP = """
-SELECT '@database', 'bootstrap', name, COALESCE(MAX(LENGTH(value)), 0) FROM kine
-  WHERE name LIKE '/bootstrap/%' AND deleted = 0 GROUP BY name;
+# kine never changes a row: the newest of a name counts, and if that is a deletion the name has none. Older rows keep
+# `deleted = 0` until they are compacted (kine: pkg/drivers/generic, listSQL).
+BOOTSTRAP = """
+SELECT kine.name, COALESCE(LENGTH(kine.value), 0) FROM {table} AS kine
+  JOIN (SELECT MAX(id) AS id FROM {table} WHERE name LIKE '/bootstrap/%' GROUP BY name) AS newest ON kine.id = newest.id
+  WHERE kine.deleted = 0
 """
+_BOOTSTRAP = f"SELECT '@database', 'bootstrap', b.* FROM ({BOOTSTRAP.format(table='kine')}) b;"  # noqa: S608 - constants
 _HEALTH = f"""
 SELECT '@datastore_health', 'table', t.* FROM ({{}}) t;
 SELECT '@datastore_health', 'revisions', r.* FROM ({REVISIONS}) r;

@@ -132,7 +132,9 @@ def apply_steps(task: Task, run: Run, steps: Sequence[Step], *, deadline: float,
     ]
     if answer.status != 0:
         if outcome.journal:
-            raise NotReady(name, f"{outcome.failed} failed", journal=outcome.journal, hint=_hint(outcome.journal))
+            raise NotReady(
+                name, f"{outcome.failed} failed", journal=outcome.journal, hint=_hint(run, name, outcome.journal)
+            )
         raise CommandFailed(name, outcome.failed or "the script", status=answer.status, stderr=answer.stderr)
     shown = "\n".join(step.diff or step.summary for step in steps)
     return Result(host=task.host, changed=bool(outcome.changed), diff=shown, result=list(outcome.changed))
@@ -170,7 +172,7 @@ def _wait(
             last = readiness.parse(text)
             heard(text)
         if last.hopeless:
-            raise _not_ready(name, last)
+            raise _not_ready(run, name, last)
         run.tell(name, f"waits for: {last.missing}")
         return last.ready
 
@@ -178,16 +180,20 @@ def _wait(
     try:
         wait_until(ready, what=f"{kind} is ready", host=name, deadline=run.deadlines[kind], stop=link.stop)
     except NotReady:
-        raise _not_ready(name, last) from None
+        raise _not_ready(run, name, last) from None
     return text
 
 
-def _not_ready(name: str, answer: readiness.Answer) -> HostError:
+def _not_ready(run: Run, name: str, answer: readiness.Answer) -> HostError:
     cause = k3s.diagnose(answer.journal)
     what = f"not ready: {answer.missing}" + (f"; {cause.text}" if cause else "")
-    return NotReady(name, what, journal=answer.journal, hint=_hint(answer.journal))
+    return NotReady(name, what, journal=answer.journal, hint=_hint(run, name, answer.journal))
 
 
-def _hint(journal: str) -> str:
+def _hint(run: Run, name: str, journal: str) -> str:
     cause = k3s.diagnose(journal)
-    return cause.hint if cause else f"see the journal on the host; staged files are in {STATE}"
+    return (
+        cause.advice(journal, run.member(name).node_name)
+        if cause
+        else f"see the journal on the host; staged files are in {STATE}"
+    )

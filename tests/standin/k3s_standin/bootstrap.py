@@ -184,6 +184,7 @@ def content(server: Path) -> dict[str, Any]:
 
 
 def rotate(store: Store, server: Path, old: str, new: str) -> None:
-    """Store the data under another token and forget the row of the old one."""
-    store.put(key_of(new), seal(new, json.dumps(content(server)).encode()))
-    store.delete(key_of(old))
+    """Store the data under another token, forget the row of the old one, and save what is on disk now."""
+    for _ in range(2):
+        store.put(key_of(new), seal(new, json.dumps(content(server)).encode()))
+        store.delete(key_of(old))

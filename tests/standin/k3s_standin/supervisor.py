@@ -154,17 +154,22 @@ class Supervisor:
         return self.store.create(key, json.dumps(secret).encode())
 
     def _token(self, request: Request) -> Answer:
-        """Rotate the server token: passwd and token file here, and the bootstrap row of the datastore."""
+        """Rotate the server token: passwd and token file here, then the bootstrap row of the datastore.
+
+        This process goes on with the old one; the datastore's old key comes from passwd.
+        """
         new = str(json.loads(request.body or b"{}").get("newToken") or "")
         if not new:
             return self._failed(request, 400, "new token is required", "BadRequest")
         digest = tokens.ca_hash(self.server / "tls" / "server-ca.crt")
         passwd = self.server / "cred" / "passwd"
         same = self.agent_password == self.password
+        old = next(line for line in passwd.read_text().splitlines() if line.endswith("k3s:server")).partition(",")[0]
         write(passwd, f"{new if same else self.agent_password},node,node,k3s:agent\n{new},server,server,k3s:server\n")
         write(self.server / "token", tokens.full(digest, "server", new) + "\n")
-        bootstrap.rotate(self.store, self.server, self.password, new)
-        self.password, self.agent_password = new, new if same else self.agent_password
+        if self.store.get(bootstrap.key_of(old)) is None:
+            return self._failed(request, 500, f"token error ID 93962: {bootstrap.DIFFERENT}", "InternalError")
+        bootstrap.rotate(self.store, self.server, old, new)
         return text_answer("")
 
     def _encryption(self, _: Request) -> Answer:
