@@ -27,6 +27,7 @@ from nornir_k3s.ssh.session import session
 from nornir_k3s.state.store import Store
 from results import Measure, machine, report_memory, report_seconds, show
 from timing import BenchError
+from vip import failover, moves
 
 PUSHED = 100_000_000
 LOADED = 500
@@ -191,6 +192,16 @@ def load(site: Site, rounds: int) -> Measure:  # noqa: ARG001 - all measures hav
     return measure
 
 
+def on_a_cluster(measure: Callable[[Site, int], Measure]) -> Callable[[Site, int], Measure]:
+    """Deploy a cluster before the measure, unless there is one."""
+
+    def run(site: Site, rounds: int) -> Measure:
+        write_scripts(site, drift=False)
+        return measure(site, rounds)
+
+    return run
+
+
 # In this order: the cluster that `second` deploys also brings the files of both sides into the cache for `fresh`.
 MEASURES: dict[str, Callable[[Site, int], Measure]] = {
     "load": load,
@@ -200,6 +211,8 @@ MEASURES: dict[str, Callable[[Site, int], Measure]] = {
     "pyinfra": pyinfra,
     "many": many,
     "memory": memory,
+    "failover": on_a_cluster(failover),
+    "moves": on_a_cluster(moves),
     "fresh": fresh,
 }
 

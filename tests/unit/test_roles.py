@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,22 @@ def test_the_interval_of_vrrp_advertisements_is_a_setting(load: Load) -> None:
     cluster = load({"lb": {"advert_int": 1}})
     spec = load_balancer.spec(cluster, cluster.member("lb1"), interface="eth7", check_pem=Secret("PEM"), server_ca="CA")
     assert "    advert_int 1\n" in next(f.text.reveal() for f in spec.files if f.path == load_balancer.KEEPALIVED)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 25])
+def test_the_priorities_of_any_number_of_load_balancers_differ_and_are_valid(load: Load, count: int) -> None:
+    others = {name: value for name, value in HOSTS.items() if not name.startswith("lb")}
+    cluster = load(hosts={**others, **{f"lb{n}": (f"10.0.0.{20 + n}", "lb") for n in range(count)}})
+    found = []
+    for member in cluster.of("lb"):
+        spec = load_balancer.spec(cluster, member, interface="eth7", check_pem=Secret("PEM"), server_ca="CA")
+        keepalived = next(f.text.reveal() for f in spec.files if f.path == load_balancer.KEEPALIVED)
+        found.append(int(re.findall(r"^    priority (\d+)$", keepalived, re.M)[0]))
+        peers = keepalived.partition("unicast_peer {")[2].partition("}")[0].split()
+        assert peers == [one.address for one in cluster.of("lb") if one != member]
+    assert sorted(set(found), reverse=True) == found
+    assert len(found) == count
+    assert 1 <= found[-1] <= found[0] <= 254
 
 
 def test_a_single_load_balancer_has_no_peers_and_no_own_address_which_keepalived_refuses_then(load: Load) -> None:

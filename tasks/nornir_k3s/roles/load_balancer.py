@@ -114,7 +114,7 @@ def _keepalived(cluster: Cluster, member: Member, interface: str) -> str:
         "INTERFACE": interface,
         "ROUTER": str(cluster.lb.virtual_router_id),
         "ADVERT": f"{cluster.lb.advert_int:g}",
-        "PRIORITY": str(200 - 10 * members.index(member)),
+        "PRIORITY": str(200 - min(10, 199 // len(members)) * members.index(member)),  # at least 1
         # keepalived refuses an own address without peers.
         "PEERS": f"    unicast_src_ip {member.address}\n    unicast_peer {{\n{peers}    }}\n" if peers else "",
         "VIP": f"{vip}/{cluster.lb.prefix or (128 if ':' in vip else 32)}",
