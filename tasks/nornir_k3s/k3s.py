@@ -1,4 +1,4 @@
-"""K3s itself: its settings, those that must match, tokens, versions, and the causes of failures in its journal.
+"""K3s itself: its settings, those that must match, tokens, versions.
 
 Sources: docs.k3s.io `cli/server.md`, `cli/agent.md`, `cli/token.md`, `datastore/ha.md`; k3s
 `pkg/daemons/config/types.go` (`CriticalControlArgs`), `pkg/clientaccess/token.go`, `pkg/cluster/storage.go`.
@@ -10,7 +10,6 @@ import hashlib
 import re
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from packaging.version import Version
 
@@ -145,128 +144,3 @@ def agent_token(ca_prefix: str, *, token: Secret, agent: Secret | None) -> Secre
     """
     user, password = ("node", agent) if agent else ("server", token)
     return Secret(f"{ca_prefix}::{user}:{password.reveal()}")
-
-
-_FEW = 3  # as many files are named; the journal has the others
-
-
-@dataclass(frozen=True)
-class Cause:
-    """The meaning of a journal line: the cause, what to do, and whether waiting longer is pointless."""
-
-    text: str
-    hint: str
-    fatal: bool = True
-
-    def advice(self, journal: str, node: str) -> str:
-        """Return the hint with the names in it filled in: the node's, and those of the files that K3s refuses."""
-        paths = re.search(r"(/\S+(?:, /\S+)*) newer than datastore", journal)
-        few = paths[1].replace(",", "") if paths and paths[1].count(",") < _FEW else "the files that the line names"
-        return self.hint.format(node=node, files=few)
-
-
-CAUSES: tuple[tuple[str, Cause], ...] = (
-    (
-        "bootstrap data already found and encrypted with different token",
-        Cause(
-            "the datastore has the data of a cluster with another token",
-            "set that cluster's token (after `k3s token rotate`, the new one), or use an empty database",
-        ),
-    ),
-    (
-        "newer than datastore",
-        Cause(
-            "files on this server are newer than the cluster's data",
-            "check the clocks, move {files} to another folder there, then deploy again: K3s takes the cluster's",
-        ),
-    ),
-    ("failed to normalize server token", Cause("K3s refuses the format of the token", "use letters and digits only")),
-    ("address already in use", Cause("a port that K3s needs is in use", "find its owner with `ss -lntp` on the host")),
-    ("Error 1045", Cause("the database refuses user or password", "check the datastore's user and password")),
-    ("Error 1698", Cause("the database refuses the user", "check the datastore's user and password")),
-    ("Error 1044", Cause("the database user has no right to this database", "create the database or grant the right")),
-    ("28P01", Cause("the database refuses the password", "check the datastore's user and password")),
-    ("3D000", Cause("the database does not exist", "create it, or let the user create databases")),
-    (
-        "no pg_hba.conf entry",
-        Cause("PostgreSQL does not allow connections from this host", "add the host to pg_hba.conf"),
-    ),
-    ("unknown driver", Cause("K3s does not know the scheme of the datastore endpoint", "use mysql, postgres or https")),
-    (
-        "default addr for network",
-        Cause("the MySQL endpoint lacks tcp()", "write mysql://user:password@tcp(host:3306)/db"),
-    ),
-    ("invalid DSN", Cause("the datastore endpoint cannot be read", "check its form")),
-    ("error parsing URL", Cause("the PostgreSQL endpoint cannot be read", "percent-encode user and password")),
-    ("x509: ", Cause("a TLS certificate is not trusted or has the wrong name", "check the CA and the names in it")),
-    (
-        "logging configuration should not be changed",
-        Cause(
-            "an argument of a component changes the logging of all of them, which are one process",
-            "remove v, vmodule and log arguments from the *-arg settings; set `v` of K3s itself",
-        ),
-    ),
-    (
-        "must share the same IP version",
-        Cause(
-            "the networks of pods and services and the addresses of the node have different IP versions",
-            "give each server and agent a `node-ip` of every IP version in cluster-cidr and service-cidr",
-        ),
-    ),
-    ("invalid flag use", Cause("two settings exclude each other", "see the line in the journal")),
-    (
-        "flag provided but not defined",
-        Cause("this version of K3s does not know a key of the configuration", "remove the key"),
-    ),
-    (" for flag -", Cause("a setting has an invalid value", "correct the value that the line names")),
-    ("invalid boolean value", Cause("a setting takes true or false only", "correct the value that the line names")),
-    (
-        "unknown flag: --",
-        Cause("a component does not know its argument", "correct the *-arg setting that the line names"),
-    ),
-    (
-        "configured to not run on a host using cgroup v1",
-        Cause("this kubelet does not run on cgroup v1", "boot with cgroup v2, or set kubelet-arg fail-cgroupv1=false"),
-    ),
-    (
-        "invalid kernel flag",
-        Cause("protect-kernel-defaults is on and a sysctl is wrong", "set the sysctl that the line names"),
-    ),
-    (
-        "failed to find memory cgroup",
-        Cause("the memory cgroup is disabled", "boot with cgroup_enable=memory cgroup_memory=1"),
-    ),
-    (
-        "unknown service runtime.v1.RuntimeService",
-        Cause("containerd's CRI plugin did not load", "raise fs.inotify.max_user_instances to 8192 or more"),
-    ),
-    (
-        "Node password rejected",
-        Cause(
-            "the cluster has a node of this name with another node password (a re-imaged host?)",
-            "`k3s kubectl delete node {node}` on a server, then deploy again",
-        ),
-    ),
-    (
-        "token CA hash does not match",
-        Cause("the token is of another cluster than the registration address", "check address and token"),
-    ),
-    ("not authorized", Cause("the cluster refuses the token", "check the token in the inventory")),
-    (
-        "failed to get CA certs",
-        Cause("the registration address does not answer", "check the load balancers and the address", fatal=False),
-    ),
-    ("connection refused", Cause("the datastore's port is closed", "check that the datastore runs", fatal=False)),
-    ("i/o timeout", Cause("the datastore does not answer", "check route and firewall to the datastore", fatal=False)),
-)
-
-
-def diagnose(journal: str) -> Cause | None:
-    """Return the cause of a failure, from the lines of a journal, or None; fatal causes first."""
-    found = [cause for pattern, cause in CAUSES if pattern in journal]
-    return next((c for c in found if c.fatal), found[0] if found else None)
-
-
-def fatal_pattern() -> str:
-    """Return an extended regular expression (grep -E) for journal lines of fatal causes."""
-    return "|".join(re.sub(r"([.()\[\]*+?])", r"\\\1", pattern) for pattern, cause in CAUSES if cause.fatal)

@@ -19,25 +19,45 @@ from nornir_k3s.phases import host_tasks
 
 REFUSED = 'level=error msg="Failed to ping database connection: FATAL: password authentication failed (SQLSTATE 28P01)"'
 AWAY = 'level=error msg="Failed to ping database connection: connector tcp 10.0.0.5:5432: connect: connection refused"'
+CLOSED = 'level=fatal msg="Error: creating storage endpoint: dial tcp 10.0.0.5:3306: connect: connection refused"'
+PEER = 'level=error msg="Remotedialer proxy error" error="dial tcp 10.0.0.6:6443: connect: connection refused"'
 WRONG = 'level=fatal msg="Error: preparing server: Error 1045 (28000): Access denied"'
-AGENT = 'level=error msg="Node password rejected, duplicate hostname"'
-FLAG = "flag provided but not defined: -no-such-key"
+UNKNOWN = 'level=info msg="Shutdown request received: kubelet exited: invalid eviction signal nonsense"'
+AGENT = 'level=error msg="Waiting to retrieve agent configuration; server is not ready: Node password rejected"'
+FLAG = 'level=fatal msg="Error: flag provided but not defined: -no-such-key"'
 HARMLESS = 'level=info msg="cgroup v1 support is in maintenance mode, please migrate to cgroup v2"'
+STARVED = 'level=fatal msg="leaderelection lost for k3s"'
 
 
-def wait(folder: Path, script: str, *, journal: list[str], died: int, process: str = "this") -> readiness.Answer:
+def wait(
+    folder: Path,
+    script: str,
+    *,
+    journal: list[str],
+    died: int,
+    this: bool = True,
+    before: int = 0,
+    state: str = "auto-restart",
+) -> readiness.Answer:
     """Run it where each look at the clock is a second later, and the unit never becomes active.
 
     Arguments:
-        process: Which process of the unit wrote the journal: the one that runs is `this`.
+        died: How often the unit has ended since the wait began.
+        this: Whether the process that runs wrote the journal.
+        before: How often it had ended before the wait began.
+        state: The unit's state; the process that runs is 100 seconds old.
     """
-    (folder / "journal").write_text("".join(line + "\n" for line in journal))
+    ended = [f"k3s.service: Scheduled restart job, restart counter is at {before + n + 1}." for n in range(died)]
+    (folder / "journal").write_text("".join(line + "\n" for line in journal + ended))
     (folder / "seconds").write_text("1000")
     programs = {
-        "date": f"n=$(($(cat {folder}/seconds) + 1)); echo $n >{folder}/seconds; echo $n",
+        "date": f'[ "$1" = -d ] && {{ echo 900; exit; }}\n'
+        f"n=$(($(cat {folder}/seconds) + 1)); echo $n >{folder}/seconds; echo $n",
         "sleep": ":",
-        "journalctl": f"case $1-{process} in *=this-earlier) ;; *) cat {folder}/journal;; esac",
-        "systemctl": f"case $1$3 in showInvocationID) echo this;; show*) echo {died};; is-active*)"
+        "journalctl": f"case $* in *_SYSTEMD_INVOCATION_ID=*) {'cat' if this else ':'} {folder}/journal;;"
+        f" *--since*@1*) cat {folder}/journal;; esac",
+        "systemctl": f"case $1$3 in showInvocationID) echo this;; showNRestarts) echo {died + before};;"
+        f" showSubState) echo {state};; show*) echo then;; is-active*)"
         ' [ "$2" = -q ] || echo activating; exit 3;; esac',
     }
     for name, line in programs.items():
@@ -56,16 +76,22 @@ def wait(folder: Path, script: str, *, journal: list[str], died: int, process: s
         ([REFUSED] * 12, 0, True),  # PostgreSQL: 300 tries within one start
         ([REFUSED] * 3, 0, False),
         ([AWAY] * 12, 0, False),  # it may come
-        ([], 5, False),
+        ([CLOSED] * 5, 5, False),
+        ([STARVED] * 5, 5, False),
+        ([UNKNOWN, PEER] * 3, 3, True),  # whatever it is
+        ([UNKNOWN] * 2, 2, False),
+        ([PEER] * 9, 3, True),  # it says nothing at all
     ],
 )
 def test_waiting_ends_early_for_a_cause_that_waiting_cannot_cure(
     tmp_path: Path, journal: list[str], died: int, hopeless: bool
 ) -> None:
-    answer = wait(tmp_path, readiness.server("s1"), journal=journal, died=died)
+    script = readiness.server("s1", readiness.Wait(datastore=(("10.0.0.5", 3306),)))
+    answer = wait(tmp_path, script, journal=journal, died=died, this=not died)
     assert not answer.ready
     assert answer.hopeless is hopeless
     assert "service k3s.service is activating" in answer.missing
+    assert answer.died == (died if died >= 2 else 0)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +101,8 @@ def test_waiting_ends_early_for_a_cause_that_waiting_cannot_cure(
         ([AGENT], 0, False),  # once may be by chance
         ([FLAG], 2, True),
         ([FLAG], 1, False),
-        ([HARMLESS] * 9, 5, False),
+        ([HARMLESS] * 9, 2, False),
+        ([UNKNOWN], 3, True),
     ],
 )
 def test_waiting_for_an_agent_ends_early_for_a_cause_that_comes_again(
@@ -85,8 +112,20 @@ def test_waiting_for_an_agent_ends_early_for_a_cause_that_comes_again(
 
 
 @pytest.mark.parametrize("script", [readiness.server("s1"), readiness.agent()], ids=["server", "agent"])
-def test_what_an_earlier_process_wrote_does_not_count(tmp_path: Path, script: str) -> None:
-    assert not wait(tmp_path, script, journal=[WRONG] * 9, died=9, process="earlier").hopeless
+def test_what_was_before_the_wait_does_not_count(tmp_path: Path, script: str) -> None:
+    assert not wait(tmp_path, script, journal=[WRONG] * 9, died=0, this=False, before=9).hopeless
+
+
+def test_a_process_that_lives_has_come_further_than_those_before(tmp_path: Path) -> None:
+    assert not wait(tmp_path, readiness.server("s1"), journal=[WRONG] * 9, died=3, this=False, state="start").hopeless
+
+
+def test_the_cause_is_kept_although_it_stands_far_above(tmp_path: Path) -> None:
+    noise = [f"{HARMLESS} {n}" for n in range(900)]
+    answer = wait(tmp_path, readiness.server("s1"), journal=[UNKNOWN, *noise, UNKNOWN, *noise], died=3)
+    assert answer.journal.count(UNKNOWN) == 1, "the same is shown once"
+    assert "Scheduled restart job" in answer.journal
+    assert len(answer.journal.splitlines()) < 1000
 
 
 LACKS = "2026-11-25T19:00:00Z False container runtime network not ready: cni plugin not initialized"
@@ -121,11 +160,11 @@ def test_a_host_waits_no_longer_than_the_deadline(
 
     def run(script: str, **_: Any) -> Any:
         scripts.append(script)
-        return SimpleNamespace(stdout="@waited\tyes\t\n")
+        return SimpleNamespace(stdout="@waited\tyes\t\t0\n")
 
     monkeypatch.setattr(host_tasks, "session_of", lambda *_: SimpleNamespace(run=run, stop=threading.Event()))
     known: Any = SimpleNamespace(
         deadlines={"agent": deadline}, cluster=load(), member=load().member, tell=lambda *_: None
     )
     host_tasks.wait_for_agent(SimpleNamespace(host=SimpleNamespace(name="a1")), known)  # type: ignore[arg-type]
-    assert f"wait_until_ready k3s-agent.service {seconds} " in scripts[0]
+    assert f"wait_until_ready k3s-agent.service {seconds} 0 " in scripts[0]

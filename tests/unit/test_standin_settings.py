@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from nornir_k3s import k3s
+from nornir_k3s import k3s_journal
 
 STANDIN = Path(__file__).resolve().parents[1] / "standin"
 sys.path.insert(0, str(STANDIN))
@@ -207,7 +207,7 @@ def test_networks_and_addresses_must_share_their_ip_versions(
     with pytest.raises(Fatal, match="must share the same IP version") as caught:
         check_versions(pods, services, addresses)
     assert refused in str(caught.value)
-    cause = k3s.diagnose(str(caught.value))
+    cause = k3s_journal.diagnose(f'level=fatal msg="{caught.value}"')
     assert cause is not None
     assert "different IP versions" in cause.text
 
@@ -217,7 +217,7 @@ def test_a_component_cannot_change_the_logging_of_the_process(key: str) -> None:
     problem = logging_problem({key: ["v=4"]})
     assert problem is not None
     assert problem.startswith(key.removeprefix("kube-").removesuffix("-arg") + " exited: the logging configuration")
-    cause = k3s.diagnose(problem)
+    cause = k3s_journal.diagnose(f'level=fatal msg="{problem}"')
     assert cause is not None
     assert "one process" in cause.text
     assert logging_problem({key: ["v=4"], "v": 4}) is None

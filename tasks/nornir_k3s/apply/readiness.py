@@ -6,34 +6,58 @@ separate conditions, true one after the other (k3s: pkg/cli/server/server.go, pk
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nornir_k3s import k3s, shell
-from nornir_k3s.records import SAY, decoded, read
+from nornir_k3s import k3s, k3s_journal, shell
+from nornir_k3s.records import SAY, decoded, integer, read
 
 CHUNK = 45  # seconds that one script waits at most; the controller repeats it until its own deadline
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The state at the end of a wait: ready, hopeless, what is missing, and the unit's last journal lines."""
+    """The state at the end of a wait.
+
+    Arguments:
+        hopeless: Waiting longer is pointless.
+        missing: What is missing.
+        journal: The unit's journal lines that name a reason, and its last ones.
+        died: How often the unit has ended since the wait began; 0 if that was not asked for.
+    """
 
     ready: bool
     hopeless: bool
     missing: str
     journal: str
+    died: int = 0
 
 
-def server(node: str, seconds: int = CHUNK, *, own_cni: bool = False) -> str:
+@dataclass(frozen=True)
+class Wait:
+    """How long to wait.
+
+    Arguments:
+        seconds: The limit of this script.
+        waited: Seconds that earlier scripts of the same wait have taken.
+        datastore: Host and port of each address of the datastore: a server may wait for it.
+    """
+
+    seconds: int = CHUNK
+    waited: int = 0
+    datastore: Sequence[tuple[str, int]] = ()
+
+
+def server(node: str, wait: Wait = Wait(), *, own_cni: bool = False) -> str:
     """Return a script that waits until a server is ready.
 
     Arguments:
         own_cni: The CNI is the user's: a node that lacks nothing else counts as Ready.
     """
-    return _script(k3s.UNITS["server"], node, seconds, k3s.NO_CNI if own_cni else "")
+    return _script(k3s.UNITS["server"], node, wait, k3s.NO_CNI if own_cni else "")
 
 
-def agent(seconds: int = CHUNK, *, lacks_cni: str = "", url: str = "") -> str:
+def agent(wait: Wait = Wait(), *, lacks_cni: str = "", url: str = "") -> str:
     """Return a script that waits until an agent's service is active: it has joined and reaches an API server.
 
     Arguments:
@@ -41,11 +65,12 @@ def agent(seconds: int = CHUNK, *, lacks_cni: str = "", url: str = "") -> str:
             a node that lacks nothing else is enough then.
         url: The registration address, which is asked for this node.
     """
-    return _script(k3s.UNITS["agent"], "", seconds, k3s.NO_CNI if lacks_cni else "", lacks_cni, url)
+    return _script(k3s.UNITS["agent"], "", wait, k3s.NO_CNI if lacks_cni else "", lacks_cni, url)
 
 
-def _script(unit: str, node: str, seconds: int, accepted: str = "", *own: str) -> str:
-    call = shell.call("wait_until_ready", unit, seconds, k3s.fatal_pattern(), k3s.BINARY, node, accepted, *own)
+def _script(unit: str, node: str, wait: Wait, accepted: str = "", *own: str) -> str:
+    patterns = (k3s_journal.VERDICTS, k3s_journal.fatal_pattern(), k3s_journal.patient_pattern(wait.datastore))
+    call = shell.call("wait_until_ready", unit, wait.seconds, wait.waited, *patterns, k3s.BINARY, node, accepted, *own)
     return f"{SAY}{shell.source('apply/readiness.sh')}{call}\n"
 
 
@@ -56,6 +81,6 @@ def parse(text: str) -> Answer:
         RecordError: The host printed something else.
     """
     records = read(text, whole=False)
-    state, missing = records["waited"][-1].take(2) if "waited" in records else ("no", "the host's answer")
+    state, missing, died = records["waited"][-1].take(3) if "waited" in records else ("no", "the host's answer", "0")
     journal = decoded(records["journal"][-1].take(1)[0]) if "journal" in records else ""
-    return Answer(state == "yes", state == "never", missing, journal)
+    return Answer(state == "yes", state == "never", missing, journal, integer(died))

@@ -9,12 +9,13 @@ from dataclasses import replace
 
 from nornir.core.task import Result, Task
 
-from nornir_k3s import facts, k3s
+from nornir_k3s import facts, k3s_journal
 from nornir_k3s.apply import readiness, rollback
 from nornir_k3s.apply import script as apply
 from nornir_k3s.errors import CommandFailed, HostError, NotReady
 from nornir_k3s.facts.k3s_server import DirectApi, Kubeconfig, ServerFiles
 from nornir_k3s.model.cluster import Member
+from nornir_k3s.model.endpoint import parse
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.paths import STATE
@@ -48,8 +49,8 @@ def wait_for_server(task: Task, run: Run) -> HostFacts:
     member = run.member(task.host.name)
     after = facts.script(facts.Query(run.cluster, member, HostSpec()), [ServerFiles(), DirectApi(), Kubeconfig()])
 
-    def script(seconds: int) -> str:
-        return readiness.server(member.node_name, seconds, own_cni=run.cluster.own_cni) + after
+    def script(wait: readiness.Wait) -> str:
+        return readiness.server(member.node_name, wait, own_cni=run.cluster.own_cni) + after
 
     return facts.parse(member.name, _wait(task, run, script, "server", heard=lambda text: _keep(run, member, text)))
 
@@ -94,7 +95,7 @@ def wait_for_agent(task: Task, run: Run) -> None:
     """Wait until this agent has joined."""
     member = run.member(task.host.name) if run.cluster.awaits_cni else None
     node = member.node_name if member else ""
-    _wait(task, run, lambda seconds: readiness.agent(seconds, lacks_cni=node, url=run.cluster.url), "agent")
+    _wait(task, run, lambda wait: readiness.agent(wait, lacks_cni=node, url=run.cluster.url), "agent")
 
 
 def apply_steps(task: Task, run: Run, steps: Sequence[Step], *, deadline: float, before: str = "") -> Result:
@@ -132,9 +133,9 @@ def apply_steps(task: Task, run: Run, steps: Sequence[Step], *, deadline: float,
     ]
     if answer.status != 0:
         if outcome.journal:
-            raise NotReady(
-                name, f"{outcome.failed} failed", journal=outcome.journal, hint=_hint(run, name, outcome.journal)
-            )
+            cause = k3s_journal.diagnose(outcome.journal)
+            hint = _hint(run, name, cause, outcome.journal)
+            raise NotReady(name, f"{outcome.failed} failed", journal=outcome.journal, hint=hint)
         raise CommandFailed(name, outcome.failed or "the script", status=answer.status, stderr=answer.stderr)
     shown = "\n".join(step.diff or step.summary for step in steps)
     return Result(host=task.host, changed=bool(outcome.changed), diff=shown, result=list(outcome.changed))
@@ -157,43 +158,49 @@ def _follow(run: Run, name: str, steps: Sequence[Step]) -> Callable[[str], None]
 
 
 def _wait(
-    task: Task, run: Run, script: Callable[[int], str], kind: str, heard: Callable[[str], None] = lambda _: None
+    task: Task,
+    run: Run,
+    script: Callable[[readiness.Wait], str],
+    kind: str,
+    heard: Callable[[str], None] = lambda _: None,
 ) -> str:
-    name, until = task.host.name, time.monotonic() + run.deadlines[kind]
+    name, begin, limit = task.host.name, time.monotonic(), run.deadlines[kind]
     link = session_of(task, run)
+    datastore = parse(run.cluster.endpoint).hosts if run.cluster.endpoint else ()
     last = readiness.Answer(ready=False, hopeless=False, missing="not checked yet", journal="")
     text = ""
 
     def ready() -> bool:
         nonlocal last, text
-        seconds = min(readiness.CHUNK, max(1, math.ceil(until - time.monotonic())))
-        text = link.run(script(seconds), what="waiting", timeout=seconds + 60, secrets=run.cluster.secrets()).stdout
+        waited = time.monotonic() - begin
+        seconds = min(readiness.CHUNK, max(1, math.ceil(limit - waited)))
+        wait = readiness.Wait(seconds, int(waited), datastore)
+        text = link.run(script(wait), what="waiting", timeout=seconds + 60, secrets=run.cluster.secrets()).stdout
         with readable(name):
             last = readiness.parse(text)
             heard(text)
         if last.hopeless:
-            raise _not_ready(run, name, last)
+            raise _not_ready(run, name, last, datastore)
         run.tell(name, f"waits for: {last.missing}")
         return last.ready
 
     run.tell(name, f"waits until the {kind} is ready")
     try:
-        wait_until(ready, what=f"{kind} is ready", host=name, deadline=run.deadlines[kind], stop=link.stop)
+        wait_until(ready, what=f"{kind} is ready", host=name, deadline=limit, stop=link.stop)
     except NotReady:
-        raise _not_ready(run, name, last) from None
+        raise _not_ready(run, name, last, datastore) from None
     return text
 
 
-def _not_ready(run: Run, name: str, answer: readiness.Answer) -> HostError:
-    cause = k3s.diagnose(answer.journal)
-    what = f"not ready: {answer.missing}" + (f"; {cause.text}" if cause else "")
-    return NotReady(name, what, journal=answer.journal, hint=_hint(run, name, answer.journal))
+def _not_ready(run: Run, name: str, answer: readiness.Answer, datastore: Sequence[tuple[str, int]]) -> HostError:
+    cause = k3s_journal.diagnose(answer.journal, datastore)
+    ended = f"it ended {answer.died} times" if answer.died else ""
+    why = cause.text if cause else k3s_journal.last_word(answer.journal)
+    text = "; ".join(part for part in (answer.missing, ended, why) if part)
+    return NotReady(name, f"not ready: {text}", journal=answer.journal, hint=_hint(run, name, cause, answer.journal))
 
 
-def _hint(run: Run, name: str, journal: str) -> str:
-    cause = k3s.diagnose(journal)
-    return (
-        cause.advice(journal, run.member(name).node_name)
-        if cause
-        else f"see the journal on the host; staged files are in {STATE}"
-    )
+def _hint(run: Run, name: str, cause: k3s_journal.Cause | None, journal: str) -> str:
+    if cause:
+        return cause.advice(journal, run.member(name).node_name)
+    return f"see the journal on the host; staged files are in {STATE}"
