@@ -42,7 +42,7 @@ down: setup
 	$(RUN) runbooks/lab.py down --image
 	rm -rf .lab
 	test ! -e $(DEMO_STATE)/made-by-demo || rm -rf $(DEMO_STATE) .state/cache
-	rmdir .state 2>/dev/null || true
+	test ! -e .state || test -n "$$(find .state -mindepth 1 -maxdepth 1 ! -name log)" || rm -rf .state
 
 # Processes that share the tests. End-to-end tests mostly wait: three with eight hosts each keep two cores busy.
 JOBS ?= 3
