@@ -13,7 +13,7 @@ K3sError                 exit 1
  │  ├ OutcomeUnknown     exit 1   connection lost or timeout before the script's result was known
  │  └ NotReady           exit 1   timeout while waiting for a condition
  ├ PreflightFailed       exit 1   problems found before the first change
- ├ Declined              exit 1   the operator did not confirm
+ ├ Declined              exit 6   the operator did not confirm
  ├ Busy                  exit 5   another run is in progress on the cluster
  ├ HostsFailed                    several hosts' errors; the exit code of the first, 4 where one is unreachable
  └ Interrupted           exit 130 stopped by the operator
@@ -163,7 +163,9 @@ class PreflightFailed(K3sError):
 
 
 class Declined(K3sError):
-    """The operator did not confirm the change of a running cluster."""
+    """The operator did not confirm the change of a running cluster: nothing was changed, and nothing is wrong."""
+
+    exit_code = 6
 
 
 class Busy(K3sError):

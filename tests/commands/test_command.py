@@ -37,7 +37,7 @@ def test_help_names_every_subcommand_and_every_exit_code() -> None:
     assert done.returncode == 0
     for name in arguments.SUBCOMMANDS:
         assert re.search(rf"^    {name}\b", done.stdout, re.M), name
-    for code in (0, 1, 2, 3, 4, 5, 130):
+    for code in (0, 1, 2, 3, 4, 5, 6, 130):
         assert re.search(rf"^  {code} ", done.stdout, re.M), code
     assert (command().returncode, command().stderr) == (2, done.stdout)
 
@@ -90,6 +90,7 @@ def test_the_config_of_the_current_folder_is_the_default(down: Place) -> None:
         (["plan", "--yes"], "unrecognized arguments: --yes"),
         (["plan", "--until", "stage", "--only", "stage"], "--until and --only exclude each other"),
         (["deploy", "--preflight-only", "--plan"], "--preflight-only excludes --plan"),
+        (["deploy", "--exit-code"], "--exit-code needs --plan"),
         (["drift", "--only-new", "--no-history"], "--only-new and --no-history exclude each other"),
         (["drift", "--html", "-"], "--html: - cannot be written"),
         (["drift", "--lim", "a"], "unrecognized arguments: --lim"),

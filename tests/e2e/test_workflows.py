@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import re
 import subprocess
 import sys
@@ -87,6 +90,38 @@ def test_the_tutorial_s_commands_do_what_it_says(cluster: Site) -> None:
     assert "haproxy.service" in said[5][2]
     assert "restart k3s" not in said[5][2]
     eventually(cluster.answers)
+
+
+def test_no_at_the_question_changes_nothing_and_is_no_error(cluster: Site) -> None:
+    cluster.lab.exec("a1", ["chmod", "644", CONFIG])
+    argv = [sys.executable, str(PROJECT / "runbooks" / "deploy.py"), "--config", "config.yaml"]
+    main, terminal = pty.openpty()
+    try:
+        with subprocess.Popen(argv, cwd=cluster.folder, stdin=terminal, stdout=terminal, stderr=terminal) as process:
+            os.close(terminal)
+            said = ""
+            while "go on? [y/N]" not in said:
+                said += os.read(main, 4096).decode()
+            os.write(main, b"n\n")
+            with contextlib.suppress(OSError):  # EIO: the process has ended
+                while more := os.read(main, 4096):
+                    said += more.decode()
+    finally:
+        os.close(main)
+    assert process.returncode == 6, said
+    assert "a1: " in said
+    assert "Aborted: not confirmed; nothing was changed" in said
+    assert "error" not in said
+    assert "Traceback" not in said
+    log = max((cluster.folder / ".state" / "log").glob("*.log"))
+    assert " ERROR " not in log.read_text()
+    assert cluster.lab.exec("a1", ["stat", "-c", "%a", CONFIG]).stdout.strip() == "644"
+    assert cluster.runbook("deploy.py", "--plan", "--exit-code").returncode == 3
+    cluster.deploy("--yes")
+    assert cluster.runbook("deploy.py", "--plan", "--exit-code").returncode == 0
+    shown = cluster.runbook("status.py", "-v").stdout
+    assert "HostFacts(" not in shown
+    assert " days: " in shown
 
 
 def test_there_are_examples() -> None:

@@ -72,4 +72,4 @@ def test_exit_codes_are_the_documented_ones() -> None:
     codes = {
         kind.exit_code for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.K3sError)
     }
-    assert codes == {1, 2, 4, 5, 130}
+    assert codes == {1, 2, 4, 5, 6, 130}

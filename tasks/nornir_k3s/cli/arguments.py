@@ -16,9 +16,10 @@ exit codes:
   0    success, or nothing to do
   1    a host, a check or a phase failed
   2    wrong arguments, config, inventory or artifacts
-  3    drift was found
+  3    drift was found; with plan --exit-code: something would be changed
   4    a host is unreachable
   5    another run is in progress on the cluster
+  6    declined: the question was answered with no
   130  interrupted
 """
 
@@ -101,6 +102,12 @@ def _selection(parser: Parser) -> None:
     )
 
 
+def _exit_code(parser: Parser) -> None:
+    parser.add_argument(
+        "--exit-code", action="store_true", help="with a plan: end with 3 if something would be changed"
+    )
+
+
 def _json(parser: Parser, what: str) -> None:
     parser.add_argument(
         "--json", type=file_or_stdout, metavar="FILE", help=f"also write {what} as JSON (- is standard output)"
@@ -110,6 +117,7 @@ def _json(parser: Parser, what: str) -> None:
 def _deploy(parser: Parser) -> None:
     _common(parser)
     parser.add_argument("--plan", action="store_true", help="show what would be changed, with diffs; change nothing")
+    _exit_code(parser)
     parser.add_argument("--preflight-only", action="store_true", help="check every host, report all problems, and stop")
     _selection(parser)
     parser.add_argument("--list-phases", action="store_true", help="list the phases and exit")
@@ -120,6 +128,7 @@ def _deploy(parser: Parser) -> None:
 def _plan(parser: Parser) -> None:
     _common(parser)
     _selection(parser)
+    _exit_code(parser)
     _json(parser, "the plan")
 
 
@@ -128,6 +137,8 @@ def _phases_conflict(args: argparse.Namespace) -> str:
         return "--until and --only exclude each other"
     if getattr(args, "preflight_only", False) and (args.until or args.only or args.plan):
         return "--preflight-only excludes --plan, --until and --only"
+    if args.exit_code and not getattr(args, "plan", True):
+        return "--exit-code needs --plan"
     return ""
 
 
@@ -286,7 +297,12 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
         more="It never overwrites a file. The addresses it writes are placeholders: replace them with yours.",
     ),
     "hostkeys": Subcommand("collect the SSH host keys and add new ones to known_hosts", _hostkeys),
-    "plan": Subcommand("show what a deploy would change; change nothing", _plan, conflict=_phases_conflict),
+    "plan": Subcommand(
+        "show what a deploy would change; change nothing",
+        _plan,
+        more="Exit code 0, also if something would be changed; with --exit-code 3 if something would be.",
+        conflict=_phases_conflict,
+    ),
     "deploy": Subcommand(
         "deploy the cluster, or change what differs from the inventory", _deploy, conflict=_phases_conflict
     ),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
+from collections.abc import Callable
 
-from nornir.core.task import AggregatedResult, Task
+from nornir.core.task import AggregatedResult, MultiResult, Task
 from rich.console import Console
 
 from nornir_k3s.plugins.progress import Progress
@@ -22,6 +24,14 @@ class Screen(Console):
         self.quiet = True
 
 
+def confirmed(ask: Callable[[], str]) -> bool:
+    """Return whether a question was answered with yes; the end of the input (Ctrl-D) is no."""
+    try:
+        return ask().strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
 class Verbose(Progress):
     """Prints the results and diffs of every phase in the form that Nornir users know."""
 
@@ -34,4 +44,18 @@ class Verbose(Progress):
         from nornir_utils.plugins.functions import print_result  # noqa: PLC0415
 
         if task.name != "close_connections_task":
-            print_result(result)
+            print_result(_readable(result))
+
+
+def _readable(result: AggregatedResult) -> AggregatedResult:
+    """Return a copy without what is data for the next phase, and no text for people."""
+    shown = AggregatedResult(result.name)
+    for host, results in result.items():
+        shown[host] = MultiResult(results.name)
+        for one in results:
+            other = copy.copy(one)
+            lines = one.result if isinstance(one.result, list) else [one.result]
+            if not all(isinstance(line, str) for line in lines):
+                other.result = None
+            shown[host].append(other)
+    return shown

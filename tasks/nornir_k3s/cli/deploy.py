@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from nornir_k3s.cli import plan, session
+from nornir_k3s.cli.console import confirmed
 from nornir_k3s.cli.output import write_text
 from nornir_k3s.cli.session import Session
-from nornir_k3s.errors import K3sError, PreflightFailed
+from nornir_k3s.errors import Declined, K3sError, PreflightFailed
 from nornir_k3s.model.report import Report
 from nornir_k3s.report import terminal
 from nornir_k3s.run.selection import Choice
@@ -37,7 +38,9 @@ def _work(ctx: Session, args: argparse.Namespace) -> int:
     except K3sError as error:
         if error.report:
             _keep(error.report, ctx, args)
-            if isinstance(error, PreflightFailed):
+            if isinstance(error, Declined):
+                pass  # nothing was done
+            elif isinstance(error, PreflightFailed):
                 terminal.show_findings(error.report.findings, out)
                 terminal.show_notes(error.report.notes, out)
             else:
@@ -70,6 +73,6 @@ def _confirm(ctx: Session) -> Callable[[Mapping[str, Sequence[str]]], bool]:
         for name, summaries in changes.items():
             for summary in summaries:
                 ctx.err.print(f"  {name}: {summary}", soft_wrap=True, markup=False)
-        return ctx.err.input("go on? [y/N] ", markup=False).strip().lower() in ("y", "yes")
+        return confirmed(lambda: ctx.err.input("go on? [y/N] ", markup=False))
 
     return confirm

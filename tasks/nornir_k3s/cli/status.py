@@ -22,5 +22,5 @@ def _work(ctx: Session, args: argparse.Namespace) -> int:
     found = status(ctx.nr, **ctx.arguments)
     if args.json:
         write_text(args.json, found.model_dump_json(indent=2))
-    terminal.show_status(found, ctx.report_console(args.json))
+    terminal.show_status(found, ctx.report_console(args.json), verbose=args.verbose)
     return HostUnreachable.exit_code if found.unreachable else 1 if found.problems else 0

@@ -12,7 +12,7 @@ from nornir_k3s.errors import K3sError
 from nornir_k3s.model.finding import Finding
 
 FORMAT = 2
-Outcome = Literal["running", "ok", "failed", "interrupted"]
+Outcome = Literal["running", "ok", "failed", "interrupted", "declined"]
 
 
 class _Record(BaseModel):
@@ -98,4 +98,5 @@ class Report(_Record):
         self.outcome = outcome
         if error is not None:
             self.exit_code = error.exit_code
+        if error is not None and outcome != "declined":
             self.error = ErrorReport(kind=type(error).__name__, message=error.message, next=error.hint)

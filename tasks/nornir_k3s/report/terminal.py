@@ -120,8 +120,12 @@ def _host_changes(phase: str, name: str, role: str, changes: Sequence[Change], c
             console.print(f"    {line}", style=style, soft_wrap=True, markup=False)
 
 
-def show_status(status: Status, console: Console) -> None:
-    """Print the cluster at a glance."""
+def show_status(status: Status, console: Console, *, verbose: bool = False) -> None:
+    """Print the cluster at a glance.
+
+    Arguments:
+        verbose: Print every certificate, not only the first that expires.
+    """
     table = _table(f"cluster {status.cluster}", "node", "state", "roles", "version")
     for node in status.nodes:
         state = ("Ready" if node.ready else "NotReady") + ("" if node.schedulable else ", cordoned")
@@ -142,6 +146,8 @@ def show_status(status: Status, console: Console) -> None:
         console.print(
             f"certificates: the first expires in {first.days} days ({first.path} on {first.host})", soft_wrap=True
         )
+    for one in status.certificates if verbose else ():
+        console.print(f"  {one.days} days: {one.path} on {one.host}", soft_wrap=True, markup=False)
     show_notes(status.notes, console)
     for problem in status.problems:
         console.print(f"problem: {problem}", style=_STYLES["failed"], soft_wrap=True, markup=False)

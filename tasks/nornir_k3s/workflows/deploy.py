@@ -9,7 +9,7 @@ from typing import Any
 from nornir.core import Nornir
 
 from nornir_k3s.errors import Declined, Interrupted, K3sError
-from nornir_k3s.model.report import PhaseReport, Report
+from nornir_k3s.model.report import Outcome, PhaseReport, Report
 from nornir_k3s.phases import agents, datastore, dump, load_balancers, preflight, servers, stage, verify
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.run import paths
@@ -77,7 +77,7 @@ def deploy(
                     _confirm(run, choice)
                 carry_out(run, step, together=not servers.changes_running(run))
     except K3sError as error:
-        run.report.end(error, "interrupted" if isinstance(error, Interrupted) else "failed")
+        run.report.end(error, _outcome(error))
         error.report = run.report
         raise
     except KeyboardInterrupt:
@@ -87,6 +87,12 @@ def deploy(
         raise stopped from None
     run.report.end(None, "ok")
     return run.report
+
+
+def _outcome(error: K3sError) -> Outcome:
+    if isinstance(error, Declined):
+        return "declined"
+    return "interrupted" if isinstance(error, Interrupted) else "failed"
 
 
 def _dry_run(run: Run, chain: Sequence[Phase]) -> Report:
