@@ -21,7 +21,7 @@ K3sError                 exit 1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 
@@ -152,12 +152,15 @@ class PreflightFailed(K3sError):
 
     Arguments:
         problems: The findings; each is one line as text.
+        shown: The lines of the message, where findings of several hosts are one line.
     """
 
-    def __init__(self, problems: Sequence[object]) -> None:
+    def __init__(self, problems: Sequence[object], shown: Sequence[object] = ()) -> None:
         self.problems = [str(problem) for problem in problems]
         super().__init__(
-            "\n".join([f"preflight found {len(self.problems)} problem(s):"] + [f"  - {p}" for p in self.problems]),
+            "\n".join(
+                [f"preflight found {len(self.problems)} problem(s):"] + [f"  - {p}" for p in shown or self.problems]
+            ),
             hint="fix these; nothing was changed on any host",
         )
 
@@ -175,17 +178,35 @@ class Busy(K3sError):
 
 
 class HostsFailed(K3sError):
-    """The errors of several hosts at once.
+    """The errors of several hosts at once; what holds for several of them is shown once.
 
     Arguments:
         errors: One for each host that failed.
     """
 
     def __init__(self, errors: Sequence[K3sError]) -> None:
-        self.errors = list(errors)
-        super().__init__("\n".join(str(error) for error in errors))
+        self.errors: list[K3sError] = []
+        for error in errors:
+            self.errors += error.errors if isinstance(error, HostsFailed) else [error]
+
+        super().__init__("\n".join(_together(self.errors)))
         codes = [error.exit_code for error in errors]
         self.exit_code = 4 if 4 in codes else codes[0]  # type: ignore[misc]  # a class variable for all others
+
+
+def _together(errors: Sequence[K3sError]) -> Iterator[str]:
+    """Yield each message once, with its hosts, and each next step once, after the last message that it is for."""
+    hints: dict[str, dict[str, list[str]]] = {}
+    for error in errors:
+        host = error.host if isinstance(error, HostError) else ""
+        texts = hints.setdefault(error.hint, {})
+        texts.setdefault(error.message.removeprefix(f"{host}: "), []).append(host)
+    for hint, texts in hints.items():
+        for text, hosts in texts.items():
+            names = ", ".join(dict.fromkeys(filter(None, hosts)))
+            yield f"{names}: {text}" if names else text
+        if hint:
+            yield f"  next: {hint}"
 
 
 class Interrupted(K3sError):

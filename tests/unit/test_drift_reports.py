@@ -183,7 +183,7 @@ def test_several_findings_of_one_id_are_compared_one_by_one(tmp_path: Path) -> N
 def test_a_host_that_cannot_be_read_for_another_reason_is_news(tmp_path: Path) -> None:
     before, now = report(unreachable=("a1",)), report(unreachable=("a1",))
     now.hosts["a1"].error = "its host key has changed"
-    assert "unreachable: its host key has changed" in said(second(tmp_path, before, now), only_new=True)
+    assert "unreachable: a1: its host key has changed" in said(second(tmp_path, before, now), only_new=True)
 
 
 def test_a_run_that_an_older_release_saved_is_compared(tmp_path: Path) -> None:

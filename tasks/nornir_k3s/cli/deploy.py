@@ -12,6 +12,7 @@ from nornir_k3s.cli.output import write_text
 from nornir_k3s.cli.session import Session
 from nornir_k3s.errors import Declined, K3sError, PreflightFailed
 from nornir_k3s.model.report import Report
+from nornir_k3s.model.together import hosts_by
 from nornir_k3s.report import terminal
 from nornir_k3s.run.selection import Choice
 from nornir_k3s.workflows.deploy import deploy, phases
@@ -70,9 +71,9 @@ def _choice(ctx: Session, args: argparse.Namespace) -> Choice:
 def _confirm(ctx: Session) -> Callable[[Mapping[str, Sequence[str]]], bool]:
     def confirm(changes: Mapping[str, Sequence[str]]) -> bool:
         ctx.err.print("this cluster is running; the deploy would", soft_wrap=True)
-        for name, summaries in changes.items():
-            for summary in summaries:
-                ctx.err.print(f"  {name}: {summary}", soft_wrap=True, markup=False)
+        steps = ((name, summary) for name, summaries in changes.items() for summary in summaries)
+        for summary, names in hosts_by(steps).items():
+            ctx.err.print(f"  {', '.join(names)}: {summary}", soft_wrap=True, markup=False)
         return confirmed(lambda: ctx.err.input("go on? [y/N] ", markup=False))
 
     return confirm

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nornir_k3s.checks import preflight
 from nornir_k3s.errors import PreflightFailed
+from nornir_k3s.model.together import together
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.run.context import Run
 
@@ -17,7 +18,7 @@ def check(run: Run) -> None:
     run.report.findings = preflight.check(run.cluster, run.facts)
     errors = [finding for finding in run.report.findings if finding.severity == "error"]
     if errors:
-        raise PreflightFailed(errors)
+        raise PreflightFailed(errors, together(errors))
 
 
 PHASE = Phase("preflight", "find every problem of every host before the first change", check, reads=True)

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from nornir_k3s.model.drift_report import DriftReport
 from nornir_k3s.model.finding import Finding
+from nornir_k3s.model.together import hosts_by, together
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
@@ -24,9 +25,11 @@ def show(report: DriftReport, console: Console, *, only_new: bool = False) -> No
     unreachable = report.lost if only_new else report.unreachable
     if only_new and not shown and not gone and not unreachable:
         return
-    for name in unreachable:
-        console.print(Text(f"unreachable: {report.hosts[name].error or name}", "bold red"), soft_wrap=True)
-    for one in shown:
+    errors = ((name, report.hosts[name].error.removeprefix(f"{name}: ")) for name in unreachable)
+    for error, names in hosts_by(errors).items():
+        text = f"unreachable: {', '.join(names)}" + (f": {error}" if error else "")
+        console.print(Text(text, "bold red"), soft_wrap=True)
+    for one in together(shown):
         if not one.accepted:
             _difference(one, console)
     for one in shown:

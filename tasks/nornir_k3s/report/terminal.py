@@ -11,6 +11,7 @@ from rich.text import Text
 
 from nornir_k3s.model.finding import Finding
 from nornir_k3s.model.report import HostReport, Report
+from nornir_k3s.model.together import hosts_by, together
 from nornir_k3s.ssh.hostkeys import HostKeyReport, KeyState
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _changes(host: HostReport) -> str:
 
 
 def _findings(findings: Sequence[Finding], console: Console) -> None:
-    for finding in findings:
+    for finding in together(findings):
         if finding.level in ("warning", "note"):
             console.print(f"{finding.level}: {finding}", soft_wrap=True, markup=False)
 
@@ -81,12 +82,12 @@ def show_findings(findings: Sequence[Finding], console: Console) -> None:
         console.print("preflight: no problems found")
         return
     if not console.is_terminal:
-        for finding in findings:
+        for finding in together(findings):
             console.print(f"{finding.level}: {finding}", soft_wrap=True, markup=False)
         return
     table = _table("preflight", "host", "found", "expected", "remedy", "id")
     table.show_lines = True
-    for finding in findings:
+    for finding in together(findings):
         name = Text(f"{finding.host}\n{finding.level}", _STYLES[finding.level])
         table.add_row(
             name, *(Text(text) for text in (finding.found, finding.expected, finding.remedy, finding.subject))
@@ -95,10 +96,16 @@ def show_findings(findings: Sequence[Finding], console: Console) -> None:
 
 
 def show_plan(plan: Plan, console: Console) -> None:
-    """Print a plan by phase and host, with diffs."""
+    """Print a plan by phase and group, with diffs; what is the same on several hosts is printed once."""
     for phase in plan.phases:
-        for name, host in plan.hosts.items():
-            _host_changes(phase, name, host.role, [c for c in host.changes if c.phase == phase], console)
+        for role in dict.fromkeys(host.role for host in plan.hosts.values()):
+            changes = [
+                (name, change)
+                for name, host in plan.hosts.items()
+                for change in host.changes
+                if host.role == role and change.phase == phase
+            ]
+            _group_changes(phase, role, changes, console)
     _findings(plan.findings, console)
     show_notes(plan.notes, console)
     quiet = sorted(name for name, host in plan.hosts.items() if not host.changes)
@@ -108,14 +115,16 @@ def show_plan(plan: Plan, console: Console) -> None:
         console.print(f"would be started, restarted or reloaded: {', '.join(plan.restarts)}", soft_wrap=True)
 
 
-def _host_changes(phase: str, name: str, role: str, changes: Sequence[Change], console: Console) -> None:
+def _group_changes(phase: str, role: str, changes: Sequence[tuple[str, Change]], console: Console) -> None:
     if not changes:
         return
-    estimate = " (estimate: the cluster's CA is not known yet)" if any(c.estimate for c in changes) else ""
-    console.print(f"{phase}: {name} ({role}){estimate}", style="bold", soft_wrap=True, markup=False)
-    for change in changes:
-        console.print(f"  {change.summary}", soft_wrap=True, markup=False)
-        for line in change.diff.splitlines():
+    names = list(dict.fromkeys(name for name, _ in changes))
+    estimate = " (estimate: the cluster's CA is not known yet)" if any(c.estimate for _, c in changes) else ""
+    console.print(f"{phase}: {', '.join(names)} ({role}){estimate}", style="bold", soft_wrap=True, markup=False)
+    for (summary, diff), hosts in hosts_by((name, (c.summary, c.diff)) for name, c in changes).items():
+        of = "" if hosts == names else f"{', '.join(hosts)}: "
+        console.print(f"  {of}{summary}", soft_wrap=True, markup=False)
+        for line in diff.splitlines():
             style = {"+": "green", "-": "red"}.get(line[:1])
             console.print(f"    {line}", style=style, soft_wrap=True, markup=False)
 
