@@ -39,6 +39,13 @@ def test_a_fresh_deploy_gives_five_ready_nodes_through_the_vip(cluster: Site) ->
     assert config["clusters"][0]["cluster"]["server"] == f"https://{VIP}:6443"
 
 
+def test_what_others_may_read_has_the_modes_that_k3s_gives(cluster: Site) -> None:
+    folders = "/etc/rancher /etc/rancher/k3s /var/lib/rancher /var/lib/apt/lists"
+    for host, unit in (("s1", "k3s"), ("a1", "k3s-agent")):
+        script = f"stat -c '%a' {folders} /etc/systemd/system/{unit}.service /etc/rancher/k3s/config.yaml"
+        assert cluster.lab.exec(host, ["sh", "-c", script]).stdout.split() == ["755"] * 4 + ["644", "600"]
+
+
 def test_a_second_run_changes_nothing_and_restarts_nothing(cluster: Site) -> None:
     before = cluster.processes()
     done = cluster.deploy()

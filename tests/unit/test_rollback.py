@@ -215,3 +215,8 @@ def test_what_an_ended_run_has_left_is_removed_when_all_is_well() -> None:
     assert [step.id for step in converge(spec, seen)] == [f"remove:{PREVIOUS}"]
     assert converge(spec, changed(seen, present=frozenset())) == []
     assert [step.kind for step in converge(spec, changed(seen, api={"ready": False}))] == []
+
+
+def test_others_may_look_into_folders_that_a_file_needs(host: Host) -> None:
+    host.change(host.write("rancher/k3s/config.yaml", "new"))
+    assert [path.stat().st_mode & 0o777 for path in (host.etc / "rancher", host.etc / "rancher" / "k3s")] == [0o755] * 2

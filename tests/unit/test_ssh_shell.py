@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import stat
 import subprocess
 from pathlib import Path
 
@@ -156,3 +157,13 @@ def test_a_transfer_that_is_stopped_leaves_no_draft(host: Path, monkeypatch: pyt
 
 def _eventually(condition: object) -> None:
     Retrying(stop=stop_after_delay(20), wait=wait_fixed(0.05), retry=retry_if_result(lambda held: not held))(condition)  # type: ignore[arg-type]
+
+
+def test_folders_above_a_file_have_the_usual_mode(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RULE", "nopasswd")
+    target = host / "rancher" / "k3s" / "file"
+    command = shell.put_command(str(target), sha256=hashlib.sha256(b"x").hexdigest(), mode=0o600, deadline=20)
+    done = subprocess.run(["/bin/sh", "-c", command], input=b"\nx", capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (target.parents[1], target.parent, target)]
+    assert modes == [0o755, 0o755, 0o600]

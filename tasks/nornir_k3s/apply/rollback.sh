@@ -30,7 +30,7 @@ put_back() { # unit what-it-was path
     if [ -f "$3" ] && [ ! -L "$3" ] && cmp -s "$copy" "$3" &&
       [ "$(stat -c '%a %U %G' "$3")" = "$(stat -c '%a %U %G' "$copy")" ]; then return 0; fi
     : >"$STATE/pending/$1"
-    mkdir -p "$(dirname "$3")"
+    folder "$(dirname "$3")"
     cp -a "$copy" "$draft"; sync "$draft" 2>/dev/null || :
     mv -fT "$draft" "$3"
   fi

@@ -74,7 +74,7 @@ def _call(step: Step, spec: HostSpec) -> str:  # noqa: PLR0911 - one line a kind
         case Artifact() as artifact:
             return _artifact(artifact)
         case Install() as install:
-            return shell.call("run_installer", INSTALLER, install.role, install_mark(spec))
+            return shell.call("run_installer", INSTALLER, install.role, install_mark(spec), install.unit)
         case Secret() as text:
             return text.reveal()
         case tuple() as names:

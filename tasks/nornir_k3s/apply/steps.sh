@@ -1,4 +1,6 @@
-# shellcheck disable=SC2174  # parents of a folder have modes of their own
+# Scripts run with umask 077, for their own files. What others make or read has the mode that it usually has.
+usual_modes() ( umask 022; "$@" ) # command...
+folder() { [ -d "$1" ] || usual_modes mkdir -p "$1"; } # path
 # The steps of a plan. Each looks again before it acts, and says `did` when it has ended.
 # Its own ledger says which files are ours; anything else is kept beside before it is replaced.
 keep_foreign() {
@@ -9,8 +11,11 @@ keep_foreign() {
 put() { # path mode owner group unit check; the content comes base64-encoded on stdin
   dir=$(dirname "$1")
   # K3s makes this folder for root alone, if it does not find it.
-  case $dir in /var/lib/rancher/k3s/server/*) mkdir -p -m 700 /var/lib/rancher/k3s/server ;; esac
-  [ -d "$dir" ] || mkdir -p -m 755 "$dir"
+  case $dir in /var/lib/rancher/k3s/server/*)
+    folder /var/lib/rancher/k3s
+    [ -d /var/lib/rancher/k3s/server ] || mkdir /var/lib/rancher/k3s/server ;;
+  esac
+  folder "$dir"
   draft="$dir/.nornir-k3s.$$"
   ( umask 077; base64 -d >"$draft" )
   if [ -f "$1" ] && [ ! -L "$1" ] && cmp -s "$draft" "$1"; then
@@ -47,7 +52,7 @@ remove() { # path unit
 # connection breaks, and is continued.
 fetch() { # url url-as-shown path sha256
   dir=$(dirname "$3") draft="$(dirname "$3")/.$(basename "$3").fetched"
-  [ -d "$dir" ] || mkdir -p -m 755 "$dir"
+  folder "$dir"
   for try in 1 2 3 4; do
     if command -v curl >/dev/null 2>&1; then
       printf 'url=%s\n' "$1" | curl -fsSL --connect-timeout 20 -C - -o "$draft" -K - 2>"$STATE/fetch.log"
@@ -98,7 +103,7 @@ act() { # unit action blocking proof reload
 }
 
 quietly() { # into a file: a pipe that breaks when the connection is lost would end dpkg half-way
-  "$@" >"$STATE/apt.log" 2>&1 || {
+  usual_modes "$@" >"$STATE/apt.log" 2>&1 || {
     tail -n 20 "$STATE/apt.log" >&2
     return 1
   }
@@ -113,12 +118,13 @@ install_packages() { # name...
   say did "$STEP" changed
 }
 
-run_installer() { # installer role mark; with a clean environment: it writes every K3S_* variable into the unit's own
-  out=$(env -i PATH="$PATH" HOME=/root INSTALL_K3S_SKIP_DOWNLOAD=true INSTALL_K3S_SKIP_START=true \
+run_installer() { # installer role mark unit; with a clean environment: it writes every K3S_* variable into the unit's own
+  out=$(usual_modes env -i PATH="$PATH" HOME=/root INSTALL_K3S_SKIP_DOWNLOAD=true INSTALL_K3S_SKIP_START=true \
     INSTALL_K3S_SKIP_SELINUX_RPM=true sh "$1" "$2" 2>&1) || {
     printf '%s\n' "$out" >&2
     return 1
   }
+  chmod 644 "/etc/systemd/system/$4" # one that is there already keeps its mode
   printf '%s' "$3" >"$STATE/installed"
   say did "$STEP" changed
 }
