@@ -4,8 +4,8 @@ They behave like Nornir's own plugins: `Result.changed`, `.diff`, `.result` and 
 filters. An expected error gives a failed result with the exception and its message, without a traceback. Hosts without
 a role in the cluster are skipped.
 
-Tasks on the same Nornir object share the facts that they read; a filtered copy does not have them: read the servers
-(and the datastore) with the object that then converges agents or load balancers.
+Tasks on the same Nornir object, and on its filtered copies, share the facts that they read: read the servers (and the
+datastore) before you converge agents or load balancers.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from nornir.core.task import Result, Task
 from pydantic import BaseModel, Field
 
 from nornir_k3s.checks import preflight
+from nornir_k3s.compare import nodes
 from nornir_k3s.errors import K3sError, NotReady, UsageError
 from nornir_k3s.model.cluster import NODES
 from nornir_k3s.model.host_facts import HostFacts
@@ -44,20 +45,42 @@ class Facts(BaseModel):
     addresses: list[str] = Field(description="of the host's interfaces, with prefix length")
     packages: dict[str, str] = Field(description="versions of the packages that the cluster needs on it")
     units: dict[str, str] = Field(description="units that the cluster needs on it, and their state")
-    ready: bool = Field(description="of a server: whether /readyz is ok")
+    ready: bool = Field(
+        description="of a server: /readyz is ok; of an agent: its unit is active, and its node Ready if a server was"
+        " read; of others: their services run"
+    )
     nodes: dict[str, bool] = Field(description="of a server: its nodes, and whether each is Ready")
 
 
-class _Shared:
-    """The run and the lock that the tasks on one Nornir object share."""
+class _Family:
+    """What a Nornir object and its filtered copies share."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self) -> None:
+        self.facts: dict[str, HostFacts] = {}
         self.lock = threading.Lock()  # servers are changed one at a time
 
 
+class _Shared:
+    """The run of one Nornir object, and what it shares with copies of it."""
+
+    def __init__(self, run: Run, family: _Family) -> None:
+        run.facts = family.facts
+        self.run = run
+        self.lock = family.lock
+
+
 _shared_by_nornir: weakref.WeakKeyDictionary[Nornir, _Shared] = weakref.WeakKeyDictionary()
+_families: dict[int, _Family] = {}
 _creating = threading.Lock()
+
+
+def _family(nr: Nornir) -> _Family:
+    """Return the family of a Nornir object; its copies have its groups, and only these can be referred to weakly."""
+    groups = nr.inventory.groups
+    if id(groups) not in _families:
+        _families[id(groups)] = _Family()
+        weakref.finalize(groups, _families.pop, id(groups), None)
+    return _families[id(groups)]
 
 
 def _shared(
@@ -69,7 +92,7 @@ def _shared(
             folders = paths.of(task.nornir, base, state)
             run = gather.prepare(task.nornir, base=folders.base, state=folders.state, options=options or {})
             run.nr = weakref.proxy(task.nornir)  # a reference to its own key would keep the entry for ever
-            shared = _shared_by_nornir[task.nornir] = _Shared(run)
+            shared = _shared_by_nornir[task.nornir] = _Shared(run, _family(task.nornir))
         return shared
 
 
@@ -119,10 +142,22 @@ def k3s_facts(task: Task, shared: _Shared) -> Result:
         addresses=[one.cidr for one in facts.addresses],
         packages=dict(facts.packages),
         units={name: unit.active for name, unit in facts.units.items()},
-        ready=facts.ready,
+        ready=_ready(run, task.host.name),
         nodes={node.name: node.ready for node in facts.api.nodes or ()},
     )
     return Result(host=task.host, result=result)
+
+
+def _ready(run: Run, name: str) -> bool:
+    member, facts = run.member(name), run.facts[name]
+    if member.role == "servers":
+        return facts.ready
+    if member.role == "datastore":
+        return facts.database.alive
+    if not facts.units or any(unit.active != "active" for unit in facts.units.values()):
+        return False
+    listed = nodes.listed(run.cluster, run.facts) if member.role == "agents" else None
+    return listed is None or any(node.name == member.node_name and node.ready for node in listed)
 
 
 @_step
@@ -186,7 +221,9 @@ def _server(task: Task, run: Run) -> Result:
         unread = [m.name for m in run.cluster.of("servers") if m.name in run.present and m.name not in run.facts]
         if unread:
             text = f"no ready server, and {', '.join(unread)} was not read"
-            raise UsageError(text, hint="run k3s_facts on all servers first: only one server may start alone")
+            marked = ", ".join(name for name in unread if name in run.nr.data.failed_hosts)
+            first = f"{marked} failed in an earlier task: nr.data.reset_failed_hosts(); then " if marked else ""
+            raise UsageError(text, hint=f"{first}run k3s_facts on all servers first: only one server may start alone")
     if not run.planned(task.host.name).converge and run.facts[task.host.name].ready:
         return Result(host=task.host, changed=False)
     return rolling.change_server(task, run)
@@ -196,7 +233,7 @@ def _needs_ca(run: Run, name: str) -> None:
     role = run.member(name).role
     if role in ("agents", "lb") and not run.ca_prefix:
         text = f"{name}: the cluster's CA is unknown: no running server was read"
-        raise UsageError(text, hint="run k3s_facts on the servers first, with the same Nornir object")
+        raise UsageError(text, hint="run k3s_facts on the servers first, with this Nornir object or a copy of it")
 
 
 @_step

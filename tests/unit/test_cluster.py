@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nornir.core.inventory import Inventory
 
 from nornir_k3s import k3s, k3s_settings
 from nornir_k3s.errors import InventoryError
@@ -219,6 +220,61 @@ def test_empty_groups_are_refused(load: Load) -> None:
     assert "group servers" in text
     assert "group datastore" in text
     assert "group lb" in text
+
+
+OWN = {"datastore": "database", "servers": "control", "agents": "worker", "lb": "edge"}
+
+
+def own_names(**settings: Any) -> Inventory:
+    made = inventory(SETTINGS | {"groups": OWN} | settings, HOSTS, {})
+    for role, name in OWN.items():
+        made.groups[name] = made.groups.pop(role)
+        made.groups[name].name = name
+    return made
+
+
+@pytest.mark.parametrize("wrong", [{"colour": "blue"}, {"version": 5}, {"datastore": {"kind": "oracle"}}])
+def test_a_wrong_setting_adds_no_empty_groups_of_other_names(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InventoryError) as caught:
+        cluster.load(own_names(**wrong), store=Store(tmp_path / "state", base=tmp_path), base=tmp_path)
+    assert len(caught.value.problems) == 1, caught.value
+    assert next(iter(wrong)) in str(caught.value)
+
+
+@pytest.mark.parametrize("groups", [{"servers": 5}, {"server": "control"}, "control", ["control"]])
+def test_wrong_names_of_groups_are_the_only_problem(tmp_path: Path, groups: Any) -> None:
+    with pytest.raises(InventoryError) as caught:
+        cluster.load(own_names(groups=groups), store=Store(tmp_path / "state", base=tmp_path), base=tmp_path)
+    assert all("groups" in one for one in caught.value.problems), caught.value
+    assert "has no host" not in str(caught.value)
+
+
+def test_missing_settings_add_no_empty_groups(tmp_path: Path) -> None:
+    made = own_names()
+    made.defaults.data["k3s_clustr"] = made.defaults.data.pop("k3s_cluster")
+    with pytest.raises(InventoryError) as caught:
+        cluster.load(made, store=Store(tmp_path / "state", base=tmp_path), base=tmp_path)
+    assert len(caught.value.problems) == 1
+    assert "did you mean" in str(caught.value) or "there is `k3s_clustr`" in str(caught.value)
+
+
+def test_empty_groups_have_their_own_names(tmp_path: Path) -> None:
+    made = own_names()
+    for name in ("s1", "s2", "lb1", "lb2", "db1"):
+        del made.hosts[name]
+    with pytest.raises(InventoryError) as caught:
+        cluster.load(made, store=Store(tmp_path / "state", base=tmp_path), base=tmp_path)
+    for name in ("control", "edge", "database"):
+        assert f"group {name}: " in str(caught.value)
+
+
+def test_a_host_with_a_problem_of_its_own_does_not_make_its_group_empty(load: Load) -> None:
+    hosts = {**HOSTS, "db1": ("not an address!", "datastore")}
+    hosts = {name: one for name, one in hosts.items() if name != "s2"} | {"s1": ("", "servers")}
+    with pytest.raises(InventoryError) as caught:
+        load(hosts=hosts)
+    assert "it has no host" not in str(caught.value)
+    assert "exactly one host" not in str(caught.value)
 
 
 def test_an_endpoint_that_k3s_would_misread_is_refused_without_showing_it(load: Load, tmp_path: Path) -> None:

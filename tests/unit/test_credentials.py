@@ -8,6 +8,7 @@ from nornir.core.inventory import ConnectionOptions, Defaults, Host
 
 from nornir_k3s.errors import UsageError
 from nornir_k3s.plugins.credentials import k3s_credentials
+from nornir_k3s.ssh.session import Session
 from nornir_k3s.state.references import resolve
 
 
@@ -71,3 +72,14 @@ def test_a_reference_that_gives_nothing_is_an_error_without_the_secret(reference
     with pytest.raises(UsageError) as caught:
         resolve(reference, tmp_path)
     assert "leaked-secret" not in str(caught.value)
+
+
+def test_a_transform_function_of_the_team_hands_over_the_sudo_password(defaults: Defaults) -> None:
+    """As docs/workflows.md shows it."""
+    one = host("one", defaults)
+    extras = one.get_connection_parameters("netmiko").extras or {}
+    one.connection_options["netmiko"] = ConnectionOptions(extras={**extras, "secret": "sesame"})
+    one.password = "login"
+    assert Session(one)._password().reveal() == "sesame"
+    login = one.get_connection_parameters("netmiko")
+    assert (login.platform, login.password, (login.extras or {})["key_file"]) == ("linux", "login", "keys/id")

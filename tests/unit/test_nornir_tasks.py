@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,34 @@ from nornir.core.configuration import Config
 from nornir.core.state import GlobalState
 from nornir.core.task import Result, Task
 
-from nornir_k3s import Choice, UsageError, drift, k3s
+from nornir_k3s import (
+    Choice,
+    HostError,
+    HostsFailed,
+    HostUnreachable,
+    K3sError,
+    UsageError,
+    deploy,
+    drift,
+    k3s,
+    k3s_preflight,
+    plan,
+    status,
+)
+from nornir_k3s.artifacts.source import Source
 from nornir_k3s.model.datastore_facts import Database
-from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.model.host_facts import HostFacts, UnitState
+from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.phases import servers
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
+from nornir_k3s.ssh import hostkeys
 from nornir_k3s.state import known_cluster
 from nornir_k3s.tasks import k3s_facts, k3s_plan
 
 from .conftest import HOSTS, SETTINGS, inventory
+from .hosts import changed
 
 
 @pytest.fixture
@@ -140,3 +158,114 @@ def test_all_wrong_options_are_told_at_once(nr: Nornir, tmp_path: Path) -> None:
 def test_a_text_is_no_limit() -> None:
     with pytest.raises(UsageError, match="is a text"):
         Choice(limit="a1")  # type: ignore[arg-type]
+
+
+def facts(name: str, **more: Any) -> HostFacts:
+    return changed(HostFacts(name), **more)
+
+
+def test_facts_that_were_taken_on_a_nornir_are_known_to_its_copies(
+    nr: Nornir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[str] = []
+
+    def gathered(task: Task, run: Run) -> None:
+        taken.append(task.host.name)
+        run.facts[task.host.name] = facts(task.host.name, server={"ca_prefix": "K10" + "a" * 64})
+
+    monkeypatch.setattr(gather, "gather_host", gathered)
+    monkeypatch.setattr(Source, "find", lambda *_: None)
+    monkeypatch.setattr(Source, "known", lambda *_: None)
+    where: dict[str, Any] = {"base": tmp_path, "state": tmp_path / "state"}
+    prepared(nr, tmp_path)
+    first = nr.filter(name="s1").run(task=k3s_facts, **where)
+    assert not first.failed, first["s1"][0].exception
+    nr.run(task=k3s_facts, **where)
+    taken.clear()
+    for copy_ in (nr.filter(name="lb1"), nr.with_runner(K3sRunner(1)).filter(name="a1"), nr):
+        answer = copy_.run(task=k3s_preflight, **where)
+        assert not [one for one in answer.values() if isinstance(one[0].exception, K3sError)]
+    assert taken == [], "nothing is read twice"
+    other = Nornir(inventory=inventory(SETTINGS | {"artifacts": {}}, HOSTS, {}), runner=K3sRunner(), data=GlobalState())
+    other.filter(name="s1").run(task=k3s_preflight, base=tmp_path, state=tmp_path / "state")
+    assert taken == ["s1"], "another inventory has facts of its own"
+
+
+def node(name: str, ready: bool) -> NodeState:
+    return NodeState(name, ready, "v1.34.9+k3s1")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("a1", "active", None, True),
+        ("a1", "activating", None, False),
+        ("a1", "active", True, True),
+        ("a1", "active", False, False),
+        ("lb1", "active", None, True),
+        ("lb1", "failed", None, False),
+        ("db1", "active", None, True),
+    ],
+)
+def test_facts_say_whether_a_host_of_any_role_is_ready(
+    nr: Nornir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[str, str, bool | None, bool]
+) -> None:
+    name, unit, listed, ready = case
+
+    def gathered(task: Task, run: Run) -> None:
+        run.facts[task.host.name] = facts(
+            task.host.name, units={"x.service": UnitState(active=unit)}, database={"alive": unit == "active"}
+        )
+        if listed is not None:
+            run.facts["s1"] = facts("s1", api={"ready": True, "nodes": (node("a1", listed),)})
+
+    monkeypatch.setattr(gather, "gather_host", gathered)
+    monkeypatch.setattr(Source, "find", lambda *_: None)
+    prepared(nr, tmp_path)
+    result = nr.filter(name=name).run(task=k3s_facts, base=tmp_path, state=tmp_path / "state")
+    assert result[name].result.ready is ready
+
+
+def refuses(task: Task, deadline: float) -> None:
+    raise HostUnreachable(task.host.name, f"no route within {deadline} s", hint="check it")
+
+
+def no_key(host: str, *_more: object) -> None:
+    raise HostUnreachable(host, "no route", hint="check it")
+
+
+def test_an_expected_error_is_no_traceback_in_nornir_s_log(
+    nr: Nornir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(gather, "session", refuses)
+    for call in (deploy, plan):
+        with pytest.raises(HostsFailed) as caught:
+            call(nr, base=tmp_path, state=tmp_path / "state")
+        assert {type(one) for one in caught.value.errors} == {HostUnreachable}
+        assert nr.data.failed_hosts == set(HOSTS)
+        nr.data.reset_failed_hosts()
+    assert status(nr, base=tmp_path, state=tmp_path / "state").unreachable == list(HOSTS)
+    assert drift(nr, base=tmp_path, state=tmp_path / "state").exit_code == 4
+    assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
+    monkeypatch.setattr(hostkeys, "_key_statuses", no_key)
+    nr.data.failed_hosts.add("s1")
+    assert set(hostkeys.collect(nr).unreachable) == set(HOSTS)
+    assert nr.data.failed_hosts == {"s1"}, "the mark of another task"
+    assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
+
+
+def test_hosts_that_failed_in_an_earlier_task_are_named_with_what_helps(
+    nr: Nornir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gather, "_gathered", lambda task, _run: HostFacts(task.host.name))
+    monkeypatch.setattr(gather, "read_facts", lambda task, *_, timeout: HostFacts(task.host.name, now=timeout))
+    nr.data.failed_hosts.update({"s1", "a1"})
+    for call in (deploy, plan):
+        with pytest.raises(HostsFailed) as caught:
+            call(nr, base=tmp_path, state=tmp_path / "state")
+        assert [one.host for one in caught.value.errors if isinstance(one, HostError)] == ["s1", "a1"]
+        assert "s1, a1: left out of 'observe': it failed in an earlier task" in str(caught.value)
+        assert "nr.data.reset_failed_hosts()" in str(caught.value)
+        assert "run again" not in str(caught.value)
+    assert status(nr, base=tmp_path, state=tmp_path / "state").unreachable == ["s1", "a1"]
+    assert nr.data.failed_hosts == {"s1", "a1"}, "the marks of another task stay"

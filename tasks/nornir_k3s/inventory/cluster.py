@@ -23,7 +23,7 @@ from nornir_k3s.inventory.explain import explain
 from nornir_k3s.inventory.members import members
 from nornir_k3s.inventory.problems import Problems, Sources
 from nornir_k3s.inventory.schema import ClusterModel
-from nornir_k3s.model.cluster import Cluster, Member
+from nornir_k3s.model.cluster import ROLES, Cluster, Member
 from nornir_k3s.model.datastore_keys import Keys
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.settings import DatastoreFields, ExternalDatastore, ManagedDatastore
@@ -58,16 +58,20 @@ def load(
             problems.other(f"{name}: the group contains itself through its parent groups", "groups", name, "groups")
         raise InventoryError(problems)
     model = _model(inventory, problems)
-    groups = {str(k): v for k, v in model.groups.items()} if model else {}
+    groups = _groups(model, inventory)
     shared = {"servers": rules.typed(model.server), "agents": rules.typed(model.agent)} if model else {}
+    if groups is None:  # which host has which role cannot be said
+        raise InventoryError(problems)
     host_roles.check(inventory, groups, problems)
     note = host_roles.note(inventory, groups)
     found = members(inventory, groups, problems, away, shared)
-    if not any(member.role == "servers" for member in found):
-        problems.other("group servers: it has no host; a cluster needs at least one server", "groups", "servers")
+    counts = host_roles.counts(inventory, groups, away)
+    if not counts["servers"]:
+        group = groups.get("servers", "servers")
+        problems.other(f"group {group}: it has no host; a cluster needs at least one server", "groups", group)
     if model is None:
         raise InventoryError(problems)
-    for path, text in cluster_problems(model, found, base):
+    for path, text in cluster_problems(model, found, base, counts):
         problems.cluster(text, *path)
     for name, text in host_problems(model, found):
         problems.host(name, text)
@@ -167,6 +171,17 @@ def _model(inventory: Inventory, problems: Problems) -> ClusterModel | None:
         for path, text in explain(error, ClusterModel):
             problems.cluster(text, *path)
         return None
+
+
+def _groups(model: ClusterModel | None, inventory: Inventory) -> dict[str, str] | None:
+    """Return the names of the roles' groups, also where other settings are wrong; None if they are unknown."""
+    if model:
+        return {str(role): name for role, name in model.groups.items()}
+    raw = inventory.defaults.data.get("k3s_cluster")
+    own = raw.get("groups", {}) if isinstance(raw, dict) else None
+    if not isinstance(own, dict) or not all(role in ROLES and isinstance(name, str) for role, name in own.items()):
+        return None
+    return dict(own)
 
 
 def _no_settings(data: dict[str, Any], problems: Problems) -> None:

@@ -11,7 +11,7 @@ from nornir_k3s import k3s
 from nornir_k3s.inventory import rules, user_files
 from nornir_k3s.inventory.rules import Found
 from nornir_k3s.inventory.schema import ClusterModel
-from nornir_k3s.model.cluster import NODES, ROLES, Member, Setting
+from nornir_k3s.model.cluster import NODES, Member, Setting
 from nornir_k3s.model.finding import CHECKS
 from nornir_k3s.model.settings import ManagedDatastore
 from nornir_k3s.model.suggest import did_you_mean
@@ -22,13 +22,19 @@ def absolute(base: Path, path: Path) -> Path:
     return (base / path.expanduser()).resolve()
 
 
-def cluster_problems(model: ClusterModel, found: list[Member], base: Path) -> Iterator[Found]:
-    """Yield the path below `k3s_cluster` and the words of each problem."""
+def cluster_problems(
+    model: ClusterModel, found: list[Member], base: Path, counts: Mapping[str, int]
+) -> Iterator[Found]:
+    """Yield the path below `k3s_cluster` and the words of each problem.
+
+    Arguments:
+        counts: Hosts of each role, also those that are not in `found` because of problems of their own.
+    """
     version = _ip_version(found)
     yield from ((("server", *path), text) for path, text in rules.cidrs(rules.typed(model.server), version))
     yield from _settings_of_one_host(model, found)
     yield from _settings_of_other_versions(model)
-    yield from _counts(model, found)
+    yield from _counts(model, counts)
     yield from _address_problems(model, found)
     for index, word in enumerate(model.accept):
         host, _, check = word.rpartition(":")
@@ -96,23 +102,24 @@ def _datastore_problems(model: ClusterModel, base: Path) -> Iterator[Found]:
             yield ("datastore", key), f"everybody on this machine can read or change {path}: chmod 600"
 
 
-def _counts(model: ClusterModel, found: list[Member]) -> Iterator[Found]:
-    count = {role: sum(m.role == role for m in found) for role in ROLES}
+def _counts(model: ClusterModel, count: Mapping[str, int]) -> Iterator[Found]:
+    own = {str(role): name for role, name in model.groups.items()}
+    store, lb = f"group {own.get('datastore', 'datastore')}", f"group {own.get('lb', 'lb')}"
     if isinstance(model.datastore, ManagedDatastore):
         kind, have = model.datastore.kind, count["datastore"]
         if kind == "etcd" and have not in (1, 3, 5):
-            text = f"group datastore: a managed etcd takes 1, 3 or 5 hosts, it has {have}"
+            text = f"{store}: a managed etcd takes 1, 3 or 5 hosts, it has {have}"
             yield ("datastore",), text + (": an even number survives no more losses" if have in (2, 4) else "")
         elif kind != "etcd" and have != 1:
             why = ": this tool sets up no replication" if have else ""
-            yield ("datastore",), f"group datastore: a managed {kind} takes exactly one host, it has {have}{why}"
+            yield ("datastore",), f"{store}: a managed {kind} takes exactly one host, it has {have}{why}"
     elif count["datastore"]:
-        yield ("datastore",), "group datastore: it has hosts, but the inventory names a datastore someone else runs"
+        yield ("datastore",), f"{store}: it has hosts, but the inventory names a datastore someone else runs"
     if model.registration.managed and not count["lb"]:
-        text = "group lb: it has no host; add some, or say `registration: {managed: false}` for one you run yourself"
+        text = f"{lb}: it has no host; add some, or say `registration: {{managed: false}}` for one you run yourself"
         yield ("registration",), text
     if not model.registration.managed and count["lb"]:
-        yield ("registration", "managed"), "group lb: it has hosts, but `managed` is false"
+        yield ("registration", "managed"), f"{lb}: it has hosts, but `managed` is false"
 
 
 def host_problems(model: ClusterModel, found: list[Member]) -> Iterator[tuple[str, str]]:

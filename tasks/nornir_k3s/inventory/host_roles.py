@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from nornir.core.inventory import Host, Inventory
 
 from nornir_k3s.inventory.problems import Problems
-from nornir_k3s.model.cluster import ROLES
+from nornir_k3s.model.cluster import ROLES, Member
 from nornir_k3s.model.suggest import closest, did_you_mean
 
 KEY = "k3s_role"
@@ -28,6 +29,12 @@ def of(host: Host, groups: Mapping[str, str]) -> list[str]:
         groups: The names of the roles' groups, where they are others.
     """
     return [role for role in ROLES if host.has_parent_group(groups.get(role, role))]
+
+
+def counts(inventory: Inventory, groups: Mapping[str, str], away: Sequence[Member] = ()) -> Counter[str]:
+    """Return how many hosts each role has, also those with problems of their own, and those that are away."""
+    roles = [role for host in inventory.hosts.values() for role in of(host, groups)]
+    return Counter([*roles, *(member.role for member in away if member.name not in inventory.hosts)])
 
 
 def circles(inventory: Inventory) -> list[str]:

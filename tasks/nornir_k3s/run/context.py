@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from nornir_k3s.ssh.session import Session
 from nornir_k3s.state import check_certificate, known_cluster, kubeconfig
 from nornir_k3s.state.store import Store
 
+log = logging.getLogger(__name__)
 DEADLINES = {
     "connect": 60,
     "observe": 60,
@@ -209,10 +211,11 @@ class Run:
     ) -> None:
         errors: list[K3sError] = []
         for name in wanted:
-            if name not in results:
-                error: BaseException | None = HostError(
-                    name, f"skipped in phase {title!r}: it failed before", hint="run again"
-                )
+            left_out = name not in results
+            if left_out:
+                text = f"left out of {title!r}: it failed in an earlier task on this Nornir object"
+                hint = "correct what failed, then nr.data.reset_failed_hosts(): Nornir skips failed hosts until then"
+                error: BaseException | None = HostError(name, text, hint=hint)
             elif results[name].failed:
                 error = results[name].exception
             else:
@@ -222,7 +225,8 @@ class Run:
             if name in lenient and not isinstance(error, Interrupted):
                 self.unread[name] = error.message
                 self.report.notes.append(f"{error.message}; the run continues, since it is limited to other hosts")
-                self.nr.data.recover_host(name)
+                if not left_out:  # of an earlier task: its mark is not ours to remove
+                    self.nr.data.recover_host(name)
                 continue
             if not isinstance(error, Interrupted):
                 self.report.hosts[name].error = error.message
@@ -239,7 +243,11 @@ class Run:
 
 def _adapter(task: Callable[[Task, Run], Result], run: Run) -> Callable[[Task], Result]:
     def run_on_host(task_: Task) -> Result:
-        return task(task_, run)
+        try:
+            return task(task_, run)
+        except K3sError as error:  # raised, it would be a traceback in Nornir's log
+            log.debug("%s: %s failed", task_.host.name, task_.name, exc_info=True)
+            return Result(host=task_.host, failed=True, exception=error, result=str(error))
 
     # Nornir logs a task's arguments: the run has secrets, so it is bound instead of passed.
     run_on_host.__name__ = task.__name__

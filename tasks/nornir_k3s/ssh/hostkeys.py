@@ -20,7 +20,7 @@ from nornir.core import Nornir
 from nornir.core.task import Result, Task
 from paramiko.ssh_exception import IncompatiblePeer
 
-from nornir_k3s.errors import HostKeyError, HostUnreachable, Interrupted
+from nornir_k3s.errors import HostKeyError, HostUnreachable, Interrupted, K3sError
 from nornir_k3s.retry import retry_transient, watched
 from nornir_k3s.ssh.classify import Target, classify, is_transient
 from nornir_k3s.ssh.known_hosts import HostKey, KnownHosts
@@ -99,8 +99,10 @@ def collect(nr: Nornir, *, deadline: float = DEADLINE) -> HostKeyReport:
         UsageError: A known_hosts file cannot be read.
         Interrupted: The run was stopped.
     """
-    results = nr.run(task=host_keys, name="collecting host keys", deadline=deadline)
-    nr.data.reset_failed_hosts()
+    before = set(nr.data.failed_hosts)
+    results = nr.run(task=_told, name="collecting host keys", on_failed=True, raise_on_error=False, deadline=deadline)
+    for name in results.keys() - before:
+        nr.data.recover_host(name)
     report, jumps = HostKeyReport(), dict[Route, None]()
     for name, result in results.items():
         error = result[0].exception
@@ -119,6 +121,13 @@ def collect(nr: Nornir, *, deadline: float = DEADLINE) -> HostKeyReport:
             own = Path(USER_KNOWN_HOSTS).expanduser()
             report.keys += _key_statuses(jump.ssh_args[-1], jump, stop, deadline, also=own)
     return report
+
+
+def _told(task: Task, deadline: float) -> Result:
+    try:
+        return host_keys(task, deadline)
+    except K3sError as error:  # raised, it would be a traceback in Nornir's log
+        return Result(host=task.host, failed=True, exception=error, result=str(error))
 
 
 def host_keys(task: Task, deadline: float = DEADLINE) -> Result:
