@@ -7,21 +7,18 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from nornir.core.task import Result, Task
 
 from nornir_k3s import Declined, Plan, Report, Status
-from nornir_k3s.cli import arguments, deploy, hostkeys, session
+from nornir_k3s.cli import arguments, deploy, session
 from nornir_k3s.cli import plan as plan_command
 from nornir_k3s.cli import status as status_command
 from nornir_k3s.cli.console import Screen, Verbose, confirmed
 from nornir_k3s.model.plan import Change, HostPlan
 from nornir_k3s.model.status import Certificate
-from nornir_k3s.ssh.hostkeys import HostKeyReport, HostKeyStatus, KeyState
-from nornir_k3s.ssh.known_hosts import HostKey
 
 from .test_progress import nornir
 
@@ -88,20 +85,6 @@ def test_no_at_the_question_of_a_deploy_is_no_error(
     report = Report.model_validate_json((tmp_path / "report").read_text())
     assert (report.outcome, report.exit_code, report.error) == ("declined", 6, None)
     assert not caplog.records
-
-
-@pytest.mark.parametrize(
-    ("state", "terminal", "code"),
-    [(KeyState.NEW, True, 6), (KeyState.NEW, False, 1), (KeyState.CHANGED, True, 1), (KeyState.KNOWN, True, 0)],
-)
-def test_no_at_the_question_of_hostkeys_is_no_error(
-    ctx: Ctx, monkeypatch: pytest.MonkeyPatch, state: KeyState, terminal: bool, code: int
-) -> None:
-    key = HostKeyStatus("s1", "10.0.0.1", HostKey("10.0.0.1", "ssh-ed25519", b"x"), state, Path("/nowhere/known"))
-    monkeypatch.setattr(hostkeys, "collect", returns(HostKeyReport([key])))
-    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: terminal))
-    monkeypatch.setattr("builtins.input", returns("n"))
-    assert hostkeys.run(parsed("hostkeys")) == code
 
 
 CHANGE = Change(id="s1/file:/x", phase="servers", kind="file", target="/x", summary="change /x")

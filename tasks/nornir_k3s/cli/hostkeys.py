@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from nornir_k3s.cli import session
 from nornir_k3s.cli.console import confirmed
 from nornir_k3s.cli.session import Session
-from nornir_k3s.errors import Declined, HostUnreachable, UsageError
+from nornir_k3s.errors import HostUnreachable, UsageError
 from nornir_k3s.report import terminal
 from nornir_k3s.ssh.hostkeys import HostKeyReport, HostKeyStatus, KeyState, collect
 from nornir_k3s.ssh.known_hosts import change
@@ -34,11 +34,7 @@ def _work(ctx: Session, args: argparse.Namespace) -> int:
             break
     missing = [one for one in found.keys if one.state is not KeyState.KNOWN and one not in added]
     _advise(missing, ctx)
-    if found.unreachable:
-        return HostUnreachable.exit_code
-    if missing and _asks(args) and all(one.state is KeyState.NEW for one in missing):
-        return Declined.exit_code
-    return 1 if missing else 0
+    return HostUnreachable.exit_code if found.unreachable else 1 if missing else 0
 
 
 def _add(found: HostKeyReport, args: argparse.Namespace) -> list[HostKeyStatus]:
@@ -59,13 +55,9 @@ def _add(found: HostKeyReport, args: argparse.Namespace) -> list[HostKeyStatus]:
 
 def _confirmed(question: str, args: argparse.Namespace) -> bool:
     """Ask, on a terminal only."""
-    if not _asks(args):
+    if args.yes or not sys.stdin.isatty():
         return bool(args.yes)
     return confirmed(lambda: input(f"{question} [y/N] "))
-
-
-def _asks(args: argparse.Namespace) -> bool:
-    return not args.yes and sys.stdin.isatty()
 
 
 def _advise(missing: Sequence[HostKeyStatus], ctx: Session) -> None:
