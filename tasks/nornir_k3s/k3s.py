@@ -18,6 +18,8 @@ from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.suggest import did_you_mean
 
 CONFIG = "/etc/rancher/k3s/config.yaml"
+# Containers get the first of these whose name servers all suit them (k3s: pkg/agent/config/config.go).
+RESOLV_CONFS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
 BINARY = "/usr/local/bin/k3s"
 DATA = "/var/lib/rancher/k3s"
 API_PORT = 6443

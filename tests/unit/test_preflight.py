@@ -16,6 +16,7 @@ from nornir_k3s.model.host_facts import (
     FileState,
     HostFacts,
     Mount,
+    Nameserver,
     Neighbour,
     Reach,
     Route,
@@ -29,6 +30,7 @@ from tests.unit.conftest import BOTH, HOSTS, ONLY_V6
 from tests.unit.hosts import changed
 
 Load = Callable[..., Cluster]
+ETC, RESOLVED = k3s.RESOLV_CONFS
 
 
 def healthy(cluster: Cluster) -> dict[str, HostFacts]:
@@ -77,9 +79,12 @@ ONE_OF_EACH: list[tuple[str, dict[str, Any], str]] = [
     ("s2", {"system": {"machine_id": "id-s1"}}, "machine"),
     ("s1", {"skew": 10.0}, "clock"),
     ("s1", {"default_routes": ()}, "default-route"),
-    ("a1", {"nameservers": ("127.0.0.53",)}, "nameserver"),
+    ("a1", {"nameservers": (Nameserver(ETC, "127.0.0.53"),)}, "nameserver"),
     ("a1", {"kernel": {"controllers": ("cpu", "cpuset", "pids")}}, "cgroup"),
     ("a1", {"kernel": {"modules": {"overlay": "no"}}}, "kernel"),
+    ("a1", {"kernel": {"modules": {"br_netfilter": "disabled"}}}, "kernel"),
+    ("a1", {"kernel": {"kmsg": False}}, "kmsg"),
+    ("a1", {"kernel": {"watches": 8192}}, "inotify"),
     ("a1", {"system": {"inotify_instances": 128}}, "inotify"),
     ("a1", {"kernel": {"keys": 200}}, "keys"),
     ("a1", {"kernel": {"iptables": "iptables v1.8.3 (nf_tables)"}}, "iptables"),
@@ -199,8 +204,37 @@ def test_a_setting_of_the_role_is_one_of_each_of_its_hosts(load: Load) -> None:
     seen = healthy(cluster)
     facts = {"kernel": {"iptables": "iptables v1.8.3 (nf_tables)"}, "selinux": {"mode": "Enforcing", "policy": True}}
     for host in ("s1", "a1"):
-        seen[host] = changed(seen[host], nameservers=("127.0.0.53",), present=frozenset(["/etc/own"]), **facts)
+        seen[host] = changed(
+            seen[host], nameservers=(Nameserver(ETC, "127.0.0.53"),), present=frozenset(["/etc/own"]), **facts
+        )
     assert ids(cluster, seen) == {("s1", check) for check in ("nameserver", "iptables", "selinux")}
+
+
+@pytest.mark.parametrize(
+    ("etc", "resolved", "severity"),
+    [
+        (["127.0.0.53"], ["192.168.1.1"], ""),  # Ubuntu: K3s takes systemd-resolved's own file
+        (["10.0.0.2", "fd00::53"], None, ""),
+        ([], ["10.0.0.2"], ""),
+        (["127.0.0.53"], None, "warning"),
+        (["10.0.0.2", "127.0.0.53"], None, "warning"),  # one is enough for K3s to drop the file
+        (["10.0.0.2", "::1"], ["fe80::1%eth0", "10.0.0.2"], "warning"),
+        (["169.254.1.1"], None, "warning"),
+        (["224.0.0.251"], None, "warning"),
+        (["::ffff:127.0.0.1"], None, "warning"),
+        (["dns.example.org"], None, "warning"),
+        ([], None, "note"),
+    ],
+)
+def test_name_servers_are_taken_as_k3s_takes_them(
+    load: Load, etc: list[str], resolved: list[str] | None, severity: str
+) -> None:
+    cluster = load()
+    seen = healthy(cluster)
+    rows = [Nameserver(ETC, one) for one in etc or [""]] + [Nameserver(RESOLVED, one) for one in resolved or []]
+    seen["a1"] = changed(seen["a1"], nameservers=tuple(rows))
+    found = {one.subject: one.severity for one in preflight.check(cluster, seen) if one.subject != "datastore-single"}
+    assert found == ({"nameserver": severity} if severity else {})
 
 
 def test_a_host_s_own_arguments_hide_those_of_its_role(load: Load) -> None:
@@ -301,7 +335,7 @@ def test_what_is_harmless_is_no_finding(load: Load) -> None:
         seen["a1"],
         reach=(Reach("s1", "10.0.0.12:6443", "closed"), Reach("s2", "10.0.0.13:6443", "open")),
         kernel={"iptables": "iptables v1.8.9 (nf_tables)", "modules": {"overlay": "yes", "iptable_nat": "unknown"}},
-        nameservers=("127.0.0.53", "10.0.0.2"),
+        nameservers=(Nameserver(ETC, "127.0.0.53"), Nameserver(RESOLVED, "10.0.0.2")),
         routes=(Route("10.0.0.0/24", "dev eth0"), Route("172.17.0.0/16", "dev docker0")),
         mounts=(Mount(k3s.DATA, "ext2/ext3", 50 << 20, ("rw", "relatime")),),
     )

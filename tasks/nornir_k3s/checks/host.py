@@ -22,6 +22,15 @@ from nornir_k3s.model.host_facts import HostFacts
 ARCHITECTURES = {"x86_64", "aarch64", "armv7l"}
 _NETWORK_FS = {"nfs", "nfs4", "cifs", "smb2", "fuseblk", "9p"}
 _GIB = 1 << 20  # in KiB
+_OLD_WATCHES = 8192  # the default of inotify before Linux 5.11, and on small machines since then
+_NOT_LOADABLE = {
+    "no": (
+        "cannot be loaded, and is not loaded",
+        "install the extra kernel modules (kernel-modules-extra, linux-modules-extra); reboot after a new kernel; "
+        "in a container, load it on the machine",
+    ),
+    "disabled": ("is disabled in modprobe.d", "remove its `install` line from /etc/modprobe.d"),
+}
 _OLD_IPTABLES = re.compile(r"v1\.8\.[0-4]\b.*nf_tables|v1\.([0-5]\.\d+|6\.[01])\b")
 
 
@@ -118,14 +127,22 @@ def _runs_on_cgroup_v1(arguments: Setting) -> bool:
 
 def _kernel(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Finding]:
     for name, state in facts.kernel.modules.items():
-        if state == "no":
+        if state in _NOT_LOADABLE:
             severity: Severity = "error" if name == "overlay" else "warning"
-            found = f"kernel module {name} is missing"
-            remedy = "install the extra kernel modules (kernel-modules-extra, linux-modules-extra)"
+            found, remedy = f"kernel module {name} {_NOT_LOADABLE[state][0]}", _NOT_LOADABLE[state][1]
             yield problem(member.name, "kernel", found, name, remedy, severity)
-    if facts.system.inotify_instances and facts.system.inotify_instances < 512:
-        found = f"fs.inotify.max_user_instances is {facts.system.inotify_instances}"
-        yield problem(member.name, "inotify", found, "8192 for many containers", "increase it with sysctl", "warning")
+    if not facts.kernel.kmsg:
+        found = "/dev/kmsg cannot be opened: the kubelet ends at its start"
+        remedy = "give the container this device of its machine; or at each boot: mknod /dev/kmsg c 1 11"
+        yield problem(member.name, "kmsg", found, "/dev/kmsg", remedy)
+    for setting, value, least, wanted in (
+        ("max_user_instances", facts.system.inotify_instances, 512, "8192"),
+        ("max_user_watches", facts.kernel.watches, _OLD_WATCHES + 1, "524288"),
+    ):
+        if 0 < value < least:
+            found = f"fs.inotify.{setting} is {value}"
+            remedy = f"sysctl -w fs.inotify.{setting}={wanted}, and the same in /etc/sysctl.d"
+            yield problem(member.name, "inotify", found, f"{wanted} for many containers", remedy, "warning")
     keys = facts.kernel.keys
     if 0 < keys < 10000:
         found = f"kernel.keys.root_maxkeys is {keys}"

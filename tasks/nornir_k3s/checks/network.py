@@ -16,7 +16,7 @@ from nornir_k3s.model.cluster import (
     Cluster,
     Member,
 )
-from nornir_k3s.model.finding import Finding, problem
+from nornir_k3s.model.finding import Finding, Severity, problem
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.roles import datastore
 
@@ -88,15 +88,8 @@ def _routes(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Find
         found = "no default route: K3s does not start without one"
         remedy = "add one; without internet access, a default route over a dummy interface is enough"
         yield problem(member.name, "default-route", found, "a default route", remedy)
-    names = facts.nameservers
-    if (
-        names
-        and all(name.startswith(("127.", "::1")) for name in names)
-        and not cluster.settings_of(member).get("resolv-conf")
-    ):
-        found = f"resolv.conf has only loopback name servers ({', '.join(names)}): K3s gives containers 8.8.8.8"
-        remedy = "set `resolv-conf` to a file with other ones (systemd-resolved: /run/systemd/resolve/resolv.conf)"
-        yield problem(member.name, "nameserver", found, "a name server that containers can reach", remedy, "warning")
+    if not cluster.settings_of(member).get("resolv-conf"):
+        yield from _nameservers(member, facts)
     if facts.ledger.installed:
         return  # the routes of its own pods are in these networks
     for key in rules.CIDRS:
@@ -106,6 +99,31 @@ def _routes(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Find
                     found = f"the route to {to} ({details.strip()}) overlaps {key} {network}"
                     remedy = f"choose another {key}; it cannot be changed later"
                     yield problem(member.name, "cidr", found, "no overlap", remedy)
+
+
+def _nameservers(member: Member, facts: HostFacts) -> Iterator[Finding]:
+    """Yield a finding if K3s would give containers 8.8.8.8: no file has only name servers that suit them."""
+    files: dict[str, list[str]] = {}
+    for file, address in facts.nameservers:
+        files.setdefault(file, []).extend([address] if address else [])
+    if not files or any(addresses and all(map(_suits, addresses)) for addresses in files.values()):
+        return
+    bad = [f"{file} has {one}" for file, addresses in files.items() for one in addresses if not _suits(one)]
+    found = f"{', '.join(bad) or 'no resolv.conf has a name server'}: K3s gives containers 8.8.8.8 instead"
+    remedy = "remove loopback and link-local name servers from resolv.conf, or set `resolv-conf` to a file without them"
+    severity: Severity = "warning" if bad else "note"
+    yield problem(member.name, "nameserver", found, "only name servers that containers can reach", remedy, severity)
+
+
+def _suits(nameserver: str) -> bool:
+    """Return whether K3s takes this name server (Go: net.ParseIP, IP.IsGlobalUnicast)."""
+    try:
+        address = ipaddress.ip_address(nameserver)
+    except ValueError:
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    other = address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified
+    return not other and "%" not in nameserver and nameserver != "255.255.255.255"
 
 
 def _overlap(text: str, network: rules.Network) -> bool:

@@ -17,7 +17,7 @@ _BACKENDS = {"vxlan": "vxlan", "wireguard-native": "wireguard"}
 
 
 class Kernel(Fact[host_facts.Kernel]):
-    """cgroup controllers, modules, the quota of kernel keys, iptables' version."""
+    """cgroup controllers, modules, quotas of kernel keys and inotify, iptables' version, /dev/kmsg."""
 
     name, source, roles, when = "kernel", "kernel", NODES, "setup"
 
@@ -35,12 +35,19 @@ class Kernel(Fact[host_facts.Kernel]):
             name, _, there = value.partition(" ")
             if kind == "module":
                 modules[name] = there
-            elif kind in ("controllers", "keys", "iptables"):
+            elif kind in ("controllers", "keys", "iptables", "watches", "kmsg"):
                 words[kind] = value
             else:
                 raise RecordError(f"not a record of the kernel: {record}")
         controllers = tuple(words.get("controllers", "").split())
-        return host_facts.Kernel(controllers, modules, integer(words.get("keys", "")), words.get("iptables", ""))
+        return host_facts.Kernel(
+            controllers,
+            modules,
+            integer(words.get("keys", "")),
+            words.get("iptables", ""),
+            integer(words.get("watches", "")),
+            kmsg=words.get("kmsg") != "no",
+        )
 
 
 class Firewalls(Words):

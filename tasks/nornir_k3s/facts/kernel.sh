@@ -5,14 +5,30 @@ fact_kernel() { # module...
     sed -n 's/^\([a-z]*\)\t.*\t1$/\1/p' /proc/cgroups | tr '\n' ' ')"
   say kernel keys "$(cat /proc/sys/kernel/keys/root_maxkeys 2>/dev/null)"
   if command -v iptables >/dev/null 2>&1; then say kernel iptables "$(iptables --version 2>/dev/null)"; fi
-  for module in "$@"; do
-    if [ -d "/sys/module/$module" ] || grep -qw "$module" /proc/filesystems; then there=yes
-    elif ! command -v modprobe >/dev/null 2>&1 || [ ! -d "/lib/modules/$(uname -r)" ]; then there=unknown
-    elif modprobe -nq "$module" 2>/dev/null; then there=yes
-    else there=no; fi
-    say kernel module "$module $there"
-  done
+  say kernel watches "$(cat /proc/sys/fs/inotify/max_user_watches 2>/dev/null)"
+  # The kubelet opens it, and ends where it cannot; in some containers it exists, but opening it is not permitted.
+  if timeout 2 sh -c ': </dev/kmsg' 2>/dev/null; then say kernel kmsg yes; else say kernel kmsg no; fi
+  for module in "$@"; do say kernel module "$module $(module_state "$module" /)"; done
 }
+module_state() { # module root; in an empty root in tests
+  root=${2%/}
+  folder="$root/lib/modules/$(uname -r)"
+  if [ -d "$root/sys/module/$1" ] || grep -qsw "$1" "$root/proc/filesystems"; then echo yes
+  elif [ "$1" = br_netfilter ] && [ -e "$root/proc/sys/net/bridge/bridge-nf-call-iptables" ]; then echo yes
+  elif [ "$(cat "$root/proc/sys/kernel/modules_disabled" 2>/dev/null)" = 1 ]; then echo no
+  elif [ ! -d "$folder" ]; then unloadable "$1"
+  elif ! command -v modprobe >/dev/null 2>&1; then echo unknown
+  else
+    case $(modprobe --show-depends "$1" 2>/dev/null) in
+      *'install '*/false* | *'install '*/true*) echo disabled ;;
+      *insmod* | *builtin*) echo yes ;;
+      *) if modprobe -nq "$1" 2>/dev/null; then echo yes; else echo no; fi ;;
+    esac
+  fi
+}
+# Nothing can be loaded from here. The kernel of a container's machine loads a file system at its first mount, and many
+# modules are built in, which shows only by some of them.
+unloadable() { if [ "$1" = br_netfilter ]; then echo no; else echo unknown; fi; }
 
 fact_firewalls() {
   for unit in firewalld nftables; do

@@ -36,10 +36,14 @@ class Sockets(Rows[host_facts.Socket]):
     name, source, row = "sockets", "network", host_facts.Socket
 
 
-class Nameservers(Words):
-    """Addresses of the name servers in resolv.conf."""
+class Nameservers(Rows[host_facts.Nameserver]):
+    """Name servers of the files that K3s takes for containers, in its order (k3s: pkg/agent/config/config.go)."""
 
-    name, source, roles, when = "nameservers", "network", NODES, "setup"
+    name, source, roles, when, row = "nameservers", "network", NODES, "setup", host_facts.Nameserver
+
+    def arguments(self, query: Query) -> Iterable[object]:  # noqa: ARG002 - as every fact
+        """Name the files: the second one is systemd-resolved's."""
+        return k3s.RESOLV_CONFS
 
 
 class Reach(Rows[host_facts.Reach]):

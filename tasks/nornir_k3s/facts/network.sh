@@ -22,9 +22,14 @@ fact_sockets() {
   ss -Hlntp 2>/dev/null | while read -r _ _ _ local _ processes; do say sockets "$local" "${processes:-}"; done
 }
 
-fact_nameservers() {
-  sed -n 's/^nameserver[ \t]*\([^ \t]*\).*/\1/p' /etc/resolv.conf 2>/dev/null |
-    while read -r address; do say nameservers "$address"; done
+# As K3s reads them: a line that begins with a blank is none. A file without a name server has one record, without address.
+fact_nameservers() { # file...
+  for file in "$@"; do
+    [ -r "$file" ] || continue
+    found=$(sed -n 's/^nameserver[[:space:]]\{1,\}\([^[:space:]]*\).*/\1/p' "$file" 2>/dev/null)
+    [ -n "$found" ] || say nameservers "$file" ''
+    printf '%s\n' "$found" | while read -r address; do [ -z "$address" ] || say nameservers "$file" "$address"; done
+  done
 }
 
 # All at the same time: a closed port answers at once, a firewall that drops takes the whole deadline.

@@ -57,6 +57,13 @@ class Socket(NamedTuple):
     processes: str
 
 
+class Nameserver(NamedTuple):
+    """A name server of a resolv.conf; the address is empty if the file has none."""
+
+    file: str
+    address: str
+
+
 class Reach(NamedTuple):
     """A connection attempt to another host; outcome: open, closed, silent, unroutable or failed."""
 
@@ -187,12 +194,20 @@ class Apt:
 
 @dataclass(frozen=True)
 class Kernel:
-    """Kernel features for containers; modules: yes, no or unknown."""
+    """Kernel features for containers.
+
+    Arguments:
+        modules: yes, no, or unknown by name; disabled: modprobe runs something else instead (modprobe.d(5)).
+        watches: fs.inotify.max_user_watches.
+        kmsg: /dev/kmsg can be opened.
+    """
 
     controllers: tuple[str, ...] = ()
     modules: Mapping[str, str] = field(default_factory=dict)
     keys: int = 0
     iptables: str = ""
+    watches: int = 0
+    kmsg: bool = True
 
 
 @dataclass(frozen=True)
@@ -215,7 +230,7 @@ class HostFacts:
     default_routes: tuple[str, ...] = ()
     routes: tuple[Route, ...] = ()
     sockets: tuple[Socket, ...] = ()
-    nameservers: tuple[str, ...] = ()
+    nameservers: tuple[Nameserver, ...] = ()
     reach: tuple[Reach, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
     packages: Mapping[str, str] = field(default_factory=dict)

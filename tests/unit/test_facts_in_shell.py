@@ -1,0 +1,59 @@
+"""Functions of facts in a real shell, on files that this machine does not have."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from nornir_k3s import shell
+from nornir_k3s.records import SAY
+
+
+def lines(source: str, call: str, *arguments: object, path: str = os.environ["PATH"]) -> list[str]:
+    script = SAY + shell.source(f"facts/{source}.sh") + shell.call(call, *arguments)
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True, env={"PATH": path})
+    return done.stdout.splitlines()
+
+
+def test_name_servers_stand_at_the_beginning_of_a_line(tmp_path: Path) -> None:
+    etc, empty = tmp_path / "etc", tmp_path / "empty"
+    etc.write_text("# nameserver 1.1.1.1\n nameserver 2.2.2.2\nnameserver\t10.0.0.2 # own\nnameserver fe80::1%eth0\n")
+    empty.write_text("search example.org\n")
+    assert lines("network", "fact_nameservers", etc, empty, tmp_path / "none") == [
+        f"@nameservers\t{etc}\t10.0.0.2",
+        f"@nameservers\t{etc}\tfe80::1%eth0",
+        f"@nameservers\t{empty}\t",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("module", "files", "modprobe", "state"),
+    [
+        ("overlay", {"proc/filesystems": "nodev\toverlay\n"}, "exit 1", "yes"),
+        ("overlay", {}, "exit 1", "unknown"),  # a container: its machine's kernel loads file systems by itself
+        ("br_netfilter", {}, "exit 0", "no"),  # nothing can be loaded from there
+        ("br_netfilter", {"proc/sys/net/bridge/bridge-nf-call-iptables": "1\n"}, "exit 1", "yes"),
+        ("br_netfilter", {"sys/module/br_netfilter/x": ""}, "exit 1", "yes"),
+        ("br_netfilter", {"MODULES/x": ""}, "echo insmod /lib/modules/6.1/br_netfilter.ko", "yes"),
+        ("br_netfilter", {"MODULES/x": ""}, "exit 1", "no"),
+        ("br_netfilter", {"MODULES/x": ""}, "echo install /bin/false", "disabled"),
+        ("br_netfilter", {"MODULES/x": "", "proc/sys/kernel/modules_disabled": "1\n"}, "echo insmod x", "no"),
+    ],
+)
+def test_whether_a_module_is_there_or_can_be_loaded(
+    tmp_path: Path, module: str, files: dict[str, str], modprobe: str, state: str
+) -> None:
+    program = tmp_path / "bin/modprobe"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{modprobe}\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    for name, text in files.items():
+        path = tmp_path / "root" / name.replace("MODULES", f"lib/modules/{os.uname().release}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    search = f"{program.parent}:{os.environ['PATH']}"
+    assert lines("kernel", "module_state", module, tmp_path / "root", path=search) == [state]
