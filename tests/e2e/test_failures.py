@@ -115,17 +115,48 @@ def test_a_run_that_is_killed_anywhere_is_finished_by_the_next(intact: Site) -> 
     assert "nothing to change" in intact.deploy().stdout
 
 
-BROKEN = "/etc/rancher/k3s/config.yaml.d/99-broken.yaml"
+EARLIER = "/etc/rancher/k3s/config.yaml.d/99-earlier.yaml"
+RKE2 = "/usr/lib/systemd/system/rke2-server.service"
+# Whoever manages the host has given K3s a config file of another name, with another datastore.
+BROKEN = "/etc/systemd/system/k3s.service.d/broken.conf"
+BREAK = """
+mkdir -p "${1%/*}"
+printf '[Service]\nEnvironment=K3S_CONFIG_FILE=/etc/other.yaml\n' >"$1"
+systemctl daemon-reload
+(umask 077; sed "s|^datastore-endpoint:.*|datastore-endpoint: '$2'|" /etc/rancher/k3s/config.yaml >/etc/other.yaml)
+"""
+MEND = 'rm -r "${1%/*}" /etc/other.yaml; systemctl daemon-reload'
+
+
+def test_settings_and_kubernetes_of_earlier_times_are_found_before_anything_is_changed(intact: Site) -> None:
+    sh = partial(intact.lab.exec, "s2")
+    sh(
+        [
+            "sh",
+            "-c",
+            f"mkdir -p $(dirname {EARLIER}); echo 'token: another' >{EARLIER}; mkdir -p /usr/lib/systemd/system",
+        ]
+    )
+    sh(["touch", "/usr/lib/systemd/system/rke2-server.service"])
+    before = untouched(intact)
+    try:
+        done = intact.runbook("deploy.py")
+    finally:
+        sh(["rm", EARLIER, RKE2])
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"s2: {EARLIER} sets token, which would hold instead of the inventory's" in done.stderr
+    assert f"mv {EARLIER} {EARLIER}.before" in done.stderr
+    assert "s2: rke2-server.service is installed" in done.stderr
+    assert untouched(intact) == before
 
 
 def test_a_server_that_cannot_start_stops_the_run_at_the_first_one(intact: Site) -> None:
     """A canary: the other servers keep their old settings and keep running."""
     intact.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"kube-apiserver-arg": ["event-ttl=1h"]}))
-    wrong = f"datastore-endpoint: mysql://nobody:wrong@tcp({DB}:3306)/k3s"
-    intact.lab.exec("s1", ["sh", "-c", f"mkdir -p $(dirname {BROKEN}); echo '{wrong}' >{BROKEN}"])
+    intact.lab.exec("s1", ["sh", "-c", BREAK, "-", BROKEN, f"mysql://nobody:wrong@tcp({DB}:3306)/k3s"])
     before = untouched(intact)
     done = intact.runbook("deploy.py")
-    intact.lab.exec("s1", ["rm", BROKEN])
+    intact.lab.exec("s1", ["sh", "-c", MEND, "-", BROKEN])
     after = untouched(intact)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "s1: not ready" in done.stderr
@@ -268,10 +299,10 @@ def test_a_pool_for_the_datastore_is_rolled_out_and_taken_away(intact: Site) -> 
 def test_a_server_that_came_up_with_a_datastore_of_its_own_is_not_taken_for_ready(intact: Site) -> None:
     intact.deploy()
     intact.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"kube-apiserver-arg": ["event-ttl=2h"]}))
-    intact.lab.exec("s1", ["sh", "-c", f"echo 'datastore-endpoint: \"\"' >{BROKEN}"])
+    intact.lab.exec("s1", ["sh", "-c", BREAK, "-", BROKEN, ""])
     before = untouched(intact)
     done = intact.runbook("deploy.py")
-    intact.lab.exec("s1", ["rm", BROKEN])
+    intact.lab.exec("s1", ["sh", "-c", MEND, "-", BROKEN])
     after = untouched(intact)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "a different datastore" in done.stderr

@@ -57,3 +57,17 @@ def test_whether_a_module_is_there_or_can_be_loaded(
         path.write_text(text)
     search = f"{program.parent}:{os.environ['PATH']}"
     assert lines("kernel", "module_state", module, tmp_path / "root", path=search) == [state]
+
+
+def test_units_of_other_installations_are_found_wherever_they_are(tmp_path: Path) -> None:
+    etc, usr = tmp_path / "etc", tmp_path / "usr"
+    for folder in (etc, usr):
+        folder.mkdir()
+    (etc / "k3s.service").write_text("")
+    (etc / "k3s-lab.service").write_text("[Service]\nExecStart=/usr/local/bin/k3s \\\n    server \\\n")
+    (etc / "k3s-backup.service").write_text("[Service]\nExecStart=/usr/bin/k3s-backup.sh\n")
+    (usr / "rke2-server.service").write_text("")
+    found = ["@foreign_units\tk3s-lab.service", "@foreign_units\trke2-server.service"]
+    assert lines("units", "fact_foreign_units", tmp_path, etc, usr) == ["@foreign_units\tk3s.service", *found]
+    (tmp_path / "installed").write_text("server 0")
+    assert lines("units", "fact_foreign_units", tmp_path, etc, usr) == found

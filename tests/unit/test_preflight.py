@@ -9,6 +9,7 @@ import pytest
 
 from nornir_k3s import k3s
 from nornir_k3s.checks import preflight
+from nornir_k3s.checks.other_installs import SQLITE
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.finding import CHECKS
 from nornir_k3s.model.host_facts import (
@@ -25,11 +26,12 @@ from nornir_k3s.model.host_facts import (
     UnitState,
     Unreachable,
 )
-from nornir_k3s.model.k3s_facts import NodeState
+from nornir_k3s.model.k3s_facts import NodeState, SettingsFile
 from tests.unit.conftest import BOTH, HOSTS, ONLY_V6
 from tests.unit.hosts import changed
 
 Load = Callable[..., Cluster]
+D = "/etc/rancher/k3s/config.yaml.d"
 ETC, RESOLVED = k3s.RESOLV_CONFS
 
 
@@ -101,6 +103,12 @@ ONE_OF_EACH: list[tuple[str, dict[str, Any], str]] = [
     ("a1", {"present": {"/etc/systemd/system/k3s.service"}}, "role"),
     ("s1", {"present": {f"{k3s.DATA}/server/db/etcd/member/wal"}}, "embedded-etcd"),
     ("s1", {"foreign_units": ("k3s.service",)}, "foreign-k3s"),
+    ("s1", {"foreign_units": ("rke2-server.service",)}, "other-kubernetes"),
+    ("a1", {"foreign_units": ("k3s-other.service",)}, "other-kubernetes"),
+    ("s1", {"extra_settings": (SettingsFile(f"{D}/x.yaml", ("debug", "token"), 1),)}, "extra-settings"),
+    ("a1", {"extra_settings": (SettingsFile("/etc/default/k3s-agent", ("K3S_DATA_DIR",), 1),)}, "extra-settings"),
+    ("s1", {"units": {"k3s.service": UnitState(command=f"{k3s.BINARY} server --cluster-init")}}, "extra-settings"),
+    ("s1", {"present": {SQLITE}}, "sqlite"),
     ("s1", {"server": {"token": "0" * 12}}, "token"),
     ("db1", {"apt": {"unavailable": ("mysql-server",)}}, "packages"),
     ("db1", {"database": {"bootstrap": {"/bootstrap/000000000000": 11833}}}, "foreign-data"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping
 
-from nornir_k3s.checks import datastore, host, named_files, network, state
+from nornir_k3s.checks import datastore, host, named_files, network, other_installs, state
 from nornir_k3s.model.cluster import (
     NODES,
     Cluster,
@@ -34,6 +34,7 @@ def check(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[Finding]
         findings += network.check(cluster, member, facts)
         if member.role in NODES:
             findings += state.check(member, facts)
+            findings += other_installs.check(cluster, member, facts)
             findings += named_files.check(cluster, member, facts)
     findings += _same_machine(cluster, all_facts)
     findings += _clocks(all_facts)

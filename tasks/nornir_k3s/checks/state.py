@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 
-import yaml
-
 from nornir_k3s import k3s
+from nornir_k3s.checks import other_installs
 from nornir_k3s.inventory import rules
 from nornir_k3s.model.cluster import (
     Cluster,
@@ -23,23 +22,20 @@ from nornir_k3s.model.host_facts import HostFacts
 
 
 def check(member: Member, facts: HostFacts) -> Iterator[Finding]:
-    """Yield what does not fit the host's role in this cluster: another role's unit, embedded etcd, a foreign K3s."""
+    """Yield what does not fit the host's role in this cluster: another role's unit, embedded etcd."""
     other = k3s.UNITS["agent" if member.role == "servers" else "server"]
-    if f"/etc/systemd/system/{other}" in facts.present:
-        remedy = "move the host back to the other group; uninstalling that K3s deletes its data: keep a copy first"
+    if f"/etc/systemd/system/{other}" in facts.present or other in facts.foreign_units:
+        group = "agents" if member.role == "servers" else "servers"
+        uninstall = f"{other.removesuffix('.service')}-uninstall.sh"
+        remedy = (
+            f"move the host back to group {group}; or take it out of its cluster: kubectl delete node "
+            f"{member.node_name}, then {uninstall} on the host, which deletes its data: keep a copy first"
+        )
         yield problem(member.name, "role", f"{other} is installed: the host has the other role", "one role", remedy)
     if f"{k3s.DATA}/server/db/etcd/member/wal" in facts.present:
         found = "files of an embedded etcd in server/db/etcd: K3s would use it and ignore the datastore endpoint"
         remedy = f"if that cluster is no longer needed, move {k3s.DATA}/server/db to another folder, and keep it"
         yield problem(member.name, "embedded-etcd", found, "no embedded etcd", remedy)
-    for name in facts.foreign_units:
-        if name != other:
-            found = f"{name} was not installed by nornir-k3s"
-            remedy = (
-                "if it is another cluster's, use another host, or keep a copy of its data and uninstall it there; "
-                "deploy keeps copies of files that it replaces"
-            )
-            yield problem(member.name, "foreign-k3s", found, "a K3s of nornir-k3s, or none", remedy, "warning")
 
 
 def files(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
@@ -118,24 +114,16 @@ def immutable_settings(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> 
     """Yield settings that differ from the running servers' and cannot be changed after the first start."""
     for member in cluster.of("servers"):
         facts = all_facts.get(member.name)
-        state = facts.files.get(k3s.CONFIG) if facts else None
-        if not facts or not facts.ready or state is None or state.text is None:
+        if not facts or not (facts.ready or k3s.UNITS["server"] in facts.foreign_units):
             continue
+        settings = other_installs.running(facts, cluster.server)
         for key, why in _IMMUTABLE.items():
-            running = _in_force(cluster, _settings(state.text), key)
+            running = _in_force(cluster, settings, key)
             wanted = _in_force(cluster, cluster.server, key)
             if running != wanted:
                 found = f"the running cluster has {key} {running}"
                 remedy = f"restore the old value in the inventory: {why}"
                 yield problem(member.name, "for-ever", found, f"the inventory's {wanted}", remedy)
-
-
-def _settings(text: str) -> Mapping[str, object]:
-    try:
-        found = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _in_force(cluster: Cluster, settings: Mapping[str, object], key: str) -> str:

@@ -70,7 +70,7 @@ class ExtraSettings(Fact[tuple[SettingsFile, ...]]):
     Sources: docs.k3s.io `installation/configuration.md`; K3s' `install.sh`.
     """
 
-    name, source, roles, when = "extra_settings", "k3s_node", NODES, "drift"
+    name, source, roles = "extra_settings", "k3s_node", NODES
 
     def arguments(self, query: Query) -> Iterable[object]:
         """Name the unit, after which environment files are named."""

@@ -12,7 +12,7 @@ fact_certificates() { # folder
 # Names of settings only: their values may be secrets.
 fact_extra_settings() { # k3s or k3s-agent
   for path in /etc/rancher/k3s/config.yaml.d/*.y*ml; do
-    settings "$path" 's/^"\{0,1\}\([A-Za-z0-9-]\{1,\}\)"\{0,1\} *+\{0,1\} *:.*/\1/p'
+    settings "$path" "s/^\({ *\)\{0,1\}[\"']\{0,1\}\([A-Za-z0-9-]\{1,\}\)+\{0,1\}[\"']\{0,1\} *:.*/\2/p"
   done
   for path in "/etc/default/$1" "/etc/sysconfig/$1" "/etc/systemd/system/$1.service.env"; do
     settings "$path" 's/^ *\(export  *\)\{0,1\}\([A-Za-z_][A-Za-z0-9_]*\)=.*/\2/p'

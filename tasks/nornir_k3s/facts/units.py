@@ -10,6 +10,7 @@ from nornir_k3s.model.host_facts import UnitState
 from nornir_k3s.model.paths import STATE
 from nornir_k3s.records import Record, RecordError
 
+FOLDERS = ("/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system")
 LINKS = "/usr/local/bin"  # where the installer puts kubectl, crictl and ctr, unless the host has its own
 
 
@@ -71,10 +72,10 @@ class MissingLinks(Words):
 
 
 class ForeignUnits(Words):
-    """Units of a K3s that this tool did not install."""
+    """Units of a K3s, or of another Kubernetes, that this tool did not install."""
 
-    name, source, roles, when = "foreign_units", "units", NODES, "setup"
+    name, source, roles = "foreign_units", "units", NODES
 
     def arguments(self, query: Query) -> Iterable[object]:  # noqa: ARG002 - as every fact
-        """Read its own folder."""
-        return (STATE,)
+        """Read its own folder, and those of units (systemd.unit(5))."""
+        return (STATE, *FOLDERS)

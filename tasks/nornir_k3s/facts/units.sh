@@ -22,9 +22,19 @@ fact_missing_links() { # folder
   done
 }
 
-fact_foreign_units() { # state-folder
-  [ ! -e "$1/installed" ] || return 0
-  for unit in k3s.service k3s-agent.service; do
-    [ ! -e "/etc/systemd/system/$unit" ] || say foreign_units "$unit"
+# K3s' installer names a unit after INSTALL_K3S_NAME, too; other distributions of Kubernetes use the same ports and files.
+fact_foreign_units() { # state-folder folder-of-units...
+  state=$1
+  shift
+  for folder in "$@"; do
+    for path in "$folder"/k3s.service "$folder"/k3s-*.service "$folder"/rke2-*.service "$folder"/k0s*.service \
+      "$folder"/kubelet.service "$folder"/snap.microk8s.daemon-k*.service; do
+      [ -e "$path" ] || continue
+      case $path in
+        */k3s.service | */k3s-agent.service) [ ! -e "$state/installed" ] || continue ;;
+        */k3s-*) grep -qE '^ExecStart=.*/k3s( *\\?$| +(server|agent))' "$path" || continue ;;
+      esac
+      say foreign_units "${path##*/}"
+    done
   done
 }
