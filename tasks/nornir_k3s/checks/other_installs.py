@@ -1,8 +1,8 @@
 """Checks of a K3s that was installed some other way, of what it left, and of other distributions of Kubernetes.
 
 Sources: k3s `install.sh` (flags stand in the unit, which our own run of it writes anew, with its environment file);
-docs.k3s.io `installation/configuration.md` and k3s `pkg/configfilearg` (files are made flags: they hide the environment,
-and flags of the unit hide both; files of config.yaml.d come after config.yaml); k3s `pkg/cluster/managed.go` (SQLite).
+docs.k3s.io `installation/configuration.md` and k3s `pkg/configfilearg` (files are made flags, so that they hide the
+environment, and flags of the unit hide both; config.yaml.d comes after config.yaml); k3s `pkg/cluster/managed.go`.
 """
 
 from __future__ import annotations

@@ -93,6 +93,11 @@ def _selection(parser: Parser) -> None:
     parser.add_argument(
         "--limit", type=names, default=(), metavar="NAMES", help="change only these hosts or groups (a,b,c)"
     )
+    parser.add_argument(
+        "--skip-unreachable",
+        action="store_true",
+        help="go on without agents and load balancers that are down, unless one may hold the VIP; exit code 4",
+    )
     parser.add_argument("--until", type=phase, metavar="PHASE", help="stop after this phase")
     parser.add_argument(
         "--only",

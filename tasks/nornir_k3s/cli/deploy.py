@@ -41,8 +41,9 @@ def _work(ctx: Session, args: argparse.Namespace) -> int:
             _keep(error.report, ctx, args)
             if isinstance(error, Declined):
                 pass  # nothing was done
-            elif isinstance(error, PreflightFailed):
-                terminal.show_findings(error.report.findings, out)
+            elif isinstance(error, PreflightFailed) or args.preflight_only:
+                if error.report.findings:
+                    terminal.show_findings(error.report.findings, out)
                 terminal.show_notes(error.report.notes, out)
             else:
                 terminal.show(error.report, out)
@@ -53,7 +54,7 @@ def _work(ctx: Session, args: argparse.Namespace) -> int:
         terminal.show_notes(report.notes, out)
     else:
         terminal.show(report, out)
-    return 0
+    return report.exit_code
 
 
 def _keep(report: Report, ctx: Session, args: argparse.Namespace) -> None:
@@ -65,7 +66,7 @@ def _keep(report: Report, ctx: Session, args: argparse.Namespace) -> None:
 def _choice(ctx: Session, args: argparse.Namespace) -> Choice:
     until = "preflight" if args.preflight_only else args.until or ""
     asks = sys.stdin.isatty() and ctx.err.is_terminal and not args.yes
-    return Choice(args.limit, until, args.only or "", _confirm(ctx) if asks else None)
+    return Choice(args.limit, until, args.only or "", _confirm(ctx) if asks else None, args.skip_unreachable)
 
 
 def _confirm(ctx: Session) -> Callable[[Mapping[str, Sequence[str]]], bool]:

@@ -7,6 +7,7 @@ import argparse
 from nornir_k3s.cli import session
 from nornir_k3s.cli.output import write_text
 from nornir_k3s.cli.session import Session
+from nornir_k3s.errors import HostUnreachable
 from nornir_k3s.model.drift_report import DRIFT
 from nornir_k3s.report import terminal
 from nornir_k3s.run.selection import Choice
@@ -20,8 +21,11 @@ def run(args: argparse.Namespace) -> int:
 
 def show(ctx: Session, args: argparse.Namespace) -> int:
     """Show what a deploy would do; nothing is changed. With --exit-code: 3 when something would be."""
-    found = plan(ctx.nr, **ctx.arguments, choice=Choice(args.limit, args.until or "", args.only or ""))
+    choice = Choice(args.limit, args.until or "", args.only or "", skip_unreachable=args.skip_unreachable)
+    found = plan(ctx.nr, **ctx.arguments, choice=choice)
     if args.json:
         write_text(args.json, found.model_dump_json(indent=2))
     terminal.show_plan(found, ctx.report_console(args.json))
+    if found.skipped:
+        return HostUnreachable.exit_code
     return DRIFT if args.exit_code and found.changes else 0

@@ -41,6 +41,7 @@ class Plan(BaseModel):
     phases: list[str] = Field(description="the phases that would run")
     findings: list[Finding] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
+    skipped: list[str] = Field(default_factory=list, description="hosts that are down and were left out, as asked for")
 
     @computed_field(description="whether anything would be changed")
     @property

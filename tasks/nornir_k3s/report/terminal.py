@@ -24,6 +24,7 @@ _STYLES = {
     "note": "cyan",
     "accepted": "dim",
     "failed": "bold red",
+    "left out": "bold red",
     "changed": "yellow",
     "ok": "green",
 }
@@ -40,7 +41,9 @@ def show(report: Report, console: Console) -> None:
     """Print the report of a run, also of a failed one: hosts, phases, copies of files, and the next command."""
     table = _table(f"cluster {report.cluster}", "host", "group", "result", "changed", "restarted", "round trips")
     for name, host in report.hosts.items():
-        state = "failed" if host.failed else "changed" if host.changed else "ok"
+        state = (
+            "left out" if name in report.skipped else "failed" if host.failed else "changed" if host.changed else "ok"
+        )
         restarted = ", ".join(dict.fromkeys(unit.removesuffix(".service") for unit in host.restarts)) or "-"
         state_text = Text(state, _STYLES[state])
         table.add_row(name, host.role, state_text, _changes(host), restarted, str(host.round_trips))

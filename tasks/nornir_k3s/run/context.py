@@ -12,7 +12,7 @@ from nornir.core import Nornir
 from nornir.core.task import Result, Task
 
 from nornir_k3s.artifacts.source import OnProgress, Source
-from nornir_k3s.errors import HostError, HostsFailed, Interrupted, K3sError
+from nornir_k3s.errors import HostError, HostsFailed, HostUnreachable, Interrupted, K3sError
 from nornir_k3s.facts import Query
 from nornir_k3s.model.cluster import Cluster, Member
 from nornir_k3s.model.host_facts import HostFacts
@@ -56,6 +56,7 @@ class Run:
         away: Members of the last deploy that are not in this inventory.
         drift: Also read the facts that only a drift check needs.
         deep: Hash every large file.
+        skip_unreachable: Leave out agents and load balancers that are down, unless one may hold the VIP.
         unread: Hosts that could not be read, and why, where that does not end the run.
         on_step: Gets a host's name and what it does now.
         thread: `phase`: the phase that this thread runs.
@@ -75,6 +76,7 @@ class Run:
     away: frozenset[str] = frozenset()
     drift: bool = False
     deep: bool = False
+    skip_unreachable: bool = False
     unread: dict[str, str] = field(default_factory=dict)
     on_progress: OnProgress | None = None
     on_step: Callable[[str, str], None] | None = None
@@ -165,6 +167,24 @@ class Run:
     def chosen(self, names: Iterable[str]) -> list[str]:
         """Return those of the hosts that may be changed."""
         return [name for name in names if self.limit is None or name in self.limit]
+
+    def skip(self, name: str, why: str) -> None:
+        """Leave a host out of the rest of this run.
+
+        Arguments:
+            why: The message of its error.
+        """
+        self.limit = frozenset(self.chosen(self.present)) - {name}
+        self.report.skipped.append(name)
+        self.report.hosts[name].error = why
+        self.report.notes.append(f"{why}; left out (--skip-unreachable): run deploy again when it is back")
+        self.nr.data.recover_host(name)
+
+    def end(self) -> None:
+        """Note that the run has ended well; hosts that were left out keep it from exit code 0."""
+        self.report.end(None, "ok")
+        if self.report.skipped:
+            self.report.exit_code = HostUnreachable.exit_code
 
     def phase(
         self,

@@ -84,6 +84,7 @@ def prepare(
         away=frozenset(member.name for member in away),
         drift=drift,
         deep=deep,
+        skip_unreachable=choice.skip_unreachable,
     )
     run.on_progress = next((p.bytes_done for p in nr.processors if hasattr(p, "bytes_done")), None)
     run.on_step = next((p.host_does for p in nr.processors if hasattr(p, "host_does")), None)

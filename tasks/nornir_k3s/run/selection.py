@@ -34,6 +34,7 @@ class Choice:
         limit: Names of hosts and groups: no other host is changed; empty for all.
         until: The last phase.
         only: The only phase, after observe, artifacts and preflight.
+        skip_unreachable: Go on without agents and load balancers that are down, unless one may hold the VIP.
         confirm: Called before a running cluster is changed, with the planned changes of each host; False aborts.
 
     Raises:
@@ -44,6 +45,7 @@ class Choice:
     until: str = ""
     only: str = ""
     confirm: Callable[[Mapping[str, Sequence[str]]], bool] | None = None
+    skip_unreachable: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a text as `limit`: its letters would be names of hosts."""
@@ -62,7 +64,9 @@ class Choice:
                 raise _unknown("phase", wanted, names)
         if self.only:
             return [phase for phase in phases if phase.name in (*ALWAYS, self.only)]
-        return list(phases[: names.index(self.until) + 1]) if self.until else list(phases)
+        chain = list(phases[: names.index(self.until) + 1]) if self.until else list(phases)
+        # The preflight asks nothing of the release: it needs none, if it is the last phase.
+        return [one for one in chain if self.until != "preflight" or one.name != "artifacts"]
 
     def first_change(self, phases: Sequence[P]) -> str:
         """Return the name of the first phase that changes a host, or nothing."""

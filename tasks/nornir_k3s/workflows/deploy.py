@@ -10,11 +10,11 @@ from nornir.core import Nornir
 
 from nornir_k3s.errors import Declined, Interrupted, K3sError
 from nornir_k3s.model.report import Outcome, PhaseReport, Report
-from nornir_k3s.phases import agents, datastore, dump, load_balancers, preflight, servers, stage, verify
+from nornir_k3s.phases import agents, datastore, dump, load_balancers, observe, preflight, servers, stage, verify
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.run import paths
 from nornir_k3s.run.context import Run
-from nornir_k3s.run.gather import find_artifacts, gather_facts, prepare
+from nornir_k3s.run.gather import prepare
 from nornir_k3s.run.selection import ALWAYS, Choice
 from nornir_k3s.state import locks
 from nornir_k3s.workflows.chain import carry_out, in_steps
@@ -23,8 +23,8 @@ from nornir_k3s.workflows.chain import carry_out, in_steps
 def phases() -> tuple[Phase, ...]:
     """Return the phases of a deploy, in order."""
     return (
-        Phase("observe", "read every host once", gather_facts, reads=True),
-        Phase("artifacts", "download what is not in the cache, verify all of it", find_artifacts, reads=True),
+        observe.PHASE,
+        observe.ARTIFACTS,
         preflight.PHASE,
         dump.PHASE,
         stage.PHASE,
@@ -57,7 +57,8 @@ def deploy(
         choice: Hosts, phases and the confirmation; by default everything, without confirmation.
 
     Returns:
-        The report: changes and restarts by host, seconds by phase, and the kubeconfig's path.
+        The report: changes and restarts by host, seconds by phase, and the kubeconfig's path. Its `exit_code` is 4 if
+        hosts were left out because they are down (`skip_unreachable`).
 
     Raises:
         K3sError: See `nornir_k3s.errors`. Phases before the failed one are complete, those after it have not begun;
@@ -85,7 +86,7 @@ def deploy(
         run.report.end(stopped, "interrupted")
         stopped.report = run.report
         raise stopped from None
-    run.report.end(None, "ok")
+    run.end()
     return run.report
 
 
@@ -103,7 +104,7 @@ def _dry_run(run: Run, chain: Sequence[Phase]) -> Report:
             phase.work(run)
     for name in run.names:
         run.report.hosts[name].changes = [step.id for step in run.planned(name).steps]
-    run.report.end(None, "ok")
+    run.end()
     return run.report
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from nornir.core import Nornir
 
 from nornir_k3s.model.plan import Change, HostPlan, Plan
-from nornir_k3s.phases import dump, preflight, servers
+from nornir_k3s.phases import dump, observe, preflight, servers
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
@@ -37,8 +37,8 @@ def plan(
     choice, folders = choice or Choice(), paths.of(nr, base, state)
     chain = choice.chain(deploy.phases())
     run = gather.prepare(nr, base=folders.base, state=folders.state, options=options or {}, choice=choice, keep=False)
-    gather.gather_facts(run)
-    gather.find_artifacts(run)
+    observe.observe(run)
+    observe.find_artifacts(run)
     preflight.check(run)
     names = [phase.name for phase in chain]
     if "dump" in names and dump.needed(run):
@@ -51,6 +51,7 @@ def plan(
         phases=names,
         findings=run.report.findings,
         notes=run.report.notes,
+        skipped=run.report.skipped,
     )
 
 

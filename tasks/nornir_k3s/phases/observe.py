@@ -1,0 +1,77 @@
+"""Phases observe and artifacts: read every host, find the release; a failure hides no finding of the preflight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nornir_k3s.checks import preflight
+from nornir_k3s.errors import HostError, HostsFailed, HostUnreachable, Interrupted, K3sError, PreflightFailed
+from nornir_k3s.phases.phase import Phase
+from nornir_k3s.run import gather
+from nornir_k3s.run.context import Run
+
+
+def observe(run: Run) -> None:
+    """Read every host once; leave out those that are down, if that was asked for and the cluster does without them.
+
+    Raises:
+        K3sError: A host cannot be read; with the problems of those that were.
+    """
+    try:
+        gather.gather_facts(run)
+    except (HostError, HostsFailed) as error:
+        errors = error.errors if isinstance(error, HostsFailed) else [error]
+        refused = _refused(run, errors) if run.skip_unreachable else ""
+        if refused or not run.skip_unreachable:
+            run.report.notes += [refused] if refused else []
+            raise _with_findings(run, errors) from None
+        for one in errors:
+            run.skip(one.host, one.message)  # type: ignore[attr-defined]  # `_refused` lets only those through
+
+
+def _refused(run: Run, errors: Sequence[K3sError]) -> str:
+    """Return why the run cannot go on without these hosts, or nothing."""
+    down = [one.host for one in errors if type(one) is HostUnreachable]
+    if len(down) < len(errors):
+        return "--skip-unreachable leaves out hosts that are down, not those that refuse the login or have another key"
+    needed = [name for name in down if run.member(name).role not in ("agents", "lb")]
+    if needed:
+        return f"--skip-unreachable leaves out agents and load balancers only, not {', '.join(needed)}"
+    balancers = [name for name in down if run.member(name).role == "lb"]
+    if not balancers:
+        return ""
+    others = [run.facts[member.name] for member in run.of("lb")]
+    if not others:
+        return "--skip-unreachable needs a load balancer that answers"
+    vip = str(run.cluster.registration.address or "")
+    serving = any(one.unit("keepalived.service").active == "active" for one in others)
+    if serving and not any(one.interface_of(vip) for one in others):
+        names = ", ".join(balancers)
+        return f"--skip-unreachable does not leave out {names}, which may hold the VIP {vip}: no other does"
+    return ""
+
+
+def find_artifacts(run: Run) -> None:
+    """Find, download and verify the release.
+
+    Raises:
+        K3sError: It cannot be had; with the problems of the hosts.
+    """
+    try:
+        gather.find_artifacts(run)
+    except Interrupted:
+        raise
+    except K3sError as error:
+        raise _with_findings(run, [error]) from None
+
+
+def _with_findings(run: Run, errors: Sequence[K3sError]) -> K3sError:
+    """Return an error with these and the problems of the hosts that were read."""
+    run.report.findings = preflight.check(run.cluster, run.facts)
+    found = [finding for finding in run.report.findings if finding.severity == "error"]
+    every = [*errors, *([PreflightFailed(found)] if found else [])]
+    return every[0] if len(every) == 1 else HostsFailed(every)
+
+
+PHASE = Phase("observe", "read every host once", observe, reads=True)
+ARTIFACTS = Phase("artifacts", "download what is not in the cache, verify all of it", find_artifacts, reads=True)
