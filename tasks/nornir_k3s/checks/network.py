@@ -109,9 +109,12 @@ def _nameservers(member: Member, facts: HostFacts) -> Iterator[Finding]:
     if not files or any(addresses and all(map(_suits, addresses)) for addresses in files.values()):
         return
     bad = [f"{file} has {one}" for file, addresses in files.items() for one in addresses if not _suits(one)]
-    found = f"{', '.join(bad) or 'no resolv.conf has a name server'}: K3s gives containers 8.8.8.8 instead"
+    severity: Severity
+    found, severity = f"{', '.join(bad)}: K3s gives containers 8.8.8.8 instead", "warning"
     remedy = "remove loopback and link-local name servers from resolv.conf, or set `resolv-conf` to a file without them"
-    severity: Severity = "warning" if bad else "note"
+    if not bad:
+        found, severity = "resolv.conf has no name server: K3s gives containers 8.8.8.8", "note"
+        remedy = "nothing to do if nothing needs names from outside the cluster; else add name servers"
     yield problem(member.name, "nameserver", found, "only name servers that containers can reach", remedy, severity)
 
 

@@ -106,8 +106,8 @@ def _unit(member: Member, facts: HostFacts, name: str, own: str) -> Iterator[Fin
     else:
         found = f"{name} is installed: it uses the ports and the network of K3s"
         remedy = (
-            f"use another host; or, if its cluster no longer needs this one, keep a copy of its data, systemctl disable --now "
-            f"{name}, and remove it with its own uninstaller"
+            f"use another host; or, if its cluster no longer needs this one, keep a copy of its data, "
+            f"systemctl disable --now {name}, and remove it with its own uninstaller"
         )
         yield problem(member.name, "other-kubernetes", found, "no other Kubernetes", remedy)
 
