@@ -58,6 +58,12 @@ LISTS = k3s_settings.where(**{"is": ("list", "split")})
 # Those whose values K3s splits at commas; the others are used as they are.
 SPLIT = k3s_settings.where(**{"is": "split"})
 ONE_HOST = k3s_settings.where(**{"one-host": True})
+SECRETS = k3s_settings.where(secret=True)
+# Keys of config.yaml whose values are never shown; some are of other datastores, or of K3s before 1.17.
+MASKED = SECRETS | {
+    *("token", "agent-token", "datastore-endpoint", "cluster-secret"),
+    *("etcd-s3-access-key", "etcd-s3-secret-key", "etcd-s3-session-token"),
+}
 BOOLEANS = k3s_settings.where(**{"is": "boolean"})
 CHOICES: dict[str, tuple[str, ...]] = {
     key: tuple(row["choices"]) for key, row in k3s_settings.TABLE.items() if "choices" in row

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import re
 from dataclasses import dataclass
 
+from nornir_k3s import k3s
+from nornir_k3s.model import masking
 from nornir_k3s.model.cluster import Cluster, Member
 from nornir_k3s.model.host_facts import ArtifactState, FileState, HostFacts
 from nornir_k3s.model.host_spec import File, Forget, Gone, HostSpec, Unit
@@ -17,7 +18,6 @@ from nornir_k3s.roles import datastore
 from nornir_k3s.roles.desired import Known, desired
 
 STUCK = 90  # seconds after which a unit that is still starting is restarted
-_SECRET_LINE = re.compile(r"^(\s*[\"']?(?:token|agent-token|datastore-endpoint|vpn-auth)[\"']?\s*:).*$", re.MULTILINE)
 
 
 def stage(spec: HostSpec, facts: HostFacts) -> list[Step]:
@@ -173,18 +173,14 @@ def diff(file: File, before: str | None) -> str:
     after = file.text.reveal()
     if file.masking == "all" or before is None:
         return f"--- {file.path}\n+++ {file.path}\n(content not shown)\n"
-    old, new = mask(file, before), mask(file, after)
+    keys = k3s.MASKED | masking.marked(before) | masking.marked(after)
+    old, new = (masking.yaml(text, keys) if file.masking == "yaml" else masking.plain(text) for text in (before, after))
     lines = list(
         difflib.unified_diff(old.splitlines(keepends=True), new.splitlines(keepends=True), file.path, file.path, n=2)
     )
     if not lines:
         return f"--- {file.path}\n+++ {file.path}\n(a secret value differs)\n"
     return "".join(line if line.endswith("\n") else line + "\n" for line in lines)
-
-
-def mask(file: File, text: str) -> str:
-    """Return a file's text without secrets."""
-    return _SECRET_LINE.sub(r"\1 ********", text) if file.masking == "yaml" else text
 
 
 @dataclass(frozen=True)

@@ -239,7 +239,8 @@ def test_a_release_comes_from_a_mirror_once_or_to_each_host_by_itself(cluster: S
 def test_registries_and_proxy_are_delivered_and_taken_away_again(cluster: Site) -> None:
     registries = cluster.folder / "registries.yaml"
     registries.write_text("configs:\n  registry.example:\n    auth: {username: u, password: canary-5f1d}\n")
-    cluster_settings(cluster, registries="../registries.yaml", proxy={"https": f"http://u:canary-77aa@{PREFIX}.1:3128"})
+    (cluster.folder / "proxy").write_text(f"http://u:canary-77aa@{PREFIX}.1:3128\n")
+    cluster_settings(cluster, registries="../registries.yaml", proxy={"https": {"file": "../proxy"}})
     try:
         plan = cluster.runbook("deploy.py", "--plan")
         assert "canary" not in plan.stdout + plan.stderr

@@ -92,7 +92,8 @@ class Source:
         from nornir_k3s.artifacts.cache import Cache  # noqa: PLC0415
 
         wanted = self._cluster.artifacts
-        release = Release(self._cluster.version, arch, wanted.url or RELEASES)
+        url = self._cluster.urls.get("artifacts.url")
+        release = Release(self._cluster.version, arch, url.reveal() if url else RELEASES)
         # A cache for each source: hashes of one are not trusted for another.
         name = "github" if release.is_upstream else hashlib.sha256(release.source.encode()).hexdigest()[:12]
         cache = Cache(self._cache / name, release, sha256=self._files.sha256)

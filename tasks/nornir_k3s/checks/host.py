@@ -120,7 +120,7 @@ def _cgroups(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Fin
 
 def _runs_on_cgroup_v1(arguments: Setting) -> bool:
     items = arguments if isinstance(arguments, list) else [str(arguments)]
-    pairs = (item.removeprefix("--").partition("=") for item in items)
+    pairs = (str(item).removeprefix("--").partition("=") for item in items)
     given = [value for name, _, value in pairs if name == "fail-cgroupv1"]
     return bool(given) and k3s.boolean(given[-1]) is False
 

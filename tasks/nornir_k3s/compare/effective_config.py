@@ -15,6 +15,7 @@ from typing import Any
 
 from nornir_k3s import k3s
 from nornir_k3s.inventory import rules
+from nornir_k3s.model import masking
 from nornir_k3s.model.cluster import (
     Cluster,
     Member,
@@ -27,7 +28,6 @@ from nornir_k3s.roles import agent as agent_role
 from nornir_k3s.roles import server as server_role
 
 Config = Mapping[str, Any]
-_SECRET = {"token", "agent-token", "datastore-endpoint", "vpn-auth"}
 # Boolean settings, and their fields of Control.
 _FLAGS = {
     "disable-cloud-controller": "DisableCCM",
@@ -55,7 +55,19 @@ _NODE_PORTS = "30000-32767"
 
 
 def differences(cluster: Cluster, all_facts: Mapping[str, HostFacts], nodes: Sequence[NodeState]) -> Iterator[Finding]:
-    """Yield the effective settings that differ from those in the inventory."""
+    """Yield the effective settings that differ from those in the inventory; secrets are masked."""
+    secrets = cluster.secrets()
+    for one in _differences(cluster, all_facts, nodes):
+        value = cluster.settings_of(cluster.member(one.host)).get(one.subject)
+        if isinstance(value, list) and any(isinstance(item, Secret) for item in value):
+            # What runs may be an earlier secret, which nobody knows any more.
+            shown = {"found": f"K3s runs with another {one.subject}", "expected": masking.HIDDEN}
+        else:
+            shown = {key: masking.without(getattr(one, key), secrets) for key in ("found", "expected")}
+        yield one.model_copy(update=shown)
+
+
+def _differences(cluster: Cluster, all_facts: Mapping[str, HostFacts], nodes: Sequence[NodeState]) -> Iterator[Finding]:
     listed = {node.name: node for node in nodes}
     configs = {
         m.name: config
@@ -117,7 +129,7 @@ def _expected(cluster: Cluster, key: str, wanted: Any) -> str:  # noqa: ANN401 -
     elif key == "service-node-port-range":
         found = ["-".join(map(str, rules.ports(wanted) or ()))]
     elif key in _ARGUMENTS:
-        found = sorted({str(item) for item in wanted})
+        found = sorted(set(_words(wanted)))
     elif key == "disable":
         found = sorted(set(rules.listed(wanted)))
     return ",".join(found)
@@ -191,7 +203,7 @@ def _arguments(member: Member, node: NodeState, wanted: Mapping[str, Any], cover
     started = given(node.args)
     expected = {key: _words(value) for key, value in wanted.items()}
     for key in sorted((set(started) | set(expected)) - covered):
-        if key in _SECRET:
+        if key in k3s.MASKED:
             continue
         ours, theirs = expected.get(key, []), started.get(key, [])
         if sorted(ours) != sorted(theirs) and not (ours in ([], ["false"]) and theirs in ([], ["false"])):
@@ -223,6 +235,5 @@ def given(args: tuple[str, ...]) -> dict[str, list[str]]:
 def _words(value: Any) -> list[str]:  # noqa: ANN401 - a setting
     if isinstance(value, bool):
         return [str(value).lower()]
-    if isinstance(value, Secret):
-        return ["********"]
-    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+    items = value if isinstance(value, list) else [value]
+    return [item.reveal() if isinstance(item, Secret) else str(item) for item in items]

@@ -31,6 +31,8 @@ from nornir_k3s.model.suggest import closest
 from nornir_k3s.state.datastore_keys import load as load_keys
 from nornir_k3s.state.store import Store
 
+_URLS = ("proxy.http", "proxy.https", "artifacts.url")
+
 
 def load(
     inventory: Inventory,
@@ -80,6 +82,8 @@ def load(
     resolved: dict[str, Secret | None] = {}
     if not problems:  # references may run commands and generation writes files: only for an inventory that is right
         resolved = cluster_secrets.resolve(model, store, problems)
+        resolver = cluster_secrets.SettingSecrets(store, problems)
+        model, found = resolver.model(model), [resolver.member(member) for member in found]
     token = resolved.get("token")
     if problems or token is None:
         raise InventoryError(problems)
@@ -105,7 +109,7 @@ def _cluster(
         endpoint=resolved["endpoint"] or _built(model, resolved["password"]),
         datastore_pool=model.datastore_pool,
         artifacts=artifacts,
-        delivered=_delivered(model, base),
+        delivered=_delivered(model, base, resolved.get("registries")),
         proxy=model.proxy,
         server=rules.typed(model.server),
         agent=rules.typed(model.agent),
@@ -115,19 +119,24 @@ def _cluster(
         known_drift=tuple(model.known_drift),
         members=tuple(found),
         files=user_files.delivered(model, partial(absolute, base), resolved),
+        urls={name: url for name, url in resolved.items() if url and name in _URLS},
         file_secrets=tuple(text for file in model.files if (text := resolved.get(f"file {file.path}"))),
     )
 
 
-def _delivered(model: ClusterModel, base: Path) -> dict[str, Secret]:
+def _delivered(model: ClusterModel, base: Path, registries: Secret | None) -> dict[str, Secret]:
     """Return the texts of the operator's files that go to hosts.
+
+    Arguments:
+        registries: The text of registries.yaml, if that is a reference.
 
     Raises:
         ArtifactError: One cannot be read.
     """
-    wanted = {"registries": model.registries}
+    wanted: dict[str, Path | None] = {"registries": None if isinstance(model.registries, dict) else model.registries}
     wanted |= {f"datastore-{key}": getattr(model.datastore, key, None) for key in ("cafile", "certfile", "keyfile")}
-    return {setting: user_files.read(absolute(base, path), setting) for setting, path in wanted.items() if path}
+    found = {setting: user_files.read(absolute(base, path), setting) for setting, path in wanted.items() if path}
+    return found | ({"registries": Secret(registries.reveal() + "\n")} if registries else {})
 
 
 def _built(model: ClusterModel, password: Secret | None) -> Secret | None:

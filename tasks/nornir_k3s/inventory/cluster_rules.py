@@ -44,7 +44,7 @@ def cluster_problems(
             yield ("accept", index), f"there is no host {host!r}"
     yield from _datastore_problems(model, base)
     yield from user_files.problems(model, partial(absolute, base))
-    if model.registries and not absolute(base, model.registries).is_file():
+    if isinstance(model.registries, Path) and not absolute(base, model.registries).is_file():
         yield ("registries",), f"there is no file {absolute(base, model.registries)}"
 
 

@@ -13,6 +13,7 @@ from datetime import date
 from typing import Any
 
 from nornir_k3s import k3s
+from nornir_k3s.inventory import setting_secrets
 from nornir_k3s.inventory.yaml_reader import Key
 from nornir_k3s.model.cluster import Setting
 from nornir_k3s.model.suggest import did_you_mean
@@ -98,6 +99,14 @@ def settings(given: Mapping[str, Any], known: frozenset[str]) -> Iterator[Found]
 
 
 def _value(key: str, value: Any) -> Iterator[str]:  # noqa: ANN401, PLR0912 - one case a kind of setting
+    if secret := list(setting_secrets.problems(key, value)):
+        yield from secret
+        return
+    if setting_secrets.may_be_reference(key):
+        given = [item for item in value if not isinstance(item, Mapping)] if isinstance(value, list) else value
+        if isinstance(value, Mapping) or (value and given == []):
+            return  # references alone
+        value = given
     if value is None or value in ("", []) or (key in k3s.SPLIT and not listed(value)):
         yield f"`{key}` is empty: give a value, or leave it out"
     elif not all(isinstance(item, _SCALARS) for item in (value if isinstance(value, list) else [value])):

@@ -17,6 +17,7 @@ from nornir_k3s.model.settings import (
     LoadBalancer,
     LocalPath,
     ManagedDatastore,
+    PathOrReference,
     Proxy,
     Reference,
     Registration,
@@ -28,13 +29,17 @@ def settings_schema(known: frozenset[str]) -> dict[str, Any]:
     """Return the JSON schema of a mapping of these K3s settings."""
     text = {"type": ["string", "integer"]}
     many = {"anyOf": [{"type": "string"}, {"type": "array", "items": text}]}
+    reference = {"type": "object", "minProperties": 1, "maxProperties": 1}
+    arguments = {"anyOf": [{"type": "string"}, reference, {"type": "array", "items": {"anyOf": [text, reference]}}]}
 
     def of(key: str) -> dict[str, Any]:
         if key in k3s.BOOLEANS:
             return {"enum": [True, False, "true", "false"]}
+        if key in k3s.SECRETS or key.endswith("-arg"):
+            return reference if key in k3s.SECRETS else arguments
         return many if key in k3s.LISTS else {"enum": list(k3s.CHOICES[key])} if key in k3s.CHOICES else text
 
-    properties = {key: of(key) for key in sorted(known)} | {f"{key}+": many for key in sorted(known & k3s.LISTS)}
+    properties = {key: of(key) for key in sorted(known)} | {f"{key}+": of(key) for key in sorted(known & k3s.LISTS)}
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
@@ -69,7 +74,9 @@ class ClusterModel(Strict):
     datastore: Datastore
     datastore_pool: DatastorePool | None = Field(None, description="the connections each server opens to it")
     artifacts: Artifacts = Field(default_factory=lambda: Artifacts.model_validate({}))
-    registries: LocalPath | None = Field(None, description="a registries.yaml, delivered to every server and agent")
+    registries: PathOrReference | None = Field(
+        None, description="a registries.yaml, or a reference to its text, delivered to every server and agent"
+    )
     files: list[FileOfUser] = Field(default_factory=list, description="files of your own on servers and agents")
     manifests: list[LocalPath] = Field(
         default_factory=list, description="manifests that K3s applies from every server, such as those of a CNI"

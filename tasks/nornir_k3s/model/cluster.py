@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import quote
 
 from nornir_k3s.model.datastore_keys import Keys
+from nornir_k3s.model.masking import has_credentials
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.settings import (
     Artifacts,
@@ -20,7 +22,7 @@ from nornir_k3s.model.settings import (
     Registration,
 )
 
-Setting = str | int | bool | list[str]
+Setting = str | int | bool | Secret | list[Any]  # of texts, and Secrets where references were
 ROLES = ("datastore", "servers", "agents", "lb")
 NODES = ("servers", "agents")
 
@@ -74,6 +76,7 @@ class Cluster:
             `datastore-certfile`, `datastore-keyfile`.
         files: The user's own files and manifests.
         file_secrets: The texts of those that are references.
+        urls: Those of `proxy.http`, `proxy.https` and `artifacts.url` that are given.
         notes: What the inventory says that people may not have meant.
     """
 
@@ -99,6 +102,7 @@ class Cluster:
     members: tuple[Member, ...]
     files: tuple[UserFile, ...] = ()
     file_secrets: tuple[Secret, ...] = ()
+    urls: Mapping[str, Secret] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def of(self, role: str) -> tuple[Member, ...]:
@@ -158,5 +162,9 @@ class Cluster:
     def secrets(self) -> list[Secret]:
         """Return every secret, so that a session can mask the output of hosts."""
         escaped = Secret(quote(self.datastore_password.reveal(), safe=""))  # as in PostgreSQL's endpoint
-        known = (self.token, self.agent_token, self.endpoint, self.datastore_password, escaped, *self.file_secrets)
-        return [secret for secret in known if secret]
+        known = [self.token, self.agent_token, self.endpoint, self.datastore_password, escaped, *self.file_secrets]
+        for settings in (self.server, self.agent, *(member.settings for member in self.members)):
+            for value in settings.values():
+                known += [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, Secret)]
+        known += [url for url in self.urls.values() if has_credentials(url.reveal())]
+        return [secret for secret in dict.fromkeys(known) if secret]

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import yaml
 
+from nornir_k3s.model.masking import MARK
 from nornir_k3s.model.secret import Secret
 
 HEADER = "# Managed by nornir-k3s: changes made here are found as drift and undone by the next deploy.\n"
@@ -129,7 +130,11 @@ class HostSpec:
 
 def settings_yaml(settings: Mapping[str, Any]) -> Secret:
     """Return K3s' config.yaml for these settings, secrets revealed, keys in the given order."""
+    lists = {key: value for key, value in settings.items() if isinstance(value, list)}
+    secret = [key for key, value in lists.items() if any(isinstance(item, Secret) for item in value)]
+    mark = f"{MARK}{', '.join(secret)}\n" if secret else ""
     plain = {key: value.reveal() if isinstance(value, Secret) else value for key, value in settings.items()}
+    plain |= {key: [item.reveal() if isinstance(item, Secret) else item for item in lists[key]] for key in secret}
     return Secret(
-        HEADER + yaml.safe_dump(plain, sort_keys=False, default_flow_style=False, allow_unicode=True, width=4096)
+        HEADER + mark + yaml.safe_dump(plain, sort_keys=False, default_flow_style=False, allow_unicode=True, width=4096)
     )

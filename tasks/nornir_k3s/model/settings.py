@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ from pydantic import (
 )
 
 from nornir_k3s.model.endpoint import PORTS, Endpoint, Kind, addresses, build
+from nornir_k3s.model.masking import has_credentials
 from nornir_k3s.model.secret import Secret
 
 
@@ -39,10 +41,51 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-def _reference(value: Any) -> Any:  # noqa: ANN401 - what stands in the file
+REFERENCE = "{env: NAME}, {file: PATH} or {command: [PROGRAM, ARGUMENT]}"
+
+
+def reference_problem(value: object) -> str:
+    """Return what is wrong with the form of a reference to a secret, or nothing."""
     if not isinstance(value, dict) or len(value) != 1 or next(iter(value)) not in ("env", "file", "command"):
-        raise ValueError("a secret is a reference: {env: NAME}, {file: PATH} or {command: [PROGRAM, ARGUMENT]}")
+        return f"a secret is a reference: {REFERENCE}"
+    return ""
+
+
+def _reference(value: Any) -> Any:  # noqa: ANN401 - what stands in the file
+    if problem := reference_problem(value):
+        raise ValueError(problem)
     return value
+
+
+# Only characters that are safe in K3s' environment file and in a shell's command line.
+_URL = re.compile(r"https?://[^\s\"\\$`]+")
+
+
+def url_problem(text: str) -> str:
+    """Return what is wrong with a URL of the inventory, or nothing; the URL itself is not shown."""
+    return "" if _URL.fullmatch(text) else "it is not a URL such as http://10.0.0.1:3128"
+
+
+def _url(value: Any) -> Any:  # noqa: ANN401 - what stands in the file
+    if isinstance(value, dict):
+        return _reference(value)
+    if not isinstance(value, str):
+        raise ValueError("it must be text")
+    if has_credentials(value) or "@" in value.partition("://")[2].partition("/")[0]:
+        raise ValueError(
+            f"it has a user or password in it, which is a secret: give the URL as a reference, {REFERENCE}"
+        )
+    if problem := url_problem(value):
+        raise ValueError(problem)
+    return value
+
+
+def _path_or_reference(value: Any) -> Any:  # noqa: ANN401 - what stands in the file
+    if isinstance(value, dict):
+        return _reference(value)
+    if not isinstance(value, str | Path):
+        raise ValueError("it must be a path")
+    return _usable(Path(value))
 
 
 def _text_or_number(value: Any) -> Any:  # noqa: ANN401 - what stands in the file
@@ -68,6 +111,19 @@ Reference = Annotated[
     dict[str, Any],
     BeforeValidator(_reference),
     WithJsonSchema(_one_of(env=_TEXT, file=_TEXT, command=_WORDS) | {"description": "where a secret comes from"}),
+]
+
+
+_REFERENCE_SCHEMA = _one_of(env=_TEXT, file=_TEXT, command=_WORDS)["anyOf"]
+Url = Annotated[
+    str | dict[str, Any],
+    BeforeValidator(_url),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": "^https?://"}, *_REFERENCE_SCHEMA]}),
+]
+PathOrReference = Annotated[
+    Path | dict[str, Any],
+    BeforeValidator(_path_or_reference),
+    WithJsonSchema({"anyOf": [{"type": "string"}, *_REFERENCE_SCHEMA]}),
 ]
 
 
@@ -169,6 +225,10 @@ class DatastoreFields(Strict):
             if self.database or self.user or self.password or self.parameters:
                 return "etcd has no database, user, password or parameters: give `certfile` and `keyfile`"
             return ""
+        if secret := {"password", "sslpassword"} & set(self.parameters):
+            return (
+                f"`parameters` cannot have {' and '.join(sorted(secret))}: give `password`, or `endpoint`, a reference"
+            )
         if self.password is None:
             return "the password is missing: give a reference, as {file: PATH}"
         if self.kind == "postgresql" and self.database and self.database != self.database.lower():
@@ -226,8 +286,8 @@ class Artifacts(Strict):
     """Where K3s comes from: a folder, or the release of the cluster's version from GitHub or a mirror."""
 
     folder: LocalPath | None = Field(None, description="contains k3s, install.sh and, if the hosts cannot pull, images")
-    url: str | None = Field(
-        None, pattern=r"^https?://", description="a mirror with the same layout; default: K3s' releases on GitHub"
+    url: Url | None = Field(
+        None, description="a mirror with the same layout, or a reference; default: K3s' releases on GitHub"
     )
     images: bool = Field(False, description="also copy the release's air-gap images to every server and agent")
     push: bool = Field(True, description="false: the hosts download from `url` themselves, with the same verification")
@@ -244,9 +304,8 @@ class Artifacts(Strict):
 class Proxy(Strict):
     """The proxy that K3s and its containerd use to pull images."""
 
-    # Only characters that are safe in K3s' environment file.
-    http: str | None = Field(None, pattern=r"^https?://[^\s\"\\$`]+$")
-    https: str | None = Field(None, pattern=r"^https?://[^\s\"\\$`]+$")
+    http: Url | None = Field(None, description="a URL; a reference, if it has a password in it")
+    https: Url | None = Field(None, description="likewise")
     no_proxy: list[Annotated[str, Field(pattern=r"^[^\s,\"\\$`]+$")]] = Field(
         default_factory=list, description="in addition to the cluster's own addresses"
     )

@@ -57,7 +57,7 @@ def _proxy(cluster: Cluster) -> dict[str, str | None]:
     domain = f".{cluster.server.get('cluster-domain', 'cluster.local')}"
     none = ["127.0.0.0/8", "::1", "localhost", ".svc", domain, *own, *hosts, *cluster.names, *cluster.proxy.no_proxy]
     return {
-        "HTTP_PROXY": cluster.proxy.http,
-        "HTTPS_PROXY": cluster.proxy.https,
+        "HTTP_PROXY": cluster.urls["proxy.http"].reveal() if cluster.proxy.http else None,
+        "HTTPS_PROXY": cluster.urls["proxy.https"].reveal() if cluster.proxy.https else None,
         "NO_PROXY": ",".join(dict.fromkeys(none)),
     }

@@ -25,7 +25,7 @@ def members(store: Store) -> list[Member]:
 
 def stage_members(store: Store, known: Sequence[Member]) -> None:
     """Have the store's `commit` save the members."""
-    text = json.dumps([asdict(member) for member in known], indent=1)
+    text = json.dumps([asdict(member) for member in known], indent=1, default=str)  # masks secrets
     if store.read(_MEMBERS) != text + "\n":
         store.stage(_MEMBERS, Secret(text))
 
