@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from nornir_k3s import k3s
 from nornir_k3s.errors import InventoryError
-from nornir_k3s.inventory import cluster_secrets, host_roles, rules, user_files
+from nornir_k3s.inventory import cluster_secrets, host_roles, merged, rules, user_files
 from nornir_k3s.inventory.cluster_rules import absolute, cluster_problems, host_problems
 from nornir_k3s.inventory.explain import explain
 from nornir_k3s.inventory.members import members
@@ -66,7 +66,8 @@ def load(
         raise InventoryError(problems)
     host_roles.check(inventory, groups, problems)
     note = host_roles.note(inventory, groups)
-    found = members(inventory, groups, problems, away, shared)
+    hidden: list[tuple[str, merged.Hidden]] = []
+    found = members(inventory, groups, problems, away, shared=shared, hidden=hidden)
     counts = host_roles.counts(inventory, groups, away)
     if not counts["servers"]:
         group = groups.get("servers", "servers")
@@ -88,7 +89,7 @@ def load(
     if problems or token is None:
         raise InventoryError(problems)
     made = _cluster(model, found, resolved, token, base)
-    return replace(made, keys=_keys(model, found, store), notes=(note,) if note else ())
+    return replace(made, keys=_keys(model, found, store), notes=(note,) if note else (), hidden=merged.notes(hidden))
 
 
 def _cluster(

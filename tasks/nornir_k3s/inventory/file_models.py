@@ -19,7 +19,6 @@ from nornir_k3s.model.settings import LocalPath, Reference, Strict
 _OWN = {
     "address": {"type": "string", "description": "the address the other hosts use (groups datastore and lb)"},
     "interface": {"type": "string", "description": "where a load balancer holds the VIP"},
-    "priority": {"type": "integer"},
 }
 _NODE = settings_schema(k3s.SERVER_SETTINGS - k3s.MUST_MATCH)
 HostSettings = Annotated[dict[str, Any], WithJsonSchema({**_NODE, "properties": {**_NODE["properties"], **_OWN}})]

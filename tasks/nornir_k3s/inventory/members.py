@@ -10,14 +10,19 @@ from typing import Any
 from nornir.core.inventory import Host, Inventory
 
 from nornir_k3s import k3s
-from nornir_k3s.inventory import host_roles, rules
+from nornir_k3s.inventory import host_roles, merged, rules
+from nornir_k3s.inventory.merged import Hidden, Merged
 from nornir_k3s.inventory.problems import Problems
 from nornir_k3s.inventory.yaml_reader import Key
 from nornir_k3s.model.cluster import NODES, Member
+from nornir_k3s.plugins.inherited import DEFAULTS
 
 _NAME = re.compile(r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
 # Keys of a host's `k3s` data that belong to this tool, not to K3s.
-OWN_KEYS = {"address", "interface", "priority"}
+OWN_KEYS = {"address", "interface"}
+# What has no effect on any host, and why.
+_UNUSED = {"priority": "`priority` has no effect: load balancers come in the inventory's order, the first one first"}
+_SHARED = {"servers": "k3s_cluster.server", "agents": "k3s_cluster.agent"}
 
 
 def members(
@@ -25,21 +30,29 @@ def members(
     groups: Mapping[str, str],
     problems: Problems,
     away: Sequence[Member] = (),
+    *,
     shared: Mapping[str, Mapping[str, Any]] | None = None,
+    hidden: list[tuple[str, Hidden]] | None = None,
 ) -> list[Member]:
     """Return the hosts that have a role in this cluster, in the inventory's order, then the ones that are away.
 
     Arguments:
         shared: The cluster-wide settings of a role, which `key+` of a host adds to.
+        hidden: Gets the settings that nearer ones hide, with the host.
     """
     found = []
     for host in inventory.hosts.values():
         roles = host_roles.of(host, groups)
         if len(roles) != 1:
             continue  # `host_roles` says so
-        member = _member(host, roles[0], problems, (shared or {}).get(roles[0], {}))
-        if member:
+        own, wide = merged.of(host, problems), (shared or {}).get(roles[0], {})
+        if own is None:
+            continue
+        if member := _member(host, roles[0], own, problems, wide):
             found.append(member)
+        if hidden is not None:
+            more = merged.over(wide, own, _SHARED.get(roles[0], ""))
+            hidden += [(host.name, one) for one in (*own.hidden, *more)]
     found += [member for member in away if member.name not in inventory.hosts]
     _duplicates("node name", "node-name", [(m.name, m.node_name) for m in found if m.role in NODES], problems)
     _duplicates("address", "node-ip", [(m.name, one) for m in found for one in m.addresses], problems)
@@ -54,12 +67,8 @@ def _duplicates(what: str, key: str, pairs: Iterable[tuple[str, str]], problems:
         first.setdefault(value, name)
 
 
-def _member(host: Host, role: str, problems: Problems, shared: Mapping[str, Any]) -> Member | None:
-    data = host.get("k3s") or {}
-    if not isinstance(data, dict):
-        problems.host(host.name, "`k3s` must be a mapping of settings", "data", "k3s")
-        return None
-    data = {str(key): value for key, value in data.items()}
+def _member(host: Host, role: str, merged_: Merged, problems: Problems, shared: Mapping[str, Any]) -> Member | None:
+    data = merged_.settings
     own = {key: data[key] for key in data if key in OWN_KEYS}
     settings = {key: value for key, value in data.items() if key not in OWN_KEYS}
     for path, text in _host_problems(role, settings):
@@ -74,6 +83,9 @@ def _member(host: Host, role: str, problems: Problems, shared: Mapping[str, Any]
         return None
     if re.search(r"^-|[\s\0]", str(host.username or "")):
         problems.host(host.name, f"{host.username!r} is not a valid user name", "username")
+    if "interface" in own and role != "lb" and merged_.level["interface"] != DEFAULTS:
+        text = "`interface` is for load balancers: it is where the VIP is"
+        problems.host(host.name, f"k3s: {text}", "data", "k3s", "interface")
     interface = str(own.get("interface") or "")
     if interface and not re.fullmatch(r"[^\s/\0]{1,15}", interface):
         problems.host(host.name, f"{interface!r} is not a valid interface name", "data", "k3s", "interface")
@@ -91,6 +103,8 @@ def _address(host: Host, settings: Mapping[str, Any], own: Mapping[str, Any]) ->
 
 def _host_problems(role: str, settings: Mapping[str, Any]) -> Iterator[tuple[tuple[Key, ...], str]]:
     if role not in NODES:
+        yield from (((key,), _UNUSED[key]) for key in settings if key in _UNUSED)
+        settings = {key: value for key, value in settings.items() if key not in _UNUSED}
         yield from (((key,), f"`{key}` is a K3s setting, but no K3s runs on hosts of group {role}") for key in settings)
         return
     shared = [key for key in settings if key.rstrip("+") in k3s.MUST_MATCH]

@@ -78,6 +78,7 @@ class Cluster:
         file_secrets: The texts of those that are references.
         urls: Those of `proxy.http`, `proxy.https` and `artifacts.url` that are given.
         notes: What the inventory says that people may not have meant.
+        hidden: Notes about settings of groups or of the whole cluster that nearer ones hide.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Cluster:
     file_secrets: tuple[Secret, ...] = ()
     urls: Mapping[str, Secret] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
 
     def of(self, role: str) -> tuple[Member, ...]:
         """Return the members of one role, in the inventory's order."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from nornir.core.inventory import ConnectionOptions, Host
 
 from nornir_k3s.errors import UsageError
+from nornir_k3s.plugins.inherited import added_up, levels
 from nornir_k3s.state.references import resolve
 
 CONNECTION = "netmiko"
@@ -23,7 +23,8 @@ def k3s_credentials(host: Host, base: str = ".", problems: list[tuple[str, str, 
     """Set the secrets and absolute paths of this host's connection; entry point `k3s_credentials`.
 
     Arguments:
-        host: Its data may have `k3s_ssh` with `password`, `sudo_password` and `passphrase`, each a secret reference.
+        host: Its data, its groups' and the defaults' may have `k3s_ssh` with `password`, `sudo_password` and
+            `passphrase`, each a secret reference; of each the nearest one counts.
         base: The folder that relative paths start from.
         problems: A list for all problems, each with host, key and message.
 
@@ -40,10 +41,10 @@ def k3s_credentials(host: Host, base: str = ".", problems: list[tuple[str, str, 
 
 def _problems(host: Host, folder: Path) -> Iterator[tuple[str, str, str]]:
     """Set the host's options; yield the problems."""
-    wanted: dict[str, Any] = host.get("k3s_ssh") or {}
-    if not isinstance(wanted, dict):
+    if any(not isinstance(value, dict) for _, value in levels(host, "k3s_ssh")):
         yield host.name, "k3s_ssh", f"it must be a mapping of {_KEYS}"
         return
+    wanted = added_up(host, "k3s_ssh")
     # Nornir shares the options of a group between its hosts: this host gets its own copy.
     inherited = host.get_connection_parameters(CONNECTION)
     extras = copy.deepcopy(inherited.extras or {})

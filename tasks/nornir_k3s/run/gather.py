@@ -94,6 +94,7 @@ def prepare(
 
 def _report(nr: Nornir, wanted: Cluster, away: Sequence[Member]) -> Report:
     report = Report(cluster=wanted.name, version=wanted.version, url=wanted.url, notes=list(wanted.notes))
+    report.notes += wanted.hidden
     report.hosts = {m.name: HostReport(role=m.role) for m in wanted.members if m.name in nr.inventory.hosts}
     if away:
         names = ", ".join(member.name for member in away)
