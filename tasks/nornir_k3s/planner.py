@@ -72,7 +72,7 @@ def converge(spec: HostSpec, facts: HostFacts) -> list[Step]:
         action = _unit_action(unit, spec, facts, changed)
         if action:
             steps.append(Step("unit", unit.name, f"{action} {unit.name}", payload=unit, action=action))
-    if not steps and PREVIOUS in facts.present and facts.ready:
+    if not steps and PREVIOUS in facts.present and facts.in_service:
         # A run was interrupted before it removed them: a later rollback must not restore files that old.
         steps.append(Step("remove", PREVIOUS, "remove the rollback copies of the last change", payload=Forget()))
     return steps

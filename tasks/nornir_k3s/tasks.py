@@ -208,7 +208,7 @@ def k3s_converge(task: Task, shared: _Shared, *, dry_run: bool | None = None) ->
         with shared.lock:
             changed = host_tasks.converge_host(task, run)
     else:
-        changed = host_tasks.converge_agent(task, run) if role == "agents" else host_tasks.converge_host(task, run)
+        changed = rolling.change_node(task, run) if role == "agents" else host_tasks.converge_host(task, run)
     diff = "\n".join(one.diff for one in (result, changed) if one.diff)
     done = [*(result.result or []), *(changed.result or [])]
     gather.gather_host(task, run)  # later tasks need the new facts
@@ -226,7 +226,7 @@ def _server(task: Task, run: Run) -> Result:
             raise UsageError(text, hint=f"{first}run k3s_facts on all servers first: only one server may start alone")
     if not run.planned(task.host.name).converge and run.facts[task.host.name].ready:
         return Result(host=task.host, changed=False)
-    return rolling.change_server(task, run)
+    return rolling.change_node(task, run)
 
 
 def _needs_ca(run: Run, name: str) -> None:

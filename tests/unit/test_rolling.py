@@ -1,7 +1,8 @@
-"""What becomes of a server that a change was made on: the orders that are given, and what the operator is told."""
+"""What becomes of a server or agent that a change was made on: the orders that are given, and what is told."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -17,10 +18,10 @@ from nornir_k3s.model.host_spec import Artifact, HostSpec, Install, Unit
 from nornir_k3s.model.k3s_facts import Api
 from nornir_k3s.model.paths import PREVIOUS
 from nornir_k3s.model.report import HostReport
-from nornir_k3s.phases import host_tasks, rolling
+from nornir_k3s.phases import agents, host_tasks, rolling
 from nornir_k3s.run import gather
 
-UNIT = "k3s.service"
+UNIT, AGENT = "k3s.service", "k3s-agent.service"
 FAILED = NotReady("s1", "not ready: service is activating", journal="oh no", hint="check the password")
 
 
@@ -28,6 +29,11 @@ def ready(*, installed: str = "a" * 64, is_ready: bool = True, **values: Any) ->
     running = UnitState("loaded", "active", "running", "enabled", 0, 200, 200)
     artifacts = {"/usr/local/bin/k3s": ArtifactState(installed, 0o755, 100)}
     return HostFacts("s1", units={UNIT: running}, artifacts=artifacts, api=Api(ready=is_ready), **values)
+
+
+def joined(active: str = "active") -> HostFacts:
+    units = {AGENT: UnitState("loaded", active, "running", "enabled", 0, 200, 200)}
+    return HostFacts("a1", units=units, artifacts=ready().artifacts)
 
 
 @dataclass
@@ -40,10 +46,13 @@ class Stage:
     back: Exception | None = None
     seen: HostFacts = field(default_factory=ready)
     orders: list[str] = field(default_factory=list)
+    units: list[str] = field(default_factory=list)
+    name: str = "s1"
 
     def run(self, script: str, **_: Any) -> Any:
         restoring = "\nrestore " in script
         self.orders.append("restore" if restoring else "forget")
+        self.units += re.findall(r"k3s(?:-agent)?\.service", script.rpartition("STEP=")[2])
         if restoring and self.restore:
             raise self.restore
         return SimpleNamespace(
@@ -62,20 +71,22 @@ class Stage:
                 raise self.back
             return ""
 
-        monkeypatch.setattr(host_tasks, "converge_server", converge)
-        monkeypatch.setattr(host_tasks, "wait_for_server", wait)
+        role = "server" if self.name == "s1" else "agent"
+        monkeypatch.setattr(host_tasks, f"converge_{role}", converge)
+        monkeypatch.setattr(host_tasks, f"wait_for_{role}", wait)
         monkeypatch.setattr(host_tasks, "require_same_cluster", lambda *_: None)
         monkeypatch.setattr(gather, "session_of", lambda *_: self)
         artifact = Artifact(SimpleNamespace(name="k3s"), "/usr/local/bin/k3s", "a" * 64)  # type: ignore[arg-type]
         spec = HostSpec(artifacts=(artifact,), install=Install("server", "/i.sh", UNIT), units=(Unit(UNIT),))
-        report = HostReport(role="servers")
+        report = HostReport(role=f"{role}s")
         run: Any = SimpleNamespace(
             planned=lambda _: SimpleNamespace(desired=spec, facts=self.seen),
             deadlines={"apply": 1},
             cluster=self.cluster,
-            report=SimpleNamespace(hosts={"s1": report}),
+            member=self.cluster.member,
+            report=SimpleNamespace(hosts={self.name: report}),
         )
-        rolling.change_server(SimpleNamespace(host=SimpleNamespace(name="s1")), run)  # type: ignore[arg-type]
+        rolling.change_node(SimpleNamespace(host=SimpleNamespace(name=self.name)), run)  # type: ignore[arg-type]
         return report
 
     def fail(self, monkeypatch: pytest.MonkeyPatch) -> HostError:
@@ -164,3 +175,42 @@ def test_an_operator_who_stops_the_run_gets_no_restore(stage: Stage, monkeypatch
     with pytest.raises(Interrupted):
         stage.play(monkeypatch)
     assert stage.orders == ["change"]
+
+
+def test_an_agent_that_worked_is_restored_too(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.name, stage.seen = "a1", joined()
+    assert "it is ready again; the run stops here" in stage.fail(monkeypatch).message
+    assert stage.orders == ["change", "restore", "wait", "forget"]
+    assert set(stage.units) == {AGENT}
+    stage.orders, stage.seen = [], joined("activating")
+    stage.fail(monkeypatch)
+    assert stage.orders == ["change"], "one that joins has nothing to go back to"
+
+
+@pytest.mark.parametrize(
+    ("running", "together"),
+    [
+        ((), [["a1", "a2", "a3"]]),
+        (("a1", "a2", "a3"), [["a1"], ["a2", "a3"]]),
+        (("a2", "a3"), [["a1", "a2"], ["a3"]]),
+        (("a3",), [["a1", "a2", "a3"]]),
+    ],
+)
+def test_agents_join_together_and_running_ones_follow_the_first(
+    running: tuple[str, ...], together: list[list[str]]
+) -> None:
+    asked: list[list[str]] = []
+
+    def phase(_: str, names: list[str], __: object, **___: object) -> None:
+        asked.append(list(names))
+
+    run: Any = SimpleNamespace(
+        of=lambda role: [SimpleNamespace(name=name) for name in ("a1", "a2", "a3")] if role == "agents" else [],
+        planned=lambda _: SimpleNamespace(converge=["a step"]),
+        facts={name: joined("active" if name in running else "inactive") for name in ("a1", "a2", "a3")},
+        chosen=list,
+        widths={"agents": 10},
+        phase=phase,
+    )
+    agents.join(run)
+    assert [names for names in asked if names] == together

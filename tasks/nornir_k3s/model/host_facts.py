@@ -270,6 +270,11 @@ class HostFacts:
         """Whether this server's `/readyz` returns ok."""
         return self.api.ready
 
+    @property
+    def in_service(self) -> bool:
+        """Whether this server is ready, or this agent's service is active: a change of it can be taken back."""
+        return self.ready or self.unit("k3s-agent.service").active == "active"
+
     def unit(self, name: str) -> UnitState:
         """Return a unit's state; a unit that was not read counts as not found."""
         return self.units.get(name, UnitState())

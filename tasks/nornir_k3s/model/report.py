@@ -27,7 +27,7 @@ class HostReport(_Record):
     restarts: list[str] = Field(default_factory=list, description="units that were started, restarted or reloaded")
     kept: list[str] = Field(default_factory=list, description="copies of replaced files that this tool had not written")
     restored: list[str] = Field(
-        default_factory=list, description="files that were restored because the server did not get ready"
+        default_factory=list, description="files that were restored because the host did not get ready"
     )
     round_trips: int = Field(0, description="commands sent one after the other, connecting not counted")
     error: str | None = Field(None, description="its error, without secrets")

@@ -1,19 +1,22 @@
-"""Phase agents: join them through the registration address."""
+"""Phase agents: join them through the registration address; change running ones behind a canary."""
 
 from __future__ import annotations
 
-from nornir_k3s.phases.host_tasks import converge_agent
 from nornir_k3s.phases.phase import Phase
+from nornir_k3s.phases.rolling import change_node
 from nornir_k3s.phases.servers import require_ready
 from nornir_k3s.run.context import Run
 
 
 def join(run: Run) -> None:
-    """Join the agents through the registration address."""
-    names = [m.name for m in run.of("agents") if run.planned(m.name).converge]
+    """Join new agents together, beside the first of those that run: the others change when it is ready again."""
+    names = run.chosen(m.name for m in run.of("agents") if run.planned(m.name).converge)
     if names and run.of("servers"):
         require_ready(run)
-    run.phase("agents", run.chosen(names), converge_agent, width=run.widths["agents"])
+    running = [name for name in names if run.facts[name].in_service]
+    first = [name for name in names if name not in running[1:]]
+    for together in (first, running[1:]):
+        run.phase("agents", together, change_node, width=run.widths["agents"])
 
 
 PHASE = Phase("agents", "join the agents through that address", join, beside="servers")

@@ -86,7 +86,9 @@ def require_same_cluster(run: Run, name: str, fresh: HostFacts) -> None:
 
 def converge_agent(task: Task, run: Run) -> Result:
     """Bring an agent to its desired state and wait until it has joined."""
-    result = converge_host(task, run)
+    plan = run.planned(task.host.name)
+    before = rollback.begin(plan.desired, plan.facts)
+    result = apply_steps(task, run, plan.converge, deadline=run.deadlines["apply"], before=before)
     wait_for_agent(task, run)
     return result
 

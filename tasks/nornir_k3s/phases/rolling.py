@@ -1,4 +1,4 @@
-"""A rolling change of one server: if it does not get ready, its previous files are restored."""
+"""A change of one server or agent: if it does not get ready, its previous files are restored."""
 
 from __future__ import annotations
 
@@ -15,31 +15,45 @@ from nornir_k3s.planner import replaces_binary
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
 
-UNIT = k3s.UNITS["server"]
 _AGAIN = "fix the cause, then run deploy again: it plans the same change"
 
 
-def change_server(task: Task, run: Run) -> Result:
-    """Bring a server to its desired state; if it was ready and does not get ready again, restore its previous files.
+def change_node(task: Task, run: Run) -> Result:
+    """Bring a server or agent to its desired state; if it worked and does not again, restore its previous files.
 
     Raises:
-        NotReady: The server did not get ready; with the cause and the result of the rollback.
+        NotReady: It did not get ready; with the cause and the result of the rollback.
     """
     name = task.host.name
     plan = run.planned(name)
-    was_ready = plan.facts.ready or PREVIOUS in plan.facts.present
+    worked = plan.facts.in_service or PREVIOUS in plan.facts.present
     try:
-        result = host_tasks.converge_server(task, run)
+        if run.member(name).role == "servers":
+            result = host_tasks.converge_server(task, run)
+        else:
+            result = host_tasks.converge_agent(task, run)
     except (NotReady, CommandFailed) as error:
-        if not was_ready or getattr(error, "status", 0) == apply.BUSY:
+        if not worked or getattr(error, "status", 0) == apply.BUSY:
             raise
         if replaces_binary(plan.desired, plan.facts):
             text = "no rollback: K3s itself was replaced, and an older version may not start with the newer one's data"
             raise _added(name, error, text, hint=error.hint) from None
         raise _rolled_back(task, run, error) from None
-    if was_ready:
+    if worked:
         _forget(task, run)
     return result
+
+
+def _unit(run: Run, name: str) -> str:
+    return k3s.UNITS["server" if run.member(name).role == "servers" else "agent"]
+
+
+def _wait(task: Task, run: Run) -> None:
+    name = task.host.name
+    if run.member(name).role == "servers":
+        host_tasks.require_same_cluster(run, name, host_tasks.wait_for_server(task, run))
+    else:
+        host_tasks.wait_for_agent(task, run)
 
 
 def _rolled_back(task: Task, run: Run, error: HostError) -> NotReady:
@@ -53,7 +67,7 @@ def _rolled_back(task: Task, run: Run, error: HostError) -> NotReady:
     run.report.hosts[name].restored += files
     restored = f"its previous files were restored ({', '.join(files)})" if files else "no file had to be restored"
     try:
-        host_tasks.require_same_cluster(run, name, host_tasks.wait_for_server(task, run))
+        _wait(task, run)
     except HostError as failed:
         text = f"{restored}, but it is still not ready: {_message(name, failed).removeprefix('not ready: ')}"
         return _added(name, error, text, hint=failed.hint or _rollback_hint())
@@ -64,7 +78,7 @@ def _rolled_back(task: Task, run: Run, error: HostError) -> NotReady:
 
 def _restore(task: Task, run: Run, *, always: bool) -> list[str]:
     answer = gather.session_of(task, run).run(
-        apply.restore(UNIT, always=always),
+        apply.restore(_unit(run, task.host.name), always=always),
         what="restoring the previous files",
         timeout=run.deadlines["apply"],
         secrets=run.cluster.secrets(),
@@ -75,7 +89,9 @@ def _restore(task: Task, run: Run, *, always: bool) -> list[str]:
 
 
 def _forget(task: Task, run: Run) -> None:
-    gather.session_of(task, run).run(apply.forget(UNIT), what="removing the previous files", timeout=60)
+    gather.session_of(task, run).run(
+        apply.forget(_unit(run, task.host.name)), what="removing the previous files", timeout=60
+    )
 
 
 def _added(name: str, error: HostError, text: str, *, hint: str) -> NotReady:
@@ -94,4 +110,4 @@ def _hint(error: HostError) -> str:
 
 
 def _rollback_hint() -> str:
-    return f"check the host; the previous files stay in {PREVIOUS} until the server is ready again"
+    return f"check the host; the previous files stay in {PREVIOUS} until it is ready again"

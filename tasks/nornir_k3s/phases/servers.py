@@ -19,7 +19,7 @@ def start_first(run: Run) -> None:
     first = first_server(run)
     if not first:
         raise UsageError("no server is ready, and the run is limited to other hosts", hint="add a server to --limit")
-    run.phase("first server", [first], rolling.change_server, width=1)
+    run.phase("first server", [first], rolling.change_node, width=1)
     run.phase("bootstrap data", [m.name for m in run.of("datastore")], datastore.wait_for_bootstrap)
 
 
@@ -70,10 +70,10 @@ def converge_others(run: Run) -> None:
     names = [name for name in run.chosen(names) if name not in run.done]
     down = [name for name in names if not run.facts[name].ready]
     require_ready(run)
-    run.phase("servers", down, rolling.change_server)
+    run.phase("servers", down, rolling.change_node)
     for name in names:
         if name not in down:
-            run.phase("servers", [name], rolling.change_server, width=1)
+            run.phase("servers", [name], rolling.change_node, width=1)
 
 
 def changes_running(run: Run) -> bool:

@@ -17,6 +17,7 @@ from nornir_k3s.model.cluster import (
 from nornir_k3s.model.host_spec import File, HostSpec, Install, Unit, settings_yaml
 from nornir_k3s.model.paths import (
     INSTALLER,
+    PREVIOUS,
     SYSTEMD,
 )
 from nornir_k3s.model.secret import Secret
@@ -59,6 +60,7 @@ def spec(cluster: Cluster, member: Member, bundle: Bundle | None, ca_prefix: str
             f"{k3s.DATA}/server/tls",
             f"{SYSTEMD}/{k3s.UNITS['server']}",
             f"{SYSTEMD}/{unit}",
+            PREVIOUS,
             *named(settings(cluster, member, ca_prefix)),
         ),
     )
