@@ -32,7 +32,7 @@ PREFIX = f"10.79.{WORKER}"
 VIP = f"{PREFIX}.100"
 DB = f"{PREFIX}.11"
 # Seconds. What a server takes on its way to Ready is not what these tests are about.
-SHORT = {"BOOTSTRAP": 0.05, "START": 0.1, "NODE": 0.1, "READY": 0.1}
+SHORT = {"BOOTSTRAP": 0.05, "START": 0.1, "NODE": 0.1, "READY": 0.1, "KUBELET": 0.1, "STOP": 0.2}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

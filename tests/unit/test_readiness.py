@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import pytest
 from nornir_k3s import k3s
 from nornir_k3s.apply import readiness
 from nornir_k3s.model.cluster import Cluster
+from nornir_k3s.model.report import HostReport
 from nornir_k3s.phases import host_tasks
 
 REFUSED = 'level=error msg="Failed to ping database connection: FATAL: password authentication failed (SQLSTATE 28P01)"'
@@ -38,6 +40,7 @@ def wait(
     this: bool = True,
     before: int = 0,
     state: str = "auto-restart",
+    active: bool = False,
 ) -> readiness.Answer:
     """Run it where each look at the clock is a second later, and the unit never becomes active.
 
@@ -51,14 +54,14 @@ def wait(
     (folder / "journal").write_text("".join(line + "\n" for line in journal + ended))
     (folder / "seconds").write_text("1000")
     programs = {
-        "date": f'[ "$1" = -d ] && {{ echo 900; exit; }}\n'
+        "date": f'case $1$2 in -d@*) echo "${{2#@}}"; exit;; -d*) echo 900; exit;; esac\n'
         f"n=$(($(cat {folder}/seconds) + 1)); echo $n >{folder}/seconds; echo $n",
         "sleep": ":",
         "journalctl": f"case $* in *_SYSTEMD_INVOCATION_ID=*) {'cat' if this else ':'} {folder}/journal;;"
         f" *--since*@1*) cat {folder}/journal;; esac",
         "systemctl": f"case $1$3 in showInvocationID) echo this;; showNRestarts) echo {died + before};;"
         f" showSubState) echo {state};; show*) echo then;; is-active*)"
-        ' [ "$2" = -q ] || echo activating; exit 3;; esac',
+        f' [ "$2" = -q ] || echo activating; exit {0 if active else 3};; esac',
     }
     for name, line in programs.items():
         (folder / name).write_text(f"#!/bin/sh\n{line}\n")
@@ -128,28 +131,69 @@ def test_the_cause_is_kept_although_it_stands_far_above(tmp_path: Path) -> None:
     assert len(answer.journal.splitlines()) < 1000
 
 
-LACKS = "2026-11-25T19:00:00Z False container runtime network not ready: cni plugin not initialized"
+LACKS = "False container runtime network not ready: cni plugin not initialized"
+POSTING = "True kubelet is posting ready status"
+SINCE, BEFORE = 2000, 800  # the process of the unit was started at 900
+
+
+def posts(folder: Path, monkeypatch: pytest.MonkeyPatch, said: tuple[str, int] | None) -> None:
+    """Let kubectl say this of a node that was last reported then; the API works."""
+    binary = folder / "k3s"
+    binary.write_text(
+        f"#!/bin/sh\ncase $* in *--raw*) echo ok;; *) echo '{f'@{said[1]} {said[0]}' if said else ''}';; esac\n"
+    )
+    binary.chmod(0o755)
+    monkeypatch.setattr(k3s, "BINARY", str(binary))
 
 
 @pytest.mark.parametrize(
-    ("said", "node", "ready"),
+    ("said", "awaits_cni", "ready", "missing"),
     [
-        (LACKS, "a1", True),
-        (LACKS, "", False),  # flannel is on: it has failed
-        ("2026-11-25T19:00:00Z False [container runtime is down, container runtime network not ready: x]", "a1", False),
-        ("2026-11-25T19:00:00Z Unknown Kubelet stopped posting node status.", "a1", False),
-        ("", "a1", False),  # it is not registered yet
+        ((LACKS, SINCE), True, True, ""),
+        ((LACKS, BEFORE), True, False, "service k3s-agent.service is activating"),
+        ((LACKS, SINCE), False, False, "service k3s-agent.service is activating"),  # flannel is on: it has failed
+        (("False [container runtime is down, container runtime network not ready: x]", SINCE), True, False, ""),
+        (("Unknown Kubelet stopped posting node status.", SINCE), True, False, ""),
+        (None, True, False, ""),  # it is not registered yet
+        ((POSTING, SINCE), False, True, "until its network policies are enforced"),
+        ((POSTING, BEFORE), False, False, "service k3s-agent.service is activating"),
     ],
 )
-def test_an_agent_that_waits_for_nothing_but_the_user_s_cni_is_ready(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, node: str, ready: bool
+def test_an_agent_whose_node_was_reported_since_its_start_is_ready_before_systemd_is_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    said: tuple[str, int] | None,
+    awaits_cni: bool,
+    ready: bool,
+    missing: str,
 ) -> None:
-    binary = tmp_path / "k3s"
-    binary.write_text(f"#!/bin/sh\necho '{said}'\n")
-    binary.chmod(0o755)
-    monkeypatch.setattr(k3s, "BINARY", str(binary))
-    answer = wait(tmp_path, readiness.agent(lacks_cni=node), journal=[], died=0)
+    posts(tmp_path, monkeypatch, said)
+    script = readiness.agent(node="a1", url="https://v:6443", awaits_cni=awaits_cni)
+    answer = wait(tmp_path, script, journal=[], died=0, state="start")
     assert answer.ready is ready
+    assert missing in answer.missing
+    assert not wait(tmp_path, readiness.agent(), journal=[], died=0, state="start").ready, "only active counts"
+
+
+@pytest.mark.parametrize(
+    ("said", "own_cni", "missing"),
+    [
+        ((POSTING, SINCE), False, ""),
+        ((POSTING, BEFORE), False, "node s1 has not been reported since k3s.service was started"),
+        ((LACKS, SINCE), False, "node s1 is NotReady"),
+        ((LACKS, SINCE), True, ""),
+        ((LACKS, BEFORE), True, "node s1 has not been reported since k3s.service was started"),
+        (None, False, "node s1 is not listed"),
+    ],
+)
+def test_what_a_server_s_node_said_before_its_start_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, said: tuple[str, int] | None, own_cni: bool, missing: str
+) -> None:
+    posts(tmp_path, monkeypatch, said)
+    answer = wait(tmp_path, readiness.server("s1", own_cni=own_cni), journal=[], died=0, active=True)
+    assert answer.ready is (not missing)
+    assert answer.missing == missing
 
 
 @pytest.mark.parametrize(("deadline", "seconds"), [(1, 1), (7.5, 8), (600, readiness.CHUNK)])
@@ -168,3 +212,31 @@ def test_a_host_waits_no_longer_than_the_deadline(
     )
     host_tasks.wait_for_agent(SimpleNamespace(host=SimpleNamespace(name="a1")), known)  # type: ignore[arg-type]
     assert f"wait_until_ready k3s-agent.service {seconds} 0 " in scripts[0]
+
+
+@pytest.mark.parametrize(("waited", "orders"), [(0, ["wait"]), (host_tasks.SETTLED, ["wait", "restart", "wait"])])
+def test_an_agent_whose_policies_do_not_start_is_restarted_once_after_a_minute(
+    load: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch, waited: float, orders: list[str]
+) -> None:
+    done: list[str] = []
+
+    def run(script: str, **_: Any) -> Any:
+        done.append("restart" if "act k3s-agent.service restart" in script else "wait")
+        active = not waited or "restart" in done
+        return SimpleNamespace(stdout=f"@waited\t{'yes' if active else 'never'}\t\t0\n")
+
+    monkeypatch.setattr(host_tasks, "session_of", lambda *_: SimpleNamespace(run=run, stop=threading.Event()))
+    cluster = load()
+    report = HostReport(role="agents")
+    known: Any = SimpleNamespace(
+        deadlines={"agent": 9, "apply": 9},
+        cluster=cluster,
+        member=cluster.member,
+        tell=lambda *_: None,
+        awaited={"a1": time.monotonic() - waited},
+        report=SimpleNamespace(hosts={"a1": report}),
+    )
+    host_tasks.settle_agent(SimpleNamespace(host=SimpleNamespace(name="a1")), known)  # type: ignore[arg-type]
+    assert done == orders
+    assert report.restarts == ["k3s-agent.service"] * orders.count("restart")
+    assert not known.awaited

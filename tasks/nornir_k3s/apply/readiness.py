@@ -1,7 +1,8 @@
 """Readiness of a K3s unit: scripts that wait on the host for a limited time and report what is missing.
 
 A server is ready when its service is active, `/readyz` answers ok with credentials, and its own node is Ready: three
-separate conditions, true one after the other (k3s: pkg/cli/server/server.go, pkg/agent/run.go).
+separate conditions, true one after the other (k3s: pkg/cli/server/server.go, pkg/agent/run.go). The API lists a node as
+Ready while its kubelet restarts: only what was reported since the start counts.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class Answer:
 
     Arguments:
         hopeless: Waiting longer is pointless.
-        missing: What is missing.
+        missing: What is missing; of an agent that is ready, what its service still waits for.
         journal: The unit's journal lines that name a reason, and its last ones.
         died: How often the unit has ended since the wait began; 0 if that was not asked for.
     """
@@ -54,23 +55,27 @@ def server(node: str, wait: Wait = Wait(), *, own_cni: bool = False) -> str:
     Arguments:
         own_cni: The CNI is the user's: a node that lacks nothing else counts as Ready.
     """
-    return _script(k3s.UNITS["server"], node, wait, k3s.NO_CNI if own_cni else "")
+    return _script(k3s.UNITS["server"], node, wait, own_cni=own_cni)
 
 
-def agent(wait: Wait = Wait(), *, lacks_cni: str = "", url: str = "") -> str:
+def agent(wait: Wait = Wait(), *, node: str = "", url: str = "", awaits_cni: bool = False) -> str:
     """Return a script that waits until an agent's service is active: it has joined and reaches an API server.
 
+    K3s tells systemd only when its network policies are enforced, up to five minutes after the node is Ready (k3s:
+    pkg/agent/netpol/netpol.go). A Ready node that has been reported since the start is enough, if there is a URL.
+
     Arguments:
-        lacks_cni: Its node, if K3s tells systemd only when a CNI of the user's runs (k3s: pkg/agent/netpol/netpol.go):
-            a node that lacks nothing else is enough then.
+        node: Its node.
         url: The registration address, which is asked for this node.
+        awaits_cni: The network policies wait for a CNI of the user's: a node that lacks nothing else is enough.
     """
-    return _script(k3s.UNITS["agent"], "", wait, k3s.NO_CNI if lacks_cni else "", lacks_cni, url)
+    return _script(k3s.UNITS["agent"], node, wait, url, own_cni=awaits_cni)
 
 
-def _script(unit: str, node: str, wait: Wait, accepted: str = "", *own: str) -> str:
+def _script(unit: str, node: str, wait: Wait, url: str = "", *, own_cni: bool) -> str:
     patterns = (k3s_journal.VERDICTS, k3s_journal.fatal_pattern(), k3s_journal.patient_pattern(wait.datastore))
-    call = shell.call("wait_until_ready", unit, wait.seconds, wait.waited, *patterns, k3s.BINARY, node, accepted, *own)
+    accepted = k3s.NO_CNI if own_cni else ""
+    call = shell.call("wait_until_ready", unit, wait.seconds, wait.waited, *patterns, k3s.BINARY, node, accepted, url)
     return f"{SAY}{shell.source('apply/readiness.sh')}{call}\n"
 
 

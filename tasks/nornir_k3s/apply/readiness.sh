@@ -1,12 +1,13 @@
 # Wait until a unit of K3s is ready. The controller drives the whole wait, chunk by chunk.
-# Without a node the active unit is enough. `own` is an agent's node, whose reason not to be Ready may be accepted.
+# A server is asked itself for its node; `url` is where an agent's kubelet asks for it.
 # The patterns say which lines of the journal name a reason, which reasons waiting cannot cure, and which may pass.
-wait_until_ready() { # unit seconds seconds-waited-before verdicts hopeless patient k3s node accepted [own url]
+wait_until_ready() { # unit seconds seconds-waited-before verdicts hopeless patient k3s node accepted [url]
   unit=$1 limit=$2 verdicts=$4 hopeless=$5 patient=$6 k3s=$7 node=$8 accepted=$9 missing='' died=0 judged=0
+  almost=0 asked=0
   chunk=$(date +%s)
   begin=$((chunk - $3))
   shift 9
-  own=${1:-} url=${2:-}
+  url=${1:-}
   while :; do
     if is_ready; then state=yes; elif is_hopeless; then state=never
     elif [ $(($(date +%s) - chunk)) -ge "$limit" ]; then state=no
@@ -21,33 +22,47 @@ wait_until_ready() { # unit seconds seconds-waited-before verdicts hopeless pati
 }
 is_ready() {
   missing="service $unit is $(systemctl is-active "$unit")"
-  systemctl is-active -q "$unit" || lacks_its_cni || return 1
-  if [ -n "$node" ]; then
-    missing='/readyz is not ok'
-    [ "$(timeout 10 "$k3s" kubectl get --raw /readyz 2>/dev/null)" = ok ] || return 1
-    missing="node $node is not listed"
-    # shellcheck disable=SC2046  # a row of a table
-    set -- $(timeout 10 "$k3s" kubectl get node "$node" --no-headers 2>/dev/null)
-    [ "${1:-}" = "$node" ] || return 1
-    missing="node $node is $2"
-    case $2 in Ready*) ;; *) is_accepted "$node" || return 1 ;; esac
+  if [ "$unit" = k3s-agent.service ]; then
+    if systemctl is-active -q "$unit"; then missing=''; else is_almost; fi
+    return
   fi
+  systemctl is-active -q "$unit" || return 1
+  missing='/readyz is not ok'
+  [ "$(timeout 10 "$k3s" kubectl get --raw /readyz 2>/dev/null)" = ok ] || return 1
+  node_is_ready || return 1
   missing=''
 }
-# Not Ready, and the kubelet posts why: a reason that begins so is accepted.
-is_accepted() { # node option-of-kubectl...
-  [ -n "$accepted" ] || return 1
-  name=$1 ready='.status.conditions[?(@.type=="Ready")]'
-  shift
-  said=$(timeout 10 "$k3s" kubectl "$@" get node "$name" -o \
+# What the node says, if its kubelet has posted it since the unit was started: what it said before is no answer. Not
+# Ready for a reason that begins as `accepted` is enough.
+node_is_ready() { # option-of-kubectl...
+  ready='.status.conditions[?(@.type=="Ready")]'
+  said=$(timeout 10 "$k3s" kubectl "$@" get node "$node" -o \
     "jsonpath={$ready.lastHeartbeatTime} {$ready.status} {$ready.message}" 2>/dev/null)
-  case $said in *" False $accepted"*) ;; *) return 1 ;; esac
+  posted=${said%% *} said=${said#* }
+  missing="node $node is not listed"
+  [ -n "$posted" ] || return 1
+  missing="node $node has not been reported since $unit was started"
+  [ "$(date -d "$posted" +%s)" -ge "$(started)" ] || return 1
+  missing="node $node is NotReady"
+  case $said in 'True '*) return 0 ;; esac
+  [ -n "$accepted" ] && case $said in "False $accepted"*) ;; *) return 1 ;; esac
 }
-# An agent that is starting, whose kubelet has posted since this start: it asks with the kubelet's own certificate.
-lacks_its_cni() {
-  [ -n "$own" ] && [ "$(systemctl is-active "$unit")" = activating ] || return 1
-  is_accepted "$own" --kubeconfig=/var/lib/rancher/k3s/agent/kubelet.kubeconfig --server="$url" || return 1
-  [ "$(date -d "${said%% *}" +%s)" -ge "$(started)" ]
+# An agent tells systemd when its network policies are enforced. They wait for a report of the Ready node that is newer
+# than themselves, and the kubelet may have sent its last one just before: the next comes after five minutes.
+is_almost() {
+  now=$(date +%s)
+  [ -n "$url" ] && { [ -n "$accepted" ] || [ $((now - begin)) -ge 8 ]; } && [ $((now - asked)) -ge 3 ] || return 1
+  [ "$(property SubState)" = start ] || return 1
+  asked=$now activating=$missing
+  if ! node_is_ready --kubeconfig=/var/lib/rancher/k3s/agent/kubelet.kubeconfig --server="$url"; then
+    missing=$activating almost=0
+    return 1
+  fi
+  missing=''
+  case $said in True*) ;; *) return 0 ;; esac
+  missing="$activating until its network policies are enforced: when the kubelet next reports, in at most 5 minutes"
+  [ "$almost" != 0 ] || almost=$now
+  [ $((now - almost)) -ge 10 ]
 }
 property() { systemctl show -p "$1" --value "$unit"; }
 started() { date -d "$(property ExecMainStartTimestamp)" +%s; }

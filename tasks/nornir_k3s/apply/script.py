@@ -41,6 +41,11 @@ def restore(unit: str, *, always: bool) -> str:
     return wrapped("restoring the previous files", shell.call("restore", unit, "yes" if always else "no"))
 
 
+def restart(unit: str) -> str:
+    """Return the script that restarts a unit, and does not wait until it is active."""
+    return wrapped(f"unit:{unit}", shell.call("act", unit, "restart", "no", "", ""))
+
+
 def forget(unit: str) -> str:
     """Return the script that removes the rollback copies of a server that is ready."""
     return wrapped("removing the previous files", f"drop_previous\nrm -f {STATE}/pending/{unit}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nornir_k3s.phases.host_tasks import settle_agent
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.phases.rolling import change_node
 from nornir_k3s.phases.servers import require_ready
@@ -17,6 +18,11 @@ def join(run: Run) -> None:
     first = [name for name in names if name not in running[1:]]
     for together in (first, running[1:]):
         run.phase("agents", together, change_node, width=run.widths["agents"])
+
+
+def settle(run: Run) -> None:
+    """Wait until the services of agents are active that were not when their nodes were Ready."""
+    run.phase("verify", sorted(run.awaited), settle_agent, width=run.widths["agents"])
 
 
 PHASE = Phase("agents", "join the agents through that address", join, beside="servers")

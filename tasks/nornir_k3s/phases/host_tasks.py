@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from nornir.core.task import Result, Task
 
-from nornir_k3s import facts, k3s_journal
+from nornir_k3s import facts, k3s, k3s_journal
 from nornir_k3s.apply import readiness, rollback
 from nornir_k3s.apply import script as apply
 from nornir_k3s.errors import CommandFailed, HostError, NotReady
@@ -23,6 +23,8 @@ from nornir_k3s.model.step import Step
 from nornir_k3s.retry import wait_until
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.gather import readable, session_of
+
+SETTLED = 60  # seconds after which an agent is restarted whose node is Ready and whose service is not active
 
 
 def converge_host(task: Task, run: Run) -> Result:
@@ -52,7 +54,8 @@ def wait_for_server(task: Task, run: Run) -> HostFacts:
     def script(wait: readiness.Wait) -> str:
         return readiness.server(member.node_name, wait, own_cni=run.cluster.own_cni) + after
 
-    return facts.parse(member.name, _wait(task, run, script, "server", heard=lambda text: _keep(run, member, text)))
+    text, _ = _wait(task, run, script, "server", heard=lambda text: _keep(run, member, text))
+    return facts.parse(member.name, text)
 
 
 def _keep(run: Run, member: Member, text: str) -> None:
@@ -94,10 +97,35 @@ def converge_agent(task: Task, run: Run) -> Result:
 
 
 def wait_for_agent(task: Task, run: Run) -> None:
-    """Wait until this agent has joined."""
-    member = run.member(task.host.name) if run.cluster.awaits_cni else None
-    node = member.node_name if member else ""
-    _wait(task, run, lambda wait: readiness.agent(wait, lacks_cni=node, url=run.cluster.url), "agent")
+    """Wait until this agent has joined; its service may still wait for its network policies."""
+    name, cluster = task.host.name, run.cluster
+    node = run.member(name).node_name
+
+    def script(wait: readiness.Wait) -> str:
+        return readiness.agent(wait, node=node, url=cluster.url, awaits_cni=cluster.awaits_cni)
+
+    _, awaited = _wait(task, run, script, "agent")
+    if awaited:
+        run.awaited[name] = time.monotonic()
+        run.report.notes.append(f"{name}: its node is Ready; {awaited}")
+
+
+def settle_agent(task: Task, run: Run) -> Result:
+    """Wait until the service of an agent is active, whose node is Ready; restart it once if that takes long.
+
+    A restart makes the kubelet report at once.
+    """
+    name = task.host.name
+    left = max(1, run.awaited[name] + SETTLED - time.monotonic())
+    try:
+        _wait(task, run, readiness.agent, "agent", limit=left)
+    except NotReady:
+        unit = k3s.UNITS["agent"]
+        session_of(task, run).run(apply.restart(unit), what="restarting", timeout=run.deadlines["apply"])
+        run.report.hosts[name].restarts.append(unit)
+        _wait(task, run, readiness.agent, "agent")
+    del run.awaited[name]
+    return Result(host=task.host)
 
 
 def apply_steps(task: Task, run: Run, steps: Sequence[Step], *, deadline: float, before: str = "") -> Result:
@@ -164,9 +192,12 @@ def _wait(
     run: Run,
     script: Callable[[readiness.Wait], str],
     kind: str,
+    *,
     heard: Callable[[str], None] = lambda _: None,
-) -> str:
-    name, begin, limit = task.host.name, time.monotonic(), run.deadlines[kind]
+    limit: float | None = None,
+) -> tuple[str, str]:
+    """Return what the host printed at the end, and what its service still waits for."""
+    name, begin, limit = task.host.name, time.monotonic(), limit or run.deadlines[kind]
     link = session_of(task, run)
     datastore = parse(run.cluster.endpoint).hosts if run.cluster.endpoint else ()
     last = readiness.Answer(ready=False, hopeless=False, missing="not checked yet", journal="")
@@ -191,7 +222,7 @@ def _wait(
         wait_until(ready, what=f"{kind} is ready", host=name, deadline=limit, stop=link.stop)
     except NotReady:
         raise _not_ready(run, name, last, datastore) from None
-    return text
+    return text, last.missing
 
 
 def _not_ready(run: Run, name: str, answer: readiness.Answer, datastore: Sequence[tuple[str, int]]) -> HostError:

@@ -13,6 +13,7 @@ from nornir_k3s.facts import Fact
 from nornir_k3s.facts.k3s_server import ApiThroughAddress, Kubeconfig
 from nornir_k3s.facts.network import Addresses, Reach
 from nornir_k3s.model.cluster import NODES
+from nornir_k3s.phases.agents import settle
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.phases.servers import require_ready
 from nornir_k3s.retry import wait_until
@@ -30,6 +31,7 @@ def verify(run: Run) -> None:
         K3sError: It does not work at the deadline; with every remaining problem.
     """
     if not run.of("servers"):
+        settle(run)
         run.report.notes.append("not verified, no kubeconfig: this inventory has no server")
         return
     server = require_ready(run)
@@ -61,6 +63,7 @@ def verify(run: Run) -> None:
             hint="check the hosts named above, then run deploy again: it resumes",
         ) from None
     run.keep_kubeconfig(answers[server].kubeconfig)
+    settle(run)
 
 
 def verify_host(task: Task, run: Run) -> Result:

@@ -52,6 +52,7 @@ class Run:
         widths: Hosts at the same time, by phase.
         facts: The facts of each host that was read; a later reading replaces them.
         done: Servers that this run has changed and that are ready again.
+        awaited: Agents whose node is Ready and whose service is not active yet, and since when (time.monotonic).
         limit: The only hosts that may be changed; None for all.
         away: Members of the last deploy that are not in this inventory.
         drift: Also read the facts that only a drift check needs.
@@ -72,6 +73,7 @@ class Run:
     facts: dict[str, HostFacts] = field(default_factory=dict)
     sessions: dict[str, Session] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
+    awaited: dict[str, float] = field(default_factory=dict)
     limit: frozenset[str] | None = None
     away: frozenset[str] = frozenset()
     drift: bool = False

@@ -133,6 +133,11 @@ def kubelet_problem(settings: dict[str, Any], version: str) -> str | None:
             " (kubelet.kubernetes.io, node.kubernetes.io) or be in the specifically allowed set"
             f" ({', '.join(sorted(_ALLOWED_LABELS))})"
         )
+    for name, value in kubelet_args(settings).items():
+        if name.startswith("no-such-"):
+            return f"failed to parse kubelet flag: unknown flag: --{name}"
+        if name.startswith("eviction-") and not re.search(r"[<=]", value):
+            return f"invalid eviction threshold syntax {value}, expected <signal><operator><value>"
     old_cgroups = not Path("/sys/fs/cgroup/cgroup.controllers").exists()
     if old_cgroups and _minor(version) >= 35 and kubelet_args(settings).get("fail-cgroupv1") != "false":
         return "kubelet is configured to not run on a host using cgroup v1"

@@ -10,13 +10,13 @@ from typing import Any
 
 from k3s_standin import nodes
 from k3s_standin.host import kubelet_problem, logging_problem
-from k3s_standin.log import Fatal, log
-from k3s_standin.process import delay
+from k3s_standin.log import Fatal, log, noise
+from k3s_standin.process import delay, setting, shut_down
 
 Item = dict[str, Any]
 # method, path, body -> status and answer; OSError or StoreError when nobody answers.
 Call = Callable[[str, str, Any], tuple[int, Item]]
-STATUS_EVERY = 300
+STATUS_EVERY = setting("STATUS_EVERY", 300)
 LEASE_EVERY = 10
 
 
@@ -40,10 +40,11 @@ class Kubelet:
             "info",
             f"Running kubelet --hostname-override={self.name} --kubeconfig=/var/lib/rancher/k3s/agent/kubelet.kubeconfig",
         )
+        noise()
         if problem := logging_problem(settings):
             raise Fatal(f"Error: {problem}")
         if problem := kubelet_problem(settings, version):
-            raise Fatal(f"Error: kubelet exited: {problem}")
+            shut_down(f"kubelet exited: {problem}")
 
     def start(self) -> None:
         """Begin to live."""

@@ -11,8 +11,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
-from k3s_standin.log import Fatal
+from k3s_standin.log import Fatal, log
 
 _PR_SET_NAME = 15
 
@@ -48,11 +49,22 @@ def title(command: str) -> None:
             ctypes.memmove(start, text.ljust(end - start - 1) + b"\0", end - start)
 
 
+def shut_down(reason: str) -> NoReturn:
+    """End as K3s does when a component of it ends: with status 0 (pkg/signals)."""
+    log("info", f"Shutdown request received: {reason}")
+    for number in range(40):
+        log("info", "Shutting down controller", controller=f"controller-{number}", logger="k3s")
+    delay("SHUTDOWN", 2.0)
+    sys.stderr.flush()
+    os._exit(0)
+
+
 def on_stop(action: Callable[[], int]) -> None:
     """Call this when asked to end, and exit with the status it returns."""
 
     def stop(*_: object) -> None:
         status = action()
+        delay("STOP", 3.0)
         sys.stderr.flush()
         os._exit(status)
 

@@ -242,11 +242,13 @@ class _Server:
         log("info", "Kube API server is now running")
         first = self.addresses[0]
         check_versions(pods(self.settings, first), services(self.settings, first), self.addresses)
+        log("info", "k3s is up and running")
+        ready()
+        # Only now the kubelet starts: half a second to seven seconds later.
+        delay("KUBELET", 0.5)
         kubelet.check(self.settings, self.version)
         port = int(host.kubelet_args(self.settings).get("port") or 10250)
         self.held.append(hold("0.0.0.0", port, "Error: kubelet exited: failed to listen and serve"))
-        log("info", "k3s is up and running")
-        ready()
         if not self.settings.get("disable-agent"):
             kubelet.start()
 
