@@ -60,7 +60,7 @@ def wait(
         "journalctl": f"case $* in *_SYSTEMD_INVOCATION_ID=*) {'cat' if this else ':'} {folder}/journal;;"
         f" *--since*@1*) cat {folder}/journal;; esac",
         "systemctl": f"case $1$3 in showInvocationID) echo this;; showNRestarts) echo {died + before};;"
-        f" showSubState) echo {state};; show*) echo then;; is-active*)"
+        f" showSubState|showActiveState) echo {state};; show*) echo then;; is-active*)"
         f' [ "$2" = -q ] || echo activating; exit {0 if active else 3};; esac',
     }
     for name, line in programs.items():
@@ -121,6 +121,10 @@ def test_what_was_before_the_wait_does_not_count(tmp_path: Path, script: str) ->
 
 def test_a_process_that_lives_has_come_further_than_those_before(tmp_path: Path) -> None:
     assert not wait(tmp_path, readiness.server("s1"), journal=[WRONG] * 9, died=3, this=False, state="start").hopeless
+
+
+def test_a_unit_that_systemd_has_given_up_is_not_waited_for(tmp_path: Path) -> None:
+    assert wait(tmp_path, readiness.agent(), journal=[], died=0, state="failed").hopeless
 
 
 def test_the_cause_is_kept_although_it_stands_far_above(tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ repeats() {
 }
 # A process that lives for longer than a minute has come further than those before.
 ends() {
+  [ "$(property ActiveState)" != failed ] || return 0 # systemd does not start it again
   [ "$(property NRestarts)" -ge 2 ] || return 1
   died=$(since "$begin" | grep -c 'Scheduled restart job')
   [ "$died" -ge 2 ] || return 1
