@@ -20,7 +20,7 @@ import jsonschema
 import pytest
 
 from nornir_k3s import Plan, Report, Status
-from tests.e2e.conftest import LAB, PREFIX, Site, eventually
+from tests.e2e.conftest import LAB, PREFIX, VIP, Site, eventually
 
 NAMES = ("db1", "s1", "s2", "s3", "a1", "a2", "lb1", "lb2")
 
@@ -171,13 +171,24 @@ def test_a_host_that_cannot_reach_a_server_is_found_before_the_first_change(clus
     cluster.lab.reset("a2")
     cluster.lab.exec("a2", ["ip", "route", "add", "unreachable", f"{PREFIX}.13/32"])
     cluster.lab.exec("a2", ["ip", "route", "add", "10.42.200.0/24", "dev", "lo"])
+    cluster.edit(lambda data: data["data"]["k3s_cluster"]["registration"].update(name="k3s.example.test"))
     found = data(cluster, "deploy.py", "--preflight-only", code=1)
     assert {(f["host"], f["subject"]) for f in found["findings"] if f["severity"] == "error"} == {
         ("a2", "reach"),
         ("a2", "cidr"),
+        ("a2", "reimaged"),
+        *((name, "name") for name in ("s1", "s2", "s3", "a1", "a2")),
     }
+    told = {f["subject"]: f["remedy"] for f in found["findings"] if f["host"] == "a2"}
+    assert "k3s kubectl delete node a2; " in told["reimaged"]
+    assert f"`{VIP} k3s.example.test` to /etc/hosts" in told["name"]
     cluster.lab.exec("a2", ["ip", "route", "del", "unreachable", f"{PREFIX}.13/32"])
     cluster.lab.exec("a2", ["ip", "route", "del", "10.42.200.0/24", "dev", "lo"])
+    cluster.edit(lambda data: data["data"]["k3s_cluster"]["registration"].pop("name"))
+    # As it was told: then the host joins again.
+    for what in (["node", "a2"], ["secret", "a2.node-password.k3s", "--namespace=kube-system", "--ignore-not-found"]):
+        cluster.lab.exec("s1", ["k3s", "kubectl", "delete", *what])
+    cluster.deploy()
 
 
 class _Mirror(http.server.SimpleHTTPRequestHandler):

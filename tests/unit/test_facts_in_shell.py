@@ -71,3 +71,10 @@ def test_units_of_other_installations_are_found_wherever_they_are(tmp_path: Path
     assert lines("units", "fact_foreign_units", tmp_path, etc, usr) == ["@foreign_units\tk3s.service", *found]
     (tmp_path / "installed").write_text("server 0")
     assert lines("units", "fact_foreign_units", tmp_path, etc, usr) == found
+
+
+def test_names_are_resolved_as_the_host_does() -> None:
+    found = lines("network", "fact_names", "localhost", "no-such-name.invalid")
+    assert found[0].split("\t")[:2] == ["@names", "localhost"]
+    assert {"127.0.0.1", "::1"} & set(found[0].split("\t")[2].split())
+    assert found[1] == "@names\tno-such-name.invalid\t"

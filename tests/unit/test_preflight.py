@@ -118,6 +118,8 @@ ONE_OF_EACH: list[tuple[str, dict[str, Any], str]] = [
 ASKED = {"datastore"} | {f"datastore-{what}" for what in ("asked", "login", "tls", "rights", "settings", "latency")}
 ELSEWHERE = {
     "bootstrap",
+    "name",
+    "reimaged",
     "datastore-members",
     "datastore-moved",
     "datastore-single",
@@ -500,3 +502,51 @@ def test_an_etcd_has_the_inventory_s_members_and_their_data(load: Load) -> None:
     assert ids(cluster, seen) == {("db3", "datastore-members")}
     seen["db1"] = changed(seen["db1"], database={"members": frozenset(("db1", "db2", "old"))})
     assert ("db1", "datastore-members") in ids(cluster, seen)
+
+
+NAMED = {"registration": {"address": "10.0.0.100", "name": "k3s.example.org"}}
+
+
+def test_every_server_and_agent_resolves_the_registration_name(load: Load) -> None:
+    cluster = load(NAMED)
+    seen = {name: changed(one, names={"k3s.example.org": ("10.0.0.100",)}) for name, one in healthy(cluster).items()}
+    assert ids(cluster, seen) == set()
+    seen["a1"] = changed(seen["a1"], names={"k3s.example.org": ()})
+    seen["s2"] = changed(seen["s2"], names={"k3s.example.org": ("192.0.2.1",)})
+    found = {one.host: one for one in preflight.check(cluster, seen) if one.subject == "name"}
+    assert {name: one.severity for name, one in found.items()} == {"a1": "error", "s2": "warning"}
+    assert found["a1"].found == "it cannot resolve k3s.example.org, the registration address"
+    assert "add the name to DNS, or `10.0.0.100 k3s.example.org` to /etc/hosts" in found["a1"].remedy
+    assert "to 192.0.2.1" in found["s2"].found
+
+
+def test_names_of_a_datastore_and_of_a_mirror_are_those_of_their_users(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PW", "hush-hush-hush")
+    mirror = {"artifacts": {"url": "https://mirror.example.org/k3s", "push": False}}
+    outside = {"datastore": {"kind": "postgresql", "hosts": ["db.example.org", "10.0.0.9"], "password": {"env": "PW"}}}
+    cluster = load({**mirror, **outside}, hosts={name: one for name, one in HOSTS.items() if one[1] != "datastore"})
+    nothing = {"db.example.org": (), "mirror.example.org": ()}
+    seen = {name: changed(one, names=nothing) for name, one in healthy(cluster).items()}
+    found = [one for one in preflight.check(cluster, seen) if one.subject == "name"]
+    assert sorted((one.host, one.found.rpartition(", ")[2], one.severity) for one in found) == [
+        ("a1", "the mirror of K3s", "error"),
+        *((name, what, "error") for name in ("s1", "s2") for what in ("the datastore", "the mirror of K3s")),
+    ]
+
+
+def test_a_host_that_was_installed_anew_is_told_the_command(load: Load) -> None:
+    cluster = load(a1={"node-name": "worker-1"})
+    seen = healthy(cluster)
+    nodes = tuple(NodeState(name, ready=True, version="") for name in ("s1", "s2", "worker-1"))
+    seen["a1"] = changed(seen["a1"], node_password=False)
+    seen["s2"] = changed(seen["s2"], node_password=False)
+    assert ids(cluster, seen) == set(), "a new cluster"
+    seen["s1"] = changed(seen["s1"], api={"ready": True, "nodes": nodes[:1]})
+    assert ids(cluster, seen) == set(), "they join for the first time"
+    seen["s1"] = changed(seen["s1"], api={"ready": True, "nodes": nodes})
+    found = {one.host: one for one in preflight.check(cluster, seen) if one.subject == "reimaged"}
+    assert set(found) == {"a1", "s2"}
+    assert "on s1: k3s kubectl delete node worker-1; " in found["a1"].remedy
+    assert "delete secret worker-1.node-password.k3s --ignore-not-found" in found["a1"].remedy

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from nornir_k3s import k3s
 from nornir_k3s.facts import main_unit
+from nornir_k3s.facts.network import names_used
 from nornir_k3s.inventory import rules
 from nornir_k3s.model.cluster import (
     NODES,
@@ -36,6 +37,7 @@ def check(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Findin
     yield from _reach(member, facts)
     if member.role in NODES:
         yield from _routes(cluster, member, facts)
+        yield from _names(cluster, member, facts)
     if member.role == "lb":
         yield from _vip_network(cluster, member, facts)
 
@@ -74,6 +76,23 @@ def _ports(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Findi
             name = processes.split('"')[1] if '"' in processes else "another program"
             found = f"port {port} is in use by {name} ({local})"
             yield problem(member.name, "port", found, "a free port", f"stop {name}, or move it to another port")
+
+
+def _names(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Finding]:
+    address = str(cluster.registration.address or "")
+    for name, what in names_used(cluster, member).items():
+        if name not in facts.names:
+            continue
+        wanted = address if name == cluster.registration.name else ""
+        line = f"`{wanted or 'ADDRESS'} {name}` to /etc/hosts"
+        if not facts.names[name]:
+            found, remedy = f"it cannot resolve {name}, {what}", f"add the name to DNS, or {line} on this host"
+            if wanted:
+                remedy += "; or remove `registration.name`: agents then use the address"
+            yield problem(member.name, "name", found, wanted or "an address", remedy)
+        elif wanted and wanted not in facts.names[name]:
+            found = f"it resolves {name}, {what}, to {', '.join(facts.names[name])}"
+            yield problem(member.name, "name", found, wanted, f"correct DNS, or add {line} on this host", "warning")
 
 
 def _reach(member: Member, facts: HostFacts) -> Iterator[Finding]:

@@ -44,6 +44,7 @@ def check(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[Finding]
     findings += state.files(cluster, all_facts)
     findings += state.immutable_settings(cluster, all_facts)
     findings += state.versions(cluster, all_facts)
+    findings += state.reimaged(cluster, all_facts)
     findings += _workloads(cluster)
     findings = [finding.accept(cluster.accept) for finding in findings]
     return sorted(findings, key=lambda f: _ORDER.index(f.level))

@@ -133,6 +133,22 @@ def _in_force(cluster: Cluster, settings: Mapping[str, object], key: str) -> str
     return str(k3s.boolean(settings.get(key, False))).lower()
 
 
+def reimaged(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
+    """Yield hosts whose node is registered with a password that they do not have any more (docs: architecture.md)."""
+    server = next((facts for facts in all_facts.values() if facts.ready and facts.api.nodes), None)
+    nodes = {node.name for node in server.api.nodes or ()} if server else set()
+    for member in (*cluster.of("servers"), *cluster.of("agents")):
+        facts, name = all_facts.get(member.name), member.node_name
+        if server is None or facts is None or facts.node_password or name not in nodes:
+            continue
+        found = f"the host was installed anew: node {name} exists, but not its password, /etc/rancher/node/password"
+        remedy = (
+            f"restore that file; or on {server.host}: k3s kubectl delete node {name}; "
+            f"k3s kubectl -n kube-system delete secret {name}.node-password.k3s --ignore-not-found"
+        )
+        yield problem(member.name, "reimaged", found, "the node's password, or no such node", remedy)
+
+
 def versions(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
     """Yield nodes for which the wanted version is a downgrade, or skips a minor version."""
     wanted = k3s.parse_version(cluster.version)

@@ -34,6 +34,20 @@ class AgentCA(Fact[str]):
         return records[0].take(1)[0]
 
 
+class NodePassword(Fact[bool]):
+    """Whether this host has the password that its node was registered with (k3s: pkg/agent/config, nodepassword)."""
+
+    name, source, roles, when = "node_password", "k3s_node", NODES, "setup"
+
+    def arguments(self, query: Query) -> Iterable[object]:  # noqa: ARG002 - as every fact
+        """Read K3s' data folder."""
+        return (k3s.DATA,)
+
+    def parse(self, records: Sequence[Record]) -> bool:
+        """Return it."""
+        return records[0].take(1)[0] != "no"
+
+
 class Certificates(Fact[tuple[CertificateFile, ...]]):
     """When K3s' own certificates on a node expire (docs.k3s.io `cli/certificate.md`)."""
 

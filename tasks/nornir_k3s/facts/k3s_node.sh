@@ -4,6 +4,12 @@ fact_agent_ca() { # data-folder
   if [ -s "$1/agent/server-ca.crt" ]; then say agent_ca "$(sha256sum <"$1/agent/server-ca.crt" | cut -c1-64)"; fi
 }
 
+# K3s moves the old file to the new place when it starts.
+fact_node_password() { # data-folder
+  if [ -s /etc/rancher/node/password ] || [ -s "$1/agent/node-password.txt" ]; then say node_password yes
+  else say node_password no; fi
+}
+
 fact_certificates() { # folder
   ls "$1"/*.crt >/dev/null 2>&1 || return 0
   for path in "$1"/*.crt; do say certificates "$path" "$(base64 -w0 <"$path" 2>/dev/null)"; done

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+from urllib.parse import urlsplit
 
 from nornir_k3s import k3s
-from nornir_k3s.facts.fact import Query, Rows, When, Words
+from nornir_k3s.facts.fact import Fact, Query, Rows, When, Words
 from nornir_k3s.model import host_facts
 from nornir_k3s.model.cluster import NODES, Cluster, Member
 from nornir_k3s.model.endpoint import parse as parse_endpoint
+from nornir_k3s.records import Record
 from nornir_k3s.roles import datastore
 
 
@@ -44,6 +47,39 @@ class Nameservers(Rows[host_facts.Nameserver]):
     def arguments(self, query: Query) -> Iterable[object]:  # noqa: ARG002 - as every fact
         """Name the files: the second one is systemd-resolved's."""
         return k3s.RESOLV_CONFS
+
+
+class Names(Fact[Mapping[str, tuple[str, ...]]]):
+    """The addresses of the names that this server or agent uses."""
+
+    name, source, roles = "names", "network", NODES
+
+    def arguments(self, query: Query) -> Iterable[object] | None:
+        """Ask for the names of `names_used`."""
+        return list(names_used(query.cluster, query.member)) or None
+
+    def parse(self, records: Sequence[Record]) -> Mapping[str, tuple[str, ...]]:
+        """Return the addresses by name."""
+        rows = (record.take(2) for record in records)
+        return {name: tuple(addresses.split()) for name, addresses in rows}
+
+
+def names_used(cluster: Cluster, member: Member) -> Mapping[str, str]:
+    """Return the names that a server or agent must resolve, and what each one is."""
+    used = {cluster.registration.name or "": "the registration address"}
+    if cluster.endpoint and member.role == "servers":
+        used |= dict.fromkeys((host for host, _ in parse_endpoint(cluster.endpoint).hosts), "the datastore")
+    if cluster.artifacts.url and not cluster.artifacts.push:
+        used[urlsplit(cluster.artifacts.url).hostname or ""] = "the mirror of K3s"
+    return {name: what for name, what in used.items() if name and not _is_address(name)}
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return text.startswith("/")  # a socket
+    return True
 
 
 class Reach(Rows[host_facts.Reach]):

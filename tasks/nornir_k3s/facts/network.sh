@@ -32,6 +32,14 @@ fact_nameservers() { # file...
   done
 }
 
+# As programs of the host resolve them: /etc/hosts, then DNS (getent(1)). A name that is not resolved has no address.
+fact_names() { # name...
+  command -v getent >/dev/null 2>&1 || return 0
+  for name in "$@"; do
+    say names "$name" "$(timeout 10 getent ahosts "$name" 2>/dev/null | sed 's/[[:space:]].*//' | sort -u | tr '\n' ' ')"
+  done
+}
+
 # All at the same time: a closed port answers at once, a firewall that drops takes the whole deadline.
 fact_reach() { # name address port, as often as wanted
   command -v bash >/dev/null 2>&1 || return 0

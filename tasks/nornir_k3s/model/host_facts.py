@@ -231,6 +231,7 @@ class HostFacts:
     routes: tuple[Route, ...] = ()
     sockets: tuple[Socket, ...] = ()
     nameservers: tuple[Nameserver, ...] = ()
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     reach: tuple[Reach, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
     packages: Mapping[str, str] = field(default_factory=dict)
@@ -249,6 +250,7 @@ class HostFacts:
     selinux: Selinux = field(default_factory=Selinux)
     server: ServerFiles = field(default_factory=ServerFiles)
     agent_ca: str = ""
+    node_password: bool = True
     api: Api = field(default_factory=Api)
     kubeconfig: str = field(default="", repr=False)
     effective_config: Mapping[str, Any] | None = None
