@@ -78,3 +78,29 @@ def test_names_are_resolved_as_the_host_does() -> None:
     assert found[0].split("\t")[:2] == ["@names", "localhost"]
     assert {"127.0.0.1", "::1"} & set(found[0].split("\t")[2].split())
     assert found[1] == "@names\tno-such-name.invalid\t"
+
+
+def test_frontends_and_vips_of_others_are_named_and_ours_are_not(tmp_path: Path) -> None:
+    config = tmp_path / "haproxy.cfg"
+    config.write_text("global\n  log x\nfrontend www # people\n  bind :80\nlisten stats\n#frontend old\nbackend b\n")
+    keepalived = tmp_path / "keepalived.conf"
+    keepalived.write_text("vrrp_instance VI_1 {\n virtual_ipaddress {\n }\n}\n")
+    want = ["@others\thaproxy\tfrontend www", "@others\thaproxy\tlisten stats"]
+    assert lines("others", "sections", "haproxy", "frontend|listen", config, tmp_path / "no") == want
+    found = lines("others", "sections", "keepalived", "vrrp_instance", keepalived)
+    assert found == ["@others\tkeepalived\tvrrp_instance VI_1"]
+
+
+def test_databases_of_others_are_named_unless_we_installed_the_service(tmp_path: Path) -> None:
+    program = tmp_path / "bin/mariadb"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nprintf '%s\\n' information_schema mysql performance_schema sys k3s shop\n")
+    program.chmod(0o755)
+    path = f"{program.parent}:{os.environ['PATH']}"
+    call = ("others", "fact_others", tmp_path, "mariadb", "k3s")
+    assert lines(*call, path=path) == ["@others\tmariadb\tdatabase shop"]
+    (tmp_path / "packages").write_text("mariadb-server\n")  # a run was killed after it had installed it
+    assert lines(*call, path=path) == []
+    (tmp_path / "packages").unlink()
+    (tmp_path / "files").write_text("/etc/mysql/mariadb.conf.d/90-nornir-k3s.cnf\n")
+    assert lines(*call, path=path) == []

@@ -10,6 +10,7 @@ import pytest
 from nornir_k3s import k3s
 from nornir_k3s.checks import preflight
 from nornir_k3s.checks.other_installs import SQLITE
+from nornir_k3s.errors import InventoryError
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.finding import CHECKS
 from nornir_k3s.model.host_facts import (
@@ -21,6 +22,7 @@ from nornir_k3s.model.host_facts import (
     Neighbour,
     Reach,
     Route,
+    Served,
     Socket,
     System,
     UnitState,
@@ -68,6 +70,8 @@ ONE_OF_EACH: list[tuple[str, dict[str, Any], str]] = [
     ("lb1", {"system": {"package_manager": ""}}, "packages"),
     ("lb1", {"apt": {"broken": ("haproxy",)}}, "packages"),
     ("lb1", {"apt": {"sources": 0}}, "packages"),
+    ("lb1", {"others": (Served("haproxy", "frontend www"),)}, "in-use"),
+    ("db1", {"others": (Served("mariadb", "database shop"),)}, "in-use"),
     ("s1", {"capacity": {"cpus": 1}}, "cpu"),
     ("s1", {"system": {"memory_kib": 1024 * 1024}}, "memory"),
     ("a1", {"system": {"memory_kib": 256 * 1024}}, "memory"),
@@ -550,3 +554,21 @@ def test_a_host_that_was_installed_anew_is_told_the_command(load: Load) -> None:
     assert set(found) == {"a1", "s2"}
     assert "on s1: k3s kubectl delete node worker-1; " in found["a1"].remedy
     assert "delete secret worker-1.node-password.k3s --ignore-not-found" in found["a1"].remedy
+
+
+def test_services_of_others_are_taken_over_only_if_the_inventory_says_so(load: Load) -> None:
+    served = (*(Served("mariadb", f"database d{number}") for number in range(7)),)
+    for names, severity in (([], "error"), (["lb1"], "error"), (["db1"], "note")):
+        cluster = load({"take_over": names})
+        seen = healthy(cluster)
+        seen["db1"] = changed(seen["db1"], others=served)
+        (one,) = (one for one in preflight.check(cluster, seen) if one.subject == "in-use")
+        assert one.severity == severity
+        assert one.found.startswith("mariadb on this host serves others: database d0, ")
+        assert one.found.endswith("and 2 more")
+        assert "take_over" in one.remedy
+
+
+def test_take_over_names_hosts_of_the_inventory(load: Load) -> None:
+    with pytest.raises(InventoryError, match="there is no host 'db7'"):
+        load({"take_over": ["db7"]})

@@ -111,6 +111,11 @@ quietly() { # into a file: a pipe that breaks when the connection is lost would 
 apt() { quietly apt-get -qy -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@"; }
 install_packages() { # name...
   export DEBIAN_FRONTEND=noninteractive
+  # Noted first: a run that is killed here must not take what it has installed for another's.
+  for name in "$@"; do
+    if dpkg-query -W -f '${db:Status-Abbrev}' "$name" 2>/dev/null | grep -q '^ii'; then continue; fi
+    grep -qsxF "$name" "$STATE/packages" || printf '%s\n' "$name" >>"$STATE/packages"
+  done
   quietly dpkg --configure -a
   apt update
   apt -o Dpkg::Options::=--force-confold --no-install-recommends install "$@"

@@ -45,6 +45,7 @@ def check(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Findin
         yield from _security(cluster, member, facts)
     else:
         yield from _packages(member, facts)
+        yield from _others(cluster, member, facts)
 
 
 def _system(member: Member, facts: HostFacts) -> Iterator[Finding]:
@@ -185,3 +186,19 @@ def _packages(member: Member, facts: HostFacts) -> Iterator[Finding]:
     if facts.apt.sources == 0 and not facts.packages:
         found, remedy = "apt has no package sources", "add them in /etc/apt/sources.list.d"
         yield problem(member.name, "packages", found, "sources of this group's packages", remedy)
+
+
+def _others(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Finding]:
+    """Yield the services that a deploy would take from others: it writes their configuration anew."""
+    services: dict[str, list[str]] = {}
+    for service, what in dict.fromkeys(facts.others):
+        services.setdefault(service, []).append(what)
+    for service, things in services.items():
+        more = f" and {len(things) - 5} more" if len(things) > 5 else ""
+        found = f"{service} on this host serves others: {', '.join(things[:5])}{more}"
+        severity: Severity
+        expected, severity = f"a {service} of this cluster alone", "error"
+        remedy = f"use another host; or let deploy configure it anew: `take_over: [{member.name}]` under k3s_cluster"
+        if member.name in cluster.take_over:
+            severity, remedy = "note", "nothing to do: `take_over` names the host; its files are kept as copies"
+        yield problem(member.name, "in-use", found, expected, remedy, severity)

@@ -117,6 +117,7 @@ def _cluster(
         server_taint=model.server_taint,
         lb=model.lb,
         accept=tuple(model.accept),
+        take_over=tuple(model.take_over),
         known_drift=tuple(model.known_drift),
         members=tuple(found),
         files=user_files.delivered(model, partial(absolute, base), resolved),

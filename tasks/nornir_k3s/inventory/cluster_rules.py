@@ -36,6 +36,9 @@ def cluster_problems(
     yield from _settings_of_other_versions(model)
     yield from _counts(model, counts)
     yield from _address_problems(model, found)
+    for index, name in enumerate(model.take_over):
+        if name not in {member.name for member in found}:
+            yield ("take_over", index), f"there is no host {name!r}"
     for index, word in enumerate(model.accept):
         host, _, check = word.rpartition(":")
         if check not in CHECKS:

@@ -77,6 +77,7 @@ class Cluster:
         files: The user's own files and manifests.
         file_secrets: The texts of those that are references.
         urls: Those of `proxy.http`, `proxy.https` and `artifacts.url` that are given.
+        take_over: Hosts whose database or load balancer serves others, and may be configured anew.
         notes: What the inventory says that people may not have meant.
         hidden: Notes about settings of groups or of the whole cluster that nearer ones hide.
     """
@@ -104,6 +105,7 @@ class Cluster:
     files: tuple[UserFile, ...] = ()
     file_secrets: tuple[Secret, ...] = ()
     urls: Mapping[str, Secret] = field(default_factory=dict)
+    take_over: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
 

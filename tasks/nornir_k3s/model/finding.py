@@ -50,6 +50,7 @@ CHECKS: Mapping[str, str] = {
     "systemd": "systemd is the init system, and not older than 239",
     "architecture": "x86_64, arm64 or armhf",
     "packages": "groups datastore and lb: apt with package sources, and no half-installed package",
+    "in-use": "groups datastore and lb: no database, frontend or VIP of others, unless `take_over` names the host",
     "cpu": "a server has 2 cores",
     "memory": "a server has 2 GiB of memory, an agent 512 MiB",
     "disk": "1 GiB is free for the host's data; below 5 GiB is a warning",

@@ -72,6 +72,13 @@ class Reach(NamedTuple):
     outcome: str
 
 
+class Served(NamedTuple):
+    """Something that a service of this host has for others: a database, a frontend."""
+
+    service: str
+    what: str
+
+
 class Neighbour(NamedTuple):
     """Another machine that answers for an address."""
 
@@ -256,6 +263,7 @@ class HostFacts:
     effective_config: Mapping[str, Any] | None = None
     extra_settings: tuple[SettingsFile, ...] = ()
     certificates: tuple[CertificateFile, ...] = ()
+    others: tuple[Served, ...] = ()
     backends: Mapping[str, Backend] = field(default_factory=dict)
     database: Database = field(default_factory=Database)
     datastore_health: DatastoreHealth = field(default_factory=DatastoreHealth)

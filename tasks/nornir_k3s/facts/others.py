@@ -1,0 +1,22 @@
+"""What hosts serve for others than this cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from nornir_k3s.facts.fact import Query, Rows
+from nornir_k3s.model.host_facts import Served
+from nornir_k3s.model.paths import STATE
+
+
+class Others(Rows[Served]):
+    """Databases, keys, frontends and VIPs of others on a datastore host or a load balancer that is not ours yet."""
+
+    name, source, roles, row = "others", "others", ("datastore", "lb"), Served
+
+    def arguments(self, query: Query) -> Iterable[object]:
+        """Name the kind of service, and the database that is this cluster's."""
+        if query.member.role == "lb":
+            return (STATE, "lb", "")
+        managed = query.cluster.managed
+        return (STATE, managed.kind, managed.database)
