@@ -69,8 +69,8 @@ def names_used(cluster: Cluster, member: Member) -> Mapping[str, str]:
     used = {cluster.registration.name or "": "the registration address"}
     if cluster.endpoint and member.role == "servers":
         used |= dict.fromkeys((host for host, _ in parse_endpoint(cluster.endpoint).hosts), "the datastore")
-    if cluster.artifacts.url and not cluster.artifacts.push:
-        used[urlsplit(cluster.artifacts.url).hostname or ""] = "the mirror of K3s"
+    if "artifacts.url" in cluster.urls and not cluster.artifacts.push:
+        used[urlsplit(cluster.urls["artifacts.url"].reveal()).hostname or ""] = "the mirror of K3s"
     return {name: what for name, what in used.items() if name and not _is_address(name)}
 
 
