@@ -266,6 +266,26 @@ def test_a_kubelet_argument_that_ends_k3s_stops_the_run_at_the_first_host(
     assert {host for host in before if before[host] != after[host]} == {first}
 
 
+LATE = "echo K3S_STANDIN_STATUS_EVERY=24 >>/etc/default/k3s-agent; : >/run/k3s-standin-policies-wait"
+
+
+def test_an_agent_whose_network_policies_start_late_does_not_hold_up_the_run(intact: Site) -> None:
+    intact.deploy()
+    intact.lab.exec("a1", ["sh", "-c", f"cat /etc/default/k3s-agent >/run/kept 2>/dev/null; {LATE}"])
+
+    def add(data: dict[str, Any]) -> None:  # no label, which a node would keep
+        data["data"]["k3s_cluster"].setdefault("agent", {}).setdefault("kubelet-arg", []).append("max-pods=111")
+
+    intact.edit(add)
+    try:
+        intact.deploy("--json", str(intact.folder / "out.json"))
+    finally:
+        intact.lab.exec("a1", ["mv", "/run/kept", "/etc/default/k3s-agent"])
+    notes = json.loads((intact.folder / "out.json").read_text())["notes"]
+    assert [note for note in notes if note.startswith("a1: its node is Ready") and "network policies" in note], notes
+    assert intact.lab.exec("a1", ["systemctl", "is-active", "k3s-agent"], check=False).stdout.strip() == "active"
+
+
 def _all_ready(site: Site) -> None:
     assert site.nodes() == dict.fromkeys(("s1", "s2", "s3", "a1", "a2"), True)
 

@@ -142,7 +142,7 @@ class TestFailures:
         said = case["says"].replace("user 'k3s'", f"user '{user}'").replace("DB", DB).replace("NOBODY", NOBODY)
         script = (
             f"systemctl kill -s KILL {unit}; systemctl stop {unit}; systemctl reset-failed {unit}\n"
-            f"mkdir -p $(dirname {DROP_IN})\n"
+            f"mkdir -p $(dirname {DROP_IN}); {'rm -rf /var/lib/rancher/k3s/agent' if case.get('new') else ':'}\n"
             f"cat >{DROP_IN} <<'END'\n{text}END\ndate +%s.%N; systemctl start --no-block {unit}\n"
         )
         begin = cluster.lab.exec(host, ["sh", "-s"], input=script).stdout.split()[-1]

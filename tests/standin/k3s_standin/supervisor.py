@@ -63,14 +63,15 @@ class Supervisor:
     def _role(self, request: Request) -> str | None:
         """Return agent, server, or nothing for no credential; None for a wrong one."""
         given = request.headers.get("Authorization", "")
+        agent = "agent" if "system:nodes" in request.groups else None
         if given.startswith("Bearer "):
             return "agent" if self._bootstrap_token(given[7:].strip()) else None
         if given.startswith("Basic "):
             user, _, password = base64.b64decode(given[6:]).decode(errors="replace").partition(":")
             wanted = {"server": self.password, "node": self.agent_password}.get(user)
             right = wanted is not None and secrets.compare_digest(password.encode(), wanted.encode())
-            return {"server": "server", "node": "agent"}[user] if right else None
-        return "agent" if "system:nodes" in request.groups else ""
+            return {"server": "server", "node": "agent"}[user] if right else agent
+        return agent or ""
 
     def _bootstrap_token(self, text: str) -> bool:
         if not tokens.BOOTSTRAP.fullmatch(text):
