@@ -82,6 +82,14 @@ CAUSES: tuple[tuple[str, Cause], ...] = (
     ),
     ("invalid DSN", Cause("the datastore endpoint cannot be read", "check its form")),
     ("error parsing URL", Cause("the PostgreSQL endpoint cannot be read", "percent-encode user and password")),
+    (
+        "certificate has expired or is not yet valid",
+        Cause(
+            "a TLS certificate has expired, or is not yet valid by this host's clock",
+            "check the clock; restart K3s where `nornir-k3s status` shows an expired certificate; "
+            "renew that of an external datastore",
+        ),
+    ),
     ("x509: ", Cause("a TLS certificate is not trusted or has the wrong name", "check the CA and the names in it")),
     (
         "logging configuration should not be changed",

@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from nornir_k3s import k3s
 from nornir_k3s.model import masking
 from nornir_k3s.model.cluster import Cluster, Member
-from nornir_k3s.model.host_facts import ArtifactState, FileState, HostFacts
+from nornir_k3s.model.host_facts import ArtifactState, FileState, HostFacts, UnitState
 from nornir_k3s.model.host_spec import File, Forget, Gone, HostSpec, Unit
+from nornir_k3s.model.k3s_facts import CertificateFile
 from nornir_k3s.model.paths import PREVIOUS, SYSTEMD
 from nornir_k3s.model.step import Action, Step
 from nornir_k3s.model.urls import shown
 from nornir_k3s.roles import datastore
 from nornir_k3s.roles.desired import Known, desired
 
+SETTLED = 20  # seconds after which an active unit's node is registered, with its version
+RENEWED = 90 * 86400  # K3s renews a certificate that has less than this left when it starts (older releases: 90 days)
+EXPIRING = 7 * 86400
 STUCK = 90  # seconds after which a unit that is still starting is restarted
 
 
@@ -205,6 +209,17 @@ class PlannedHost:
         """All steps, in order."""
         return (*self.stage, *self.converge, *self.tidy)
 
+    @property
+    def starts_k3s(self) -> bool:
+        """Whether K3s is started or restarted."""
+        install = self.desired.install
+        return install is not None and self.acts_on(install.unit, "start", "restart")
+
+    def acts_on(self, unit: str, *actions: Action) -> bool:
+        """Return whether a unit is started, restarted or reloaded; or only whether one of these actions is planned."""
+        wanted = actions or ("start", "restart", "reload")
+        return any(step.target == unit and step.action in wanted for step in self.converge)
+
 
 def plan_host(cluster: Cluster, member: Member, facts: HostFacts, known: Known) -> PlannedHost:
     """Return one host's plan.
@@ -214,7 +229,44 @@ def plan_host(cluster: Cluster, member: Member, facts: HostFacts, known: Known) 
     """
     spec = desired(cluster, member, facts, known)
     steps, tidy = converge(spec, facts), []
+    if (reason := _restart_reason(cluster, member, spec, facts, known)) and spec.install:
+        steps = _with_restart(steps, spec.install.unit, spec, reason)
     if member.role == "datastore":
         steps += datastore.steps(cluster, facts.database)
         tidy = datastore.tidy_steps(cluster, facts.database)
     return PlannedHost(member, spec, facts, tuple(stage(spec, facts)), tuple(steps), tuple(tidy))
+
+
+def _with_restart(steps: list[Step], name: str, spec: HostSpec, reason: str) -> list[Step]:
+    """Return the steps with a restart of this unit; one that starts or restarts it already is enough."""
+    if any(step.target == name and step.action in ("start", "restart") for step in steps):
+        return steps
+    unit = next(one for one in spec.units if one.name == name)
+    steps = [step for step in steps if step.target != name]
+    return [*steps, Step("unit", name, f"restart {name}: {reason}", payload=unit, action="restart")]
+
+
+def _restart_reason(cluster: Cluster, member: Member, spec: HostSpec, facts: HostFacts, known: Known) -> str:
+    """Return why K3s must restart although nothing that it reads has changed; nothing if it need not.
+
+    Only when it starts, a kubelet registers its node (kubernetes: pkg/kubelet/kubelet_node_status.go), and K3s renews
+    its certificates (docs.k3s.io `cli/certificate.md`).
+    """
+    state = facts.unit(spec.install.unit) if spec.install else UnitState()
+    if state.active != "active":
+        return ""
+    if expiring := [one.path for one in facts.certificates if _is_renewed(one, facts.now, state.started)]:
+        return f"it renews {', '.join(expiring)} when it starts"
+    if known.nodes is None or facts.now - state.changed < SETTLED:
+        return ""
+    version = known.nodes.get(member.node_name)
+    if version is None:
+        return f"node {member.node_name} is not listed"
+    return f"node {member.node_name} runs {version}" if version != cluster.version else ""
+
+
+def _is_renewed(one: CertificateFile, now: float, started: int) -> bool:
+    """Return whether a certificate has expired, or soon will, and was no reason to renew it at the last start."""
+    end = one.expires.timestamp()
+    kept = one.written <= started and end - started < RENEWED
+    return not one.authority and end - now < EXPIRING and not kept

@@ -1,4 +1,4 @@
-"""Certificates of a datastore that someone else runs."""
+"""Certificates of a datastore that someone else runs, and one that has expired."""
 
 from __future__ import annotations
 
@@ -12,6 +12,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from .conftest import DB
+
+
+def expired() -> str:
+    """Return a certificate that has expired, of an authority that nobody knows."""
+    now, key = datetime.datetime.now(datetime.UTC), ec.generate_private_key(ec.SECP256R1())
+    subject, issuer = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("expired", "nobody"))
+    builder = (
+        x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=365))
+        .not_valid_after(now - datetime.timedelta(days=3))
+    )
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
 
 def certificate(folder: Path) -> None:

@@ -96,16 +96,20 @@ def test_what_was_changed_by_hand_is_found_and_a_deploy_repairs_it_and_restarts_
     for case in cases:
         sh(cluster, case.host, case.make)
     before = starts(cluster)
+    planned = cluster.folder / "plan.json"
     try:
         report = check(cluster, code=3)
+        cluster.runbook("deploy.py", "--plan", "--json", str(planned))
     finally:
         done = cluster.runbook("deploy.py", "--yes")
+    restarts = set(json.loads(planned.read_text())["restarts"])
+    assert {f"{case.where}/{case.unit}.service" for case in cases if case.unit} <= restarts
     for case in cases:
         agree(report, case)
         assert by_id(report)[case.id]["fixed_by"] == "deploy"
     assert done.returncode == 0, done.stdout + done.stderr
     touched = {key for key, text in starts(cluster).items() if before.get(key) != text}
-    assert touched == {(case.host, case.unit) for case in cases if case.unit}
+    assert touched == {(case.where, case.unit) for case in cases if case.unit}
     settle(cluster)
 
 

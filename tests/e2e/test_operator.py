@@ -52,7 +52,11 @@ def test_a_run_s_report_is_data_with_the_documented_form(cluster: Site) -> None:
 
 
 def test_a_plan_is_data_with_stable_ids_and_changes_nothing(cluster: Site) -> None:
-    assert data(cluster, "deploy.py", "--plan")["changes"] is False
+    kept = cluster.kubeconfig.rename(cluster.folder / "kubeconfig")
+    plan = data(cluster, "deploy.py", "--plan")
+    kept.rename(cluster.kubeconfig)
+    assert plan["changes"] is False
+    assert any(note.startswith("the kubeconfig would be written again") for note in plan["notes"]), plan["notes"]
     before = cluster.processes()
     cluster.edit(lambda data: data["data"]["k3s_cluster"]["agent"].update({"node-label": ["a=b"]})
                  if "agent" in data["data"]["k3s_cluster"]

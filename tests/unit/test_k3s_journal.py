@@ -65,6 +65,13 @@ SAID = [
         "does not know its argument",
     ),
     ("Error: failed to parse kubelet flag: unknown flag: --no-such", "does not know its argument"),
+    (
+        fatal(
+            f"{CREATING}: tls: failed to verify certificate: x509: certificate has expired or is not yet valid: "
+            "current time 2026-11-25T16:50:47Z is after 2026-11-20T08:47:03Z"
+        ),
+        "has expired",
+    ),
     ("k3s.service: Failed with result 'oom-kill'.", "out of memory"),
 ]
 

@@ -44,9 +44,11 @@ def differences(
             compared = _without_ca(planned)
             found.append(_unread(name))
         found += host.differences(cluster, compared)
-    found += nodes.differences(cluster, all_facts, listed)
+    started = [name for name, planned in hosts.items() if planned.starts_k3s]
+    found += nodes.differences(cluster, all_facts, listed, started=started)
     found += effective_config.differences(cluster, all_facts, listed or ())
-    found += load_balancers.differences(cluster, all_facts)
+    loaded = [name for name, planned in hosts.items() if planned.acts_on(load_balancers.HAPROXY)]
+    found += load_balancers.differences(cluster, all_facts, loaded=loaded)
     found += datastore.differences(cluster, all_facts, limits)
     found += (one for one in preflight.check(cluster, all_facts) if one.severity != "note")  # what stops a deploy
     return ordered(found)

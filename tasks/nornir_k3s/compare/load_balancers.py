@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from nornir_k3s.compare.host import at
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.finding import CLUSTER, Finding
 from nornir_k3s.model.host_facts import HostFacts
+
+HAPROXY = "haproxy.service"
 
 
 def states(facts: HostFacts) -> dict[str, str]:
@@ -21,12 +23,18 @@ def holders(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[str]:
     return [m.name for m in cluster.of("lb") if m.name in all_facts and all_facts[m.name].interface_of(vip)]
 
 
-def differences(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
-    """Yield the problems of the load balancers."""
+def differences(
+    cluster: Cluster, all_facts: Mapping[str, HostFacts], *, loaded: Collection[str] = ()
+) -> Iterator[Finding]:
+    """Yield the problems of the load balancers.
+
+    Arguments:
+        loaded: The hosts where the next deploy starts, restarts or reloads HAProxy.
+    """
     balancers = cluster.of("lb")
     for member in balancers:
         if member.name in all_facts:
-            yield from _backends(cluster, member.name, all_facts[member.name])
+            yield from _backends(cluster, member.name, all_facts[member.name], deploys=member.name in loaded)
     names = holders(cluster, all_facts)
     if not balancers or len(names) == 1 or (not names and any(m.name not in all_facts for m in balancers)):
         return  # a load balancer that could not be read may have it
@@ -43,8 +51,8 @@ def unsettled(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[str]
     return running if any(differences(cluster, all_facts)) else []
 
 
-def _backends(cluster: Cluster, host: str, facts: HostFacts) -> Iterator[Finding]:
-    if facts.unit("haproxy.service").active != "active":
+def _backends(cluster: Cluster, host: str, facts: HostFacts, *, deploys: bool) -> Iterator[Finding]:
+    if facts.unit(HAPROXY).active != "active":
         return  # reported as a unit
     if not facts.backends:
         yield Finding(
@@ -55,11 +63,12 @@ def _backends(cluster: Cluster, host: str, facts: HostFacts) -> Iterator[Finding
     for server in cluster.of("servers"):
         backend = facts.backends.get(server.node_name)
         if backend is None:
+            does = "the next deploy makes HAProxy read its configuration"
             yield Finding(
                 host=host, kind="backend", subject=server.node_name,
                 found=f"HAProxy does not have server {server.node_name}",
-                expected="every server", remedy="the next deploy writes its configuration and reloads it",
-                fixed_by="deploy", severity="error",
+                expected="every server", remedy=does if deploys else f"systemctl reload {HAPROXY}",
+                fixed_by="deploy" if deploys else "person", severity="error",
             )  # fmt: skip
         elif not backend.state.startswith("UP"):
             yield Finding(

@@ -6,7 +6,7 @@ well-known taints (the node controller's own).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from nornir_k3s import k3s
@@ -34,9 +34,17 @@ def listed(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> tuple[NodeSt
 
 
 def differences(
-    cluster: Cluster, all_facts: Mapping[str, HostFacts], nodes: Sequence[NodeState] | None
+    cluster: Cluster,
+    all_facts: Mapping[str, HostFacts],
+    nodes: Sequence[NodeState] | None,
+    *,
+    started: Collection[str] = (),
 ) -> Iterator[Finding]:
-    """Yield the problems of the nodes, and of the servers' API."""
+    """Yield the problems of the nodes, and of the servers' API.
+
+    Arguments:
+        started: The hosts whose K3s the next deploy starts or restarts.
+    """
     yield from _servers(cluster, all_facts)
     if nodes is None:
         if any(member.name in all_facts for member in cluster.of("servers")):
@@ -48,7 +56,7 @@ def differences(
     by_name = {node.name: node for node in nodes}
     for role in NODES:
         for member in cluster.of(role):
-            yield from _node(cluster, member, by_name.get(member.node_name))
+            yield from _node(cluster, member, by_name.get(member.node_name), deploys=member.name in started)
     expected = {member.node_name for role in NODES for member in cluster.of(role)}
     for name in sorted(set(by_name) - expected):
         yield Finding(
@@ -77,7 +85,7 @@ def _servers(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[F
             )  # fmt: skip
 
 
-def _node(cluster: Cluster, member: Member, node: NodeState | None) -> Iterator[Finding]:
+def _node(cluster: Cluster, member: Member, node: NodeState | None, *, deploys: bool) -> Iterator[Finding]:
     name = member.node_name
 
     def differs(found: str, expected: str, remedy: str, **more: Any) -> Finding:  # noqa: ANN401 - of Finding
@@ -88,8 +96,9 @@ def _node(cluster: Cluster, member: Member, node: NodeState | None) -> Iterator[
         )
 
     unit = k3s.UNITS["server" if member.role == "servers" else "agent"]
+    restart, by = (f"the next deploy starts {unit} again", "deploy") if deploys else (f"restart {unit}", "person")
     if node is None:
-        yield differs(f"node {name} is not listed", "a node", f"deploy, or restart {unit}: the node registers again")
+        yield differs(f"node {name} is not listed", "a node", f"{restart}: the node registers then", fixed_by=by)
         return
     if cluster.own_cni and node.lacks_cni:
         remedy = "install a CNI: flannel-backend is none, so K3s brings none"
@@ -100,8 +109,7 @@ def _node(cluster: Cluster, member: Member, node: NodeState | None) -> Iterator[
         remedy = f"`kubectl uncordon {name}` when the maintenance is done"
         yield differs(f"node {name} is cordoned", "schedulable", remedy, severity="warning")
     if node.version != cluster.version:
-        remedy = f"deploy, or restart {unit}"
-        yield differs(f"node {name} runs {node.version}", cluster.version, remedy, fixed_by="deploy")
+        yield differs(f"node {name} runs {node.version}", cluster.version, restart, fixed_by=by)
     if (member.role == "servers") != ("control-plane" in node.roles):
         roles = ", ".join(node.roles) or "none"
         yield differs(f"node {name} has the roles {roles}", f"those of group {member.role}", "check which host this is")

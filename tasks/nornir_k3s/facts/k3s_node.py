@@ -51,7 +51,7 @@ class NodePassword(Fact[bool]):
 class Certificates(Fact[tuple[CertificateFile, ...]]):
     """When K3s' own certificates on a node expire (docs.k3s.io `cli/certificate.md`)."""
 
-    name, source, roles, when = "certificates", "k3s_node", NODES, "drift"
+    name, source, roles = "certificates", "k3s_node", NODES
 
     def arguments(self, query: Query) -> Iterable[object]:
         """Name the role's folder."""
@@ -61,11 +61,11 @@ class Certificates(Fact[tuple[CertificateFile, ...]]):
         """Return the first certificate to expire of each file."""
         found = []
         for record in records:
-            path, text = record.take(2)
+            path, text, written = record.take(3)
             if certificates := list(_certificates(decoded(text))):
                 first = min(certificates, key=lambda one: one.not_valid_after_utc)
                 authority = first.subject == first.issuer or path.endswith("-ca.crt")
-                found.append(CertificateFile(path, first.not_valid_after_utc, authority))
+                found.append(CertificateFile(path, first.not_valid_after_utc, authority, integer(written)))
         return tuple(found)
 
 

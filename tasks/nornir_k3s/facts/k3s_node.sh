@@ -12,7 +12,7 @@ fact_node_password() { # data-folder
 
 fact_certificates() { # folder
   ls "$1"/*.crt >/dev/null 2>&1 || return 0
-  for path in "$1"/*.crt; do say certificates "$path" "$(base64 -w0 <"$path" 2>/dev/null)"; done
+  for path in "$1"/*.crt; do say certificates "$path" "$(base64 -w0 <"$path" 2>/dev/null)" "$(stat -c %Y "$path")"; done
 }
 
 # Names of settings only: their values may be secrets.

@@ -77,8 +77,9 @@ class Backend(NamedTuple):
 
 
 class CertificateFile(NamedTuple):
-    """When the first certificate of a file expires, and whether it is the certificate of a CA."""
+    """When the first certificate of a file expires, whether it is a CA's, and when the file was written (mtime)."""
 
     path: str
     expires: datetime
     authority: bool
+    written: int = 0

@@ -63,17 +63,23 @@ def require_ready(run: Run) -> str:
 
 
 def converge_others(run: Run) -> None:
-    """Start servers that are not ready together, then change ready ones one at a time: never two of them down."""
+    """Start servers that do not run together, then change the others one at a time: never two of them down."""
     if run.away and not run.of("servers"):
         return
     names = [m.name for m in run.of("servers") if run.planned(m.name).converge or not run.facts[m.name].ready]
     names = [name for name in run.chosen(names) if name not in run.done]
-    down = [name for name in names if not run.facts[name].ready]
+    down = [name for name in names if not _runs(run, name)]
     require_ready(run)
     run.phase("servers", down, rolling.change_node)
     for name in names:
         if name not in down:
             run.phase("servers", [name], rolling.change_node, width=1)
+
+
+def _runs(run: Run, name: str) -> bool:
+    """Return whether a server is ready, or would be restarted: with expired certificates it may still serve others."""
+    plan, active = run.planned(name), run.facts[name].unit(k3s.UNITS["server"]).active == "active"
+    return run.facts[name].ready or (active and plan.starts_k3s)
 
 
 def changes_running(run: Run) -> bool:

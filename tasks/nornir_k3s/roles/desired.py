@@ -23,6 +23,7 @@ class Known:
         ca_certificate: The CA of the servers' certificates, PEM.
         check_certificate: Certificate and key of the load balancers' health check.
         packages: Versions of a datastore host's packages at the last deploy.
+        nodes: The K3s version of each node, for servers and agents; None if no server lists them.
     """
 
     bundle: Bundle | None = None
@@ -30,6 +31,7 @@ class Known:
     ca_certificate: str = ""
     check_certificate: Secret = field(default=Secret(""))
     packages: Mapping[str, str] = field(default_factory=dict)
+    nodes: Mapping[str, str] | None = None
 
 
 def desired(cluster: Cluster, member: Member, facts: HostFacts | None, known: Known) -> HostSpec:

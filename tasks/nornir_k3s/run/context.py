@@ -14,7 +14,7 @@ from nornir.core.task import Result, Task
 from nornir_k3s.artifacts.source import OnProgress, Source
 from nornir_k3s.errors import HostError, HostsFailed, HostUnreachable, Interrupted, K3sError
 from nornir_k3s.facts import Query
-from nornir_k3s.model.cluster import Cluster, Member
+from nornir_k3s.model.cluster import NODES, Cluster, Member
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.report import PhaseReport, Report
 from nornir_k3s.model.secret import Secret
@@ -121,7 +121,9 @@ class Run:
             return Known() if facts else Known(packages=known_cluster.packages(self.store).get(name, {}))
         bundle = self.source.known(facts.system.arch) if facts else None
         check = check_certificate.load(self.store, self.ca_prefix) if member.role == "lb" else Secret("")
-        return Known(bundle, self.ca_prefix, self.ca_certificate, check)
+        listed = next((one.api.nodes for one in self._servers() if one.api.nodes is not None), None)
+        nodes = {node.name: node.version for node in listed} if listed is not None and member.role in NODES else None
+        return Known(bundle, self.ca_prefix, self.ca_certificate, check, nodes=nodes)
 
     def query(self, name: str) -> Query:
         """Return which facts to read from a host."""

@@ -10,7 +10,7 @@ from nornir.core import Nornir
 
 from nornir_k3s.model.plan import Change, HostPlan, Plan
 from nornir_k3s.phases import dump, observe, preflight, servers
-from nornir_k3s.run import gather, paths
+from nornir_k3s.run import gather, kubeconfig_probe, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
 from nornir_k3s.workflows import deploy
@@ -43,6 +43,10 @@ def plan(
     names = [phase.name for phase in chain]
     if "dump" in names and dump.needed(run):
         run.report.notes.append("the datastore would be dumped first")
+    if "verify" in names and run.ready_servers:
+        answer = kubeconfig_probe.probe(run.store.folder / "kubeconfig")
+        if answer.error:
+            run.report.notes.append(f"the kubeconfig would be written again: {answer.error}")
     hosts = {name: _host(run, name, names) for name in run.names}
     return Plan(
         cluster=run.cluster.name,
