@@ -269,4 +269,4 @@ def _is_renewed(one: CertificateFile, now: float, started: int) -> bool:
     """Return whether a certificate has expired, or soon will, and was no reason to renew it at the last start."""
     end = one.expires.timestamp()
     kept = one.written <= started and end - started < RENEWED
-    return not one.authority and end - now < EXPIRING and not kept
+    return one.path.startswith(f"{k3s.DATA}/") and not one.authority and end - now < EXPIRING and not kept

@@ -201,6 +201,7 @@ def config(cluster: Site) -> Iterator[Callable[..., None]]:
 def test_limits_are_the_operator_s(cluster: Site, config: Callable[..., None]) -> None:
     config(certificate_days=400, latency_ms=0.001, rows=1, revisions=1)
     found = by_id(check(cluster, code=3))
+    assert "deploy: it renews" in found["lb1/certificate:/etc/haproxy/k3s-check.pem"]["remedy"]
     assert re.search(
         r"expires in 36\d days", found["s1/certificate:/var/lib/rancher/k3s/server/tls/client-admin.crt"]["found"]
     )

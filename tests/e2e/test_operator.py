@@ -139,6 +139,8 @@ def test_the_status_is_told_at_a_glance(cluster: Site) -> None:
     assert found["holder"] == [cluster.holder()]
     assert found["datastore"] == {"db1": "active"}
     assert found["certificates"][0]["days"] > 300
+    renewed = {("lb1", "/etc/haproxy/k3s-check.pem"), ("db1", "/etc/mysql/nornir-k3s-cert.pem")}
+    assert renewed <= {(one["host"], one["path"]) for one in found["certificates"]}
     cluster.lab.exec("s2", ["systemctl", "stop", "k3s"])
     try:
         eventually(lambda: _says(cluster, "HAProxy on lb1 reports server s2 as DOWN", "server s2 is not ready"))

@@ -417,6 +417,23 @@ def test_certificates_that_end_soon_the_first_first(load: Callable[..., Cluster]
     assert "rotate-ca" in told["ca"].remedy
 
 
+@pytest.mark.parametrize(
+    ("host", "path", "remedy"),
+    [
+        ("s1", f"{k3s.DATA}/server/tls/client-admin.crt", "restart k3s.service"),
+        ("a1", f"{k3s.DATA}/agent/client-kubelet.crt", "restart k3s-agent.service"),
+        ("lb1", "/etc/haproxy/k3s-check.pem", "deploy: it renews"),
+        ("db1", "/etc/mysql/nornir-k3s-cert.pem", "deploy: it renews"),
+        ("s1", "/etc/rancher/k3s/datastore-certfile.pem", "deploy: it renews"),
+    ],
+)
+def test_each_certificate_says_what_renews_it(load: Callable[..., Cluster], host: str, path: str, remedy: str) -> None:
+    one = CertificateExpiry(host=host, path=path, ends=datetime.now(UTC) + timedelta(days=9, hours=1), authority=False)
+    (told,) = certificate_expiry.differences(load(), [one], days=30)
+    assert told.id == f"{host}/certificate:{path}"
+    assert told.remedy.startswith(remedy)
+
+
 @pytest.mark.parametrize(("waits", "severity"), [(True, "note"), (False, "error")])
 def test_an_agent_that_is_starting_until_a_cni_runs_is_no_drift(
     load: Callable[..., Cluster], *, waits: bool, severity: str

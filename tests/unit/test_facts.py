@@ -49,6 +49,17 @@ def test_what_a_host_printed_means(path: Path) -> None:
     assert plain(getattr(found, path.parent.name)) == case["means"]
 
 
+def test_a_private_key_beside_a_certificate_stays_on_the_host(tmp_path: Path) -> None:
+    both = tmp_path / "k3s-check.pem"
+    both.write_text("-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\nhush\n")
+    call = shell.call("fact_certificates", f"{tmp_path}/*.crt", f"{tmp_path}/*.pem")
+    script = f"{records.SAY}{shell.source('facts/k3s_node.sh')}{call}\n"
+    done = subprocess.run(["sh", "-euc", script], capture_output=True, text=True, check=True)
+    (record,) = done.stdout.splitlines()
+    assert record.split("\t")[:2] == ["@certificates", str(both)]
+    assert records.decoded(record.split("\t")[2]) == "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"
+
+
 def test_every_field_is_a_fact_with_cases_and_a_docstring() -> None:
     assert {field.name for field in fields(HostFacts)} - NOT_READ == NAMES == {path.name for path in CASES.iterdir()}
     assert len(NAMES) == len(facts.FACTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from nornir_k3s.model.k3s_facts import Api, Backend, CertificateFile, NodeState
 from nornir_k3s.phases import servers
 from nornir_k3s.planner import PlannedHost, install_mark, plan_host
 from nornir_k3s.roles.desired import Known, desired
+from nornir_k3s.roles.load_balancer import CHECK_CERT
 from tests.unit.hosts import changed
 
 Load = Callable[..., Cluster]
@@ -81,8 +83,7 @@ def promises(cluster: Cluster, facts: dict[str, HostFacts]) -> tuple[list[Findin
     found_out = known(cluster, nodes)
     hosts = {name: plan_host(cluster, cluster.member(name), one, found_out) for name, one in facts.items()}
     found = compare.differences(cluster, hosts, facts, Limits(), has_ca=True)
-    started = [name for name, planned in hosts.items() if planned.starts_k3s]
-    found += certificate_expiry.differences(cluster, certificate_expiry.expiries(facts), days=30, started=started)
+    found += certificate_expiry.differences(cluster, certificate_expiry.expiries(facts), days=30, hosts=hosts)
     return [one for one in found if one.fixed_by == "deploy"], hosts
 
 
@@ -101,10 +102,15 @@ def file(facts: HostFacts, **change: Any) -> HostFacts:
 
 
 def expiring(facts: HostFacts, *, at: int, written: int) -> HostFacts:
-    one = CertificateFile(f"{k3s.DATA}/server/tls/client-admin.crt", datetime.fromtimestamp(at, UTC), False, written)
-    return changed(facts, certificates=(one,))
+    return changed(facts, certificates=(ends(f"{k3s.DATA}/server/tls/client-admin.crt", at, written),))
 
 
+def ends(path: str, at: float, written: int = 1) -> CertificateFile:
+    return CertificateFile(path, datetime.fromtimestamp(at, UTC), False, written)
+
+
+OLD = FileState("file", 0o600, "root", "root", 9, STARTED - 9, "0", written=STARTED - 9)
+SOON = ends(CHECK_CERT, time.time() + 9 * 86400)
 Change = Callable[[HostFacts], HostFacts]
 CASES: list[tuple[str, str, Change]] = [
     ("db1/package:mariadb-server", "db1", lambda f: changed(f, packages={})),
@@ -124,6 +130,9 @@ CASES: list[tuple[str, str, Change]] = [
     ("a1/node:a1", "s1", lambda f: without(f, "a1")),
     ("s2/node:s2", "s1", lambda f: without(f, "s2")),
     ("a1/node:a1", "s1", lambda f: without(f, version="v1.33.1+k3s1")),
+    (f"lb1/file:{CHECK_CERT}", "lb1", lambda f: changed(f, files={**f.files, CHECK_CERT: OLD})),
+    (f"lb1/certificate:{CHECK_CERT}", "lb1",
+     lambda f: changed(f, files={**f.files, CHECK_CERT: OLD}, certificates=(SOON,))),
     ("lb1/backend:s2", "lb1", lambda f: changed(f, backends={"s1": f.backends["s1"]}, ledger={"pending": HAPROXY})),
     (f"s2/certificate:{k3s.DATA}/server/tls/client-admin.crt", "s2", lambda f: expiring(f, at=NOW - 9, written=1)),
     (f"s2/certificate:{k3s.DATA}/server/tls/client-admin.crt", "s2", lambda f: expiring(f, at=NOW - 9, written=NOW)),

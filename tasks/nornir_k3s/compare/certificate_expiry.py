@@ -1,4 +1,4 @@
-"""When certificates expire: K3s' own on servers and agents, and that of an external datastore.
+"""When certificates expire: K3s' own, those of the datastore, and that of the load balancers' health check.
 
 Source: docs.k3s.io `cli/certificate.md`: K3s renews its certificates when it starts with fewer than 120 days left (90
 before the releases of late 2024); its CAs last ten years and are renewed by hand.
@@ -6,13 +6,15 @@ before the releases of late 2024); its CAs last ten years and are renewed by han
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 
+from nornir_k3s import k3s
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.drift_report import CertificateExpiry
 from nornir_k3s.model.finding import CLUSTER, Finding, Severity
 from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.planner import PlannedHost
 
 SOON = 7  # days; what expires earlier is an error, and a deploy renews it where it can
 
@@ -33,29 +35,54 @@ def expiries(all_facts: Mapping[str, HostFacts]) -> list[CertificateExpiry]:
 
 
 def differences(
-    cluster: Cluster, found: Iterable[CertificateExpiry], *, days: int, started: Collection[str] = ()
+    cluster: Cluster,
+    found: Iterable[CertificateExpiry],
+    *,
+    days: int,
+    hosts: Mapping[str, PlannedHost] = MappingProxyType({}),
 ) -> Iterator[Finding]:
-    """Yield the certificates that expire within `days`, or that the next deploy renews.
+    """Yield the certificates that expire within `days`, or that the next deploy renews by a restart of K3s.
 
     Arguments:
-        started: The hosts whose K3s the next deploy starts or restarts.
+        hosts: The plans of the hosts.
     """
     for one in found:
-        if one.days >= days and (one.host not in started or one.days >= SOON):
+        renewed = _renewed(one, hosts.get(one.host))
+        if one.days >= days and not (renewed and one.days < SOON):
             continue
-        by: Literal["deploy", "person"] = "person"
-        if one.host == CLUSTER:
-            remedy = "renew it: K3s cannot connect after that"
-        else:
-            unit = "k3s" if cluster.member(one.host).role == "servers" else "k3s-agent"
-            remedy = f"restart {unit} on this host, one host at a time: K3s renews its certificates when it starts"
-            if one.host in started and not one.authority:
-                remedy, by = f"the next deploy restarts {unit}: K3s renews its certificates when it starts", "deploy"
-        if one.authority:
-            remedy = "renew the CA by hand: docs.k3s.io, cli/certificate (`k3s certificate rotate-ca`)"
         severity: Severity = "warning" if one.days >= SOON else "error"
-        text = f"expires in {one.days} days" if one.days >= 0 else f"expired {-one.days} days ago"
         yield Finding(
-            host=one.host, kind="certificate", subject=one.path, found=f"{text}, on {one.ends:%Y-%m-%d}",
-            expected=f"valid for at least {days} days", remedy=remedy, fixed_by=by, severity=severity,
+            host=one.host, kind="certificate", subject=one.path, found=f"{when(one)}, on {one.ends:%Y-%m-%d}",
+            expected=f"valid for at least {days} days", remedy=renewed or remedy(cluster, one),
+            fixed_by="deploy" if renewed else "person", severity=severity,
         )  # fmt: skip
+
+
+def when(one: CertificateExpiry) -> str:
+    """Return when it expires, or has expired."""
+    return f"expires in {one.days} days" if one.days >= 0 else f"expired {-one.days} days ago"
+
+
+def _renewed(one: CertificateExpiry, host: PlannedHost | None) -> str:
+    """Return what the next deploy does, or nothing if it does not renew this one."""
+    if host is None or one.authority:
+        return ""
+    if one.path.startswith(k3s.DATA) and host.starts_k3s:
+        return "the next deploy restarts K3s: it renews its certificates when it starts"
+    if any(step.kind == "file" and step.target == one.path for step in host.steps):
+        return "the next deploy renews it"
+    return ""
+
+
+def remedy(cluster: Cluster, one: CertificateExpiry) -> str:
+    """Return what renews a certificate."""
+    if one.authority:
+        return "renew the CA by hand: docs.k3s.io, cli/certificate (`k3s certificate rotate-ca`)"
+    if one.host == CLUSTER:
+        return "renew it: K3s cannot connect after that"
+    if one.path.startswith(k3s.DATA):
+        unit = k3s.UNITS["server" if cluster.member(one.host).role == "servers" else "agent"]
+        return f"restart {unit} on this host, one host at a time: K3s renews its certificates when it starts"
+    if cluster.member(one.host).role == "servers" and not cluster.is_managed:
+        return "renew the file that the inventory names, then deploy"
+    return "deploy: it renews the certificate in its last months"

@@ -1,4 +1,4 @@
-"""Files on servers and agents that this tool did not write: certificates, other settings."""
+"""Certificates of hosts, and files on servers and agents that set other settings."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from nornir_k3s.facts.fact import Fact, Query
 from nornir_k3s.model.cluster import NODES
 from nornir_k3s.model.k3s_facts import CertificateFile, SettingsFile
 from nornir_k3s.records import Record, decoded, integer
+from nornir_k3s.roles import datastore_etcd, load_balancer, server
 
 # Version 3, then the serial number 0, which K3s' own CAs have (rancher/dynamiclistener, `NewSelfSignedCACert`). X.509
 # does not allow it: cryptography warns, and will refuse it.
@@ -48,14 +49,27 @@ class NodePassword(Fact[bool]):
         return records[0].take(1)[0] != "no"
 
 
-class Certificates(Fact[tuple[CertificateFile, ...]]):
-    """When K3s' own certificates on a node expire (docs.k3s.io `cli/certificate.md`)."""
+# Those of K3s (docs.k3s.io `cli/certificate.md`), and those that a deploy writes.
+_CERTIFICATES = {
+    "servers": (f"{k3s.DATA}/server/tls/*.crt", f"{server.FOLDER}/datastore-certfile.pem"),
+    "agents": (f"{k3s.DATA}/agent/*.crt",),
+    "lb": (load_balancer.CHECK_CERT,),
+    "datastore": (
+        "/etc/mysql/nornir-k3s-cert.pem",
+        "/etc/postgresql/*/main/nornir-k3s-cert.pem",
+        f"{datastore_etcd.FOLDER}/cert.pem",
+    ),
+}
 
-    name, source, roles = "certificates", "k3s_node", NODES
+
+class Certificates(Fact[tuple[CertificateFile, ...]]):
+    """When certificates expire: K3s' own, those of a managed datastore, that of the load balancers' health check."""
+
+    name, source = "certificates", "k3s_node"
 
     def arguments(self, query: Query) -> Iterable[object]:
-        """Name the role's folder."""
-        return (f"{k3s.DATA}/server/tls" if query.member.role == "servers" else f"{k3s.DATA}/agent",)
+        """Name the role's files."""
+        return _CERTIFICATES[query.member.role]
 
     def parse(self, records: Sequence[Record]) -> tuple[CertificateFile, ...]:
         """Return the first certificate to expire of each file."""

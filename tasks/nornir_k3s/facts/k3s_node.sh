@@ -10,9 +10,15 @@ fact_node_password() { # data-folder
   else say node_password no; fi
 }
 
-fact_certificates() { # folder
-  ls "$1"/*.crt >/dev/null 2>&1 || return 0
-  for path in "$1"/*.crt; do say certificates "$path" "$(base64 -w0 <"$path" 2>/dev/null)" "$(stat -c %Y "$path")"; done
+# A file may also hold a private key, which stays on the host.
+fact_certificates() { # pattern...
+  for pattern in "$@"; do
+    for path in $pattern; do
+      [ -f "$path" ] || continue
+      pem=$(sed -n '/-----BEGIN CERT/,/-----END CERT/p' "$path" 2>/dev/null | base64 -w0)
+      say certificates "$path" "$pem" "$(stat -c %Y "$path" 2>/dev/null || echo 0)"
+    done
+  done
 }
 
 # Names of settings only: their values may be secrets.

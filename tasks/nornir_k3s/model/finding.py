@@ -35,7 +35,7 @@ KINDS: Mapping[str, str] = {
     "names": "the API's certificate contains the registration address",
     "api": "a server lists the nodes, directly and through the registration address",
     "kubeconfig": "the kubeconfig of the last deploy works from the controller",
-    "certificate": "no certificate of K3s or of an external datastore expires soon",
+    "certificate": "no certificate of K3s, of the datastore or of the load balancers' health check expires soon",
     "latency": "the round trip to the datastore is short",
     "connections": "the datastore has free connections",
     "table": "K3s' table is not too large",

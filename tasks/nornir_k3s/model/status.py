@@ -8,7 +8,7 @@ FORMAT = 1
 
 
 class Certificate(BaseModel):
-    """A certificate of K3s on a host, and the days until it expires."""
+    """A certificate on a host, of K3s, of the datastore or of the health check, and the days until it expires."""
 
     host: str
     path: str

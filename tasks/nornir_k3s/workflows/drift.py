@@ -101,10 +101,7 @@ def _read(run: Run, report: DriftReport, limits: Limits) -> None:
     found = compare.differences(run.cluster, hosts, run.facts, limits, has_ca=bool(run.ca_prefix))
     found += kubeconfig.differences(run.cluster, path.name, answer.result(), days=limits.certificate_days)
     report.certificates = certificate_expiry.expiries(run.facts)
-    started = [name for name, planned in hosts.items() if planned.starts_k3s]
-    found += certificate_expiry.differences(
-        run.cluster, report.certificates, days=limits.certificate_days, started=started
-    )
+    found += certificate_expiry.differences(run.cluster, report.certificates, days=limits.certificate_days, hosts=hosts)
     if run.limit is not None:
         found = [one for one in found if one.host in run.limit]
     marked, notes = compare.accepted(compare.ordered(found), run.cluster.known_drift, datetime.now(UTC).date())

@@ -59,6 +59,11 @@ def status(
     _fill(result, run.cluster, all_facts)
     result.problems = [f"{name} is unreachable" for name in result.unreachable]
     result.problems += _problems(result, run.cluster, nodes.listed(run.cluster, all_facts) or [])
+    result.problems += [
+        f"{one.path} on {one.host} {certificate_expiry.when(one)}: {certificate_expiry.remedy(run.cluster, one)}"
+        for one in certificate_expiry.expiries(all_facts)
+        if one.days < SOON
+    ]
     result.notes += [str(one) for one in datastore.single_host(run.cluster)]
     return result
 
@@ -66,8 +71,8 @@ def status(
 _FACTS: Mapping[str, tuple[Fact[Any], ...]] = {
     "servers": (Api(), Certificates(), UnreachableDatastore()),
     "agents": (Certificates(),),
-    "lb": (Addresses(), Backends()),
-    "datastore": (Database(),),
+    "lb": (Addresses(), Backends(), Certificates()),
+    "datastore": (Database(), Certificates()),
 }
 
 
@@ -123,8 +128,4 @@ def _problems(result: Status, cluster: Cluster, listed: Sequence[NodeState]) -> 
         if not balancer.servers:
             found.append(f"HAProxy on {name} does not answer")
     found += [f"datastore {name} is {state}" for name, state in result.datastore.items() if state != "active"]
-    for one in result.certificates:
-        if one.days < SOON:
-            remedy = "renew the CA by hand" if one.authority else "restart K3s on this host to renew it"
-            found.append(f"{one.path} on {one.host} expires in {one.days} days: {remedy}")
     return found
