@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ import pytest
 
 from nornir_k3s import k3s
 from nornir_k3s.compare import certificate_expiry, compare
+from nornir_k3s.errors import NotReady
 from nornir_k3s.model.bundle import Bundle
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.datastore_facts import Database
@@ -23,7 +25,7 @@ from nornir_k3s.model.finding import KINDS, Finding
 from nornir_k3s.model.host_facts import Address, ArtifactState, FileState, HostFacts, UnitState
 from nornir_k3s.model.host_spec import Artifact
 from nornir_k3s.model.k3s_facts import Api, Backend, CertificateFile, NodeState
-from nornir_k3s.phases import servers
+from nornir_k3s.phases import host_tasks, servers
 from nornir_k3s.planner import PlannedHost, install_mark, plan_host
 from nornir_k3s.roles.desired import Known, desired
 from nornir_k3s.roles.load_balancer import CHECK_CERT
@@ -214,3 +216,26 @@ def test_servers_whose_certificates_have_expired_restart_one_at_a_time(load: Loa
     assert [names for names in phases if names] == [["s1"], ["s2"]]
     path = f"{k3s.DATA}/server/tls/client-admin.crt"
     assert [step.summary for step in plans["s1"].steps] == [f"restart {SERVER}: it renews {path} when it starts"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "refused"),
+    [
+        (("s1", "s2"), ("s1", "s2"), False),
+        (("s2",), ("s2",), False),
+        (("s1", "s2"), ("s2",), True),
+        ((), ("s2",), True),
+    ],
+    ids=["all listed", "a node was deleted before", "another datastore", "not known what was listed"],
+)
+def test_a_server_whose_node_was_deleted_is_no_other_cluster(
+    load: Load, before: tuple[str, ...], after: tuple[str, ...], refused: bool
+) -> None:
+    cluster = load()
+    facts = {name: converged(cluster, name) for name in ("s1", "s2")}
+    nodes = {node.name: node for node in listed(cluster)}
+    facts["s1"] = changed(facts["s1"], api={"nodes": tuple(nodes[name] for name in before)})
+    run: Any = SimpleNamespace(facts=facts, member=cluster.member, ready_servers=["s1", "s2"])
+    fresh = changed(facts["s2"], api={"nodes": tuple(nodes[name] for name in after)})
+    with pytest.raises(NotReady, match="does not list s1") if refused else contextlib.nullcontext():
+        host_tasks.require_same_cluster(run, "s2", fresh)

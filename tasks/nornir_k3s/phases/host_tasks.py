@@ -75,10 +75,12 @@ def require_same_cluster(run: Run, name: str, fresh: HostFacts) -> None:
     Raises:
         NotReady: It does not list the other servers.
     """
-    others = {run.member(other).node_name for other in run.ready_servers if other != name}
+    others = [other for other in run.ready_servers if other != name]
+    listed = {node.name for other in others for node in run.facts[other].api.nodes or ()}  # a node may be deleted
+    expected = {run.member(other).node_name for other in others}
     if fresh.api.nodes is None:
         return  # no answer this time; phase verify asks again
-    missing = others - {node.name for node in fresh.api.nodes}
+    missing = (expected & listed if listed else expected) - {node.name for node in fresh.api.nodes}
     if missing:
         raise NotReady(
             name,
