@@ -179,6 +179,31 @@ def test_a_host_that_was_installed_anew_is_told_from_the_node_it_replaces(cluste
     eventually(lambda: _all_ready(cluster))
 
 
+def test_a_wiped_server_starts_and_drift_tells_of_its_node_password(cluster: Site) -> None:
+    script = "systemctl stop k3s; rm -rf /var/lib/rancher/k3s/server /var/lib/rancher/k3s/agent /etc/rancher/node\n"
+    cluster.lab.exec("s3", ["sh", "-s"], input=script + "systemctl start k3s\n")
+    eventually(lambda: _all_ready(cluster))
+    path = cluster.folder / "drift.json"
+
+    def told() -> list[str]:
+        done = cluster.runbook("drift.py", "--no-history", "--json", str(path))
+        assert done.returncode in (0, 3), done.stdout + done.stderr
+        return [one["id"] for one in json.loads(path.read_text())["differences"]]
+
+    def found() -> None:
+        assert told() == ["s3/node:password"]
+
+    eventually(found)
+    gone = cluster.kubectl("-n", "kube-system", "delete", "secret", "s3.node-password.k3s")
+    assert gone.returncode == 0, gone.stderr
+    cluster.lab.exec("s3", ["systemctl", "restart", "k3s"])
+
+    def nothing() -> None:
+        assert told() == []
+
+    eventually(nothing)
+
+
 def test_leftovers_of_a_false_start_are_found_and_named(cluster: Site) -> None:
     """A server that was once started without a token against a used datastore refuses the right token, too."""
     config, server = "/etc/rancher/k3s/config.yaml", "/var/lib/rancher/k3s/server"

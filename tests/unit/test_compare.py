@@ -89,6 +89,18 @@ def all_nodes() -> list[NodeState]:
     return [node("s1", "servers"), node("s2", "servers"), node("a1")]
 
 
+@pytest.mark.parametrize(("failed", "told"), [(0, False), (99, False), (100, True), (160, True)])
+def test_a_server_that_was_set_up_anew_has_another_node_password(
+    load: Callable[..., Cluster], failed: int, told: bool
+) -> None:
+    """Only the event of this start counts."""
+    seen = {"s1": saying("s1"), "s2": replace(saying("s2"), password_refused=failed)}
+    found = ids(nodes.differences(load(), seen, all_nodes()))
+    assert set(found) == ({"s2/node:password"} if told else set())
+    if told:
+        assert "delete secret s2.node-password.k3s" in found["s2/node:password"].remedy
+
+
 def test_servers_that_say_what_the_inventory_asks_for_differ_in_nothing(load: Callable[..., Cluster]) -> None:
     assert list(effective_config.differences(load(), {"s1": saying("s1"), "s2": saying("s2")}, [])) == []
 

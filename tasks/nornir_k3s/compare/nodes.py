@@ -72,6 +72,8 @@ def _servers(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[F
         facts = all_facts.get(member.name)
         if facts is None or facts.unit(k3s.UNITS["server"]).active != "active":
             continue  # reported as a unit
+        if facts.password_refused >= facts.unit(k3s.UNITS["server"]).started > 0:
+            yield _password(member)
         if not facts.ready:
             yield Finding(
                 host=member.name, kind="api", subject="readyz", found="/readyz is not ok", expected="ok",
@@ -83,6 +85,18 @@ def _servers(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[F
                 found=f"cannot reach the API at {cluster.url}", expected="an answer, with a trusted certificate",
                 remedy="check the load balancers, the VIP and tls-san", severity="error",
             )  # fmt: skip
+
+
+def _password(member: Member) -> Finding:
+    name = member.node_name
+    return Finding(
+        host=member.name, kind="node", subject="password", severity="error",
+        found=f"the node password is not that with which node {name} was registered: was the host set up anew?",
+        expected="its password in /etc/rancher/node/password",
+        # docs.k3s.io `architecture.md`: the entry is made again by the next start.
+        remedy=f"put the old file back, or `k3s kubectl -n kube-system delete secret {name}.node-password.k3s`; "
+        f"then restart {k3s.UNITS['server']} on this host",
+    )  # fmt: skip
 
 
 def _node(cluster: Cluster, member: Member, node: NodeState | None, *, deploys: bool) -> Iterator[Finding]:

@@ -64,6 +64,7 @@ FACTS: tuple[Fact[Any], ...] = (
     k3s_server.Api(),
     k3s_server.Kubeconfig(),
     k3s_server.EffectiveConfig(),
+    k3s_server.PasswordRefused(),
     k3s_node.AgentCA(),
     k3s_node.NodePassword(),
     k3s_node.Certificates(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from nornir_k3s import k3s, shell
@@ -122,6 +123,28 @@ class EffectiveConfig(Fact[Mapping[str, Any] | None]):
         except (ValueError, RecursionError):
             raise RecordError("the answer of /v1-k3s/config is not JSON") from None
         return found if isinstance(found, dict) else None
+
+
+class PasswordRefused(Fact[int]):
+    """When K3s last found another node password than that of the node, in seconds since the epoch; 0 for never.
+
+    A server starts nevertheless, and an event, which lasts an hour, is all that it says (k3s: pkg/nodepassword).
+    """
+
+    name, source, roles, when = "password_refused", "k3s_server", _SERVERS, "drift"
+
+    def arguments(self, query: Query) -> Iterable[object]:
+        """Ask for the events of the host's own node."""
+        return (k3s.BINARY, query.member.node_name)
+
+    def parse(self, records: Sequence[Record]) -> int:
+        """Return the time of the newest event."""
+        try:
+            items = json.loads(decoded(records[0].take(1)[0]))["items"]
+            times = [one.get("lastTimestamp") or one["metadata"]["creationTimestamp"] for one in items]
+            return max((int(datetime.fromisoformat(time).timestamp()) for time in times), default=0)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise RecordError("the events of the node are not a list of events") from None
 
 
 def halves(cluster: Cluster) -> tuple[str, str]:

@@ -36,6 +36,13 @@ fact_effective_config() { # k3s CA head tail: both base64-encoded, the CA's cert
   fi
 }
 
+fact_password_refused() { # k3s node
+  systemctl is-active -q k3s.service 2>/dev/null || return 0
+  where="reason%3DNodePasswordValidationFailed%2CinvolvedObject.name%3D$2"
+  events=$(timeout 10 "$1" kubectl get --raw "/api/v1/events?fieldSelector=$where" 2>/dev/null) || return 0
+  say password_refused "$(printf '%s' "$events" | base64 -w0)"
+}
+
 # Wait until every node is Ready, seen through the registration address.
 wait_for_nodes() { # k3s registration-url seconds node...
   k3s=$1 url=$2 limit=$3 begin=$(date +%s)

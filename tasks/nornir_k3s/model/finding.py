@@ -26,7 +26,7 @@ KINDS: Mapping[str, str] = {
     "settings": "no drop-in or environment file sets anything that is not in the inventory",
     "database": "the managed datastore has its database, users and rights",
     "setting": "the effective settings of servers and agents are those of the inventory, the same on all servers",
-    "node": "every server and agent is a node, Ready, schedulable, with its role and the cluster's version",
+    "node": "every server and agent is a node, Ready, schedulable, with its role, version and node password",
     "stranger": "every node has a host in the inventory",
     "label": "a node has the labels of the inventory",
     "taint": "a node has the taints of the inventory, and no others",

@@ -261,6 +261,7 @@ class HostFacts:
     api: Api = field(default_factory=Api)
     kubeconfig: str = field(default="", repr=False)
     effective_config: Mapping[str, Any] | None = None
+    password_refused: int = 0  # when K3s last found another one than the node's
     extra_settings: tuple[SettingsFile, ...] = ()
     certificates: tuple[CertificateFile, ...] = ()
     others: tuple[Served, ...] = ()

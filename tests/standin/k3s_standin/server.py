@@ -8,6 +8,7 @@ import secrets
 import socket
 import threading
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from k3s_standin.kubelet import Kubelet
 from k3s_standin.log import Fatal, log
 from k3s_standin.places import data_dir, folder, link, write
 from k3s_standin.process import delay, hold, log_to, on_stop, ready, title
-from k3s_standin.resources import Resources, defaults
+from k3s_standin.resources import PASSWORD, Resources, defaults
 from k3s_standin.serving import Serving, wanted_names
 from k3s_standin.store import Store, StoreError, open_sqlite, open_store
 from k3s_standin.supervisor import Supervisor, node_certificate
@@ -205,6 +206,30 @@ class _Server:
             else:
                 return
 
+    def _verify_password(self) -> None:
+        """Compare the node password late, and only say so where it is another (pkg/nodepassword, the deferred check)."""
+        before = self.store.get(PASSWORD.format(self.name)) is not None
+        if not self.supervisor.password_fits(self.name, self.node_password):
+            why = f"unable to verify password for node {self.name}: hash does not match"
+            self._event(
+                "Warning", "NodePasswordValidationFailed", f"Deferred node password secret validation failed: {why}"
+            )
+        elif before:
+            text = "Deferred node password secret validation complete"
+            self._event("Normal", "NodePasswordValidationComplete", text)
+
+    def _event(self, kind: str, reason: str, message: str) -> None:
+        name, now = f"{self.name}.{secrets.token_hex(8)}", nodes.stamp()
+        item = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": name, "namespace": "default", "creationTimestamp": now, "uid": str(uuid.uuid4())},
+            "involvedObject": {"kind": "Node", "name": self.name, "uid": self.name},
+            "type": kind, "reason": reason, "message": message, "count": 1,
+            "firstTimestamp": now, "lastTimestamp": now, "source": {"component": "k3s-node-password"},
+        }  # fmt: skip
+        self.store.create(f"/registry/events/default/{name}", json.dumps(item).encode())
+
     def _token_files(self) -> None:
         digest = tokens.ca_hash(self.server / "tls" / "server-ca.crt")
         write(self.server / "token", tokens.full(digest, "server", self.password) + "\n")
@@ -236,7 +261,7 @@ class _Server:
         self.control = Control(self.store, self.server, self.name, self.addresses[0], self.port, self.serving)
         self._until_stored(lambda: defaults(self.store, services(self.settings, self.addresses[0])[0]))
         self._until_stored(self.control.announce)
-        self._until_stored(lambda: self.supervisor.password_fits(self.name, self.node_password))
+        self._until_stored(self._verify_password)
         self.api.ready = True
         self.supervisor.phase = "ready"
         log("info", "Kube API server is now running")
