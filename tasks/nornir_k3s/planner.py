@@ -18,7 +18,7 @@ from nornir_k3s.model.urls import shown
 from nornir_k3s.roles import datastore
 from nornir_k3s.roles.desired import Known, desired
 
-SETTLED = 20  # seconds after which an active unit's node is registered, with its version
+SETTLED = 10  # seconds after which an active unit's node is registered, with its version
 RENEWED = 90 * 86400  # K3s renews a certificate that has less than this left when it starts (older releases: 90 days)
 EXPIRING = 7 * 86400
 STUCK = 90  # seconds after which a unit that is still starting is restarted

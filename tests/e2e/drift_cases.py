@@ -48,7 +48,6 @@ REPAIRED = (
     (
         Case(f"s1/file:{CONFIG}", f"chmod 640 {CONFIG}", "mode and owner are 640 root:root", severity="error"),
         Case("s2/install:k3s.service", "rm /usr/local/bin/kubectl", "missing: /usr/local/bin/kubectl"),
-        Case("s2/node:s2", f"{K} delete node s2", "node s2 is not listed", at="s1", unit="k3s", severity="error"),
         Case("s3/stale:k3s.service", f"sed -i 's/$//' {CONFIG}", f"newer than the process: {CONFIG}", unit="k3s"),
         Case(f"a1/file:{CONFIG}", f"echo debug: true >>{CONFIG}", "the content differs", unit="k3s-agent"),
         Case("a2/enabled:k3s-agent.service", "systemctl disable -q k3s-agent", "the unit is disabled"),
@@ -74,6 +73,7 @@ REPAIRED = (
     (
         Case("s1/install:k3s.service", "rm /etc/systemd/system/k3s.service", "missing: /etc/systemd/system/k3s.service"),
         Case("a1/artifact:/usr/local/bin/k3s", "echo >>/usr/local/bin/k3s", "SHA-256", unit="k3s-agent", severity="error"),
+        Case("s2/node:s2", f"{K} delete node s2", "node s2 is not listed", at="s1", unit="k3s", severity="error"),
         Case("a2/node:a2", f"{K} delete node a2", "node a2 is not listed", at="s1", unit="k3s-agent", severity="error"),
         Case(
             f"s3/certificate:{LEAF}", f"printf '%s' '{expired()}' >{LEAF}", r"expired \d days ago", unit="k3s",

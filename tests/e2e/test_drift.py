@@ -103,7 +103,8 @@ def test_what_was_changed_by_hand_is_found_and_a_deploy_repairs_it_and_restarts_
     finally:
         done = cluster.runbook("deploy.py", "--yes")
     restarts = set(json.loads(planned.read_text())["restarts"])
-    assert {f"{case.where}/{case.unit}.service" for case in cases if case.unit} <= restarts
+    promised = {f"{case.where}/{case.unit}.service" for case in cases if case.unit}
+    assert promised <= restarts, {name: by_id(report).get(f"{name}/node:{name}") for name in ("s2", "a2")}
     for case in cases:
         agree(report, case)
         assert by_id(report)[case.id]["fixed_by"] == "deploy"
