@@ -33,8 +33,9 @@ from nornir_k3s.model.host_facts import HostFacts, UnitState
 from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.phases import servers
 from nornir_k3s.plugins.runner import K3sRunner
-from nornir_k3s.run import gather
+from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
+from nornir_k3s.run.options import complete
 from nornir_k3s.ssh import hostkeys
 from nornir_k3s.state import known_cluster
 from nornir_k3s.tasks import k3s_facts, k3s_plan
@@ -269,3 +270,42 @@ def test_hosts_that_failed_in_an_earlier_task_are_named_with_what_helps(
         assert "run again" not in str(caught.value)
     assert status(nr, base=tmp_path, state=tmp_path / "state").unreachable == ["s1", "a1"]
     assert nr.data.failed_hosts == {"s1", "a1"}, "the marks of another task stay"
+
+
+def test_the_settings_of_config_yaml_are_used_as_by_the_commands(nr: Nornir, tmp_path: Path) -> None:
+    drift_options = {"limits": {"certificate_days": 7}, "keep_runs": 3}
+    nr.config.user_defined["k3s"] = {
+        "state": str(tmp_path / "elsewhere"),
+        "cache": str(tmp_path / "cache"),
+        "widths": {"stage": 3, "agents": 2},
+        "deadlines": {"connect": 5, "server": 77},
+        "drift": drift_options,
+    }
+    folders = paths.of(nr, tmp_path, None)
+    assert folders.state == tmp_path / "elsewhere"
+    assert paths.of(nr, tmp_path, tmp_path / "given").state == tmp_path / "given"
+    run = gather.prepare(nr, base=folders.base, state=folders.state, options={"deadlines": {"connect": 9}})
+    assert (run.deadlines["connect"], run.deadlines["server"], run.widths["stage"]) == (9, 77, 3)
+    assert run.store.folder == tmp_path / "elsewhere" / "test"
+    found = complete(nr, {"keep_runs": 4})
+    assert (found["limits"].certificate_days, found["keep_runs"], found["cache"]) == (7, 4, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("workflow", [deploy, plan, drift, status])
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"sate": "x"}, "user_defined.k3s.sate: unknown key `sate`; did you mean `state`?"),
+        ({"deadlines": {"conect": 5}}, "user_defined.k3s.deadlines.conect"),
+        ({"widths": {"stage": "3"}}, "user_defined.k3s.widths.stage: it must be a number, without quotes"),
+        ({"drift": {"limits": {"latency": 5}}}, "user_defined.k3s.drift.limits.latency"),
+        ("state", "user_defined.k3s: it must be a mapping"),
+    ],
+)
+def test_wrong_settings_of_config_yaml_are_refused(
+    nr: Nornir, tmp_path: Path, workflow: Any, given: Any, words: str
+) -> None:
+    nr.config.user_defined["k3s"] = given
+    with pytest.raises(UsageError) as caught:
+        workflow(nr, base=tmp_path, state=tmp_path / "state")
+    assert words in str(caught.value)

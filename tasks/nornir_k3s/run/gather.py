@@ -30,7 +30,7 @@ from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.report import HostReport, Report
 from nornir_k3s.records import RecordError
 from nornir_k3s.run.context import DEADLINES, WIDTHS, Run
-from nornir_k3s.run.options import check
+from nornir_k3s.run.options import complete
 from nornir_k3s.run.selection import Choice
 from nornir_k3s.ssh.session import Session, session
 from nornir_k3s.state import known_cluster
@@ -61,7 +61,7 @@ def prepare(
     Raises:
         UsageError: The inventory or an option is wrong.
     """
-    check(options)
+    options = complete(nr, options)
     settings = nr.inventory.defaults.data.get("k3s_cluster")
     name = str(settings.get("name", "cluster")) if isinstance(settings, dict) else "cluster"
     store = Store(state / name, base=base, keep=keep)

@@ -1,18 +1,56 @@
-"""The options of workflows and tasks, checked: a misspelt one would have no effect."""
+"""The options of workflows and tasks, and those of config.yaml, checked: a misspelt one would have no effect."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from nornir.core import Nornir
 from pydantic import ValidationError
 
 from nornir_k3s.errors import UsageError
+from nornir_k3s.inventory.explain import explain
+from nornir_k3s.inventory.file_models import Options
 from nornir_k3s.model.drift_limits import Limits
 from nornir_k3s.model.suggest import did_you_mean
 from nornir_k3s.run.context import DEADLINES, WIDTHS
 
 _KEYS = ("deadlines", "widths", "cache", "sources", "whole", "limits", "keep_runs")
+
+
+def configured(nr: Nornir) -> Options | None:
+    """Return `user_defined.k3s` of a Nornir's config.yaml, or None where it has none.
+
+    Raises:
+        UsageError: With every problem.
+    """
+    given = nr.config.user_defined.get("k3s")
+    if given is None:
+        return None
+    try:
+        return Options.model_validate(given)
+    except ValidationError as error:
+        lines = [
+            f"user_defined.k3s{'.' * bool(path)}{'.'.join(map(str, path))}: {text}"
+            for path, text in explain(error, Options)
+        ]
+    raise UsageError("\n".join(lines), hint="correct config.yaml; no host was contacted")
+
+
+def complete(nr: Nornir, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the given options, and those of the Nornir's config.yaml where none is given.
+
+    Raises:
+        UsageError: With every problem of either.
+    """
+    given = dict(options or {})
+    check(given)
+    own = configured(nr)
+    if own is None:
+        return given
+    more = {"cache": own.cache, "limits": own.drift.limits, "keep_runs": own.drift.keep_runs}
+    merged = {key: {**getattr(own, key), **(given.get(key) or {})} for key in ("deadlines", "widths")}
+    return {**{key: value for key, value in more.items() if value is not None}, **given, **merged}
 
 
 def check(options: Mapping[str, Any]) -> None:

@@ -51,7 +51,8 @@ def deploy(
     Arguments:
         nr: A Nornir whose inventory describes the cluster.
         base: The folder that relative paths of the inventory start from; the inventory's folder by default.
-        state: The folder on the controller for generated secrets and the kubeconfig; `.state` by default.
+        state: The folder on the controller for generated secrets and the kubeconfig; by default that
+            of `user_defined.k3s` in config.yaml, or `.state`.
         options: `deadlines` (seconds) and `widths` (hosts at the same time), by name; `cache` and `sources`; `whole`:
             other members of the last deploy have left the cluster.
         choice: Hosts, phases and the confirmation; by default everything, without confirmation.

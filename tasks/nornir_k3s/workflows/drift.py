@@ -23,7 +23,7 @@ from nornir_k3s.model.endpoint import parse
 from nornir_k3s.report.history import History
 from nornir_k3s.run import gather, kubeconfig_probe, paths
 from nornir_k3s.run.context import Run
-from nornir_k3s.run.options import check
+from nornir_k3s.run.options import complete
 from nornir_k3s.run.selection import Choice
 from nornir_k3s.state import locks
 
@@ -47,7 +47,8 @@ def drift(
     Arguments:
         nr: A Nornir whose inventory describes the cluster.
         base: The folder that relative paths of the inventory start from; the inventory's folder by default.
-        state: The folder on the controller for secrets, the kubeconfig and the history; `.state` by default.
+        state: The folder on the controller for secrets, the kubeconfig and the history; by default that
+            of `user_defined.k3s` in config.yaml, or `.state`.
         options: As for `deploy`, and `limits` (a `Limits` or a mapping) and `keep_runs`.
         choice: Its `limit` names the hosts to compare; all of them by default.
         deep: Hash every large file, even if its size and times are unchanged.
@@ -60,8 +61,7 @@ def drift(
         UsageError: The inventory or an option is wrong.
         Busy: A deploy, or another drift check, of this cluster is in progress.
     """
-    options, choice, folders = dict(options or {}), choice or Choice(), paths.of(nr, base, state)
-    check(options)
+    options, choice, folders = complete(nr, options), choice or Choice(), paths.of(nr, base, state)
     limits = Limits.model_validate(options.get("limits") or {})
     given = options.get("deadlines", {})
     short = {

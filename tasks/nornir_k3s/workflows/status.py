@@ -24,7 +24,7 @@ from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.model.status import Balancer, Certificate, NodeStatus, Status
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
-from nornir_k3s.run.options import check
+from nornir_k3s.run.options import complete
 from nornir_k3s.run.selection import Choice
 
 CONNECT = 5.0  # seconds to wait for a host that is down
@@ -47,7 +47,7 @@ def status(
         UsageError: The inventory or an option is wrong. Hosts that cannot be reached are part of the result.
     """
     folders = paths.of(nr, base, state)
-    check(options := options or {})
+    options = complete(nr, options)
     options = {**options, "deadlines": {**options.get("deadlines", {}), "connect": CONNECT}}
     run = gather.prepare(nr, base=folders.base, state=folders.state, options=options, choice=Choice(), keep=False)
     names = run.present
