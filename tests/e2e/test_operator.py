@@ -129,33 +129,6 @@ def _healthy(site: Site) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_what_the_inventory_may_not_mean_is_said(cluster: Site) -> None:
-    folder = cluster.folder / "inventory"
-    before = {path: path.read_text() for path in folder.iterdir()}
-    try:
-        cluster.edit(lambda data: data.update(x1={"hostname": f"{PREFIX}.99", "groups": ["agent"]}), "hosts.yaml")
-        cluster.edit(lambda data: data.update(agent={}), "groups.yaml")
-        for runbook in ("status.py", "drift.py"):
-            (note,) = data(cluster, runbook)["notes"]
-            assert "1 host has no role and is left out: x1 (group agent: did you mean `agents`?)" in note
-            assert note in cluster.runbook(runbook).stdout
-        a1 = {"k3s": {"node-label": ["zone=b"]}}
-        cluster.edit(lambda data: data["a1"].update(data=a1), "hosts.yaml")
-        wide = {"k3s": {"node-label": ["zone=a", "team=x"], "kubelet-arg": ["max-pods=99"]}}
-        cluster.edit(lambda data: data.update(agents={"data": wide}), "groups.yaml")
-        found = data(cluster, "deploy.py", "--plan")
-        assert [note.partition(":")[0] for note in found["notes"]] == ["1 host has no role and is left out", "a1"]
-        assert found["notes"][1] == "a1: `node-label` of the host hides zone=a of group agents"
-        shown = {name: host["changes"][0]["diff"] for name, host in found["hosts"].items() if host["changes"]}
-        assert set(shown) == {"a1", "a2"}
-        assert "+- team=x\n+- zone=b\n" in shown["a1"]
-        assert "+- zone=a\n+- team=x\n" in shown["a2"]
-        assert all("+- max-pods=99\n" in text for text in shown.values())
-    finally:
-        for path, text in before.items():
-            path.write_text(text)
-
-
 def test_the_status_is_told_at_a_glance(cluster: Site) -> None:
     eventually(lambda: _healthy(cluster))
     found = data(cluster, "status.py")

@@ -106,6 +106,11 @@ def test_own_names_of_groups_that_do_not_exist_are_refused(tmp_path: Path) -> No
     assert "k3s_cluster.groups.agents: the inventory has no group `worker`; did you mean `workers`?" in text
 
 
+def test_an_unknown_role_is_refused_with_the_nearest_one(tmp_path: Path) -> None:
+    text = refused(with_host("x1", "agents", groups={"agent": "agents"}), tmp_path)
+    assert "k3s_cluster.groups.agent: unknown key `agent`; did you mean `agents`?" in text
+
+
 def test_one_group_cannot_be_that_of_two_roles(tmp_path: Path) -> None:
     text = refused(with_host("x1", "agents", groups={"agents": "lb"}), tmp_path)
     assert "k3s_cluster.groups.agents: `lb` is the group of lb too" in text

@@ -296,7 +296,10 @@ def test_the_settings_of_config_yaml_are_used_as_by_the_commands(nr: Nornir, tmp
     ("given", "words"),
     [
         ({"sate": "x"}, "user_defined.k3s.sate: unknown key `sate`; did you mean `state`?"),
-        ({"deadlines": {"conect": 5}}, "user_defined.k3s.deadlines.conect"),
+        (
+            {"deadlines": {"conect": 5}},
+            "user_defined.k3s.deadlines.conect: unknown key `conect`; did you mean `connect`?",
+        ),
         ({"widths": {"stage": "3"}}, "user_defined.k3s.widths.stage: it must be a number, without quotes"),
         ({"drift": {"limits": {"latency": 5}}}, "user_defined.k3s.drift.limits.latency"),
         ("state", "user_defined.k3s: it must be a mapping"),

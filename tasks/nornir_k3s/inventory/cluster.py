@@ -78,7 +78,7 @@ def load(
         problems.cluster(text, *path)
     for name, text in host_problems(model, found):
         problems.host(name, text)
-    if problems and note:
+    if problems and note and not all(counts[role] for role in ("datastore", "servers", "lb")):
         problems.append(note)  # it may be the reason: a group whose name is misspelt
     resolved: dict[str, Secret | None] = {}
     if not problems:  # references may run commands and generation writes files: only for an inventory that is right

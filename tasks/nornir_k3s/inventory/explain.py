@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
@@ -19,7 +20,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[tu
         path = tuple(part for part in item["loc"] if part not in _TAGS)
         given = item["input"]
         if item["type"] == "invalid_key" or path[-1:] == ("[key]",):
-            yield (*path[: -2 if path[-1] == "[key]" else -1], given), "a name must be text: put it in quotes"
+            above = path[: -2 if path[-1] == "[key]" else -1]
+            yield (*above, given), _wrong_key(given, item["msg"])
             continue
         match item["type"]:
             case "extra_forbidden":
@@ -39,6 +41,13 @@ def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[tu
             case _:
                 for line in item["msg"].removeprefix("Value error, ").splitlines():
                     yield path, line
+
+
+def _wrong_key(given: object, message: str) -> str:
+    if not isinstance(given, str):
+        return "a name must be text: put it in quotes"
+    known = re.findall("'([^']*)'", message)  # Input should be 'ONE', 'TWO' or 'THREE'
+    return f"unknown key `{given}`" + did_you_mean(given, known)
 
 
 def not_boolean(value: object) -> str:
