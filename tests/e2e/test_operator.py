@@ -14,13 +14,20 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import jsonschema
 import pytest
 
 from nornir_k3s import Plan, Report, Status
+from nornir_k3s.inventory import cluster as inventory
+from nornir_k3s.model.secret import Secret
+from nornir_k3s.roles import load_balancer
+from nornir_k3s.state.store import Store
 from tests.e2e.conftest import LAB, PREFIX, VIP, Site, eventually
+from tests.unit.conftest import HOSTS, SETTINGS
+from tests.unit.conftest import inventory as unit_inventory
 
 NAMES = ("db1", "s1", "s2", "s3", "a1", "a2", "lb1", "lb2")
 
@@ -200,6 +207,21 @@ def test_services_of_others_are_not_taken_over_without_a_word(cluster: Site) -> 
 def in_use(report: dict[str, Any]) -> list[tuple[str, str, str]]:
     found = report["findings"]
     return sorted((one["host"], one["severity"], one["found"]) for one in found if one["subject"] == "in-use")
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, 30])
+def test_any_number_of_load_balancers_gets_what_haproxy_and_keepalived_accept(
+    cluster: Site, tmp_path: Path, number: int
+) -> None:
+    balancers = {f"lb{one}": (f"{PREFIX}.{100 + one}", "lb") for one in range(1, number + 1)}
+    hosts = {**{name: one for name, one in HOSTS.items() if one[1] != "lb"}, **balancers}
+    wanted = inventory.load(unit_inventory(SETTINGS, hosts, {}), store=Store(tmp_path, base=tmp_path), base=tmp_path)
+    for member in (wanted.of("lb")[0], wanted.of("lb")[-1]):
+        spec = load_balancer.spec(wanted, member, interface="eth0", check_pem=Secret(""), server_ca="")
+        for file in spec.files:
+            if file.check:
+                text, check = file.text.reveal(), file.check.replace("{}", "/tmp/draft")  # noqa: S108 - on the host
+                cluster.lab.exec("lb1", ["sh", "-c", f"cat >/tmp/draft; {check}"], input=text)
 
 
 def test_a_host_that_cannot_reach_a_server_is_found_before_the_first_change(cluster: Site) -> None:
