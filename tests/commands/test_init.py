@@ -122,11 +122,25 @@ def test_the_deploy_takes_it_as_far_as_the_hosts(tmp_path: Path) -> None:
     assert command("init", cwd=tmp_path).returncode == 0
     done = command("deploy", "--list-phases", cwd=tmp_path)
     assert (done.returncode, "load-balancers" in done.stdout) == (0, True)
-    hosts = tmp_path / "inventory" / "hosts.yaml"
-    hosts.write_text(hosts.read_text().replace("192.0.2.", "127.77.0."))
+    for file in (tmp_path / "inventory").glob("*.yaml"):
+        file.write_text(file.read_text().replace("192.0.2.", "127.77.0."))
     path = tmp_path / "config.yaml"
     path.write_text(path.read_text() + "    deadlines: {connect: 1}\n")
     done = command("plan", cwd=tmp_path)
     assert done.returncode == 4, done.stderr
     for name in ("db1", "s1", "s2", "s3", "a1", "a2", "lb1", "lb2"):
         assert f"{name}: " in done.stderr
+
+
+@pytest.mark.parametrize("name", ["hostkeys", "plan", "deploy", "drift", "status"])
+def test_what_was_not_filled_in_is_refused_by_name_before_a_host_is_contacted(tmp_path: Path, name: str) -> None:
+    assert command("init", cwd=tmp_path).returncode == 0
+    done = command(name, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    for host in ("db1", "s1", "s2", "s3", "a1", "a2", "lb1", "lb2"):
+        assert re.search(rf"hosts\.yaml:\d+: {host}: 192\.0\.2\.\d+ is a placeholder", done.stderr), done.stderr
+    assert re.search(r"defaults\.yaml:\d+: k3s_cluster.registration.address: 192.0.2.10 is a placeholder", done.stderr)
+    hosts = tmp_path / "inventory" / "hosts.yaml"
+    hosts.write_text(re.sub(r"192\.0\.2\.(?!15\b)", "127.77.0.", hosts.read_text()))
+    done = command(name, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("is a placeholder")) == (2, 2), done.stderr

@@ -142,7 +142,8 @@ def test_from_nothing_to_a_check(installed: Installed, tmp_path: Path) -> None:
     assert installed.run("init", cwd=tmp_path).returncode == 0
     hosts, path = tmp_path / "inventory" / "hosts.yaml", tmp_path / "config.yaml"
     path.write_text(path.read_text() + "    deadlines: {connect: 1}\n")
-    hosts.write_text(hosts.read_text().replace("192.0.2.", "127.77.0."))
+    for file in hosts.parent.glob("*.yaml"):
+        file.write_text(file.read_text().replace("192.0.2.", "127.77.0."))
     for words in (["drift", "--html", "page.html"], ["plan"]):
         done = installed.run(*words, cwd=tmp_path)
         assert (done.returncode, "s1: " in done.stderr) == (4, True), done.stderr

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from nornir_k3s.cli import session
 from nornir_k3s.cli.console import confirmed
 from nornir_k3s.cli.session import Session
-from nornir_k3s.errors import HostUnreachable, UsageError
+from nornir_k3s.errors import HostUnreachable, InventoryError, UsageError
+from nornir_k3s.inventory import placeholders
+from nornir_k3s.inventory.problems import Sources
 from nornir_k3s.report import terminal
 from nornir_k3s.ssh.hostkeys import HostKeyReport, HostKeyStatus, KeyState, collect
 from nornir_k3s.ssh.known_hosts import change
@@ -22,6 +24,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _work(ctx: Session, args: argparse.Namespace) -> int:
     """Show the keys, add those that are confirmed, and repeat where that makes hosts behind a jump host reachable."""
+    # Nothing else of the inventory has to be right yet.
+    if left := placeholders.check(ctx.nr.inventory, Sources(ctx.config.sources.files)).problems:
+        raise InventoryError(left)
     names = {*ctx.nr.inventory.hosts}
     while True:
         found = collect(ctx.nr)

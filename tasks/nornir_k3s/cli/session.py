@@ -20,7 +20,7 @@ from nornir_k3s.cli import debug_log
 from nornir_k3s.cli.arguments import CONFIG
 from nornir_k3s.cli.console import Screen, Verbose
 from nornir_k3s.errors import Declined, Interrupted, K3sError, UsageError
-from nornir_k3s.inventory import config
+from nornir_k3s.inventory import config, placeholders
 from nornir_k3s.plugins.progress import Progress
 
 
@@ -41,7 +41,7 @@ class Session:
             "deadlines": self.config.options.deadlines,
             "widths": self.config.options.widths,
             "cache": self.config.cache,
-            "sources": self.config.problems(),
+            "sources": placeholders.check(self.nr.inventory, self.config.problems()),
             "limits": self.config.options.drift.limits,
             "whole": True,  # nobody has filtered it
             "keep_runs": self.config.options.drift.keep_runs,

@@ -14,6 +14,7 @@ from nornir_k3s.inventory import host_roles, merged, rules
 from nornir_k3s.inventory.merged import Hidden, Merged
 from nornir_k3s.inventory.problems import Problems
 from nornir_k3s.inventory.yaml_reader import Key
+from nornir_k3s.model.address import more_than_a_host
 from nornir_k3s.model.cluster import NODES, Member
 from nornir_k3s.plugins.inherited import DEFAULTS
 
@@ -74,12 +75,19 @@ def _member(host: Host, role: str, merged_: Merged, problems: Problems, shared: 
     for path, text in _host_problems(role, settings):
         problems.host(host.name, f"k3s: {text}", "data", "k3s", *path)
     address = _address(host, settings, own)
+    key = "node-ip" if role in NODES else "address"
+    login = more_than_a_host(str(host.hostname or ""), "hostname", port="port: {}", user="username: {}")
+    if login:
+        problems.host(host.name, login, "hostname")
     try:
         address = str(ipaddress.ip_address(address))
     except ValueError:
-        key = "node-ip" if role in NODES else "address"
-        text = f"{address!r} is not an IP address; give the address the other hosts use as `k3s.{key}`"
-        problems.host(host.name, text, *(("data", "k3s", key) if key in data else ("hostname",)))
+        if key in data:
+            text = more_than_a_host(address, f"k3s.{key}") or f"{address!r} is not an IP address"
+            problems.host(host.name, text, "data", "k3s", key)
+        elif not login:
+            text = f"{address!r} is not an IP address; give the address the other hosts use as `k3s.{key}`"
+            problems.host(host.name, text, "hostname")
         return None
     if re.search(r"^-|[\s\0]", str(host.username or "")):
         problems.host(host.name, f"{host.username!r} is not a valid user name", "username")

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from nornir_k3s.model.address import is_address, more_than_a_host
 from nornir_k3s.model.endpoint import PORTS, Endpoint, Kind, addresses, build
 from nornir_k3s.model.masking import has_credentials
 from nornir_k3s.model.secret import Secret
@@ -32,6 +33,7 @@ def _usable(path: Path) -> Path:
         raise ValueError(f"{path}: there is no such user") from None
 
 
+_DNS_NAME = r"^[A-Za-z0-9]([-A-Za-z0-9.]{0,251}[A-Za-z0-9])?$"
 LocalPath = Annotated[Path, Field(strict=False), AfterValidator(_usable)]  # not strict: YAML has it as text
 
 
@@ -127,13 +129,29 @@ PathOrReference = Annotated[
 ]
 
 
+def _vip(value: Any) -> Any:  # noqa: ANN401 - what stands in the file
+    if not isinstance(value, str) or is_address(value):
+        return value
+    if wrong := more_than_a_host(value, "address", port="port: {}", prefix="lb: {{prefix: {}}}"):
+        raise ValueError(wrong)
+    raise ValueError(f"{value!r} is not an IP address: write the VIP here, and a DNS name of it as `name`")
+
+
+def _dns_name(value: Any) -> Any:  # noqa: ANN401 - what stands in the file
+    if isinstance(value, str) and (wrong := more_than_a_host(value, "name", port="port: {}")):
+        raise ValueError(wrong)
+    if isinstance(value, str) and not re.fullmatch(_DNS_NAME, value):
+        raise ValueError(f"{value!r} is not a DNS name: letters, digits, - and .")
+    return value
+
+
 class Registration(Strict):
     """The fixed registration address: what agents and people use."""
 
-    address: IPvAnyAddress | None = Field(None, description="the VIP")
-    name: str | None = Field(
+    address: Annotated[IPvAnyAddress | None, BeforeValidator(_vip)] = Field(None, description="the VIP")
+    name: Annotated[str | None, BeforeValidator(_dns_name)] = Field(
         None,
-        pattern=r"^[A-Za-z0-9]([-A-Za-z0-9.]{0,251}[A-Za-z0-9])?$",
+        pattern=_DNS_NAME,
         description="a DNS name of the address, used if given",
     )
     port: int = Field(6443, ge=1, le=65535)
