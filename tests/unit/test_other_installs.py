@@ -131,3 +131,48 @@ def test_another_kubernetes_is_refused(load: Load, name: str) -> None:
     (one,) = found(load(), foreign_units=(name,))
     assert (one.subject, one.severity) == ("other-kubernetes", "error")
     assert f"systemctl disable --now {name}" in one.remedy
+
+
+SHORT: list[tuple[str, dict[str, Any]]] = [
+    ("t", {"extra_settings": (SettingsFile(f"{D}/old.yaml", ("debug", "t"), 1),)}),
+    ("--token", {"units": unit("-t", "secret-of-another")}),
+    ("--server", {"units": unit("-s", "https://10.9.9.9:6443")}),
+    ("--data-dir", {"units": unit("-d", "/opt/k3s")}),
+]
+
+
+@pytest.mark.parametrize(("named", "facts"), SHORT)
+def test_short_names_of_settings_are_those_settings(load: Load, named: str, facts: dict[str, Any]) -> None:
+    (one,) = found(load(), **facts)
+    assert (one.subject, one.severity) == ("extra-settings", "error")
+    assert named in one.found
+    assert "secret" not in one.found + one.remedy
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"units": unit("--data-dir=/opt/k3s", "--cluster-init"), "files": ABSENT},
+        {"units": unit("-d", "/opt/k3s/"), "files": ABSENT},
+        {"units": unit(), "files": {k3s.CONFIG: FileState("file", text="data-dir: /opt/k3s\n")}},
+    ],
+)
+def test_a_cluster_whose_data_the_next_start_would_not_find_is_refused(load: Load, facts: dict[str, Any]) -> None:
+    by_id = {one.subject: one for one in found(load(), foreign_units=("k3s.service",), **facts)}
+    assert by_id["foreign-k3s"].severity == "error"
+    assert "has its data in /opt/k3s," in by_id["foreign-k3s"].found
+    assert "systemctl disable --now k3s.service" in by_id["foreign-k3s"].remedy
+
+
+def test_a_data_folder_in_the_environment_and_the_usual_one(load: Load) -> None:
+    extra = (SettingsFile(ENV, ("K3S_DATA_DIR",), 1),)
+    (one,) = found(load(), foreign_units=("k3s.service",), units=unit(), files=ABSENT, extra_settings=extra)
+    assert (one.severity, "data in another folder" in one.found) == ("error", True)
+    (one,) = found(load(), foreign_units=("k3s.service",), units=unit("--data-dir", k3s.DATA), files=ABSENT)
+    assert one.severity == "warning"
+
+
+def test_an_endpoint_that_is_sqlite_s_is_no_other_datastore(load: Load) -> None:
+    facts = {"present": {SQLITE}, "foreign_units": ("k3s.service",), "files": ABSENT}
+    for endpoint in ("--datastore-endpoint=sqlite:///var/lib/x.db", "--datastore-endpoint="):
+        assert "sqlite" in {one.subject for one in found(load(), **facts, units=unit(endpoint))}

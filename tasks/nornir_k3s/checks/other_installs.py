@@ -23,6 +23,8 @@ _DATASTORE = ("datastore-endpoint", "K3S_DATASTORE_ENDPOINT")
 # A value of another origin would make the host part of another cluster, or one that cannot be changed later.
 _CRITICAL = {*k3s.OURS, "node-name", "cluster-cidr", "service-cidr", "secrets-encryption"}
 _ENVIRONMENT = ".service.env"
+# K3s takes these in the unit and in files (k3s: pkg/cli/cmds; pkg/configfilearg, readConfigFile).
+_SHORT = {"c": "config", "d": "data-dir", "l": "log", "o": "write-kubeconfig", "s": "server", "t": "token"}
 
 
 def check(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Finding]:
@@ -55,7 +57,7 @@ def flags(command: str) -> dict[str, object]:
             continue
         if not equal:
             value = words.pop(0) if words and not words[0].startswith("-") else "true"
-        key = name.lstrip("-")
+        key = _key(name.lstrip("-"))
         before = found.get(key)
         found[key] = value if before is None else [*(before if isinstance(before, list) else [before]), value]
     return found
@@ -82,7 +84,17 @@ def _mapping(text: str) -> Mapping[str, object]:
         found = yaml.safe_load(text)
     except yaml.YAMLError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return {_key(str(key)): value for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _other_data(facts: HostFacts, name: str) -> str:
+    """Return the folder, if it is another, in which a K3s of others has its data; as far as its files tell."""
+    state = facts.files.get(k3s.CONFIG)
+    set_ = {**_mapping(state.text if state and state.text else ""), **flags(facts.unit(name).command)}
+    folder = str(set_.get("data-dir", k3s.DATA)).rstrip("/")
+    if folder == k3s.DATA and any("data-dir" in map(_key, names) for _, names, _ in facts.extra_settings):
+        return "another folder"
+    return "" if folder == k3s.DATA else folder
 
 
 def _unit(member: Member, facts: HostFacts, name: str, own: str) -> Iterator[Finding]:
@@ -98,6 +110,14 @@ def _unit(member: Member, facts: HostFacts, name: str, own: str) -> Iterator[Fin
         if lost:
             remedy = f"deploy drops {', '.join(lost)} of the unit: give them in the inventory; {remedy}"
         found = f"{name} was not installed by nornir-k3s"
+        if folder := _other_data(facts, name):
+            found += f", and has its data in {folder}, where the next start would not look: its cluster would be lost"
+            remedy = (
+                f"use another host if that cluster is needed; else disable it, which keeps its data: "
+                f"systemctl disable --now {name}; mv /etc/systemd/system/{name} /etc/systemd/system/{name}.before"
+            )
+            yield problem(member.name, "foreign-k3s", found, f"a K3s with its data in {k3s.DATA}, or none", remedy)
+            return
         yield problem(member.name, "foreign-k3s", found, "a K3s of nornir-k3s, or none", remedy, "warning")
     elif name.startswith("k3s"):
         found = f"{name} is another K3s: both use the files in {k3s.DATA}, and the same ports"
@@ -138,9 +158,9 @@ def _flags(member: Member, facts: HostFacts, own: str) -> Iterator[Finding]:
 
 
 def _key(name: str) -> str:
-    """Return the setting behind a name of a file of settings or of the environment."""
+    """Return the setting behind a name of a file of settings, of a unit's flags or of the environment."""
     if not name.startswith("K3S_"):
-        return name
+        return _SHORT.get(name, name)
     key = name.removeprefix("K3S_").lower().replace("_", "-")
     return {"url": "server", "config-file": "config"}.get(key, key)
 
@@ -156,5 +176,6 @@ def _has_endpoint(facts: HostFacts) -> bool:
     state = facts.files.get(k3s.CONFIG)
     if state is not None and state.kind == "file" and state.text is None and k3s.CONFIG in facts.ledger.files:
         return True
-    names = {name for _, keys, _ in facts.extra_settings for name in keys} | set(running(facts, {}))
-    return bool(names & set(_DATASTORE))
+    names = {name for _, keys, _ in facts.extra_settings for name in keys}
+    endpoint = str(running(facts, {}).get("datastore-endpoint") or "")
+    return bool(names & set(_DATASTORE)) or (not endpoint.startswith(("sqlite:", "sqlite3:")) and bool(endpoint))
