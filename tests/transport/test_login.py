@@ -237,3 +237,42 @@ def known(sshd: Sshd, folder: Path, names: str) -> str:
     file = folder / "known"
     file.write_text(f"{names.format(port=sshd.port)} {(sshd.folder / 'hostkey.pub').read_text()}")
     return str(file)
+
+
+@pytest.fixture
+def signed(sshd: Sshd, tmp_path: Path) -> Path:
+    """A key that the host knows, with a certificate that has ended."""
+    key = tmp_path / "signed"
+    keygen(tmp_path / "authority")
+    for end in ("", ".pub"):
+        Path(f"{key}{end}").write_bytes((sshd.folder / f"id{end}").read_bytes())
+        Path(f"{key}{end}").chmod(0o600)
+    sign = ["ssh-keygen", "-q", "-s", f"{tmp_path}/authority", "-I", "me", "-n", "root", "-V", "-2d:-1d"]
+    subprocess.run([*sign, f"{key}.pub"], check=True)
+    return key
+
+
+@pytest.mark.parametrize("end", ["", ".pub", "-cert.pub"])
+def test_a_certificate_that_has_ended_does_not_hide_its_key(
+    connect: Connect, sshd: Sshd, signed: Path, add: Add, end: str
+) -> None:
+    if end == ".pub":
+        add(signed)
+    assert works(connect(**sshd.extras | {"key_file": f"{signed}{end}"}))
+
+
+def test_a_file_that_is_no_certificate_does_not_hide_its_key(connect: Connect, sshd: Sshd, signed: Path) -> None:
+    Path(f"{signed}-cert.pub").write_text("junk")
+    assert works(connect(**sshd.extras | {"key_file": str(signed)}))
+
+
+@pytest.mark.parametrize(
+    "command", ["ssh-keygen -q -t dsa -N  -f", "openssl ecparam -name secp256k1 -genkey -noout -out"]
+)
+def test_keys_that_sshd_does_not_take_are_named(connect: Connect, sshd: Sshd, tmp_path: Path, command: str) -> None:
+    key = tmp_path / "old"
+    made = subprocess.run([*command.split(" "), str(key)], check=False, capture_output=True)
+    if made.returncode != 0:
+        pytest.skip("this OpenSSH or OpenSSL makes no such keys any more")
+    with pytest.raises(AuthenticationFailed, match="a kind of key that sshd does not take"):
+        connect(**sshd.extras | {"key_file": str(key)}).do(hello)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import copy
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from paramiko.ssh_exception import PasswordRequiredException
 
 _CERTIFICATE = "-cert.pub"
 _MAGIC = b"openssh-key-v1\0"
+_TOO_OLD = "a kind of key that sshd does not take: use ed25519, ecdsa or rsa"
 _BEGIN, _END = b"-----BEGIN OPENSSH PRIVATE KEY-----", b"-----END"
 
 
@@ -65,15 +67,34 @@ def load(file: str, passphrase: str | None, agent: Sequence[paramiko.AgentKey]) 
         raise UnusableKey(f"{path} is a public key, and the SSH agent does not hold its private key: run ssh-add")
     if content.startswith(b"PuTTY-User-Key-File"):
         raise UnusableKey(f"{path} is a PuTTY key: convert it with `puttygen KEY -O private-openssh-new -o NEW`")
-    key = _private(path, content, passphrase)
-    if Path(f"{path}{_CERTIFICATE}").is_file():
-        key.load_certificate(f"{path}{_CERTIFICATE}")
-    return key
+    return _private(path, content, passphrase)
+
+
+def certified(key: paramiko.PKey, file: str) -> paramiko.PKey | None:
+    """Return a copy of a key with the certificate that lies beside its file, or nothing if there is none.
+
+    OpenSSH offers the key itself, too: a certificate may have expired, or be one for other hosts.
+
+    Raises:
+        UnusableKey: The file of the certificate is none.
+        OSError: It cannot be read.
+    """
+    path = Path(f"{file.removesuffix('.pub').removesuffix('-cert')}{_CERTIFICATE}").expanduser()
+    if not path.is_file() or isinstance(key, paramiko.AgentKey):  # the agent has certificates of its own
+        return None
+    found = copy.copy(key)
+    try:
+        found.load_certificate(str(path))
+    except (ValueError, UnicodeDecodeError, paramiko.SSHException) as error:
+        raise UnusableKey(f"{path} is no certificate of its key ({error})") from None
+    return found
 
 
 def _private(path: Path, content: bytes, passphrase: str | None) -> paramiko.PKey:
     secret = passphrase.encode() if passphrase else None
     own_format = _BEGIN in content
+    if b"BEGIN DSA PRIVATE KEY" in content or _kind(content) == b"ssh-dss":
+        raise UnusableKey(f"{path} is {_TOO_OLD}")  # cryptography warns before it reads one
     read = serialization.load_ssh_private_key if own_format else serialization.load_pem_private_key
     try:
         try:
@@ -98,11 +119,18 @@ def _private(path: Path, content: bytes, passphrase: str | None) -> paramiko.PKe
     for kind, ours in kinds:
         if isinstance(found, kind):
             # paramiko does not read PKCS#8; all kinds are handed over in OpenSSH's format.
-            text = found.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-            )
-            return ours.from_private_key(io.StringIO(text.decode()))
-    raise UnusableKey(f"{path} is a kind of key that sshd no longer takes: use ed25519, ecdsa or rsa")
+            with contextlib.suppress(ValueError):  # a curve that OpenSSH does not have
+                text = found.private_bytes(
+                    serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+                )
+                return ours.from_private_key(io.StringIO(text.decode()))
+    raise UnusableKey(f"{path} is {_TOO_OLD}")
+
+
+def _kind(content: bytes) -> bytes:
+    """Return the kind of a key in OpenSSH's format, of which the public half is not encrypted."""
+    public = _parse_openssh(content)
+    return paramiko.Message(public).get_binary() if public else b""
 
 
 def _public_half(path: Path) -> bytes | None:

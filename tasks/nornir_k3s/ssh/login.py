@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,20 +132,36 @@ class Strategy:
         """Yield each key once: those of key files first."""
         seen: set[bytes] = set()
         for file in self._login.key_files:
-            yield from self._new(self._of_file(file, held, optional=False), seen)
+            for key in self._of_file(file, held, optional=False):
+                yield from self._new(key, seen)
         for key in held if self._login.agent else ():
             yield from self._new(key, seen)
         for file in identity.usual_files() if self._login.usual else ():
-            yield from self._new(self._of_file(file, held, optional=True), seen)
+            for key in self._of_file(file, held, optional=True):
+                yield from self._new(key, seen)
 
-    def _new(self, key: paramiko.PKey | None, seen: set[bytes]) -> Iterator[paramiko.PKey]:
-        if key is not None and key.asbytes() not in seen:
-            seen.add(key.asbytes())
+    def _new(self, key: paramiko.PKey, seen: set[bytes]) -> Iterator[paramiko.PKey]:
+        own = key.blob if isinstance(key, paramiko.AgentKey) else key.asbytes()
+        blob = key.public_blob.key_blob if key.public_blob else own
+        if blob not in seen:
+            seen.add(blob)
             yield key
 
-    def _of_file(self, file: str, held: tuple[paramiko.AgentKey, ...], *, optional: bool) -> paramiko.PKey | None:
+    def _of_file(self, file: str, held: tuple[paramiko.AgentKey, ...], *, optional: bool) -> Iterator[paramiko.PKey]:
+        """Yield a file's key with its certificate, and without."""
+        key = self._usable(
+            lambda: identity.load(file, self._login.passphrase or self._login.password, held), file, optional=optional
+        )
+        if key is None:
+            return
+        with_certificate = self._usable(lambda: identity.certified(key, file), file, optional=optional)
+        if with_certificate is not None:
+            yield with_certificate
+        yield key
+
+    def _usable(self, load: Callable[[], paramiko.PKey | None], file: str, *, optional: bool) -> paramiko.PKey | None:
         try:
-            return identity.load(file, self._login.passphrase or self._login.password, held)
+            return load()
         except (identity.UnusableKey, PasswordRequiredException, OSError) as error:
             log.debug("key file %s is not used: %s", file, error)
             if not optional:
