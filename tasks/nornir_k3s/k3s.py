@@ -54,6 +54,11 @@ OURS = {
     "with-node-id": "it makes the node's name unpredictable; give `node-name` instead",
     "config": f"the settings are written to {CONFIG}",
 }
+# Settings that K3s still takes by these names, without naming them in its help (k3s: pkg/cli/cmds/server.go).
+OLD_NAMES = {
+    "kube-controller-arg": "kube-controller-manager-arg",
+    "kube-cloud-controller-arg": "kube-cloud-controller-manager-arg",
+}
 LISTS = k3s_settings.where(**{"is": ("list", "split")})
 # Those whose values K3s splits at commas; the others are used as they are.
 SPLIT = k3s_settings.where(**{"is": "split"})
@@ -95,9 +100,16 @@ def unknown_settings(given: Iterable[str], known: frozenset[str]) -> list[str]:
     """Return a problem for each key that K3s does not have or that this tool sets itself."""
     problems = []
     for key in given:
-        if key in OURS:
-            problems.append(f"`{key}` cannot be given here: {OURS[key]}")
-        elif key.rstrip("+") not in known:
+        plain = key.removesuffix("+")
+        if plain in OURS:
+            problems.append(f"`{key}` cannot be given here: {OURS[plain]}")
+        elif plain in OLD_NAMES:
+            problems.append(f"`{key}` is an old name: write `{OLD_NAMES[plain]}`")
+        elif plain not in known and plain in SERVER_SETTINGS:
+            problems.append(f"K3s has no setting `{key}` here: it is one of servers")
+        elif plain not in known and plain in AGENT_SETTINGS:
+            problems.append(f"K3s has no setting `{key}` here: it is one of agents")
+        elif plain not in known:
             problems.append(f"K3s has no setting `{key}` here" + did_you_mean(key, known))
     return problems
 

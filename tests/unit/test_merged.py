@@ -176,3 +176,41 @@ def test_logins_add_up(tmp_path: Path) -> None:
     extras = host.get_connection_parameters("netmiko").extras or {}
     assert (host.password, extras["secret"], extras["passphrase"]) == ("defaults", "gpu", "host")
     assert set(added_up(host, "k3s_ssh")) == {"password", "sudo_password", "passphrase"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("node-external-ip", "192.0.2.1"), ("advertise-address", "10.0.0.12"), ("bind-address", "10.0.0.12")],
+)
+@pytest.mark.parametrize("level", ["servers", "defaults"])
+def test_a_group_does_not_give_a_setting_of_one_host_to_several(
+    tmp_path: Path, level: str, key: str, value: str
+) -> None:
+    given = inventory(SETTINGS, HOSTS, {})
+    holder = given.defaults if level == "defaults" else given.groups[level]
+    holder.data["k3s"] = {key: value}
+    with pytest.raises(InventoryError, match=f"`{key}` of .*{level} is a setting of one host, and s1, s2"):
+        loaded(given, tmp_path)
+
+
+def test_a_group_may_give_a_setting_of_one_host_to_one(tmp_path: Path) -> None:
+    given = made(gpu={"node-external-ip": "192.0.2.1"})
+    assert loaded(given, tmp_path).member("a1").settings == {"node-external-ip": ["192.0.2.1"]}
+
+
+def test_hosts_without_k3s_leave_out_what_groups_and_defaults_say_for_others(tmp_path: Path) -> None:
+    given = made(defaults={"kubelet-arg": "max-pods=200"}, all={"node-label": "zone=a", "write-kubeconfig-mode": "640"})
+    for name in ("lb1", "db1", "s1"):
+        given.hosts[name].groups.append(given.groups["all"])
+    found = loaded(given, tmp_path)
+    assert not found.member("lb1").settings
+    assert not found.member("db1").settings
+    assert found.member("a1").settings == {"kubelet-arg": ["max-pods=200"], "node-label": ["zone=a"]}
+    assert found.member("s1").settings["write-kubeconfig-mode"] == "640"
+    assert not found.hidden
+
+
+def test_what_no_host_takes_from_a_group_is_refused(tmp_path: Path) -> None:
+    given = made(lb={"node-label": "zone=a"})
+    with pytest.raises(InventoryError, match="lb1: k3s: `node-label` is a K3s setting, but no K3s runs"):
+        loaded(given, tmp_path)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from nornir_k3s import k3s
-from nornir_k3s.inventory import rules, user_files
+from nornir_k3s.inventory import network_sizes, rules, user_files
 from nornir_k3s.inventory.rules import Found
 from nornir_k3s.inventory.schema import ClusterModel
 from nornir_k3s.model.cluster import NODES, Member, Setting
@@ -32,6 +32,9 @@ def cluster_problems(
     """
     version = _ip_version(found)
     yield from ((("server", *path), text) for path, text in rules.cidrs(rules.typed(model.server), version))
+    nodes = counts["servers"] + counts["agents"]
+    sizes = network_sizes.problems(rules.typed(model.server), version, nodes)
+    yield from ((("server", *path), text) for path, text in sizes)
     yield from _settings_of_one_host(model, found)
     yield from _settings_of_other_versions(model)
     yield from _counts(model, counts)
@@ -59,8 +62,8 @@ def _ip_version(found: list[Member]) -> int:
 def _settings_of_one_host(model: ClusterModel, found: list[Member]) -> Iterator[Found]:
     for mapping, role in (("server", "servers"), ("agent", "agents")):
         hosts = sum(member.role == role for member in found)
-        for key in getattr(model, mapping):
-            if key.rstrip("+") in k3s.ONE_HOST and hosts > 1:
+        for key, value in getattr(model, mapping).items():
+            if rules.of_one_host(key.rstrip("+"), value) and hosts > 1:
                 yield (
                     (mapping, key),
                     f"`{key}` is a setting of one host, and {hosts} would get it: set it in the host's `k3s`",

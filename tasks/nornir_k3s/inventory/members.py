@@ -16,7 +16,7 @@ from nornir_k3s.inventory.problems import Problems
 from nornir_k3s.inventory.yaml_reader import Key
 from nornir_k3s.model.address import more_than_a_host
 from nornir_k3s.model.cluster import NODES, Member
-from nornir_k3s.plugins.inherited import DEFAULTS
+from nornir_k3s.plugins.inherited import DEFAULTS, HOST
 
 _NAME = re.compile(r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
 # Keys of a host's `k3s` data that belong to this tool, not to K3s.
@@ -42,22 +42,67 @@ def members(
         hidden: Gets the settings that nearer ones hide, with the host.
     """
     found = []
-    for host in inventory.hosts.values():
-        roles = host_roles.of(host, groups)
-        if len(roles) != 1:
-            continue  # `host_roles` says so
-        own, wide = merged.of(host, problems), (shared or {}).get(roles[0], {})
-        if own is None:
-            continue
-        if member := _member(host, roles[0], own, problems, wide):
+    settings = _settings(inventory, groups, problems)
+    used = _used(settings)
+    for host, role, own in settings:
+        wide = (shared or {}).get(role, {})
+        own.drop(key for key in own.settings if (own.level[key], key) in used and _plain(key) not in _known(role))
+        if member := _member(host, role, own, problems, wide):
             found.append(member)
         if hidden is not None:
-            more = merged.over(wide, own, _SHARED.get(roles[0], ""))
+            more = merged.over(wide, own, _SHARED.get(role, ""))
             hidden += [(host.name, one) for one in (*own.hidden, *more)]
+    _held_by_several(settings, problems)
     found += [member for member in away if member.name not in inventory.hosts]
     _duplicates("node name", "node-name", [(m.name, m.node_name) for m in found if m.role in NODES], problems)
     _duplicates("address", "node-ip", [(m.name, one) for m in found for one in m.addresses], problems)
     return found
+
+
+def _settings(
+    inventory: Inventory, groups: Mapping[str, str], problems: Problems
+) -> list[tuple[Host, str, merged.Merged]]:
+    """Return the hosts with one role, their roles, and their settings added up."""
+    found = []
+    for host in inventory.hosts.values():
+        roles = host_roles.of(host, groups)  # `host_roles` tells of none and of several
+        if len(roles) == 1 and (own := merged.of(host, problems)) is not None:
+            found.append((host, roles[0], own))
+    return found
+
+
+def _plain(key: str) -> str:
+    return key.removesuffix("+")
+
+
+def _known(role: str) -> frozenset[str]:
+    if role not in NODES:
+        return frozenset()
+    return k3s.SERVER_SETTINGS if role == "servers" else k3s.AGENT_SETTINGS
+
+
+def _used(settings: Iterable[tuple[Host, str, Merged]]) -> set[tuple[str, str]]:
+    """Return the settings of groups and the defaults that hosts take, so that others of these need not know them."""
+    return {
+        (level, key)
+        for _, role, own in settings
+        for key, level in own.level.items()
+        if level != HOST and _plain(key) in _known(role) and _plain(key) not in k3s.MUST_MATCH
+    }
+
+
+def _held_by_several(settings: Iterable[tuple[Host, str, Merged]], problems: Problems) -> None:
+    """Report settings of one host that a group or the defaults give to several, but names and addresses."""
+    held: dict[tuple[str, str], list[str]] = {}
+    for host, role, own in settings:
+        for key in own.settings if role in NODES else ():
+            one = rules.of_one_host(_plain(key), own.settings[key]) and _plain(key) not in ("node-name", "node-ip")
+            if one and own.level[key] != HOST:
+                held.setdefault((own.level[key], key), []).append(host.name)
+    for (level, key), names in held.items():
+        if len(names) > 1:
+            text = f"`{key}` of {level} is a setting of one host, and {', '.join(names)} get it: set it in their `k3s`"
+            problems.host(names[0], f"k3s: {text}", "data", "k3s", key)
 
 
 def _duplicates(what: str, key: str, pairs: Iterable[tuple[str, str]], problems: Problems) -> None:

@@ -56,6 +56,12 @@ class Merged:
             self.settings[key] = value
         self.level[key] = level
 
+    def drop(self, keys: Iterable[str]) -> None:
+        """Remove settings, and what is said of them."""
+        gone = set(keys)
+        self.settings = {key: value for key, value in self.settings.items() if key not in gone}
+        self.hidden = [one for one in self.hidden if one.key not in gone]
+
     def _note(self, key: str, gone: Sequence[Any], by: str) -> None:
         if gone:
             text = ", ".join(_shown(key, item) for item in gone)

@@ -13,7 +13,7 @@ from datetime import date
 from typing import Any
 
 from nornir_k3s import k3s
-from nornir_k3s.inventory import setting_secrets
+from nornir_k3s.inventory import setting_secrets, value_rules
 from nornir_k3s.inventory.yaml_reader import Key
 from nornir_k3s.model.cluster import Setting
 from nornir_k3s.model.suggest import did_you_mean
@@ -88,14 +88,20 @@ def settings(given: Mapping[str, Any], known: frozenset[str]) -> Iterator[Found]
     """Yield what is wrong with a mapping of K3s settings, each alone and against the others."""
     for key, value in given.items():
         name = str(key)
-        for text in k3s.unknown_settings([name], known):
-            yield (name,), text
+        if unknown := k3s.unknown_settings([name], known):
+            yield from (((name,), text) for text in unknown)
+            continue  # what its value may be is not known
         if name.endswith("+") and name.rstrip("+") in known - k3s.LISTS:
             yield (name,), f"`{name}` adds to a list, and `{name.rstrip('+')}` takes one value"
         yield from (((name,), text) for text in _value(name.rstrip("+"), value))
     for one, other in _EXCLUDE:
         if all(given.get(key) and k3s.boolean(given[key]) is not False for key in (one, other)):
             yield (other,), f"`{one}` and `{other}` exclude each other: remove one"
+
+
+def of_one_host(key: str, value: Any) -> bool:  # noqa: ANN401 - a setting as it stands in the file
+    """Return whether two nodes cannot have the same value of this setting."""
+    return key in k3s.ONE_HOST or (key == "bind-address" and str(value) not in value_rules.ANY)
 
 
 def _value(key: str, value: Any) -> Iterator[str]:  # noqa: ANN401, PLR0912 - one case a kind of setting
@@ -118,7 +124,7 @@ def _value(key: str, value: Any) -> Iterator[str]:  # noqa: ANN401, PLR0912 - on
         yield f"`{key}` takes one value, not a list"
     elif other := [item for item in (value if isinstance(value, list) else [value]) if not _is_text(item)]:
         yield f"`{key}` takes text, and YAML reads {other[0]} as a {type(other[0]).__name__}: put it in quotes"
-    elif key == "write-kubeconfig-mode" and not re.fullmatch("0?[0-7]{3}", str(value)):
+    elif key == "write-kubeconfig-mode" and not _is_mode(value):
         yield f'{value!r} is not a mode: put it in quotes, as "0640"'
     elif key in k3s.CHOICES and value not in k3s.CHOICES[key]:
         yield f"{value!r} is not one of {', '.join(k3s.CHOICES[key])}" + did_you_mean(str(value), k3s.CHOICES[key])
@@ -135,11 +141,16 @@ def _value(key: str, value: Any) -> Iterator[str]:  # noqa: ANN401, PLR0912 - on
         for argument in value if isinstance(value, list) else [value]:
             yield from _argument(key, str(argument))
     elif key in ("node-ip", "node-external-ip", "advertise-address", "bind-address", "cluster-dns"):
-        yield from _each(listed(value), ipaddress.ip_address, "an IP address")
+        items = listed(value) if key in k3s.SPLIT else [str(value)]
+        yield from _each(items, ipaddress.ip_address, "an IP address")
+        yield from (text for item in items for text in value_rules.problems(key, item))
     elif key in CIDRS:
         yield from _each(listed(value), _network, "a network, as 10.42.0.0/16")
     elif key in ("https-listen-port", "advertise-port", "lb-server-port") and not _is_port(value):
         yield f"{value!r} is not a port"
+    else:
+        items = listed(value) if key in k3s.SPLIT else value if isinstance(value, list) else [value]
+        yield from (text for item in items for text in value_rules.problems(key, str(item)))
 
 
 def _argument(key: str, argument: str) -> Iterator[str]:
@@ -172,8 +183,14 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str | int) and not isinstance(value, bool)
 
 
+def _is_mode(value: object) -> bool:
+    """Tell whether a mode is meant as it is read: 0o644 without quotes is the number 420, which K3s reads as octal."""
+    return re.fullmatch("0?[0-7]{3}" if isinstance(value, str) else "[04-7]{3}", str(value)) is not None
+
+
 def _is_port(value: object) -> bool:
-    return re.fullmatch("[0-9]{1,5}", str(value)) is not None and 0 < int(str(value)) < 65536
+    # Go reads a leading zero as octal.
+    return re.fullmatch("[1-9][0-9]{0,4}", str(value)) is not None and int(str(value)) < 65536
 
 
 def _each(items: Iterable[str], parse: Any, what: str) -> Iterator[str]:  # noqa: ANN401 - of ipaddress
@@ -250,12 +267,14 @@ def cidrs(server: Mapping[str, Any], version: int = 4) -> Iterator[Found]:
     for key, found in (("cluster-cidr", pods), ("service-cidr", services)):
         if len(found) > 2 or len({n.version for n in found}) != len(found):
             yield (key,), "K3s takes one network for each IP version"
+    disabled = listed(server.get("disable", []))
     for item in listed(server.get("cluster-dns", [])):
         try:
             address = ipaddress.ip_address(item)
         except ValueError:
             continue
-        if services and not any(address in service for service in services):
+        # CoreDNS has this address in a service; a DNS server of the user's, as NodeLocal DNSCache, need not.
+        if services and "coredns" not in disabled and not any(address in service for service in services):
             yield ("cluster-dns",), f"cluster-dns {address} is not inside service-cidr"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from nornir.core.inventory import Host
 
+HOST = "the host"
 DEFAULTS = "the defaults"
 
 
@@ -15,7 +16,7 @@ def levels(host: Host, key: str) -> Iterator[tuple[str, Any]]:
 
     Groups come in the host's order, each before its own parents (nornir: core/inventory.py, extended_groups).
     """
-    named = [("the host", host.data), *((f"group {group.name}", group.data) for group in host.extended_groups())]
+    named = [(HOST, host.data), *((f"group {group.name}", group.data) for group in host.extended_groups())]
     for name, data in (*named, (DEFAULTS, host.defaults.data)):
         if key in data:
             yield name, data[key]
