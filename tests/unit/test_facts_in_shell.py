@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ def test_name_servers_stand_at_the_beginning_of_a_line(tmp_path: Path) -> None:
         f"@nameservers\t{etc}\t10.0.0.2",
         f"@nameservers\t{etc}\tfe80::1%eth0",
         f"@nameservers\t{empty}\t",
+        f"@nameservers\t{tmp_path}/none\t",
     ]
 
 
@@ -104,3 +106,36 @@ def test_databases_of_others_are_named_unless_we_installed_the_service(tmp_path:
     (tmp_path / "packages").unlink()
     (tmp_path / "files").write_text("/etc/mysql/mariadb.conf.d/90-nornir-k3s.cnf\n")
     assert lines(*call, path=path) == []
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Callable[[str, str], str]:
+    """Put a program into a folder, and return a PATH that begins with it."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+
+    def put(name: str, text: str) -> str:
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+        return f"{folder}:{os.environ['PATH']}"
+
+    return put
+
+
+@pytest.mark.parametrize(
+    ("kind", "client"), [("mariadb", "mariadb"), ("mysql", "mysql"), ("postgresql", "psql"), ("postgresql", "runuser")]
+)
+@pytest.mark.parametrize("running", [True, False])
+def test_a_database_that_lets_nobody_look_is_not_taken_for_an_empty_one(
+    program: Callable[[str, str], str], tmp_path: Path, kind: str, client: str, running: bool
+) -> None:
+    program("systemctl", "exit 0" if running else "exit 3")
+    program("psql", "exit 2")
+    path = program(client, "echo 'ERROR 1045 (28000): Access denied' >&2; exit 1")
+    found = lines("others", "fact_others", tmp_path, kind, "k3s", path=path)
+    assert found == ([f"@others\t{kind}\tdatabases that only its own users may list"] if running else [])
+
+
+def test_databases_of_mysql_count_where_mariadb_is_wanted(program: Callable[[str, str], str], tmp_path: Path) -> None:
+    path = program("mysql", "printf '%s\\n' information_schema mysql shop")
+    assert lines("others", "fact_others", tmp_path, "mariadb", "k3s", path=path) == ["@others\tmysql\tdatabase shop"]

@@ -22,10 +22,10 @@ fact_sockets() {
   ss -Hlntp 2>/dev/null | while read -r _ _ _ local _ processes; do say sockets "$local" "${processes:-}"; done
 }
 
-# As K3s reads them: a line that begins with a blank is none. A file without a name server has one record, without address.
+# As K3s reads them: a line that begins with a blank is none. A file without a name server, and one that is not there or
+# a link to nowhere, has one record, without address.
 fact_nameservers() { # file...
   for file in "$@"; do
-    [ -r "$file" ] || continue
     found=$(sed -n 's/^nameserver[[:space:]]\{1,\}\([^[:space:]]*\).*/\1/p' "$file" 2>/dev/null)
     [ -n "$found" ] || say nameservers "$file" ''
     printf '%s\n' "$found" | while read -r address; do [ -z "$address" ] || say nameservers "$file" "$address"; done

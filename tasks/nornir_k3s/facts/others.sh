@@ -4,12 +4,13 @@ fact_others() { # state-folder kind own-database
   state=$1
   case $2 in
     lb)
-      ours haproxy /etc/haproxy/haproxy.cfg || sections haproxy 'frontend|listen' /etc/haproxy/*.cfg /etc/haproxy/conf.d/*.cfg
+      # Folders, too: keepalived's `include`, and HAProxy's -f, may name any.
+      ours haproxy /etc/haproxy/haproxy.cfg || sections haproxy 'frontend|listen' /etc/haproxy/*.cfg /etc/haproxy/*/*.cfg
       ours keepalived /etc/keepalived/keepalived.conf ||
-        sections keepalived 'vrrp_instance|virtual_server' /etc/keepalived/*.conf
+        sections keepalived 'vrrp_instance|virtual_server' /etc/keepalived/*.conf /etc/keepalived/*/*.conf
       ;;
-    mariadb) ours mariadb-server '' || mysql_databases "$3" mariadb ;;
-    mysql) ours mysql-server '' || mysql_databases "$3" mysql ;;
+    mariadb) ours mariadb-server '' || mysql_databases "$3" ;;
+    mysql) ours mysql-server '' || mysql_databases "$3" ;;
     postgresql) ours postgresql '' || postgresql_databases "$3" ;;
     etcd) ours etcd-server '' || etcd_keys ;;
   esac
@@ -24,16 +25,33 @@ sections() { # service words file...
   cat "$@" 2>/dev/null | sed -nE "s/^[[:space:]]*($words)[[:space:]]+([^[:space:]{]+).*/\\1 \\2/p" |
     while read -r line; do say others "$service" "$line"; done
 }
-named() { while read -r name; do say others "$1" "database $name"; done; } # service
-mysql_databases() { # own-database client
-  command -v "$2" >/dev/null 2>&1 || return 0
-  "$2" -N -B -e 'SHOW DATABASES' 2>/dev/null |
-    grep -vxF -e mysql -e information_schema -e performance_schema -e sys -e test -e "$1" | named "$2"
+named() { while read -r name; do [ -z "$name" ] || say others "$1" "database $name"; done; } # service
+hidden() { # service unit...: where it runs, and lets nobody look, it may have anything
+  service=$1
+  shift
+  for unit in "$@"; do
+    if systemctl is-active -q "$unit" 2>/dev/null; then
+      say others "$service" 'databases that only its own users may list'
+      return 0
+    fi
+  done
+}
+# Packages of MariaDB and MySQL remove each other: databases of the one count where the other is wanted.
+mysql_databases() { # own-database
+  client=mariadb service=mariadb
+  if ! command -v mariadb >/dev/null 2>&1; then client=mysql service=mysql; fi
+  command -v "$client" >/dev/null 2>&1 || return 0
+  if names=$(timeout 10 "$client" -N -B -e 'SHOW DATABASES' 2>/dev/null </dev/null); then
+    printf '%s\n' "$names" |
+      grep -vxF -e mysql -e information_schema -e performance_schema -e sys -e test -e "$1" | named "$service"
+  else hidden "$service" mariadb.service mysql.service mysqld.service; fi
 }
 postgresql_databases() { # own-database
   command -v psql >/dev/null 2>&1 || return 0
-  runuser -u postgres -- psql -XqAtc 'SELECT datname FROM pg_database WHERE NOT datistemplate' 2>/dev/null |
-    grep -vxF -e postgres -e "$1" | named postgresql
+  if names=$(timeout 10 runuser -u postgres -- \
+    psql -wXqAtc 'SELECT datname FROM pg_database WHERE NOT datistemplate' 2>/dev/null </dev/null); then
+    printf '%s\n' "$names" | grep -vxF -e postgres -e "$1" | named postgresql
+  else hidden postgresql 'postgresql@*.service'; fi
 }
 etcd_keys() {
   systemctl is-active -q etcd.service 2>/dev/null && command -v etcdctl >/dev/null 2>&1 || return 0
