@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,12 +87,16 @@ class Site:
         command = [str(self.folder / "bundle" / "k3s"), "kubectl", f"--kubeconfig={self.kubeconfig}", *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
-    def nodes(self) -> dict[str, bool]:
+    def nodes(self, since: float = 0) -> dict[str, bool]:
+        """Return which nodes are Ready, as their kubelets have said since then: the word of an earlier start stays."""
         answer = self.kubectl("get", "nodes", "-o", "json")
         assert answer.returncode == 0, answer.stderr
         return {
             item["metadata"]["name"]: any(
-                c["type"] == "Ready" and c["status"] == "True" for c in item["status"]["conditions"]
+                c["type"] == "Ready"
+                and c["status"] == "True"
+                and datetime.fromisoformat(c["lastHeartbeatTime"]).timestamp() >= since
+                for c in item["status"]["conditions"]
             )
             for item in json.loads(answer.stdout)["items"]
         }

@@ -96,7 +96,8 @@ REPAIRED = (
     (
         Case("s2/unit:k3s.service", "systemctl stop k3s", "the unit is stopped", unit="k3s", severity="error"),
         Case(
-            "a2/unit:k3s-agent.service", f"echo no-such-key: 1 >>{CONFIG}; systemctl restart --no-block k3s-agent; sleep 3",
+            "a2/unit:k3s-agent.service", f"echo no-such-key: 1 >>{CONFIG}; systemctl restart --no-block k3s-agent\n"
+            "while systemctl -q is-active k3s-agent; do sleep 0.2; done",
             "the unit (exits and is restarted|does not finish starting|is deactivating)", unit="k3s-agent", severity="error",
         ),
         Case("lb1/unit:haproxy.service", "systemctl stop haproxy", "the unit is stopped", unit="haproxy", severity="error"),

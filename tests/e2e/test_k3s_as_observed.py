@@ -115,9 +115,10 @@ def role(request: pytest.FixtureRequest, cluster: Site) -> Iterator[str]:
     """One server and one agent are spoilt, and put right at the end."""
     yield request.param
     host, unit = spoilt(request.param)
+    since = now(cluster, host)
     cluster.lab.exec(host, ["sh", "-c", f"rm -f {DROP_IN}; systemctl restart --no-block {unit}"])
     cluster.deploy()
-    eventually(lambda: _all_ready(cluster))
+    eventually(lambda: _all_ready(cluster, host, since))
 
 
 def spoilt(role: str) -> tuple[str, str]:
@@ -158,31 +159,43 @@ class TestFailures:
         eventually(failed)
 
 
-def _all_ready(cluster: Site) -> None:
+def now(cluster: Site, host: str) -> int:
+    """Return a host's time in whole seconds, as nodes tell times."""
+    return int(cluster.lab.exec(host, ["date", "+%s"]).stdout)
+
+
+def says(cluster: Site, host: str, unit: str, words: str, since: int) -> None:
+    """The unit has said this since then."""
+    command = ["journalctl", "-u", unit, "--since", f"@{since}", "-o", "cat", "--no-pager"]
+    journal = cluster.lab.exec(host, command).stdout
+    assert words in journal, journal[-3000:]
+
+
+def _all_ready(cluster: Site, host: str, since: int) -> None:
     assert all(cluster.nodes().values())
+    assert cluster.nodes(since)[host], f"{host} has not reported since its start"
 
 
 def test_a_host_that_was_installed_anew_is_told_from_the_node_it_replaces(cluster: Site) -> None:
     """Its node password is lost: the cluster refuses it until the old node is deleted."""
+    since = now(cluster, "a2")
     cluster.lab.exec("a2", ["sh", "-c", "rm /etc/rancher/node/password; systemctl restart --no-block k3s-agent"])
-
-    def rejected() -> None:
-        journal = cluster.lab.exec("a2", ["journalctl", "-u", "k3s-agent", "-n", "5", "-o", "cat", "--no-pager"]).stdout
-        assert "Node password rejected, duplicate hostname or contents of" in journal
-
-    eventually(rejected)
+    words = "Node password rejected, duplicate hostname or contents of"
+    eventually(lambda: says(cluster, "a2", "k3s-agent", words, since))
     done = cluster.runbook("deploy.py")
     assert done.returncode == 1
     assert "kubectl delete node" in done.stderr
     assert cluster.kubectl("delete", "node", "a2").returncode == 0
     cluster.deploy()
-    eventually(lambda: _all_ready(cluster))
+    eventually(lambda: _all_ready(cluster, "a2", since))
 
 
 def test_a_wiped_server_starts_and_drift_tells_of_its_node_password(cluster: Site) -> None:
     script = "systemctl stop k3s; rm -rf /var/lib/rancher/k3s/server /var/lib/rancher/k3s/agent /etc/rancher/node\n"
-    cluster.lab.exec("s3", ["sh", "-s"], input=script + "systemctl start k3s\n")
-    eventually(lambda: _all_ready(cluster))
+    cluster.lab.exec("s3", ["sh", "-s"], input=script)
+    since = now(cluster, "s3")
+    cluster.lab.exec("s3", ["systemctl", "start", "k3s"])
+    eventually(lambda: _all_ready(cluster, "s3", since))
     path = cluster.folder / "drift.json"
 
     def told() -> list[str]:
@@ -211,41 +224,35 @@ def test_leftovers_of_a_false_start_are_found_and_named(cluster: Site) -> None:
         f"systemctl stop k3s; rm -rf {server}; cp -p {config} /run/kept; grep -v '^token:' /run/kept >{config}\n"
         "systemctl reset-failed k3s; systemctl start --no-block k3s\n"
     )
+    since = now(cluster, "s3")
     cluster.lab.exec("s3", ["sh", "-s"], input=start)
-
-    def says(words: str) -> None:
-        assert (
-            words in cluster.lab.exec("s3", ["journalctl", "-u", "k3s", "-n", "30", "-o", "cat", "--no-pager"]).stdout
-        )
-
-    eventually(lambda: says("failed to start cluster: bootstrap data already found and encrypted with different token"))
+    words = "failed to start cluster: bootstrap data already found and encrypted with different token"
+    eventually(lambda: says(cluster, "s3", "k3s", words, since))
     again = (
         f"systemctl stop k3s; cp -p /run/kept {config}; systemctl reset-failed k3s; systemctl start --no-block k3s\n"
     )
     cluster.lab.exec("s3", ["sh", "-s"], input=again)
-    eventually(lambda: says("newer than datastore and could cause a cluster outage"))
+    eventually(lambda: says(cluster, "s3", "k3s", "newer than datastore and could cause a cluster outage", since))
     done = cluster.runbook("deploy.py")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "[leftovers]" in done.stderr
     cluster.lab.exec("s3", ["sh", "-c", f"systemctl stop k3s; rm -rf {server}/tls {server}/cred; rm /run/kept"])
+    since = now(cluster, "s3")
     cluster.deploy()
-    eventually(lambda: _all_ready(cluster))
+    eventually(lambda: _all_ready(cluster, "s3", since))
 
 
 def test_a_taken_port_is_found_before_anything_is_changed(cluster: Site) -> None:
     cluster.lab.exec("s3", ["sh", "-c", "systemctl stop k3s; systemd-run -q --unit=taker /usr/sbin/sshd -D -p 6443"])
+    since = now(cluster, "s3")
     try:
         done = cluster.runbook("deploy.py")
         cluster.lab.exec("s3", ["systemctl", "start", "--no-block", "k3s"])
-
-        def says() -> None:
-            journal = cluster.lab.exec("s3", ["journalctl", "-u", "k3s", "-n", "20", "-o", "cat", "--no-pager"]).stdout
-            assert "failed to start supervisor listener: listen tcp :6443: bind: address already in use" in journal
-
-        eventually(says)
+        words = "failed to start supervisor listener: listen tcp :6443: bind: address already in use"
+        eventually(lambda: says(cluster, "s3", "k3s", words, since))
     finally:
         cluster.lab.exec("s3", ["systemctl", "stop", "taker"])
     assert done.returncode == 1, done.stdout + done.stderr
     assert "port 6443 is in use by sshd" in done.stderr
     cluster.deploy()
-    eventually(lambda: _all_ready(cluster))
+    eventually(lambda: _all_ready(cluster, "s3", since))

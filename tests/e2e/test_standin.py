@@ -7,12 +7,14 @@ are skipped when a real release is given.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +85,7 @@ systemctl start etcd
 """
 
 patiently = retry(
-    stop=stop_after_delay(90), wait=wait_fixed(0.3), retry=retry_if_exception_type(AssertionError), reraise=True
+    stop=stop_after_delay(180), wait=wait_fixed(0.3), retry=retry_if_exception_type(AssertionError), reraise=True
 )
 
 
@@ -93,6 +95,7 @@ class Host:
 
     lab: Lab
     name: str
+    since: str = "0"  # what is older counts no more: seconds of the epoch
 
     def sh(self, script: str, *, check: bool = True, timeout: float = 120) -> str:
         done = self.lab.exec(self.name, ["sh", "-s"], input=script, check=check, timeout=timeout)
@@ -114,17 +117,25 @@ class Host:
         )
 
     def journal(self, unit: str = "k3s") -> str:
-        return self.sh(f"journalctl -u {unit} -o cat --no-pager -n 400").replace('\\"', '"')
+        return self.sh(f"journalctl -u {unit} -o cat --no-pager --since @{self.since}").replace('\\"', '"')
+
+    def from_now_on(self) -> None:
+        """Take no notice of what the journal says of earlier."""
+        self.since = self.sh("date +%s.%N").strip()
+
+    def begin(self, unit: str = "k3s") -> int:
+        """Start the unit, which is stopped, and return when: in whole seconds of the epoch, as nodes tell times."""
+        return int(self.sh(f"date +%s; systemctl start {unit}").split()[0])
 
     def forget(self, unit: str = "k3s") -> None:
-        """Stop the unit and remove its data, its journal and its settings."""
+        """Stop the unit and remove its data and its settings; its journal counts no more."""
         self.sh(
             f"systemctl kill -s KILL {unit} 2>/dev/null; systemctl stop {unit} 2>/dev/null\n"
             f"systemctl reset-failed {unit} 2>/dev/null; rm -rf /etc/rancher /etc/default/k3s\n"
-            "rm -rf /var/lib/rancher/k3s/server /var/lib/rancher/k3s/agent\n"
-            "journalctl --rotate; journalctl --vacuum-time=1s\n",
+            "rm -rf /var/lib/rancher/k3s/server /var/lib/rancher/k3s/agent\n",
             check=False,
         )
+        self.from_now_on()
 
     @patiently
     def says(self, words: str, unit: str = "k3s") -> None:
@@ -132,10 +143,16 @@ class Host:
         assert words in journal, journal[-3000:]
 
     @patiently
-    def sees_ready(self, *names: str) -> None:
-        lines = self.sh("k3s kubectl get nodes --no-headers", check=False).splitlines()
-        ready = {line.split()[0] for line in lines if line.split()[1:2] == ["Ready"]}
-        assert set(names) <= ready, lines
+    def sees_ready(self, *names: str, since: float = 0) -> None:
+        """These nodes are Ready, as their kubelets have said since then: the word of an earlier start stays."""
+        text = self.sh("k3s kubectl get nodes -o json 2>/dev/null || echo '{\"items\": []}'")
+        said = {
+            node["metadata"]["name"]: (one["status"], datetime.fromisoformat(one["lastHeartbeatTime"]).timestamp())
+            for node in json.loads(text)["items"]
+            for one in node.get("status", {}).get("conditions", [])
+            if one["type"] == "Ready"
+        }
+        assert {name for name, (status, at) in said.items() if status == "True" and at >= since} >= set(names), said
 
 
 @pytest.fixture(scope="module")
@@ -249,14 +266,14 @@ def cluster(hosts: dict[str, Host]) -> dict[str, Host]:
     for name in ("s1", "s2"):
         hosts[name].forget()
         hosts[name].configure(server())
-    hosts["s1"].sh("systemctl start k3s")
-    hosts["s1"].sees_ready("s1")
-    hosts["s2"].sh("systemctl start k3s")
-    hosts["s2"].sees_ready("s1", "s2")
+    since = hosts["s1"].begin()
+    hosts["s1"].sees_ready("s1", since=since)
+    hosts["s2"].begin()
+    hosts["s2"].sees_ready("s1", "s2", since=since)
     hosts["a1"].forget("k3s-agent")
     hosts["a1"].configure({"token": TOKEN, "server": f"https://{S1}:6443"}, "agent")
-    hosts["a1"].sh("systemctl start k3s-agent")
-    hosts["s1"].sees_ready("s1", "s2", "a1")
+    hosts["a1"].begin("k3s-agent")
+    hosts["s1"].sees_ready("s1", "s2", "a1", since=since)
     return hosts
 
 
@@ -293,6 +310,7 @@ def knows_all_servers(agent: Host) -> None:
 
 
 def test_a_server_away_is_dropped_from_the_list_and_its_node_gets_unready(cluster: dict[str, Host]) -> None:
+    knows_all_servers(cluster["a1"])  # otherwise there is nothing to drop
     try:
         cluster["s2"].sh("systemctl stop k3s")
         known = "cat /var/lib/rancher/k3s/agent/etc/k3s-agent-load-balancer.json"
@@ -315,11 +333,17 @@ def test_a_server_away_is_dropped_from_the_list_and_its_node_gets_unready(cluste
 
         unready()
         taint = "k3s kubectl get node s2 -o 'jsonpath={.spec.taints[*].key}{\" \"}{.status.conditions[3].status}'"
-        assert cluster["s1"].sh(taint).split()[-1] == "Unknown"
-        assert "node.kubernetes.io/unreachable" in cluster["s1"].sh(taint)
+
+        @patiently
+        def tainted() -> None:
+            said = cluster["s1"].sh(taint).split()
+            assert said[-1] == "Unknown"
+            assert "node.kubernetes.io/unreachable" in said
+
+        tainted()
     finally:
-        cluster["s2"].sh("systemctl start k3s")
-    cluster["s1"].sees_ready("s2")
+        since = cluster["s2"].begin()
+    cluster["s1"].sees_ready("s2", since=since)
     knows_all_servers(cluster["a1"])
 
 
@@ -327,18 +351,20 @@ def test_an_agent_outlives_its_registration_address(cluster: dict[str, Host]) ->
     knows_all_servers(cluster["a1"])  # otherwise it has no server left to ask
     cluster["s1"].sh("systemctl stop k3s")
     try:
-        cluster["a1"].sh("systemctl restart k3s-agent")
-        cluster["s2"].sees_ready("a1")
+        cluster["a1"].sh("systemctl stop k3s-agent")
+        cluster["s2"].sees_ready("a1", since=cluster["a1"].begin("k3s-agent"))
     finally:
-        cluster["s1"].sh("systemctl start k3s")
-    cluster["s1"].sees_ready("s1", "s2", "a1")
+        since = cluster["s1"].begin()
+    cluster["s1"].sees_ready("s1", since=since)
+    cluster["s1"].sees_ready("s2", "a1")
 
 
 def test_an_agent_that_cannot_reach_every_server_directly_stays_unready(cluster: dict[str, Host]) -> None:
     agent = cluster["a1"]
     agent.sh(f"systemctl stop k3s-agent; ip route add unreachable {S2}")
     try:
-        agent.sh("journalctl --rotate; journalctl --vacuum-time=1s; systemctl start k3s-agent")
+        agent.from_now_on()
+        since = agent.begin("k3s-agent")
         agent.says(f'msg="Remotedialer proxy error; reconnecting..." error="dial tcp {S2}:6443: ', "k3s-agent")
 
         @patiently
@@ -349,22 +375,25 @@ def test_an_agent_that_cannot_reach_every_server_directly_stays_unready(cluster:
         unready()
     finally:
         agent.sh(f"ip route del unreachable {S2}")
-    cluster["s1"].sees_ready("a1")
+    cluster["s1"].sees_ready("a1", since=since)
 
 
 def test_readyz_tells_that_the_datastore_is_away_and_a_short_time_kills_no_one(cluster: dict[str, Host]) -> None:
     restarts = "systemctl show -p NRestarts,MainPID k3s"
     before = [cluster[name].sh(restarts) for name in ("s1", "s2")]
     cluster["db"].sh("systemctl stop mariadb")
+
+    @patiently
+    def told() -> None:
+        said = cluster["s1"].sh("k3s kubectl get --raw /readyz; curl -sk https://127.0.0.1:6443/ping", check=False)
+        assert "[-]etcd failed: reason withheld" in said
+        assert "readyz check failed" in said
+        assert "pong" in said
+
     try:
-        said = cluster["s1"].sh(
-            "sleep 2; k3s kubectl get --raw /readyz; curl -sk https://127.0.0.1:6443/ping", check=False
-        )
+        told()
     finally:
         cluster["db"].sh("systemctl start mariadb")
-    assert "[-]etcd failed: reason withheld" in said
-    assert "readyz check failed" in said
-    assert "pong" in said
 
     @patiently
     def ready() -> None:
@@ -374,48 +403,80 @@ def test_readyz_tells_that_the_datastore_is_away_and_a_short_time_kills_no_one(c
     assert [cluster[name].sh(restarts) for name in ("s1", "s2")] == before
 
 
+def test_the_server_that_leads_ends_when_the_datastore_does_not_answer(cluster: dict[str, Host]) -> None:
+    for name in ("s1", "s2"):
+        cluster[name].from_now_on()
+    cluster["db"].sh("systemctl kill -s STOP mariadb")
+
+    @patiently
+    def lost() -> None:
+        said = [cluster[name].journal() for name in ("s1", "s2")]
+        assert any('level=fatal msg="leaderelection lost for k3s"' in one for one in said)
+        assert any("Main process exited, code=exited, status=1/FAILURE" in one for one in said)
+
+    try:
+        lost()
+        said = [cluster[name].journal().count("leaderelection lost") for name in ("s1", "s2")]
+        assert sorted(said) == [0, 1], "a server that holds no lease lives on"
+    finally:
+        cluster["db"].sh("systemctl kill -s CONT mariadb")
+    for name in ("s1", "s2"):
+        cluster[name].sees_ready("s1", "s2", "a1")
+
+
 def test_with_etcd_files_on_disk_the_endpoint_counts_for_nothing(cluster: dict[str, Host]) -> None:
     wal = "/var/lib/rancher/k3s/server/db/etcd/member/wal"
     cluster["s2"].sh(f"systemctl stop k3s; mkdir -p {wal}; rm -rf /var/lib/rancher/k3s/server/tls; systemctl start k3s")
     try:
-        lines = cluster["s2"].sh("k3s kubectl get nodes --no-headers", check=False)
-        assert "s1" not in lines, "it is in a cluster of its own"
+        cluster["s2"].sees_ready("s2")
+        assert "s1" not in cluster["s2"].sh("k3s kubectl get nodes --no-headers"), "it is in a cluster of its own"
     finally:
-        cluster["s2"].sh("systemctl stop k3s; rm -rf /var/lib/rancher/k3s/server; systemctl start k3s")
-    cluster["s2"].sees_ready("s1", "s2")
+        cluster["s2"].sh("systemctl stop k3s; rm -rf /var/lib/rancher/k3s/server")
+        since = cluster["s2"].begin()
+    cluster["s2"].sees_ready("s2", since=since)
+    cluster["s2"].sees_ready("s1")
 
 
 def test_with_log_the_unit_is_up_at_once_and_the_journal_is_empty(cluster: dict[str, Host]) -> None:
     cluster["s2"].configure(server(log="/run/k3s.log"))
-    cluster["s2"].sh("echo K3S_STANDIN_START_DELAY=20 >/etc/default/k3s; systemctl stop k3s; journalctl --rotate")
     try:
-        cluster["s2"].sh("journalctl --vacuum-time=1s; timeout 15 systemctl start k3s")
+        cluster["s2"].sh("systemctl stop k3s; echo K3S_STANDIN_START_DELAY=60 >/etc/default/k3s")
+        cluster["s2"].from_now_on()
+        cluster["s2"].sh("timeout 50 systemctl start k3s")
         assert "level=" not in cluster["s2"].journal()
-        assert "Starting k3s v1.34.9+k3s1" in cluster["s2"].sh("cat /run/k3s.log")
+
+        @patiently
+        def logged() -> None:
+            assert "Starting k3s v1.34.9+k3s1" in cluster["s2"].sh("cat /run/k3s.log")
+
+        logged()
     finally:
-        cluster["s2"].sh("rm /etc/default/k3s /run/k3s.log")
+        cluster["s2"].sh("systemctl stop k3s; rm -f /etc/default/k3s /run/k3s.log")
         cluster["s2"].configure(server())
-        cluster["s2"].sh("systemctl restart k3s")
-    cluster["s2"].sees_ready("s1", "s2")
+        since = cluster["s2"].begin()
+    cluster["s2"].sees_ready("s2", since=since)
+    cluster["s2"].sees_ready("s1")
 
 
 def test_ready_listed_and_ready_node_are_three_conditions(cluster: dict[str, Host]) -> None:
     host = cluster["s2"]
     host.sh("systemctl stop k3s; k3s kubectl --server https://" + S1 + ":6443 delete node s2")
-    host.sh("for w in START NODE READY; do echo K3S_STANDIN_${w}_DELAY=3; done >/etc/default/k3s")
-    host.sh("systemctl start --no-block k3s")
     seen: list[tuple[str, str, str]] = []
     begin = time.monotonic()
-    while (not seen or seen[-1] != ("active", "ok", "Ready")) and time.monotonic() - begin < 60:
-        state = host.sh(
-            "systemctl is-active k3s; echo .$(k3s kubectl get --raw /readyz 2>/dev/null)\n"
-            "echo .$(k3s kubectl get node s2 --no-headers 2>/dev/null | tr -s ' ' | cut -d' ' -f2)",
-            check=False,
-        ).split()
-        now = (state[0], state[1][1:], state[2][1:])
-        if not seen or seen[-1] != now:
-            seen.append(now)
-    host.sh("rm /etc/default/k3s")
+    try:
+        host.sh("for w in START NODE READY; do echo K3S_STANDIN_${w}_DELAY=5; done >/etc/default/k3s")
+        host.sh("systemctl start --no-block k3s")
+        while (not seen or seen[-1] != ("active", "ok", "Ready")) and time.monotonic() - begin < 180:
+            state = host.sh(
+                "systemctl is-active k3s; echo .$(k3s kubectl get --raw /readyz 2>/dev/null)\n"
+                "echo .$(k3s kubectl get node s2 --no-headers 2>/dev/null | tr -s ' ' | cut -d' ' -f2)",
+                check=False,
+            ).split()
+            now = (state[0], state[1][1:], state[2][1:])
+            if not seen or seen[-1] != now:
+                seen.append(now)
+    finally:
+        host.sh("rm -f /etc/default/k3s")
     wanted = [("active", "ok", ""), ("active", "ok", "NotReady"), ("active", "ok", "Ready")]
     assert seen[-3:] == wanted
     assert seen[0][0] == "activating"
@@ -482,8 +543,7 @@ def lone(hosts: dict[str, Host]) -> Iterator[Host]:
 @pytest.mark.parametrize("case", GOOD)
 def test_a_server_runs_on_each_datastore(lone: Host, case: str) -> None:
     lone.configure({"token": TOKEN, **GOOD[case]})
-    lone.sh("systemctl start k3s")
-    lone.sees_ready("s2")
+    lone.sees_ready("s2", since=lone.begin())
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -504,8 +564,18 @@ def test_a_server_that_waits_for_postgres_does_not_hear_that_it_shall_end(lone: 
     lone.configure({"token": TOKEN, "datastore-endpoint": f"postgres://k3s:bad@{DB}:5432/k3s"})
     lone.sh("systemctl start --no-block k3s")
     lone.says("Failed to ping database connection")
-    lone.sh("systemctl stop --no-block k3s; sleep 3")
-    assert "deactivating" in lone.sh("systemctl is-active k3s", check=False)
+    lone.from_now_on()
+    lone.sh("systemctl stop --no-block k3s")
+    # One that hears it is gone after three seconds.
+    later = float(lone.since) + 6
+
+    @patiently
+    def goes_on() -> None:
+        said = lone.sh(f"journalctl -u k3s -o cat --no-pager --since @{later:f}")
+        assert "Failed to ping database connection" in said
+        assert "deactivating" in lone.sh("systemctl is-active k3s", check=False)
+
+    goes_on()
 
 
 def test_a_lock_left_by_a_first_start_that_failed_is_taken_over(hosts: dict[str, Host], lone: Host) -> None:

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import http.server
 import io
 import json
 import os
 import re
+import subprocess
 import sys
 import tarfile
+import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 STANDIN = Path(__file__).resolve().parents[1] / "standin"
 sys.path.insert(0, str(STANDIN))
 
-from k3s_standin import bootstrap, credentials, host, images, jsonpath, nodes, printers  # noqa: E402
+from k3s_standin import bootstrap, certs, control, credentials, host, images, jsonpath, nodes, printers  # noqa: E402
+from k3s_standin.datastore_etcd import EtcdStore  # noqa: E402
 from k3s_standin.datastore_sql import sqlite_store  # noqa: E402
 from k3s_standin.kinds import KINDS  # noqa: E402
 from k3s_standin.kubeargs import split  # noqa: E402
 from k3s_standin.kubeclient import KubectlError, failure  # noqa: E402
 from k3s_standin.log import Fatal  # noqa: E402
 from k3s_standin.resources import Target, target  # noqa: E402
-from k3s_standin.store import Store  # noqa: E402
+from k3s_standin.store import Store, StoreError  # noqa: E402
 
 OBSERVED = json.loads((STANDIN / "observed" / "nodes.json").read_text())
 
@@ -112,6 +116,81 @@ def test_a_lock_that_is_never_filled_is_taken_over(
     said = capsys.readouterr().err
     assert said.count("Bootstrap key is locked - waiting") == 4
     assert "Bootstrap key lock timed out - deleting lock and retrying" in said
+
+
+def test_an_authority_has_number_0_and_signs_what_openssl_verifies(tmp_path: Path) -> None:
+    ca = certs.authority("k3s-server-ca")
+    leaf = certs.signed(ca, "k3s", usages=(certs.SERVER,))[0]
+    (tmp_path / "ca").write_text(ca[0])
+    (tmp_path / "leaf").write_text(leaf)
+
+    def openssl(*words: str) -> str:
+        return subprocess.run(["openssl", *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    assert openssl("x509", "-in", "ca", "-noout", "-serial") == "serial=00\n"
+    assert openssl("verify", "-x509_strict", "-check_ss_sig", "-CAfile", "ca", "ca", "leaf") == "ca: OK\nleaf: OK\n"
+    assert certs.fits(tmp_path / "leaf", ca)
+    assert not certs.fits(tmp_path / "leaf", certs.authority("k3s-server-ca"))
+    assert len(certs.load(leaf)) == 2
+
+
+class _Etcd(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    clients: ClassVar[list[object]] = []
+    close = False
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def do_POST(self) -> None:
+        self.clients.append(self.client_address)
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+        self.close_connection = self.close
+
+
+def test_connections_to_etcd_are_kept_and_made_anew_where_they_were_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Etcd) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        store = EtcdStore([f"http://127.0.0.1:{server.server_port}"], None)
+        try:
+            for _ in range(3):
+                assert store.get("/a") is None
+            assert len(set(_Etcd.clients)) == 1
+            monkeypatch.setattr(_Etcd, "close", True)
+            for _ in range(3):
+                store.probe()
+            assert len(set(_Etcd.clients)) == 3
+        finally:
+            server.shutdown()
+            thread.join()
+    with pytest.raises(StoreError, match="connect: connection refused"):
+        store.probe()
+
+
+def test_who_leads_ends_when_it_can_no_longer_renew(
+    store: Store, server: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ends(status: int) -> None:
+        raise SystemExit(status)
+
+    monkeypatch.setattr(os, "_exit", ends)
+    one, two = (control.Control(store, server, name, "10.0.0.1", 6443, None) for name in ("s1", "s2"))  # type: ignore[arg-type]
+    for tick in (1, 3):
+        one._work(tick)
+        two._work(tick)
+    assert (one.leads, two.leads) == (True, False)
+    one.trying = time.monotonic() - control.RENEW_DEADLINE
+    with pytest.raises(SystemExit, match="1"):
+        one._watch()
+    two.leads = True
+    with pytest.raises(SystemExit, match="1"):
+        two._work(3)  # the lease is another's
+    assert capsys.readouterr().err.count('level=fatal msg="leaderelection lost for k3s"') == 2
 
 
 def shape(value: Any) -> Any:

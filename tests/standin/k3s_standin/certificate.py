@@ -14,7 +14,7 @@ import yaml
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from k3s_standin.certs import RENEW_BELOW, common_name
+from k3s_standin.certs import RENEW_BELOW, common_name, load
 from k3s_standin.log import Fatal, log
 from k3s_standin.places import DATA, write
 
@@ -140,7 +140,7 @@ def _table(found: list[dict[str, Any]]) -> None:
 
 
 def _read(path: Path) -> list[x509.Certificate]:
-    return x509.load_pem_x509_certificates(path.read_bytes())
+    return load(path.read_text())
 
 
 def _one(filename: str, certificate: x509.Certificate) -> dict[str, Any]:

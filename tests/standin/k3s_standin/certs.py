@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+import ssl
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -18,8 +20,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from k3s_standin.log import log
 
 Pair = tuple[str, str]
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 CLIENT, SERVER = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH
 RENEW_BELOW = timedelta(days=120)
+# Version 3, then the serial number. K3s' own authorities have number 0 (rancher/dynamiclistener, NewSelfSignedCACert),
+# which cryptography does not write, and warns of where it reads it.
+_SERIAL_0, _SERIAL_1 = b"\xa0\x03\x02\x01\x02\x02\x01\x00", b"\xa0\x03\x02\x01\x02\x02\x01\x01"
+_ECDSA_WITH_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")
 
 
 def new_key() -> str:
@@ -48,31 +55,46 @@ def _usage(*, signs: bool) -> x509.KeyUsage:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: CertificatePublicKeyTypes, days: int
+    subject: x509.Name, issuer: x509.Name, key: CertificatePublicKeyTypes, days: int, serial: int = 0
 ) -> x509.CertificateBuilder:
     # An hour back, as K3s does: clocks of hosts differ.
     now = datetime.now(UTC) - timedelta(hours=1)
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
     return (
-        builder.serial_number(x509.random_serial_number())
+        builder.serial_number(serial or x509.random_serial_number())
         .not_valid_before(now)
         .not_valid_after(now + timedelta(days=days))
     )
 
 
 def authority(name: str) -> Pair:
-    """Return certificate and key of a new authority, good for ten years."""
+    """Return certificate and key of a new authority, good for ten years, with serial number 0."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _name(f"{name}@{int(time.time())}")
     certificate = (
-        _builder(subject, subject, key.public_key(), 3650)
+        _builder(subject, subject, key.public_key(), 3650, serial=1)
         .add_extension(_usage(signs=True), critical=True)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
     log("info", f"generated self-signed CA certificate CN={common_name(certificate)}: {_validity(certificate)}")
-    return certificate.public_bytes(serialization.Encoding.PEM).decode(), _pem(key)
+    signed_part = certificate.tbs_certificate_bytes.replace(_SERIAL_1, _SERIAL_0, 1)
+    signature = b"\0" + key.sign(signed_part, ec.ECDSA(hashes.SHA256()))
+    der = _der(0x30, signed_part + _ECDSA_WITH_SHA256 + _der(0x03, signature))
+    return ssl.DER_cert_to_PEM_cert(der), _pem(key)
+
+
+def _der(tag: int, content: bytes) -> bytes:
+    size = len(content)
+    length = size.to_bytes((size.bit_length() + 7) // 8 or 1)
+    return bytes([tag, *([0x80 + len(length)] if size > 127 else []), *length]) + content
+
+
+def load(pem: str) -> list[x509.Certificate]:
+    """Return certificates; where a serial number is 0 it is read as 1, and nothing else is another."""
+    ders = [ssl.PEM_cert_to_DER_cert(one) for one in _PEM.findall(pem)]
+    return [x509.load_der_x509_certificate(der.replace(_SERIAL_0, _SERIAL_1, 1)) for der in ders]
 
 
 def request(key: str, name: str, organizations: Sequence[str] = ()) -> str:
@@ -92,7 +114,7 @@ def sign(
     days: int = 365,
 ) -> str:
     """Return a certificate for a public key."""
-    ca, ca_key = x509.load_pem_x509_certificate(issuer[0].encode()), _load_key(issuer[1])
+    ca, ca_key = load(issuer[0])[0], _load_key(issuer[1])
     builder = (
         _builder(_name(name, organizations), ca.subject, public_key, days)
         .add_extension(_usage(signs=False), critical=True)
@@ -125,8 +147,8 @@ def signed(
 def fits(path: Path, issuer: Pair, sans: Sequence[str] = ()) -> bool:
     """Tell whether a certificate on disk is by this authority, has these names, and lasts long enough to be kept."""
     try:
-        certificate = x509.load_pem_x509_certificates(path.read_bytes())[0]
-        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(issuer[0].encode()))
+        certificate = load(path.read_text())[0]
+        certificate.verify_directly_issued_by(load(issuer[0])[0])
     except (OSError, ValueError, IndexError, TypeError, InvalidSignature):
         return False
     lasting = certificate.not_valid_after_utc - datetime.now(UTC) > RENEW_BELOW

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import sys
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,7 +36,7 @@ class Control:
         self.store, self.server, self.name, self.serving = store, server, name, serving
         self.lease_key, self.port = LEASE + address, port
         self.leads = False
-        self.renewed = time.monotonic()
+        self.trying: float | None = None  # since when, without success
 
     def announce(self) -> None:
         """Renew the lease by which all servers and agents know this server."""
@@ -43,15 +44,25 @@ class Control:
 
     def run(self) -> None:
         """Work until the process ends."""
+        threading.Thread(target=self._watch, daemon=True).start()
         tick = 0
         while True:
             time.sleep(1)
             tick += 1
+            self.trying = self.trying or time.monotonic()
             try:
                 self._work(tick)
-                self.renewed = time.monotonic()
+                self.trying = None
             except StoreError as error:
-                self._failed(error)
+                log("error", f"error retrieving resource lock kube-system/kube-controller-manager: {error}")
+
+    def _watch(self) -> None:
+        """End when the lease could not be renewed in time, also while the datastore leaves a question unanswered."""
+        while True:
+            since = self.trying
+            if self.leads and since and time.monotonic() - since > RENEW_DEADLINE:
+                _lost()
+            time.sleep(0.5)
 
     def _work(self, tick: int) -> None:
         if tick % 5 == 0:
@@ -59,18 +70,14 @@ class Control:
             with contextlib.suppress(StoreError):
                 self.serving.share(self.store)
         if tick % 3 == 0 or not self.leads:
-            self.leads = self._lead()
+            held = self._lead()
+            if self.leads and not held:
+                _lost()
+            self.leads = held
         if self.leads:
             self._sign_requests()
             if tick % 300 == 0:
                 self.store.compact()
-
-    def _failed(self, error: StoreError) -> None:
-        log("error", f"error retrieving resource lock kube-system/kube-controller-manager: {error}")
-        if self.leads and time.monotonic() - self.renewed > RENEW_DEADLINE:
-            log("fatal", "leaderelection lost for k3s")
-            sys.stderr.flush()
-            os._exit(1)
 
     def _lead(self) -> bool:
         """Hold the leader's lease, or take it when its holder has let it run out."""
@@ -123,6 +130,13 @@ def sign_request(server: Path, item: dict[str, Any]) -> str:
     return certs.sign(
         credentials.pair(server, "client-ca"), name, groups, request.public_key(), usages=usages, days=days
     )
+
+
+def _lost() -> None:
+    """End as a server does that held the lead: only those die of a datastore that is away."""
+    log("fatal", "leaderelection lost for k3s")
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _micro() -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import ssl
+import threading
 import time
-import urllib.error
-import urllib.request
 from typing import Any
+from urllib.parse import urlsplit
 
 from k3s_standin.datastore_sql import client_context, dial_words
 from k3s_standin.endpoint import Endpoint
@@ -26,33 +27,67 @@ def _entry(pair: dict[str, str]) -> Entry:
 
 
 class EtcdStore(Store):
-    """Keys and values as etcd has them; the first member that answers is asked."""
+    """Keys and values as etcd has them; the first member that answers is asked, on connections that are kept."""
 
     def __init__(self, urls: list[str], context: ssl.SSLContext | None) -> None:
         self.urls = [url.rstrip("/") for url in urls]
-        handler = urllib.request.HTTPSHandler(context=context or ssl.create_default_context())
-        # No proxy: etcd's own client has none either.
-        self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), handler)
+        self.context = context or ssl.create_default_context()
+        self._lock = threading.Lock()
+        self._idle: list[tuple[str, http.client.HTTPConnection]] = []
 
     def _call(self, path: str, body: dict[str, Any], timeout: float = 5) -> dict[str, Any]:
         said = ""
-        for index, url in enumerate(self.urls):
-            request = urllib.request.Request(url + path, json.dumps(body).encode())
+        for url in list(self.urls):
             try:
-                with self.opener.open(request, timeout=timeout) as answer:
-                    found: dict[str, Any] = json.load(answer)
-            except (OSError, ValueError) as error:
+                found = self._ask(url, path, json.dumps(body), timeout)
+            except (OSError, ValueError, http.client.HTTPException) as error:
                 said = self._words(error, url)
             else:
-                self.urls.insert(0, self.urls.pop(index))
+                self.urls = [url, *(one for one in self.urls if one != url)]
                 return found
         raise StoreError(f"context deadline exceeded: {said}")
+
+    def _ask(self, url: str, path: str, body: str, timeout: float) -> dict[str, Any]:
+        """Ask one member; where a kept connection was lost meanwhile, once more on another."""
+        while True:
+            kept = self._kept(url)
+            connection = kept or self._new(url)
+            connection.timeout = timeout
+            if connection.sock:
+                connection.sock.settimeout(timeout)
+            try:
+                connection.request("POST", path, body)
+                answer = connection.getresponse()
+                text = answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                if kept and not isinstance(error, TimeoutError):
+                    continue
+                raise
+            with self._lock:
+                self._idle.append((url, connection))
+            if answer.status >= 400:
+                raise OSError(f"HTTP Error {answer.status}: {answer.reason}")
+            found: dict[str, Any] = json.loads(text)
+            return found
+
+    def _kept(self, url: str) -> http.client.HTTPConnection | None:
+        with self._lock:
+            for index, (member, _) in enumerate(self._idle):
+                if member == url:
+                    return self._idle.pop(index)[1]
+        return None
+
+    def _new(self, url: str) -> http.client.HTTPConnection:
+        parts = urlsplit(url)
+        if parts.scheme == "https":
+            return http.client.HTTPSConnection(parts.hostname or "", parts.port, context=self.context)
+        return http.client.HTTPConnection(parts.hostname or "", parts.port)
 
     @staticmethod
     def _words(error: Exception, url: str) -> str:
         host, _, port = url.split("//")[1].rpartition(":")
-        cause = error.reason if isinstance(error, urllib.error.URLError) else error
-        said = dial_words(cause, host, int(port)) if isinstance(cause, Exception) and port.isdigit() else None
+        said = dial_words(error, host, int(port)) if port.isdigit() else None
         return f"connection error: desc = {json.dumps(said or str(error))}"
 
     def get(self, key: str) -> Entry | None:

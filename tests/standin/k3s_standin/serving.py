@@ -9,8 +9,6 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-
 from k3s_standin import certs
 from k3s_standin.log import log
 from k3s_standin.nodes import stamp
@@ -99,7 +97,7 @@ class Serving:
 
 
 def _names(pem: str) -> set[str]:
-    return certs.names(x509.load_pem_x509_certificates(pem.encode())[0])
+    return certs.names(certs.load(pem)[0])
 
 
 def _pem_of(secret: dict[str, Any]) -> certs.Pair:
