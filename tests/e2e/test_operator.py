@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import io
 import json
 import os
 import pty
@@ -11,6 +12,7 @@ import select
 import shutil
 import signal
 import subprocess
+import tarfile
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -301,6 +303,37 @@ def test_a_release_comes_from_a_mirror_once_or_to_each_host_by_itself(cluster: S
         assert cluster.version in version
     finally:
         cluster_settings(cluster, artifacts={"folder": folder})
+    # Images come with the folder alone.
+    found = data(cluster, "deploy.py")
+    assert all("/agent/images/" in change for host in found["hosts"].values() for change in host["changes"]), found
+    assert not data(cluster, "deploy.py")["changed"]
+
+
+def test_images_of_the_folder_are_brought_to_every_node_once(cluster: Site) -> None:
+    images = cluster.folder / "bundle" / "images"
+    had = images.exists()
+    images.mkdir(exist_ok=True)
+    path = images / "few.tar"
+    manifest = json.dumps([{"RepoTags": ["docker.io/rancher/few:1"]}]).encode()
+    with tarfile.open(path, "w") as archive:
+        entry = tarfile.TarInfo("manifest.json")
+        entry.size = len(manifest)
+        archive.addfile(entry, io.BytesIO(manifest))
+    before = cluster.processes()
+    nodes = ("s1", "s2", "s3", "a1", "a2")
+    target = "/var/lib/rancher/k3s/agent/images/few.tar"
+    try:
+        found = data(cluster, "deploy.py")
+        changes = {name: host["changes"] for name, host in found["hosts"].items() if host["changed"]}
+        assert changes == {name: [f"artifact:{target}"] for name in nodes}
+        assert not data(cluster, "deploy.py")["changed"]
+        assert cluster.processes() == before
+    finally:
+        path.unlink()
+        if not had:
+            images.rmdir()
+        for name in nodes:
+            cluster.lab.exec(name, ["rm", "-f", target])
     assert not data(cluster, "deploy.py")["changed"]
 
 
