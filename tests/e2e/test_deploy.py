@@ -103,7 +103,7 @@ def test_a_plan_says_what_would_be_done_and_changes_nothing(cluster: Site) -> No
     said = cluster.deploy("--plan").stdout
     defaults.write_text(kept)
     for words in (
-        "s1 (servers)",
+        "s1, s2, s3 (servers)",
         "change /etc/rancher/k3s/config.yaml",
         "+- event-ttl=9h",
         "restart k3s.service",

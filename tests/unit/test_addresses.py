@@ -63,6 +63,10 @@ def test_an_address_of_the_other_hosts_that_is_none(load: Load, value: str) -> N
         ({"address": "10.0.0.100", "name": "k3s.example.org:6443"}, "write `name: k3s.example.org` and `port: 6443`"),
         ({"address": "10.0.0.100", "name": "https://k3s.example.org"}, "scheme in it: write `name: k3s.example.org`"),
         ({"address": "10.0.0.100", "name": "k3s_api.example.org"}, "is not a DNS name"),
+        ({"address": "10.0.0.100", "name": "k3s..example.org"}, "is not a DNS name"),
+        ({"address": "10.0.0.100", "name": f"{'k' * 64}.example.org"}, "is not a DNS name"),
+        ({"address": "10.0.0.100", "name": "10.0.0.12"}, "is an IP address: the VIP is `address`"),
+        ({"address": "10.0.0.100", "name": "localhost"}, "is each host itself: write a DNS name of the VIP"),
     ],
 )  # fmt: skip
 def test_a_registration_address_that_is_more_than_one(load: Load, registration: dict[str, Any], words: str) -> None:
@@ -84,3 +88,19 @@ def test_a_password_is_not_shown() -> None:
 @pytest.mark.parametrize("text", ["10.0.0.1", "fd00::1", "::1", "node1", "node1.example.org", "_x", ""])
 def test_what_is_a_host_alone_is_left_alone(text: str) -> None:
     assert more_than_a_host(text, "hostname") == ""
+
+
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [
+        ("0.0.0.0", "unspecified"),  # noqa: S104 - text
+        ("224.0.0.5", "multicast"),
+        ("255.255.255.255", "broadcast"),
+        ("fe80::1", "link-local"),
+    ],
+)
+def test_a_vip_under_which_no_host_reaches_another(load: Load, address: str, kind: str) -> None:
+    words = f"{address} cannot be the address of a host for others: it is {kind}"
+    with pytest.raises(InventoryError) as caught:
+        load({"registration": {"address": address}})
+    assert caught.value.problems == [f"k3s_cluster.registration: {words}"]

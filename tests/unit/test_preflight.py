@@ -522,6 +522,10 @@ def test_every_server_and_agent_resolves_the_registration_name(load: Load) -> No
     assert found["a1"].found == "it cannot resolve k3s.example.org, the registration address"
     assert "add the name to DNS, or `10.0.0.100 k3s.example.org` to /etc/hosts" in found["a1"].remedy
     assert "to 192.0.2.1" in found["s2"].found
+    for addresses, severity in ((("127.0.1.1", "::1"), "error"), (("10.0.0.100", "10.0.0.5"), "warning")):
+        seen["s2"] = changed(seen["s2"], names={"k3s.example.org": addresses})
+        (one,) = [one for one in preflight.check(cluster, seen) if (one.host, one.subject) == ("s2", "name")]
+        assert (one.severity, ", ".join(addresses) in one.found) == (severity, True)
 
 
 def test_names_of_a_datastore_and_of_a_mirror_are_those_of_their_users(

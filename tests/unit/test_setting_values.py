@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from nornir_k3s import k3s
 from nornir_k3s.compare import effective_config
 from nornir_k3s.errors import InventoryError
 from nornir_k3s.model.cluster import Cluster
+from nornir_k3s.roles import server
 from tests.unit.conftest import BOTH, ONLY_V6
 from tests.unit.test_compare import saying
 
@@ -18,7 +20,7 @@ V6 = {"registration": {"address": "fd00::100"}}
 
 
 @pytest.mark.parametrize(
-    ("server", "words"),
+    ("settings", "words"),
     [
         ({"cluster-cidr": "10.44.0.0/25"}, "10.44.0.0/25 is too small: each node gets a /24 of it"),
         ({"cluster-cidr": "10.44.0.0/23"}, "10.44.0.0/23 has a /24 for 2 nodes, and there are 3"),
@@ -46,27 +48,27 @@ V6 = {"registration": {"address": "fd00::100"}}
         ({"token+": ["x"]}, "give it as `token` of the cluster"),
     ],
 )
-def test_a_value_that_k3s_cannot_use_is_refused(load: Load, server: dict[str, Any], words: str) -> None:
+def test_a_value_that_k3s_cannot_use_is_refused(load: Load, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(InventoryError) as caught:
-        load({"server": server})
+        load({"server": settings})
     assert words in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("server", "words"),
+    ("settings", "words"),
     [
         ({"cluster-cidr": "fd00:42::/112"}, "is too small: each node gets a /64"),
         ({"cluster-cidr": "fd00:42::/40"}, "is too large for parts of /64: K3s takes /48 at most"),
     ],
 )
-def test_an_ipv6_network_that_k3s_cannot_use_is_refused(load: Load, server: dict[str, Any], words: str) -> None:
+def test_an_ipv6_network_that_k3s_cannot_use_is_refused(load: Load, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(InventoryError) as caught:
-        load(V6 | {"server": server}, hosts=ONLY_V6)
+        load(V6 | {"server": settings}, hosts=ONLY_V6)
     assert words in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "server",
+    "settings",
     [
         {"cluster-cidr": "10.44.0.0/24", "kube-controller-manager-arg": "node-cidr-mask-size=26"},
         {"cluster-cidr": "10.44.0.0/22", "service-cidr": "10.43.0.0/28"},
@@ -77,8 +79,8 @@ def test_an_ipv6_network_that_k3s_cannot_use_is_refused(load: Load, server: dict
         {"write-kubeconfig-mode": 644, "bind-address": "0.0.0.0", "https-listen-port": "6444"},  # noqa: S104 - text
     ],
 )
-def test_a_value_that_k3s_takes_is_accepted(load: Load, server: dict[str, Any]) -> None:
-    cluster = load({"server": server})
+def test_a_value_that_k3s_takes_is_accepted(load: Load, settings: dict[str, Any]) -> None:
+    cluster = load({"server": settings})
     seen = {name: saying(name) for name in ("s1", "s2")}
     list(effective_config.differences(cluster, seen, []))  # no value ends a drift check
 
@@ -115,3 +117,48 @@ def test_a_setting_of_the_other_role_is_told_as_that(load: Load) -> None:
         load({"agent": {"flannel-backend": "none"}})
     with pytest.raises(InventoryError, match="no setting `disable-apiserver-lb` here: it is one of agents"):
         load({"server": {"disable-apiserver-lb": True}})
+
+
+def test_a_node_ip_with_a_plus_adds_to_the_host_s_address(load: Load) -> None:
+    networks = {"cluster-cidr": "10.42.0.0/16, fd00:42::/56", "service-cidr": "10.43.0.0/16, fd00:43::/112"}
+    more = {name: {"node-ip+": data["node-ip"][1]} for name, data in BOTH.items()}
+    cluster = load({"server": networks}, **more)
+    assert cluster.member("s1").settings == BOTH["s1"]
+    assert cluster.member("a1").addresses == BOTH["a1"]["node-ip"]
+
+
+@pytest.mark.parametrize("level", ["cluster", "host"])
+@pytest.mark.parametrize("key", ["node-taint", "node-taint+"])
+def test_servers_keep_their_taint_beside_others(load: Load, level: str, key: str) -> None:
+    taint = {key: ["a=b:NoSchedule", k3s.SERVER_TAINT]}
+    cluster = load({"server": taint}) if level == "cluster" else load(s1=taint)
+    taints = server.settings(cluster, cluster.member("s1"))["node-taint"]
+    assert taints == [k3s.SERVER_TAINT, "a=b:NoSchedule"]
+
+
+def test_of_labels_and_taints_with_one_name_the_nearest_counts(load: Load) -> None:
+    agent = {"node-label": ["a=1", "b=1"], "node-taint": ["a=1:NoSchedule"]}
+    cluster = load({"agent": agent}, a1={"node-label+": "a=2", "node-taint+": ["a=2:NoSchedule", "a=1:NoExecute"]})
+    assert cluster.member("a1").settings == {
+        "node-label": ["b=1", "a=2"],
+        "node-taint": ["a=2:NoSchedule", "a=1:NoExecute"],
+    }
+    assert cluster.hidden == (
+        "a1: `node-label+` of the host hides a=1 of k3s_cluster.agent",
+        "a1: `node-taint+` of the host hides a=1:NoSchedule of k3s_cluster.agent",
+    )
+
+
+@pytest.mark.parametrize(
+    ("agent", "words"),
+    [
+        ({"node-label": ["a=1", "a=2"]}, "'a' is given with two values"),
+        ({"node-label": "a=1,b=2"}, "is not a label: KEY=VALUE; give several as a list"),
+        ({"node-taint": ["a=1:NoSchedule", "a=2:NoSchedule"]}, "'a:NoSchedule' is given with two values"),
+    ],
+)
+def test_labels_and_taints_that_contradict_each_other_are_refused(
+    load: Load, agent: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InventoryError, match=words):
+        load({"agent": agent})

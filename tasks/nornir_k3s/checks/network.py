@@ -90,9 +90,14 @@ def _names(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Findi
             if wanted:
                 remedy += "; or remove `registration.name`: agents then use the address"
             yield problem(member.name, "name", found, wanted or "an address", remedy)
-        elif wanted and wanted not in facts.names[name]:
+        elif wanted and set(facts.names[name]) != {wanted}:
             found = f"it resolves {name}, {what}, to {', '.join(facts.names[name])}"
-            yield problem(member.name, "name", found, wanted, f"correct DNS, or add {line} on this host", "warning")
+            severity: Severity = "error" if all(map(_is_itself, facts.names[name])) else "warning"
+            yield problem(member.name, "name", found, wanted, f"correct DNS, or add {line} on this host", severity)
+
+
+def _is_itself(address: str) -> bool:
+    return address == "::1" or address.startswith("127.")
 
 
 def _reach(member: Member, facts: HostFacts) -> Iterator[Finding]:

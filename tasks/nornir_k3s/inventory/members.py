@@ -120,6 +120,8 @@ def _member(host: Host, role: str, merged_: Merged, problems: Problems, shared: 
     for path, text in _host_problems(role, settings):
         problems.host(host.name, f"k3s: {text}", "data", "k3s", *path)
     address = _address(host, settings, own)
+    if "node-ip+" in settings and "node-ip" not in settings:  # this tool gives each node its address
+        settings = {"node-ip": [address], **settings}
     key = "node-ip" if role in NODES else "address"
     login = more_than_a_host(str(host.hostname or ""), "hostname", port="port: {}", user="username: {}")
     if login:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +10,11 @@ from typing import Any
 from nornir.core.inventory import Host
 
 from nornir_k3s import k3s
+from nornir_k3s.inventory.named_items import by_name
+from nornir_k3s.inventory.named_items import name as name_of
 from nornir_k3s.inventory.problems import Problems
 from nornir_k3s.model.masking import without_credentials
-from nornir_k3s.plugins.inherited import levels
+from nornir_k3s.plugins.inherited import HOST, levels
 
 _SHOWN = 5  # names of hosts in a note
 
@@ -45,9 +46,9 @@ class Merged:
             self.level.setdefault(target, level)
             return
         before = [*_items(self.settings.pop(f"{key}+", [])), *_items(self.settings.get(key, []))]
-        if _by_name(key):
-            names = {_name(key, item) for item in _items(value)}
-            kept = [item for item in before if _name(key, item) not in names]
+        if by_name(key):
+            names = {name_of(key, item) for item in _items(value)}
+            kept = [item for item in before if name_of(key, item) not in names]
             self._note(key, [item for item in before if item not in kept and item not in _items(value)], level)
             self.settings[key] = [*kept, *_items(value)] if kept else value
         else:
@@ -82,18 +83,23 @@ def of(host: Host, problems: Problems) -> Merged | None:
     return None if wrong else found
 
 
-def over(shared: Mapping[str, Any], own: Merged, name: str) -> Iterator[Hidden]:
+def over(shared: Mapping[str, Any], own: Merged, source: str) -> Iterator[Hidden]:
     """Yield the settings of the whole cluster that those of a host hide.
 
     Arguments:
         shared: Those of its role, typed.
-        name: The mapping that they are in.
+        source: The mapping that they are in.
     """
     for key, value in own.settings.items():
-        if key in shared and sorted(map(str, _flat(key, _items(value)))) != sorted(map(str, _items(shared[key]))):
-            items = [item for item in _items(shared[key]) if item not in _flat(key, _items(value))]
-            if items:
-                yield Hidden(key, ", ".join(_shown(key, item) for item in items), name, own.level.get(key, "the host"))
+        plain = key.removesuffix("+")
+        before, given = _items(shared.get(plain, [])), _flat(plain, _items(value))
+        names = {name_of(plain, item) for item in given} if by_name(plain) else set()
+        if key != plain:  # it adds, and hides only what has the same name
+            before = [item for item in before if name_of(plain, item) in names]
+        items = [item for item in before if item not in given]
+        if items:
+            text = ", ".join(_shown(plain, item) for item in items)
+            yield Hidden(key, text, source, own.level.get(key, HOST))
 
 
 def notes(hidden: Iterable[tuple[str, Hidden]]) -> tuple[str, ...]:
@@ -110,21 +116,6 @@ def notes(hidden: Iterable[tuple[str, Hidden]]) -> tuple[str, ...]:
         f" `{one.key}` of {one.by} hides {one.text} of {one.level}"
         for one, names in hosts.items()
     )
-
-
-def _by_name(key: str) -> bool:
-    return key.endswith("-arg") or key in ("node-label", "node-taint")
-
-
-def _name(key: str, item: Any) -> str:  # noqa: ANN401 - an item of a setting
-    """Return what identifies an item among the others of a list; NAME+=VALUE adds, and is another one."""
-    if isinstance(item, Mapping):
-        return json.dumps(item)  # a secret, whose name is not known
-    text = str(item).removeprefix("--")
-    if key == "node-taint":  # KEY=VALUE:EFFECT
-        pair, _, effect = text.rpartition(":")
-        return f"{pair.partition('=')[0]}:{effect}"
-    return text.partition("=")[0]
 
 
 def _items(value: Any) -> list[Any]:  # noqa: ANN401 - a setting

@@ -13,7 +13,7 @@ from datetime import date
 from typing import Any
 
 from nornir_k3s import k3s
-from nornir_k3s.inventory import setting_secrets, value_rules
+from nornir_k3s.inventory import named_items, setting_secrets, value_rules
 from nornir_k3s.inventory.yaml_reader import Key
 from nornir_k3s.model.cluster import Setting
 from nornir_k3s.model.suggest import did_you_mean
@@ -27,20 +27,6 @@ CIDRS = {
     "cluster-cidr": {4: "10.42.0.0/16", 6: "fd00:42::/56"},
     "service-cidr": {4: "10.43.0.0/16", 6: "fd00:43::/112"},
 }
-_LABEL = re.compile(
-    r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?=([A-Za-z0-9]([-\w.]*[A-Za-z0-9])?)?$",
-    re.ASCII,
-)
-_TAINT = re.compile(
-    r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9][-\w.]*(=[-\w.]*)?:(NoSchedule|PreferNoSchedule|NoExecute)$",
-    re.ASCII,
-)
-# The kubelet refuses to start with labels of these domains, except those that it may set itself.
-_RESERVED = re.compile(r"^([-a-z0-9.]*\.)?(kubernetes|k8s)\.io/")
-_ALLOWED = re.compile(
-    r"^(([-a-z0-9.]*\.)?(kubelet|node)\.kubernetes\.io/|(beta\.)?kubernetes\.io/(hostname|arch|os)="
-    r"|node\.kubernetes\.io/instance-type=|topology\.kubernetes\.io/(zone|region)=)"
-)
 # Components whose logging is configured once for the process (kubernetes: component-base/logs/api/v1, ReapplyHandling).
 _LOGGING = frozenset(
     f"{name}-arg"
@@ -48,6 +34,7 @@ _LOGGING = frozenset(
         "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-cloud-controller-manager", "kubelet",
     )
 )  # fmt: skip
+_NAMED = ("node-label", "node-taint")
 _SCALARS = (str, int, float, date)
 _EXCLUDE = (("docker", "container-runtime-endpoint"), ("docker", "snapshotter"))
 
@@ -71,8 +58,16 @@ def typed(settings: Mapping[str, Any], shared: Mapping[str, Any] | None = None) 
         key = name.rstrip("+")
         one = _typed(key, value)
         before = found[key] if key in found else _typed(key, (shared or {}).get(key, []))
-        found[key] = [*before, *one] if isinstance(before, list) and isinstance(one, list) and key != name else one
+        found[key] = (
+            _added(key, before, one) if isinstance(before, list) and isinstance(one, list) and key != name else one
+        )
     return found
+
+
+def _added(key: str, before: list[Any], more: list[Any]) -> list[Any]:
+    """Return a list with more items; of labels and taints with the same name the later one counts, as in K3s."""
+    names = {named_items.name(key, item) for item in more} if key in _NAMED else set()
+    return [*(item for item in before if key not in _NAMED or named_items.name(key, item) not in names), *more]
 
 
 def _typed(key: str, value: Any) -> Setting:  # noqa: ANN401 - a setting as it stands in the file
@@ -135,8 +130,8 @@ def _value(key: str, value: Any) -> Iterator[str]:  # noqa: ANN401, PLR0912 - on
     elif key == "service-node-port-range":
         if ports(value) is None:
             yield f"{value!r} is not a range of ports, as 30000-32767"
-    elif key in ("node-label", "node-taint"):
-        yield from _label_or_taint(key, [str(item) for item in (value if isinstance(value, list) else [value])])
+    elif key in _NAMED:
+        yield from named_items.problems(key, [str(item) for item in (value if isinstance(value, list) else [value])])
     elif key.endswith("-arg") or key in ("kubelet-arg", "kube-proxy-arg"):
         for argument in value if isinstance(value, list) else [value]:
             yield from _argument(key, str(argument))
@@ -199,16 +194,6 @@ def _each(items: Iterable[str], parse: Any, what: str) -> Iterator[str]:  # noqa
             parse(item)
         except ValueError:
             yield f"{item!r} is not {what}"
-
-
-def _label_or_taint(key: str, items: list[str]) -> Iterator[str]:
-    for item in items:
-        if key == "node-taint" and not _TAINT.match(item):
-            yield f"{item!r} is not a taint: KEY=VALUE:NoSchedule, :PreferNoSchedule or :NoExecute"
-        elif key == "node-label" and not _LABEL.match(item):
-            yield f"{item!r} is not a label: KEY=VALUE"
-        elif key == "node-label" and _RESERVED.match(item) and not _ALLOWED.match(item):
-            yield f"the kubelet refuses to start with the label {item.partition('=')[0]!r}: set it with kubectl"
 
 
 def _network(text: str) -> Network:

@@ -28,6 +28,19 @@ def is_placeholder(text: str) -> bool:
     return is_address(text) and any(ipaddress.ip_address(text) in network for network in _PLACEHOLDERS)
 
 
+def not_of_a_host(text: str) -> str:
+    """Return why an IP address cannot be one under which other hosts reach a host; nothing if it can."""
+    one = ipaddress.ip_address(text)
+    kinds = {
+        "unspecified": one.is_unspecified,
+        "link-local": one.version == 6 and one.is_link_local,
+        "multicast": one.is_multicast,
+        "broadcast": text == "255.255.255.255",
+    }
+    kind = next((kind for kind, holds in kinds.items() if holds), "")
+    return f"{text} cannot be the address of a host for others: it is {kind}" if kind else ""
+
+
 def more_than_a_host(text: str, key: str, **others: str) -> str:
     """Return what a text has besides a host, and what to write instead; nothing if it has nothing else.
 

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from nornir_k3s.model.address import is_address, more_than_a_host
+from nornir_k3s.model.address import is_address, more_than_a_host, not_of_a_host
 from nornir_k3s.model.endpoint import PORTS, Endpoint, Kind, addresses, build
 from nornir_k3s.model.masking import has_credentials
 from nornir_k3s.model.secret import Secret
@@ -140,8 +140,13 @@ def _vip(value: Any) -> Any:  # noqa: ANN401 - what stands in the file
 def _dns_name(value: Any) -> Any:  # noqa: ANN401 - what stands in the file
     if isinstance(value, str) and (wrong := more_than_a_host(value, "name", port="port: {}")):
         raise ValueError(wrong)
-    if isinstance(value, str) and not re.fullmatch(_DNS_NAME, value):
-        raise ValueError(f"{value!r} is not a DNS name: letters, digits, - and .")
+    if isinstance(value, str) and is_address(value):
+        raise ValueError(f"{value!r} is an IP address: the VIP is `address`, and a DNS name of it is `name`")
+    if isinstance(value, str) and (value.lower() == "localhost" or value.lower().endswith(".localhost")):
+        raise ValueError(f"{value!r} is each host itself: write a DNS name of the VIP")
+    labels = value.split(".") if isinstance(value, str) else []
+    if isinstance(value, str) and not (re.fullmatch(_DNS_NAME, value) and all(0 < len(one) < 64 for one in labels)):
+        raise ValueError(f"{value!r} is not a DNS name: letters, digits, - and ., at most 63 between two dots")
     return value
 
 
@@ -163,8 +168,8 @@ class Registration(Strict):
             raise ValueError("the VIP is missing: give `address`")
         if self.address is None and not self.name:
             raise ValueError("give `address`, `name` or both")
-        if self.address and (self.address.is_unspecified or self.address.is_multicast):
-            raise ValueError(f"{self.address} cannot be the address of a host")
+        if self.address and (wrong := not_of_a_host(str(self.address))):
+            raise ValueError(wrong)
         return self
 
 

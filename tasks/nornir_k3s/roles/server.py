@@ -39,14 +39,12 @@ def settings(cluster: Cluster, member: Member) -> dict[str, Any]:
     if cluster.agent_token:
         result["agent-token"] = cluster.agent_token
     result |= {key: f"{FOLDER}/{name}" for key, name in datastore_files(cluster).items()}
+    result |= {key: value for key, value in cluster.settings_of(member).items() if key != "tls-san"}
     if cluster.server_taint:
-        result["node-taint"] = [k3s.SERVER_TAINT]
-    result |= {key: value for key, value in cluster.server.items() if key != "tls-san"}
-    own = dict(member.settings)
-    if cluster.server_taint and "node-taint" in own:
-        taints = own["node-taint"]
-        own["node-taint"] = [k3s.SERVER_TAINT, *(taints if isinstance(taints, list) else [str(taints)])]
-    return result | own
+        taints = result.get("node-taint", [])
+        own = taints if isinstance(taints, list) else [str(taints)]
+        result["node-taint"] = list(dict.fromkeys([k3s.SERVER_TAINT, *own]))
+    return result
 
 
 def datastore_files(cluster: Cluster) -> dict[str, str]:
