@@ -120,6 +120,30 @@ def test_a_public_key_file_means_the_agent_s_key(
     assert works(connect(port=counted.port, ssh_config_file=str(config), **options))
 
 
+def test_the_agent_that_ssh_config_names_is_used(
+    connect: Connect, counted: Sshd, add: Add, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(counted.folder / "id")
+    agent = os.environ["SSH_AUTH_SOCK"]
+    config = tmp_path / "config"
+    config.write_text(
+        f"Host none\n IdentityAgent none\nHost path\n IdentityAgent {agent}\nHost *\n IdentityAgent $TEAM\n"
+    )
+    with config.open("a") as file:
+        file.write("Host *\n Hostname 127.0.0.1\n")
+    options = counted.extras | {"key_file": None, "use_keys": False, "allow_agent": True}
+
+    def peer(name: str) -> Peer:
+        return connect(hostname=name, port=counted.port, ssh_config_file=str(config), **options)
+
+    with pytest.raises(AuthenticationFailed):
+        peer("none").do(hello)
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "nobody"))
+    monkeypatch.setenv("TEAM", agent)
+    assert works(peer("path"))
+    assert works(peer("variable"))
+
+
 @pytest.mark.usefixtures("seven")
 def test_a_public_key_that_the_agent_does_not_hold_is_named(connect: Connect, counted: Sshd, tmp_path: Path) -> None:
     public = tmp_path / "team.pub"

@@ -15,7 +15,8 @@ from nornir_k3s.inventory.schema import ClusterModel
 from nornir_k3s.model.cluster import Member
 from nornir_k3s.model.endpoint import parse as parse_endpoint
 from nornir_k3s.model.secret import Secret
-from nornir_k3s.model.settings import DatastoreFields, ExternalDatastore, url_problem
+from nornir_k3s.model.settings import DatastoreFields, ExternalDatastore
+from nornir_k3s.model.value_types import url_problem
 from nornir_k3s.state.store import Store
 
 

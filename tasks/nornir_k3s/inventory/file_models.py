@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, WithJsonSchema
 from nornir_k3s import k3s
 from nornir_k3s.inventory.schema import ClusterModel, settings_schema
 from nornir_k3s.model.drift_limits import Limits
-from nornir_k3s.model.settings import LocalPath, Reference, Strict
+from nornir_k3s.model.value_types import LocalPath, Reference, Strict
 
 _OWN = {
     "address": {"type": "string", "description": "the address the other hosts use (groups datastore and lb)"},

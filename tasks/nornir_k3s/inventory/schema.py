@@ -15,14 +15,11 @@ from nornir_k3s.model.settings import (
     FileOfUser,
     KnownDifference,
     LoadBalancer,
-    LocalPath,
     ManagedDatastore,
-    PathOrReference,
     Proxy,
-    Reference,
     Registration,
-    Strict,
 )
+from nornir_k3s.model.value_types import LocalPath, PathOrReference, Reference, Strict
 
 
 def settings_schema(known: frozenset[str]) -> dict[str, Any]:

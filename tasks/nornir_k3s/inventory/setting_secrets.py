@@ -7,7 +7,7 @@ from typing import Any
 
 from nornir_k3s import k3s
 from nornir_k3s.model.masking import has_credentials
-from nornir_k3s.model.settings import REFERENCE, reference_problem
+from nornir_k3s.model.value_types import REFERENCE, reference_problem
 
 
 def may_be_reference(key: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from nornir_k3s.model.settings import Strict
+from nornir_k3s.model.value_types import Strict
 
 
 class Limits(Strict):

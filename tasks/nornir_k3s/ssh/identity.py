@@ -12,6 +12,7 @@ import binascii
 import contextlib
 import copy
 import io
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import paramiko
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from paramiko.agent import AgentSSH
 from paramiko.ssh_exception import PasswordRequiredException
 
 _CERTIFICATE = "-cert.pub"
@@ -29,6 +31,28 @@ _BEGIN, _END = b"-----BEGIN OPENSSH PRIVATE KEY-----", b"-----END"
 
 class UnusableKey(paramiko.AuthenticationException):
     """A key file cannot be used; the text says why, and what to do."""
+
+
+class _Agent(AgentSSH):
+    """The SSH agent behind a socket that ssh_config names (IdentityAgent); paramiko knows that of the environment."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        if path != "none":
+            with contextlib.suppress(OSError, paramiko.SSHException):  # OpenSSH goes on without an agent, too
+                self._socket.connect(path)
+                self._connect(self._socket)  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        """Close the connection to it."""
+        self._close()  # type: ignore[attr-defined]
+        self._socket.close()
+
+
+def agent(path: str) -> paramiko.Agent | _Agent:
+    """Return the SSH agent of a socket; without one that of the environment, for `none` one without keys."""
+    return _Agent(path) if path else paramiko.Agent()
 
 
 def usual_files() -> tuple[str, ...]:

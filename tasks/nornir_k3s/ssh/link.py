@@ -191,6 +191,7 @@ def _login(extras: dict[str, Any], route: Route, password: str | None) -> Login:
         agent=bool(extras.get("allow_agent") or (usual and "allow_agent" not in extras)) and not route.identities_only,
         usual=usual,
         password=password or None,
+        socket=route.agent,
     )
 
 

@@ -49,6 +49,7 @@ class Login:
         agent: Offer all keys of the SSH agent; those of the key files are used in any case.
         usual: Offer the files in ~/.ssh that OpenSSH tries by itself.
         password: The last that is tried.
+        socket: Of the SSH agent; `none` where none may be used, nothing for that of the environment.
     """
 
     user: str
@@ -57,6 +58,7 @@ class Login:
     agent: bool = False
     usual: bool = False
     password: str | None = None
+    socket: str = ""
 
 
 class Strategy:
@@ -75,7 +77,7 @@ class Strategy:
             AuthenticationException: Nothing that was offered was accepted.
             SSHException: There was nothing to offer, or the connection was lost.
         """
-        agent = paramiko.Agent()
+        agent = identity.agent(self._login.socket)
         try:
             refusal, second_factor = self._offer_keys(transport, agent.get_keys())
         finally:

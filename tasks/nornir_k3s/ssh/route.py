@@ -52,6 +52,7 @@ class Route:
         known_hosts: The file its host key must be in.
         identities: The key files that ssh_config names, those that exist.
         identities_only: Whether ssh_config says that no other keys are offered.
+        agent: The socket of the SSH agent, `none`, or nothing where it is that of the environment.
         jump: The route to the jump host before it.
         proxy: The program whose input and output are connected to the sshd.
         ssh_args: The arguments that `ssh` is given for it, where it is a jump host itself.
@@ -63,6 +64,7 @@ class Route:
     known_hosts: Path
     identities: tuple[str, ...] = ()
     identities_only: bool = False
+    agent: str = ""
     jump: Route | None = None
     proxy: tuple[str, ...] = ()
     ssh_args: tuple[str, ...] = ()
@@ -193,6 +195,7 @@ class _Resolver:
             known_hosts=self.known_hosts,
             identities=tuple(key for key in found.identities if exists(key)),
             identities_only=found.identities_only,
+            agent=found.agent,
             jump=jump,
             proxy=proxy,
             ssh_args=(*(["-p", str(port)] if port else []), *(["-l", user] if user else []), "--", name),

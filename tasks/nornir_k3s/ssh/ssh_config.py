@@ -43,6 +43,7 @@ class HostConfig:
         user: Whom to log in as.
         identities: The key files that ssh_config names; OpenSSH's own defaults are not among them.
         identities_only: Whether only these are offered, of the agent's keys too.
+        agent: The socket of the SSH agent, `none`, or nothing where it is that of the environment.
         proxy_jump: The jump hosts, comma separated.
         proxy_command: A shell command; never beside `proxy_jump`, of which OpenSSH takes what comes first.
     """
@@ -52,6 +53,7 @@ class HostConfig:
     user: str
     identities: tuple[str, ...] = ()
     identities_only: bool = False
+    agent: str = ""
     proxy_jump: str = ""
     proxy_command: str = ""
 
@@ -87,6 +89,7 @@ def lookup(file: Path, name: str, *, port: int | None = None, user: str | None =
         user=tokens["r"],
         identities=tuple(_key_path(key, query) for key in keys),
         identities_only=found.get("identitiesonly", ["no"])[0] == "yes",
+        agent=_agent(found.get("identityagent", [""])[0]),
         proxy_jump=_expand("ProxyJump", found, tokens),
         proxy_command=_expand("ProxyCommand", found, tokens),
     )
@@ -98,6 +101,13 @@ def _expand(option: str, found: Mapping[str, Sequence[str]], tokens: Mapping[str
     with contextlib.suppress(KeyError):
         return re.sub(r"%(.?)", lambda match: tokens[match[1]], text)
     raise SSHConfigError(f"{option} has an unknown token: {text}")
+
+
+def _agent(text: str) -> str:
+    """Return the socket that IdentityAgent names; OpenSSH expands all of it but the name of a variable."""
+    if text == "SSH_AUTH_SOCK":
+        return ""
+    return os.environ.get(text[1:].strip("{}"), "none") if text.startswith("$") else text
 
 
 def _key_path(key: str, query: tuple[str, ...]) -> str:
