@@ -48,6 +48,7 @@ OURS = {
     "disable-etcd": "K3s refuses it with an external datastore",
     "disable-controller-manager": "every server of this tool runs the whole control plane",
     "disable-agent": "a server without its agent never becomes a node, so its readiness is unknown",
+    "rootless": "this tool runs K3s as root; a rootless one is a service of its user, with other paths",
     "log": "K3s then reports ready to systemd at once, and the journal stays empty",
     "data-dir": f"this tool expects K3s' files in {DATA}",
     "write-kubeconfig": "this tool, and kubectl on the servers, expect it at K3s' default path",

@@ -26,6 +26,8 @@ V6 = {"registration": {"address": "fd00::100"}}
         ({"cluster-cidr": "10.44.0.0/23"}, "10.44.0.0/23 has a /24 for 2 nodes, and there are 3"),
         ({"service-cidr": "10.43.0.0/30"}, "10.43.0.0/30 is too small: K3s takes its tenth address"),
         ({"service-cidr": "10.43.0.0/30", "cluster-dns": "10.43.0.2"}, "is too small: K3s needs 8 addresses"),
+        ({"cluster-dns": "10.43.0.10,10.43.0.11"}, "CoreDNS takes one address for each network"),
+        ({"rootless": True}, "this tool runs K3s as root"),
         ({"cluster-dns": "10.43.0.1"}, "or the address of the service `kubernetes`"),
         ({"vmodule": "server"}, "`vmodule` is PATTERN=NUMBER"),
         ({"cluster-domain": "My Domain"}, "`cluster-domain` is a DNS name"),
@@ -72,7 +74,7 @@ def test_an_ipv6_network_that_k3s_cannot_use_is_refused(load: Load, settings: di
     [
         {"cluster-cidr": "10.44.0.0/24", "kube-controller-manager-arg": "node-cidr-mask-size=26"},
         {"cluster-cidr": "10.44.0.0/22", "service-cidr": "10.43.0.0/28"},
-        {"cluster-dns": "169.254.20.10", "disable": "traefik, coredns"},
+        {"cluster-dns": "169.254.20.10, 169.254.20.11", "disable": "traefik, coredns"},
         {"v": 4, "vmodule": "server=4,pod*=2", "cluster-domain": "k3s.example"},
         {"tls-san": "*.example.com, fd00::1,k3s_1.example.com"},
         {"system-default-registry": "registry.example.com:5000/mirror", "resolv-conf": "/etc/k3s-resolv.conf"},

@@ -252,15 +252,24 @@ def cidrs(server: Mapping[str, Any], version: int = 4) -> Iterator[Found]:
     for key, found in (("cluster-cidr", pods), ("service-cidr", services)):
         if len(found) > 2 or len({n.version for n in found}) != len(found):
             yield (key,), "K3s takes one network for each IP version"
-    disabled = listed(server.get("disable", []))
+    if "coredns" not in listed(server.get("disable", [])):
+        yield from _dns(server, services)
+
+
+def _dns(server: Mapping[str, Any], services: list[Network]) -> Iterator[Found]:
+    """Yield what is wrong with the addresses of CoreDNS' service; those of another DNS server are its user's."""
+    found = []
     for item in listed(server.get("cluster-dns", [])):
         try:
-            address = ipaddress.ip_address(item)
+            found.append(ipaddress.ip_address(item))
         except ValueError:
             continue
-        # CoreDNS has this address in a service; a DNS server of the user's, as NodeLocal DNSCache, need not.
-        if services and "coredns" not in disabled and not any(address in service for service in services):
+    for address in found:
+        if services and not any(address in service for service in services):
             yield ("cluster-dns",), f"cluster-dns {address} is not inside service-cidr"
+    if len({address.version for address in found}) != len(found):
+        # A service has one address of an IP version (kubernetes: pkg/apis/core/validation, clusterIPs).
+        yield ("cluster-dns",), "CoreDNS takes one address for each network of service-cidr"
 
 
 def inside(address: str, server: Mapping[str, Any], version: int = 4) -> str:
