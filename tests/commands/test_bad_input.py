@@ -169,6 +169,16 @@ def test_values_that_another_version_of_yaml_reads_differently(place: Place) -> 
     assert "s1.port" not in told
 
 
+def test_settings_that_would_count_for_nothing(place: Place) -> None:
+    place.edit(lambda data: data["s1"].update(data={"K3s": {"node-label": ["a=b"]}}), "inventory/hosts.yaml")
+    place.edit(lambda data: data["agents"].update(data={"kubelet-arg+": ["max-pods=99"]}), "inventory/groups.yaml")
+    refused(
+        place,
+        "s1.data.K3s: unknown key `K3s`; did you mean `k3s`?",
+        "agents.data.kubelet-arg+: `kubelet-arg+` counts for nothing here: settings of K3s are below `k3s`",
+    )
+
+
 def test_a_group_without_hosts(place: Place) -> None:
     place.edit(lambda data: [data.pop(name) for name in ("s1", "s2", "s3", "lb1", "lb2")], "inventory/hosts.yaml")
     refused(place, "group servers: it has no host", "group lb: it has no host")

@@ -103,7 +103,7 @@ def without_flannel(site: Site) -> None:
     off = {"flannel-backend": "none", "disable-helm-controller": "true", "kube-apiserver-arg": [audit]}
     site.edit(lambda data: data["data"]["k3s_cluster"]["server"].update(off))
     refused = site.runbook("deploy.py", "--plan")
-    assert f"s2: kube-apiserver-arg audit-policy-file names {AUDIT}, which is not there" in refused.stderr
+    assert f"s1, s2, s3: kube-apiserver-arg audit-policy-file names {AUDIT}, which is not there" in refused.stderr
     for name in ("audit.yaml", "cni.yaml"):
         (site.folder / name).write_text("kind: List\n")
     own = {"path": AUDIT, "source": "../audit.yaml", "mode": "0640", "group": "adm", "roles": ["servers"]}

@@ -38,6 +38,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[tu
                 yield path, not_boolean(given)
             case "int_type" | "float_type":
                 yield path, not_number(given)
+            case "path_type":
+                yield path, "it must be a path"
             case _:
                 for line in item["msg"].removeprefix("Value error, ").splitlines():
                     yield path, line

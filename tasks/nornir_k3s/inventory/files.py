@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from nornir_k3s import k3s
 from nornir_k3s.inventory.explain import explain, not_boolean, not_number, not_text
 from nornir_k3s.inventory.file_models import SCHEMAS
 from nornir_k3s.inventory.problems import Problems, Sources
@@ -77,9 +78,11 @@ def _entry_problems(entry: object) -> Iterator[Found]:
     """Yield what the models let pass in a host, a group or the defaults: other tools may have keys of their own."""
     data = _below(entry, "data")
     for key in data:
-        near = closest(key, _DATA_KEYS, cutoff=0.8)
+        near = closest(key.lower() if isinstance(key, str) else key, _DATA_KEYS, cutoff=0.8)
         if near and key != near:
             yield ("data", key), f"unknown key `{key}`; did you mean `{near}`?"
+        elif isinstance(key, str) and "-" in key and key.removesuffix("+") in k3s.AGENT_SETTINGS | k3s.SERVER_SETTINGS:
+            yield ("data", key), f"`{key}` counts for nothing here: settings of K3s are below `k3s`"
     extras = _below(entry, "connection_options", "netmiko", "extras")
     for key, value in extras.items():
         if text := _option_problem(key, value):

@@ -37,12 +37,15 @@ def problems(key: str, value: str) -> Iterator[str]:
             yield text if "@" in value else f"{value!r}: {text}"  # it may be a user and password
 
 
+_LOOPBACK = ("127.0.0.1", "127.0.1.1", "::1")  # others of 127.0.0.0/8 may be hosts of a trial on one machine
+
+
 def _address(key: str, value: str) -> Iterator[str]:
     try:
         address = ipaddress.ip_address(value)
     except ValueError:
         return  # that is told as such
-    if address.is_loopback or address.is_multicast or (address.is_unspecified and key in _OWN_ADDRESS):
+    if value in _LOOPBACK or address.is_multicast or (address.is_unspecified and key in _OWN_ADDRESS):
         yield f"other hosts cannot connect to {value}: `{key}` is an address of the host"
 
 
