@@ -200,6 +200,13 @@ def test_a_host_that_is_known_by_one_kind_is_known(site: Site, three: Sshd) -> N
     assert states(done, "s1") == ["known"]
 
 
+def test_of_several_keys_of_one_kind_any_is_known(site: Site, sshd: Sshd) -> None:
+    name = f"[127.0.0.1]:{sshd.port}"
+    site.record(f"{name} {public(sshd, 'other')}\n{name} {public(sshd)}\n")
+    done = site.add("s1", sshd.port).run()
+    assert (done.status, states(done, "s1")) == (0, ["known"])
+
+
 def test_without_a_file_in_the_inventory_it_is_the_user_s_own(site: Site, three: Sshd) -> None:
     site.extras = {"ssh_strict": True}
     assert site.add("s1", three.port).run("--yes").status == 0

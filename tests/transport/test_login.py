@@ -245,6 +245,21 @@ def test_another_key_under_a_pattern_is_refused(connect: Connect, sshd: Sshd, tm
         connect(alt_key_file=str(file)).do(hello)
 
 
+def test_of_several_keys_of_one_type_any_counts(connect: Connect, sshd: Sshd, tmp_path: Path) -> None:
+    keygen(tmp_path / "old")
+    old = f"[127.0.0.1]:{sshd.port} {(tmp_path / 'old.pub').read_text()}"
+    new = Path(known(sshd, tmp_path, f"[127.0.0.1]:{sshd.port}")).read_text()
+    file = tmp_path / "both"
+    file.write_text(old + new)
+    assert works(connect(alt_key_file=str(file)))
+    file.write_text(f"{old}{new}@revoked {new}")
+    with pytest.raises(HostKeyError):
+        connect(alt_key_file=str(file)).do(hello)
+    file.write_text(old)
+    with pytest.raises(HostKeyError, match="not the one on record"):
+        connect(alt_key_file=str(file)).do(hello)
+
+
 def test_a_certificate_authority_is_named(connect: Connect, sshd: Sshd, tmp_path: Path) -> None:
     with pytest.raises(HostKeyError, match="@cert-authority"):
         connect(alt_key_file=known(sshd, tmp_path, "@cert-authority [127.*]:*")).do(hello)

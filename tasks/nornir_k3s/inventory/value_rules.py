@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 
 from nornir_k3s import k3s_settings
+from nornir_k3s.model.address import is_address
 
 _FILES = k3s_settings.where(file=True)
 _NAME = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
@@ -49,14 +50,6 @@ def _address(key: str, value: str) -> Iterator[str]:
         yield f"other hosts cannot connect to {value}: `{key}` is an address of the host"
 
 
-def _is_address(value: str) -> bool:
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        return False
-    return True
-
-
 def _matches(pattern: re.Pattern[str]) -> Callable[[str], bool]:
     return lambda value: pattern.fullmatch(value) is not None
 
@@ -73,7 +66,7 @@ _RULES: Mapping[str, tuple[Callable[[str], bool], str]] = {
     ),
     "servicelb-namespace": (_matches(re.compile(_NAME)), "it is not the name of a namespace"),
     "tls-san": (
-        lambda value: _is_address(value) or (_SAN.fullmatch(value) is not None and not value.isdigit()),
+        lambda value: is_address(value) or (_SAN.fullmatch(value) is not None and not value.isdigit()),
         "`tls-san` takes DNS names and addresses, without scheme and port",
     ),
     "system-default-registry": _IS_REGISTRY,

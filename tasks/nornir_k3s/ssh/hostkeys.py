@@ -217,6 +217,7 @@ def _key_statuses(
         raise
     except Exception as error:
         raise classify(target, error) from None
+    known |= file.keys(name, [key.blob for key in presented])
     states = compare_keys(presented, known, lambda blob: file.revoked(blob, name))
     pairs = zip(presented, states, strict=True)
     return [HostKeyStatus(host, target.endpoint, *pair, route.known_hosts) for pair in pairs]

@@ -65,15 +65,21 @@ class KnownHosts:
             except FileNotFoundError:
                 return cls()
 
-    def keys(self, name: str) -> dict[str, bytes]:
-        """Return the keys on record for a name, by type and in the file's order; of each type the first one counts.
+    def keys(self, name: str, presented: Collection[bytes] = ()) -> dict[str, bytes]:
+        """Return the keys on record for a name, by type and in the file's order.
 
-        A line with the name itself counts before one with a pattern: a key can be replaced by its host's own line.
+        Of several of one type, the one that the host presents counts, as with OpenSSH; else the first one. A line with
+        the name itself counts before one with a pattern: a key can be replaced by its host's own line.
+
+        Arguments:
+            presented: Keys that the host presented.
         """
         found: dict[str, bytes] = {}
         for matches in (_names, _covers):
             for line in self._parsed:
                 if line and not line.marker and matches(line.names, name):
+                    if line.blob in presented:
+                        found[line.kind] = line.blob
                     found.setdefault(line.kind, line.blob)
         return found
 
@@ -97,9 +103,10 @@ class KnownHosts:
         lines = dict.fromkeys(key.line for key in add if rest.keys(key.name).get(key.kind) != key.blob)
         return content + b"".join(lines)
 
-    def for_paramiko(self, name: str) -> bytes:
+    def for_paramiko(self, name: str, presented: Collection[bytes] = ()) -> bytes:
         """Return the keys of a name in lines that paramiko can read: an unreadable one makes it fail."""
-        keys = (HostKey(name, kind, blob) for kind, blob in self.keys(name).items() if not self.revoked(blob, name))
+        found = self.keys(name, presented).items()
+        keys = (HostKey(name, kind, blob) for kind, blob in found if not self.revoked(blob, name))
         return b"".join(key.line for key in keys if _paramiko_reads(key.line))
 
     def _without(self, index: int, forget: Collection[str]) -> bytes:
@@ -114,10 +121,10 @@ class KnownHosts:
 
 
 @contextlib.contextmanager
-def for_paramiko(path: Path, name: str) -> Iterator[Path]:
-    """Yield a file with the keys of a name, for paramiko; it is removed afterwards."""
+def for_paramiko(path: Path, name: str, presented: Collection[bytes] = ()) -> Iterator[Path]:
+    """Yield a file with the keys of a name, for paramiko, which knows one of each type; it is removed afterwards."""
     try:
-        content = KnownHosts(path.read_bytes()).for_paramiko(name)
+        content = KnownHosts(path.read_bytes()).for_paramiko(name, presented)
     except OSError:
         content = b""
     with tempfile.NamedTemporaryFile(prefix="known_hosts-") as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import paramiko
 from netmiko import platforms
 from nornir.core.configuration import Config
 from nornir.core.inventory import Host
-from paramiko.ssh_exception import IncompatiblePeer
+from paramiko.ssh_exception import BadHostKeyException, IncompatiblePeer
 
 from nornir_k3s.ssh.classify import Target, chain
-from nornir_k3s.ssh.known_hosts import for_paramiko
+from nornir_k3s.ssh.known_hosts import KnownHosts, for_paramiko
 from nornir_k3s.ssh.login import Client, HostKeyPolicy, Login
 from nornir_k3s.ssh.route import CONNECTION, Route, is_strict, known_hosts_file, resolve_route, tunnel_failures
 from nornir_k3s.ssh.tunnel import Tunnel
@@ -94,20 +95,23 @@ class Link:
     def _connect(self) -> Any:  # noqa: ANN401 - netmiko has no types
         if CONNECTION not in self._host.connections:
             self._route = resolve_route(self._host, self._config)
+            extras = {"disabled_algorithms": {"ciphers": SLOW_CIPHERS}} | self.extras
             try:
-                return self._connect_new(self._route, {"disabled_algorithms": {"ciphers": SLOW_CIPHERS}} | self.extras)
+                return self._connect_new(self._route, extras)
             except Exception as error:
-                if not any(isinstance(cause, IncompatiblePeer) for cause in chain(error)):
+                presented = _another_key(error, self._route)
+                if not presented and not any(isinstance(cause, IncompatiblePeer) for cause in chain(error)):
                     raise
                 self._host.connections.pop(CONNECTION, None)
-                return self._connect_new(self._route, self.extras)
+                return self._connect_new(self._route, extras if presented else self.extras, presented)
         connection = self._host.connections[CONNECTION].connection
         _log_in(connection)
         return connection
 
-    def _connect_new(self, route: Route, extras: dict[str, Any]) -> Any:  # noqa: ANN401 - netmiko has no types
+    def _connect_new(self, route: Route, extras: dict[str, Any], presented: Collection[bytes] = ()) -> Any:  # noqa: ANN401
+        """Connect; of several keys on record, the one that the host has presented counts."""
         tunnel = Tunnel(route.proxy) if route.proxy else None
-        with tunnel_failures(tunnel), for_paramiko(route.known_hosts, route.known_hosts_name) as keys:
+        with tunnel_failures(tunnel), for_paramiko(route.known_hosts, route.known_hosts_name, presented) as keys:
             return self._connect_netmiko(route, _options(extras, keys, tunnel))
 
     def _connect_netmiko(self, route: Route, options: dict[str, Any]) -> Any:  # noqa: ANN401 - netmiko has no types
@@ -148,6 +152,17 @@ class Link:
         if plugin is not None:
             with contextlib.suppress(Exception):
                 plugin.close()
+
+
+def _another_key(error: Exception, route: Route) -> list[bytes]:
+    """Return the key that a host presented, if it is on record beside the one of its type that paramiko expected."""
+    found = next((cause.key for cause in chain(error) if isinstance(cause, BadHostKeyException)), None)
+    if found is None:
+        return []
+    blob, name = found.asbytes(), route.known_hosts_name
+    known = KnownHosts.read(route.known_hosts)
+    recorded = known.keys(name, [blob]).get(found.get_name()) == blob and not known.revoked(blob, name)
+    return [blob] if recorded else []
 
 
 def _log_in(connection: Any) -> None:  # noqa: ANN401 - netmiko has no types

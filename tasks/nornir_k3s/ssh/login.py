@@ -221,7 +221,7 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
         for name in (hostname, self._address):
             if known.revoked(blob, name):
                 raise UnusableHostKey(f"its SSH host key is revoked in {self._file} (@revoked)")
-        if known.keys(self._address).get(key.get_name()) == blob:
+        if known.keys(self._address, [blob]).get(key.get_name()) == blob:
             return
         if any(known.certified(name) for name in (hostname, self._address)):
             raise UnusableHostKey(
