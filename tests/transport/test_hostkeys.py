@@ -207,6 +207,12 @@ def test_of_several_keys_of_one_kind_any_is_known(site: Site, sshd: Sshd) -> Non
     assert (done.status, states(done, "s1")) == (0, ["known"])
 
 
+def test_a_kind_that_is_never_asked_for_says_nothing_about_the_others(site: Site, sshd: Sshd) -> None:
+    site.record(f"[127.0.0.1]:{sshd.port} ssh-dss AAAAB3NzaC1kc3M=\n")
+    done = site.add("s1", sshd.port).run()
+    assert (done.status, states(done, "s1")) == (1, ["new"])
+
+
 def test_without_a_file_in_the_inventory_it_is_the_user_s_own(site: Site, three: Sshd) -> None:
     site.extras = {"ssh_strict": True}
     assert site.add("s1", three.port).run("--yes").status == 0

@@ -252,6 +252,8 @@ def test_of_several_keys_of_one_type_any_counts(connect: Connect, sshd: Sshd, tm
     file = tmp_path / "both"
     file.write_text(old + new)
     assert works(connect(alt_key_file=str(file)))
+    file.write_text(f"{old}{new}@revoked {old}")
+    assert works(connect(alt_key_file=str(file)))
     file.write_text(f"{old}{new}@revoked {new}")
     with pytest.raises(HostKeyError):
         connect(alt_key_file=str(file)).do(hello)
@@ -311,7 +313,8 @@ def test_a_file_that_is_no_certificate_does_not_hide_its_key(connect: Connect, s
 def test_keys_that_sshd_does_not_take_are_named(connect: Connect, sshd: Sshd, tmp_path: Path, command: str) -> None:
     key = tmp_path / "old"
     made = subprocess.run([*command.split(" "), str(key)], check=False, capture_output=True)
-    if made.returncode != 0:
-        pytest.skip("this OpenSSH or OpenSSL makes no such keys any more")
+    if made.returncode != 0 and "dsa" in command:
+        pytest.skip("OpenSSH 10 and later make no DSA keys")
+    assert made.returncode == 0, made.stderr
     with pytest.raises(AuthenticationFailed, match="a kind of key that sshd does not take"):
         connect(**sshd.extras | {"key_file": str(key)}).do(hello)

@@ -93,7 +93,7 @@ def test_what_is_a_host_alone_is_left_alone(text: str) -> None:
 @pytest.mark.parametrize(
     ("address", "kind"),
     [
-        ("0.0.0.0", "unspecified"),  # noqa: S104 - text
+        ("0.0.0.0", "unspecified"),  # noqa: S104 - text, nothing is bound
         ("224.0.0.5", "multicast"),
         ("255.255.255.255", "broadcast"),
         ("fe80::1", "link-local"),

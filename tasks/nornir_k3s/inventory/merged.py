@@ -10,8 +10,7 @@ from typing import Any
 from nornir.core.inventory import Host
 
 from nornir_k3s import k3s
-from nornir_k3s.inventory.named_items import by_name
-from nornir_k3s.inventory.named_items import name as name_of
+from nornir_k3s.inventory.named_items import by_name, name_of
 from nornir_k3s.inventory.problems import Problems
 from nornir_k3s.model.masking import without_credentials
 from nornir_k3s.plugins.inherited import HOST, levels

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+OF_NODES = ("node-label", "node-taint")
 _LABEL = re.compile(
     r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?=([A-Za-z0-9]([-\w.]*[A-Za-z0-9])?)?$",
     re.ASCII,
@@ -29,10 +30,10 @@ _ALLOWED = re.compile(
 
 def by_name(key: str) -> bool:
     """Return whether the items of a setting have names, by which nearer ones replace others."""
-    return key.endswith("-arg") or key in ("node-label", "node-taint")
+    return key.endswith("-arg") or key in OF_NODES
 
 
-def name(key: str, item: Any) -> str:  # noqa: ANN401 - an item of a setting
+def name_of(key: str, item: Any) -> str:  # noqa: ANN401 - an item of a setting
     """Return what identifies an item among the others of a list; NAME+=VALUE adds, and is another one."""
     if isinstance(item, Mapping):
         return json.dumps(item)  # a secret, whose name is not known
@@ -45,7 +46,7 @@ def name(key: str, item: Any) -> str:  # noqa: ANN401 - an item of a setting
 
 def problems(key: str, items: Sequence[str]) -> Iterator[str]:
     """Yield what is wrong with the items of node-label or node-taint."""
-    names = Counter(name(key, item) for item in dict.fromkeys(items))
+    names = Counter(name_of(key, item) for item in dict.fromkeys(items))
     yield from (f"{one!r} is given with two values" for one, number in names.items() if number > 1)
     for item in items:
         if key == "node-taint" and not _TAINT.match(item):

@@ -34,7 +34,6 @@ _LOGGING = frozenset(
         "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-cloud-controller-manager", "kubelet",
     )
 )  # fmt: skip
-_NAMED = ("node-label", "node-taint")
 _SCALARS = (str, int, float, date)
 _EXCLUDE = (("docker", "container-runtime-endpoint"), ("docker", "snapshotter"))
 
@@ -66,8 +65,11 @@ def typed(settings: Mapping[str, Any], shared: Mapping[str, Any] | None = None) 
 
 def _added(key: str, before: list[Any], more: list[Any]) -> list[Any]:
     """Return a list with more items; of labels and taints with the same name the later one counts, as in K3s."""
-    names = {named_items.name(key, item) for item in more} if key in _NAMED else set()
-    return [*(item for item in before if key not in _NAMED or named_items.name(key, item) not in names), *more]
+    names = {named_items.name_of(key, item) for item in more} if key in named_items.OF_NODES else set()
+    return [
+        *(item for item in before if named_items.name_of(key, item) not in names),
+        *more,
+    ]
 
 
 def _typed(key: str, value: Any) -> Setting:  # noqa: ANN401 - a setting as it stands in the file
@@ -130,9 +132,9 @@ def _value(key: str, value: Any) -> Iterator[str]:  # noqa: ANN401, PLR0912 - on
     elif key == "service-node-port-range":
         if ports(value) is None:
             yield f"{value!r} is not a range of ports, as 30000-32767"
-    elif key in _NAMED:
+    elif key in named_items.OF_NODES:
         yield from named_items.problems(key, [str(item) for item in (value if isinstance(value, list) else [value])])
-    elif key.endswith("-arg") or key in ("kubelet-arg", "kube-proxy-arg"):
+    elif key.endswith("-arg"):
         for argument in value if isinstance(value, list) else [value]:
             yield from _argument(key, str(argument))
     elif key in ("node-ip", "node-external-ip", "advertise-address", "bind-address", "cluster-dns"):

@@ -10,7 +10,7 @@ import base64
 import contextlib
 import hashlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -199,8 +199,7 @@ def _key_statuses(
 ) -> list[HostKeyStatus]:
     """Return a host's keys, compared with its known_hosts file, and with a second file where one is given."""
     file, name = KnownHosts.read(route.known_hosts), route.known_hosts_name
-    recorded = (KnownHosts.read(also).keys(name) if also else {}) | file.keys(name)
-    known = {kind: blob for kind, blob in recorded.items() if any(kind in family for family in FAMILIES)}
+    files = [KnownHosts.read(also), file] if also else [file]
     target = route.target(host)
 
     def fetch(kinds: Sequence[str]) -> HostKey:
@@ -212,15 +211,23 @@ def _key_statuses(
         )
 
     try:
-        presented = fetch_keys(known, fetch)
+        presented = fetch_keys(_recorded(files, name), fetch)
     except Interrupted:
         raise
     except Exception as error:
         raise classify(target, error) from None
-    known |= file.keys(name, [key.blob for key in presented])
+    known = _recorded(files, name, [key.blob for key in presented])
     states = compare_keys(presented, known, lambda blob: file.revoked(blob, name))
     pairs = zip(presented, states, strict=True)
     return [HostKeyStatus(host, target.endpoint, *pair, route.known_hosts) for pair in pairs]
+
+
+def _recorded(files: Sequence[KnownHosts], name: str, presented: Collection[bytes] = ()) -> dict[str, bytes]:
+    """Return the keys on record that this tool can ask for; those of a later file count before an earlier one's."""
+    found: dict[str, bytes] = {}
+    for file in files:
+        found |= file.keys(name, presented)
+    return {kind: blob for kind, blob in found.items() if any(kind in family for family in FAMILIES)}
 
 
 def _fetch_key(route: Route, kinds: Sequence[str]) -> HostKey:

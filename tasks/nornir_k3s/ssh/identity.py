@@ -42,15 +42,15 @@ class _Agent(AgentSSH):
         if path != "none":
             with contextlib.suppress(OSError, paramiko.SSHException):  # OpenSSH goes on without an agent, too
                 self._socket.connect(path)
-                self._connect(self._socket)  # type: ignore[attr-defined]
+                self._connect(self._socket)  # type: ignore[attr-defined] # missing in its stubs
 
     def close(self) -> None:
         """Close the connection to it."""
-        self._close()  # type: ignore[attr-defined]
+        self._close()  # type: ignore[attr-defined] # missing in its stubs
         self._socket.close()
 
 
-def agent(path: str) -> paramiko.Agent | _Agent:
+def open_agent(path: str) -> paramiko.Agent | _Agent:
     """Return the SSH agent of a socket; without one that of the environment, for `none` one without keys."""
     return _Agent(path) if path else paramiko.Agent()
 

@@ -68,19 +68,17 @@ class KnownHosts:
     def keys(self, name: str, presented: Collection[bytes] = ()) -> dict[str, bytes]:
         """Return the keys on record for a name, by type and in the file's order.
 
-        Of several of one type, the one that the host presents counts, as with OpenSSH; else the first one. A line with
-        the name itself counts before one with a pattern: a key can be replaced by its host's own line.
+        Of several of one type, the one that the host presents counts, as with OpenSSH; else the first one. A revoked
+        one is the last. A line with the name itself comes before one with a pattern: a host's own line can replace it.
 
         Arguments:
             presented: Keys that the host presented.
         """
+        plain = [line for line in self._parsed if line and not line.marker]
+        lines = [line for matches in (_names, _covers) for line in plain if matches(line.names, name)]
         found: dict[str, bytes] = {}
-        for matches in (_names, _covers):
-            for line in self._parsed:
-                if line and not line.marker and matches(line.names, name):
-                    if line.blob in presented:
-                        found[line.kind] = line.blob
-                    found.setdefault(line.kind, line.blob)
+        for line in sorted(lines, key=lambda line: (self.revoked(line.blob, name), line.blob not in presented)):
+            found.setdefault(line.kind, line.blob)
         return found
 
     def revoked(self, blob: bytes, name: str) -> bool:

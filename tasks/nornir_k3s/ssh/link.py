@@ -108,7 +108,7 @@ class Link:
         _log_in(connection)
         return connection
 
-    def _connect_new(self, route: Route, extras: dict[str, Any], presented: Collection[bytes] = ()) -> Any:  # noqa: ANN401
+    def _connect_new(self, route: Route, extras: dict[str, Any], presented: Collection[bytes] = ()) -> Any:  # noqa: ANN401 - netmiko has no types
         """Connect; of several keys on record, the one that the host has presented counts."""
         tunnel = Tunnel(route.proxy) if route.proxy else None
         with tunnel_failures(tunnel), for_paramiko(route.known_hosts, route.known_hosts_name, presented) as keys:

@@ -77,7 +77,7 @@ class Strategy:
             AuthenticationException: Nothing that was offered was accepted.
             SSHException: There was nothing to offer, or the connection was lost.
         """
-        agent = identity.agent(self._login.socket)
+        agent = identity.open_agent(self._login.socket)
         try:
             refusal, second_factor = self._offer_keys(transport, agent.get_keys())
         finally:
