@@ -49,7 +49,7 @@ def _addresses(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[F
             found = f"no interface has the address {address} (there are {own})"
             yield problem(member.name, "address", found, "the inventory's address", "correct it in the inventory")
     vip = str(cluster.registration.address or "")
-    if vip and member.role != "lb" and facts.interface_of(vip):
+    if vip and cluster.registration.way == "vip" and member.role != "lb" and facts.interface_of(vip):
         remedy = "choose a free address for the VIP"
         yield problem(member.name, "vip", f"this host has the VIP {vip}", "the VIP on load balancers only", remedy)
 
@@ -173,7 +173,7 @@ def _vip_network(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator
     networks = [network for network in networks if network.prefixlen < network.max_prefixlen]
     if vip and networks and not any(vip in network for network in networks):
         found = f"the VIP {vip} is outside the networks of {dev} ({', '.join(map(str, networks))})"
-        remedy = "choose a free address of that network, or route the VIP to the load balancers and accept this"
+        remedy = "choose a free address of that network; or, if it is routed to them, say `accept: [vip-network]`"
         yield problem(member.name, "vip-network", found, "a network of the load balancers", remedy)
 
 

@@ -78,20 +78,29 @@ def _settings_of_other_versions(model: ClusterModel) -> Iterator[Found]:
 
 
 def _address_problems(model: ClusterModel, found: list[Member]) -> Iterator[Found]:
-    vip = str(model.registration.address or "")
+    vip, api = str(model.registration.address or ""), str(model.server.get("https-listen-port", k3s.API_PORT))
     for member in found:
-        if model.registration.managed and member.address == vip:
+        if model.registration.way == "vip" and vip in member.addresses:
             yield ("registration", "address"), f"{vip} is the address of host {member.name}"
+    if model.registration.way == "dns" and not vip and str(model.registration.port) != api:
+        text = f"the name leads to the servers themselves, which listen on port {api}: set `port: {api}`"
+        yield ("registration", "port"), text
     if vip and (where := rules.inside(vip, rules.typed(model.server), _ip_version(found))):
         yield ("registration", "address"), f"{vip} lies inside {where}, which is the cluster's own"
     bits = 128 if ":" in vip else 32
     if model.lb.prefix and model.lb.prefix > bits:
         yield ("lb", "prefix"), f"{model.lb.prefix} is more than the {bits} bits of the VIP"
-    elif model.registration.managed and vip and model.lb.prefix:
+    elif model.registration.way == "vip" and vip and model.lb.prefix and not _routed(model):
         network = ipaddress.ip_network(f"{vip}/{model.lb.prefix}", strict=False)
         balancers = [member for member in found if member.role == "lb"]
         if balancers and not any(ipaddress.ip_address(member.address) in network for member in balancers):
-            yield ("registration", "address"), f"{vip}/{model.lb.prefix} is outside every load balancer's network"
+            text = f"{vip}/{model.lb.prefix} is outside every load balancer's network: if it is routed to them, say so"
+            yield ("registration", "address"), f"{text} with `accept: [vip-network]`"
+
+
+def _routed(model: ClusterModel) -> bool:
+    """Return whether the inventory says that a VIP outside the load balancers' networks is meant."""
+    return any(word.rpartition(":")[2] == "vip-network" for word in model.accept)
 
 
 def _datastore_problems(model: ClusterModel, base: Path) -> Iterator[Found]:
@@ -121,11 +130,15 @@ def _counts(model: ClusterModel, count: Mapping[str, int]) -> Iterator[Found]:
             yield ("datastore",), f"{store}: a managed {kind} takes exactly one host, it has {have}{why}"
     elif count["datastore"]:
         yield ("datastore",), f"{store}: it has hosts, but the inventory names a datastore someone else runs"
-    if model.registration.managed and not count["lb"]:
-        text = f"{lb}: it has no host; add some, or say `registration: {{managed: false}}` for one you run yourself"
+    way = model.registration.way
+    if way == "vip" and not count["lb"]:
+        text = f"{lb}: it has no host; add some, say `way: external` for one you run yourself, or `way: dns`"
         yield ("registration",), text
-    if not model.registration.managed and count["lb"]:
-        yield ("registration", "managed"), f"{lb}: it has hosts, but `managed` is false"
+    if way != "vip" and count["lb"]:
+        text = f"{lb}: it has hosts, but `way: {way}` uses none: remove them from the group, or use `way: vip`"
+        yield ("registration", "way"), text
+    if way != "vip" and "lb" in model.model_fields_set:
+        yield ("lb",), f"`way: {way}` uses no load balancer of group lb: remove it"
 
 
 def host_problems(model: ClusterModel, found: list[Member]) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, WithJsonSchema, field_validator
 
 from nornir_k3s import k3s
+from nornir_k3s.model.registration import Registration
 from nornir_k3s.model.settings import (
     Artifacts,
     DatastoreFields,
@@ -17,7 +18,6 @@ from nornir_k3s.model.settings import (
     LoadBalancer,
     ManagedDatastore,
     Proxy,
-    Registration,
 )
 from nornir_k3s.model.value_types import LocalPath, PathOrReference, Reference, Strict
 

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from nornir_k3s.model.datastore_keys import Keys
 from nornir_k3s.model.masking import has_credentials
+from nornir_k3s.model.registration import Registration
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.settings import (
     Artifacts,
@@ -19,7 +20,6 @@ from nornir_k3s.model.settings import (
     LoadBalancer,
     ManagedDatastore,
     Proxy,
-    Registration,
 )
 
 Setting = str | int | bool | Secret | list[Any]  # of texts, and Secrets where references were

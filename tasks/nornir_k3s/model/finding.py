@@ -73,7 +73,7 @@ CHECKS: Mapping[str, str] = {
     "name": "servers and agents resolve the names that they use: registration address, datastore, mirror",
     "reach": "hosts can connect: agents to every server, servers to the datastore, load balancers to servers",
     "vip": "no other machine has the VIP",
-    "vip-network": "the VIP is in the network of the load balancers",
+    "vip-network": "the VIP is in the network of the load balancers; for one that is routed to them, `accept` it",
     "interface": "a load balancer has the interface from the inventory",
     "cidr": "the networks of pods and services do not overlap the host's routes",
     "named-file": "files that settings name are on the host, or delivered by `files`",
@@ -104,6 +104,10 @@ CHECKS: Mapping[str, str] = {
     "version": "no downgrade, and no minor version is skipped",
     "no-agents": "there is a host for workloads",
 }
+
+
+# Errors that the inventory can accept: only people know whether they are none.
+ACCEPTABLE = ("vip-network",)
 
 
 class Finding(BaseModel):
@@ -146,9 +150,10 @@ class Finding(BaseModel):
         return "accepted" if self.accepted else self.severity
 
     def accept(self, ids: Collection[str]) -> Finding:
-        """Return this finding, accepted if it is a warning that the inventory names as ID or HOST:ID."""
-        if self.severity == "warning" and {self.subject, f"{self.host}:{self.subject}"} & set(ids):
-            return self.model_copy(update={"accepted": "in the inventory's `accept`"})
+        """Return this finding, accepted if the inventory names it as ID or HOST:ID: a warning, or one of ACCEPTABLE."""
+        mild = self.severity == "warning" or self.subject in ACCEPTABLE
+        if mild and {self.subject, f"{self.host}:{self.subject}"} & set(ids):
+            return self.model_copy(update={"accepted": "in the inventory's `accept`", "severity": "warning"})
         return self
 
     def __str__(self) -> str:
