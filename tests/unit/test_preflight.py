@@ -134,6 +134,7 @@ ELSEWHERE = {
     "no-agents",
     "cni",
     "named-file",
+    "registration",  # in test_registration.py
     *ASKED,
 }
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from nornir_k3s.checks import preflight
+from nornir_k3s.checks import preflight, registration
 from nornir_k3s.compare import compare
 from nornir_k3s.errors import InventoryError
+from nornir_k3s.model.address_answer import AddressAnswer
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.drift_limits import Limits
 from nornir_k3s.model.finding import Finding
-from nornir_k3s.model.host_facts import Address, HostFacts
+from nornir_k3s.model.host_facts import Address, HostFacts, Reach
 
 from .conftest import HOSTS
 from .hosts import changed
@@ -29,7 +30,7 @@ def found(cluster: Cluster, facts: dict[str, HostFacts], check: str) -> list[Fin
 
 
 @pytest.mark.parametrize(
-    ("registration", "way", "url"),
+    ("given", "way", "url"),
     [
         ({"way": "external", "address": "10.0.0.100"}, "external", "https://10.0.0.100:6443"),
         ({"managed": False, "address": "10.0.0.100"}, "external", "https://10.0.0.100:6443"),
@@ -39,8 +40,8 @@ def found(cluster: Cluster, facts: dict[str, HostFacts], check: str) -> list[Fin
         ({"way": "dns", "name": NAME, "address": "203.0.113.5"}, "dns", f"https://{NAME}:6443"),
     ],
 )
-def test_each_way_without_load_balancers_of_ours(load: Load, registration: Any, way: str, url: str) -> None:
-    cluster = load({"registration": registration}, hosts=WITHOUT_LB)
+def test_each_way_without_load_balancers_of_ours(load: Load, given: Any, way: str, url: str) -> None:
+    cluster = load({"registration": given}, hosts=WITHOUT_LB)
     assert (cluster.registration.way, cluster.registration.managed, cluster.url) == (way, False, url)
 
 
@@ -114,3 +115,120 @@ def test_an_elastic_ip_may_be_on_a_server(load: Load) -> None:
     more = (*facts["s1"].addresses, Address("eth0", "203.0.113.5/32"))
     facts["s1"] = changed(facts["s1"], addresses=more)
     assert not found(cluster, facts, "vip")
+
+
+DNS = {"registration": {"way": "dns", "name": NAME}}
+
+
+def resolving(cluster: Cluster, *addresses: str) -> dict[str, HostFacts]:
+    """All hosts that use the name resolve it to these addresses."""
+    names = {"names": {NAME: addresses}}
+    facts = {m.name: names if m.role in ("servers", "agents") else {} for m in cluster.members}
+    return {name: changed(one, **facts[name]) for name, one in healthy(cluster).items()}
+
+
+def test_a_round_robin_name_has_every_server_and_no_stranger(load: Load) -> None:
+    cluster = load(DNS, hosts=WITHOUT_LB)
+    assert not found(cluster, resolving(cluster, "10.0.0.12", "10.0.0.13"), "name")
+    (lacks, *_) = found(cluster, resolving(cluster, "10.0.0.12"), "name")
+    assert (lacks.host, lacks.severity) == ("s1", "warning")
+    assert "to 10.0.0.12, without s2 (10.0.0.13)" in lacks.found
+    strangers = found(cluster, resolving(cluster, "10.0.0.12", "10.0.0.13", "10.0.0.99"), "name")
+    assert [(one.host, one.severity) for one in strangers] == [(name, "error") for name in ("s1", "s2", "a1")]
+    assert "to 10.0.0.99, which is no server's address" in strangers[0].found
+    drift = compare.differences(cluster, {}, resolving(cluster, "10.0.0.12"), Limits(), has_ca=True)
+    assert {one.host for one in drift if one.subject == "name" and one.counts} == {"s1", "s2", "a1"}
+
+
+def test_a_server_s_other_addresses_are_its_own(load: Load) -> None:
+    cluster = load(DNS, hosts=WITHOUT_LB, s1={"node-external-ip": "203.0.113.12"})
+    facts = resolving(cluster, "203.0.113.12", "198.51.100.13")
+    assert [one.severity for one in found(cluster, facts, "name")] == ["error"] * 3
+    more = (*facts["s2"].addresses, Address("eth1", "198.51.100.13/24"))
+    facts["s2"] = changed(facts["s2"], addresses=more)
+    assert not found(cluster, facts, "name")
+
+
+def test_the_name_of_an_elastic_ip_leads_to_it_or_to_servers(load: Load) -> None:
+    registration = {"way": "dns", "name": NAME, "address": "203.0.113.5"}
+    cluster = load({"registration": registration}, hosts=WITHOUT_LB)
+    for good in (("203.0.113.5",), ("10.0.0.12",), ("10.0.0.12", "10.0.0.13")):
+        assert not found(cluster, resolving(cluster, *good), "name"), good
+    (stranger, *_) = found(cluster, resolving(cluster, "192.0.2.1"), "name")
+    assert (stranger.severity, stranger.expected) == ("error", "203.0.113.5, or addresses of servers")
+
+
+@pytest.mark.parametrize("way", ["dns", "external"])
+def test_a_name_that_leads_to_the_host_itself_or_nowhere_is_an_error(load: Load, way: str) -> None:
+    cluster = load({"registration": {"way": way, "name": NAME}}, hosts=WITHOUT_LB)
+    for addresses, words in (((), "cannot resolve"), (("127.0.1.1",), "127.0.1.1, which is each host itself")):
+        problems = found(cluster, resolving(cluster, *addresses), "name")
+        assert [(one.host, one.severity) for one in problems] == [(name, "error") for name in ("s1", "s2", "a1")]
+        assert words in problems[0].found
+
+
+def test_a_name_of_the_vip_that_leads_to_another_host_is_an_error(load: Load) -> None:
+    cluster = load({"registration": {"address": "10.0.0.100", "name": NAME}})
+    facts = resolving(cluster, "10.0.0.15")
+    assert {(one.severity, "10.0.0.15, which is lb1" in one.found) for one in found(cluster, facts, "name")} == {
+        ("error", True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("registration", "resolved", "words"),
+    [
+        ({"address": "10.0.0.100", "name": NAME}, (), f"the controller cannot resolve {NAME}"),
+        ({"address": "10.0.0.100", "name": NAME}, ("192.0.2.1",), f"the controller resolves {NAME}"),
+        ({"way": "dns", "name": NAME}, ("10.0.0.12",), "without s2"),
+        ({"way": "external", "name": NAME}, ("127.0.0.1",), "which is each host itself"),
+        ({"address": "10.0.0.100", "name": NAME}, ("10.0.0.100",), ""),
+        ({"way": "external", "name": NAME}, ("192.0.2.1",), ""),
+    ],
+)
+def test_the_controller_uses_the_name_too(load: Load, registration: Any, resolved: tuple[str, ...], words: str) -> None:
+    cluster = load({"registration": registration}, hosts=WITHOUT_LB if "way" in registration else HOSTS)
+    checked = preflight.check(cluster, healthy(cluster), AddressAnswer(resolved))
+    told = [(one.host, one.severity) for one in checked if one.subject == "name" and words in one.found]
+    assert told == ([("cluster", "warning")] if words else [])
+
+
+EXTERNAL = {"registration": {"way": "external", "address": "10.0.0.100"}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "severity", "words"),
+    [
+        (AddressAnswer(failure="certificate", error="the certificate of CN=x"), "error", "presents the certificate of"),
+        (AddressAnswer(failure="tls", error="wrong version number"), "error", "wrong version number"),
+        (AddressAnswer(failure="connection", error="timeout after 3 s"), "warning", "the controller cannot connect to"),
+        (AddressAnswer(answers=8, seen=frozenset({"10.0.0.12"})), "warning", "none of 8 connections"),
+        (AddressAnswer(answers=2, seen=frozenset({"10.0.0.12", "10.0.0.13"}), idle=50.2), "warning", "idle after 50 s"),
+        (AddressAnswer(via="a1", unreached="timeout", answers=1), "note", "the controller cannot connect"),
+        (AddressAnswer(answers=2, seen=frozenset({"10.0.0.12", "10.0.0.13"})), "", ""),
+        (AddressAnswer(answers=8), "", ""),
+    ],
+)
+def test_an_external_load_balancer_is_checked(load: Load, answer: AddressAnswer, severity: str, words: str) -> None:
+    cluster = load(EXTERNAL, hosts=WITHOUT_LB)
+    facts = {name: changed(one, api={"ready": name in ("s1", "s2")}) for name, one in healthy(cluster).items()}
+    checked = [one for one in preflight.check(cluster, facts, answer) if one.subject == "registration"]
+    assert [(one.host, one.severity) for one in checked] == ([("cluster", severity)] if severity else [])
+    assert all(words in one.found for one in checked)
+
+
+def test_an_external_load_balancer_may_wait_for_the_first_server(load: Load) -> None:
+    cluster = load(EXTERNAL, hosts=WITHOUT_LB)
+    facts = healthy(cluster)
+    refused = AddressAnswer(failure="connection", error="connection refused")
+    assert not [one for one in preflight.check(cluster, facts, refused) if one.subject == "registration"]
+    facts["a1"] = changed(facts["a1"], reach=(Reach("the registration address", "10.0.0.100:6443", "silent"),))
+    assert [(one.host, one.severity) for one in found(cluster, facts, "reach")] == [("a1", "warning")]
+
+
+def test_what_someone_else_must_configure_is_told(load: Load) -> None:
+    todo = registration.todo(load(EXTERNAL | {"server": {"https-listen-port": 7443}}, hosts=WITHOUT_LB))
+    assert "must pass TCP through to 10.0.0.12:7443, 10.0.0.13:7443; health check:" in todo
+    assert "idle timeout: 10 minutes" in todo
+    assert registration.todo(load(DNS, hosts=WITHOUT_LB)) == f"{NAME} must resolve to 10.0.0.12, 10.0.0.13"
+    assert not registration.todo(load())

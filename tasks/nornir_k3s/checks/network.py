@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from nornir_k3s import k3s
 from nornir_k3s.facts import main_unit
-from nornir_k3s.facts.network import names_used
+from nornir_k3s.facts.network import REGISTRATION
 from nornir_k3s.inventory import rules
 from nornir_k3s.model.cluster import (
     NODES,
@@ -23,6 +23,7 @@ from nornir_k3s.roles import datastore
 
 _SERVER_PORTS = (6444, 10248, 10249, 10250, 10256, 10257, 10258, 10259, 10010)
 _AGENT_PORTS = (6444, 10248, 10249, 10250, 10256, 10010)
+_SEVERITY: Mapping[bool, Severity] = {False: "error", True: "warning"}  # it may wait for the first server
 _FAILURES = {
     "silent": "timeout after 3 s (firewall or wrong network?)",
     "unroutable": "no route to host, or rejected by a firewall",
@@ -37,7 +38,6 @@ def check(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Findin
     yield from _reach(member, facts)
     if member.role in NODES:
         yield from _routes(cluster, member, facts)
-        yield from _names(cluster, member, facts)
     if member.role == "lb":
         yield from _vip_network(cluster, member, facts)
 
@@ -78,33 +78,12 @@ def _ports(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Findi
             yield problem(member.name, "port", found, "a free port", f"stop {name}, or move it to another port")
 
 
-def _names(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Finding]:
-    address = str(cluster.registration.address or "")
-    for name, what in names_used(cluster, member).items():
-        if name not in facts.names:
-            continue
-        wanted = address if name == cluster.registration.name else ""
-        line = f"`{wanted or 'ADDRESS'} {name}` to /etc/hosts"
-        if not facts.names[name]:
-            found, remedy = f"it cannot resolve {name}, {what}", f"add the name to DNS, or {line} on this host"
-            if wanted:
-                remedy += "; or remove `registration.name`: agents then use the address"
-            yield problem(member.name, "name", found, wanted or "an address", remedy)
-        elif wanted and set(facts.names[name]) != {wanted}:
-            found = f"it resolves {name}, {what}, to {', '.join(facts.names[name])}"
-            severity: Severity = "error" if all(map(_is_itself, facts.names[name])) else "warning"
-            yield problem(member.name, "name", found, wanted, f"correct DNS, or add {line} on this host", severity)
-
-
-def _is_itself(address: str) -> bool:
-    return address == "::1" or address.startswith("127.")
-
-
 def _reach(member: Member, facts: HostFacts) -> Iterator[Finding]:
     for name, address, outcome in facts.reach:
         if outcome in _FAILURES:
             found = f"cannot connect to {name} at {address}: {_FAILURES[outcome]}"
-            yield problem(member.name, "reach", found, "a direct connection", "check routes and firewalls between them")
+            remedy, severity = "check routes and firewalls between them", _SEVERITY[name == REGISTRATION]
+            yield problem(member.name, "reach", found, "a direct connection", remedy, severity)
 
 
 def _routes(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Finding]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping
 
-from nornir_k3s.checks import datastore, host, named_files, network, other_installs, state
+from nornir_k3s.checks import datastore, host, named_files, names, network, other_installs, registration, state
+from nornir_k3s.model.address_answer import AddressAnswer
 from nornir_k3s.model.cluster import (
     NODES,
     Cluster,
@@ -18,12 +19,13 @@ MAX_SKEW = 3.0
 _ORDER = ("error", "warning", "accepted", "note")
 
 
-def check(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[Finding]:
+def check(cluster: Cluster, all_facts: Mapping[str, HostFacts], address: AddressAnswer | None = None) -> list[Finding]:
     """Return every finding of every host, errors first.
 
     Arguments:
         cluster: The desired state.
         all_facts: By host name; members without facts are not checked.
+        address: What was found at the registration address.
     """
     findings: list[Finding] = []
     for member in cluster.members:
@@ -40,6 +42,8 @@ def check(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[Finding]
     findings += _clocks(all_facts)
     findings += network.cni(cluster)
     findings += network.vip_taken(cluster, all_facts)
+    findings += names.check(cluster, all_facts, address)
+    findings += registration.check(cluster, all_facts, address)
     findings += datastore.check(cluster, all_facts)
     findings += state.files(cluster, all_facts)
     findings += state.immutable_settings(cluster, all_facts)

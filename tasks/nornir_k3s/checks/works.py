@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Collection, Mapping, Sequence
 
 from nornir_k3s.model.cluster import NODES, Cluster, Member
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.k3s_facts import NodeState
+from nornir_k3s.roles.server import names as server_names
 
 
 def problems(cluster: Cluster, all_facts: Mapping[str, HostFacts], only: Collection[str] | None = None) -> list[str]:
@@ -20,9 +22,10 @@ def problems(cluster: Cluster, all_facts: Mapping[str, HostFacts], only: Collect
     for member in cluster.of("servers"):
         if member.name in all_facts:
             found += _nodes(cluster, member.name, all_facts[member.name], only)
+    servers = {member.name for member in cluster.of("servers")}
     for member in cluster.of("agents"):
         lost = (
-            [one.name for one in all_facts[member.name].reach if one.outcome != "open"]
+            [one.name for one in all_facts[member.name].reach if one.outcome != "open" and one.name in servers]
             if member.name in all_facts
             else []
         )
@@ -32,6 +35,25 @@ def problems(cluster: Cluster, all_facts: Mapping[str, HostFacts], only: Collect
     if balancers and (problem := vip_problem(cluster, holders)):
         found.append(problem)
     return found
+
+
+def missing_names(cluster: Cluster, names: Sequence[str]) -> list[str]:
+    """Return what clients use and the API's certificate does not have; nothing if its names are not known.
+
+    Arguments:
+        names: Those in the certificate.
+    """
+    wanted = server_names(cluster) if names else []
+    known = {_normalized(name) for name in names}
+    # K3s leaves out what is neither an address nor a name (dynamiclistener: factory/gen.go).
+    return [one for one in wanted if _normalized(one) not in known and "*" not in one]
+
+
+def _normalized(name: str) -> str:
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        return name.lower()
 
 
 def _nodes(cluster: Cluster, server: str, facts: HostFacts, only: Collection[str] | None) -> list[str]:

@@ -9,6 +9,7 @@ from datetime import date
 
 from nornir_k3s.checks import preflight
 from nornir_k3s.compare import datastore, effective_config, host, load_balancers, nodes
+from nornir_k3s.model.address_answer import AddressAnswer
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.drift_limits import Limits
 from nornir_k3s.model.finding import CLUSTER, Finding
@@ -27,6 +28,7 @@ def differences(
     limits: Limits,
     *,
     has_ca: bool,
+    address: AddressAnswer | None = None,
 ) -> list[Finding]:
     """Return everything that does not match on the hosts that were read, the most severe first.
 
@@ -34,6 +36,7 @@ def differences(
         hosts: The plans of the hosts to compare.
         all_facts: The facts of all hosts that were read, by host name.
         limits: Thresholds above which a value counts as drift.
+        address: What was found at the registration address.
         has_ca: The cluster's CA was read from a server; without it some files cannot be compared.
     """
     listed = nodes.listed(cluster, all_facts)
@@ -50,7 +53,8 @@ def differences(
     loaded = [name for name, planned in hosts.items() if planned.acts_on(load_balancers.HAPROXY)]
     found += load_balancers.differences(cluster, all_facts, loaded=loaded)
     found += datastore.differences(cluster, all_facts, limits)
-    found += (one for one in preflight.check(cluster, all_facts) if one.severity != "note")  # what stops a deploy
+    checks = preflight.check(cluster, all_facts, address)
+    found += (one for one in checks if one.severity != "note")  # what stops a deploy
     return ordered(found)
 
 

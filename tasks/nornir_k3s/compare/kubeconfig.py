@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from nornir_k3s.checks import works
+from nornir_k3s.model.address_answer import AddressAnswer
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.finding import CLUSTER, Finding
 from nornir_k3s.model.kubeconfig import KubeconfigAnswer
 
 
-def differences(cluster: Cluster, name: str, answer: KubeconfigAnswer, *, days: int) -> Iterator[Finding]:
-    """Yield the problems of the kubeconfig, and of the names in the API's certificate."""
+def differences(
+    cluster: Cluster, name: str, answer: KubeconfigAnswer, *, days: int, address: AddressAnswer | None = None
+) -> Iterator[Finding]:
+    """Yield the problems of the kubeconfig, and of the names in the API's certificate.
+
+    Arguments:
+        name: The kubeconfig's.
+        answer: What it gets.
+        days: A certificate that expires earlier is a finding.
+        address: What was found at the registration address.
+    """
     if answer.error:
         remedy = "the next deploy writes it again" + ("" if answer.missing else "; also check the route to the VIP")
         yield Finding(
@@ -27,22 +37,13 @@ def differences(cluster: Cluster, name: str, answer: KubeconfigAnswer, *, days: 
             expected=f"valid for at least {days} days", remedy="restart k3s on one server after the other, then deploy",
             severity="warning" if left >= 7 else "error",
         )  # fmt: skip
-    if answer.names:
-        names = {_normalized(name) for name in answer.names}
-        for wanted in cluster.names:
-            if _normalized(wanted) not in names:
-                yield Finding(
-                    host=CLUSTER, kind="names", subject=wanted,
-                    found=f"the API's certificate is only for {', '.join(sorted(names))}",
-                    expected=f"{wanted} among its names",
-                    remedy="add it to tls-san (with the registration address) and deploy; if that is not enough, run "
-                    "`k3s certificate rotate` on one server and restart k3s there",
-                    severity="error",
-                )  # fmt: skip
-
-
-def _normalized(name: str) -> str:
-    try:
-        return str(ipaddress.ip_address(name))
-    except ValueError:
-        return name.lower()
+    names = (address.names if address else ()) or answer.names
+    for wanted in works.missing_names(cluster, names):
+        yield Finding(
+            host=CLUSTER, kind="names", subject=wanted,
+            found=f"the API's certificate is only for {', '.join(sorted(names))}",
+            expected=f"{wanted} among its names",
+            remedy="deploy: a server that restarts with it in tls-san adds it; if that is not enough, run "
+            "`k3s certificate rotate` on one server and restart k3s there",
+            severity="error",
+        )  # fmt: skip

@@ -14,6 +14,8 @@ from nornir_k3s.model.endpoint import parse as parse_endpoint
 from nornir_k3s.records import Record
 from nornir_k3s.roles import datastore
 
+REGISTRATION = "the registration address"  # the name of that target of `reach`
+
 
 class Addresses(Rows[host_facts.Address]):
     """Interfaces and their addresses with prefix length (ip-address(8))."""
@@ -106,6 +108,9 @@ def targets(cluster: Cluster, member: Member) -> Sequence[tuple[str, str, int]]:
     if member.role == "servers":
         port = datastore.kind(cluster).ports[0] if cluster.is_managed else 0
         return [*servers, *((host.name, host.address, port) for host in cluster.of("datastore"))]
+    if member.role == "agents" and cluster.registration.way == "external":
+        url = urlsplit(cluster.url)
+        servers.append((REGISTRATION, str(url.hostname), cluster.registration.port))
     return servers if member.role in ("agents", "lb") else []
 
 

@@ -11,6 +11,12 @@ class Limits(Strict):
     """The thresholds above, or below, which a value counts as drift."""
 
     certificate_days: int = Field(30, ge=1, le=3650, description="a certificate that expires within so many days")
+    idle_seconds: float = Field(
+        65,
+        gt=0,
+        le=600,
+        description="with --deep: an external load balancer that closes an idle connection earlier, in s",
+    )
     latency_ms: float = Field(20, gt=0, description="a longer round trip to the datastore, in ms")
     connections_percent: int = Field(80, ge=1, le=100, description="connections of the datastore in use")
     rows: int = Field(1_000_000, ge=1, description="rows of K3s' table in a database")

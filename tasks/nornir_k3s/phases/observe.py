@@ -27,6 +27,7 @@ def observe(run: Run) -> None:
             raise _with_findings(run, errors) from None
         for one in errors:
             run.skip(one.host, one.message)  # type: ignore[attr-defined]  # `_refused` lets only those through
+    gather.look_at_address(run)
 
 
 def _refused(run: Run, errors: Sequence[K3sError]) -> str:
@@ -67,7 +68,7 @@ def find_artifacts(run: Run) -> None:
 
 def _with_findings(run: Run, errors: Sequence[K3sError]) -> K3sError:
     """Return an error with these and the problems of the hosts that were read."""
-    run.report.findings = preflight.check(run.cluster, run.facts)
+    run.report.findings = preflight.check(run.cluster, run.facts, run.address)
     found = [finding for finding in run.report.findings if finding.severity == "error"]
     every = [*errors, *([PreflightFailed(found)] if found else [])]
     return every[0] if len(every) == 1 else HostsFailed(every)

@@ -26,13 +26,18 @@ from nornir_k3s.roles import datastore, node
 FOLDER = "/etc/rancher/k3s"
 
 
+def names(cluster: Cluster) -> list[str]:
+    """Return the names that clients use, for the certificate of every server: K3s' tls-san."""
+    more = cluster.server.get("tls-san", [])
+    return list(dict.fromkeys([*cluster.names, *(str(one) for one in (more if isinstance(more, list) else [more]))]))
+
+
 def settings(cluster: Cluster, member: Member) -> dict[str, Any]:
     """Return a server's K3s settings: those of the cluster, then those of the host."""
-    san = cluster.server.get("tls-san", [])
     result: dict[str, Any] = {
         "token": cluster.token,
         "datastore-endpoint": datastore.endpoint(cluster),
-        "tls-san": list(dict.fromkeys([*cluster.names, *(san if isinstance(san, list) else [str(san)])])),
+        "tls-san": names(cluster),
         "node-name": member.node_name,
         "node-ip": [member.address],
     }

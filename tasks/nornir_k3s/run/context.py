@@ -14,6 +14,7 @@ from nornir.core.task import Result, Task
 from nornir_k3s.artifacts.source import OnProgress, Source
 from nornir_k3s.errors import HostError, HostsFailed, HostUnreachable, Interrupted, K3sError
 from nornir_k3s.facts import Query
+from nornir_k3s.model.address_answer import AddressAnswer
 from nornir_k3s.model.cluster import NODES, Cluster, Member
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.report import PhaseReport, Report
@@ -58,6 +59,7 @@ class Run:
         drift: Also read the facts that only a drift check needs.
         deep: Hash every large file.
         skip_unreachable: Leave out agents and load balancers that are down, unless one may hold the VIP.
+        address: What was found at the registration address.
         unread: Hosts that could not be read, and why, where that does not end the run.
         on_step: Gets a host's name and what it does now.
         thread: `phase`: the phase that this thread runs.
@@ -80,6 +82,7 @@ class Run:
     deep: bool = False
     skip_unreachable: bool = False
     unread: dict[str, str] = field(default_factory=dict)
+    address: AddressAnswer | None = None
     on_progress: OnProgress | None = None
     on_step: Callable[[str, str], None] | None = None
     thread: threading.local = field(default_factory=threading.local)

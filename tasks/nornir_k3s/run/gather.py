@@ -18,6 +18,7 @@ from nornir.core.task import Result, Task
 
 from nornir_k3s import facts
 from nornir_k3s.artifacts import source as artifacts
+from nornir_k3s.checks import registration
 from nornir_k3s.errors import UnreadableAnswer
 from nornir_k3s.facts import Fact, Query
 from nornir_k3s.inventory import cluster
@@ -29,11 +30,12 @@ from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.report import HostReport, Report
 from nornir_k3s.records import RecordError
+from nornir_k3s.run import address_probe
 from nornir_k3s.run.context import DEADLINES, WIDTHS, Run
 from nornir_k3s.run.options import complete
 from nornir_k3s.run.selection import Choice
 from nornir_k3s.ssh.session import Session, session
-from nornir_k3s.state import known_cluster
+from nornir_k3s.state import known_cluster, kubeconfig
 from nornir_k3s.state.store import Store
 
 ALL = Choice()
@@ -95,6 +97,8 @@ def prepare(
 def _report(nr: Nornir, wanted: Cluster, away: Sequence[Member]) -> Report:
     report = Report(cluster=wanted.name, version=wanted.version, url=wanted.url, notes=list(wanted.notes))
     report.notes += wanted.hidden
+    if todo := registration.todo(wanted):
+        report.notes.append(todo)
     report.hosts = {m.name: HostReport(role=m.role) for m in wanted.members if m.name in nr.inventory.hosts}
     if away:
         names = ", ".join(member.name for member in away)
@@ -115,6 +119,25 @@ def gather_facts(run: Run, *, lenient: Collection[str] = ()) -> None:
     names = run.present
     others = set(names) - set(run.chosen(names))
     run.phase("observe", names, gather_host, width=run.widths["stage"], lenient={*others, *lenient})
+
+
+def look_at_address(run: Run, *, idle: float = 0) -> None:
+    """Ask at the registration address: from here, or from an agent if it cannot be reached from here.
+
+    Arguments:
+        idle: Seconds that a connection is kept idle; 0 for none.
+    """
+    if not run.ready_servers and run.cluster.registration.way == "vip":
+        run.address = address_probe.resolved(run.cluster)  # nobody holds it yet
+        return
+    others = [member.name for member in run.of("agents") if run.ready_servers and member.name in run.sessions]
+    run.address = address_probe.probe(
+        run.cluster,
+        run.ca_certificate,
+        run.store.folder / kubeconfig.FILE,
+        others={name: run.sessions[name] for name in others[:2]},
+        idle=idle,
+    )
 
 
 def find_artifacts(run: Run) -> None:

@@ -21,6 +21,8 @@ from cryptography import x509
 from nornir_k3s.model.kubeconfig import KubeconfigAnswer
 
 TIMEOUT = 5.0
+# What reading a kubeconfig raises if it is none.
+UNUSABLE = (OSError, yaml.YAMLError, ValueError, KeyError, IndexError, TypeError)
 
 
 def probe(path: Path) -> KubeconfigAnswer:
@@ -35,14 +37,14 @@ def _request(path: Path) -> KubeconfigAnswer:
         data = yaml.safe_load(path.read_text())
         cluster, user = data["clusters"][0]["cluster"], data["users"][0]["user"]
         url, context = urlsplit(cluster["server"]), _context(cluster, user)
-    except (OSError, yaml.YAMLError, ValueError, KeyError, IndexError, TypeError, ssl.SSLError):
+    except UNUSABLE:
         return KubeconfigAnswer(f"{path} is not a valid kubeconfig")
     if not url.hostname:
         return KubeconfigAnswer(f"{path} names no server")
     connection = http.client.HTTPSConnection(url.hostname, url.port or 443, timeout=TIMEOUT, context=context)
     try:
         connection.connect()
-        names = _names(connection.sock.getpeercert(binary_form=True))
+        found = names(connection.sock.getpeercert(binary_form=True))
         connection.request("GET", "/readyz")
         status = connection.getresponse().status
     except ssl.SSLCertVerificationError as error:
@@ -51,11 +53,25 @@ def _request(path: Path) -> KubeconfigAnswer:
         return KubeconfigAnswer(str(getattr(error, "strerror", None) or error or type(error).__name__).lower())
     finally:
         connection.close()
-    return KubeconfigAnswer("" if status == 200 else f"/readyz answers {status}", names)
+    return KubeconfigAnswer("" if status == 200 else f"/readyz answers {status}", found)
 
 
 def _context(cluster: dict[str, Any], user: dict[str, Any]) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
+    _load(context, user)
+    return context
+
+
+def log_in(context: ssl.SSLContext, path: Path) -> None:
+    """Add the client certificate of a kubeconfig to a TLS context.
+
+    Raises:
+        One of UNUSABLE: It is no kubeconfig.
+    """
+    _load(context, yaml.safe_load(path.read_text())["users"][0]["user"])
+
+
+def _load(context: ssl.SSLContext, user: dict[str, Any]) -> None:
     pair = b"\n".join(base64.b64decode(user[key]) for key in ("client-certificate-data", "client-key-data"))
     descriptor = os.memfd_create("client")
     try:
@@ -63,10 +79,10 @@ def _context(cluster: dict[str, Any], user: dict[str, Any]) -> ssl.SSLContext:
         context.load_cert_chain(f"/proc/self/fd/{descriptor}")
     finally:
         os.close(descriptor)
-    return context
 
 
-def _names(certificate: bytes | None) -> tuple[str, ...]:
+def names(certificate: bytes | None) -> tuple[str, ...]:
+    """Return the names in a certificate, which is in DER."""
     if not certificate:
         return ()
     try:
@@ -83,5 +99,5 @@ def _expires(path: Path) -> datetime | None:
         data = yaml.safe_load(path.read_text())
         pem = base64.b64decode(data["users"][0]["user"]["client-certificate-data"])
         return x509.load_pem_x509_certificate(pem).not_valid_after_utc
-    except (OSError, yaml.YAMLError, ValueError, KeyError, IndexError, TypeError):
+    except UNUSABLE:
         return None

@@ -90,6 +90,7 @@ def _read(run: Run, report: DriftReport, limits: Limits) -> None:
     with ThreadPoolExecutor(1, thread_name_prefix="kubeconfig") as pool:
         answer = pool.submit(kubeconfig_probe.probe, path)
         gather.gather_facts(run, lenient=names)
+        gather.look_at_address(run, idle=limits.idle_seconds if run.deep else 0)
         gather.find_artifacts(run)
     if moving := load_balancers.unsettled(run.cluster, run.facts):
         time.sleep(SETTLE)
@@ -98,8 +99,10 @@ def _read(run: Run, report: DriftReport, limits: Limits) -> None:
     if busy:
         raise Busy(f"a deploy is in progress on {', '.join(busy)}", hint="run again when it has ended")
     hosts = {name: run.planned(name) for name in run.names}
-    found = compare.differences(run.cluster, hosts, run.facts, limits, has_ca=bool(run.ca_prefix))
-    found += kubeconfig.differences(run.cluster, path.name, answer.result(), days=limits.certificate_days)
+    found = compare.differences(run.cluster, hosts, run.facts, limits, has_ca=bool(run.ca_prefix), address=run.address)
+    found += kubeconfig.differences(
+        run.cluster, path.name, answer.result(), days=limits.certificate_days, address=run.address
+    )
     report.certificates = certificate_expiry.expiries(run.facts)
     found += certificate_expiry.differences(run.cluster, report.certificates, days=limits.certificate_days, hosts=hosts)
     if run.limit is not None:

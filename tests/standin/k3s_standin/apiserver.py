@@ -83,8 +83,8 @@ class Pulse:
 class ApiServer:
     """The API of one server."""
 
-    def __init__(self, resources: Resources, pulse: Pulse, version: str) -> None:
-        self.resources, self.pulse, self.version = resources, pulse, version
+    def __init__(self, resources: Resources, pulse: Pulse, version: str, advertised: str) -> None:
+        self.resources, self.pulse, self.version, self.advertised = resources, pulse, version, advertised
         self.ready = False
 
     def answer(self, request: Request) -> Answer:
@@ -109,7 +109,7 @@ class ApiServer:
             return self._health(request, first)
         if request.path.rstrip("/") == "/version":
             return json_answer(version_info(self.version))
-        return _discovery(request.path)
+        return self._discovery(request.path)
 
     def _health(self, request: Request, which: str) -> Answer:
         one = request.path.removeprefix(f"/{which}").strip("/")
@@ -124,6 +124,27 @@ class ApiServer:
         lines = [f"[-]{c} failed: reason withheld" if c in bad else f"[+]{c} ok" for c in checks]
         text = "\n".join([*lines, f"{which} check {'passed' if passed else 'failed'}"]) + "\n"
         return text_answer(text, 200 if passed else 500)
+
+    def _discovery(self, path: str) -> Answer:
+        path = path.rstrip("/")
+        groups = sorted({kind.group for kind in KINDS.values() if kind.group})
+        if path == "/api":
+            # The advertised address, and the API server's own port: 6443 is K3s' (kubernetes: apiserver/pkg/server).
+            own = f"[{self.advertised}]:6444" if ":" in self.advertised else f"{self.advertised}:6444"
+            rules = [{"clientCIDR": "0.0.0.0/0", "serverAddress": own}]
+            return json_answer({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": rules})
+        if path == "/apis":
+            return json_answer({"kind": "APIGroupList", "apiVersion": "v1", "groups": [{"name": g} for g in groups]})
+        for group in ["", *groups]:
+            if path == (f"/apis/{group}/v1" if group else "/api/v1"):
+                found = [
+                    {"name": one.plural, "singularName": one.singular, "namespaced": one.namespaced, "kind": one.kind}
+                    for one in KINDS.values()
+                    if one.group == group
+                ]
+                name = f"{group}/v1" if group else "v1"
+                return json_answer({"kind": "APIResourceList", "groupVersion": name, "resources": found})
+        return status(404, "the server could not find the requested resource", "NotFound")
 
 
 def version_info(version: str) -> dict[str, str]:
@@ -171,22 +192,3 @@ def _forbidden(request: Request, what: Target | None) -> Answer:
         f' "{what.kind.group}" {where}',
         "Forbidden",
     )
-
-
-def _discovery(path: str) -> Answer:
-    path = path.rstrip("/")
-    groups = sorted({kind.group for kind in KINDS.values() if kind.group})
-    if path == "/api":
-        return json_answer({"kind": "APIVersions", "versions": ["v1"]})
-    if path == "/apis":
-        return json_answer({"kind": "APIGroupList", "apiVersion": "v1", "groups": [{"name": g} for g in groups]})
-    for group in ["", *groups]:
-        if path == (f"/apis/{group}/v1" if group else "/api/v1"):
-            found = [
-                {"name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced, "kind": kind.kind}
-                for kind in KINDS.values()
-                if kind.group == group
-            ]
-            name = f"{group}/v1" if group else "v1"
-            return json_answer({"kind": "APIResourceList", "groupVersion": name, "resources": found})
-    return status(404, "the server could not find the requested resource", "NotFound")

@@ -83,6 +83,7 @@ class Server(ThreadingHTTPServer):
             wrapped = self.context().wrap_socket(request, server_side=True)
         except (OSError, ssl.SSLError):
             return
+        wrapped.settimeout(600)
         try:
             Handler(wrapped, client_address, self)
         except OSError:

@@ -135,7 +135,9 @@ class _Server:
         shown = effective(self.settings, self.server, self.addresses[0], self.port)
         self.supervisor = Supervisor(self.store, self.server, self.password, self.agent_password, shown)
         self.pulse = Pulse(self.store)
-        self.api = ApiServer(Resources(self.store, pods(self.settings, self.addresses[0])[0]), self.pulse, self.version)
+        resources = Resources(self.store, pods(self.settings, self.addresses[0])[0])
+        advertised = str(self.settings.get("advertise-address") or self.addresses[0])
+        self.api = ApiServer(resources, self.pulse, self.version, advertised)
         self.serving.preload()
         bind = str(self.settings.get("bind-address") or "")
         try:
