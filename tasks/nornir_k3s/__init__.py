@@ -1,8 +1,8 @@
 """A highly available K3s cluster on an external datastore, from a Nornir inventory.
 
 `deploy(nr)` is the whole chain, `plan(nr)` says what it would do, `drift(nr)` what no longer matches, `status(nr)` how
-the cluster is; `k3s_facts` and the like are Nornir tasks of single steps. They take a Nornir of the caller's, print
-nothing and exit nowhere. docs/workflows.md has examples.
+the cluster is, `drill(nr)` breaks one thing after the other and measures; `k3s_facts` and the like are Nornir tasks of
+single steps. They take a Nornir of the caller's, print nothing and exit nowhere. docs/workflows.md has examples.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ __all__ = [
     "CommandFailed",
     "Declined",
     "DriftReport",
+    "DrillPlan",
+    "DrillReport",
     "Facts",
     "Finding",
     "HostError",
@@ -60,6 +62,7 @@ __all__ = [
     "UsageError",
     "deploy",
     "drift",
+    "drill",
     "k3s_converge",
     "k3s_facts",
     "k3s_join",
@@ -74,6 +77,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from nornir_k3s.model.drift_report import DriftReport
+    from nornir_k3s.model.drill_report import DrillPlan, DrillReport
     from nornir_k3s.model.finding import Finding
     from nornir_k3s.model.plan import Change, HostPlan, Plan
     from nornir_k3s.model.report import HostReport, Report
@@ -92,6 +96,7 @@ if TYPE_CHECKING:
     )
     from nornir_k3s.workflows.deploy import deploy
     from nornir_k3s.workflows.drift import drift
+    from nornir_k3s.workflows.drill import drill
     from nornir_k3s.workflows.plan import plan
     from nornir_k3s.workflows.status import status
 else:
@@ -105,6 +110,8 @@ else:
         "run.selection": "Choice",
         "workflows.deploy": "deploy",
         "workflows.drift": "drift",
+        "model.drill_report": "DrillPlan DrillReport",
+        "workflows.drill": "drill",
         "model.plan": "Change HostPlan Plan",
         "model.status": "Status",
         "workflows.plan": "plan",

@@ -20,7 +20,7 @@ import pytest
 STANDIN = Path(__file__).resolve().parents[1] / "standin"
 sys.path.insert(0, str(STANDIN))
 
-from k3s_standin import bootstrap, certs, control, credentials, host, images, jsonpath, nodes, printers  # noqa: E402
+from k3s_standin import bootstrap, certs, control, credentials, host, images, jsonpath, nodes, printers, watch  # noqa: E402
 from k3s_standin.datastore_etcd import EtcdStore  # noqa: E402
 from k3s_standin.datastore_sql import sqlite_store  # noqa: E402
 from k3s_standin.kinds import KINDS  # noqa: E402
@@ -28,7 +28,7 @@ from k3s_standin.kubeargs import split  # noqa: E402
 from k3s_standin.kubeclient import KubectlError, failure  # noqa: E402
 from k3s_standin.log import Fatal  # noqa: E402
 from k3s_standin.resources import Target, target  # noqa: E402
-from k3s_standin.store import Store, StoreError  # noqa: E402
+from k3s_standin.store import Change, Compared, Store, StoreError  # noqa: E402
 
 OBSERVED = json.loads((STANDIN / "observed" / "nodes.json").read_text())
 
@@ -341,3 +341,48 @@ def test_kubectl_says_failures_as_observed() -> None:
 )  # fmt: skip
 def test_paths(path: str, wanted: Target | None) -> None:
     assert target(path) == wanted
+
+
+def test_a_feed_has_each_change_once_and_those_that_come_late(store: Store) -> None:
+    store.put("/registry/configmaps/x/before", b"{}")
+    feed = store.feed("/registry/configmaps/x/", store.revision())
+    everything = store.feed("/registry/configmaps/x/", 0)
+    assert [(kind, key) for kind, key, _ in everything.poll()] == [("ADDED", "/registry/configmaps/x/before")]
+    store.put("/registry/configmaps/x/a", b"1")
+    store.put("/registry/configmaps/other/a", b"1")
+    store.put("/registry/configmaps/x/a", b"2")
+    store.delete("/registry/configmaps/x/before")
+    found = [(kind, key.rpartition("/")[2], entry.value) for kind, key, entry in feed.poll()]
+    assert found == [("ADDED", "a", b"1"), ("MODIFIED", "a", b"2"), ("DELETED", "before", b"{}")]
+    late = store.revision() + 2
+    insert = "INSERT INTO kine(id, name, created, deleted, value) VALUES(?, ?, 1, 0, ?)"
+    store.run(insert, late, "/registry/configmaps/x/late", b"3")  # type: ignore[attr-defined]
+    assert [key for _, key, _ in feed.poll()] == ["/registry/configmaps/x/late"]
+    store.run(insert, late - 1, "/registry/configmaps/x/later", b"4")  # type: ignore[attr-defined]
+    assert [key for _, key, _ in feed.poll()] == ["/registry/configmaps/x/later"]
+    assert feed.poll() == []
+    assert [(kind, key.rpartition("/")[2]) for kind, key, _ in everything.poll()] == [
+        ("ADDED", "a"),
+        ("ADDED", "later"),
+        ("ADDED", "late"),
+        ("DELETED", "before"),
+    ]
+
+
+def test_a_watch_lasts_until_its_client_goes_also_without_a_datastore(store: Store) -> None:
+    sent: list[bytes] = []
+    rounds = iter((False, False, False, True))
+
+    class Away(Compared):
+        def poll(self) -> list[Change]:
+            if not sent:
+                store.put("/registry/configmaps/x/a", b'{"metadata": {"name": "a", "labels": {"of": "drill"}}}')
+                sent.append(b"away")
+                raise StoreError("away")
+            return super().poll()
+
+    feed = Away(store, "/registry/configmaps/x/", 0)
+    watch.serve(feed, lambda item: item["metadata"]["labels"] == {"of": "drill"}, sent.append, lambda: next(rounds), 9)
+    (event,) = [json.loads(line) for line in sent[1:]]
+    assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "a")
+    assert event["object"]["metadata"]["resourceVersion"] == "1"

@@ -15,10 +15,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from nornir_k3s.run import kubeconfig_probe
 
 STANDIN = Path(__file__).resolve().parents[1] / "standin"
 OBSERVED = STANDIN / "observed"
@@ -443,3 +446,32 @@ def test_cluster_init_without_an_endpoint_leaves_etcd_files(tmp_path: Path) -> N
     says(node, "k3s is up and running")
     assert (node.home / "data/server/db/etcd/member/wal").is_dir()
     assert node.stop() == 0
+
+
+def test_objects_are_watched_listed_and_deleted_together(server: Node) -> None:
+    context = kubeconfig_probe.access(server.home / "etc" / "k3s" / "k3s.yaml").context
+
+    def call(method: str, path: str, body: object = None) -> dict[str, Any]:
+        connection = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=20, context=context)
+        connection.request(method, path, json.dumps(body) if body else None)
+        answer: dict[str, Any] = json.loads(connection.getresponse().read())
+        connection.close()
+        return answer
+
+    call("POST", "/api/v1/namespaces", {"metadata": {"name": "watched"}})
+    path = "/api/v1/namespaces/watched/configmaps"
+    since = call("GET", path)["metadata"]["resourceVersion"]
+    watching = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=20, context=context)
+    watching.request("GET", f"{path}?watch=true&labelSelector=of%3Dtest&timeoutSeconds=20&resourceVersion={since}")
+    events = watching.getresponse()
+    for name, labels in (("other", {}), ("one", {"of": "test"})):
+        assert call("POST", path, {"metadata": {"name": name, "labels": labels}})["kind"] == "ConfigMap"
+    added = json.loads(events.readline())
+    assert (added["type"], added["object"]["metadata"]["name"]) == ("ADDED", "one")
+    assert call("DELETE", f"{path}?labelSelector=of%3Dtest")["kind"] == "ConfigMapList"
+    assert json.loads(events.readline())["type"] == "DELETED"
+    watching.close()
+    assert [one["metadata"]["name"] for one in call("GET", path)["items"]] == ["other"]
+    call("DELETE", "/api/v1/namespaces/watched")
+    call("POST", "/api/v1/namespaces", {"metadata": {"name": "watched"}})
+    assert call("GET", path)["items"] == []

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nornir_k3s.cli.parser import PROGRAM, Parser, Version, file, file_or_stdout, names, number, phase
+from nornir_k3s.cli.parser import PROGRAM, Parser, Version, faults, file, file_or_stdout, names, number, phase
 
 CONFIG = Path("config.yaml")
 K3S_VERSION = "v1.34.9+k3s1"  # of the inventory that `init` writes
@@ -173,6 +173,23 @@ def _drift_conflict(args: argparse.Namespace) -> str:
     return "--only-new and --no-history exclude each other" if args.only_new and args.no_history else ""
 
 
+def _drill(parser: Parser) -> None:
+    _common(parser)
+    parser.add_argument("--plan", action="store_true", help="show what would be done; contact no host")
+    parser.add_argument("--yes", action="store_true", help="begin without asking")
+    for name, text in (("only", "make only these faults"), ("skip", "leave these faults out")):
+        parser.add_argument(
+            f"--{name}", type=faults, default=(), metavar="FAULTS", help=f"{text} (server-stop,server-cut:s1)"
+        )
+    _json(parser, "the report, or the plan,")
+    parser.add_argument("--html", type=file, metavar="FILE", help="also write the report as an HTML page")
+    parser.add_argument("--svg", type=file, metavar="FILE", help="also write the picture of the timelines alone")
+
+
+def _drill_conflict(args: argparse.Namespace) -> str:
+    return "--plan excludes --html and --svg" if args.plan and (args.html or args.svg) else ""
+
+
 def _hostkeys(parser: Parser) -> None:
     _common(parser)
     parser.add_argument("--yes", action="store_true", help="add new keys without asking")
@@ -321,6 +338,12 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
         _drift,
         more="Exit code 0: no drift; 3: drift; 4: a host could not be read; 5: a deploy is in progress.",
         conflict=_drift_conflict,
+    ),
+    "drill": Subcommand(
+        "break one thing after the other in a healthy cluster, put it back, and measure what that cost",
+        _drill,
+        more="It asks before it begins. Exit code 1: a limit was broken, or the cluster is not healthy.",
+        conflict=_drill_conflict,
     ),
     "schedule": Subcommand(
         "run drift checks from a systemd timer on this machine", _schedule, conflict=_schedule_conflict

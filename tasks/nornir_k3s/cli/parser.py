@@ -49,6 +49,13 @@ def names(text: str) -> tuple[str, ...]:
     raise argparse.ArgumentTypeError("names no host or group")
 
 
+def faults(text: str) -> tuple[str, ...]:
+    """Return the names of faults."""
+    if found := tuple(text.replace(",", " ").split()):
+        return found
+    raise argparse.ArgumentTypeError("names no fault")
+
+
 def phase(text: str) -> str:
     """Return the name of a phase, also of one that was written with blanks."""
     if text.strip(" ,"):

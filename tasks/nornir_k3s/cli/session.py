@@ -44,6 +44,7 @@ class Session:
             "sources": placeholders.check(self.nr.inventory, self.config.problems()),
             "limits": self.config.options.drift.limits,
             "whole": True,  # nobody has filtered it
+            "drill": self.config.options.drill,
             "keep_runs": self.config.options.drift.keep_runs,
         }
         return {"base": self.config.base, "state": self.config.state, "options": options}

@@ -9,7 +9,7 @@ import base64
 import http.client
 import os
 import ssl
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,18 +30,41 @@ def probe(path: Path) -> KubeconfigAnswer:
     return replace(_request(path), expires=_expires(path))
 
 
-def _request(path: Path) -> KubeconfigAnswer:
-    if not path.is_file():
-        return KubeconfigAnswer(f"{path} is missing", missing=True)
+@dataclass(frozen=True)
+class Access:
+    """What a kubeconfig leads to: the server's name or address, its port, and TLS with the client's certificate."""
+
+    host: str
+    port: int
+    context: ssl.SSLContext
+
+
+def access(path: Path) -> Access:
+    """Return the access that a kubeconfig gives.
+
+    Raises:
+        ValueError: In words: it is missing, or no valid kubeconfig.
+    """
     try:
         data = yaml.safe_load(path.read_text())
         cluster, user = data["clusters"][0]["cluster"], data["users"][0]["user"]
         url, context = urlsplit(cluster["server"]), _context(cluster, user)
+        port = url.port or 443
     except UNUSABLE:
-        return KubeconfigAnswer(f"{path} is not a valid kubeconfig")
+        raise ValueError(f"{path} is not a valid kubeconfig" if path.is_file() else f"{path} is missing") from None
     if not url.hostname:
-        return KubeconfigAnswer(f"{path} names no server")
-    connection = http.client.HTTPSConnection(url.hostname, url.port or 443, timeout=TIMEOUT, context=context)
+        raise ValueError(f"{path} names no server")
+    return Access(url.hostname, port, context)
+
+
+def _request(path: Path) -> KubeconfigAnswer:
+    if not path.is_file():
+        return KubeconfigAnswer(f"{path} is missing", missing=True)
+    try:
+        to = access(path)
+    except ValueError as error:
+        return KubeconfigAnswer(str(error))
+    connection = http.client.HTTPSConnection(to.host, to.port, timeout=TIMEOUT, context=to.context)
     try:
         connection.connect()
         found = names(connection.sock.getpeercert(binary_form=True))

@@ -36,6 +36,8 @@ def forward(transport: paramiko.Transport, address: str, port: int, *, timeout: 
     finally:
         local.close()
         channel.close()
+        with contextlib.suppress(OSError):
+            remote.shutdown(socket.SHUT_RDWR)  # the caller may have a copy of the other end, such as a TLS socket
         for thread in threads:
             thread.join(5)
         remote.close()
@@ -52,4 +54,5 @@ def _send(channel: paramiko.Channel, end: socket.socket) -> None:
     with contextlib.suppress(OSError, EOFError):
         while data := end.recv(_BLOCK):
             channel.sendall(data)
-        channel.shutdown_write()
+        # No end of file is sent here: paramiko could send it after the other thread's `close` has sent its message, and
+        # sshd ends the whole connection at a message for a channel that is closed.

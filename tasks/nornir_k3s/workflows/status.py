@@ -50,6 +50,11 @@ def status(
     options = complete(nr, options)
     options = {**options, "deadlines": {**options.get("deadlines", {}), "connect": CONNECT}}
     run = gather.prepare(nr, base=folders.base, state=folders.state, options=options, choice=Choice(), keep=False)
+    return read(run)
+
+
+def read(run: Run) -> Status:
+    """Return the state of the cluster of a run."""
     names = run.present
     results = run.phase("status", names, _read, width=run.widths["stage"], lenient=names)
     all_facts = {name: value for name, value in results.items() if isinstance(value, HostFacts)}

@@ -113,6 +113,10 @@ class EtcdStore(Store):
     def delete(self, key: str) -> bool:
         return bool(int(self._call("/v3/kv/deleterange", {"key": _encode(key)}).get("deleted", 0)))
 
+    def revision(self) -> int:
+        found = self._call("/v3/kv/range", {"key": _encode("/registry/health"), "count_only": True})
+        return int(found["header"]["revision"])
+
     def probe(self) -> None:
         self._call("/v3/kv/range", {"key": _encode("/registry/health")}, timeout=2)
 

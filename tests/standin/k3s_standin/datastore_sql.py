@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from k3s_standin.log import log
-from k3s_standin.store import Entry, Store, StoreError
+from k3s_standin.store import Change, Compared, Entry, Feed, Store, StoreError
 
 KEEP = 1000
 _COLUMNS = "name, created, deleted, create_revision, prev_revision, lease, value, old_value"
@@ -132,6 +132,12 @@ class SqlStore(Store):
         )
         return [(str(name), Entry(_bytes(value), int(number))) for name, value, number in rows]
 
+    def revision(self) -> int:
+        return int(self.run("SELECT MAX(id) FROM kine")[0][0] or 0)
+
+    def feed(self, prefix: str, revision: int) -> Feed:
+        return _Log(self, prefix, revision) if revision else Compared(self, prefix, 0)
+
     def create(self, key: str, value: bytes) -> bool:
         row = self._latest(key)
         if row is not None and not row[1]:
@@ -153,12 +159,38 @@ class SqlStore(Store):
                 return True
 
     def compact(self) -> None:
-        newest = int(self.run("SELECT MAX(id) FROM kine")[0][0] or 0)
+        newest = self.revision()
         self.run(
             "DELETE FROM kine WHERE id <= ? AND id NOT IN"
             " (SELECT newest FROM (SELECT MAX(id) AS newest FROM kine GROUP BY name) AS kept)",
             newest - KEEP,
         )
+
+
+class _Log(Feed):
+    """The rows that were added; one with a smaller number may be committed a moment after its successor."""
+
+    LATE = 100  # rows
+
+    def __init__(self, store: SqlStore, prefix: str, revision: int) -> None:
+        self.store, self.prefix, self.revision, self.newest = store, prefix, revision, revision
+        self.seen: set[int] = set()
+
+    def poll(self) -> list[Change]:
+        since = max(self.revision, self.newest - self.LATE)
+        rows = self.store.run(
+            "SELECT id, name, created, deleted, value FROM kine WHERE id > ? ORDER BY id LIMIT 1000", since
+        )
+        found = []
+        for number, name, created, deleted, value in rows:
+            self.newest = max(self.newest, int(number))
+            if int(number) in self.seen or not str(name).startswith(self.prefix):
+                continue
+            self.seen.add(int(number))
+            kind = "DELETED" if deleted else "ADDED" if created else "MODIFIED"
+            found.append((kind, str(name), Entry(_bytes(value), int(number))))
+        self.seen = {one for one in self.seen if one > self.newest - 2 * self.LATE}
+        return found
 
 
 class _DuplicateError(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
 import ssl
 from collections.abc import Callable
@@ -18,12 +19,16 @@ JSON = "application/json"
 
 @dataclass(frozen=True)
 class Answer:
-    """What is sent back; with `tunnel` the connection is then kept, and given to it."""
+    """What is sent back; with `tunnel` the connection is then kept, and given to it; with `stream` the body comes in pieces.
+
+    `stream` gets a function that sends a piece, and one that tells whether the client has gone.
+    """
 
     code: int
     kind: str
     body: bytes
     tunnel: Callable[[socket.socket], None] | None = None
+    stream: Callable[[Callable[[bytes], None], Callable[[], bool]], None] | None = None
 
 
 class Request:
@@ -122,9 +127,24 @@ class Handler(BaseHTTPRequestHandler):
             answer.tunnel(self.connection)
             return
         self.send_header("Content-Type", answer.kind)
+        if answer.stream is not None:
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            answer.stream(self._piece, self._gone)
+            self.wfile.write(b"0\r\n\r\n")
+            return
         self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(answer.body)
+
+    def _piece(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+
+    def _gone(self) -> bool:
+        """Tell whether the client has closed the connection: it sends nothing while it watches."""
+        poll = select.poll()
+        poll.register(self.connection, select.POLLIN)
+        return bool(poll.poll(0))
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _serve

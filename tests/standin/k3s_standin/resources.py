@@ -7,11 +7,12 @@ import ipaddress
 import json
 import re
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from k3s_standin import nodes
-from k3s_standin.httpd import Answer, Request, json_answer, status
+from k3s_standin import nodes, watch
+from k3s_standin.httpd import JSON, Answer, Request, json_answer, status
 from k3s_standin.kinds import KINDS, Kind
 from k3s_standin.store import Entry, Store
 
@@ -70,6 +71,8 @@ class Resources:
         if not what.name:
             if request.method == "GET":
                 return self._list(request, what)
+            if request.method == "DELETE":
+                return self._delete_all(request, what)
             return self._create(what, _body(request)) if request.method == "POST" else _not_allowed()
         entry = self.store.get(what.key)
         if entry is None:
@@ -92,20 +95,15 @@ class Resources:
         return item
 
     def _list(self, request: Request, what: Target) -> Answer:
-        if "watch" in request.query:
-            return status(405, "watch is not in this stand-in", "MethodNotAllowed")
+        if request.query.get("watch", "false").lower() not in ("false", "0"):
+            return self._watch(request, what)
+        newest = self.store.revision()  # before the list: who watches from there misses nothing
         entries = self.store.list(what.key)
         items = [entry.json() for _, entry in entries]
         if what.kind.plural == "nodes":
             leases = {key.rsplit("/", 1)[1]: nodes.renewed(entry.value) for key, entry in self.store.list(nodes.LEASE)}
             items = [nodes.as_seen(item, leases.get(item["metadata"]["name"])) for item in items]
-        items = [
-            item
-            for item in items
-            if _selected(item["metadata"].get("labels", {}), request.query.get("labelSelector", ""))
-            and _field(item, request.query.get("fieldSelector", ""))
-        ]
-        newest = max((entry.revision for _, entry in entries), default=1)
+        items = [item for item in items if _wanted(request, item)]
         return json_answer(
             {
                 "kind": f"{what.kind.kind}List",
@@ -114,6 +112,16 @@ class Resources:
                 "items": items,
             }
         )
+
+    def _watch(self, request: Request, what: Target) -> Answer:
+        """Send what changes from a revision on; without one, all that is there comes first."""
+        feed = self.store.feed(what.key, int(request.query.get("resourceVersion") or 0))
+        seconds = watch.lifetime(request.query.get("timeoutSeconds", ""))
+
+        def stream(send: Callable[[bytes], None], gone: Callable[[], bool]) -> None:
+            watch.serve(feed, lambda item: _wanted(request, item), send, gone, seconds)
+
+        return Answer(200, JSON, b"", stream=stream)
 
     def _create(self, what: Target, item: Item) -> Answer:
         kind, meta = what.kind, item.setdefault("metadata", {})
@@ -169,8 +177,19 @@ class Resources:
         changed = self.store.update(what.key, change)
         return json_answer(changed) if changed is not None else not_found(what)
 
+    def _delete_all(self, request: Request, what: Target) -> Answer:
+        """Delete what a list would show, and answer with it."""
+        answer = self._list(request, what)
+        for item in json.loads(answer.body)["items"]:
+            self.store.delete(Target(what.kind, item["metadata"].get("namespace", ""), item["metadata"]["name"]).key)
+        return answer
+
     def _delete(self, what: Target) -> Answer:
         self.store.delete(what.key)
+        if what.kind.plural == "namespaces":  # what is in it goes with it
+            for kind in KINDS.values():
+                for key, _ in self.store.list(f"{kind.prefix}{what.name}/") if kind.namespaced else ():
+                    self.store.delete(key)
         if what.kind.plural == "nodes":
             # The node's secret has it as owner, and goes with it.
             self.store.delete(PASSWORD.format(what.name))
@@ -243,6 +262,11 @@ def _merge(item: Item, patch: Item) -> Item:
             item[key] = value
     item.get("metadata", {}).pop("resourceVersion", None)
     return item
+
+
+def _wanted(request: Request, item: Item) -> bool:
+    labels, query = item["metadata"].get("labels") or {}, request.query
+    return _selected(labels, query.get("labelSelector", "")) and _field(item, query.get("fieldSelector", ""))
 
 
 def _selected(labels: dict[str, str], selector: str) -> bool:

@@ -33,6 +33,9 @@ class Entry:
         return item
 
 
+Change = tuple[str, str, Entry]  # ADDED, MODIFIED or DELETED; the key; what it is, or was
+
+
 class Store(ABC):
     """A datastore."""
 
@@ -60,6 +63,14 @@ class Store(ABC):
     def probe(self) -> None:
         """Ask for something, quickly; StoreError when the datastore is away."""
 
+    @abstractmethod
+    def revision(self) -> int:
+        """Return the number of the newest change."""
+
+    def feed(self, prefix: str, revision: int) -> Feed:
+        """Return the changes below a prefix after a revision; from 0 on, all that is there comes first."""
+        return Compared(self, prefix, revision)
+
     def compact(self) -> None:  # noqa: B027 - only kine's table grows
         """Forget old revisions."""
 
@@ -81,6 +92,33 @@ class Store(ABC):
             if self.swap(key, json.dumps(item).encode(), entry.revision):
                 return item
         raise StoreError(f"too many writers of {key}")
+
+
+class Feed(ABC):
+    """The changes below a prefix, each once."""
+
+    @abstractmethod
+    def poll(self) -> list[Change]:
+        """Return what is new since the last call, the oldest first."""
+
+
+class Compared(Feed):
+    """Found by comparing lists: a key that goes and comes between two calls is one change."""
+
+    def __init__(self, store: Store, prefix: str, revision: int) -> None:
+        self.store, self.prefix = store, prefix
+        self.known = {key: entry for key, entry in store.list(prefix) if entry.revision <= revision}
+
+    def poll(self) -> list[Change]:
+        now = dict(self.store.list(self.prefix))
+        changed = [
+            ("MODIFIED" if key in self.known else "ADDED", key, entry)
+            for key, entry in now.items()
+            if key not in self.known or self.known[key].revision != entry.revision
+        ]
+        gone = [("DELETED", key, entry) for key, entry in self.known.items() if key not in now]
+        self.known = now
+        return sorted(changed, key=lambda one: one[2].revision) + gone
 
 
 def open_store(endpoint: Endpoint, files: dict[str, str]) -> Store:
