@@ -7,6 +7,7 @@ Sources: docs.k3s.io `cli/server.md`, `cli/agent.md`, `cli/token.md`, `datastore
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import re
 import secrets
 from collections.abc import Iterable
@@ -23,6 +24,10 @@ RESOLV_CONFS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
 BINARY = "/usr/local/bin/k3s"
 DATA = "/var/lib/rancher/k3s"
 API_PORT = 6443
+SHARED_PORT = 7443  # of a load balancer on a host that runs K3s, where it has API_PORT
+# What else K3s and its kubelet, kube-proxy and containerd listen on.
+AGENT_PORTS = (6444, 10248, 10249, 10250, 10256, 10010)
+SERVER_PORTS = (*AGENT_PORTS, 10257, 10258, 10259)
 CONNECTIONS = 100  # of one server at its peak: kine does not limit its pool (docs.k3s.io sizes it so)
 NO_CNI = "container runtime network not ready: "  # how the kubelet begins, when it waits for nothing but a CNI
 UNITS = {"server": "k3s.service", "agent": "k3s-agent.service"}
@@ -165,3 +170,11 @@ def agent_token(ca_prefix: str, *, token: Secret, agent: Secret | None) -> Secre
     """
     user, password = ("node", agent) if agent else ("server", token)
     return Secret(f"{ca_prefix}::{user}:{password.reveal()}")
+
+
+def binds_one_address(address: str) -> bool:
+    """Return whether K3s, with this `bind-address`, listens on one address only."""
+    try:
+        return not ipaddress.ip_address(address).is_unspecified
+    except ValueError:
+        return False

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from nornir_k3s import k3s
 from nornir_k3s.model import masking
 from nornir_k3s.model.cluster import Cluster, Member
 from nornir_k3s.model.host_facts import ArtifactState, FileState, HostFacts, UnitState
-from nornir_k3s.model.host_spec import File, Forget, Gone, HostSpec, Unit
+from nornir_k3s.model.host_spec import File, Forget, Gone, HostSpec, Retired, Unit, together
 from nornir_k3s.model.k3s_facts import CertificateFile
 from nornir_k3s.model.paths import PREVIOUS, SYSTEMD
 from nornir_k3s.model.step import Action, Step
 from nornir_k3s.model.urls import shown
-from nornir_k3s.roles import datastore
-from nornir_k3s.roles.desired import Known, desired
+from nornir_k3s.roles import datastore, load_balancer
+from nornir_k3s.roles.datastore_etcd import CONFIG as ETCD_CONFIG
+from nornir_k3s.roles.datastore_etcd import FOLDER as ETCD
+from nornir_k3s.roles.desired import Known, desired_by_role
 
+# Where the files of datastores and load balancers are.
+_OTHER_ROLES = (*load_balancer.FOLDERS, "/etc/mysql/", "/etc/postgresql/", f"{ETCD}/", ETCD_CONFIG)
 SETTLED = 10  # seconds after which an active unit's node is registered, with its version
 RENEWED = 90 * 86400  # K3s renews a certificate that has less than this left when it starts (older releases: 90 days)
 EXPIRING = 7 * 86400
@@ -60,8 +65,12 @@ def install_mark(spec: HostSpec) -> str:
     return f"{spec.install.role} {hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
 
-def converge(spec: HostSpec, facts: HostFacts) -> list[Step]:
-    """Return the steps that correct files and units, in order."""
+def converge(spec: HostSpec, facts: HostFacts, *, others: Iterable[HostSpec] = ()) -> list[Step]:
+    """Return the steps that correct files and units, in order.
+
+    Arguments:
+        others: The desired states of the host's other roles.
+    """
     steps = [step for file in spec.files if (step := _file(file, facts.files.get(file.path)))]
     unread_paths = {file.path for unit in spec.units for file in unread(unit, spec, facts)}
     # The mode of a file that the process has read already needs no restart.
@@ -69,27 +78,31 @@ def converge(spec: HostSpec, facts: HostFacts) -> list[Step]:
     for gone in spec.gone:
         if gone.path in facts.ledger.files:
             steps.append(Step("remove", gone.path, f"remove {gone.path}, which is no longer needed", payload=gone))
-    for path in _obsolete(spec, facts):
+    for path in _obsolete(spec, facts, others):
         steps.append(Step("remove", path, f"remove {path}, which is no longer needed", payload=Gone(path, "")))
     changed = {step.target for step in steps} - no_restart
     for unit in spec.units:
         action = _unit_action(unit, spec, facts, changed)
         if action:
             steps.append(Step("unit", unit.name, f"{action} {unit.name}", payload=unit, action=action))
-    if not steps and PREVIOUS in facts.present and facts.in_service:
+    if not steps and PREVIOUS in facts.present and facts.in_service and spec.install:
         # A run was interrupted before it removed them: a later rollback must not restore files that old.
         steps.append(Step("remove", PREVIOUS, "remove the rollback copies of the last change", payload=Forget()))
     return steps
 
 
-def _obsolete(spec: HostSpec, facts: HostFacts) -> list[str]:
+def _obsolete(spec: HostSpec, facts: HostFacts, others: Iterable[HostSpec]) -> list[str]:
     """Return files of a server or agent that this tool wrote and that the inventory no longer has.
 
+    Those of other roles are left: a datastore that is no longer this cluster's may still be somebody's.
     What read them restarts for the setting that named them, if it was one.
     """
     if not spec.install:
         return []
-    return sorted(facts.ledger.files - {file.path for file in spec.files} - {gone.path for gone in spec.gone})
+    parts = (spec, *others)
+    written = {path for path in facts.ledger.files if not path.startswith(_OTHER_ROLES)}
+    known = {file.path for part in parts for file in part.files} | {gone.path for part in parts for gone in part.gone}
+    return sorted(written - known)
 
 
 def _file(file: File, state: FileState | None) -> Step | None:
@@ -193,7 +206,7 @@ class PlannedHost:
 
     Arguments:
         stage: Steps that restart nothing.
-        converge: Steps that correct files, units and the database.
+        by_role: Steps of each role that correct files, units and the database.
         tidy: Steps that remove what no host needs any more, after all others.
     """
 
@@ -201,8 +214,13 @@ class PlannedHost:
     desired: HostSpec
     facts: HostFacts
     stage: tuple[Step, ...]
-    converge: tuple[Step, ...]
+    by_role: Mapping[str, tuple[Step, ...]]
     tidy: tuple[Step, ...]
+
+    @property
+    def converge(self) -> tuple[Step, ...]:
+        """The steps of all roles that correct files, units and the database."""
+        return tuple(step for steps in self.by_role.values() for step in steps)
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -227,14 +245,33 @@ def plan_host(cluster: Cluster, member: Member, facts: HostFacts, known: Known) 
     Arguments:
         known: What else is known: the release, the cluster's CA, the check certificate.
     """
-    spec = desired(cluster, member, facts, known)
-    steps, tidy = converge(spec, facts), []
-    if (reason := _restart_reason(cluster, member, spec, facts, known)) and spec.install:
-        steps = _with_restart(steps, spec.install.unit, spec, reason)
-    if member.role == "datastore":
-        steps += datastore.steps(cluster, facts.database)
+    parts = desired_by_role(cluster, member, facts, known)
+    steps = {
+        role: converge(part, facts, others=[one for other, one in parts.items() if other != role])
+        for role, part in parts.items()
+    }
+    tidy: list[Step] = []
+    if (reason := _restart_reason(cluster, member, spec := together(parts.values()), facts, known)) and spec.install:
+        steps[member.role] = _with_restart(steps[member.role], spec.install.unit, spec, reason)
+    if "datastore" in steps:
+        steps["datastore"] += datastore.steps(cluster, facts.database)
         tidy = datastore.tidy_steps(cluster, facts.database)
-    return PlannedHost(member, spec, facts, tuple(stage(spec, facts)), tuple(steps), tuple(tidy))
+    if "lb" not in steps:
+        steps["lb"] = _retired_balancer(facts)
+    by_role = {role: tuple(of_role) for role, of_role in steps.items()}
+    return PlannedHost(member, spec, facts, tuple(stage(spec, facts)), by_role, tuple(tidy))
+
+
+def _retired_balancer(facts: HostFacts) -> list[Step]:
+    """Return the steps that take a load balancer down that the host was once: it would keep the VIP."""
+    files = sorted(one for one in facts.ledger.files if one.startswith(load_balancer.FOLDERS))
+    if not files:
+        return []
+    why = "the host is no load balancer any more"
+    stops = [
+        Step("unit", name, f"stop {name}: {why}", payload=Retired(name), action="stop") for name in load_balancer.UNITS
+    ]
+    return [*stops, *(Step("remove", one, f"remove {one}: {why}", payload=Gone(one, "")) for one in files)]
 
 
 def _with_restart(steps: list[Step], name: str, spec: HostSpec, reason: str) -> list[Step]:

@@ -14,7 +14,7 @@ import functools
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
@@ -39,6 +39,7 @@ class Facts(BaseModel):
     """The facts of one host that other workflows need."""
 
     role: str
+    roles: list[str] = Field(default_factory=list, description="all its roles")
     os: str = Field(description="name in /etc/os-release")
     kernel: str
     arch: str
@@ -123,7 +124,7 @@ def _step(
 def _facts_of(task: Task, run: Run) -> HostFacts:
     if task.host.name not in run.facts:
         gather.gather_host(task, run)
-    if run.member(task.host.name).role in NODES:
+    if set(run.member(task.host.name).roles) & set(NODES):
         run.source.find(run.facts[task.host.name].system.arch)
     return run.facts[task.host.name]
 
@@ -136,6 +137,7 @@ def k3s_facts(task: Task, shared: _Shared) -> Result:
     facts = _facts_of(task, run)
     result = Facts(
         role=run.member(task.host.name).role,
+        roles=list(run.member(task.host.name).roles),
         os=facts.system.os_name,
         kernel=facts.system.kernel,
         arch=facts.system.arch,
@@ -150,11 +152,10 @@ def k3s_facts(task: Task, shared: _Shared) -> Result:
 
 def _ready(run: Run, name: str) -> bool:
     member, facts = run.member(name), run.facts[name]
-    if member.role == "servers":
-        return facts.ready
-    if member.role == "datastore":
-        return facts.database.alive
-    if not facts.units or any(unit.active != "active" for unit in facts.units.values()):
+    if ("servers" in member.roles and not facts.ready) or ("datastore" in member.roles and not facts.database.alive):
+        return False
+    by_units = set(member.roles) & {"agents", "lb"}
+    if by_units and (not facts.units or any(unit.active != "active" for unit in facts.units.values())):
         return False
     listed = nodes.listed(run.cluster, run.facts) if member.role == "agents" else None
     return listed is None or any(node.name == member.node_name and node.ready for node in listed)
@@ -194,25 +195,37 @@ def k3s_converge(task: Task, shared: _Shared, *, dry_run: bool | None = None) ->
     Arguments:
         dry_run: Change nothing, but return `changed` and `diff` as planned; Nornir's own setting by default.
     """
+    return _converged(task, shared, shared.run.member(task.host.name).roles, dry_run=dry_run)
+
+
+def _converged(task: Task, shared: _Shared, roles: Collection[str], *, dry_run: bool | None) -> Result:
     run, name = shared.run, task.host.name
     _facts_of(task, run)
     if task.is_dry_run(dry_run):
         return _planned(task, run)
     _needs_ca(run, name)
-    role = run.member(name).role
-    result = stage.stage_host(task, run)
-    if role == "servers":
-        with shared.lock:
-            changed = _server(task, run)
-    elif role == "lb":
-        with shared.lock:
-            changed = host_tasks.converge_host(task, run)
-    else:
-        changed = rolling.change_node(task, run) if role == "agents" else host_tasks.converge_host(task, run)
-    diff = "\n".join(one.diff for one in (result, changed) if one.diff)
-    done = [*(result.result or []), *(changed.result or [])]
-    gather.gather_host(task, run)  # later tasks need the new facts
-    return Result(host=task.host, changed=result.changed or changed.changed, diff=diff, result=done)
+    results = [stage.stage_host(task, run)]
+    for role in ("datastore", "servers", "lb", "agents"):  # in the order of deploy's phases
+        if role in roles:
+            results.append(_role(task, shared, role))
+            gather.gather_host(task, run)  # other roles, and later tasks, need the new facts
+    diff = "\n".join(one.diff for one in results if one.diff)
+    done = [change for one in results for change in one.result or []]
+    return Result(host=task.host, changed=any(one.changed for one in results), diff=diff, result=done)
+
+
+def _role(task: Task, shared: _Shared, role: str) -> Result:
+    match role:
+        case "servers":
+            with shared.lock:
+                return _server(task, shared.run)
+        case "lb":
+            with shared.lock:
+                return host_tasks.converge_host(task, shared.run, role)
+        case "agents":
+            return rolling.change_node(task, shared.run)
+        case _:
+            return host_tasks.converge_host(task, shared.run, role)
 
 
 def _server(task: Task, run: Run) -> Result:
@@ -224,14 +237,14 @@ def _server(task: Task, run: Run) -> Result:
             marked = ", ".join(name for name in unread if name in run.nr.data.failed_hosts)
             first = f"{marked} failed in an earlier task: nr.data.reset_failed_hosts(); then " if marked else ""
             raise UsageError(text, hint=f"{first}run k3s_facts on all servers first: only one server may start alone")
-    if not run.planned(task.host.name).converge and run.facts[task.host.name].ready:
+    if not run.planned(task.host.name).by_role["servers"] and run.facts[task.host.name].ready:
         return Result(host=task.host, changed=False)
     return rolling.change_node(task, run)
 
 
 def _needs_ca(run: Run, name: str) -> None:
-    role = run.member(name).role
-    if role in ("agents", "lb") and not run.ca_prefix:
+    roles = set(run.member(name).roles)
+    if roles & {"agents", "lb"} and "servers" not in roles and not run.ca_prefix:
         text = f"{name}: the cluster's CA is unknown: no running server was read"
         raise UsageError(text, hint="run k3s_facts on the servers first, with this Nornir object or a copy of it")
 
@@ -251,9 +264,9 @@ def k3s_join(task: Task, shared: _Shared, *, dry_run: bool | None = None) -> Res
 @_step
 def k3s_load_balancer(task: Task, shared: _Shared, *, dry_run: bool | None = None) -> Result:
     """Bring a load balancer to its desired state; other hosts are skipped."""
-    if shared.run.member(task.host.name).role != "lb":
+    if "lb" not in shared.run.member(task.host.name).roles:
         return Result(host=task.host, result="not a load balancer", severity_level=logging.DEBUG)
-    return _call(k3s_converge, task, shared, dry_run=dry_run)
+    return _converged(task, shared, ("lb",), dry_run=dry_run)
 
 
 def _call(step: Callable[..., Result], task: Task, shared: _Shared, **more: object) -> Result:

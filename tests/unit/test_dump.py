@@ -108,8 +108,9 @@ def test_it_is_made_before_what_could_hurt(
         of=groups.get,
         chosen=list,
         planned=lambda _: SimpleNamespace(
-            steps=[SimpleNamespace(kind=kind) for kind in datastore],
-            stage=[SimpleNamespace(target=path) for path in server],
+            by_role={"datastore": [SimpleNamespace(kind=kind) for kind in datastore]},
+            tidy=[],
+            stage=[SimpleNamespace(kind="artifact", target=path) for path in server],
         ),
     )
     assert dump.needed(run) is expected

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from nornir_k3s import facts
 from nornir_k3s.errors import InventoryError, UsageError
-from nornir_k3s.model.cluster import Cluster
+from nornir_k3s.model.cluster import Cluster, Member
 from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.datastore_keys import Keys
 from nornir_k3s.model.endpoint import parse
@@ -114,7 +114,7 @@ def test_any_password_survives_the_endpoint(password: str) -> None:
 
 def in_memory(kind: str, password: str) -> Cluster:
     cluster = object.__new__(Cluster)
-    member = type("M", (), {"role": "datastore", "address": "10.0.0.11", "name": "db1"})()
+    member = Member("db1", "datastore", "10.0.0.11", "db1")
     cluster.__dict__.update(
         datastore=ManagedDatastore.model_validate({"kind": kind}),
         datastore_password=Secret(password),

@@ -43,8 +43,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
         return call
 
     monkeypatch.setattr(context, "plan_host", counting("plan", planner.plan_host))
-    for module in (planner, context):
-        monkeypatch.setattr(module, "desired", counting("desired", desired.desired))
+    monkeypatch.setattr(planner, "desired_by_role", counting("desired", desired.desired_by_role))
+    monkeypatch.setattr(context, "desired", counting("desired", desired.desired))
     monkeypatch.setattr(Source, "find", lambda *_, **__: None)
 
     def session(task: Any, **_: Any) -> Any:

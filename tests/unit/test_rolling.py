@@ -206,7 +206,7 @@ def test_agents_join_together_and_running_ones_follow_the_first(
 
     run: Any = SimpleNamespace(
         of=lambda role: [SimpleNamespace(name=name) for name in ("a1", "a2", "a3")] if role == "agents" else [],
-        planned=lambda _: SimpleNamespace(converge=["a step"]),
+        planned=lambda _: SimpleNamespace(by_role={"agents": ["a step"]}),
         facts={name: joined("active" if name in running else "inactive") for name in ("a1", "a2", "a3")},
         chosen=list,
         widths={"agents": 10},

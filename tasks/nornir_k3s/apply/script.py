@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nornir_k3s import shell
-from nornir_k3s.model.host_spec import Artifact, File, Forget, Gone, HostSpec, Install, Unit
+from nornir_k3s.model.host_spec import Artifact, File, Forget, Gone, HostSpec, Install, Retired, Unit
 from nornir_k3s.model.paths import INSTALLER, PREVIOUS, STATE
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.step import Step
@@ -74,8 +74,10 @@ def _call(step: Step, spec: HostSpec) -> str:  # noqa: PLR0911 - one line a kind
         case Forget():  # done by the script of `forget`
             return 'say did "$STEP" changed'
         case Unit() as unit:
-            waits = "no" if spec.install else "wait"
+            waits = "no" if spec.install and unit.name == spec.install.unit else "wait"
             return shell.call("act", unit.name, step.action, waits, unit.proof, unit.reload)
+        case Retired() as retired:
+            return shell.call("retire", retired.name)
         case Artifact() as artifact:
             return _artifact(artifact)
         case Install() as install:

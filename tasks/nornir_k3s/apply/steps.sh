@@ -101,6 +101,11 @@ act() { # unit action blocking proof reload
   rm -f "$STATE/pending/$1"
   say did "$STEP" changed
 }
+retire() { # unit
+  if [ "$(systemctl show -p LoadState --value "$1")" != not-found ]; then systemctl disable -q --now "$1"; fi
+  rm -f "$STATE/pending/$1"
+  say did "$STEP" changed
+}
 
 quietly() { # into a file: a pipe that breaks when the connection is lost would end dpkg half-way
   usual_modes "$@" >"$STATE/apt.log" 2>&1 || {

@@ -43,7 +43,7 @@ def check(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Findin
         yield from _cgroups(cluster, member, facts)
         yield from _kernel(cluster, member, facts)
         yield from _security(cluster, member, facts)
-    else:
+    if set(member.roles) - set(NODES):
         yield from _packages(member, facts)
         yield from _others(cluster, member, facts)
 

@@ -19,11 +19,10 @@ from nornir_k3s.model.cluster import (
 )
 from nornir_k3s.model.finding import Finding, Severity, problem
 from nornir_k3s.model.host_facts import HostFacts
-from nornir_k3s.roles import datastore
+from nornir_k3s.roles import datastore, load_balancer
 
-_SERVER_PORTS = (6444, 10248, 10249, 10250, 10256, 10257, 10258, 10259, 10010)
-_AGENT_PORTS = (6444, 10248, 10249, 10250, 10256, 10010)
 _SEVERITY: Mapping[bool, Severity] = {False: "error", True: "warning"}  # it may wait for the first server
+_UNITS = {*k3s.UNITS.values(), "haproxy.service", "keepalived.service"}  # of other roles than datastore
 _FAILURES = {
     "silent": "timeout after 3 s (firewall or wrong network?)",
     "unroutable": "no route to host, or rejected by a firewall",
@@ -38,7 +37,7 @@ def check(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Findin
     yield from _reach(member, facts)
     if member.role in NODES:
         yield from _routes(cluster, member, facts)
-    if member.role == "lb":
+    if "lb" in member.roles:
         yield from _vip_network(cluster, member, facts)
 
 
@@ -49,33 +48,43 @@ def _addresses(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[F
             found = f"no interface has the address {address} (there are {own})"
             yield problem(member.name, "address", found, "the inventory's address", "correct it in the inventory")
     vip = str(cluster.registration.address or "")
-    if vip and cluster.registration.way == "vip" and member.role != "lb" and facts.interface_of(vip):
+    former = load_balancer.KEEPALIVED in facts.ledger.files  # the next deploy takes the VIP from it
+    if (
+        vip
+        and cluster.registration.way == "vip"
+        and "lb" not in member.roles
+        and not former
+        and facts.interface_of(vip)
+    ):
         remedy = "choose a free address for the VIP"
         yield problem(member.name, "vip", f"this host has the VIP {vip}", "the VIP on load balancers only", remedy)
 
 
-def _wanted_ports(cluster: Cluster, member: Member) -> tuple[int, ...]:
+def _wanted_ports(cluster: Cluster, role: str) -> tuple[int, ...]:
     api = int(str(cluster.server.get("https-listen-port", k3s.API_PORT)))
     return {
-        "servers": (api, *_SERVER_PORTS),
-        "agents": _AGENT_PORTS,
+        "servers": (api, *k3s.SERVER_PORTS),
+        "agents": k3s.AGENT_PORTS,
         "lb": (cluster.registration.port,),
-        "datastore": datastore.kind(cluster).ports if member.role == "datastore" else (),
-    }[member.role]
+        "datastore": datastore.kind(cluster).ports if role == "datastore" else (),
+    }[role]
 
 
 def _ports(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Finding]:
-    # The unit of a datastore may be named after its version; the host has no other unit.
-    units = list(facts.units.values()) if member.role == "datastore" else [facts.unit(main_unit(cluster, member.role))]
-    if any(state.active in ("active", "activating", "reloading") for state in units):
-        return
-    wanted = _wanted_ports(cluster, member)
+    wanted = {port for role in member.roles if not _runs(cluster, role, facts) for port in _wanted_ports(cluster, role)}
     for local, processes in facts.sockets:
         port = local.rpartition(":")[2]
         if port.isdigit() and int(port) in wanted and "k3s" not in processes:
             name = processes.split('"')[1] if '"' in processes else "another program"
             found = f"port {port} is in use by {name} ({local})"
             yield problem(member.name, "port", found, "a free port", f"stop {name}, or move it to another port")
+
+
+def _runs(cluster: Cluster, role: str, facts: HostFacts) -> bool:
+    """Return whether the service of this role has its ports already."""
+    # The unit of a datastore may be named after its version.
+    names = [main_unit(cluster, role)] if role != "datastore" else [unit for unit in facts.units if unit not in _UNITS]
+    return any(facts.unit(name).active in ("active", "activating", "reloading") for name in names)
 
 
 def _reach(member: Member, facts: HostFacts) -> Iterator[Finding]:
@@ -173,7 +182,8 @@ def vip_taken(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[
     """Yield a finding if a machine other than the load balancers has the VIP."""
     vip = str(cluster.registration.address or "")
     balancers = [member for member in cluster.of("lb") if member.name in all_facts]
-    if any(all_facts[member.name].interface_of(vip) for member in balancers):
+    former = [name for name, facts in all_facts.items() if load_balancer.KEEPALIVED in facts.ledger.files]
+    if any(all_facts[name].interface_of(vip) for name in (*former, *(member.name for member in balancers))):
         return
     for member in balancers:
         for address, entry in all_facts[member.name].neighbours:

@@ -18,7 +18,7 @@ from nornir_k3s.model.settings import KnownDifference
 from nornir_k3s.planner import PlannedHost
 
 _ORDER = ("error", "warning", "note")
-_NEED_CA = ("agents", "lb")
+_NEED_CA = {"agents", "lb"}
 
 
 def differences(
@@ -43,7 +43,7 @@ def differences(
     found: list[Finding] = []
     for name, planned in hosts.items():
         compared = planned
-        if planned.member.role in _NEED_CA and not has_ca:
+        if set(planned.member.roles) & _NEED_CA and not has_ca:
             compared = _without_ca(planned)
             found.append(_unread(name))
         found += host.differences(cluster, compared)
@@ -65,7 +65,7 @@ def ordered(found: Sequence[Finding]) -> list[Finding]:
 
 
 def _without_ca(host: PlannedHost) -> PlannedHost:
-    return replace(host, desired=replace(host.desired, files=(), gone=()), converge=(), tidy=())
+    return replace(host, desired=replace(host.desired, files=(), gone=()), by_role={}, tidy=())
 
 
 def _unread(name: str) -> Finding:

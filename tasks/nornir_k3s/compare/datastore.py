@@ -22,7 +22,7 @@ def differences(cluster: Cluster, all_facts: Mapping[str, HostFacts], limits: Li
     reported: set[tuple[str, str]] = set()
     for member in cluster.members:
         facts = all_facts.get(member.name)
-        if facts is None or member.role not in ("datastore", "servers"):
+        if facts is None or not set(member.roles) & {"datastore", "servers"}:
             continue
         yield from _latency(member.name, facts, limits)
         for difference in (
@@ -31,7 +31,7 @@ def differences(cluster: Cluster, all_facts: Mapping[str, HostFacts], limits: Li
             *_etcd(member.name, facts, limits),
         ):
             # Every server probes an external datastore, with the same results.
-            if member.role == "datastore" or (difference.kind, difference.subject) not in reported:
+            if "datastore" in member.roles or (difference.kind, difference.subject) not in reported:
                 reported.add((difference.kind, difference.subject))
                 yield difference
 

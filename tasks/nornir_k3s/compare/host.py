@@ -75,6 +75,12 @@ def _step(host: str, spec: HostSpec, facts: HostFacts, step: Step, steps: Sequen
                 remedy=f"the next deploy will {step.summary}", fixed_by="deploy",
                 severity="note" if step.target == "old users" else "error",
             )  # fmt: skip
+        case "unit" if step.action == "stop":
+            yield Finding(
+                host=host, kind="unit", subject=step.target, found="the host is no load balancer any more",
+                expected="stopped, and not enabled", remedy="the next deploy stops it", fixed_by="deploy",
+                severity="error",
+            )  # fmt: skip
         case _:
             pass  # `_units` reports them
 

@@ -89,10 +89,19 @@ def script(query: Query, facts: Iterable[Fact[Any]] | None = None) -> str:
     sources = dict.fromkeys(f"facts/{fact.source}.sh" for fact, _ in wanted if calls[fact])
     lines = [SAY, *(shell.source(name) for name in sources)]
     lines += [line for fact, when in wanted if when != "setup" for line in calls[fact]]
-    if setup := [line for fact, when in wanted if when == "setup" for line in calls[fact]]:
-        unit = main_unit(query.cluster, query.member.role)
-        lines += [f"if ! systemctl is-active -q {unit} 2>/dev/null; then", *setup, "fi"]
+    setup: dict[str, list[str]] = {}
+    for fact, when in wanted:
+        if when == "setup":
+            setup.setdefault(_not_set_up(query, fact), []).extend(calls[fact])
+    for condition, of_setup in setup.items():
+        lines += [f"if {condition}; then", *of_setup, "fi"] if of_setup else []
     return "\n".join([*lines, f"say {END}", ""])
+
+
+def _not_set_up(query: Query, fact: Fact[Any]) -> str:
+    """Return the condition, as shell, that one of the services a fact is read for does not run yet."""
+    units_ = [main_unit(query.cluster, role) for role in query.member.roles if role in fact.roles]
+    return " || ".join(f"! systemctl is-active -q {unit} 2>/dev/null" for unit in units_)
 
 
 def main_unit(cluster: Cluster, role: str) -> str:

@@ -52,7 +52,7 @@ class Database(Fact[datastore_facts.Database]):
 
     def calls(self, query: Query) -> Iterable[str]:
         """Ask the hosts of a managed datastore."""
-        return [_call("fact_database", query)] if query.member.role == "datastore" else []
+        return [_call("fact_database", query)] if "datastore" in query.member.roles else []
 
     def parse(self, records: Sequence[Record]) -> datastore_facts.Database:
         """Return the content."""
@@ -78,7 +78,7 @@ class DatastoreHealth(Fact[datastore_facts.DatastoreHealth]):
 
     def calls(self, query: Query) -> Iterable[str]:
         """Ask the hosts of a managed datastore."""
-        return [_call("fact_datastore_health", query)] if query.member.role == "datastore" else []
+        return [_call("fact_datastore_health", query)] if "datastore" in query.member.roles else []
 
     def parse(self, records: Sequence[Record]) -> datastore_facts.DatastoreHealth:
         """Return the health; values that the datastore does not report stay unknown."""

@@ -53,7 +53,7 @@ class Fact(Generic[T]):
 
     def calls(self, query: Query) -> Iterable[str]:
         """Return the lines of shell that read it; none where this host does not have it."""
-        if query.member.role not in self.roles:
+        if not set(query.member.roles) & set(self.roles):
             return []
         arguments = self.arguments(query)
         return [] if arguments is None else [shell.call(f"fact_{self.name}", *arguments)]

@@ -69,7 +69,7 @@ class Certificates(Fact[tuple[CertificateFile, ...]]):
 
     def arguments(self, query: Query) -> Iterable[object]:
         """Name the role's files."""
-        return _CERTIFICATES[query.member.role]
+        return [path for role in query.member.roles for path in _CERTIFICATES[role]]
 
     def parse(self, records: Sequence[Record]) -> tuple[CertificateFile, ...]:
         """Return the first certificate to expire of each file."""

@@ -12,7 +12,7 @@ from nornir_k3s import k3s, shell
 from nornir_k3s.facts.fact import Fact, Query
 from nornir_k3s.facts.nodes import nodes
 from nornir_k3s.model import k3s_facts
-from nornir_k3s.model.cluster import Cluster
+from nornir_k3s.model.cluster import Cluster, Member
 from nornir_k3s.records import Record, RecordError, decoded
 
 KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"
@@ -110,7 +110,7 @@ class EffectiveConfig(Fact[Mapping[str, Any] | None]):
 
     def arguments(self, query: Query) -> Iterable[object]:
         """Ask the server itself, with a kubeconfig in two halves around its CA."""
-        head, tail = halves(query.cluster)
+        head, tail = halves(query.cluster, query.member)
         return (k3s.BINARY, f"{k3s.DATA}/server/tls/server-ca.crt", _encoded(head), _encoded(tail))
 
     def parse(self, records: Sequence[Record]) -> Mapping[str, Any] | None:
@@ -147,8 +147,11 @@ class PasswordRefused(Fact[int]):
             raise RecordError("the events of the node are not a list of events") from None
 
 
-def halves(cluster: Cluster) -> tuple[str, str]:
+def halves(cluster: Cluster, member: Member) -> tuple[str, str]:
     """Return a kubeconfig for the user `node` in two halves, between which the CA's certificate belongs; secret."""
+    bound = str(cluster.settings_of(member).get("bind-address") or "")
+    host = bound if k3s.binds_one_address(bound) else "127.0.0.1"
+    host = f"[{host}]" if ":" in host else host
     port = cluster.server.get("https-listen-port", k3s.API_PORT)
     password = (cluster.agent_token or cluster.token).reveal()
     mark = "CA"
@@ -162,7 +165,7 @@ def halves(cluster: Cluster) -> tuple[str, str]:
             "clusters": [
                 {
                     "name": "k3s",
-                    "cluster": {"server": f"https://127.0.0.1:{port}", "certificate-authority-data": mark},
+                    "cluster": {"server": f"https://{host}:{port}", "certificate-authority-data": mark},
                 }
             ],
         }

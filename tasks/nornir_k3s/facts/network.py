@@ -104,14 +104,15 @@ class Reach(Rows[host_facts.Reach]):
 def targets(cluster: Cluster, member: Member) -> Sequence[tuple[str, str, int]]:
     """Return the hosts that a host must reach: name, address, port."""
     api = int(str(cluster.server.get("https-listen-port", k3s.API_PORT)))
-    servers = [(server.name, server.address, api) for server in cluster.of("servers") if server.name != member.name]
+    found = [(server.name, server.address, api) for server in cluster.of("servers")]
     if member.role == "servers":
         port = datastore.kind(cluster).ports[0] if cluster.is_managed else 0
-        return [*servers, *((host.name, host.address, port) for host in cluster.of("datastore"))]
-    if member.role == "agents" and cluster.registration.way == "external":
-        url = urlsplit(cluster.url)
-        servers.append((REGISTRATION, str(url.hostname), cluster.registration.port))
-    return servers if member.role in ("agents", "lb") else []
+        found += [(host.name, host.address, port) for host in cluster.of("datastore")]
+    elif member.role == "agents" and cluster.registration.way == "external":
+        found.append((REGISTRATION, str(urlsplit(cluster.url).hostname), cluster.registration.port))
+    elif member.role == "datastore" and "lb" not in member.roles:
+        return []
+    return [target for target in found if target[0] != member.name]
 
 
 class Neighbours(Rows[host_facts.Neighbour]):

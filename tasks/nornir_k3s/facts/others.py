@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from nornir_k3s import shell
 from nornir_k3s.facts.fact import Query, Rows
 from nornir_k3s.model.host_facts import Served
 from nornir_k3s.model.paths import STATE
@@ -14,9 +15,10 @@ class Others(Rows[Served]):
 
     name, source, roles, row = "others", "others", ("datastore", "lb"), Served
 
-    def arguments(self, query: Query) -> Iterable[object]:
+    def calls(self, query: Query) -> Iterable[str]:
         """Name the kind of service, and the database that is this cluster's."""
-        if query.member.role == "lb":
-            return (STATE, "lb", "")
-        managed = query.cluster.managed
-        return (STATE, managed.kind, managed.database)
+        if "lb" in query.member.roles:
+            yield shell.call("fact_others", STATE, "lb", "")
+        if "datastore" in query.member.roles:
+            managed = query.cluster.managed
+            yield shell.call("fact_others", STATE, managed.kind, managed.database)

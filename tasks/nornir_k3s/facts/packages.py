@@ -34,7 +34,7 @@ class Apt(Fact[host_facts.Apt]):
 
     def arguments(self, query: Query) -> Iterable[object]:
         """Ask about the packages of a datastore; those of a load balancer are in every release."""
-        return query.spec.packages if query.member.role == "datastore" else ()
+        return query.spec.packages if "datastore" in query.member.roles else ()
 
     def parse(self, records: Sequence[Record]) -> host_facts.Apt:
         """Return what apt says."""

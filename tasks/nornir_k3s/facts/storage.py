@@ -20,7 +20,9 @@ class Mounts(Fact[tuple[Mount, ...]]):
 
     def arguments(self, query: Query) -> Iterable[object]:
         """Ask nodes for K3s' folders, others for /var/lib."""
-        return (k3s.DATA, "/usr/local/bin") if query.member.role in NODES else ("/var/lib",)
+        of_node = query.member.role in NODES
+        others = set(query.member.roles) - set(NODES)
+        return (*((k3s.DATA, "/usr/local/bin") if of_node else ()), *(("/var/lib",) if others else ()))
 
     def parse(self, records: Sequence[Record]) -> tuple[Mount, ...]:
         """Return each path's."""

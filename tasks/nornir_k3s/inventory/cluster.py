@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from nornir_k3s import k3s
 from nornir_k3s.errors import InventoryError
-from nornir_k3s.inventory import cluster_secrets, host_roles, merged, rules, user_files
+from nornir_k3s.inventory import cluster_secrets, host_roles, merged, rules, shared_hosts, user_files
 from nornir_k3s.inventory.cluster_rules import absolute, cluster_problems, host_problems
 from nornir_k3s.inventory.explain import explain
 from nornir_k3s.inventory.members import members
@@ -89,7 +89,8 @@ def load(
     if problems or token is None:
         raise InventoryError(problems)
     made = _cluster(model, found, resolved, token, base)
-    return replace(made, keys=_keys(model, found, store), notes=(note,) if note else (), hidden=merged.notes(hidden))
+    notes = tuple(filter(None, (note, shared_hosts.note(model, found))))
+    return replace(made, keys=_keys(model, found, store), notes=notes, hidden=merged.notes(hidden))
 
 
 def _cluster(
@@ -103,7 +104,7 @@ def _cluster(
         version=model.version,
         token=token,
         agent_token=resolved["agent_token"],
-        registration=model.registration,
+        registration=shared_hosts.registration(model, found),
         datastore=_absolute_files(model.datastore, base),
         datastore_password=resolved["password"] or Secret(""),
         keys=None,
@@ -150,7 +151,7 @@ def _built(model: ClusterModel, password: Secret | None) -> Secret | None:
 def _keys(model: ClusterModel, found: list[Member], store: Store) -> Keys | None:
     if not isinstance(model.datastore, ManagedDatastore) or not model.datastore.tls:
         return None
-    hosts = {member.name: [member.address] for member in found if member.role == "datastore"}
+    hosts = {member.name: [member.address] for member in found if "datastore" in member.roles}
     return load_keys(store, cluster=model.name, hosts=hosts)
 
 

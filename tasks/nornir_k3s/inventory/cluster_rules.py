@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from nornir_k3s import k3s
-from nornir_k3s.inventory import network_sizes, rules, user_files
+from nornir_k3s.inventory import network_sizes, rules, shared_hosts, user_files
 from nornir_k3s.inventory.rules import Found
 from nornir_k3s.inventory.schema import ClusterModel
 from nornir_k3s.model.cluster import NODES, Member, Setting
@@ -39,6 +39,7 @@ def cluster_problems(
     yield from _settings_of_other_versions(model)
     yield from _counts(model, counts)
     yield from _address_problems(model, found)
+    yield from shared_hosts.problems(model, found)
     for index, name in enumerate(model.take_over):
         if name not in {member.name for member in found}:
             yield ("take_over", index), f"there is no host {name!r}"
@@ -92,7 +93,7 @@ def _address_problems(model: ClusterModel, found: list[Member]) -> Iterator[Foun
         yield ("lb", "prefix"), f"{model.lb.prefix} is more than the {bits} bits of the VIP"
     elif model.registration.way == "vip" and vip and model.lb.prefix and not _routed(model):
         network = ipaddress.ip_network(f"{vip}/{model.lb.prefix}", strict=False)
-        balancers = [member for member in found if member.role == "lb"]
+        balancers = [member for member in found if "lb" in member.roles]
         if balancers and not any(ipaddress.ip_address(member.address) in network for member in balancers):
             text = f"{vip}/{model.lb.prefix} is outside every load balancer's network: if it is routed to them, say so"
             yield ("registration", "address"), f"{text} with `accept: [vip-network]`"

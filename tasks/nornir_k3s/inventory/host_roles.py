@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from nornir.core.inventory import Host, Inventory
 
 from nornir_k3s.inventory.problems import Problems
-from nornir_k3s.model.cluster import ROLES, Member
+from nornir_k3s.model.cluster import NODES, ROLES, Member
 from nornir_k3s.model.suggest import closest, did_you_mean
 
 KEY = "k3s_role"
@@ -31,10 +31,15 @@ def of(host: Host, groups: Mapping[str, str]) -> list[str]:
     return [role for role in ROLES if host.has_parent_group(groups.get(role, role))]
 
 
+def first(roles: Sequence[str]) -> str:
+    """Return the role whose settings a host with several has: that of its K3s, or the first one."""
+    return next((role for role in roles if role in NODES), roles[0])
+
+
 def counts(inventory: Inventory, groups: Mapping[str, str], away: Sequence[Member] = ()) -> Counter[str]:
     """Return how many hosts each role has, also those with problems of their own, and those that are away."""
     roles = [role for host in inventory.hosts.values() for role in of(host, groups)]
-    return Counter([*roles, *(member.role for member in away if member.name not in inventory.hosts)])
+    return Counter([*roles, *(role for one in away if one.name not in inventory.hosts for role in one.roles)])
 
 
 def circles(inventory: Inventory) -> list[str]:
@@ -61,7 +66,7 @@ def check(inventory: Inventory, groups: Mapping[str, str], problems: Problems) -
         if group not in inventory.groups:
             text = f"the inventory has no group `{group}`" + did_you_mean(group, inventory.groups)
             problems.cluster(text, "groups", role)
-        elif others:
+        elif "agents" in (role, *others) and others:  # servers may be load balancers and the datastore, all of them
             problems.cluster(f"`{group}` is the group of {' and '.join(others)} too", "groups", role)
     entries = [("hosts", (name,), host.data) for name, host in inventory.hosts.items()]
     entries += [("groups", (name,), group.data) for name, group in inventory.groups.items()]
@@ -72,8 +77,10 @@ def check(inventory: Inventory, groups: Mapping[str, str], problems: Problems) -
             problems.other(text, kind, *above, "data", KEY)
     for host in inventory.hosts.values():
         roles = of(host, groups)
-        if len(roles) > 1:
-            problems.host(host.name, f"it is in {' and '.join(roles)}; a host has one role", "groups")
+        if {"servers", "agents"} <= set(roles):
+            names = [groups.get(role, role) for role in NODES]
+            text = f"it is in {' and '.join(names)}, but a server is a node as well: remove it from {names[1]}"
+            problems.host(host.name, text, "groups")
         elif roles and any(KEY in one.data for one in (host, *host.extended_groups())):
             group = groups.get(roles[0], roles[0])
             problems.host(host.name, f"it is in group {group}, and has `{KEY}: none`: remove one", "data", KEY)

@@ -44,10 +44,11 @@ def members(
     found = []
     settings = _settings(inventory, groups, problems)
     used = _used(settings)
-    for host, role, own in settings:
+    for host, roles, own in settings:
+        role = host_roles.first(roles)
         wide = (shared or {}).get(role, {})
         own.drop(key for key in own.settings if (own.level[key], key) in used and _plain(key) not in _known(role))
-        if member := _member(host, role, own, problems, wide):
+        if member := _member(host, roles, own, problems, wide):
             found.append(member)
         if hidden is not None:
             more = merged.over(wide, own, _SHARED.get(role, ""))
@@ -61,13 +62,13 @@ def members(
 
 def _settings(
     inventory: Inventory, groups: Mapping[str, str], problems: Problems
-) -> list[tuple[Host, str, merged.Merged]]:
-    """Return the hosts with one role, their roles, and their settings added up."""
+) -> list[tuple[Host, list[str], merged.Merged]]:
+    """Return the hosts with a role, their roles, and their settings added up."""
     found = []
     for host in inventory.hosts.values():
-        roles = host_roles.of(host, groups)  # `host_roles` tells of none and of several
-        if len(roles) == 1 and (own := merged.of(host, problems)) is not None:
-            found.append((host, roles[0], own))
+        roles = host_roles.of(host, groups)  # `host_roles` tells of none, and of two that exclude each other
+        if roles and not set(NODES) <= set(roles) and (own := merged.of(host, problems)) is not None:
+            found.append((host, roles, own))
     return found
 
 
@@ -81,21 +82,21 @@ def _known(role: str) -> frozenset[str]:
     return k3s.SERVER_SETTINGS if role == "servers" else k3s.AGENT_SETTINGS
 
 
-def _used(settings: Iterable[tuple[Host, str, Merged]]) -> set[tuple[str, str]]:
+def _used(settings: Iterable[tuple[Host, Sequence[str], Merged]]) -> set[tuple[str, str]]:
     """Return the settings of groups and the defaults that hosts take, so that others of these need not know them."""
     return {
         (level, key)
-        for _, role, own in settings
+        for _, roles, own in settings
         for key, level in own.level.items()
-        if level != HOST and _plain(key) in _known(role) and _plain(key) not in k3s.MUST_MATCH
+        if level != HOST and _plain(key) in _known(host_roles.first(roles)) and _plain(key) not in k3s.MUST_MATCH
     }
 
 
-def _held_by_several(settings: Iterable[tuple[Host, str, Merged]], problems: Problems) -> None:
+def _held_by_several(settings: Iterable[tuple[Host, Sequence[str], Merged]], problems: Problems) -> None:
     """Report settings of one host that a group or the defaults give to several, but names and addresses."""
     held: dict[tuple[str, str], list[str]] = {}
-    for host, role, own in settings:
-        for key in own.settings if role in NODES else ():
+    for host, roles, own in settings:
+        for key in own.settings if set(roles) & set(NODES) else ():
             one = rules.of_one_host(_plain(key), own.settings[key]) and _plain(key) not in ("node-name", "node-ip")
             if one and own.level[key] != HOST:
                 held.setdefault((own.level[key], key), []).append(host.name)
@@ -113,8 +114,10 @@ def _duplicates(what: str, key: str, pairs: Iterable[tuple[str, str]], problems:
         first.setdefault(value, name)
 
 
-def _member(host: Host, role: str, merged_: Merged, problems: Problems, shared: Mapping[str, Any]) -> Member | None:
-    data = merged_.settings
+def _member(
+    host: Host, roles: Sequence[str], merged_: Merged, problems: Problems, shared: Mapping[str, Any]
+) -> Member | None:
+    data, role = merged_.settings, host_roles.first(roles)
     own = {key: data[key] for key in data if key in OWN_KEYS}
     settings = {key: value for key, value in data.items() if key not in OWN_KEYS}
     for path, text in _host_problems(role, settings):
@@ -138,7 +141,7 @@ def _member(host: Host, role: str, merged_: Merged, problems: Problems, shared: 
         return None
     if re.search(r"^-|[\s\0]", str(host.username or "")):
         problems.host(host.name, f"{host.username!r} is not a valid user name", "username")
-    if "interface" in own and role != "lb" and merged_.level["interface"] != DEFAULTS:
+    if "interface" in own and "lb" not in roles and merged_.level["interface"] != DEFAULTS:
         text = "`interface` is for load balancers: it is where the VIP is"
         problems.host(host.name, f"k3s: {text}", "data", "k3s", "interface")
     interface = str(own.get("interface") or "")
@@ -148,7 +151,8 @@ def _member(host: Host, role: str, merged_: Merged, problems: Problems, shared: 
     if role in NODES and (not _NAME.match(node_name) or node_name == "localhost"):
         text = f"{node_name!r} is not a valid node name: use letters, digits, - and ., but not localhost"
         problems.host(host.name, text, "data", "k3s", "node-name")
-    return Member(host.name, role, address, node_name, rules.typed(settings, shared), interface)
+    beside = tuple(other for other in roles if other != role)
+    return Member(host.name, role, address, node_name, rules.typed(settings, shared), interface, beside)
 
 
 def _address(host: Host, settings: Mapping[str, Any], own: Mapping[str, Any]) -> str:

@@ -33,11 +33,12 @@ class Member:
 
     Arguments:
         name: Its name in the inventory.
-        role: datastore, servers, agents or lb.
+        role: datastore, servers, agents or lb; of a host with several, that of its K3s, or the first one.
         address: The IP address that the other hosts connect to.
         node_name: Its name as a Kubernetes node (servers and agents).
         settings: Its own K3s settings, without the cluster-wide ones.
         interface: The interface of a load balancer for the VIP; found on the host if empty.
+        beside: Its other roles: a server may be a load balancer, and a host of the datastore, too.
     """
 
     name: str
@@ -46,6 +47,12 @@ class Member:
     node_name: str
     settings: Mapping[str, Setting] = field(default_factory=dict)
     interface: str = ""
+    beside: tuple[str, ...] = ()
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """All its roles, in the order of `ROLES`."""
+        return tuple(role for role in ROLES if role == self.role or role in self.beside)
 
     @property
     def addresses(self) -> list[str]:
@@ -111,7 +118,7 @@ class Cluster:
 
     def of(self, role: str) -> tuple[Member, ...]:
         """Return the members of one role, in the inventory's order."""
-        return tuple(m for m in self.members if m.role == role)
+        return tuple(m for m in self.members if role in m.roles)
 
     def member(self, name: str) -> Member:
         """Return the member with this inventory name."""

@@ -30,7 +30,8 @@ class CertificateExpiry(BaseModel):
 class HostState(BaseModel):
     """One host of the report."""
 
-    role: str = Field(description="datastore, servers, agents or lb")
+    role: str = Field(description="datastore, servers, agents or lb; of a host with several, that of its K3s")
+    roles: list[str] = Field(default_factory=list, description="all its roles")
     address: str
     node: str = Field("", description="its name as a Kubernetes node")
     reached: bool = Field(False, description="whether it could be read")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -55,6 +55,13 @@ class Gone:
 
     path: str
     unit: str
+
+
+@dataclass(frozen=True)
+class Retired:
+    """A unit of a role that the host no longer has: it is stopped, and does not start at boot."""
+
+    name: str
 
 
 @dataclass(frozen=True)
@@ -126,6 +133,20 @@ class HostSpec:
     gone: tuple[Gone, ...] = ()
     units: tuple[Unit, ...] = ()
     watch: tuple[str, ...] = ()  # paths whose existence the preflight checks
+
+
+def together(specs: Iterable[HostSpec]) -> HostSpec:
+    """Return the desired state of a host from those of its roles."""
+    specs = list(specs)
+    return HostSpec(
+        packages=tuple(dict.fromkeys(name for one in specs for name in one.packages)),
+        artifacts=tuple(artifact for one in specs for artifact in one.artifacts),
+        install=next((one.install for one in specs if one.install), None),
+        files=tuple(file for one in specs for file in one.files),
+        gone=tuple(gone for one in specs for gone in one.gone),
+        units=tuple(unit for one in specs for unit in one.units),
+        watch=tuple(dict.fromkeys(path for one in specs for path in one.watch)),
+    )
 
 
 def settings_yaml(settings: Mapping[str, Any]) -> Secret:

@@ -28,6 +28,7 @@ class HostPlan(BaseModel):
     """The changes of one host, in order."""
 
     role: str
+    roles: list[str] = Field(default_factory=list, description="all its roles")
     changes: list[Change]
 
 

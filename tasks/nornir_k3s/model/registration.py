@@ -49,7 +49,7 @@ class Registration(Strict):
     name: Annotated[str | None, BeforeValidator(_dns_name)] = Field(
         None, pattern=_DNS_NAME, description="a DNS name of it, used if given"
     )
-    port: int = Field(6443, ge=1, le=65535)
+    port: int = Field(6443, ge=1, le=65535, description="default where the load balancers run K3s: 7443")
     managed: bool = Field(True, description="false: the same as `way: external`")
 
     @model_validator(mode="before")

@@ -22,7 +22,8 @@ class _Record(BaseModel):
 class HostReport(_Record):
     """What happened on one host."""
 
-    role: str = Field(description="datastore, servers, agents or lb")
+    role: str = Field(description="datastore, servers, agents or lb; of a host with several, that of its K3s")
+    roles: list[str] = Field(default_factory=list, description="all its roles")
     changes: list[str] = Field(default_factory=list, description="ids of the changes that were made, as in the plan")
     restarts: list[str] = Field(default_factory=list, description="units that were started, restarted or reloaded")
     kept: list[str] = Field(default_factory=list, description="copies of replaced files that this tool had not written")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from nornir_k3s.model.host_spec import Artifact, File, Forget, Gone, Install, Unit
+from nornir_k3s.model.host_spec import Artifact, File, Forget, Gone, Install, Retired, Unit
 from nornir_k3s.model.secret import Secret
 
 Kind = Literal["packages", "artifact", "install", "file", "remove", "database", "unit"]
-Action = Literal["start", "restart", "reload", "enable"]
+Action = Literal["start", "restart", "reload", "enable", "stop"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Step:
     target: str
     summary: str
     diff: str = ""
-    payload: tuple[str, ...] | Artifact | Install | File | Gone | Forget | Secret | Unit | None = field(
+    payload: tuple[str, ...] | Artifact | Install | File | Gone | Forget | Retired | Secret | Unit | None = field(
         default=None, repr=False
     )
     action: Action | None = None

@@ -11,7 +11,7 @@ from nornir_k3s.run.context import Run
 
 def join(run: Run) -> None:
     """Join new agents together, beside the first of those that run: the others change when it is ready again."""
-    names = run.chosen(m.name for m in run.of("agents") if run.planned(m.name).converge)
+    names = run.chosen(m.name for m in run.of("agents") if run.planned(m.name).by_role["agents"])
     if names and run.of("servers"):
         require_ready(run)
     running = [name for name in names if run.facts[name].in_service]

@@ -17,9 +17,13 @@ from nornir_k3s.run.gather import read_facts, session_of
 
 def prepare(run: Run) -> None:
     """Set up the managed datastore, with a database and a user for this cluster only."""
-    names = run.chosen(m.name for m in run.of("datastore") if run.planned(m.name).converge)
+    names = run.chosen(m.name for m in run.of("datastore") if run.planned(m.name).by_role["datastore"])
     # Members of a new etcd wait for each other; those of a running one must not be down together.
-    run.phase("datastore", names, converge_host, width=1 if run.ready_servers else len(names) or 1)
+    run.phase("datastore", names, _converge, width=1 if run.ready_servers else len(names) or 1)
+
+
+def _converge(task: Task, run: Run) -> Result:
+    return converge_host(task, run, "datastore")
 
 
 def wait_for_bootstrap(task: Task, run: Run) -> Result:
@@ -44,7 +48,7 @@ def wait_for_bootstrap(task: Task, run: Run) -> Result:
 def tidy(run: Run) -> None:
     """Remove users of earlier passwords when every server has the new one."""
     servers = run.of("servers")
-    all_current = all(m.name in run.done or not run.planned(m.name).converge for m in servers)
+    all_current = all(m.name in run.done or not run.planned(m.name).by_role["servers"] for m in servers)
     if run.limit is None and all_current and len(servers) == len(run.cluster.of("servers")):
         names = [m.name for m in run.of("datastore") if run.planned(m.name).tidy]
         run.phase("tidy", names, _tidy_host, width=1)

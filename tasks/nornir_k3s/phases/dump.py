@@ -17,9 +17,10 @@ def needed(run: Run) -> bool:
     """Return whether this run could damage the data of a running cluster in its managed datastore."""
     if not run.cluster.is_managed or not run.ready_servers:
         return False
-    changed = [step for name in run.chosen(m.name for m in run.of("datastore")) for step in run.planned(name).steps]
-    if any(step.kind != "database" for step in changed):
-        return True
+    for plan in (run.planned(name) for name in run.chosen(m.name for m in run.of("datastore"))):
+        packages = [step for step in plan.stage if step.kind == "packages"]
+        if packages or any(step.kind != "database" for step in (*plan.by_role["datastore"], *plan.tidy)):
+            return True
     servers = [m.name for m in run.of("servers") if run.facts[m.name].ledger.installed]
     return any(step.target == k3s.BINARY for name in run.chosen(servers) for step in run.planned(name).stage)
 

@@ -27,9 +27,13 @@ from nornir_k3s.run.gather import readable, session_of
 SETTLED = 60  # seconds after which an agent is restarted whose node is Ready and whose service is not active
 
 
-def converge_host(task: Task, run: Run) -> Result:
-    """Bring this host's files, units and database to their desired state."""
-    return apply_steps(task, run, run.planned(task.host.name).converge, deadline=run.deadlines["apply"])
+def converge_host(task: Task, run: Run, role: str) -> Result:
+    """Bring the files, units and database of this role to their desired state, on this host.
+
+    Files of other roles belong to no change of K3s that may be rolled back.
+    """
+    steps = run.planned(task.host.name).by_role.get(role, ())
+    return apply_steps(task, run, steps, deadline=run.deadlines["apply"], before="PREVIOUS=$STATE/none\n")
 
 
 def converge_server(task: Task, run: Run) -> Result:
@@ -37,7 +41,7 @@ def converge_server(task: Task, run: Run) -> Result:
     name = task.host.name
     plan = run.planned(name)
     before = rollback.begin(plan.desired, plan.facts)
-    result = apply_steps(task, run, plan.converge, deadline=run.deadlines["apply"], before=before)
+    result = apply_steps(task, run, plan.by_role["servers"], deadline=run.deadlines["apply"], before=before)
     fresh = wait_for_server(task, run)
     require_same_cluster(run, name, fresh)
     api = replace(fresh.api, ready=True)
@@ -93,7 +97,7 @@ def converge_agent(task: Task, run: Run) -> Result:
     """Bring an agent to its desired state and wait until it has joined."""
     plan = run.planned(task.host.name)
     before = rollback.begin(plan.desired, plan.facts)
-    result = apply_steps(task, run, plan.converge, deadline=run.deadlines["apply"], before=before)
+    result = apply_steps(task, run, plan.by_role["agents"], deadline=run.deadlines["apply"], before=before)
     wait_for_agent(task, run)
     return result
 

@@ -14,18 +14,25 @@ from nornir_k3s.state import check_certificate
 
 
 def converge(run: Run) -> None:
-    """Set up HAProxy and keepalived in front of all servers; the cluster's CA signs the health check certificate."""
+    """Set up HAProxy and keepalived in front of all servers; the cluster's CA signs the health check certificate.
+
+    Those of hosts that are no load balancers any more stop after that.
+    """
     balancers = run.chosen(m.name for m in run.of("lb"))
-    if not balancers:
-        return
-    if not check_certificate.load(run.store, run.ca_prefix):
+    if balancers and not check_certificate.load(run.store, run.ca_prefix):
         run.phase("check certificate", [require_ready(run)], _sign)
-    names = [name for name in balancers if run.planned(name).converge]
-    run.phase("load balancers", names, converge_host, width=1 if _serving(run) else len(names) or 1)
+    names = [name for name in balancers if run.planned(name).by_role["lb"]]
+    run.phase("load balancers", names, _converge, width=1 if _serving(run) else len(names) or 1)
+    retired = [name for name in run.names if name not in balancers and run.planned(name).by_role.get("lb")]
+    run.phase("former load balancers", retired, _converge)
 
 
 def _serving(run: Run) -> bool:
     return any(run.facts[m.name].unit("haproxy.service").active == "active" for m in run.of("lb"))
+
+
+def _converge(task: Task, run: Run) -> Result:
+    return converge_host(task, run, "lb")
 
 
 def _sign(task: Task, run: Run) -> Result:

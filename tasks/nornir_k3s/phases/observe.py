@@ -35,10 +35,10 @@ def _refused(run: Run, errors: Sequence[K3sError]) -> str:
     down = [one.host for one in errors if type(one) is HostUnreachable]
     if len(down) < len(errors):
         return "--skip-unreachable leaves out hosts that are down, not those that refuse the login or have another key"
-    needed = [name for name in down if run.member(name).role not in ("agents", "lb")]
+    needed = [name for name in down if set(run.member(name).roles) - {"agents", "lb"}]
     if needed:
         return f"--skip-unreachable leaves out agents and load balancers only, not {', '.join(needed)}"
-    balancers = [name for name in down if run.member(name).role == "lb"]
+    balancers = [name for name in down if "lb" in run.member(name).roles]
     if not balancers:
         return ""
     others = [run.facts[member.name] for member in run.of("lb")]

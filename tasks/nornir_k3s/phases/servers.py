@@ -66,7 +66,7 @@ def converge_others(run: Run) -> None:
     """Start servers that do not run together, then change the others one at a time: never two of them down."""
     if run.away and not run.of("servers"):
         return
-    names = [m.name for m in run.of("servers") if run.planned(m.name).converge or not run.facts[m.name].ready]
+    names = [m.name for m in run.of("servers") if run.planned(m.name).by_role["servers"] or not run.facts[m.name].ready]
     names = [name for name in run.chosen(names) if name not in run.done]
     down = [name for name in names if not _runs(run, name)]
     require_ready(run)
@@ -84,7 +84,7 @@ def _runs(run: Run, name: str) -> bool:
 
 def changes_running(run: Run) -> bool:
     """Return whether a server that is ready would be changed."""
-    return any(run.planned(name).converge for name in run.ready_servers if name not in run.done)
+    return any(run.planned(name).by_role["servers"] for name in run.ready_servers if name not in run.done)
 
 
 FIRST = Phase("first-server", "start one server alone, until it is ready", start_first)

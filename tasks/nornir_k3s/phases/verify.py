@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from nornir.core.task import Result, Task
@@ -38,7 +37,7 @@ def verify(run: Run) -> None:
     known_cluster.save_ca(run.store, run.ca_prefix, run.ca_certificate)
     if run.limit is None:
         known_cluster.save_packages(run.store, {m.name: run.facts[m.name].packages for m in run.of("datastore")})
-    names = [server] + [m.name for m in (*run.of("agents"), *run.of("lb"))]
+    names = list(dict.fromkeys([server, *(m.name for m in (*run.of("agents"), *run.of("lb")))]))
     # If nothing was changed, the facts from the start are still valid.
     answers = {} if run.report.changed else {name: run.facts[name] for name in names}
     problems = works.problems(run.cluster, answers, only=run.limit) if answers else ["not checked yet"]
@@ -68,15 +67,16 @@ def verify(run: Run) -> None:
 
 def verify_host(task: Task, run: Run) -> Result:
     """Read the facts of this host that show whether the cluster works."""
-    role = run.member(task.host.name).role
-    if role == "servers":
+    roles = run.member(task.host.name).roles
+    facts: list[Fact[Any]] = [Addresses()] if "lb" in roles else []
+    if "agents" in roles:
+        facts.append(Reach())
+    if "servers" in roles:
         nodes = [
             m.node_name for part in NODES for m in run.cluster.of(part) if run.limit is None or m.name in run.limit
         ]
         awaited = [] if run.cluster.own_cni else nodes  # without their CNI they may never be Ready
-        facts: Sequence[Fact[Any]] = [ApiThroughAddress(awaited, NODES_TIMEOUT), Kubeconfig()]
-    else:
-        facts = [Reach()] if role == "agents" else [Addresses()]
+        facts += [ApiThroughAddress(awaited, NODES_TIMEOUT), Kubeconfig()]
     return Result(host=task.host, result=read_facts(task, run, facts, timeout=90))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from nornir_k3s.model.bundle import Bundle
 from nornir_k3s.model.cluster import Cluster, Member
 from nornir_k3s.model.host_facts import HostFacts
-from nornir_k3s.model.host_spec import HostSpec
+from nornir_k3s.model.host_spec import HostSpec, together
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.roles import agent, datastore, load_balancer, server
 
@@ -34,13 +34,26 @@ class Known:
     nodes: Mapping[str, str] | None = None
 
 
+def desired_by_role(cluster: Cluster, member: Member, facts: HostFacts | None, known: Known) -> dict[str, HostSpec]:
+    """Return the desired state of each role of a host, as far as it is known now.
+
+    Arguments:
+        facts: None before the host was read.
+    """
+    return {role: _of_role(role, cluster, member, facts, known) for role in member.roles}
+
+
 def desired(cluster: Cluster, member: Member, facts: HostFacts | None, known: Known) -> HostSpec:
     """Return the desired state of a host, as far as it is known now.
 
     Arguments:
         facts: None before the host was read.
     """
-    match member.role:
+    return together(desired_by_role(cluster, member, facts, known).values())
+
+
+def _of_role(role: str, cluster: Cluster, member: Member, facts: HostFacts | None, known: Known) -> HostSpec:
+    match role:
         case "servers":
             return server.spec(cluster, member, known.bundle)
         case "agents":

@@ -12,6 +12,7 @@ from functools import partial
 
 from nornir_k3s import k3s, shell
 from nornir_k3s.model.cluster import (
+    NODES,
     Cluster,
     Member,
 )
@@ -23,6 +24,8 @@ CHECK_CERT = "/etc/haproxy/k3s-check.pem"
 SERVER_CA = "/etc/haproxy/k3s-server-ca.pem"
 KEEPALIVED = "/etc/keepalived/keepalived.conf"
 TRACK = "/etc/keepalived/nornir-k3s-check"
+FOLDERS = ("/etc/haproxy/", "/etc/keepalived/")
+UNITS = ("keepalived.service", "haproxy.service")  # in the order in which they stop: first the VIP goes
 
 _HAPROXY = f"""{HEADER}\
 global
@@ -95,11 +98,14 @@ PEERS    virtual_ipaddress {{
 """
 
 
-def _haproxy(cluster: Cluster) -> str:
-    bind = "[::]" if ":" in str(cluster.registration.address) else "*"
-    port = cluster.server.get("https-listen-port", k3s.API_PORT)
+def _haproxy(cluster: Cluster, member: Member) -> str:
+    vip, port = str(cluster.registration.address), int(str(cluster.server.get("https-listen-port", k3s.API_PORT)))
+    bind = f"{'[::]' if ':' in vip else '*'}:{cluster.registration.port}"
+    if member.role in NODES and cluster.registration.port == port:
+        # K3s has this port on the host's own address. `transparent`: also while the other one has the VIP.
+        bind = f"{_host(vip)}:{port} transparent"
     servers = "".join(f"    server {m.node_name} {_host(m.address)}:{port}\n" for m in cluster.of("servers"))
-    return _HAPROXY.replace("BIND", f"{bind}:{cluster.registration.port}").replace("SERVERS", servers)
+    return _HAPROXY.replace("BIND", bind).replace("SERVERS", servers)
 
 
 def _host(address: str) -> str:
@@ -136,7 +142,7 @@ def spec(cluster: Cluster, member: Member, *, interface: str, check_pem: Secret,
         files=(
             haproxy_file(SERVER_CA, Secret(server_ca), 0o644),
             haproxy_file(CHECK_CERT, check_pem, 0o600, masking="all"),
-            haproxy_file(HAPROXY, Secret(_haproxy(cluster)), 0o644, check="haproxy -c -q -f {}"),
+            haproxy_file(HAPROXY, Secret(_haproxy(cluster, member)), 0o644, check="haproxy -c -q -f {}"),
             File(TRACK, Secret(shell.source("roles/keepalived_check.sh")), 0o755),
             File(
                 KEEPALIVED,

@@ -120,13 +120,14 @@ class Run:
     def known(self, name: str) -> Known:
         """Return what is known besides the inventory and the host's own facts."""
         member, facts = self.member(name), self.facts.get(name)
-        if member.role == "datastore":
-            return Known() if facts else Known(packages=known_cluster.packages(self.store).get(name, {}))
+        packages = {}
+        if "datastore" in member.roles and not facts:
+            packages = known_cluster.packages(self.store).get(name, {})
         bundle = self.source.known(facts.system.arch) if facts else None
-        check = check_certificate.load(self.store, self.ca_prefix) if member.role == "lb" else Secret("")
+        check = check_certificate.load(self.store, self.ca_prefix) if "lb" in member.roles else Secret("")
         listed = next((one.api.nodes for one in self._servers() if one.api.nodes is not None), None)
         nodes = {node.name: node.version for node in listed} if listed is not None and member.role in NODES else None
-        return Known(bundle, self.ca_prefix, self.ca_certificate, check, nodes=nodes)
+        return Known(bundle, self.ca_prefix, self.ca_certificate, check, packages, nodes)
 
     def query(self, name: str) -> Query:
         """Return which facts to read from a host."""

@@ -99,7 +99,9 @@ def _report(nr: Nornir, wanted: Cluster, away: Sequence[Member]) -> Report:
     report.notes += wanted.hidden
     if todo := registration.todo(wanted):
         report.notes.append(todo)
-    report.hosts = {m.name: HostReport(role=m.role) for m in wanted.members if m.name in nr.inventory.hosts}
+    report.hosts = {
+        m.name: HostReport(role=m.role, roles=list(m.roles)) for m in wanted.members if m.name in nr.inventory.hosts
+    }
     if away:
         names = ", ".join(member.name for member in away)
         report.notes.append(f"left out: {names}: in the last deploy, but not in this inventory (`whole=True`: removed)")
@@ -171,7 +173,7 @@ def gather_host(task: Task, run: Run) -> Result:
     """Read the facts that the plan needs from this host into the run."""
     name = task.host.name
     found = run.facts[name] = _gathered(task, run)
-    if run.member(name).role == "datastore" and any(one.path not in found.files for one in run.query(name).spec.files):
+    if "datastore" in run.member(name).roles and any(one.path not in found.files for one in run.query(name).spec.files):
         # The paths of its files were unknown: they depend on the version of a package that was just read.
         found = _gathered(task, run)
     if run.cluster.endpoint and run.member(name).role == "servers":

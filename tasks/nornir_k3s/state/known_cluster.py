@@ -20,7 +20,7 @@ _MEMBERS, _CA, _PACKAGES = "members.json", "ca.json", "packages.json"
 def members(store: Store) -> list[Member]:
     """Return the members of the last deploy."""
     found = json.loads(store.read(_MEMBERS) or "[]")
-    return [Member(**one) for one in found]
+    return [Member(**{**one, "beside": tuple(one.get("beside", ()))}) for one in found]
 
 
 def stage_members(store: Store, known: Sequence[Member]) -> None:

@@ -121,6 +121,7 @@ def _fill(run: Run, report: DriftReport, names: list[str]) -> None:
         member, done = run.member(name), run.report.hosts[name]
         report.hosts[name] = HostState(
             role=member.role,
+            roles=list(member.roles),
             address=member.address,
             node=member.node_name if member.role in ("servers", "agents") else "",
             reached=name in run.facts,

@@ -60,15 +60,12 @@ def plan(
 
 
 def _host(run: Run, name: str, phases: list[str]) -> HostPlan:
-    planned, role = run.planned(name), run.member(name).role
-    own = "first-server" if name == servers.first_server(run) else _PHASES[role]
-    needs_ca = role in ("agents", "lb") and not run.ca_prefix
+    planned, member = run.planned(name), run.member(name)
+    own = {**_PHASES, "servers": "first-server" if name == servers.first_server(run) else "servers"}
+    parts = [("stage", "", planned.stage), *((own[role], role, steps) for role, steps in planned.by_role.items())]
     changes = []
-    for phase, steps in (
-        ("stage", planned.stage),
-        (own, planned.converge),
-        ("tidy", planned.tidy),
-    ):
+    for phase, role, steps in (*parts, ("tidy", "", planned.tidy)):
+        needs_ca = role in ("agents", "lb") and not run.ca_prefix
         for step in steps if phase in phases else ():
             changes.append(
                 Change(
@@ -82,4 +79,4 @@ def _host(run: Run, name: str, phases: list[str]) -> HostPlan:
                     estimate=needs_ca and step.kind == "file",
                 )
             )
-    return HostPlan(role=role, changes=changes)
+    return HostPlan(role=member.role, roles=list(member.roles), changes=changes)

@@ -82,8 +82,8 @@ _FACTS: Mapping[str, tuple[Fact[Any], ...]] = {
 
 
 def _read(task: Task, run: Run) -> Result:
-    role = run.member(task.host.name).role
-    return Result(host=task.host, result=gather.read_facts(task, run, _FACTS[role], timeout=30))
+    wanted = {type(fact): fact for role in run.member(task.host.name).roles for fact in _FACTS[role]}
+    return Result(host=task.host, result=gather.read_facts(task, run, list(wanted.values()), timeout=30))
 
 
 def _fill(result: Status, cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> None:

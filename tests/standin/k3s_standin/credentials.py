@@ -90,7 +90,9 @@ def _leaf(tls: Path, name: str, ca: certs.Pair, common: str, organizations: list
 def _admin_kubeconfig(tls: Path, settings: dict[str, Any], port: int) -> None:
     output = Path(settings.get("write-kubeconfig") or KUBECONFIG)
     folder(output.parent, 0o755)
-    write(output, _kubeconfig(tls, "client-admin", f"https://127.0.0.1:{port}"))
+    bound = str(settings.get("bind-address") or "")  # K3s: BindAddressOrLoopback in pkg/daemons/config/types.go
+    host = bound if bound not in ("", "0.0.0.0", "::") else "127.0.0.1"
+    write(output, _kubeconfig(tls, "client-admin", f"https://{f'[{host}]' if ':' in host else host}:{port}"))
     mode = str(settings.get("write-kubeconfig-mode") or "")
     try:
         output.chmod(int(mode, 8) if mode else 0o600)

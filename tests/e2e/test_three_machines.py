@@ -1,0 +1,150 @@
+"""Three machines that are everything: datastore, servers and load balancers, with an agent beside them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from .conftest import PREFIX, VIP, Site, bare, eventually, unchanged
+
+MACHINES = ("s1", "s2", "s3")
+URL = f"https://{VIP}:7443"
+
+
+@pytest.fixture(scope="module")
+def three(site: Site) -> Iterator[Site]:
+    """A finished cluster: each machine has an etcd member, a K3s server, and a load balancer."""
+
+    def alone(hosts: dict[str, Any]) -> None:
+        for name in ("db1", "lb1", "lb2", "a2"):
+            hosts[name].update(groups=[], data={"k3s_role": "none"})
+        for name in MACHINES:
+            hosts[name].update(groups=["datastore", "servers", "lb"])
+
+    with bare(site):
+        site.edit(lambda data: data["data"]["k3s_cluster"].update(datastore={"kind": "etcd"}))
+        site.edit(alone, "hosts.yaml")
+        site.deploy()
+        yield site
+
+
+def holders(site: Site, names: tuple[str, ...] = MACHINES) -> list[str]:
+    return [name for name in names if f" {VIP}/" in site.lab.exec(name, ["ip", "-o", "addr"]).stdout]
+
+
+def processes(site: Site) -> dict[str, str]:
+    show = ["systemctl", "show", "-p", "ExecMainStartTimestampMonotonic,StateChangeTimestampMonotonic"]
+    units = ("k3s", "etcd", "haproxy", "keepalived")
+    return {name: site.lab.exec(name, [*show, *units]).stdout for name in MACHINES}
+
+
+def test_three_machines_are_enough(three: Site) -> None:
+    assert three.nodes() == dict.fromkeys((*MACHINES, "a1"), True)
+    assert len(holders(three)) == 1
+    assert f"server: {URL}" in three.kubeconfig.read_text()
+    assert f"server: {URL}" in three.lab.exec("a1", ["cat", "/etc/rancher/k3s/config.yaml"]).stdout
+    before = processes(three)
+    done = three.deploy()
+    assert "nothing to change" in done.stdout
+    assert f"registration.port is 7443: {', '.join(MACHINES)} run K3s" in done.stdout + done.stderr
+    assert processes(three) == before
+    assert three.runbook("status.py").returncode == 0
+    eventually(lambda: unchanged(three))
+
+
+def test_the_loss_of_any_machine_is_survived(three: Site) -> None:
+    (holder,) = holders(three)
+    lost = holder
+    three.lab.poweroff(lost, hard=True)
+    others = tuple(name for name in MACHINES if name != lost)
+    eventually(three.answers)
+    assert len(holders(three, others)) == 1
+    assert three.kubectl("get", "nodes").returncode == 0
+    three.lab.poweron(lost)
+    eventually(lambda: unchanged(three), 300)
+
+
+def test_a_setting_is_changed_one_machine_at_a_time(three: Site) -> None:
+    """Requests through the VIP are answered while K3s restarts on every machine, beside the VIP's own holder."""
+    failed: list[str] = []
+    asked: list[int] = []
+    ended = threading.Event()
+
+    def ask() -> None:
+        while not ended.is_set():
+            done = three.kubectl("get", "--raw", "/readyz")
+            asked.append(done.returncode)
+            if done.returncode != 0:
+                failed.append(done.stderr)
+
+    def label(hosts: dict[str, Any]) -> None:
+        for name in MACHINES:
+            hosts[name].setdefault("data", {}).update(k3s={"node-label": ["rack=1"]})
+
+    three.edit(label, "hosts.yaml")
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        report = three.folder / "report.json"
+        three.deploy("--yes", "--json", str(report))
+    finally:
+        ended.set()
+        asking.join()
+    hosts = json.loads(report.read_text())["hosts"]
+    assert {name: hosts[name]["restarts"] for name in MACHINES} == {name: ["k3s.service"] for name in MACHINES}
+    assert hosts["s1"]["roles"] == ["datastore", "servers", "lb"]
+    assert len(asked) > 10
+    assert not failed
+
+
+def test_load_balancers_move_to_hosts_of_their_own(three: Site) -> None:
+    """The machines give the VIP and its port away, and stop what only a load balancer needs; K3s is not restarted."""
+
+    def apart(hosts: dict[str, Any]) -> None:
+        for name in MACHINES:
+            hosts[name].update(groups=["datastore", "servers"])
+        for name in ("lb1", "lb2"):
+            hosts[name].update(groups=["lb"])
+            del hosts[name]["data"]
+
+    before = {name: three.lab.exec(name, ["systemctl", "show", "-p", "MainPID", "k3s"]).stdout for name in MACHINES}
+    three.edit(apart, "hosts.yaml")
+    found = three.folder / "drift.json"
+    assert three.runbook("drift.py", "--no-history", "--json", str(found)).returncode == 3
+    ids = {one["id"] for one in json.loads(found.read_text())["differences"]}
+    assert "s1/unit:keepalived.service" in ids
+    three.deploy("--yes")
+    assert holders(three) == []
+    assert len(holders(three, ("lb1", "lb2"))) == 1
+    for name in MACHINES:
+        states = three.lab.exec(name, ["systemctl", "is-active", "haproxy", "keepalived"], check=False).stdout
+        assert states.split() == ["inactive", "inactive"], name
+        assert three.lab.exec(name, ["systemctl", "show", "-p", "MainPID", "k3s"]).stdout == before[name]
+    assert f"server: https://{VIP}:6443" in three.lab.exec("a1", ["cat", "/etc/rancher/k3s/config.yaml"]).stdout
+    eventually(lambda: unchanged(three))
+
+
+def test_k3s_may_leave_the_vip_its_own_port(three: Site) -> None:
+    """With `bind-address` K3s and HAProxy have the same port on the same machine, each on its own address."""
+
+    def together(hosts: dict[str, Any]) -> None:
+        for number, name in enumerate(MACHINES, 12):
+            hosts[name].update(groups=["datastore", "servers", "lb"])
+            hosts[name]["data"]["k3s"]["bind-address"] = f"{PREFIX}.{number}"
+        for name in ("lb1", "lb2"):
+            hosts[name].update(groups=[], data={"k3s_role": "none"})
+
+    three.lab.reset("lb1")
+    three.lab.reset("lb2")
+    three.edit(together, "hosts.yaml")
+    three.deploy("--yes")
+    (holder,) = holders(three)
+    listening = three.lab.exec(holder, ["ss", "-Hlntp", "sport = :6443"]).stdout
+    assert f"{VIP}:6443" in listening
+    assert listening.count(":6443 ") == 2, listening
+    assert three.nodes() == dict.fromkeys((*MACHINES, "a1"), True)
+    eventually(lambda: unchanged(three))
