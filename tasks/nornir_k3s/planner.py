@@ -11,18 +11,14 @@ from nornir_k3s import k3s
 from nornir_k3s.model import masking
 from nornir_k3s.model.cluster import Cluster, Member
 from nornir_k3s.model.host_facts import ArtifactState, FileState, HostFacts, UnitState
-from nornir_k3s.model.host_spec import File, Forget, Gone, HostSpec, Retired, Unit, together
+from nornir_k3s.model.host_spec import File, Forget, Gone, HostSpec, Unit, together
 from nornir_k3s.model.k3s_facts import CertificateFile
 from nornir_k3s.model.paths import PREVIOUS, SYSTEMD
 from nornir_k3s.model.step import Action, Step
 from nornir_k3s.model.urls import shown
-from nornir_k3s.roles import datastore, load_balancer
-from nornir_k3s.roles.datastore_etcd import CONFIG as ETCD_CONFIG
-from nornir_k3s.roles.datastore_etcd import FOLDER as ETCD
+from nornir_k3s.roles import datastore, former
 from nornir_k3s.roles.desired import Known, desired_by_role
 
-# Where the files of datastores and load balancers are.
-_OTHER_ROLES = (*load_balancer.FOLDERS, "/etc/mysql/", "/etc/postgresql/", f"{ETCD}/", ETCD_CONFIG)
 SETTLED = 10  # seconds after which an active unit's node is registered, with its version
 RENEWED = 90 * 86400  # K3s renews a certificate that has less than this left when it starts (older releases: 90 days)
 EXPIRING = 7 * 86400
@@ -100,7 +96,7 @@ def _obsolete(spec: HostSpec, facts: HostFacts, others: Iterable[HostSpec]) -> l
     if not spec.install:
         return []
     parts = (spec, *others)
-    written = {path for path in facts.ledger.files if not path.startswith(_OTHER_ROLES)}
+    written = {path for path in facts.ledger.files if not path.startswith(former.OTHERS)}
     known = {file.path for part in parts for file in part.files} | {gone.path for part in parts for gone in part.gone}
     return sorted(written - known)
 
@@ -257,21 +253,9 @@ def plan_host(cluster: Cluster, member: Member, facts: HostFacts, known: Known) 
         steps["datastore"] += datastore.steps(cluster, facts.database)
         tidy = datastore.tidy_steps(cluster, facts.database)
     if "lb" not in steps:
-        steps["lb"] = _retired_balancer(facts)
+        steps["lb"] = former.load_balancer_steps(facts.ledger.files)
     by_role = {role: tuple(of_role) for role, of_role in steps.items()}
     return PlannedHost(member, spec, facts, tuple(stage(spec, facts)), by_role, tuple(tidy))
-
-
-def _retired_balancer(facts: HostFacts) -> list[Step]:
-    """Return the steps that take a load balancer down that the host was once: it would keep the VIP."""
-    files = sorted(one for one in facts.ledger.files if one.startswith(load_balancer.FOLDERS))
-    if not files:
-        return []
-    why = "the host is no load balancer any more"
-    stops = [
-        Step("unit", name, f"stop {name}: {why}", payload=Retired(name), action="stop") for name in load_balancer.UNITS
-    ]
-    return [*stops, *(Step("remove", one, f"remove {one}: {why}", payload=Gone(one, "")) for one in files)]
 
 
 def _with_restart(steps: list[Step], name: str, spec: HostSpec, reason: str) -> list[Step]:

@@ -48,14 +48,9 @@ def _addresses(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[F
             found = f"no interface has the address {address} (there are {own})"
             yield problem(member.name, "address", found, "the inventory's address", "correct it in the inventory")
     vip = str(cluster.registration.address or "")
-    former = load_balancer.KEEPALIVED in facts.ledger.files  # the next deploy takes the VIP from it
-    if (
-        vip
-        and cluster.registration.way == "vip"
-        and "lb" not in member.roles
-        and not former
-        and facts.interface_of(vip)
-    ):
+    # A host that was a load balancer may have it: the next deploy takes it away.
+    balancer = "lb" in member.roles or load_balancer.KEEPALIVED in facts.ledger.files
+    if vip and cluster.registration.way == "vip" and not balancer and facts.interface_of(vip):
         remedy = "choose a free address for the VIP"
         yield problem(member.name, "vip", f"this host has the VIP {vip}", "the VIP on load balancers only", remedy)
 

@@ -45,7 +45,7 @@ def _row(report: DriftReport, role: str, title: str) -> dict[str, Any]:
 
 
 def _tiles(report: DriftReport, role: str) -> list[dict[str, Any]]:
-    tiles = [_tile(report, name, host) for name, host in report.hosts.items() if host.role == role]
+    tiles = [_tile(report, name, host) for name, host in report.hosts.items() if role in (host.roles or [host.role])]
     if role == "datastore":
         tiles += [
             {"name": address, "below": "external", "state": "ok", "badge": "", "count": 0}

@@ -46,7 +46,8 @@ def show(report: Report, console: Console) -> None:
         )
         restarted = ", ".join(dict.fromkeys(unit.removesuffix(".service") for unit in host.restarts)) or "-"
         state_text = Text(state, _STYLES[state])
-        table.add_row(name, host.role, state_text, _changes(host), restarted, str(host.round_trips))
+        groups = ", ".join(host.roles) or host.role
+        table.add_row(name, groups, state_text, _changes(host), restarted, str(host.round_trips))
     console.print(table)
     spent = ", ".join(f"{p.name} {p.seconds:.1f} s" for p in report.phases if p.state != "not begun")
     console.print(f"phases: {spent}; {report.seconds:.1f} s in total", soft_wrap=True)

@@ -1,0 +1,34 @@
+"""What a host keeps of a role that it no longer has, and how it is taken down."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from nornir_k3s.model.host_spec import Gone, Retired
+from nornir_k3s.model.step import Step
+from nornir_k3s.roles import datastore_etcd, load_balancer
+
+# Where the files of datastores and load balancers are.
+OTHERS = (
+    *load_balancer.FOLDERS,
+    "/etc/mysql/",
+    "/etc/postgresql/",
+    f"{datastore_etcd.FOLDER}/",
+    datastore_etcd.CONFIG,
+)
+
+
+def load_balancer_steps(files: Collection[str]) -> list[Step]:
+    """Return the steps that take a load balancer down that the host was once: it would keep the VIP.
+
+    Arguments:
+        files: Those that this tool wrote on the host.
+    """
+    ours = sorted(one for one in files if one.startswith(load_balancer.FOLDERS))
+    why = "the host is no load balancer any more"
+    stops = [
+        Step("unit", one, f"stop {one}: {why}", payload=Retired(one), action="stop")
+        for one in load_balancer.UNITS
+        if ours
+    ]
+    return [*stops, *(Step("remove", one, f"remove {one}: {why}", payload=Gone(one, "")) for one in ours)]
