@@ -17,6 +17,7 @@ FIRST = (
     "test_drift.py",
     "test_operator.py",
     "test_workflows.py",
+    "test_registration.py",
     "test_schedule.py",
     "test_k3s_as_observed.py",
     "test_standin.py",

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
-from nornir_k3s.checks import preflight, registration
-from nornir_k3s.compare import compare
+from nornir_k3s import k3s, records, shell
+from nornir_k3s.checks import preflight, registration, works
+from nornir_k3s.compare import compare, kubeconfig, nodes
 from nornir_k3s.errors import InventoryError
 from nornir_k3s.model.address_answer import AddressAnswer
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.drift_limits import Limits
 from nornir_k3s.model.finding import Finding
-from nornir_k3s.model.host_facts import Address, HostFacts, Reach
+from nornir_k3s.model.host_facts import Address, FileState, HostFacts, Reach, UnitState
+from nornir_k3s.model.k3s_facts import NodeState
+from nornir_k3s.model.kubeconfig import KubeconfigAnswer
+from nornir_k3s.phases import agents
+from nornir_k3s.state import kubeconfig as kept
+from nornir_k3s.state.store import Store
 
 from .conftest import HOSTS
 from .hosts import changed
@@ -232,3 +242,118 @@ def test_what_someone_else_must_configure_is_told(load: Load) -> None:
     assert "idle timeout: 10 minutes" in todo
     assert registration.todo(load(DNS, hosts=WITHOUT_LB)) == f"{NAME} must resolve to 10.0.0.12, 10.0.0.13"
     assert not registration.todo(load())
+
+
+def working(cluster: Cluster, **registration: str | None) -> dict[str, HostFacts]:
+    """Facts of a cluster that works, and what its agents say of the registration address."""
+    listed = tuple(
+        NodeState(m.node_name, ready=True, version=cluster.version, roles=("control-plane",) * (m.role == "servers"))
+        for role in ("servers", "agents")
+        for m in cluster.of(role)
+    )
+    facts = healthy(cluster)
+    del facts["s2"]  # one server is asked
+    facts["s1"] = changed(facts["s1"], api={"ready": True, "nodes": listed, "error": "timeout"})
+    for name, why in registration.items():
+        facts[name] = changed(facts[name], registration=why)
+    return facts
+
+
+HERE = AddressAnswer(answers=3, names=("10.0.0.100",))
+
+
+@pytest.mark.parametrize(
+    ("agent", "address", "works_now"),
+    [
+        ("", HERE, True),
+        ("", AddressAnswer(failure="connection", error="timeout"), True),
+        (None, HERE, True),
+        (None, AddressAnswer(failure="connection", error="timeout"), False),
+        (None, None, False),
+        ("connection refused", HERE, False),
+    ],
+)
+def test_a_server_need_not_reach_the_address_that_leads_to_itself(
+    load: Load, agent: str | None, address: AddressAnswer | None, works_now: bool
+) -> None:
+    cluster = load(EXTERNAL, hosts=WITHOUT_LB)
+    facts = working(cluster, a1=agent)
+    problems = works.problems(cluster, facts, None, address)
+    assert (not problems) == works_now, problems
+    facts["s1"] = changed(facts["s1"], units={"k3s.service": UnitState("loaded", "active")})
+    told = [one for one in nodes.differences(cluster, facts, (), address=address) if one.id == "s1/api:address"]
+    assert [one.severity for one in told] == ["note" if works_now else "error"]
+
+
+def test_an_agent_that_does_not_reach_the_address_is_told(load: Load) -> None:
+    cluster = load()
+    facts = working(cluster, a1="connection refused")
+    assert works.unreached(cluster, facts) == [f"a1 cannot reach the API at {cluster.url}: connection refused"]
+    told = {one.id: one for one in nodes.differences(cluster, facts, ())}
+    assert told["a1/api:address"].severity == "error"
+
+
+def test_names_that_the_certificate_lacks_are_told_after_a_change_and_in_drift(load: Load) -> None:
+    cluster = load(EXTERNAL | {"server": {"tls-san": ["api.example.org", "10.0.0.99"]}}, hosts=WITHOUT_LB)
+    facts = working(cluster, a1="")
+    lacks = AddressAnswer(answers=1, names=("10.0.0.100", "API.example.org"))
+    assert works.problems(cluster, facts, None, lacks) == ["the API's certificate does not contain 10.0.0.99"]
+    assert not works.problems(cluster, facts, {"a1", "s1", "s2"}, lacks), "other servers may not have the name yet"
+    (told,) = kubeconfig.differences(cluster, "kubeconfig", KubeconfigAnswer(), days=1, address=lacks)
+    assert told.id == "cluster/names:10.0.0.99"
+
+
+@pytest.mark.parametrize(
+    ("text", "moves"),
+    [
+        ("server: https://10.0.0.100:6443\n", False),
+        ("node-name: a1\nserver: https://10.0.0.9:6443\n", True),
+        ("server: 'https://10.0.0.100:7443'\n", True),
+        ("node-name: a1\n", False),
+        (None, False),
+    ],
+)
+def test_an_agent_moves_when_its_file_has_another_address(load: Load, text: str | None, moves: bool) -> None:
+    file = FileState("file", text=text)
+    run: Any = SimpleNamespace(cluster=load(), facts={"a1": HostFacts("a1", files={k3s.CONFIG: file})})
+    assert agents.moves(run, "a1") == moves
+
+
+def test_a_kubeconfig_is_known_by_its_ca(tmp_path: Path) -> None:
+    def text(ca: str, server: str) -> str:
+        return yaml.safe_dump({"clusters": [{"cluster": {"certificate-authority-data": ca, "server": server}}]})
+
+    store = Store(tmp_path, base=tmp_path)
+    assert not kept.has_same_ca(store, text("one", "https://a"))
+    (tmp_path / kept.FILE).write_text(text("one", "https://b"))
+    assert kept.has_same_ca(store, text("one", "https://a"))
+    assert not kept.has_same_ca(store, text("two", "https://b"))
+    assert not kept.has_same_ca(store, "no kubeconfig")
+
+
+KUBECTL = """#!/bin/sh
+case "$*" in *--server=https://gone:6443*) echo 'E1126 memcache.go'; echo 'connection refused'; exit 1 ;; esac >&2
+case "$*" in *--server=https://silent:6443*) exit 124 ;; esac
+echo '{}'
+"""
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [("there", ["@registration\t"]), ("gone", ["@registration\tconnection refused"]),
+     ("silent", ["@registration\ttimeout after 10 s"])],
+)  # fmt: skip
+def test_an_agent_asks_as_its_kubelet(tmp_path: Path, host: str, said: list[str]) -> None:
+    for name, text in (("k3s", KUBECTL), ("systemctl", "#!/bin/sh\necho active\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    call = shell.call("fact_registration", tmp_path / "k3s", f"https://{host}:6443", tmp_path)
+    script = f"PATH={tmp_path}:$PATH\n{records.SAY}{shell.source('facts/k3s_node.sh')}{call}\n"
+
+    def lines() -> list[str]:
+        return subprocess.run(["sh", "-euc", script], capture_output=True, text=True, check=True).stdout.splitlines()
+
+    assert lines() == [], "it has not joined"
+    (tmp_path / "agent").mkdir()
+    (tmp_path / "agent" / "kubelet.kubeconfig").write_text("x")
+    assert lines() == said

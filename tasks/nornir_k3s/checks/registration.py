@@ -34,23 +34,30 @@ def check(cluster: Cluster, all_facts: Mapping[str, HostFacts], address: Address
     elif address.failure == "certificate":
         found = f"{cluster.url} presents {address.error}"
         yield _problem(found, "the servers' certificate, signed by the cluster's CA", _REMEDY)
+    elif address.resolved == ():
+        pass  # `name` says it
     elif address.failure == "connection" and ready:
         found = f"{address.via} cannot connect to {cluster.url}: {address.error}"
         yield _problem(found, "an answer of a server", todo(cluster), "warning")
     elif address.unreached:
         found = f"{CONTROLLER} cannot connect to {cluster.url}: {address.unreached}; {address.via} can"
         yield _problem(found, "the kubeconfig works here", "nothing to do if nobody uses it here", "note")
-    if (
-        cluster.registration.way == "external"
-        and address.seen
-        and (never := [m.name for m in ready if not addresses_of(cluster, m, all_facts) & address.seen])
-    ):
+    if address.ttl is not None:
+        found = f"the addresses of {cluster.registration.name} may be cached for {address.ttl} s (TTL)"
+        remedy = "nothing to do; the shorter it is, the sooner clients leave a server that was taken out"
+        yield _problem(found, "a short time", remedy, "note")
+    never = [m.name for m in ready if not addresses_of(cluster, m, all_facts) & address.seen]
+    wrong: list[tuple[str, str, str]] = []
+    if cluster.registration.way == "external" and address.seen and never:
         found = f"none of {address.answers} connections to {cluster.url} was answered by {', '.join(never)}"
         remedy = "add it to the load balancer; nothing to do if all connections of a client go to one server there"
-        yield _problem(found, "every server", remedy, "warning")
+        wrong.append((found, "every server", remedy))
     if address.idle is not None:
         found = f"{cluster.url} closes a connection that is idle after {address.idle:.0f} s"
-        yield _problem(found, "watches stay", "set its idle timeout to 10 minutes or more", "warning")
+        wrong.append((found, "watches stay", "set its idle timeout to 10 minutes or more"))
+    if wrong:
+        found, expected, remedy = ("; ".join(words) for words in zip(*wrong, strict=True))
+        yield _problem(found, expected, remedy, "warning")
 
 
 def _problem(found: str, expected: str, remedy: str, severity: Severity = "error") -> Finding:

@@ -5,23 +5,31 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Collection, Mapping, Sequence
 
+from nornir_k3s.model.address_answer import AddressAnswer
 from nornir_k3s.model.cluster import NODES, Cluster, Member
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.roles.server import names as server_names
 
 
-def problems(cluster: Cluster, all_facts: Mapping[str, HostFacts], only: Collection[str] | None = None) -> list[str]:
+def problems(
+    cluster: Cluster,
+    all_facts: Mapping[str, HostFacts],
+    only: Collection[str] | None = None,
+    address: AddressAnswer | None = None,
+) -> list[str]:
     """Return what does not work yet, one sentence each; nothing when the cluster works.
 
     Arguments:
-        all_facts: By host name: one server's API, every agent's `reach`, every load balancer's addresses.
+        all_facts: By host name: one server's API, what every agent reaches, every load balancer's addresses.
         only: The hosts whose nodes are checked; all of them by default.
+        address: What was found at the registration address.
     """
     found: list[str] = []
     for member in cluster.of("servers"):
         if member.name in all_facts:
-            found += _nodes(cluster, member.name, all_facts[member.name], only)
+            proven = reached_by_others(all_facts, address)
+            found += _nodes(cluster, member.name, all_facts[member.name], only, proven=proven)
     servers = {member.name for member in cluster.of("servers")}
     for member in cluster.of("agents"):
         lost = (
@@ -30,11 +38,30 @@ def problems(cluster: Cluster, all_facts: Mapping[str, HostFacts], only: Collect
             else []
         )
         found += [f"{member.name} cannot connect to server {server} directly" for server in lost]
+    found += unreached(cluster, all_facts)
+    if only is None and address:
+        missing = missing_names(cluster, address.names)
+        found += [f"the API's certificate does not contain {name}" for name in missing]
     balancers = [m.name for m in cluster.of("lb") if m.name in all_facts]
     holders = [name for name in balancers if all_facts[name].interface_of(str(cluster.registration.address or ""))]
     if balancers and (problem := vip_problem(cluster, holders)):
         found.append(problem)
     return found
+
+
+def unreached(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[str]:
+    """Return which agents do not reach the API through the registration address, one sentence each."""
+    asked = ((m.name, all_facts[m.name].registration) for m in cluster.of("agents") if m.name in all_facts)
+    return [f"{name} cannot reach the API at {cluster.url}: {why}" for name, why in asked if why]
+
+
+def reached_by_others(all_facts: Mapping[str, HostFacts], address: AddressAnswer | None) -> bool:
+    """Return whether the registration address works for those who need it, all agents that were asked, or else here.
+
+    Many load balancers in clouds do not lead a server back to itself, and no server needs it.
+    """
+    answers = [facts.registration for facts in all_facts.values() if facts.registration is not None]
+    return not any(answers) if answers else bool(address and address.answers)
 
 
 def missing_names(cluster: Cluster, names: Sequence[str]) -> list[str]:
@@ -56,9 +83,9 @@ def _normalized(name: str) -> str:
         return name.lower()
 
 
-def _nodes(cluster: Cluster, server: str, facts: HostFacts, only: Collection[str] | None) -> list[str]:
+def _nodes(cluster: Cluster, server: str, facts: HostFacts, only: Collection[str] | None, *, proven: bool) -> list[str]:
     api = facts.api
-    if api.nodes is None or not api.through_address:
+    if api.nodes is None or not (api.through_address or proven):
         return [f"{server} cannot reach the API at {cluster.url}: {api.error or 'no answer'}"]
     nodes = {node.name: node for node in api.nodes}
     members = [member for role in NODES for member in cluster.of(role) if only is None or member.name in only]

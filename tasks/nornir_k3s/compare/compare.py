@@ -48,7 +48,7 @@ def differences(
             found.append(_unread(name))
         found += host.differences(cluster, compared)
     started = [name for name, planned in hosts.items() if planned.starts_k3s]
-    found += nodes.differences(cluster, all_facts, listed, started=started)
+    found += nodes.differences(cluster, all_facts, listed, started=started, address=address)
     found += effective_config.differences(cluster, all_facts, listed or ())
     loaded = [name for name, planned in hosts.items() if planned.acts_on(load_balancers.HAPROXY)]
     found += load_balancers.differences(cluster, all_facts, loaded=loaded)

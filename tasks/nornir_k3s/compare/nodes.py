@@ -10,7 +10,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from nornir_k3s import k3s
+from nornir_k3s.checks import works
 from nornir_k3s.compare.host import at
+from nornir_k3s.model.address_answer import AddressAnswer
 from nornir_k3s.model.cluster import (
     NODES,
     Cluster,
@@ -39,13 +41,16 @@ def differences(
     nodes: Sequence[NodeState] | None,
     *,
     started: Collection[str] = (),
+    address: AddressAnswer | None = None,
 ) -> Iterator[Finding]:
     """Yield the problems of the nodes, and of the servers' API.
 
     Arguments:
         started: The hosts whose K3s the next deploy starts or restarts.
+        address: What was found at the registration address.
     """
-    yield from _servers(cluster, all_facts)
+    yield from _servers(cluster, all_facts, needed=not works.reached_by_others(all_facts, address))
+    yield from _agents(cluster, all_facts)
     if nodes is None:
         if any(member.name in all_facts for member in cluster.of("servers")):
             yield Finding(
@@ -67,7 +72,7 @@ def differences(
         )  # fmt: skip
 
 
-def _servers(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
+def _servers(cluster: Cluster, all_facts: Mapping[str, HostFacts], *, needed: bool) -> Iterator[Finding]:
     for member in cluster.of("servers"):
         facts = all_facts.get(member.name)
         if facts is None or facts.unit(k3s.UNITS["server"]).active != "active":
@@ -83,7 +88,20 @@ def _servers(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[F
             yield Finding(
                 host=member.name, kind="api", subject="address",
                 found=f"cannot reach the API at {cluster.url}", expected="an answer, with a trusted certificate",
-                remedy="check the load balancers, the VIP and tls-san", severity="error",
+                remedy="check the load balancers, the VIP and tls-san" if needed else
+                "nothing to do if the address leads a server to itself: agents, or the controller, reach it",
+                severity="error" if needed else "note",
+            )  # fmt: skip
+
+
+def _agents(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
+    for member in cluster.of("agents"):
+        if member.name in all_facts and (why := all_facts[member.name].registration):
+            yield Finding(
+                host=member.name, kind="api", subject="address",
+                found=f"cannot reach the API at {cluster.url}: {why}",
+                expected="an answer, with a trusted certificate",
+                remedy="check the network from this host to the address: it cannot join again", severity="error",
             )  # fmt: skip
 
 

@@ -67,6 +67,7 @@ FACTS: tuple[Fact[Any], ...] = (
     k3s_server.PasswordRefused(),
     k3s_node.AgentCA(),
     k3s_node.NodePassword(),
+    k3s_node.ThroughAddress(),
     k3s_node.Certificates(),
     k3s_node.ExtraSettings(),
     others.Others(),

@@ -35,6 +35,20 @@ class AgentCA(Fact[str]):
         return records[0].take(1)[0]
 
 
+class ThroughAddress(Fact[str]):
+    """Why this agent does not reach the API through the registration address; empty if it does."""
+
+    name, source, roles = "registration", "k3s_node", ("agents",)
+
+    def arguments(self, query: Query) -> Iterable[object]:
+        """Use K3s' own kubectl, and the kubelet's kubeconfig."""
+        return (k3s.BINARY, query.cluster.url, k3s.DATA)
+
+    def parse(self, records: Sequence[Record]) -> str:
+        """Return the reason."""
+        return records[0].take(1)[0].strip()
+
+
 class NodePassword(Fact[bool]):
     """Whether this host has the password that its node was registered with (k3s: pkg/agent/config, nodepassword)."""
 

@@ -4,6 +4,18 @@ fact_agent_ca() { # data-folder
   if [ -s "$1/agent/server-ca.crt" ]; then say agent_ca "$(sha256sum <"$1/agent/server-ca.crt" | cut -c1-64)"; fi
 }
 
+# Asked as the kubelet, with the CA that this agent has joined with: what makes it join again, or not.
+fact_registration() { # k3s registration-url data-folder
+  kubeconfig=$3/agent/kubelet.kubeconfig
+  [ -s "$kubeconfig" ] || return 0
+  case $(systemctl is-active k3s-agent.service 2>/dev/null) in active | activating | reloading) ;; *) return 0 ;; esac
+  if why=$(timeout 10 "$1" kubectl --kubeconfig="$kubeconfig" --server="$2" get --raw /version 2>&1 >/dev/null); then
+    say registration ''
+  else
+    say registration "$(printf '%s\n' "${why:-timeout after 10 s}" | tail -n 1)"
+  fi
+}
+
 # K3s moves the old file to the new place when it starts.
 fact_node_password() { # data-folder
   if [ -s /etc/rancher/node/password ] || [ -s "$1/agent/node-password.txt" ]; then say node_password yes

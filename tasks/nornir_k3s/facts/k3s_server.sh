@@ -43,13 +43,16 @@ fact_password_refused() { # k3s node
   say password_refused "$(printf '%s' "$events" | base64 -w0)"
 }
 
-# Wait until every node is Ready, seen through the registration address.
+# Wait until every node is Ready; then a little for the registration address, which may not lead a server to itself.
 wait_for_nodes() { # k3s registration-url seconds node...
   k3s=$1 url=$2 limit=$3 begin=$(date +%s)
   shift 3
   until nodes_ready "$@" || [ $(($(date +%s) - begin)) -ge "$limit" ]; do sleep 0.3; done
+  begin=$(date +%s)
+  until address_answers || [ $(($(date +%s) - begin)) -ge 5 ]; do sleep 0.3; done
 }
+address_answers() { timeout 5 "$k3s" kubectl --server="$url" get --raw /version >/dev/null 2>&1; }
 nodes_ready() {
-  list=$(timeout 15 "$k3s" kubectl --server="$url" get nodes --no-headers 2>/dev/null) || return 1
+  list=$(timeout 15 "$k3s" kubectl get nodes --no-headers 2>/dev/null) || return 1
   for name in "$@"; do printf '%s\n' "$list" | grep -qE "^$name +Ready" || return 1; done
 }

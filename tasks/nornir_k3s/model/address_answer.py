@@ -21,6 +21,7 @@ class AddressAnswer:
         names: The names in the certificate.
         answers: How many connections a server answered.
         seen: The advertised addresses of the servers that answered, as far as they told them.
+        ttl: Seconds that the records of its name may be cached; None if that is not known.
         idle: Seconds after which an idle connection was closed; None if it stayed open, or none was tried.
     """
 
@@ -33,3 +34,4 @@ class AddressAnswer:
     answers: int = 0
     seen: frozenset[str] = frozenset()
     idle: float | None = None
+    ttl: int | None = None

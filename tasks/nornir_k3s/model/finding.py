@@ -33,7 +33,7 @@ KINDS: Mapping[str, str] = {
     "backend": "each server is up in each load balancer",
     "vip": "exactly one load balancer has the VIP",
     "names": "the API's certificate contains the registration address",
-    "api": "a server lists the nodes, directly and through the registration address",
+    "api": "a server lists the nodes; agents and servers reach the API through the registration address",
     "kubeconfig": "the kubeconfig of the last deploy works from the controller",
     "certificate": "no certificate of K3s, of the datastore or of the load balancers' health check expires soon",
     "latency": "the round trip to the datastore is short",

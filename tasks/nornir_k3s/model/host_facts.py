@@ -258,6 +258,7 @@ class HostFacts:
     server: ServerFiles = field(default_factory=ServerFiles)
     agent_ca: str = ""
     node_password: bool = True
+    registration: str | None = None  # why an agent does not reach the registration address; None if it was not asked
     api: Api = field(default_factory=Api)
     kubeconfig: str = field(default="", repr=False)
     effective_config: Mapping[str, Any] | None = None

@@ -23,6 +23,7 @@ from nornir_k3s.model.step import Step
 from nornir_k3s.retry import wait_until
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.gather import readable, session_of
+from nornir_k3s.state import kubeconfig
 
 SETTLED = 60  # seconds after which an agent is restarted whose node is Ready and whose service is not active
 
@@ -63,10 +64,13 @@ def wait_for_server(task: Task, run: Run) -> HostFacts:
 
 
 def _keep(run: Run, member: Member, text: str) -> None:
-    """Save the kubeconfig as soon as a server's API answers, although its node may not be Ready yet."""
+    """Save the kubeconfig as soon as a server's API answers, although its node may not be Ready yet.
+
+    One of this cluster stays until verify: its address works, and a new one has not been proved.
+    """
     if not run.report.kubeconfig:
         found = facts.parse(member.name, text)
-        if found.api.ready and found.kubeconfig:
+        if found.api.ready and found.kubeconfig and not kubeconfig.has_same_ca(run.store, found.kubeconfig):
             run.keep_kubeconfig(found.kubeconfig)
 
 

@@ -9,13 +9,16 @@ from nornir.core.task import Result, Task
 from nornir_k3s.checks import works
 from nornir_k3s.errors import K3sError, NotReady
 from nornir_k3s.facts import Fact
+from nornir_k3s.facts.k3s_node import ThroughAddress
 from nornir_k3s.facts.k3s_server import ApiThroughAddress, Kubeconfig
 from nornir_k3s.facts.network import Addresses, Reach
 from nornir_k3s.model.cluster import NODES
+from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.phases.agents import settle
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.phases.servers import require_ready
 from nornir_k3s.retry import wait_until
+from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.gather import read_facts
 from nornir_k3s.state import known_cluster
@@ -37,14 +40,16 @@ def verify(run: Run) -> None:
     known_cluster.save_ca(run.store, run.ca_prefix, run.ca_certificate)
     if run.limit is None:
         known_cluster.save_packages(run.store, {m.name: run.facts[m.name].packages for m in run.of("datastore")})
+    before = None if run.report.changed else run.address
     names = list(dict.fromkeys([server, *(m.name for m in (*run.of("agents"), *run.of("lb")))]))
     # If nothing was changed, the facts from the start are still valid.
     answers = {} if run.report.changed else {name: run.facts[name] for name in names}
-    problems = works.problems(run.cluster, answers, only=run.limit) if answers else ["not checked yet"]
+    problems = works.problems(run.cluster, answers, run.limit, before) if answers else ["not checked yet"]
 
     def works_now() -> bool:
         answers.update(run.phase("verify", names, verify_host, width=run.widths["stage"]))
-        problems[:] = works.problems(run.cluster, answers, only=run.limit)
+        gather.look_at_address(run)
+        problems[:] = works.problems(run.cluster, answers, run.limit, run.address)
         return not problems
 
     try:
@@ -62,7 +67,20 @@ def verify(run: Run) -> None:
             hint="check the hosts named above, then run deploy again: it resumes",
         ) from None
     run.keep_kubeconfig(answers[server].kubeconfig)
+    run.report.notes += _notes(run, server, answers[server])
     settle(run)
+
+
+def _notes(run: Run, server: str, answer: HostFacts) -> list[str]:
+    """Return from where the registration address does not answer although it works."""
+    notes, url, address = [], run.cluster.url, run.address
+    if not answer.api.through_address:
+        notes.append(
+            f"{server} does not reach {url}, which may lead to itself: agents, or this machine, do, and need it"
+        )
+    if address and (why := address.unreached or address.error):
+        notes.append(f"the kubeconfig does not work on this machine, which cannot connect to {url}: {why}")
+    return notes
 
 
 def verify_host(task: Task, run: Run) -> Result:
@@ -70,7 +88,7 @@ def verify_host(task: Task, run: Run) -> Result:
     roles = run.member(task.host.name).roles
     facts: list[Fact[Any]] = [Addresses()] if "lb" in roles else []
     if "agents" in roles:
-        facts.append(Reach())
+        facts += [Reach(), ThroughAddress()]
     if "servers" in roles:
         nodes = [
             m.node_name for part in NODES for m in run.cluster.of(part) if run.limit is None or m.name in run.limit

@@ -25,7 +25,7 @@ from cryptography import x509
 
 from nornir_k3s.model.address_answer import AddressAnswer
 from nornir_k3s.model.cluster import Cluster
-from nornir_k3s.run import kubeconfig_probe
+from nornir_k3s.run import dns_ttl, kubeconfig_probe
 from nornir_k3s.ssh.forward import forward
 from nornir_k3s.ssh.session import Session
 
@@ -55,28 +55,29 @@ def probe(
     url = urlsplit(cluster.url)
     host, port = str(url.hostname), int(url.port or 443)
     answer = resolved(cluster)
-    if answer.resolved == ():
-        return replace(answer, failure="connection", error="the name cannot be resolved")
     context, servers = _context(ca, kubeconfig), len(cluster.of("servers"))
 
     def asked(connect: Connect) -> AddressAnswer:
         answer = _asked(connect, context, host, servers)
         return replace(answer, idle=_closed_after(connect, context, host, idle)) if idle and answer.answers else answer
 
-    found = asked(lambda: _direct(host, port))
+    found = AddressAnswer(failure="connection", error="the name cannot be resolved")
+    if answer.resolved != ():
+        found = asked(lambda: _direct(host, port))
     for name, session in others.items():
         if found.failure != "connection":
             break
         other = asked(partial(_through, session, host, port))
         if other.failure != "connection":
             found = replace(other, via=name, unreached=found.error)
-    return replace(found, resolved=answer.resolved)
+    return replace(found, resolved=answer.resolved, ttl=answer.ttl)
 
 
 def resolved(cluster: Cluster) -> AddressAnswer:
     """Return to which addresses the controller resolves the name, without a connection."""
     name = cluster.registration.name
-    return AddressAnswer(_resolved(name, cluster.registration.port) if name else None)
+    ttl = dns_ttl.ttl(name) if name and cluster.registration.way == "dns" else None
+    return AddressAnswer(_resolved(name, cluster.registration.port) if name else None, ttl=ttl)
 
 
 def _resolved(host: str, port: int) -> tuple[str, ...]:

@@ -35,6 +35,18 @@ def rewrite(text: str, *, server: str, name: str) -> Secret:
     return Secret(yaml.safe_dump(data, sort_keys=False))
 
 
+def has_same_ca(store: Store, text: str) -> bool:
+    """Return whether the kubeconfig that is kept is of the same cluster as a server's."""
+    try:
+        ours, theirs = (
+            yaml.safe_load(one)["clusters"][0]["cluster"]["certificate-authority-data"]
+            for one in ((store.folder / FILE).read_text(), text)
+        )
+    except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError):
+        return False
+    return bool(ours == theirs)
+
+
 def keep(store: Store, text: str, *, server: str, name: str) -> Path:
     """Keep a server's kubeconfig for use from outside the cluster, 0600, and return its path.
 

@@ -13,7 +13,7 @@ from nornir_k3s.checks import datastore, works
 from nornir_k3s.compare import certificate_expiry, load_balancers, nodes
 from nornir_k3s.facts import Fact
 from nornir_k3s.facts.database import Database
-from nornir_k3s.facts.k3s_node import Certificates
+from nornir_k3s.facts.k3s_node import Certificates, ThroughAddress
 from nornir_k3s.facts.k3s_server import Api
 from nornir_k3s.facts.load_balancer import Backends
 from nornir_k3s.facts.network import Addresses, UnreachableDatastore
@@ -64,6 +64,7 @@ def read(run: Run) -> Status:
     _fill(result, run.cluster, all_facts)
     result.problems = [f"{name} is unreachable" for name in result.unreachable]
     result.problems += _problems(result, run.cluster, nodes.listed(run.cluster, all_facts) or [])
+    result.problems += works.unreached(run.cluster, all_facts)
     result.problems += [
         f"{one.path} on {one.host} {certificate_expiry.when(one)}: {certificate_expiry.remedy(run.cluster, one)}"
         for one in certificate_expiry.expiries(all_facts)
@@ -75,7 +76,7 @@ def read(run: Run) -> Status:
 
 _FACTS: Mapping[str, tuple[Fact[Any], ...]] = {
     "servers": (Api(), Certificates(), UnreachableDatastore()),
-    "agents": (Certificates(),),
+    "agents": (Certificates(), ThroughAddress()),
     "lb": (Addresses(), Backends(), Certificates()),
     "datastore": (Database(), Certificates()),
 }
