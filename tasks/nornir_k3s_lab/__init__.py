@@ -2,6 +2,6 @@
 
 from nornir_k3s_lab.errors import LabConfigError, LabError
 from nornir_k3s_lab.lab import Lab
-from nornir_k3s_lab.model import HostStatus, LabHost
+from nornir_k3s_lab.model import RELEASES, HostStatus, LabHost
 
-__all__ = ["HostStatus", "Lab", "LabConfigError", "LabError", "LabHost"]
+__all__ = ["RELEASES", "HostStatus", "Lab", "LabConfigError", "LabError", "LabHost"]

@@ -20,7 +20,7 @@ from nornir_k3s_lab.errors import LabError
 from nornir_k3s_lab.files import package_file, write_private
 from nornir_k3s_lab.host_files import PATH, identity_files
 from nornir_k3s_lab.keys import ensure_key, ensure_password
-from nornir_k3s_lab.model import HostStatus, LabHost, LabSpec
+from nornir_k3s_lab.model import UNIFIED, HostStatus, LabHost, LabSpec
 from nornir_k3s_lab.mounts import mount_points, remove_folder, unmount_below
 from nornir_k3s_lab.system import run, wait_until
 
@@ -152,6 +152,7 @@ class Container:
             binds={str(self.folder / name): inside for name, inside in REAL_FOLDERS.items()},
             packages=image / "packages",
             console=self.folder / "console.log",
+            unified=self.host.release in UNIFIED,
         )
 
     def power_off(self, *, hard: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The image of all hosts: a small Debian, and a repository of the packages that they may install.
+"""The image of the hosts of a release: a small Debian, and a repository of the packages that they may install.
 
 The base system is built from that repository alone, so no apt setting of this machine reaches the hosts.
 """
@@ -9,13 +9,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from nornir_k3s_lab import packages
 from nornir_k3s_lab.errors import LabError
 from nornir_k3s_lab.files import locked
 from nornir_k3s_lab.host_files import MASKED_UNITS, PACKAGES, image_files
+from nornir_k3s_lab.model import RELEASES
 from nornir_k3s_lab.mounts import remove_folder
 from nornir_k3s_lab.system import run
 
@@ -23,48 +24,55 @@ from nornir_k3s_lab.system import run
 DPKG_OPTIONS = ("force-unsafe-io", "path-exclude=/usr/share/man/*", "path-exclude=/usr/share/doc/*")
 
 
-def recipe() -> str:
-    """Everything that the image depends on, as text: another recipe is another image."""
-    release = [_debian_release(), os.uname().machine]
-    content = [packages.BASE, packages.EXTRA, DPKG_OPTIONS, MASKED_UNITS, image_files()]
-    return json.dumps([1, *release, *content], sort_keys=True)
+def recipe(release: str) -> str:
+    """Everything that the image of a release depends on, as text: another recipe is another image."""
+    extra = packages.EXTRA[release]
+    content = [packages.BASE, extra, DPKG_OPTIONS, MASKED_UNITS, image_files()]
+    return json.dumps([1, release, os.uname().machine, *content], sort_keys=True)
 
 
-def image_folder(cache: Path) -> Path:
-    """The folder of the image with the current recipe, whether it exists or not."""
-    return cache / f"image-{hashlib.sha256(recipe().encode()).hexdigest()[:12]}"
+def image_folder(cache: Path, release: str = RELEASES[0]) -> Path:
+    """The folder of the image with the current recipe of a release, whether it exists or not."""
+    return cache / f"image-{hashlib.sha256(recipe(release).encode()).hexdigest()[:12]}"
 
 
-def ensure_image(cache: Path, say: Callable[[str], None], used: Collection[Path] = ()) -> Path:
-    """Return the folder of the image, with `root` and `packages` in it; build it when it is missing.
+def ensure_images(
+    cache: Path, releases: Iterable[str], say: Callable[[str], None], used: Collection[Path] = ()
+) -> dict[str, Path]:
+    """Return the folder of the image of each release, with `root` and `packages` in it; build those that are missing.
 
     Arguments:
         cache: The folder of all images.
+        releases: The releases, of `RELEASES`.
         say: Takes progress lines.
         used: Images of running hosts; other old ones are removed when a new one is built.
     """
-    image = image_folder(cache)
-    if image.exists():
-        return image
-    with locked(cache, say) as lock:
-        if image.exists():
-            return image
-        for folder in cache.iterdir():
-            if folder not in used:
-                remove_folder(folder)
-        draft = cache / f"building-{image.name}"
-        draft.mkdir(mode=0o755)
-        say("building the image of the hosts (once): downloading packages")
-        packages.download(draft / "packages", draft / "apt", lock)
-        say("building the image of the hosts (once): installing the base system, about half a minute")
-        _install_base(draft, lock)
-        _configure(draft / "root")
-        shutil.rmtree(draft / "apt")
-        draft.rename(image)
-    return image
+    images = {release: image_folder(cache, release) for release in releases}
+    if missing := [release for release, image in images.items() if not image.exists()]:
+        with locked(cache, say) as lock:
+            current = [image_folder(cache, release) for release in RELEASES]
+            for folder in cache.iterdir():
+                if folder not in (*used, *current):
+                    remove_folder(folder)
+            for release in missing:
+                if not images[release].exists():
+                    _build(images[release], release, say, lock)
+    return images
 
 
-def _install_base(image: Path, lock: int) -> None:
+def _build(image: Path, release: str, say: Callable[[str], None], lock: int) -> None:
+    draft = image.with_name(f"building-{image.name}")
+    draft.mkdir(mode=0o755)
+    say(f"building the image of {release} hosts (once): downloading packages")
+    packages.download(release, _own_release(), draft / "packages", draft / "apt", lock)
+    say(f"building the image of {release} hosts (once): installing the base system, about half a minute")
+    _install_base(draft, release, lock)
+    _configure(draft / "root")
+    shutil.rmtree(draft / "apt")
+    draft.rename(image)
+
+
+def _install_base(image: Path, release: str, lock: int) -> None:
     repository = image / "packages"
     required = dict.fromkeys([*packages.required_packages(repository), *packages.BASE])
     options = [
@@ -74,14 +82,14 @@ def _install_base(image: Path, lock: int) -> None:
         "--include=" + ",".join(required),
     ]
     run(
-        ["mmdebstrap", *options, _debian_release(), image / "root", f"deb [trusted=yes] copy:{repository} ./"],
+        ["mmdebstrap", *options, release, image / "root", f"deb [trusted=yes] copy:{repository} ./"],
         timeout=1800,
         env={"PATH": os.environ["PATH"], "HOME": "/root", "LC_ALL": "C.UTF-8", "TMPDIR": str(image)},
         pass_fds=[lock],
     )
 
 
-def _debian_release() -> str:
+def _own_release() -> str:
     for line in Path("/etc/os-release").read_text().splitlines():
         key, _, value = line.partition("=")
         if key == "VERSION_CODENAME":

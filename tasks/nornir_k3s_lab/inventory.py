@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from nornir_k3s_lab.errors import LabConfigError
-from nornir_k3s_lab.model import LabHost, LabSpec, problems_of
+from nornir_k3s_lab.model import RELEASES, LabHost, LabSpec, problems_of
 
 
 def load(config: Path, inventory: Path | None = None) -> LabSpec:
@@ -35,7 +36,7 @@ def load(config: Path, inventory: Path | None = None) -> LabSpec:
     base = files["host_file"].parent
     hosts = tuple(_lab_host(host, base) for host in loaded.hosts.values())
     folder = config.resolve().parent / ".lab" / str(lab["name"])
-    problems = problems_of(str(lab["name"]), str(lab["network"]), hosts)
+    problems = [*_setting_problems(loaded.hosts.values()), *problems_of(str(lab["name"]), str(lab["network"]), hosts)]
     keys = {_extra(host, "key_file", base) or folder / "id_ed25519" for host in loaded.hosts.values()}
     known = {_extra(host, "alt_key_file", base) or folder / "known_hosts" for host in loaded.hosts.values()}
     if len(keys) > 1 or len(known) > 1:
@@ -70,12 +71,23 @@ def _lab_host(host: Host, base: Path) -> LabHost:
     ssh = host.get("k3s_ssh") or {}
     password = ssh.get("sudo_password") if isinstance(ssh, dict) else None
     file = password.get("file") if isinstance(password, dict) else None
+    lab = host.get("k3s_lab")
     return LabHost(
         name=host.name,
         address=str(host.hostname),
         user=host.username or "root",
         sudo_password_file=_absolute(base, file) if file else None,
+        release=str(lab.get("release", RELEASES[0])) if isinstance(lab, dict) else RELEASES[0],
     )
+
+
+def _setting_problems(hosts: Iterable[Host]) -> Iterator[str]:
+    for host in hosts:
+        settings = host.get("k3s_lab")
+        if settings is None:
+            continue
+        if not isinstance(settings, dict) or settings.keys() - {"release"}:
+            yield f"{host.name}: k3s_lab must be a mapping that has the key `release` at most, not {settings!r}"
 
 
 def _extra(host: Host, key: str, base: Path) -> Path | None:

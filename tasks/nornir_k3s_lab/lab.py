@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from nornir_k3s_lab import cgroups, network, nspawn
 from nornir_k3s_lab.container import Container, used_images
 from nornir_k3s_lab.errors import LabConfigError, LabError
 from nornir_k3s_lab.files import default_umask, locked
-from nornir_k3s_lab.image import ensure_image
+from nornir_k3s_lab.image import ensure_images
 from nornir_k3s_lab.inventory import load
 from nornir_k3s_lab.kernel_settings import raise_settings, restore_settings
 from nornir_k3s_lab.keys import ensure_key, ensure_password, update_known_hosts
@@ -32,7 +32,7 @@ class Lab:
         network: IPv4 network; this machine gets its first address.
         hosts: The hosts.
         folder: The folder of the key to log in with, and of known_hosts.
-        cache: The folder of the image.
+        cache: The folder of the images.
         runtime: The folder of the disks of the hosts, while they exist; not on an overlay file system.
         key_file: The private key, when it is not `folder/id_ed25519`.
         known_hosts: The file of the host keys, when it is not `folder/known_hosts`.
@@ -106,7 +106,7 @@ class Lab:
                 f"{self.runtime} is on an overlay file system, which cannot hold the disks of the hosts",
                 hint="mount another file system there, such as ext4",
             )
-        image = ensure_image(self.cache, self.say, used_images(self.runtime))
+        images = self._images(self._containers.values())
         with locked(self.folder, self.say):
             self._check_unchanged()
             with locked(self.runtime):
@@ -118,7 +118,7 @@ class Lab:
             missing = [container for container in self._containers.values() if not container.init]
             if missing:
                 self.say(f"booting {', '.join(container.host.name for container in missing)}")
-            self._each(missing, lambda container: self._boot(container, image))
+            self._each(missing, lambda container: self._boot(container, images))
             self._record_host_keys()
             self._wait(self._containers.values())
             self._check_firewall()
@@ -150,10 +150,14 @@ class Lab:
             if host.sudo_password_file:
                 ensure_password(host.sudo_password_file)
 
-    def _boot(self, container: Container, image: Path) -> None:
+    def _images(self, containers: Iterable[Container]) -> dict[str, Path]:
+        releases = {container.host.release for container in containers}
+        return ensure_images(self.cache, sorted(releases), self.say, used_images(self.runtime))
+
+    def _boot(self, container: Container, images: Mapping[str, Path]) -> None:
         if not container.exists:
             container.destroy(keep_host_key=True)
-            container.create(image)
+            container.create(images[container.host.release])
         container.power_on()
 
     def _wait(self, containers: Iterable[Container]) -> None:
@@ -186,7 +190,7 @@ class Lab:
         return [container.status() for container in self._containers.values()]
 
     def down(self, *, image: bool = False) -> None:
-        """Remove everything of the lab, whatever its state; with `image`, the image too, unless another lab uses it."""
+        """Remove everything of the lab, whatever its state; with `image`, all images too, unless another lab exists."""
         require_root()
         if self.folder.exists() or cgroups.hosts_of(self.name):
             with locked(self.folder, self.say):
@@ -218,7 +222,7 @@ class Lab:
             return
         with locked(self.cache, self.say):
             if self.runtime.exists():
-                self.say(f"the image in {self.cache} is kept: another lab uses it")
+                self.say(f"the images in {self.cache} are kept: another lab exists")
                 return
             remove_folder(self.cache)
 
@@ -268,11 +272,11 @@ class Lab:
     def reset(self, *hosts: str) -> None:
         """Remove the disks of these hosts and boot them as bare Linux; they keep address and host key."""
         containers = [self._container(host) for host in hosts]
-        image = ensure_image(self.cache, self.say, used_images(self.runtime))
+        images = self._images(containers)
 
         def fresh(container: Container) -> None:
             container.destroy(keep_host_key=True)
-            self._boot(container, image)
+            self._boot(container, images)
 
         with locked(self.folder, self.say):
             self._ensure_credentials()

@@ -9,6 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+# Debian releases that a host can run; the first is the default.
+RELEASES = ("bookworm", "trixie", "sid")
+# Those whose systemd, 258 or newer, does not boot with cgroup v1.
+UNIFIED = ("sid",)
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 
@@ -22,12 +26,14 @@ class LabHost:
         address: Its IPv4 address.
         user: The user who logs in with the key: `root`, or one with sudo.
         sudo_password_file: The file with the user's password; without it, sudo does not ask for one.
+        release: Its Debian release, of `RELEASES`.
     """
 
     name: str
     address: str
     user: str = "root"
     sudo_password_file: Path | None = None
+    release: str = RELEASES[0]
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,8 @@ def _host_problems(host: LabHost, network: ipaddress.IPv4Network, taken: Mapping
         yield f"{host.name}: {host.user!r} is not a valid user name"
     if host.user == "root" and host.sudo_password_file:
         yield f"{host.name}: root needs no sudo password"
+    if host.release not in RELEASES:
+        yield f"{host.name}: {host.release!r} is not a release that a host of a lab can run: {', '.join(RELEASES)}"
     try:
         address = ipaddress.IPv4Address(host.address)
     except ValueError:

@@ -27,6 +27,7 @@ def start(
     binds: Mapping[str, str],
     packages: Path,
     console: Path,
+    unified: bool = False,
 ) -> None:
     """Boot a root folder; does not wait until it is up.
 
@@ -39,6 +40,7 @@ def start(
         binds: Folders of this machine, and their paths in the host.
         packages: The package repository, which the host can read.
         console: The file that its console is written to.
+        unified: Give it cgroup v2 alone, also where this machine has v1, whose controllers it then lacks.
     """
     nspawn = [
         # Entered beforehand: with --network-namespace-path, the host's /sys would show the interfaces of this machine.
@@ -62,7 +64,7 @@ def start(
             stderr=stream,
             check=True,
             cwd="/",
-            env=_ENVIRONMENT,
+            env=_ENVIRONMENT | ({"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"} if unified else {}),
         )
 
 

@@ -1,4 +1,4 @@
-"""The Debian packages of the hosts: a flat apt repository in a folder, filled by the apt of this machine."""
+"""The Debian packages of the hosts: a flat apt repository a release, filled by the apt of this machine."""
 
 from __future__ import annotations
 
@@ -7,40 +7,100 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
+from nornir_k3s_lab.errors import LabError
 from nornir_k3s_lab.system import run
 
 BASE = [
     *["systemd", "systemd-sysv", "dbus", "openssh-server", "iproute2", "iputils-ping", "sudo", "procps", "kmod"],
     *["iptables", "nftables", "ca-certificates", "curl"],
 ]
-EXTRA = ["haproxy", "keepalived", "mariadb-server", "postgresql", "etcd-server", "etcd-client", "pgbouncer"]
+# Of hosts by their release. MySQL conflicts with MariaDB, and of these releases only sid has it.
+EXTRA = {
+    "bookworm": ["haproxy", "keepalived", "mariadb-server", "postgresql", "etcd-server", "etcd-client", "pgbouncer"],
+    "trixie": ["haproxy", "keepalived", "mariadb-server", "postgresql", "etcd-server", "etcd-client"],
+    "sid": ["haproxy", "keepalived", "mysql-server", "postgresql", "etcd-server", "etcd-client"],
+}
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
-def download(packages: Path, scratch: Path, lock: int) -> None:
-    """Download the packages with everything they depend on, and write the index of the repository.
+def sources(release: str, own: str, targets: str) -> str:
+    """The sources.list of a release, from the archives that the apt of this machine uses.
 
     Arguments:
+        release: The release.
+        own: The release of this machine.
+        targets: What apt knows: a line with codename, URI and component for each index.
+
+    Raises:
+        LabError: apt knows no archive of this machine's release.
+    """
+    options = f"signed-by={KEYRING}" if KEYRING.exists() else ""
+    suffixes = ["", "-updates", "-security"]
+    if release == "sid":
+        options += " check-valid-until=no"  # an archive's copy of it may be older than its Release file is valid
+        suffixes = [""]
+    found = (line.split() for line in targets.splitlines())
+    lines = [
+        f"deb [arch={_architecture()} {options}] {words[1]} {release}{suffix} main\n"
+        for words in found
+        for suffix in suffixes
+        if words[0] == own + suffix and words[2:] == ["main"]
+    ]
+    if not lines:
+        raise LabError(
+            f"apt on this machine knows no packages of {own}",
+            hint="fix /etc/apt/sources.list.d, and run apt-get update",
+        )
+    return "".join(lines)
+
+
+def _architecture() -> str:
+    return run(["dpkg", "--print-architecture"]).stdout.strip()
+
+
+def _targets() -> str:
+    argv = ["apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI) $(COMPONENT)", "Created-By: Packages"]
+    if not (found := run(argv, check=False).stdout):
+        run(["apt-get", "update", "-q"], check=False)  # one unreachable source need not matter
+        found = run(argv).stdout
+    return found
+
+
+def download(release: str, own: str, packages: Path, scratch: Path, lock: int) -> None:
+    """Download the packages of a release with everything they depend on, and write the index of the repository.
+
+    Arguments:
+        release: The release.
+        own: The release of this machine.
         packages: The folder of the repository, which does not exist yet.
         scratch: A folder for apt's own files, which does not exist yet.
         lock: A file descriptor that apt inherits.
     """
     (packages / "partial").mkdir(parents=True)
-    scratch.mkdir()
-    status = scratch / "status"
+    (scratch / "lists/partial").mkdir(parents=True)
+    status, source = scratch / "status", scratch / "sources.list"
     status.touch()  # no package is installed: apt downloads every dependency, too
+    source.write_text(sources(release, own, _targets()))
     options = {
         "Dir::State::status": status,
+        "Dir::State::lists": scratch / "lists",
+        "Dir::Cache": scratch,
         "Dir::Cache::archives": packages,
+        "Dir::Etc::SourceList": source,
+        "Dir::Etc::SourceParts": "/dev/null",
+        "Dir::Etc::Preferences": "/dev/null",
+        "Dir::Etc::PreferencesParts": "/dev/null",
+        "Acquire::Languages": "none",
+        "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled": "false",
         "APT::Sandbox::User": "root",
-        "APT::Architectures::": run(["dpkg", "--print-architecture"]).stdout.strip(),  # no foreign architectures
+        "APT::Architectures::": _architecture(),  # no foreign architectures
         "APT::Install-Recommends": "false",
         "APT::Get::Download-Only": "true",
     }
-    argv = ["apt-get", "-y", "-q", *(f"-o{key}={value}" for key, value in options.items()), "install"]
-    argv += ["?essential", "?priority(required)", "apt", *BASE, *EXTRA]
-    if run(argv, check=False, timeout=1800, pass_fds=[lock]).returncode:
-        run(["apt-get", "update", "-q"], check=False)  # one unreachable source need not matter
-        run(argv, timeout=1800, pass_fds=[lock])
+    apt = ["apt-get", "-y", "-q", *(f"-o{key}={value}" for key, value in options.items())]
+    wanted = ["?essential", "?priority(required)", "apt", *BASE, *EXTRA[release]]
+    run([*apt, "update"], timeout=1800, pass_fds=[lock])
+    run([*apt, "install", *wanted], timeout=1800, pass_fds=[lock])
     shutil.rmtree(packages / "partial")
     (packages / "lock").unlink(missing_ok=True)
     write_index(packages)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from nornir_k3s_lab import (
+    RELEASES,
     LabError,
     cgroups,
     files,
@@ -197,15 +198,58 @@ def test_known_hosts_keeps_the_lines_of_other_hosts(tmp_path: Path) -> None:
 
 
 def test_another_recipe_is_another_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = image.image_folder(tmp_path)
-    assert image.image_folder(tmp_path) == before
-    monkeypatch.setattr(packages, "EXTRA", [*packages.EXTRA, "hello"])
-    assert image.image_folder(tmp_path) != before
+    before = {release: image.image_folder(tmp_path, release) for release in RELEASES}
+    assert len(set(before.values())) == len(RELEASES)
+    assert image.image_folder(tmp_path, "trixie") == before["trixie"]
+    monkeypatch.setitem(packages.EXTRA, "trixie", [*packages.EXTRA["trixie"], "hello"])
+    assert image.image_folder(tmp_path, "trixie") != before["trixie"]
+    assert image.image_folder(tmp_path, "bookworm") == before["bookworm"]
 
 
-def test_an_image_that_exists_is_not_built_again(tmp_path: Path) -> None:
-    image.image_folder(tmp_path).mkdir()
-    assert image.ensure_image(tmp_path, pytest.fail) == image.image_folder(tmp_path)
+def test_an_image_that_exists_is_not_built_again_and_no_other_is_built(tmp_path: Path) -> None:
+    folder = image.image_folder(tmp_path, "trixie")
+    folder.mkdir()
+    assert image.ensure_images(tmp_path, ["trixie"], pytest.fail) == {"trixie": folder}
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_new_image_leaves_those_of_other_releases_and_of_running_hosts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("image-000000000000", "image-111111111111", "building-image-222222222222"):
+        (tmp_path / name).mkdir()
+    used, trixie = tmp_path / "image-111111111111", image.image_folder(tmp_path, "trixie")
+    trixie.mkdir()
+    monkeypatch.setattr(image, "_build", lambda folder, *_: folder.mkdir())
+    made = image.ensure_images(tmp_path, ["bookworm", "trixie"], lambda _: None, [used])
+    assert set(tmp_path.iterdir()) == {used, *made.values()}
+
+
+TARGETS = """\
+bookworm http://mirror.example/debian/ main
+bookworm http://mirror.example/debian/ contrib
+bookworm-updates http://mirror.example/debian/ main
+bookworm-security http://mirror.example/debian-security/ main
+nodistro https://elsewhere.example/node main
+"""
+
+
+@pytest.mark.skipif(shutil.which("dpkg") is None, reason="needs dpkg")
+def test_packages_of_a_release_come_from_the_archives_of_this_machine() -> None:
+    found = {release: packages.sources(release, "bookworm", TARGETS).splitlines() for release in RELEASES}
+    assert [line.partition("] ")[2] for line in found["trixie"]][::3] == [
+        "http://mirror.example/debian/ trixie main",
+    ]
+    assert {line.partition("] ")[2] for line in found["trixie"]} == {
+        "http://mirror.example/debian/ trixie main",
+        "http://mirror.example/debian/ trixie-updates main",
+        "http://mirror.example/debian-security/ trixie-security main",
+    }
+    assert [line.partition("] ")[2] for line in found["sid"]] == ["http://mirror.example/debian/ sid main"]
+    old = {release for release, lines in found.items() if any("check-valid-until=no" in line for line in lines)}
+    assert old == {"sid"}, "only a copy of sid may be too old"
+    with pytest.raises(LabError, match="apt on this machine knows no packages of trixie"):
+        packages.sources("sid", "trixie", TARGETS)
 
 
 @pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb")

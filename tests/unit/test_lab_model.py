@@ -48,6 +48,28 @@ def test_reads_users_passwords_and_keys_where_the_inventory_says(tmp_path: Path)
     assert spec.gateway == "10.99.0.1/24"
 
 
+def test_the_release_of_a_host_is_its_own_or_that_of_its_group(tmp_path: Path) -> None:
+    config = write(tmp_path, hosts=HOSTS + "d: {hostname: 10.99.0.5, groups: [g], data: {k3s_lab: {release: sid}}}\n")
+    (tmp_path / "inv/groups.yaml").write_text("g: {data: {k3s_lab: {release: trixie}}}\n")
+    assert [host.release for host in load(config).hosts] == ["trixie", "bookworm", "bookworm", "sid"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("{release: buster}", "b: 'buster' is not a release that a host of a lab can run: bookworm, trixie, sid"),
+        ("{release: 13}", "b: '13' is not a release that a host of a lab can run"),
+        ("{releases: sid}", "b: k3s_lab must be a mapping that has the key `release` at most"),
+        ("trixie", "b: k3s_lab must be a mapping that has the key `release` at most, not 'trixie'"),
+    ],
+)
+def test_a_release_that_there_is_not_is_refused(tmp_path: Path, setting: str, said: str) -> None:
+    config = write(tmp_path, hosts=f"b: {{hostname: 10.99.0.3, data: {{k3s_lab: {setting}}}}}\n")
+    with pytest.raises(LabConfigError) as caught:
+        load(config)
+    assert said in str(caught.value)
+
+
 def test_keys_have_a_default_path(tmp_path: Path) -> None:
     spec = load(write(tmp_path, defaults="username: ops\n"))
     assert spec.key_file == tmp_path / ".lab/tiny/id_ed25519"
