@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import sqlite3
+import ssl
+import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pymysql
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
-from nornir_k3s.datastore_probe import mysql, postgresql, probe
+from nornir_k3s.datastore_probe import mysql, postgresql, probe, tls
 from nornir_k3s.datastore_probe.answers import Answers, table_problems
 from nornir_k3s.datastore_probe.probe import findings
+from nornir_k3s.datastore_probe.tls import Context
 from nornir_k3s.facts import database as sql
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.endpoint import parse
@@ -40,12 +51,77 @@ def test_rights_are_read_from_grants(grants: list[str], missing: str) -> None:
 
 @pytest.mark.parametrize(
     ("code", "id_"),
-    [(1045, "datastore-login"), (1130, "datastore-login"), (2026, "datastore-tls"), (1040, "datastore")],
+    [
+        *((code, "datastore-login") for code in (1045, 1130, 1524, 1862, 3118)),
+        (2026, "datastore-tls"),
+        (1040, "datastore"),
+    ],
 )
 def test_what_mysql_refuses_with(code: int, id_: str) -> None:
     problem: Any = mysql._refused(pymysql.err.OperationalError(code, "hush"), ENDPOINT)
     assert problem.subject == id_
     assert "hush" not in problem.found + problem.remedy
+    assert "{}" not in problem.found
+
+
+def shown(folder: Path, *alternatives: x509.GeneralName) -> Context:
+    """Write a certificate with these names, which is its own CA; return the context of a client that trusts it."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "db")])
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    if alternatives:
+        made = made.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+    pem = made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    plain = serialization.NoEncryption()
+    text = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    (folder / "ca.pem").write_bytes(pem)
+    (folder / "both.pem").write_bytes(pem + text)
+    return tls.context(folder / "ca.pem", None, None)
+
+
+def handshake(folder: Path, context: Context, name: str) -> ssl.SSLError:
+    """Return how a handshake with the server fails."""
+    client, server = socket.socketpair()
+    shows = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    shows.load_cert_chain(str(folder / "both.pem"))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            shows.wrap_socket(server, server_side=True).close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        with pytest.raises(ssl.SSLError) as caught:
+            context.wrap_socket(client, server_hostname=name)
+    finally:
+        client.close()
+        thread.join()
+        server.close()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("alternatives", "name", "found", "remedy"),
+    [
+        ([], "10.0.0.5", "no subjectAltName", "-addext subjectAltName=IP:10.0.0.5 "),
+        ([], "fd00::5", "no subjectAltName", "-addext subjectAltName=IP:fd00::5 "),
+        ([], "db.example", "no subjectAltName", "-addext subjectAltName=DNS:db.example "),
+        ([x509.DNSName("a.example"), x509.DNSName("b.example")], "db.example", "is for a.example, b.example", "add"),
+    ],
+)
+def test_a_certificate_without_the_right_name_is_told_with_how_to_make_one(
+    tmp_path: Path, alternatives: list[x509.GeneralName], name: str, found: str, remedy: str
+) -> None:
+    error = handshake(tmp_path, shown(tmp_path, *alternatives), name)
+    assert tls.is_other_name(error)
+    context = tls.inspecting(tls.context(tmp_path / "ca.pem", None, None))
+    assert not tls.is_other_name(handshake(tmp_path, context, name))
+    assert context.names is not None
+    problem: Any = tls.handshake_failed(f"[{name}]:3306" if ":" in name else f"{name}:3306", error, context.names)
+    assert found in problem.found
+    assert remedy in problem.remedy
 
 
 @pytest.mark.parametrize(
@@ -120,6 +196,19 @@ def test_a_role_s_rights_count_with_mysql_8() -> None:
     assert mysql._missing_rights(mysql._rights(grants, ENDPOINT), ENDPOINT, exists=True) == []
     grants = mysql._grants(lambda text: said[text], "MariaDB")
     assert mysql._missing_rights(mysql._rights(grants, ENDPOINT), ENDPOINT, exists=True)
+
+
+def test_a_role_that_no_login_turns_on_is_named() -> None:
+    said = {
+        "SHOW GRANTS": [("GRANT USAGE ON *.* TO `u`@`%`",), ("GRANT `dba`@`%` TO `u`@`%`",)],
+        "SELECT CURRENT_ROLE()": [("NONE",)],
+    }
+    grants = mysql._grants(lambda text: said[text], "MySQL")
+    rights = mysql._rights(grants, ENDPOINT)
+    (problem,) = mysql._inactive_roles(grants, rights, ENDPOINT)
+    assert "SET DEFAULT ROLE `dba`@`%`" in problem.remedy
+    assert mysql._inactive_roles([*grants, "GRANT SELECT ON `k3s`.* TO `u`@`%`"], {"SELECT"}, ENDPOINT) == []
+    assert mysql._inactive_roles(grants[:1], rights, ENDPOINT) == []
 
 
 def test_what_was_tried_in_mysql_is_gone_again_also_when_it_is_refused() -> None:

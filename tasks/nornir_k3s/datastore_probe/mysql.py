@@ -29,6 +29,15 @@ _VARIABLES = (
     "innodb_read_only", "max_connections", "wsrep_on", "wsrep_cluster_address",
 )  # fmt: skip
 _REFUSED = (1045, 1698, 2059, 3159)  # 3159: MySQL's require_secure_transport
+# What MySQL answers before it looks at the rights: error, what is wrong, what to do. `{}` is the user.
+_NO_LOGIN = {
+    1524: (
+        "the authentication plugin of user {} is not loaded, as mysql_native_password from MySQL 8.4 on",
+        "ALTER USER … IDENTIFIED WITH caching_sha2_password BY …",
+    ),
+    1862: ("the password of user {} has expired", "ALTER USER … IDENTIFIED BY … PASSWORD EXPIRE NEVER"),
+    3118: ("the account of user {} is locked", "ALTER USER … ACCOUNT UNLOCK"),
+}
 _COLUMNS = """
 SELECT COLUMN_NAME, DATA_TYPE FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = 'kine'
 """
@@ -103,6 +112,9 @@ def _refused(error: pymysql.err.OperationalError, endpoint: Endpoint, *, tls: bo
         return problem(
             "datastore-login", found, "a login", "check user, password, and the hosts that the user may log in from"
         )
+    if code in _NO_LOGIN:
+        found, remedy = _NO_LOGIN[code]
+        return problem("datastore-login", found.format(endpoint.user), "a login", remedy)
     if code == 1130:
         found = "the database does not allow connections from this server's address"
         return problem("datastore-login", found, "a login", "grant the user for the servers' addresses")
@@ -125,8 +137,9 @@ def _read(connection: Any, endpoint: Endpoint, *, test_rights: bool) -> Answers:
     answers.problems += _settings(settings)
     answers.writable = not any(settings.get(f"{name}read_only") in ("ON", "1") for name in ("", "super_", "innodb_"))
     exists = bool(query("SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = %s", endpoint.database))
-    rights = _rights(_grants(query, product), endpoint)
-    missing = _missing_rights(rights, endpoint, exists=exists)
+    grants = _grants(query, product)
+    rights = _rights(grants, endpoint)
+    missing = _inactive_roles(grants, rights, endpoint) or _missing_rights(rights, endpoint, exists=exists)
     answers.problems += missing
     columns = _columns(query, endpoint)
     used = query("SHOW GLOBAL STATUS LIKE 'Threads_connected'")
@@ -199,6 +212,16 @@ def _grants(query: Query, product: str) -> list[str]:
         if roles and roles[0][0] not in (None, "", "NONE"):
             grants += [str(row[0]) for row in query(f"SHOW GRANTS FOR CURRENT_USER() USING {roles[0][0]}")]
     return grants
+
+
+def _inactive_roles(grants: list[str], rights: set[str], endpoint: Endpoint) -> list[Finding]:
+    """Return a problem if a user without rights has roles, none of which is on after the login."""
+    roles = [match[1] for grant in grants if (match := re.match(r"GRANT ((?:(?! ON ).)+) TO ", grant))]
+    if not roles or rights & set(NEEDED):
+        return []
+    found = f"user {endpoint.user} has no rights on {endpoint.database}: no role that gives them is on after a login"
+    remedy = f"SET DEFAULT ROLE {roles[0]} TO it: K3s turns no role on"
+    return [problem("datastore-rights", found, "the rights K3s uses", remedy)]
 
 
 def _rights(grants: list[str], endpoint: Endpoint) -> set[str]:

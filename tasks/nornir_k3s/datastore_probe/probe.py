@@ -100,10 +100,22 @@ def _probe(
         except ProbeFailed as failed:
             answers.problems.append(failed.finding)
         except ssl.SSLError as error:
-            answers.problems.append(tls.handshake_failed(address, error))
+            names = None
+            if tls.is_other_name(error):
+                names = _names(cluster, endpoint, Connector(connect, at[0], None))
+            answers.problems.append(tls.handshake_failed(address, error, names))
         except (paramiko.SSHException, OSError) as error:
             answers.problems.append(_no_connection(address, error))
     return answers
+
+
+def _names(cluster: Cluster, endpoint: Endpoint, connector: Connector) -> tuple[str, ...] | None:
+    """Return the names of a certificate that has not the right one; None if it is not shown again."""
+    if context := _context(cluster, wanted=True):
+        with contextlib.suppress(ProbeFailed, paramiko.SSHException, OSError):  # it ends with an SSL error, an OSError
+            _PROBES[endpoint.kind](endpoint, replace(connector, context=tls.inspecting(context)))
+        return context.names
+    return None
 
 
 def _context(cluster: Cluster, *, wanted: bool) -> tls.Context | None:

@@ -6,6 +6,8 @@ Sources: kine `pkg/tls`, `pkg/drivers/mysql`, `pkg/drivers/pgsql` (which files t
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import ssl
 import time
 from pathlib import Path
@@ -30,6 +32,8 @@ class Context(ssl.SSLContext):
     """A client's TLS context that records when the server's certificate expires."""
 
     expires: float = 0  # seconds since 1970; 0 without a verified certificate
+    names: tuple[str, ...] | None = None  # of the server's certificate; asked for with `inspecting`
+    inspecting = False  # the connection ends before a password is sent
 
 
 class _Socket(ssl.SSLSocket):
@@ -37,6 +41,10 @@ class _Socket(ssl.SSLSocket):
         super().do_handshake(block)
         certificate = self.getpeercert()
         if certificate and isinstance(self.context, Context):
+            if self.context.inspecting:
+                alternatives = certificate.get("subjectAltName", ())
+                self.context.names = tuple(str(pair[1]) for pair in alternatives)
+                raise ssl.SSLError("only the certificate was wanted")
             self.context.expires = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
 
 
@@ -69,6 +77,17 @@ def context(ca: Path | None, certificate: Path | None, key: Path | None, *, veri
     return made
 
 
+def is_other_name(error: ssl.SSLError) -> bool:
+    """Return whether the certificate is right but for its names."""
+    return isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in (62, 64)  # X509_V_ERR_*_MISMATCH
+
+
+def inspecting(made: Context) -> Context:
+    """Let a context verify everything but the name, record the names, and end the connection after the handshake."""
+    made.check_hostname, made.inspecting = False, True
+    return made
+
+
 def _unusable(error: OSError) -> Finding:
     reason = str(getattr(error, "reason", None) or error.strerror or "")
     what = f"the TLS files of the datastore cannot be read: {reason or 'no certificate in them'}"
@@ -79,12 +98,36 @@ def _unusable(error: OSError) -> Finding:
     return problem("datastore-tls", what, "a CA, and a key that matches its certificate", "check the files")
 
 
-def handshake_failed(address: str, error: ssl.SSLError) -> Finding:
-    """Return the finding for a failed TLS handshake."""
+def handshake_failed(address: str, error: ssl.SSLError, names: tuple[str, ...] | None = None) -> Finding:
+    """Return the finding for a failed TLS handshake.
+
+    Arguments:
+        address: Of the datastore.
+        error: What failed.
+        names: Of the server's certificate, if it is known that they are the problem.
+    """
     reason = getattr(error, "verify_message", "") or (error.reason or "").replace("_", " ").lower() or str(error)
     remedy = next((remedy for words, remedy in _REMEDIES if words in reason.lower()), "check that this port has TLS")
-    found = f"the TLS handshake with the datastore at {address} failed: {reason}"
-    return problem("datastore-tls", found, "a certificate of the CA that the inventory names", remedy)
+    wanted = "a certificate of the CA that the inventory names"
+    if names:
+        reason, wanted = f"its certificate is for {', '.join(names)}", "a certificate for the name in the inventory"
+    elif names is not None:
+        host = address.rpartition(":")[0].strip("[]")
+        reason = "its certificate has no subjectAltName (MySQL's own one has none), and K3s ignores the common name"
+        wanted = f"a certificate for {host}"
+        remedy = (
+            "make one, which is its own CA: openssl req -x509 -newkey rsa:3072 -nodes -days 3650 -subj /CN=datastore"
+            f" -addext subjectAltName={'IP' if _is_address(host) else 'DNS'}:{host}"
+            " -keyout server-key.pem -out server-cert.pem"
+        )
+    found = f"the TLS handshake with the datastore at {address} failed: {reason.rstrip('.')}"
+    return problem("datastore-tls", found, wanted, remedy)
+
+
+def _is_address(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(host))
+    return False
 
 
 def expiry_warning(address: str, used: Context | None) -> list[Finding]:
