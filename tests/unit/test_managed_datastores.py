@@ -6,6 +6,8 @@ import base64
 import hashlib
 import hmac
 import json
+import os
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,7 +20,7 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nornir_k3s import facts
+from nornir_k3s import facts, shell
 from nornir_k3s.errors import InventoryError, UsageError
 from nornir_k3s.model.cluster import Cluster, Member
 from nornir_k3s.model.datastore_facts import Database
@@ -80,6 +82,31 @@ def test_it_listens_on_the_cluster_s_address_only_and_shows_a_certificate(load: 
     assert key_files
     spec = datastore.spec(cluster, cluster.member("db1"), {"postgresql": "15+248"})
     assert all(file.mode == 0o640 and file.masking == "all" for file in spec.files if file.path in key_files)
+
+
+@pytest.mark.parametrize(("kind", "others"), [("mariadb", "50-server.cnf"), ("mysql", "mysqld.cnf")])
+def test_our_settings_come_after_those_of_the_package(load: Load, kind: str, others: str) -> None:
+    config = next(Path(path) for path, text in files(managed(load, kind)).items() if "bind-address" in text)
+    assert config.name > others, "the server reads them in this order, and the last one counts"
+
+
+def test_each_setting_is_one_that_the_server_has(load: Load) -> None:
+    def settings(kind: str) -> set[str]:
+        text = next(text for text in files(managed(load, kind)).values() if "bind-address" in text)
+        return {line.partition(" =")[0] for line in text.splitlines() if line[0] not in "#["}
+
+    common = {"bind-address", "port", "max_connections", "auto_increment_increment", "skip_name_resolve"}
+    common |= {"ssl_ca", "ssl_cert", "ssl_key"}
+    assert settings("mariadb") == common | {"loose_innodb_snapshot_isolation"}
+    assert settings("mysql") == common | {"skip_log_bin"}, "of 8.0, 8.4 and 9"
+
+
+@pytest.mark.parametrize("kind", DATABASES)
+def test_a_datastore_works_when_it_listens_where_the_servers_look_for_it(load: Load, kind: str) -> None:
+    cluster = managed(load, kind)
+    (unit,) = datastore.spec(cluster, cluster.member("db1"), {"postgresql": "15+248"}).units
+    port = {"postgresql": 5432}.get(kind, 3306)
+    assert unit.proof.startswith(f"listens 10.0.0.11 {port}")
 
 
 @pytest.mark.parametrize("kind", [*DATABASES, "etcd"])
@@ -233,3 +260,21 @@ def test_it_lets_in_as_many_as_the_servers_may_open(load: Load, kind: str, pool:
     seen = {"postgresql": "15+248"}
     spec = datastore.spec(cluster, cluster.member("db1"), seen)
     assert any(f"max_connections = {expected}" in file.text.reveal() for file in spec.files)
+
+
+def test_what_overrides_the_address_is_told(tmp_path: Path) -> None:
+    for name, text in {"systemctl": "exit 0", "ss": "exit 0", "sleep": "exit 0", "journalctl": "exit 0"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    script = "say() { :; }\n" + shell.source("apply/steps.sh") + f"STEP=1 STATE={tmp_path}\n"
+    script += shell.call("act", "mysql.service", "restart", "wait", "listens 10.0.0.11 3306", "")
+    done = subprocess.run(
+        ["sh"],
+        input=script,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("mysql.service: it does not listen on 10.0.0.11:3306: look for a setting")

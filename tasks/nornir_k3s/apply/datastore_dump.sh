@@ -27,8 +27,8 @@ size_mysql() { # client
   "$1" -N -B -e "SELECT CEIL(COALESCE(SUM(data_length + index_length), 0) / 1024) FROM information_schema.tables
     WHERE table_schema = '$database'"
 }
-write_mysql() { # dumper; a pipe ends as its last command does: whether the first one ended well is noted beside
-  { "$1" --single-transaction --routines=false --hex-blob "$database" || : >"$draft.failed"; } | gzip >"$draft"
+write_mysql() { # dumper...; a pipe ends as its last command does: whether the first one ended well is noted beside
+  { "$@" --single-transaction --routines=false --hex-blob "$database" || : >"$draft.failed"; } | gzip >"$draft"
   [ ! -e "$draft.failed" ]
 }
 size_postgresql() { postgresql -c "SELECT pg_database_size('$database') / 1024"; }

@@ -93,9 +93,9 @@ act() { # unit action blocking proof reload
        else { [ "$2" = start ] || systemctl stop "$1"; } && systemctl start --no-block "$1"
        fi ;;
   esac || { journal "$1"; return 1; }
-  n=0
+  n=0 why=''
   until [ -z "$4" ] || eval "$4"; do
-    n=$((n+1)); [ "$n" -lt 40 ] || { journal "$1"; return 1; }
+    n=$((n+1)); [ "$n" -lt 40 ] || { [ -z "$why" ] || echo "$1: $why" >&2; journal "$1"; return 1; }
     sleep 0.25
   done
   rm -f "$STATE/pending/$1"
@@ -148,6 +148,11 @@ placed() { # path mode sha256: an artefact lies there
 haproxy_loaded() { # port; a master that cannot load its new configuration keeps the old one, and the reload succeeds
   ss -Hlnt "sport = :$1" | grep -q . &&
     ! journalctl -u haproxy.service --since "@$begin" -o cat --no-pager | grep -q 'Loading failure'
+}
+listens() { # address port
+  case $1 in *:*) set -- "[$1]" "$2" ;; esac
+  why="it does not listen on $1:$2: look for a setting in another file, or in the datastore itself, that overrides ours"
+  ss -Hlnt "src $1 and sport = :$2" | grep -q .
 }
 postgresql() { runuser -u postgres -- psql -X -v ON_ERROR_STOP=1 -At "$@"; }
 postgresql_alive() { postgresql -c 'SELECT 1' >/dev/null 2>&1; }

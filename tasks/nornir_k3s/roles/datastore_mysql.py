@@ -33,7 +33,8 @@ class MySQL:
     Arguments:
         package: The server's package.
         unit: The server's unit.
-        folder: For additional configuration files.
+        config: The configuration file that is written; it must be the last one that the server reads.
+        settings: Lines in it that only this kind has.
         client: The command-line client, which root may use without a password.
         flush: SQL that reloads the certificates.
         hashed: Whether passwords can be set and compared as a hash.
@@ -42,11 +43,12 @@ class MySQL:
 
     package: str
     unit: str
-    folder: str
+    config: str
     client: str
     flush: str
     hashed: bool
     dumper: str
+    settings: tuple[str, ...] = ()
     ports: tuple[int, ...] = (PORT,)
 
     def endpoint(self, cluster: Cluster) -> Secret:
@@ -63,9 +65,8 @@ class MySQL:
             f"port = {PORT}",
             f"max_connections = {connections(cluster)}",
             "auto_increment_increment = 1",
-            "# K3s' compaction fails with error 1020 where this is on (the default of MariaDB from 11.6.2).",
-            "loose_innodb_snapshot_isolation = OFF",
             "skip_name_resolve = ON",
+            *self.settings,
         ]
         keys: list[File] = []
         if cluster.keys:
@@ -76,8 +77,10 @@ class MySQL:
                 File(self._pem(name), text, 0o640, masking="all", unit=self.unit, action="reload", group="mysql")
                 for name, text in texts.items()
             ]
-        config = File(f"{self.folder}/90-nornir-k3s.cnf", Secret(HEADER + "\n".join(lines) + "\n"), unit=self.unit)
-        unit = Unit(self.unit, reloadable=True, reload=f"{self.client} -e '{self.flush}'")
+        config = File(self.config, Secret(HEADER + "\n".join(lines) + "\n"), unit=self.unit)
+        # A setting in a file that is read later would keep it from the network.
+        proof = shell.call("listens", member.address, PORT)
+        unit = Unit(self.unit, reloadable=True, proof=proof, reload=f"{self.client} -e '{self.flush}'")
         return HostSpec(packages=(self.package,), files=(*keys, config), units=(unit,))
 
     def _pem(self, name: str) -> str:
@@ -143,20 +146,28 @@ class MySQL:
 MARIADB = MySQL(
     package="mariadb-server",
     unit="mariadb.service",
-    folder="/etc/mysql/mariadb.conf.d",
+    config="/etc/mysql/mariadb.conf.d/90-nornir-k3s.cnf",
     client="mariadb",
     flush="FLUSH LOCAL SSL",
     hashed=True,
     dumper="mariadb-dump",
+    settings=(
+        "# K3s' compaction fails with error 1020 where this is on (the default of MariaDB from 11.6.2).",
+        "loose_innodb_snapshot_isolation = OFF",
+    ),
 )
 MYSQL = MySQL(
     package="mysql-server",
     unit="mysql.service",
-    folder="/etc/mysql/mysql.conf.d",
+    config="/etc/mysql/mysql.conf.d/zz-nornir-k3s.cnf",  # after mysqld.cnf
     client="mysql",
     flush="ALTER INSTANCE RELOAD TLS",
     hashed=False,
-    dumper="mysqldump",
+    dumper="mysqldump --set-gtid-purged=OFF",  # so that any server can read it
+    settings=(
+        "# Nothing replicates from here; the log of a month, the default, would fill the disk with K3s' revisions.",
+        "skip_log_bin",
+    ),
 )
 
 

@@ -12,6 +12,7 @@ import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from nornir_k3s import shell
 from nornir_k3s.model.cluster import (
     Cluster,
     Member,
@@ -67,9 +68,9 @@ class PostgreSQL:
             ]
         files.append(File(hba, Secret(self._hba(cluster)), 0o640, unit=unit, action="reload", group="postgres"))
         files.append(File(f"{folder}/conf.d/90-nornir-k3s.conf", Secret(HEADER + "\n".join(lines) + "\n"), unit=unit))
-        return HostSpec(
-            packages=(PACKAGE,), files=tuple(files), units=(Unit(unit, reloadable=True, proof="postgresql_alive"),)
-        )
+        # ALTER SYSTEM has the last word about the address.
+        proof = shell.call("listens", member.address, PORT) + " && postgresql_alive"
+        return HostSpec(packages=(PACKAGE,), files=tuple(files), units=(Unit(unit, reloadable=True, proof=proof),))
 
     def _hba(self, cluster: Cluster) -> str:
         how, database = "hostssl" if cluster.keys else "host", cluster.managed.database
