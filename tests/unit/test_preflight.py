@@ -87,6 +87,7 @@ ONE_OF_EACH: list[tuple[str, dict[str, Any], str]] = [
     ("s1", {"default_routes": ()}, "default-route"),
     ("a1", {"nameservers": (Nameserver(ETC, "127.0.0.53"),)}, "nameserver"),
     ("a1", {"kernel": {"controllers": ("cpu", "cpuset", "pids")}}, "cgroup"),
+    ("a1", {"kernel": {"controllers": ("none",)}, "system": {"cgroup": "cgroup2fs"}}, "cgroup"),
     ("a1", {"kernel": {"modules": {"overlay": "no"}}}, "kernel"),
     ("a1", {"kernel": {"modules": {"br_netfilter": "disabled"}}}, "kernel"),
     ("a1", {"kernel": {"kmsg": False}}, "kmsg"),

@@ -1,8 +1,9 @@
 # What containers need of the kernel, and what may stand in their way.
 
 fact_kernel() { # module...
-  say kernel controllers "$(cat /sys/fs/cgroup/cgroup.controllers 2>/dev/null ||
-    sed -n 's/^\([a-z]*\)\t.*\t1$/\1/p' /proc/cgroups | tr '\n' ' ')"
+  controllers=$(cat /sys/fs/cgroup/cgroup.controllers 2>/dev/null ||
+    sed -n 's/^\([a-z]*\)\t.*\t1$/\1/p' /proc/cgroups | tr '\n' ' ')
+  say kernel controllers "${controllers:-none}" # with v2, a container may have been given none
   say kernel keys "$(cat /proc/sys/kernel/keys/root_maxkeys 2>/dev/null)"
   if command -v iptables >/dev/null 2>&1; then say kernel iptables "$(iptables --version 2>/dev/null)"; fi
   say kernel watches "$(cat /proc/sys/fs/inotify/max_user_watches 2>/dev/null)"
