@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +30,7 @@ from nornir_k3s.model.endpoint import parse
 from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.settings import ManagedDatastore
-from nornir_k3s.roles import datastore
+from nornir_k3s.roles import datastore, mysql_password
 from nornir_k3s.roles import server as server_role
 from nornir_k3s.roles.datastore_login import login
 from nornir_k3s.roles.datastore_postgresql import verifier
@@ -63,11 +64,27 @@ def test_only_the_servers_may_log_in_and_no_password_is_shown(load: Load, kind: 
     assert "'%'" not in everything
     assert "ALL PRIVILEGES" not in everything
     assert "SUPERUSER" not in everything.replace("NOSUPERUSER", "")
-    if kind != "mysql":  # its hashes are salted: the script, which travels on stdin, holds the password
-        assert cluster.datastore_password.reveal() not in everything, "the hash is enough"
-        assert cluster.datastore_password.reveal() not in facts.script(
-            facts.Query(cluster, cluster.member("db1"), HostSpec())
-        )
+    assert cluster.datastore_password.reveal() not in everything, "the hash is enough"
+    assert cluster.datastore_password.reveal() not in facts.script(
+        facts.Query(cluster, cluster.member("db1"), HostSpec())
+    )
+
+
+# As crypt(3) has them, which MySQL's digest follows.
+CRYPT = {
+    "Hello world!": "a5C8Ofk71MUIoKve2QuP9FMl.dwNgseF5tR1LGAL7iB",
+    "a" * 64: "x0FMqmk5UzULwylhuZdrIJxtUTQZgkfNrdYDGwbOyf8",
+    "pässwörd" * 5: "E.9amVGUTzzndcw.cGCbkfksaawzf2c0VRz0HrfToH.",
+}
+
+
+@pytest.mark.parametrize("password", CRYPT)
+def test_mysql_s_hash_is_that_of_crypt(password: str) -> None:
+    digest = mysql_password._digest(password.encode(), b"saltstringsaltst")
+    assert mysql_password._encoded(digest) == CRYPT[password]
+    stored = mysql_password.caching_sha2(Secret(password))
+    assert stored == mysql_password.caching_sha2(Secret(password))
+    assert re.fullmatch(r"\$A\$005\$[./0-9A-Za-z]{63}", stored)
 
 
 @pytest.mark.parametrize("kind", [*DATABASES, "etcd"])

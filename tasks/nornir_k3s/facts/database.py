@@ -16,7 +16,7 @@ from nornir_k3s.model import datastore_facts
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.records import Record, RecordError, decoded, integer
 from nornir_k3s.roles import datastore, datastore_etcd
-from nornir_k3s.roles.datastore_mysql import MARIADB, MYSQL, MySQL, password_hash
+from nornir_k3s.roles.datastore_mysql import MARIADB, MYSQL, MySQL
 from nornir_k3s.roles.datastore_postgresql import verifier
 
 # Revisions since the last compaction, by the id of the newest row: no row is counted.
@@ -158,14 +158,13 @@ def _call(function: str, query: Query) -> str:
 def _mysql_inside(cluster: Cluster, mysql: MySQL) -> tuple[str, str]:
     database, user = cluster.managed.database, cluster.managed.user
     right = f"ssl_type = '{'ANY' if cluster.keys else ''}'"
-    if mysql.hashed:
-        right += f" AND authentication_string = '{password_hash(cluster.datastore_password)}'"
+    right += f" AND authentication_string = '{mysql.stored(cluster.datastore_password)}'"
     accounts = f"""
 SELECT '@database', 'database', SCHEMA_NAME, '' FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = '{database}';
 SELECT '@database', 'user', CONCAT(User, '@', Host), {right} FROM mysql.user WHERE User LIKE '{user}\\_%';
 SELECT '@database', 'grant', CONCAT(User, '@', Host), Db FROM mysql.db
   WHERE Db = '{database}' AND Create_priv = 'Y' AND Alter_priv = 'Y' AND Index_priv = 'Y';
-"""  # noqa: S608 - names are checked by the schema, the hash is hexadecimal
+"""  # noqa: S608 - names are checked by the schema, a hash has no quotes
     return accounts, _BOOTSTRAP
 
 

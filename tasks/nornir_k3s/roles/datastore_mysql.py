@@ -6,8 +6,7 @@ Sources: docs.k3s.io `datastore/datastore.md`; kine `pkg/drivers/mysql`; go-sql-
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nornir_k3s import shell
@@ -20,6 +19,7 @@ from nornir_k3s.model.dump import Recipe
 from nornir_k3s.model.endpoint import Endpoint, build
 from nornir_k3s.model.host_spec import HEADER, File, HostSpec, Unit
 from nornir_k3s.model.secret import Secret
+from nornir_k3s.roles import mysql_password
 from nornir_k3s.roles.datastore_login import connections, login, logins
 
 PORT = 3306
@@ -37,7 +37,8 @@ class MySQL:
         settings: Lines in it that only this kind has.
         client: The command-line client, which root may use without a password.
         flush: SQL that reloads the certificates.
-        hashed: Whether passwords can be set and compared as a hash.
+        stored: What the server stores of a password, to set and compare it.
+        identified: How SQL sets it; `{}` is what is stored.
         dumper: The dump command.
     """
 
@@ -46,7 +47,8 @@ class MySQL:
     config: str
     client: str
     flush: str
-    hashed: bool
+    stored: Callable[[Secret], str]
+    identified: str
     dumper: str
     settings: tuple[str, ...] = ()
     ports: tuple[int, ...] = (PORT,)
@@ -106,11 +108,12 @@ class MySQL:
         until the last server has the new one.
         """
         database, tls = cluster.managed.database, " REQUIRE SSL" if cluster.keys else " REQUIRE NONE"
+        identified = self.identified.format(self.stored(cluster.datastore_password))
         lines = [f"CREATE DATABASE IF NOT EXISTS `{database}`;"]
         for server in cluster.of("servers"):
             account = f"'{login(cluster)}'@'{server.address}'"
-            lines.append(f"CREATE USER IF NOT EXISTS {account} {self._identified(cluster.datastore_password)};")
-            lines.append(f"ALTER USER {account} {self._identified(cluster.datastore_password)}{tls};")
+            lines.append(f"CREATE USER IF NOT EXISTS {account} {identified};")
+            lines.append(f"ALTER USER {account} {identified}{tls};")
             lines.append(f"GRANT {RIGHTS} ON `{database}`.* TO {account};")
         return self._statements(lines)
 
@@ -133,12 +136,6 @@ class MySQL:
         names = [name.rpartition("@") for name in users]
         return self._statements([f"DROP USER IF EXISTS '{user}'@'{host}';" for user, _, host in names])
 
-    def _identified(self, password: Secret) -> str:
-        if self.hashed:
-            return f"IDENTIFIED BY PASSWORD '{password_hash(password)}'"
-        quoted = password.reveal().replace("\\", "\\\\").replace("'", "''")
-        return f"IDENTIFIED BY '{quoted}'"
-
     def _statements(self, lines: Sequence[str]) -> Secret:
         return Secret(shell.call("mysql_statements", self.client) + " <<'SQL'\n" + "\n".join(lines) + "\nSQL\n")
 
@@ -149,7 +146,8 @@ MARIADB = MySQL(
     config="/etc/mysql/mariadb.conf.d/90-nornir-k3s.cnf",
     client="mariadb",
     flush="FLUSH LOCAL SSL",
-    hashed=True,
+    stored=mysql_password.native,
+    identified="IDENTIFIED BY PASSWORD '{}'",
     dumper="mariadb-dump",
     settings=(
         "# K3s' compaction fails with error 1020 where this is on (the default of MariaDB from 11.6.2).",
@@ -162,16 +160,11 @@ MYSQL = MySQL(
     config="/etc/mysql/mysql.conf.d/zz-nornir-k3s.cnf",  # after mysqld.cnf
     client="mysql",
     flush="ALTER INSTANCE RELOAD TLS",
-    hashed=False,
+    stored=mysql_password.caching_sha2,
+    identified="IDENTIFIED WITH caching_sha2_password AS '{}'",
     dumper="mysqldump --set-gtid-purged=OFF",  # so that any server can read it
     settings=(
         "# Nothing replicates from here; the log of a month, the default, would fill the disk with K3s' revisions.",
         "skip_log_bin",
     ),
 )
-
-
-def password_hash(password: Secret) -> str:
-    """Return mysql_native_password's hash, to compare passwords without showing them."""
-    inner = hashlib.sha1(password.reveal().encode(), usedforsecurity=False).digest()
-    return "*" + hashlib.sha1(inner, usedforsecurity=False).hexdigest().upper()
