@@ -15,6 +15,7 @@ FIRST = (
     "test_deploy.py",
     "test_failures.py",
     "test_drift.py",
+    "test_rotation.py",
     "test_operator.py",
     "test_workflows.py",
     "test_registration.py",

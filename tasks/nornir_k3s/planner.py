@@ -16,7 +16,7 @@ from nornir_k3s.model.k3s_facts import CertificateFile
 from nornir_k3s.model.paths import PREVIOUS, SYSTEMD
 from nornir_k3s.model.step import Action, Step
 from nornir_k3s.model.urls import shown
-from nornir_k3s.roles import datastore, former
+from nornir_k3s.roles import datastore, former, load_balancer
 from nornir_k3s.roles.desired import Known, desired_by_role
 
 SETTLED = 10  # seconds after which an active unit's node is registered, with its version
@@ -252,7 +252,9 @@ def plan_host(cluster: Cluster, member: Member, facts: HostFacts, known: Known) 
     if "datastore" in steps:
         steps["datastore"] += datastore.steps(cluster, facts.database)
         tidy = datastore.tidy_steps(cluster, facts.database)
-    if "lb" not in steps:
+    if "lb" in steps:
+        steps["lb"] += load_balancer.drained_steps(facts.ledger.drained)
+    else:
         steps["lb"] = former.load_balancer_steps(facts.ledger.files)
     by_role = {role: tuple(of_role) for role, of_role in steps.items()}
     return PlannedHost(member, spec, facts, tuple(stage(spec, facts)), by_role, tuple(tidy))

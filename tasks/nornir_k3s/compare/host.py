@@ -75,6 +75,12 @@ def _step(host: str, spec: HostSpec, facts: HostFacts, step: Step, steps: Sequen
                 remedy=f"the next deploy will {step.summary}", fixed_by="deploy",
                 severity="note" if step.target == "old users" else "error",
             )  # fmt: skip
+        case "rotation":
+            yield Finding(
+                host=host, kind="backend", subject=step.target,
+                found=f"an interrupted run has taken server {step.target} out of rotation", expected="in rotation",
+                remedy="the next deploy brings it back", fixed_by="deploy", severity="error",
+            )  # fmt: skip
         case "unit" if step.action == "stop":
             yield Finding(
                 host=host, kind="unit", subject=step.target, found="the host is no load balancer any more",

@@ -114,6 +114,7 @@ class OwnLedger(Fact[Ledger]):
             settled={path: integer(value) for path, value in notes.get("settled", {}).items()},
             pending=frozenset(notes.get("pending", ())),
             reloaded={unit: integer(value) for unit, value in notes.get("reloaded", {}).items()},
+            drained=frozenset(notes.get("drained", ())),
             installed=next(iter(notes.get("installed", ())), ""),
             locked="locked" in notes,
         )

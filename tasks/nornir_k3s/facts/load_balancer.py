@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from nornir_k3s.facts.fact import Fact, Query
 from nornir_k3s.model.k3s_facts import Backend
 from nornir_k3s.records import Record, integer
-
-SOCKET = "/run/haproxy/admin.sock"
+from nornir_k3s.roles.load_balancer import SOCKET
 
 
 class Backends(Fact[Mapping[str, Backend]]):

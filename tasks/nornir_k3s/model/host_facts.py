@@ -152,6 +152,7 @@ class Ledger:
         settled: Files whose mode or owner it has set, and when.
         pending: Units that must restart or reload, because a run was interrupted before they did.
         reloaded: Units that it has reloaded with their own command, and when.
+        drained: Servers that it has taken out of this load balancer's rotation, and not brought back yet.
         installed: The mark of the last finished installation of K3s.
         locked: Whether a run is changing the host.
     """
@@ -160,6 +161,7 @@ class Ledger:
     settled: Mapping[str, int] = field(default_factory=dict)
     pending: frozenset[str] = frozenset()
     reloaded: Mapping[str, int] = field(default_factory=dict)
+    drained: frozenset[str] = frozenset()
     installed: str = ""
     locked: bool = False
 

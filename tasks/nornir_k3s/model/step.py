@@ -8,7 +8,7 @@ from typing import Literal
 from nornir_k3s.model.host_spec import Artifact, File, Forget, Gone, Install, Retired, Unit
 from nornir_k3s.model.secret import Secret
 
-Kind = Literal["packages", "artifact", "install", "file", "remove", "database", "unit"]
+Kind = Literal["packages", "artifact", "install", "file", "remove", "database", "unit", "rotation"]
 Action = Literal["start", "restart", "reload", "enable", "stop"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nornir_k3s import k3s
 from nornir_k3s.errors import UsageError
-from nornir_k3s.phases import datastore, rolling
+from nornir_k3s.phases import datastore, rolling, rotation
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.run.context import Run
 
@@ -71,9 +71,10 @@ def converge_others(run: Run) -> None:
     down = [name for name in names if not _runs(run, name)]
     require_ready(run)
     run.phase("servers", down, rolling.change_node)
-    for name in names:
+    for name in sorted(names, key=lambda one: run.facts[one].ready):  # a ready one waits for the others
         if name not in down:
-            run.phase("servers", [name], rolling.change_node, width=1)
+            with rotation.out_of_rotation(run, name):
+                run.phase("servers", [name], rolling.change_node, width=1)
 
 
 def _runs(run: Run, name: str) -> bool:

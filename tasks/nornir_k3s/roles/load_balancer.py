@@ -8,6 +8,7 @@ vrrp_no_swap keep a busy host from sending too late, and keepalived goes on with
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import partial
 
 from nornir_k3s import k3s, shell
@@ -18,8 +19,10 @@ from nornir_k3s.model.cluster import (
 )
 from nornir_k3s.model.host_spec import HEADER, File, HostSpec, Unit
 from nornir_k3s.model.secret import Secret
+from nornir_k3s.model.step import Step
 
 HAPROXY = "/etc/haproxy/haproxy.cfg"
+SOCKET = "/run/haproxy/admin.sock"
 CHECK_CERT = "/etc/haproxy/k3s-check.pem"
 SERVER_CA = "/etc/haproxy/k3s-server-ca.pem"
 KEEPALIVED = "/etc/keepalived/keepalived.conf"
@@ -158,3 +161,22 @@ def spec(cluster: Cluster, member: Member, *, interface: str, check_pem: Secret,
             Unit("keepalived.service", reloadable=True),
         ),
     )
+
+
+def rotation(call: str) -> str:
+    """Return lines of shell around a call of a function of `apply/rotation.sh`."""
+    return f"SOCKET={SOCKET}\n{shell.source('apply/rotation.sh')}{call}\n"
+
+
+def drained_steps(servers: Iterable[str]) -> list[Step]:
+    """Return the steps that bring servers back which an interrupted run has taken out of this rotation."""
+    did = '\nsay did "$STEP" changed'
+    return [
+        Step(
+            "rotation",
+            server,
+            f"bring server {server} back into rotation: an interrupted run has taken it out",
+            payload=Secret(rotation(shell.call("come_back", server, 0) + did)),
+        )
+        for server in sorted(servers)
+    ]

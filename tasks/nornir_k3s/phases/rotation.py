@@ -1,0 +1,101 @@
+"""A server that restarts leaves the rotation of every load balancer first; nothing restarts while another is away."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from nornir.core.task import Result, Task
+
+from nornir_k3s.apply import rotation as scripts
+from nornir_k3s.errors import HostError, K3sError, NotReady
+from nornir_k3s.facts.k3s_server import DirectApi
+from nornir_k3s.run.context import Run
+from nornir_k3s.run.gather import read_facts, readable, session_of
+
+SESSIONS = 10  # seconds to wait for the sessions of a server: a watch that goes on is ended by its restart
+
+
+@contextmanager
+def out_of_rotation(run: Run, name: str) -> Iterator[None]:
+    """Take a ready server out of rotation while it is changed, if that restarts K3s.
+
+    Raises:
+        NotReady: Another server is not ready, or a load balancer does not see this one up again.
+    """
+    if not run.planned(name).starts_k3s or not run.facts[name].ready:
+        yield
+        return
+    _require_others(run, name)
+    balancers = _balancers(run) if len(run.cluster.of("servers")) > 1 else []
+    run.phase("out of rotation", balancers, _leaving(run, name))
+    try:
+        yield
+    except BaseException:
+        with suppress(K3sError):  # the load balancers' own timers do it
+            run.phase("back in rotation", balancers, _coming_back(run, name, seconds=0))
+        raise
+    run.phase("back in rotation", balancers, _coming_back(run, name, seconds=math.ceil(run.deadlines["verify"])))
+
+
+def _balancers(run: Run) -> list[str]:
+    return [m.name for m in run.of("lb") if run.facts[m.name].unit("haproxy.service").active == "active"]
+
+
+def _require_others(run: Run, name: str) -> None:
+    """Check, now, that all other servers are ready: one restarts, and two are never away.
+
+    Raises:
+        NotReady: One is not.
+    """
+    others = [m.name for m in run.cluster.of("servers") if m.name != name]
+    away = [other for other in others if other not in run.facts]
+    answers = run.phase("servers", [other for other in others if other not in away], _ready)
+    away += [other for other, ready in answers.items() if not ready]
+    if away:
+        text = f"not restarted, because {', '.join(sorted(away))} is not ready: two servers are never away"
+        raise NotReady(name, text, hint="bring the others back first, then run deploy again: it resumes")
+
+
+def _ready(task: Task, run: Run) -> Result:
+    return Result(host=task.host, result=read_facts(task, run, [DirectApi()]).ready)
+
+
+def _leaving(run: Run, name: str) -> Callable[[Task, Run], Result]:
+    server = run.member(name).node_name
+    after = math.ceil(run.deadlines["server"] + 2 * run.deadlines["apply"])
+
+    def leave(task: Task, run: Run) -> Result:
+        link = session_of(task, run)
+        answer = link.run(
+            scripts.leave(server, sessions=SESSIONS, after=after),
+            what=f"taking {server} out of rotation",
+            timeout=SESSIONS + 60,
+        )
+        with readable(task.host.name):
+            state, left = scripts.parse(answer.stdout)
+        return Result(host=task.host, result=(state, left))
+
+    return leave
+
+
+def _coming_back(run: Run, name: str, *, seconds: int) -> Callable[[Task, Run], Result]:
+    server = run.member(name).node_name
+
+    def come_back(task: Task, run: Run) -> Result:
+        answer = session_of(task, run).run(
+            scripts.come_back(server, seconds=seconds), what=f"bringing {server} back", timeout=seconds + 60
+        )
+        with readable(task.host.name):
+            state, _ = scripts.parse(answer.stdout)
+        if seconds and state not in ("up", "away"):
+            raise _not_up(task.host.name, server, state)
+        return Result(host=task.host, result=state)
+
+    return come_back
+
+
+def _not_up(host: str, server: str, state: str) -> HostError:
+    text = f"HAProxy does not see server {server} up again: {state}"
+    return NotReady(host, text, hint=f"check the network from {host} to {server}, then run deploy again: it resumes")

@@ -1,0 +1,149 @@
+"""A server leaves the rotation of both load balancers before it restarts, and no second one goes while it is away."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from nornir_k3s.apply import rotation
+
+from .conftest import Site, eventually, unchanged
+
+BALANCERS, SERVERS = ("lb1", "lb2"), ("s1", "s2", "s3")
+NOTES = "ls /var/lib/nornir-k3s/drained 2>/dev/null || :"
+STAT = """use IO::Socket::UNIX; my $s = IO::Socket::UNIX->new(Peer => '/run/haproxy/admin.sock') or exit;
+print $s "show stat\\n"; while (<$s>) { @w = split /,/; print "$w[1] $w[17]\\n" if $w[1] =~ /^s\\d$/ }"""
+
+
+def states(site: Site, balancer: str) -> set[tuple[str, str]]:
+    """Return each server's states in this HAProxy, one a backend."""
+    lines = site.lab.exec(balancer, ["perl", "-e", STAT], check=False).stdout.splitlines()
+    return {(name, state) for name, _, state in (line.partition(" ") for line in lines)}
+
+
+def away(site: Site, balancer: str) -> set[str]:
+    return {name for name, state in states(site, balancer) if not state.startswith(("UP", "no check"))}
+
+
+def drained(site: Site, balancer: str) -> set[str]:
+    return {name for name, state in states(site, balancer) if state.startswith("DRAIN")}
+
+
+@contextmanager
+def watched(site: Site) -> Iterator[list[tuple[str, set[str]]]]:
+    """Look at both load balancers again and again, and note who is away and drained."""
+    seen: list[tuple[str, set[str]]] = []
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.is_set():
+            seen.extend((balancer, drained(site, balancer)) for balancer in BALANCERS)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        looking.join()
+
+
+def somebody_is_drained(site: Site) -> None:
+    assert drained(site, "lb1")
+
+
+def label(text: str) -> Any:
+    def change(data: dict[str, Any]) -> None:
+        data["data"]["k3s_cluster"]["server"]["node-label"] = [f"rotation={text}"]
+
+    return change
+
+
+def all_up(site: Site) -> None:
+    assert {balancer: away(site, balancer) for balancer in BALANCERS} == {balancer: set() for balancer in BALANCERS}
+
+
+@pytest.fixture(autouse=True)
+def _all_up(cluster: Site) -> None:
+    eventually(lambda: all_up(cluster))
+
+
+def test_each_server_leaves_before_it_restarts_and_comes_back(cluster: Site) -> None:
+    cluster.edit(label("each"))
+    with watched(cluster) as seen:
+        cluster.deploy("--yes")
+    for balancer in BALANCERS:
+        gone = [names for one, names in seen if one == balancer]
+        assert set().union(*gone) == set(SERVERS), balancer
+        assert all(len(names) <= 1 for names in gone), balancer
+        assert away(cluster, balancer) == set()
+        assert cluster.lab.exec(balancer, ["sh", "-c", NOTES]).stdout == ""
+        timers = cluster.lab.exec(balancer, ["systemctl", "list-timers", "--all", "nornir-k3s-rotation*"]).stdout
+        assert "nornir-k3s" not in timers
+    eventually(lambda: unchanged(cluster))
+
+
+def test_what_a_person_has_taken_out_stays_out(cluster: Site) -> None:
+    order = STAT.replace("show stat", "set server servers/s2 state maint; set server living/s2 state maint")
+    cluster.lab.exec("lb1", ["perl", "-e", order])
+    assert ("s2", "MAINT") in states(cluster, "lb1")
+    cluster.edit(label("person"))
+    cluster.deploy("--yes")
+    assert ("s2", "MAINT") in states(cluster, "lb1")
+    cluster.lab.exec("lb1", ["perl", "-e", order.replace("maint", "ready")])
+
+
+def test_a_run_that_was_killed_leaves_nobody_out(cluster: Site) -> None:
+    cluster.edit(label("killed"))
+    running = cluster.start("deploy.py", "--yes")
+    try:
+        eventually(lambda: somebody_is_drained(cluster))
+    finally:
+        running.send_signal(signal.SIGKILL)
+        running.communicate()
+    (name,) = cluster.lab.exec("lb1", ["sh", "-c", NOTES]).stdout.split()
+    timer = f"nornir-k3s-rotation-{name}.timer"
+    assert cluster.lab.exec("lb1", ["systemctl", "is-active", timer]).stdout.strip() == "active"
+    found = cluster.folder / "drift.json"
+
+    def told() -> None:
+        done = cluster.runbook("drift.py", "--no-history", "--json", str(found))
+        assert done.returncode == 3, done.stdout + done.stderr
+
+    eventually(told)  # the script of the killed run may still hold the host's lock
+    differences = {one["id"]: one for one in json.loads(found.read_text())["differences"]}
+    assert differences[f"lb1/backend:{name}"]["fixed_by"] == "deploy"
+    cluster.deploy("--yes")
+    for balancer in BALANCERS:
+        assert cluster.lab.exec(balancer, ["sh", "-c", NOTES]).stdout == ""
+    eventually(lambda: unchanged(cluster))
+
+
+def test_no_server_restarts_while_another_is_away(cluster: Site) -> None:
+    cluster.edit(label("alone"))
+    cluster.lab.exec("s1", ["systemctl", "stop", "k3s"])
+    before = cluster.lab.exec("s2", ["systemctl", "show", "-p", "MainPID", "k3s"]).stdout
+    done = cluster.runbook("deploy.py", "--yes", "--limit", "s2")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "s2: not restarted, because s1 is not ready: two servers are never away" in done.stderr
+    assert cluster.lab.exec("s2", ["systemctl", "show", "-p", "MainPID", "k3s"]).stdout == before
+    cluster.deploy("--yes")
+    eventually(lambda: unchanged(cluster))
+
+
+def test_the_timer_of_the_host_brings_a_server_back(cluster: Site) -> None:
+    """Whatever happens to the controller."""
+    script = rotation.leave("s3", sessions=1, after=2)
+    assert "\tdrained\t" in cluster.lab.exec("lb2", ["sh", "-s"], input=script).stdout
+
+    def back() -> None:
+        assert away(cluster, "lb2") == set()
+        assert cluster.lab.exec("lb2", ["sh", "-c", NOTES]).stdout == ""
+
+    eventually(back)
