@@ -14,7 +14,7 @@ from nornir_k3s.facts.k3s_server import DirectApi
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.gather import read_facts, readable, session_of
 
-SESSIONS = 10  # seconds to wait for the sessions of a server: a watch that goes on is ended by its restart
+SESSIONS = 5  # seconds to wait for the sessions of a server: a watch that goes on is ended by its restart
 
 
 @contextmanager
