@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,8 +23,8 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from nornir_k3s import shell
-from nornir_k3s.errors import UsageError
-from nornir_k3s.faults import hosts, measure, probes
+from nornir_k3s.errors import HostUnreachable, NotReady, UsageError
+from nornir_k3s.faults import hosts, measure, probes, rounds
 from nornir_k3s.faults.catalogue import faults, select
 from nornir_k3s.faults.client import RequestFailed
 from nornir_k3s.faults.measure import Sample
@@ -34,6 +35,7 @@ from nornir_k3s.model.drill_report import DrillReport, FaultResult, ProbeResult,
 from nornir_k3s.report import drill_terminal
 from nornir_k3s.report.drill_html import page
 from nornir_k3s.report.timeline import picture
+from nornir_k3s.run.context import Run
 
 from .conftest import HOSTS
 
@@ -355,3 +357,141 @@ def test_requests_that_find_nobody_say_so_in_a_few_words() -> None:
     one = module.Client(to, module.from_here(to))
     with pytest.raises(RequestFailed, match=r"^connection refused$"):
         one.ask("GET", "/")
+
+
+class Hosts:
+    """What a drill does on hosts, written down; `trouble` is raised at a step of that name."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **trouble: BaseException) -> None:
+        self.did: list[str] = []
+        self.trouble = trouble
+        self.holders = iter([("lb1",), ("lb2",), ("lb2",), ("lb1",)])
+        for name in ("begin", "heal", "wait_until_reached", "rotation", "look", "objects"):
+            monkeypatch.setattr(hosts, name, self._step(name))
+        monkeypatch.setattr(rounds, "CALM", 0.2)
+        monkeypatch.setattr(rounds, "_CAUGHT_UP", 0.1)
+
+    def _step(self, name: str) -> Callable[..., Any]:
+        def step(run: Any, *_: Any, **more: Any) -> Any:
+            if name in ("begin", "heal", "wait_until_reached"):
+                self.did.append(name)
+            if name in self.trouble:
+                raise self.trouble.pop(name)
+            if name == "rotation":
+                return hosts.Rotation(next(self.holders, ("lb2",)), ())
+            if name == "look":
+                return {"s1": hosts.Look(processes={"k3s.service": "7"})}
+            return {"s1": {"other"}} if name == "objects" else None
+
+        return step
+
+
+def drill_of(cluster: Cluster, tell: Callable[[str], None] = lambda _: None) -> rounds.Drill:
+    nr = SimpleNamespace(with_runner=lambda _: "quiet")
+    made: Any = Run  # of which it needs little
+    run = made(nr, cluster, *[None] * 2, {"verify": 5}, {}, None)
+    report = DrillReport(cluster="test", version="v1", url="https://x")
+    answers: dict[str, Any] = {"items": [], "metadata": {"resourceVersion": "1"}}
+
+    class Client(Fake):
+        @contextlib.contextmanager
+        def open(self, *_: str, **_more: float) -> Iterator[io.BytesIO]:
+            time.sleep(0.05)
+            yield io.BytesIO(b"")
+
+    places: Any = {"controller": Client(lambda *_: answers)}
+    return rounds.Drill(run, places, DrillOptions(rate=50), list, report, tell)
+
+
+def short(cluster: Cluster, word: str) -> Any:
+    (fault,) = select(faults(cluster)[0], (word,), ())
+    return replace(fault, seconds=0.2)
+
+
+def test_a_fault_is_measured_from_its_begin_to_its_end(load: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = load()
+    fake = Hosts(monkeypatch)
+    found = drill_of(cluster).carry_out(short(cluster, "haproxy-stop"), 1)
+    assert fake.did == ["begin", "heal"]
+    assert (found.host, found.holders) == ("lb1", ["lb1", "lb2", "lb2"])
+    assert found.what == "stop HAProxy on the load balancer that holds the VIP: lb1"
+    assert found.acknowledged >= 10
+    assert found.lost == {"s1": found.acknowledged}, "the server lists only another one"
+    assert found.watch
+    assert (found.watch.missed, found.rotation) == (1, 0.0)
+    assert len(found.broken) == 2
+
+
+@pytest.mark.parametrize("trouble", [KeyboardInterrupt(), HostUnreachable("lb1", "it is gone"), NotReady("lb1", "x")])
+@pytest.mark.parametrize(
+    ("fault", "step"), [("haproxy-stop", "begin"), ("haproxy-stop", "heal"), ("holder-cut", "begin")]
+)
+def test_a_fault_is_undone_whatever_happens_meanwhile(
+    load: Make, monkeypatch: pytest.MonkeyPatch, fault: str, step: str, trouble: BaseException
+) -> None:
+    cluster = load()
+    fake = Hosts(monkeypatch, **{step: trouble})
+    work = drill_of(cluster)
+    with pytest.raises(type(trouble)):
+        work.carry_out(short(cluster, fault), 1)
+    assert fake.did[-1] == "wait_until_reached"
+    assert work.report.left == []
+
+
+def test_what_could_not_be_undone_is_said_with_what_to_do(load: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = load()
+    Hosts(monkeypatch, begin=KeyboardInterrupt(), wait_until_reached=HostUnreachable("lb1", "it is gone"))
+    work = drill_of(cluster)
+    with pytest.raises(KeyboardInterrupt):
+        work.carry_out(short(cluster, "holder-cut"), 1)
+    (left,) = work.report.left
+    assert left.startswith(
+        "lb1: cut the network of the load balancer that holds the VIP: not undone (lb1: it is gone);"
+    )
+    assert left.endswith("or now: systemctl stop nornir-k3s-drill")
+
+
+def test_a_host_that_holds_the_vip_and_the_only_datastore_is_not_cut(
+    load: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = load()
+    fake = Hosts(monkeypatch)
+    fake.holders = iter([("db1",)])
+    with pytest.raises(
+        rounds.LeftOut, match="holder-cut: db1 has the VIP, and the datastore cannot do without this host"
+    ):
+        drill_of(cluster).carry_out(short(cluster, "holder-cut"), 1)
+    assert fake.did == []
+
+
+def test_nothing_is_broken_where_the_probes_fail_before(load: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = load()
+    fake = Hosts(monkeypatch)
+    work = drill_of(cluster)
+
+    def fails(*_: Any) -> Any:
+        raise RequestFailed("status 500", 500)
+
+    client: Any = work.client
+    client.ask = fails
+    with pytest.raises(rounds.NotRight, match="reads from controller fail before the fault begins: status 500"):
+        work.carry_out(short(cluster, "server-stop:s1"), 1)
+    assert fake.did == []
+
+
+def test_a_cluster_that_does_not_settle_ends_the_drill(load: Make) -> None:
+    problems = iter([["s1 is not ready"], [], ["s2 is not ready"]])
+    work = replace(drill_of(load()), problems=lambda: next(problems, ["s2 is not ready"]))
+    work.settle()
+    work.run.deadlines = {"verify": 0.5}
+    with pytest.raises(rounds.NotRight, match="s2 is not ready"):
+        work.settle()
+
+
+def test_limits_of_a_host_that_is_cut_are_those_of_all_that_it_is(load: Make) -> None:
+    cluster = load()
+    work = drill_of(cluster)
+    cut = short(cluster, "server-cut:s1")
+    assert work._limit(cut, "s1", ("lb1",)) == DEFAULTS["server-cut"]
+    assert work._limit(cut, "s1", ("s1",)) == DEFAULTS["holder-cut"]
+    assert work._limit(short(cluster, "server-stop:s1"), "s1", ("s1",)) == DEFAULTS["server-stop"]

@@ -386,3 +386,23 @@ def test_a_watch_lasts_until_its_client_goes_also_without_a_datastore(store: Sto
     (event,) = [json.loads(line) for line in sent[1:]]
     assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "a")
     assert event["object"]["metadata"]["resourceVersion"] == "1"
+
+
+def test_members_of_etcd_are_asked_in_turn_and_one_that_is_lost_last() -> None:
+    asked: list[str] = []
+
+    class Members(EtcdStore):
+        def _ask(self, url: str, *_: Any) -> dict[str, Any]:
+            asked.append(url[-1])
+            if url.endswith("2"):
+                raise OSError("lost")
+            return {"kvs": []}
+
+    store = Members(["https://1", "https://2", "https://3"], None)
+    for _ in range(6):
+        store.get("/a")
+    assert asked == [*"1", *"23", *"3", *"1", *"3", *"3"]
+    store._lost["https://2"] -= store.LOST
+    store.get("/a")
+    store.get("/a")
+    assert asked[7:] == [*"1", *"23"]

@@ -12,13 +12,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from nornir_k3s import DriftReport, Plan, Report, Status
+from nornir_k3s import DriftReport, DrillPlan, DrillReport, Plan, Report, Status
 from nornir_k3s.inventory.file_models import SCHEMAS, json_schema
 
 
 def documents() -> dict[str, dict[str, Any]]:
-    """Return every schema: config, hosts, groups and defaults; report, plan, status and drift."""
+    """Return every schema: config, hosts, groups and defaults; report, plan, status, drift and drill."""
     written: dict[str, type[BaseModel]] = {"report": Report, "plan": Plan, "status": Status, "drift": DriftReport}
+    written |= {"drill": DrillReport, "drill-plan": DrillPlan}
     return {kind: json_schema(kind) for kind in SCHEMAS} | {
         name: model.model_json_schema(mode="serialization") for name, model in written.items()
     }

@@ -160,5 +160,6 @@ def _words(error: Exception) -> str:
     ) and not isinstance(error, ConnectionRefusedError):
         return "connection closed"
     if isinstance(error, paramiko.ChannelException):
-        return "the host could not connect"
+        forbidden = error.code == 1  # RFC 4254 section 5.1: administratively prohibited
+        return "sshd forbids it: AllowTcpForwarding" if forbidden else "the host could not connect"
     return str(getattr(error, "strerror", None) or error or type(error).__name__).lower().splitlines()[0][:80]

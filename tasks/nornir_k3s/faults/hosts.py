@@ -103,6 +103,7 @@ def heal(run: Run, host: str) -> None:
     Raises:
         K3sError: It is not undone.
     """
+    run.nr.data.recover_host(host)  # Nornir leaves a host out that failed before
     if link := run.sessions.get(host):
         link.close()  # after a cut it may be dead without knowing
     run.phase("heal", [host], _script("drill_heal", "ending the fault", timeout=330))

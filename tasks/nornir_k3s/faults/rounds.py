@@ -13,7 +13,7 @@ from nornir.core.task import Result, Task
 
 from nornir_k3s import k3s
 from nornir_k3s.apply import script as apply
-from nornir_k3s.errors import HostError
+from nornir_k3s.errors import HostError, Interrupted
 from nornir_k3s.faults import hosts, measure
 from nornir_k3s.faults.catalogue import Fault
 from nornir_k3s.faults.client import Client, RequestFailed
@@ -33,6 +33,10 @@ _POLL = 0.3
 
 class NotRight(Exception):
     """The cluster is not right, so that nothing more may be broken; in words."""
+
+
+class LeftOut(Exception):
+    """This fault cannot be made as the cluster is now; in words."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class Drill:
 
         Raises:
             NotRight: The cluster was not right before, or is not after it.
+            LeftOut: It would take the datastore away: nothing was done.
             K3sError: A host does not do what it should; the fault is undone where that is possible.
         """
         host, holders = self._host(fault)
@@ -123,7 +128,10 @@ class Drill:
             if leader := hosts.leader(self.run):
                 return leader, rotation.holders
             raise NotRight("no member of etcd says that it leads")
-        return rotation.holders[0], rotation.holders
+        holder, stores = rotation.holders[0], [one.name for one in self.run.cluster.of("datastore")]
+        if fault.how == "cut" and holder in stores and len(stores) < 3:
+            raise LeftOut(f"{fault.kind}: {holder} has the VIP, and the datastore cannot do without this host")
+        return holder, rotation.holders
 
     def _limit(self, fault: Fault, host: str, holders: Sequence[str]) -> Limit:
         """Return the limits: a host that is cut takes all that it is with it."""
@@ -166,9 +174,10 @@ class Drill:
         run = replace(self.run, nr=self.run.nr.with_runner(K3sRunner()))
         try:
             hosts.wait_until_reached(run, host, fault.seconds + 60)
-        except HostError as error:
+        except (HostError, KeyboardInterrupt, Interrupted) as error:  # Ctrl-C a second time
             ends = f"it ends by itself {fault.seconds:g} s after it began"
-            text = f"{host}: {fault.what}: not undone ({error.message}); {ends}, or now: {hosts.UNDO}"
+            why = error.message if isinstance(error, HostError) else "interrupted"
+            text = f"{host}: {fault.what}: not undone ({why}); {ends}, or now: {hosts.UNDO}"
             self.report.left.append(text)
 
     def _restart_all(self) -> tuple[float, tuple[str, ...]]:

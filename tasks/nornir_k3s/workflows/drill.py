@@ -22,7 +22,7 @@ from nornir_k3s.faults import hosts
 from nornir_k3s.faults.catalogue import Fault, faults, select
 from nornir_k3s.faults.client import Client, RequestFailed, from_here, from_host
 from nornir_k3s.faults.objects import NAMESPACE, make_namespace, remove_namespace
-from nornir_k3s.faults.rounds import Drill, NotRight
+from nornir_k3s.faults.rounds import Drill, LeftOut, NotRight
 from nornir_k3s.model.drill_limits import DrillOptions
 from nornir_k3s.model.drill_report import DrillPlan, DrillReport, PlannedFault
 from nornir_k3s.run import gather, paths
@@ -200,8 +200,10 @@ def _carry_out(work: Drill, chosen: Sequence[Fault], report: DrillReport) -> Non
     try:
         for number, fault in enumerate(chosen, 1):
             work.tell(f"{number} of {len(chosen)}: {fault.what}")
-            found = work.carry_out(fault, number)
-            report.faults.append(found)
+            try:
+                report.faults.append(work.carry_out(fault, number))
+            except LeftOut as why:
+                report.notes.append(f"left out: {why}")
             work.settle()
     except (KeyboardInterrupt, Interrupted):
         report.interrupted = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import itertools
 import json
 import ssl
 import threading
@@ -27,25 +28,35 @@ def _entry(pair: dict[str, str]) -> Entry:
 
 
 class EtcdStore(Store):
-    """Keys and values as etcd has them; the first member that answers is asked, on connections that are kept."""
+    """Keys and values as etcd has them; the members are asked in turn, on connections that are kept.
+
+    One that did not answer is asked last for a while (etcd's client: round robin, and a back-off for lost connections).
+    """
+
+    LOST = 10.0  # seconds
 
     def __init__(self, urls: list[str], context: ssl.SSLContext | None) -> None:
         self.urls = [url.rstrip("/") for url in urls]
         self.context = context or ssl.create_default_context()
         self._lock = threading.Lock()
         self._idle: list[tuple[str, http.client.HTTPConnection]] = []
+        self._lost = dict.fromkeys(self.urls, 0.0)
+        self._turn = itertools.count()
 
     def _call(self, path: str, body: dict[str, Any], timeout: float = 5) -> dict[str, Any]:
         said = ""
-        for url in list(self.urls):
+        for url in self._members():
             try:
-                found = self._ask(url, path, json.dumps(body), timeout)
+                return self._ask(url, path, json.dumps(body), timeout)
             except (OSError, ValueError, http.client.HTTPException) as error:
+                self._lost[url] = time.monotonic()
                 said = self._words(error, url)
-            else:
-                self.urls = [url, *(one for one in self.urls if one != url)]
-                return found
         raise StoreError(f"context deadline exceeded: {said}")
+
+    def _members(self) -> list[str]:
+        first, now = next(self._turn) % len(self.urls), time.monotonic()
+        members = self.urls[first:] + self.urls[:first]
+        return sorted(members, key=lambda url: now - self._lost[url] < self.LOST)
 
     def _ask(self, url: str, path: str, body: str, timeout: float) -> dict[str, Any]:
         """Ask one member; where a kept connection was lost meanwhile, once more on another."""
