@@ -13,6 +13,8 @@ from typing import Any
 from nornir.core.task import Result, Task
 
 from nornir_k3s import k3s, shell
+from nornir_k3s.checks import works
+from nornir_k3s.compare import load_balancers
 from nornir_k3s.errors import HostError
 from nornir_k3s.facts.load_balancer import Backends
 from nornir_k3s.facts.network import Addresses
@@ -162,12 +164,11 @@ def rotation(run: Run, without: Collection[str] = ()) -> Rotation:
         return Result(host=task.host, result=gather.read_facts(task, run, (Addresses(), Backends()), timeout=15))
 
     found: dict[str, HostFacts] = run.phase("rotation", names, task)
-    vip = str(run.cluster.registration.address or "")
-    holders = tuple(name for name, facts in found.items() if facts.interface_of(vip))
-    wrong = [] if len(holders) == 1 or not names else [f"the VIP is on {' and '.join(holders) or 'no load balancer'}"]
+    holders = tuple(load_balancers.holders(run.cluster, found))
+    wrong = [problem] if names and (problem := works.vip_problem(run.cluster, holders)) else []
     for name, facts in found.items():
         for server in run.cluster.of("servers"):
-            state = facts.backends[server.node_name].state if server.node_name in facts.backends else "missing"
+            state = load_balancers.states(facts).get(server.node_name, "missing")
             if not state.startswith("UP"):
                 wrong.append(f"server {server.node_name} is {state} in HAProxy on {name}")
     return Rotation(holders, tuple(wrong))
