@@ -495,3 +495,22 @@ def test_limits_of_a_host_that_is_cut_are_those_of_all_that_it_is(load: Make) ->
     assert work._limit(cut, "s1", ("lb1",)) == DEFAULTS["server-cut"]
     assert work._limit(cut, "s1", ("s1",)) == DEFAULTS["holder-cut"]
     assert work._limit(short(cluster, "server-stop:s1"), "s1", ("s1",)) == DEFAULTS["server-stop"]
+
+
+def test_what_is_written_after_the_list_is_no_phantom(load: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that hung in the fault is done a moment after the list; the watch sees it."""
+    cluster = load()
+    Hosts(monkeypatch)
+    watch: Any = SimpleNamespace(seen={"a"}, events=1, connections=1, stop=lambda: None)
+
+    def late(*_: Any) -> dict[str, set[str]]:
+        watch.seen |= {"b", "late"}
+        return {"s1": {"a", "b"}, "s2": {"a"}}
+
+    monkeypatch.setattr(hosts, "objects", late)
+    probe: Any = SimpleNamespace(samples=[Sample(0, 1, "", "a"), Sample(0, 1, "", "b"), Sample(0, 1, "timed out", "c")])
+    found = fault()
+    drill_of(cluster)._compare(found, Objects("f1"), watch, [probe])
+    assert found.watch
+    assert (found.watch.missed, found.watch.phantom) == (0, 0)
+    assert (found.acknowledged, found.lost) == (2, {"s2": 1})

@@ -214,6 +214,7 @@ class Drill:
         """Look for every acknowledged write on each server, and compare what the watch saw."""
         acknowledged = {one.name for probe in probes for one in probe.samples if one.name and not one.error}
         found.acknowledged = len(acknowledged)
+        seen = set(watch.seen)  # before the list, which holds all of it, if the datastore does
         held = hosts.objects(self.run, objects.selector)
         found.lost = measure.lost(acknowledged, held)
         stored = set.union(*held.values()) if held else set()
@@ -221,7 +222,8 @@ class Drill:
         while not watch.seen >= stored and time.monotonic() < until:
             time.sleep(0.1)
         watch.stop()
-        found.watch = measure.watched(watch.seen, stored, events=watch.events, reconnects=max(0, watch.connections - 1))
+        seen |= watch.seen & stored
+        found.watch = measure.watched(seen, stored, events=watch.events, reconnects=max(0, watch.connections - 1))
 
     def _processes(self) -> dict[str, Mapping[str, str]]:
         names = [member.name for role in ("servers", "agents") for member in self.run.cluster.of(role)]
