@@ -241,7 +241,7 @@ class Fake:
     """A client whose answers the test decides."""
 
     def __init__(self, ask: Callable[[str, str], Any]) -> None:
-        self.ask: Any = lambda *words: ask(*words[:2])
+        self.ask: Any = lambda *words, **_: ask(*words[:2])
         self.insist = self.ask
 
 

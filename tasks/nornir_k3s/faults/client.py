@@ -86,13 +86,16 @@ class Client:
     def __init__(self, to: Access, dial: Dial) -> None:
         self.to, self.dial = to, dial
 
-    def ask(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+    def ask(self, method: str, path: str, body: object = None, *, patience: float = TIMEOUT) -> dict[str, Any]:
         """Return the answer of one request on a new connection.
+
+        Arguments:
+            patience: Seconds that the answer may take.
 
         Raises:
             RequestFailed: With the reason.
         """
-        with self.open(method, path, body) as answer:
+        with self.open(method, path, body, patience=patience) as answer:
             text = answer.read()
         try:
             found = json.loads(text)
@@ -102,12 +105,12 @@ class Client:
 
     @contextlib.contextmanager
     def open(
-        self, method: str, path: str, body: object = None, *, silence: float = TIMEOUT
+        self, method: str, path: str, body: object = None, *, patience: float = TIMEOUT
     ) -> Iterator[http.client.HTTPResponse]:
         """Yield the answer of one request, with its body unread.
 
         Arguments:
-            silence: Seconds in which nothing of the body may come.
+            patience: Seconds that the answer, and then each piece of its body, may take.
 
         Raises:
             RequestFailed: With the reason; also for what fails while the body is read.
@@ -117,12 +120,12 @@ class Client:
             with self.dial() as sock:
                 connection = Connection(self.to, sock)
                 try:
+                    connection.connect()
+                    connection.sock.settimeout(patience)
                     connection.request(method, path, json.dumps(body) if body is not None else None, headers)
                     answer = connection.getresponse()
                     if answer.status >= 400:
                         raise RequestFailed(f"status {answer.status}", answer.status)
-                    if connection.sock:
-                        connection.sock.settimeout(silence)
                     yield answer
                 finally:
                     connection.close()
@@ -133,11 +136,14 @@ class Client:
         except (OSError, EOFError, http.client.HTTPException, paramiko.SSHException, K3sError) as error:
             raise RequestFailed(_words(error)) from None
 
-    def insist(self, method: str, path: str, body: object = None, *, accept: tuple[int, ...] = ()) -> dict[str, Any]:
+    def insist(
+        self, method: str, path: str, body: object = None, *, accept: tuple[int, ...] = (), patience: float = 30
+    ) -> dict[str, Any]:
         """Return the answer of a request that is repeated for a while until it gets one.
 
         Arguments:
             accept: Statuses that are as good: a repeated request may have been done the first time.
+            patience: Seconds that each answer may take.
 
         Raises:
             RequestFailed: Of the last try.
@@ -145,7 +151,7 @@ class Client:
         until = time.monotonic() + 30
         while True:
             try:
-                return self.ask(method, path, body)
+                return self.ask(method, path, body, patience=patience)
             except RequestFailed as error:
                 if error.status in accept:
                     return {}

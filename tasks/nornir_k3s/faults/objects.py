@@ -62,7 +62,7 @@ class Objects:
         Raises:
             RequestFailed: There is no answer.
         """
-        client.insist("DELETE", f"{_PATH}?{urlencode({'labelSelector': self.selector})}")
+        client.insist("DELETE", f"{_PATH}?{urlencode({'labelSelector': self.selector})}", patience=120)
 
 
 def make_namespace(client: Client) -> None:

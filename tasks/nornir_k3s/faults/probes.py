@@ -130,7 +130,7 @@ class Watch:
 
     def _watch(self) -> None:
         self.connections += 1
-        with self._client.open("GET", self._objects.watch_path(self._revision), silence=self.SILENCE) as answer:
+        with self._client.open("GET", self._objects.watch_path(self._revision), patience=self.SILENCE) as answer:
             while not self._stop.is_set() and (line := answer.readline()):
                 self._event(line)
 

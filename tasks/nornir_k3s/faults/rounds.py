@@ -27,6 +27,7 @@ from nornir_k3s.run.context import Run
 from nornir_k3s.run.gather import session_of
 
 CALM = 1.0  # seconds of probes before a fault, and after all is right again
+_ANSWERS, _FIRST_ANSWERS = 3, 15.0  # of each probe before a fault; seconds that they may take
 _CAUGHT_UP = 20.0  # seconds that a watch may take to see the last events
 _POLL = 0.3
 
@@ -98,7 +99,6 @@ class Drill:
         watch = Watch(self.client, objects)
         probes = self._probes(objects)
         with _running(watch, probes):
-            time.sleep(CALM)
             _require_answers(probes)
             begin = time.monotonic()
             healed, during = self._break(fault, host)
@@ -114,7 +114,8 @@ class Drill:
         self._compare(found, objects, watch, probes)
         found.died = self._died(fault, host, before)
         found.broken = list(measure.broken(found))
-        objects.delete(self.client)
+        with contextlib.suppress(RequestFailed):  # they go with the namespace at the latest
+            objects.delete(self.client)
         return found
 
     def _host(self, fault: Fault) -> tuple[str, tuple[str, ...]]:
@@ -238,15 +239,19 @@ class Drill:
 
 
 def _require_answers(probes: Sequence[Probe]) -> None:
-    """Check that nothing fails before the fault.
+    """Wait a moment, and until each probe has answers; nothing may fail before the fault.
 
     Raises:
         NotRight: A probe fails, or gets no answer.
     """
+    time.sleep(CALM)
+    until = time.monotonic() + _FIRST_ANSWERS
+    while time.monotonic() < until and any(len(probe.samples) < _ANSWERS for probe in probes):
+        time.sleep(0.05)
     for probe in probes:
         errors = [one.error for one in probe.samples if one.error]
-        if errors or not probe.samples:
-            what = errors[0] if errors else "no answer within a second"
+        if errors or len(probe.samples) < _ANSWERS:
+            what = errors[0] if errors else f"{len(probe.samples)} answers in {_FIRST_ANSWERS + CALM:g} s"
             raise NotRight(f"{probe.kind}s from {probe.place} fail before the fault begins: {what}")
 
 

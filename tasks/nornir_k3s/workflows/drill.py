@@ -196,7 +196,10 @@ def _from(run: Run, name: str, to: Access) -> Client:
 
 def _carry_out(work: Drill, chosen: Sequence[Fault], report: DrillReport) -> None:
     """Make the faults, and put everything back whatever happens."""
-    make_namespace(work.client)
+    try:
+        make_namespace(work.client)
+    except RequestFailed as error:
+        raise PreflightFailed([f"the namespace {NAMESPACE} cannot be made: {error}"]) from None
     try:
         for number, fault in enumerate(chosen, 1):
             work.tell(f"{number} of {len(chosen)}: {fault.what}")
@@ -221,8 +224,9 @@ def _clean(work: Drill, report: DrillReport) -> None:
     """Remove the namespace, and note what is left."""
     try:
         remove_namespace(work.client)
-    except (RequestFailed, K3sError) as error:
-        report.left.append(f"the namespace {NAMESPACE} ({error}); kubectl delete namespace {NAMESPACE}")
+    except (RequestFailed, K3sError, KeyboardInterrupt) as error:
+        why = str(error) or "interrupted"
+        report.left.append(f"the namespace {NAMESPACE} ({why}); kubectl delete namespace {NAMESPACE}")
 
 
 def _next(report: DrillReport) -> str:

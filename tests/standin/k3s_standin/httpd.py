@@ -82,7 +82,7 @@ class Server(ThreadingHTTPServer):
         super().__init__((address, port), Handler)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        request.settimeout(60)
+        request.settimeout(90)  # as kube-apiserver closes idle connections (pkg/server/secure_serving.go)
         request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             wrapped = self.context().wrap_socket(request, server_side=True)
