@@ -11,7 +11,6 @@ from nornir.core import Nornir
 
 from nornir_k3s.errors import (
     Declined,
-    HostError,
     HostsFailed,
     HostUnreachable,
     Interrupted,
@@ -214,7 +213,7 @@ def _carry_out(work: Drill, chosen: Sequence[Fault], report: DrillReport) -> Non
         report.problems.append(str(error))
     except RequestFailed as error:
         report.problems.append(f"the API does not answer: {error}")
-    except HostError as error:
+    except K3sError as error:
         report.problems.append(error.message)
     finally:
         _clean(work, report)
