@@ -28,7 +28,7 @@ from nornir_k3s.run.gather import session_of
 
 CALM = 1.0  # seconds of probes before a fault, and after all is right again
 _ANSWERS, _FIRST_ANSWERS = 3, 15.0  # of each probe before a fault; seconds that they may take
-_CAUGHT_UP = 20.0  # seconds that a watch may take to see the last events
+_CAUGHT_UP = 60.0  # seconds that a watch may take to see the last events
 _POLL = 0.3
 
 

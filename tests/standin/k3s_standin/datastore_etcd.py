@@ -34,6 +34,7 @@ class EtcdStore(Store):
     """
 
     LOST = 10.0  # seconds
+    PATIENCE = 1.0  # seconds until the next member is asked
 
     def __init__(self, urls: list[str], context: ssl.SSLContext | None) -> None:
         self.urls = [url.rstrip("/") for url in urls]
@@ -45,9 +46,11 @@ class EtcdStore(Store):
 
     def _call(self, path: str, body: dict[str, Any], timeout: float = 5) -> dict[str, Any]:
         said = ""
-        for url in self._members():
+        members = self._members()
+        for url in members:
+            patience = timeout if url is members[-1] else min(timeout, self.PATIENCE)
             try:
-                return self._ask(url, path, json.dumps(body), timeout)
+                return self._ask(url, path, json.dumps(body), patience)
             except (OSError, ValueError, http.client.HTTPException) as error:
                 self._lost[url] = time.monotonic()
                 said = self._words(error, url)
