@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pymysql
@@ -196,6 +197,34 @@ def test_a_role_s_rights_count_with_mysql_8() -> None:
     assert mysql._missing_rights(mysql._rights(grants, ENDPOINT), ENDPOINT, exists=True) == []
     grants = mysql._grants(lambda text: said[text], "MariaDB")
     assert mysql._missing_rights(mysql._rights(grants, ENDPOINT), ENDPOINT, exists=True)
+
+
+class Written:
+    """A connection whose cursor writes statements as pymysql does, and returns them."""
+
+    encoding = "utf-8"
+
+    def cursor(self) -> contextlib.AbstractContextManager[Any]:
+        asked: list[str] = []
+        connection: Any = self
+        writer = pymysql.cursors.Cursor(connection)
+        return contextlib.nullcontext(
+            SimpleNamespace(
+                execute=lambda text, values: asked.append(writer.mogrify(text, values)), fetchall=lambda: [(asked[0],)]
+            )
+        )
+
+    def literal(self, value: object) -> str:
+        return repr(value)
+
+    escape = literal
+
+
+def test_statements_keep_their_wildcards_with_and_without_values() -> None:
+    query = mysql._asking(Written())
+    role = "SHOW GRANTS FOR CURRENT_USER() USING `writer`@`%`"
+    assert query(role) == [(role,)]
+    assert query("SELECT 1 FROM t WHERE n = %s", "k3s") == [("SELECT 1 FROM t WHERE n = 'k3s'",)]
 
 
 def test_a_role_that_no_login_turns_on_is_named() -> None:

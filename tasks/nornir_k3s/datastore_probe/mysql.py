@@ -123,12 +123,17 @@ def _refused(error: pymysql.err.OperationalError, endpoint: Endpoint, *, tls: bo
     return problem("datastore", f"the login failed (error {code})", "a login", "see the database's log")
 
 
-def _read(connection: Any, endpoint: Endpoint, *, test_rights: bool) -> Answers:  # noqa: ANN401 - it has no types
+def _asking(connection: Any) -> Query:  # noqa: ANN401 - it has no types
     def query(text: str, *values: object) -> list[tuple[Any, ...]]:
         with connection.cursor() as cursor:
-            cursor.execute(text, values)
+            cursor.execute(text, values or None)  # without values, % is itself
             return list(cursor.fetchall())
 
+    return query
+
+
+def _read(connection: Any, endpoint: Endpoint, *, test_rights: bool) -> Answers:  # noqa: ANN401 - it has no types
+    query = _asking(connection)
     names = ", ".join(f"'{name}'" for name in _VARIABLES)
     settings = {str(k): str(v) for k, v in query(f"SHOW VARIABLES WHERE Variable_name IN ({names})")}
     version = settings.get("version", "")
@@ -177,7 +182,7 @@ def _test_rights(query: Query, endpoint: Endpoint) -> list[Finding]:
 
 def _table(query: Query, endpoint: Endpoint, answers: Answers, columns: dict[str, str]) -> list[Finding]:
     table = f"`{endpoint.database.replace('`', '``')}`.kine"
-    rows = query(sql.BOOTSTRAP.format(table=table).replace("%", "%%"))
+    rows = query(sql.BOOTSTRAP.format(table=table))
     answers.bootstrap = {n.decode() if isinstance(n, bytes) else str(n): int(size) for n, size in rows}
     unique = ("name,prev_revision",) in query(_UNIQUE, endpoint.database)
     return table_problems(id_type=str(columns.get("id")), unique=unique)
