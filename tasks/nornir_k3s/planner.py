@@ -254,8 +254,10 @@ def plan_host(cluster: Cluster, member: Member, facts: HostFacts, known: Known) 
         tidy = datastore.tidy_steps(cluster, facts.database)
     if "lb" in steps:
         steps["lb"] += load_balancer.drained_steps(facts.ledger.drained)
+    elif cluster.registration.way == "vip":
+        steps["lb"] = former.load_balancer_steps(facts.ledger.files)  # another load balancer takes the VIP
     else:
-        steps["lb"] = former.load_balancer_steps(facts.ledger.files)
+        tidy += former.load_balancer_steps(facts.ledger.files)  # agents use it until they have moved
     by_role = {role: tuple(of_role) for role, of_role in steps.items()}
     return PlannedHost(member, spec, facts, tuple(stage(spec, facts)), by_role, tuple(tidy))
 

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from .conftest import PREFIX, PROJECT, VIP, Site, eventually, unchanged
 SERVERS, AGENTS = ("s1", "s2", "s3"), ("a1", "a2")
 PASSES, ENDS = 8443, 9443
 NAME = "api.example.test"
+OTHER = f"{PREFIX}.101"
+CONFIG = "/etc/rancher/k3s/config.yaml"
 AT = f"{PREFIX}.18"  # of lb2, where the test's load balancer runs
 HAPROXY = """
 defaults
@@ -98,8 +101,7 @@ def here(site: Site, runbook: str, *arguments: str) -> subprocess.CompletedProce
 
 
 def address_of(site: Site, agent: str) -> str:
-    script = "sed -n 's/^server: *//p' /etc/rancher/k3s/config.yaml"
-    return site.lab.exec(agent, ["sh", "-c", script]).stdout.strip()
+    return site.lab.exec(agent, ["sed", "-n", "s/^server: *//p", CONFIG]).stdout.strip()
 
 
 class Reads:
@@ -109,13 +111,17 @@ class Reads:
         self.kubeconfig, self.site, self.stop = folder / "kubeconfig", site, threading.Event()
         shutil.copy(site.kubeconfig, self.kubeconfig)
         self.failed: list[str] = []
+        self.last = 0.0  # when it last worked
         self.thread = threading.Thread(target=self._read)
 
     def _read(self) -> None:
         command = [str(self.site.folder / "bundle" / "k3s"), "kubectl", f"--kubeconfig={self.kubeconfig}"]
         while not self.stop.wait(0.2):
             done = subprocess.run([*command, "get", "--raw", "/readyz"], capture_output=True, text=True, check=False)
-            self.failed += [done.stderr] if done.returncode else []
+            if done.returncode:
+                self.failed.append(done.stderr)
+            else:
+                self.last = time.time()
 
     def __enter__(self) -> Reads:
         self.thread.start()
@@ -124,6 +130,19 @@ class Reads:
     def __exit__(self, *_: object) -> None:
         self.stop.set()
         self.thread.join()
+
+
+def test_the_old_vip_is_held_until_the_agents_have_the_new_one(others: Site, tmp_path: Path) -> None:
+    others.edit(lambda data: data["data"]["k3s_cluster"].update(registration={"address": OTHER}))
+    with Reads(others, tmp_path) as reads:
+        others.deploy("--yes")
+    assert {address_of(others, name) for name in AGENTS} == {f"https://{OTHER}:6443"}
+    started = [int(others.lab.exec(name, ["stat", "-c", "%Y", CONFIG]).stdout) for name in AGENTS]
+    assert reads.last > max(started), "the old VIP was gone before the last agent had the new one"
+    addresses = [others.lab.exec(name, ["ip", "-o", "addr"]).stdout for name in ("lb1", "lb2")]
+    assert [VIP in text for text in addresses] == [False, False], "nobody needs it any more"
+    assert sorted(OTHER in text for text in addresses) == [False, True]
+    others.answers()
 
 
 def test_a_load_balancer_that_ends_tls_is_refused_and_nothing_is_changed(others: Site) -> None:
@@ -178,7 +197,10 @@ def test_a_load_balancer_that_leads_no_server_to_itself_is_no_error(others: Site
 def test_agents_keep_the_old_address_until_the_new_one_answers(others: Site) -> None:
     before = address_of(others, "a1")
     registered(others, way="external", address=AT, port=PASSES + 1)
-    done = others.runbook("deploy.py", "--yes", "--json", str(others.folder / "out.json"))
+    kept = (others.folder / "config.yaml").read_text()
+    others.edit_config(lambda data: data["user_defined"]["k3s"].update(deadlines={"verify": 5}))
+    done = others.runbook("deploy.py", "--yes")
+    (others.folder / "config.yaml").write_text(kept)
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"https://{AT}:{PASSES + 1}, its new registration address, does not answer" in done.stderr
     assert {address_of(others, name) for name in AGENTS} == {before}

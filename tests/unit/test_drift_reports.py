@@ -240,6 +240,9 @@ def test_metrics_are_what_prometheus_reads() -> None:
     assert f'nornir_k3s_drift_host_up{{{name},host="a1",role="agents"}} 0' in lines
     assert f'nornir_k3s_drift_certificate_days{{{name},host="s1"}} 9' in lines
     assert f"nornir_k3s_drift_exit_code{{{name}}} 4" in lines
+    assert "vip_holders" not in metrics(it), "there are no load balancers"
+    it.hosts["lb1"] = HostState(role="lb", roles=["lb"], address="10.0.0.15", reached=False)
+    assert f"nornir_k3s_drift_vip_holders{{{name}}} 0" in metrics(it).splitlines()
 
 
 class Links(HTMLParser):

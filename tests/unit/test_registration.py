@@ -19,10 +19,14 @@ from nornir_k3s.model.address_answer import AddressAnswer
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.drift_limits import Limits
 from nornir_k3s.model.finding import Finding
-from nornir_k3s.model.host_facts import Address, FileState, HostFacts, Reach, UnitState
+from nornir_k3s.model.host_facts import Address, FileState, HostFacts, Ledger, Reach, UnitState
 from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.model.kubeconfig import KubeconfigAnswer
-from nornir_k3s.phases import agents
+from nornir_k3s.phases import agents, tidy
+from nornir_k3s.planner import plan_host
+from nornir_k3s.roles import load_balancer, server
+from nornir_k3s.roles.desired import Known
+from nornir_k3s.roles.former_address import former_vips
 from nornir_k3s.state import kubeconfig as kept
 from nornir_k3s.state.store import Store
 
@@ -357,3 +361,111 @@ def test_an_agent_asks_as_its_kubelet(tmp_path: Path, host: str, said: list[str]
     (tmp_path / "agent").mkdir()
     (tmp_path / "agent" / "kubelet.kubeconfig").write_text("x")
     assert lines() == said
+
+
+def test_a_host_that_leaves_the_load_balancers_serves_the_old_address_until_agents_have_moved(load: Load) -> None:
+    old = HostFacts("s1", ledger=Ledger(files=frozenset({load_balancer.HAPROXY, load_balancer.KEEPALIVED})))
+    cluster = load(EXTERNAL, hosts=WITHOUT_LB)
+    planned = plan_host(cluster, cluster.member("s1"), old, Known())
+    stops = [step.target for step in planned.tidy if step.action == "stop"]
+    assert stops == ["keepalived.service", "haproxy.service"]
+    assert not planned.by_role.get("lb")
+    vip = load()
+    planned = plan_host(vip, vip.member("s1"), old, Known())
+    assert [step.target for step in planned.by_role["lb"] if step.action == "stop"] == stops, "another takes the VIP"
+    assert not planned.tidy
+
+
+@pytest.mark.parametrize(
+    ("server", "done", "limit", "tidied"),
+    [
+        ("https://10.0.0.100:6443", set(), None, ["s1"]),
+        ("https://10.0.0.9:6443", {"a1"}, None, ["s1"]),
+        ("https://10.0.0.9:6443", set(), None, []),
+        ("https://10.0.0.100:6443", set(), frozenset({"s1"}), []),
+    ],
+)
+def test_nothing_is_removed_that_an_agent_still_uses(
+    load: Load, server: str, done: set[str], limit: Any, tidied: list[str]
+) -> None:
+    cluster, hosts = load(EXTERNAL, hosts=WITHOUT_LB), []
+    file = FileState("file", text=f"server: {server}\n")
+    run: Any = SimpleNamespace(
+        cluster=cluster,
+        limit=limit,
+        done=done,
+        names=["s1", "a1"],
+        of=cluster.of,
+        facts={"a1": HostFacts("a1", files={k3s.CONFIG: file})},
+        planned=lambda name: SimpleNamespace(by_role={"servers": ()}, tidy=(1,) if name == "s1" else ()),
+        phase=lambda _title, names, *_, **__: hosts.extend(names),
+    )
+    tidy.tidy(run)
+    assert hosts == tidied
+
+
+def test_a_name_by_which_the_api_answers_leads_there(load: Load) -> None:
+    cluster = load({"registration": {"address": "10.0.0.100", "name": NAME}})
+    facts = resolving(cluster, "192.0.2.1")
+    assert {one.host for one in found(cluster, facts, "name")} == {"s1", "s2", "a1"}
+    facts["a1"] = changed(facts["a1"], registration="")
+    for name in ("s1", "s2"):
+        facts[name] = changed(facts[name], api={"ready": True, "through_address": True})
+    assert not found(cluster, facts, "name")
+    answer = AddressAnswer(("192.0.2.1",), answers=3)
+    assert not [one for one in preflight.check(cluster, facts, answer) if one.subject == "name"]
+
+
+def test_the_certificate_has_every_name_and_address_that_clients_use(load: Load) -> None:
+    registration = {"way": "dns", "name": NAME, "address": "203.0.113.5"}
+    settings = {"registration": registration, "server": {"tls-san": ["k3s.example.org"]}}
+    cluster = load(settings, hosts=WITHOUT_LB, s2={"advertise-address": "192.0.2.13"})
+    expected = ["203.0.113.5", NAME, "k3s.example.org", "192.0.2.13"]
+    for name in ("s1", "s2"):
+        assert server.settings(cluster, cluster.member(name))["tls-san"] == expected
+
+
+def holding(cluster: Cluster, server: str, **facts: Any) -> dict[str, HostFacts]:
+    """The VIP 10.0.0.100 is on lb1, and this is what an agent's file has; the inventory may have another."""
+    found = {name: changed(one, **facts) for name, one in healthy(cluster).items()}
+    found["lb1"] = changed(found["lb1"], addresses=(*found["lb1"].addresses, Address("eth0", "10.0.0.100/32")))
+    file = FileState("file", text=f"server: {server}\n")
+    found["a1"] = changed(found["a1"], files={k3s.CONFIG: file})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("server", "moved", "kept_vips"),
+    [
+        ("https://10.0.0.100:6443", (), ("10.0.0.100",)),
+        ("https://10.0.0.100:6443", ("a1",), ()),
+        ("https://10.0.0.77:6443", (), ()),
+        ("https://10.0.0.15:6443", (), ()),
+        ("https://10.0.0.101:6443", (), ()),
+    ],
+)
+def test_a_vip_is_held_until_its_agents_have_another(
+    load: Load, server: str, moved: tuple[str, ...], kept_vips: tuple[str, ...]
+) -> None:
+    cluster = load({"registration": {"address": "10.0.0.101"}})
+    assert former_vips(cluster, holding(cluster, server), moved) == kept_vips
+
+
+def test_a_vip_is_held_while_its_name_leads_there(load: Load) -> None:
+    cluster = load({"registration": {"address": "10.0.0.101", "name": NAME}})
+    facts = holding(cluster, f"https://{NAME}:6443", names={NAME: ("10.0.0.100",)}, registration="")
+    assert former_vips(cluster, facts, ("a1",)) == ("10.0.0.100",)
+    told = found(cluster, facts, "name")
+    assert {one.severity for one in told} == {"warning"}, "it works as long as it is held"
+    assert "to 10.0.0.100" in told[0].found
+
+
+def test_load_balancers_hold_a_former_vip_beside_the_new_one(load: Load) -> None:
+    cluster = load({"registration": {"address": "10.0.0.101"}})
+    facts = healthy(cluster)["lb1"]
+    for former, expected in (("10.0.0.100",), ["10.0.0.101/32", "10.0.0.100/32"]), ((), ["10.0.0.101/32"]):
+        planned = plan_host(cluster, cluster.member("lb1"), facts, Known(former_vips=former))
+        text = next(one.text.reveal() for one in planned.desired.files if one.path == load_balancer.KEEPALIVED)
+        held = text.partition("virtual_ipaddress {\n")[2].partition("}")[0].split("\n")
+        assert [line.split()[0] for line in held if line.strip()] == expected
+        assert all(line.endswith(" dev eth0") for line in held if line.strip())

@@ -32,7 +32,9 @@ def check(
             yield from _of_host(cluster, member, all_facts)
     name = cluster.registration.name
     if name and address and address.resolved is not None:
-        yield from _of_controller(cluster, name, address.resolved, all_facts)
+        works = address.answers and address.via == CONTROLLER
+        if not works or cluster.registration.way == "dns":
+            yield from _of_controller(cluster, name, address.resolved, all_facts)
 
 
 def _of_host(cluster: Cluster, member: Member, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
@@ -49,10 +51,24 @@ def _of_host(cluster: Cluster, member: Member, all_facts: Mapping[str, HostFacts
                 remedy += "; or remove `registration.name`: agents then use the address"
             found = f"it cannot resolve {name}, {what}"
             yield problem(member.name, "name", found, wanted or "an address", remedy)
-        elif registration and (wrong := _leads_elsewhere(cluster, facts.names[name], all_facts)):
+        elif not registration or (cluster.registration.way != "dns" and _works(cluster, member.name, all_facts)):
+            continue
+        elif wrong := _leads_elsewhere(cluster, facts.names[name], all_facts):
             remedy = wrong.remedy or f"correct DNS, or add {line} on this host"
             found = f"it resolves {name}, {what}, to {wrong.found}"
             yield problem(member.name, "name", found, wrong.expected, remedy, wrong.severity)
+
+
+def _works(cluster: Cluster, name: str, all_facts: Mapping[str, HostFacts]) -> bool:
+    """Return whether a host reaches the API by that name: then it leads there, by NAT or another load balancer.
+
+    A VIP of before a change works, too, as long as load balancers of ours hold it.
+    """
+    facts = all_facts[name]
+    balancers = [all_facts[member.name] for member in cluster.of("lb") if member.name in all_facts]
+    addresses = facts.names[cluster.registration.name or ""]
+    ours = any(one.interface_of(address) for one in balancers for address in addresses)
+    return not ours and (facts.registration == "" or facts.api.through_address)
 
 
 def _wanted(cluster: Cluster) -> str:

@@ -24,7 +24,7 @@ def differences(
         address: What was found at the registration address.
     """
     if answer.error:
-        remedy = "the next deploy writes it again" + ("" if answer.missing else "; also check the route to the VIP")
+        remedy = "the next deploy writes it again" + ("" if answer.missing else "; also check the route to it")
         yield Finding(
             host=CLUSTER, kind="kubeconfig", subject=name, found=f"the kubeconfig does not work: {answer.error}",
             expected=f"an answer from {cluster.url}", remedy=remedy, fixed_by="deploy",

@@ -88,7 +88,7 @@ def _servers(cluster: Cluster, all_facts: Mapping[str, HostFacts], *, needed: bo
             yield Finding(
                 host=member.name, kind="api", subject="address",
                 found=f"cannot reach the API at {cluster.url}", expected="an answer, with a trusted certificate",
-                remedy="check the load balancers, the VIP and tls-san" if needed else
+                remedy="check what the address leads to, and tls-san" if needed else
                 "nothing to do if the address leads a server to itself: agents, or the controller, reach it",
                 severity="error" if needed else "note",
             )  # fmt: skip

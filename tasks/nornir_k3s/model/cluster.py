@@ -86,6 +86,7 @@ class Cluster:
         urls: Those of `proxy.http`, `proxy.https` and `artifacts.url` that are given.
         take_over: Hosts whose database or load balancer serves others, and may be configured anew.
         notes: What the inventory says that people may not have meant.
+        former_vips: Those of before a change that load balancers hold until no host uses them.
         hidden: Notes about settings of groups or of the whole cluster that nearer ones hide.
     """
 
@@ -115,6 +116,7 @@ class Cluster:
     take_over: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    former_vips: tuple[str, ...] = ()
 
     def of(self, role: str) -> tuple[Member, ...]:
         """Return the members of one role, in the inventory's order."""
@@ -129,6 +131,11 @@ class Cluster:
         """The fixed registration address as a URL."""
         host = self.registration.name or str(self.registration.address)
         return f"https://{f'[{host}]' if ':' in host else host}:{self.registration.port}"
+
+    @property
+    def vips(self) -> list[str]:
+        """The addresses that load balancers of group lb hold, that of the registration first."""
+        return [str(self.registration.address), *self.former_vips] if self.registration.way == "vip" else []
 
     @property
     def names(self) -> list[str]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from nornir.core.task import Result, Task
 
-from nornir_k3s import k3s
 from nornir_k3s.errors import NotReady
 from nornir_k3s.facts.k3s_node import ThroughAddress
 from nornir_k3s.phases.host_tasks import settle_agent
@@ -14,6 +11,7 @@ from nornir_k3s.phases.phase import Phase
 from nornir_k3s.phases.rolling import change_node
 from nornir_k3s.phases.servers import require_ready
 from nornir_k3s.retry import wait_until
+from nornir_k3s.roles.former_address import registered
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.gather import read_facts, session_of
 
@@ -34,9 +32,7 @@ def join(run: Run) -> None:
 
 def moves(run: Run, name: str) -> bool:
     """Return whether an agent's file has another registration address."""
-    file = run.facts[name].files.get(k3s.CONFIG)
-    current = re.search(r"^server: *[\"']?([^\"'\s]+)", file.text or "", re.MULTILINE) if file else None
-    return current is not None and current[1] != run.cluster.url
+    return registered(run.facts[name]) not in ("", run.cluster.url)
 
 
 def _await_address(task: Task, run: Run) -> Result:
@@ -58,7 +54,7 @@ def _await_address(task: Task, run: Run) -> Result:
             answers,
             what="the new registration address answers",
             host=name,
-            deadline=ANSWERS,
+            deadline=min(ANSWERS, run.deadlines["verify"]),
             stop=session_of(task, run).stop,
         )
     except NotReady:

@@ -1,4 +1,4 @@
-"""Phases datastore and tidy: the managed datastore of this cluster."""
+"""Phase datastore: the managed datastore of this cluster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from nornir.core.task import Result, Task
 
 from nornir_k3s import k3s
 from nornir_k3s.facts.database import Database
-from nornir_k3s.phases.host_tasks import apply_steps, converge_host
+from nornir_k3s.phases.host_tasks import converge_host
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.retry import wait_until
 from nornir_k3s.run.context import Run
@@ -45,18 +45,4 @@ def wait_for_bootstrap(task: Task, run: Run) -> Result:
     return Result(host=task.host)
 
 
-def tidy(run: Run) -> None:
-    """Remove users of earlier passwords when every server has the new one."""
-    servers = run.of("servers")
-    all_current = all(m.name in run.done or not run.planned(m.name).by_role["servers"] for m in servers)
-    if run.limit is None and all_current and len(servers) == len(run.cluster.of("servers")):
-        names = [m.name for m in run.of("datastore") if run.planned(m.name).tidy]
-        run.phase("tidy", names, _tidy_host, width=1)
-
-
-def _tidy_host(task: Task, run: Run) -> Result:
-    return apply_steps(task, run, run.planned(task.host.name).tidy, deadline=run.deadlines["apply"])
-
-
 PHASE = Phase("datastore", "set up the managed datastore for this cluster", prepare)
-TIDY = Phase("tidy", "remove datastore users that no server needs any more", tidy)

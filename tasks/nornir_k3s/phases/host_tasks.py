@@ -103,6 +103,7 @@ def converge_agent(task: Task, run: Run) -> Result:
     before = rollback.begin(plan.desired, plan.facts)
     result = apply_steps(task, run, plan.by_role["agents"], deadline=run.deadlines["apply"], before=before)
     wait_for_agent(task, run)
+    run.done.add(task.host.name)
     return result
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from nornir.core.task import Result, Task
 
-from nornir_k3s.checks import works
+from nornir_k3s.checks import registration, works
 from nornir_k3s.errors import K3sError, NotReady
 from nornir_k3s.facts import Fact
 from nornir_k3s.facts.k3s_node import ThroughAddress
 from nornir_k3s.facts.k3s_server import ApiThroughAddress, Kubeconfig
 from nornir_k3s.facts.network import Addresses, Reach
 from nornir_k3s.model.cluster import NODES
+from nornir_k3s.model.finding import CLUSTER, Finding
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.phases.agents import settle
 from nornir_k3s.phases.phase import Phase
@@ -50,6 +52,7 @@ def verify(run: Run) -> None:
         answers.update(run.phase("verify", names, verify_host, width=run.widths["stage"]))
         gather.look_at_address(run)
         problems[:] = works.problems(run.cluster, answers, run.limit, run.address)
+        problems.extend(one.found for one in _address_findings(run) if one.severity == "error")
         return not problems
 
     try:
@@ -67,8 +70,29 @@ def verify(run: Run) -> None:
             hint="check the hosts named above, then run deploy again: it resumes",
         ) from None
     run.keep_kubeconfig(answers[server].kubeconfig)
+    if run.report.changed:
+        _settle_address(run)
     run.report.notes += _notes(run, server, answers[server])
     settle(run)
+
+
+def _address_findings(run: Run) -> list[Finding]:
+    return list(registration.check(run.cluster, run.facts, run.address))
+
+
+def _settle_address(run: Run) -> None:
+    """Wait a little until a load balancer of others leads to all servers, and note what it does not do."""
+
+    def settled() -> bool:
+        gather.look_at_address(run)
+        return not any(one.severity == "warning" for one in _address_findings(run))
+
+    if any(one.severity == "warning" for one in _address_findings(run)):
+        with contextlib.suppress(NotReady):
+            stop = getattr(run.nr.runner, "stop", None)
+            wait_until(settled, what="the load balancer leads to every server", host=CLUSTER, deadline=15, stop=stop)
+    found = [one for one in _address_findings(run) if one.severity == "warning"]
+    run.report.notes += [f"{one.found}: {one.remedy}" for one in found]
 
 
 def _notes(run: Run, server: str, answer: HostFacts) -> list[str]:

@@ -33,7 +33,7 @@ def metrics(report: DriftReport) -> str:
         "last_run_timestamp_seconds": [({}, round(report.started.timestamp(), 3))],
         "duration_seconds": [({}, report.seconds)],
         "exit_code": [({}, report.exit_code)],
-        "vip_holders": [({}, len(report.holders))],
+        "vip_holders": [({}, len(report.holders))] if any("lb" in one.roles for one in report.hosts.values()) else [],
         "backend_up": [
             ({"host": name, "server": server}, int(state.startswith("UP")))
             for name, states in report.backends.items()

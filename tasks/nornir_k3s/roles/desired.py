@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nornir_k3s.model.bundle import Bundle
 from nornir_k3s.model.cluster import Cluster, Member
@@ -23,6 +23,7 @@ class Known:
         ca_certificate: The CA of the servers' certificates, PEM.
         check_certificate: Certificate and key of the load balancers' health check.
         packages: Versions of a datastore host's packages at the last deploy.
+        former_vips: VIPs of before a change, which load balancers hold until no host uses them.
         nodes: The K3s version of each node, for servers and agents; None if no server lists them.
     """
 
@@ -32,6 +33,7 @@ class Known:
     check_certificate: Secret = field(default=Secret(""))
     packages: Mapping[str, str] = field(default_factory=dict)
     nodes: Mapping[str, str] | None = None
+    former_vips: tuple[str, ...] = ()
 
 
 def desired_by_role(cluster: Cluster, member: Member, facts: HostFacts | None, known: Known) -> dict[str, HostSpec]:
@@ -61,7 +63,7 @@ def _of_role(role: str, cluster: Cluster, member: Member, facts: HostFacts | Non
         case "lb":
             interface = member.interface or (facts.interface_of(member.address) if facts else "")
             return load_balancer.spec(
-                cluster,
+                replace(cluster, former_vips=known.former_vips),
                 member,
                 interface=interface,
                 check_pem=known.check_certificate,

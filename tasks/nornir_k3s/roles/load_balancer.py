@@ -92,8 +92,7 @@ vrrp_instance k3s {{
     priority PRIORITY
     advert_int ADVERT
 PEERS    virtual_ipaddress {{
-        VIP dev INTERFACE
-    }}
+VIPS    }}
     track_script {{
         haproxy
     }}
@@ -106,7 +105,7 @@ def _haproxy(cluster: Cluster, member: Member) -> str:
     bind = f"{'[::]' if ':' in vip else '*'}:{cluster.registration.port}"
     if member.role in NODES and cluster.registration.port == port:
         # K3s has this port on the host's own address. `transparent`: also while the other one has the VIP.
-        bind = f"{_host(vip)}:{port} transparent"
+        bind = "\n    bind ".join(f"{_host(one)}:{port} transparent" for one in cluster.vips)
     servers = "".join(f"    server {m.node_name} {_host(m.address)}:{port}\n" for m in cluster.of("servers"))
     return _HAPROXY.replace("BIND", bind).replace("SERVERS", servers)
 
@@ -116,7 +115,7 @@ def _host(address: str) -> str:
 
 
 def _keepalived(cluster: Cluster, member: Member, interface: str) -> str:
-    members, vip = cluster.of("lb"), str(cluster.registration.address)
+    members = cluster.of("lb")
     peers = "".join(f"        {m.address}\n" for m in members if m.name != member.name)
     values = {
         "NAME": member.name,
@@ -126,9 +125,13 @@ def _keepalived(cluster: Cluster, member: Member, interface: str) -> str:
         "PRIORITY": str(200 - min(10, 199 // len(members)) * members.index(member)),  # at least 1
         # keepalived refuses an own address without peers.
         "PEERS": f"    unicast_src_ip {member.address}\n    unicast_peer {{\n{peers}    }}\n" if peers else "",
-        "VIP": f"{vip}/{cluster.lb.prefix or (128 if ':' in vip else 32)}",
+        "VIPS": "".join(f"        {_with_prefix(cluster, vip)} dev {interface}\n" for vip in cluster.vips),
     }
     return re.sub(rf"\b({'|'.join(values)})\b", lambda match: values[match[1]], _KEEPALIVED)
+
+
+def _with_prefix(cluster: Cluster, vip: str) -> str:
+    return f"{vip}/{cluster.lb.prefix or (128 if ':' in vip else 32)}"
 
 
 def spec(cluster: Cluster, member: Member, *, interface: str, check_pem: Secret, server_ca: str) -> HostSpec:

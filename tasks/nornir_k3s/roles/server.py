@@ -27,9 +27,15 @@ FOLDER = "/etc/rancher/k3s"
 
 
 def names(cluster: Cluster) -> list[str]:
-    """Return the names that clients use, for the certificate of every server: K3s' tls-san."""
+    """Return the names that clients use, for the certificate of every server: K3s' tls-san.
+
+    Agents connect to the advertised addresses; before 1.37 K3s adds them after it has made the certificate (k3s:
+    pkg/cli/server/server.go).
+    """
     more = cluster.server.get("tls-san", [])
-    return list(dict.fromkeys([*cluster.names, *(str(one) for one in (more if isinstance(more, list) else [more]))]))
+    given = [str(one) for one in (more if isinstance(more, list) else [more])]
+    advertised = [cluster.settings_of(member).get("advertise-address") for member in cluster.of("servers")]
+    return list(dict.fromkeys([*cluster.names, *given, *(str(one) for one in advertised if one)]))
 
 
 def settings(cluster: Cluster, member: Member) -> dict[str, Any]:

@@ -125,6 +125,7 @@ def _context(ca: str, kubeconfig: Path) -> ssl.SSLContext:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return context
     context = ssl.create_default_context(cadata=ca)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # Go's library, in K3s and kubectl, takes more
     context.check_hostname = False  # the names are compared apart: those of the cluster may just be added
     with contextlib.suppress(*kubeconfig_probe.UNUSABLE):
         kubeconfig_probe.log_in(context, kubeconfig)

@@ -22,6 +22,7 @@ from nornir_k3s.model.secret import Secret
 from nornir_k3s.planner import PlannedHost, plan_host
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.roles.desired import Known, desired
+from nornir_k3s.roles.former_address import former_vips
 from nornir_k3s.ssh.session import Session
 from nornir_k3s.state import check_certificate, known_cluster, kubeconfig
 from nornir_k3s.state.store import Store
@@ -52,7 +53,7 @@ class Run:
         deadlines: Seconds, by kind of work.
         widths: Hosts at the same time, by phase.
         facts: The facts of each host that was read; a later reading replaces them.
-        done: Servers that this run has changed and that are ready again.
+        done: Servers and agents that this run has changed and that are ready again.
         awaited: Agents whose node is Ready and whose service is not active yet, and since when (time.monotonic).
         limit: The only hosts that may be changed; None for all.
         away: Members of the last deploy that are not in this inventory.
@@ -127,7 +128,8 @@ class Run:
         check = check_certificate.load(self.store, self.ca_prefix) if "lb" in member.roles else Secret("")
         listed = next((one.api.nodes for one in self._servers() if one.api.nodes is not None), None)
         nodes = {node.name: node.version for node in listed} if listed is not None and member.role in NODES else None
-        return Known(bundle, self.ca_prefix, self.ca_certificate, check, packages, nodes)
+        former = former_vips(self.cluster, self.facts, self.done) if "lb" in member.roles else ()
+        return Known(bundle, self.ca_prefix, self.ca_certificate, check, packages, nodes, former)
 
     def query(self, name: str) -> Query:
         """Return which facts to read from a host."""

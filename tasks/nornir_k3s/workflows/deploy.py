@@ -10,7 +10,7 @@ from nornir.core import Nornir
 
 from nornir_k3s.errors import Declined, Interrupted, K3sError
 from nornir_k3s.model.report import Outcome, PhaseReport, Report
-from nornir_k3s.phases import agents, datastore, dump, load_balancers, observe, preflight, servers, stage, verify
+from nornir_k3s.phases import agents, datastore, dump, load_balancers, observe, preflight, servers, stage, tidy, verify
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.run import paths
 from nornir_k3s.run.context import Run
@@ -33,7 +33,7 @@ def phases() -> tuple[Phase, ...]:
         servers.PHASE,
         load_balancers.PHASE,
         agents.PHASE,
-        datastore.TIDY,
+        tidy.PHASE,
         verify.PHASE,
     )
 
