@@ -18,6 +18,7 @@ import pytest
 
 from .certificates import certificate
 from .conftest import PREFIX, PROJECT, VIP, Site, eventually, unchanged
+from .test_operator import without_its_node
 
 SERVERS, AGENTS = ("s1", "s2", "s3"), ("a1", "a2")
 PASSES, ENDS = 8443, 9443
@@ -155,8 +156,12 @@ def test_a_load_balancer_that_ends_tls_is_refused_and_nothing_is_changed(others:
     assert others.processes() == before
 
 
-def test_a_cluster_moves_to_an_external_load_balancer_and_drops_nothing(others: Site, tmp_path: Path) -> None:
+def test_agents_move_to_an_external_load_balancer_and_join_by_it_and_nothing_is_dropped(
+    others: Site, tmp_path: Path
+) -> None:
     registered(others, way="external", address=AT, port=PASSES)
+    others.lab.reset("a2")  # it joins anew, while the other one moves
+    without_its_node(others, "a2")
     with Reads(others, tmp_path) as reads:
         done = others.deploy("--yes")
     backends = ", ".join(f"{PREFIX}.{number}:6443" for number in (12, 13, 14))

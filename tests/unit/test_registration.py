@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ import yaml
 from nornir_k3s import k3s, records, shell
 from nornir_k3s.checks import preflight, registration, works
 from nornir_k3s.compare import compare, kubeconfig, nodes
-from nornir_k3s.errors import InventoryError
+from nornir_k3s.errors import InventoryError, K3sError
 from nornir_k3s.model.address_answer import AddressAnswer
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.drift_limits import Limits
@@ -22,11 +23,13 @@ from nornir_k3s.model.finding import Finding
 from nornir_k3s.model.host_facts import Address, FileState, HostFacts, Ledger, Reach, UnitState
 from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.model.kubeconfig import KubeconfigAnswer
-from nornir_k3s.phases import agents, tidy
+from nornir_k3s.phases import registration as waiting
+from nornir_k3s.phases import tidy
 from nornir_k3s.planner import plan_host
 from nornir_k3s.roles import load_balancer, server
 from nornir_k3s.roles.desired import Known
 from nornir_k3s.roles.former_address import former_vips
+from nornir_k3s.run import gather
 from nornir_k3s.state import kubeconfig as kept
 from nornir_k3s.state.store import Store
 
@@ -320,7 +323,7 @@ def test_names_that_the_certificate_lacks_are_told_after_a_change_and_in_drift(l
 def test_an_agent_moves_when_its_file_has_another_address(load: Load, text: str | None, moves: bool) -> None:
     file = FileState("file", text=text)
     run: Any = SimpleNamespace(cluster=load(), facts={"a1": HostFacts("a1", files={k3s.CONFIG: file})})
-    assert agents.moves(run, "a1") == moves
+    assert waiting.moves(run, "a1") == moves
 
 
 def test_a_kubeconfig_is_known_by_its_ca(tmp_path: Path) -> None:
@@ -469,3 +472,33 @@ def test_load_balancers_hold_a_former_vip_beside_the_new_one(load: Load) -> None
         held = text.partition("virtual_ipaddress {\n")[2].partition("}")[0].split("\n")
         assert [line.split()[0] for line in held if line.strip()] == expected
         assert all(line.endswith(" dev eth0") for line in held if line.strip())
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            AddressAnswer(failure="certificate", error="the certificate of CN=proxy"),
+            "presents the certificate of CN=pro",
+        ),
+        (AddressAnswer(failure="connection", error="timeout after 3 s"), ""),
+        (AddressAnswer(answers=4), ""),
+    ],
+)
+def test_agents_do_not_join_by_a_load_balancer_that_leads_elsewhere(
+    load: Load, monkeypatch: pytest.MonkeyPatch, answer: AddressAnswer, words: str
+) -> None:
+    cluster, asked = load(EXTERNAL, hosts=WITHOUT_LB), []
+    monkeypatch.setattr(gather, "look_at_address", lambda run: setattr(run, "address", answer))
+    run: Any = SimpleNamespace(
+        cluster=cluster,
+        address=None,
+        facts={"a1": HostFacts("a1")},
+        widths={"agents": 10},
+        deadlines={"verify": 0.2},
+        nr=SimpleNamespace(runner=None),
+        phase=lambda _title, names, task, **_: asked.append((list(names), task.__name__)),
+    )
+    with pytest.raises(K3sError, match=words) if words else nullcontext():
+        waiting.await_address(run, [], ["a1"])
+    assert asked == [([], "_answers"), (["a1"], "_connects")]

@@ -207,6 +207,7 @@ def test_agents_join_together_and_running_ones_follow_the_first(
     run: Any = SimpleNamespace(
         of=lambda role: [SimpleNamespace(name=name) for name in ("a1", "a2", "a3")] if role == "agents" else [],
         planned=lambda _: SimpleNamespace(by_role={"agents": ["a step"]}),
+        cluster=SimpleNamespace(url="https://10.0.0.100:6443", registration=SimpleNamespace(way="vip")),
         facts={name: joined("active" if name in running else "inactive") for name in ("a1", "a2", "a3")},
         chosen=list,
         widths={"agents": 10},

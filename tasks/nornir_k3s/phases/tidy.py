@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nornir.core.task import Result, Task
 
-from nornir_k3s.phases import agents, load_balancers
+from nornir_k3s.phases import load_balancers, registration
 from nornir_k3s.phases.host_tasks import apply_steps
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.roles.former_address import former_vips
@@ -16,7 +16,7 @@ def tidy(run: Run) -> None:
     """Remove users of earlier passwords of the datastore, and load balancers that the cluster has left."""
     servers = run.of("servers")
     current = all(m.name in run.done or not run.planned(m.name).by_role["servers"] for m in servers)
-    moved = all(m.name in run.done or not agents.moves(run, m.name) for m in run.of("agents"))
+    moved = all(m.name in run.done or not registration.moves(run, m.name) for m in run.of("agents"))
     whole = all(len(run.of(role)) == len(run.cluster.of(role)) for role in ("servers", "agents"))
     if run.limit is None and current and moved and whole:
         run.phase("tidy", [name for name in run.names if run.planned(name).tidy], _tidy_host, width=1)
