@@ -27,6 +27,7 @@ FIRST = (
     "test_external_datastore_checks.py",
     "test_managed_datastores.py",
     "test_three_machines.py",
+    "test_upgrade.py",
     "test_lab.py",
     "test_bad_input.py",
     "test_standin_running.py",

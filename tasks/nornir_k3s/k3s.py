@@ -178,3 +178,11 @@ def binds_one_address(address: str) -> bool:
         return not ipaddress.ip_address(address).is_unspecified
     except ValueError:
         return False
+
+
+def same_minor(one: str, other: str) -> bool:
+    """Return whether two versions differ in their patch only, or not at all; False if one is unknown."""
+    try:
+        return parse_version(one).release[:2] == parse_version(other).release[:2]
+    except ValueError:
+        return False

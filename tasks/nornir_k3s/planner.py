@@ -204,6 +204,7 @@ class PlannedHost:
         stage: Steps that restart nothing.
         by_role: Steps of each role that correct files, units and the database.
         tidy: Steps that remove what no host needs any more, after all others.
+        returns: K3s' binary may be put back after a failed change: it stays within its minor version.
     """
 
     member: Member
@@ -212,6 +213,7 @@ class PlannedHost:
     stage: tuple[Step, ...]
     by_role: Mapping[str, tuple[Step, ...]]
     tidy: tuple[Step, ...]
+    returns: bool = False
 
     @property
     def converge(self) -> tuple[Step, ...]:
@@ -258,8 +260,9 @@ def plan_host(cluster: Cluster, member: Member, facts: HostFacts, known: Known) 
         steps["lb"] = former.load_balancer_steps(facts.ledger.files)  # another load balancer takes the VIP
     else:
         tidy += former.load_balancer_steps(facts.ledger.files)  # agents use it until they have moved
+    returns = k3s.same_minor((known.nodes or {}).get(member.node_name, ""), cluster.version)
     by_role = {role: tuple(of_role) for role, of_role in steps.items()}
-    return PlannedHost(member, spec, facts, tuple(stage(spec, facts)), by_role, tuple(tidy))
+    return PlannedHost(member, spec, facts, tuple(stage(spec, facts)), by_role, tuple(tidy), returns)
 
 
 def _with_restart(steps: list[Step], name: str, spec: HostSpec, reason: str) -> list[Step]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nornir_k3s import k3s
 from nornir_k3s.apply import rollback
 from nornir_k3s.apply import script as apply
 from nornir_k3s.model.host_facts import ArtifactState, FileState, HostFacts, UnitState
@@ -108,6 +109,26 @@ def test_what_a_change_did_is_taken_back_exactly(host: Host) -> None:
     host.run(apply.forget(UNIT))
     assert not (host.state / "pending" / UNIT).exists()
     assert not (host.state / "previous").exists()
+
+
+def test_k3s_itself_is_put_back_and_kept_no_longer_than_needed(host: Host, tmp_path: Path) -> None:
+    """A second run before the restart keeps what runs, not what the first one has put there."""
+    binary = tmp_path / "k3s"
+    binary.write_text("old")
+    moved = k3s.BINARY, str(binary)
+    replaced = ready(artifacts={BINARY.path: ArtifactState("b" * 64, 0o755, 100)})
+    host.run(rollback.keep_binary(running=True).replace(*moved))
+    binary.unlink()
+    binary.write_text("newer")
+    host.run(rollback.keep_binary(running=False).replace(*moved))
+    before = rollback.begin(SPEC, replaced, returns=True).replace(*moved)
+    host.run(apply.script([host.write("config", "new\n"), START], SPEC, before=before).reveal())
+    said = apply.parse(host.run(apply.restore(UNIT, always=False))).changed
+    assert f"restored:{binary}" in said
+    assert binary.read_text() == "old"
+    assert str(binary) not in host.ours, "it would be removed as a file that the inventory no longer has"
+    host.run(apply.forget(UNIT))
+    assert not (host.state / "binary").exists()
 
 
 def killed(after: int) -> str:

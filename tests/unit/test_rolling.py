@@ -48,6 +48,7 @@ class Stage:
     orders: list[str] = field(default_factory=list)
     units: list[str] = field(default_factory=list)
     name: str = "s1"
+    returns: bool = False
 
     def run(self, script: str, **_: Any) -> Any:
         restoring = "\nrestore " in script
@@ -80,7 +81,7 @@ class Stage:
         spec = HostSpec(artifacts=(artifact,), install=Install("server", "/i.sh", UNIT), units=(Unit(UNIT),))
         report = HostReport(role=f"{role}s")
         run: Any = SimpleNamespace(
-            planned=lambda _: SimpleNamespace(desired=spec, facts=self.seen),
+            planned=lambda _: SimpleNamespace(desired=spec, facts=self.seen, returns=self.returns),
             deadlines={"apply": 1},
             cluster=self.cluster,
             member=self.cluster.member,
@@ -155,7 +156,7 @@ def test_a_restore_that_fails_is_told(stage: Stage, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("seen", "change", "words"),
     [
-        (ready(installed="b" * 64), FAILED, "K3s itself was replaced"),
+        (ready(installed="b" * 64), FAILED, "K3s is of another minor version"),
         (ready(is_ready=False), FAILED, "not ready: service is activating"),
         (ready(), CommandFailed("s1", "start", status=apply.BUSY), "start failed"),
         (ready(), OutcomeUnknown("s1", "the connection was lost"), "connection"),
@@ -168,6 +169,12 @@ def test_what_is_not_taken_back(
     stage.seen, stage.change = seen, change
     assert words in stage.fail(monkeypatch).message
     assert stage.orders == ["change"]
+
+
+def test_another_k3s_of_the_same_minor_version_is_taken_back(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.seen, stage.returns = ready(installed="b" * 64), True
+    assert "it is ready again; the run stops here" in stage.fail(monkeypatch).message
+    assert stage.orders == ["change", "restore", "wait", "forget"]
 
 
 def test_an_operator_who_stops_the_run_gets_no_restore(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,21 +6,38 @@ the new files (rollback.sh).
 
 from __future__ import annotations
 
+from nornir_k3s import k3s, shell
+from nornir_k3s.apply import script
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.paths import PREVIOUS
 from nornir_k3s.planner import replaces_binary
 
 
-def possible(spec: HostSpec, facts: HostFacts) -> bool:
+def possible(spec: HostSpec, facts: HostFacts, *, returns: bool = False) -> bool:
     """Return whether a change of this server or agent can be rolled back.
 
-    It worked before the change, or before the change of an interrupted run; and its K3s stays the same, because an
-    older K3s does not start with data that a newer one has written.
+    It worked before the change, or before the change of an interrupted run; and its K3s stays the same, or within its
+    minor version, because an older K3s may not start with data that a newer one has written.
+
+    Arguments:
+        returns: K3s' binary may be put back.
     """
-    return (facts.in_service or PREVIOUS in facts.present) and not replaces_binary(spec, facts)
+    return (facts.in_service or PREVIOUS in facts.present) and (returns or not replaces_binary(spec, facts))
 
 
-def begin(spec: HostSpec, facts: HostFacts) -> str:
+def begin(spec: HostSpec, facts: HostFacts, *, returns: bool = False) -> str:
     """Return the first lines of a script that changes a server or agent; they keep the copies of an interrupted run."""
-    return f"mkdir -p -m 700 {PREVIOUS}\n: >>{PREVIOUS}/list\n" if possible(spec, facts) else "drop_previous\n"
+    if not possible(spec, facts, returns=returns):
+        return "drop_previous\n"
+    binary = shell.call("list_binary", k3s.BINARY) + "\n" if replaces_binary(spec, facts) else ""
+    return f"mkdir -p -m 700 {PREVIOUS}\n: >>{PREVIOUS}/list\n{binary}"
+
+
+def keep_binary(*, running: bool) -> str:
+    """Return the script that keeps K3s' binary before another one is put in its place.
+
+    Arguments:
+        running: It is the one that runs; else a copy of that may be there already, from an interrupted run.
+    """
+    return script.wrapped("keeping the binary", shell.call("keep_binary", k3s.BINARY, "yes" if running else "no"))

@@ -1,9 +1,19 @@
-# A server's files before a change. `list` has a line a file: what it was (ours, foreign or absent), and its path;
-# copies lie below `root`.
+# A server's files before a change. `list` has a line a file: what it was (ours, foreign, absent or binary), and its
+# path; copies lie below `root`, that of the binary is `binary` in STATE.
 drop_previous() { # under another name first: half of a record is never taken for one
   rm -rf "$PREVIOUS".dropped
   [ ! -d "$PREVIOUS" ] || mv -fT "$PREVIOUS" "$PREVIOUS".dropped
   rm -rf "$PREVIOUS".dropped
+  rm -f "$STATE/binary"
+}
+keep_binary() { # path running; where it can be another name of the same file, it takes no space
+  [ -f "$1" ] || return 0
+  if [ "$2" = yes ] || [ ! -e "$STATE/binary" ]; then
+    ln -f "$1" "$STATE/binary" 2>/dev/null || cp -p "$1" "$STATE/binary"
+  fi
+}
+list_binary() { # path
+  [ ! -e "$STATE/binary" ] || grep -qxF "binary $1" "$PREVIOUS/list" || printf 'binary %s\n' "$1" >>"$PREVIOUS/list"
 }
 keep_previous() { # path
   if [ ! -e "$PREVIOUS/list" ] || cut -d' ' -f2- "$PREVIOUS/list" | grep -qxF "$1"; then return 0; fi
@@ -22,6 +32,15 @@ unlist() { # path
 }
 put_back() { # unit what-it-was path
   copy="$PREVIOUS/root$3" draft="$(dirname "$3")/.nornir-k3s.$$"
+  if [ "$2" = binary ]; then
+    [ -e "$STATE/binary" ] || return 0
+    : >"$STATE/pending/$1"
+    cp -p "$STATE/binary" "$draft"; sync "$draft" 2>/dev/null || :
+    mv -f "$draft" "$3"
+    rm -f "$STATE/binary"
+    say did "restored:$3" changed
+    return 0
+  fi
   if [ "$2" = absent ]; then
     [ -e "$3" ] || [ -L "$3" ] || return 0
     : >"$STATE/pending/$1"

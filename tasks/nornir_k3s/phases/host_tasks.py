@@ -41,7 +41,7 @@ def converge_server(task: Task, run: Run) -> Result:
     """Bring a server to its desired state and wait until it is ready."""
     name = task.host.name
     plan = run.planned(name)
-    before = rollback.begin(plan.desired, plan.facts)
+    before = rollback.begin(plan.desired, plan.facts, returns=plan.returns)
     result = apply_steps(task, run, plan.by_role["servers"], deadline=run.deadlines["apply"], before=before)
     fresh = wait_for_server(task, run)
     require_same_cluster(run, name, fresh)
@@ -100,7 +100,7 @@ def require_same_cluster(run: Run, name: str, fresh: HostFacts) -> None:
 def converge_agent(task: Task, run: Run) -> Result:
     """Bring an agent to its desired state and wait until it has joined."""
     plan = run.planned(task.host.name)
-    before = rollback.begin(plan.desired, plan.facts)
+    before = rollback.begin(plan.desired, plan.facts, returns=plan.returns)
     result = apply_steps(task, run, plan.by_role["agents"], deadline=run.deadlines["apply"], before=before)
     wait_for_agent(task, run)
     run.done.add(task.host.name)

@@ -35,8 +35,8 @@ def change_node(task: Task, run: Run) -> Result:
     except (NotReady, CommandFailed) as error:
         if not worked or getattr(error, "status", 0) == apply.BUSY:
             raise
-        if replaces_binary(plan.desired, plan.facts):
-            text = "no rollback: K3s itself was replaced, and an older version may not start with the newer one's data"
+        if replaces_binary(plan.desired, plan.facts) and not plan.returns:
+            text = "no rollback: K3s is of another minor version: the older one may not start with the newer one's data"
             raise _added(name, error, text, hint=error.hint) from None
         raise _rolled_back(task, run, error) from None
     if worked:

@@ -7,9 +7,13 @@ from pathlib import Path
 
 from nornir.core.task import Result, Task
 
+from nornir_k3s import k3s
+from nornir_k3s.apply import rollback
+from nornir_k3s.model.host_facts import ArtifactState
 from nornir_k3s.model.host_spec import Artifact
 from nornir_k3s.phases.host_tasks import apply_steps
 from nornir_k3s.phases.phase import Phase
+from nornir_k3s.planner import PlannedHost
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.gather import session_of
 
@@ -22,8 +26,12 @@ def stage(run: Run) -> None:
 
 def stage_host(task: Task, run: Run) -> Result:
     """Copy artefacts, install packages, run K3s' installer; nothing is restarted."""
-    steps = run.planned(task.host.name).stage
-    link = session_of(task, run)
+    planned = run.planned(task.host.name)
+    steps, link = planned.stage, session_of(task, run)
+    if planned.facts.in_service and any(step.target == k3s.BINARY for step in steps):
+        installed = planned.facts.artifacts.get(k3s.BINARY, ArtifactState())
+        running = installed.written <= _started(planned)
+        link.run(rollback.keep_binary(running=running), what="keeping K3s' binary", timeout=60)
     for step in steps:
         if isinstance(step.payload, Artifact) and not step.payload.url:
             artifact = step.payload
@@ -36,6 +44,12 @@ def stage_host(task: Task, run: Run) -> Result:
                 on_bytes=_count(run, task.host.name, artifact),
             )
     return apply_steps(task, run, steps, deadline=run.deadlines["packages"])
+
+
+def _started(planned: PlannedHost) -> int:
+    """Return when the host's K3s was started, in seconds since the epoch."""
+    install = planned.desired.install
+    return planned.facts.unit(install.unit).started if install else 0
 
 
 def _count(run: Run, name: str, artifact: Artifact) -> Callable[[int], None]:

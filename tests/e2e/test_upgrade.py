@@ -1,0 +1,100 @@
+"""A newer K3s on a living cluster: one server after the other, and back where the first one does not come up."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nornir_k3s.artifacts.source import version_of
+from nornir_k3s.k3s import parse_version, same_minor
+
+from .conftest import SHORT, Site, bare, eventually, unchanged
+
+HOSTS = ("s1", "s2", "s3", "a1", "a2")
+# In front of the real file: a server that ends at its start, and everything else as ever.
+BROKEN = """#!/bin/sh
+[ "$1" != server ] || { echo 'level=fatal msg="Error: broken on purpose"' >&2; exit 1; }
+real=/run/of-a-test/k3s
+[ -x $real ] || { mkdir -p /run/of-a-test; tail -n +6 "$0" >$real.$$; chmod 755 $real.$$; mv $real.$$ $real; }
+exec $real "$@"
+"""
+
+
+@pytest.fixture(scope="module")
+def upgraded(site: Site) -> Iterator[tuple[Site, str]]:
+    """A finished cluster, and the version of the K3s in its folder `next`."""
+    following = site.folder / "next"
+    if given := os.environ.get("K3S_BUNDLE_NEXT"):
+        shutil.copytree(given, following)
+    else:
+        if os.environ.get("K3S_BUNDLE"):
+            pytest.skip("K3S_BUNDLE_NEXT names no K3s that is newer than that of K3S_BUNDLE")
+        from build import build  # noqa: PLC0415 - needs PyInstaller, which a real release does not
+
+        release = parse_version(site.version).release
+        build(following, version=f"v{release[0]}.{release[1]}.{release[2] + 1}+k3s1", delays=SHORT)
+    version = version_of(following / "k3s")
+    assert version
+    with bare(site):
+        site.deploy()
+        yield site, version
+
+
+def use(site: Site, folder: str, version: str) -> None:
+    site.edit(lambda data: data["data"]["k3s_cluster"].update(version=version, artifacts={"folder": f"../{folder}"}))
+
+
+def versions(site: Site) -> set[str]:
+    shown = site.kubectl("get", "nodes", "-o", "jsonpath={.items[*].status.nodeInfo.kubeletVersion}")
+    return set(shown.stdout.split())
+
+
+def started(site: Site, host: str) -> str:
+    unit = "k3s" if host.startswith("s") else "k3s-agent"
+    return site.lab.exec(host, ["systemctl", "show", "-p", "ExecMainStartTimestampMonotonic", unit]).stdout
+
+
+def broken(site: Site) -> None:
+    """Make a folder with a K3s that does not start."""
+    folder: Path = site.folder / "broken"
+    shutil.copytree(site.folder / "next", folder, dirs_exist_ok=True)
+    (folder / "k3s").write_bytes(BROKEN.encode() + (site.folder / "next" / "k3s").read_bytes())
+
+
+def test_a_server_that_does_not_come_up_gets_its_k3s_back(upgraded: tuple[Site, str]) -> None:
+    """And no other host is touched, within a minor version."""
+    site, version = upgraded
+    if not same_minor(site.version, version):
+        pytest.skip("K3S_BUNDLE_NEXT is of another minor version")
+    broken(site)
+    use(site, "broken", version)
+    before = {host: started(site, host) for host in HOSTS}
+    done = site.runbook("deploy.py", "--yes")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "its previous files were restored (/usr/local/bin/k3s)" in done.stderr
+    assert "and it is ready again; the run stops here" in done.stderr
+    assert "broken on purpose" in done.stderr
+    assert versions(site) == {site.version}
+    after = {host: started(site, host) for host in HOSTS}
+    assert before.pop("s1") != after.pop("s1")
+    assert before == after
+    use(site, "bundle", site.version)
+    site.deploy("--yes")
+    eventually(lambda: unchanged(site))
+
+
+def test_every_node_gets_it_and_nothing_of_the_old_one_is_left(upgraded: tuple[Site, str]) -> None:
+    site, version = upgraded
+    use(site, "next", version)
+    site.deploy("--yes")
+    assert versions(site) == {version}
+    assert site.nodes() == dict.fromkeys(HOSTS, True)
+    for host in HOSTS:
+        left = site.lab.exec(host, ["sh", "-c", "ls -d /var/lib/nornir-k3s/binary /var/lib/nornir-k3s/previous; :"])
+        assert left.stdout == "", host
+    assert "nothing to change" in site.deploy().stdout
+    eventually(lambda: unchanged(site))
