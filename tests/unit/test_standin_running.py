@@ -393,7 +393,7 @@ def test_tokens_are_made_listed_and_rotated(tmp_path: Path) -> None:
 
 def test_readyz_listed_and_ready_are_three_conditions(tmp_path: Path) -> None:
     node = new_server(tmp_path / "s", "--token", "secret")
-    node.start(**{f"K3S_STANDIN_{name}_DELAY": "2" for name in ("START", "NODE", "READY")})
+    node.start(**{f"K3S_STANDIN_{name}_DELAY": "4" for name in ("START", "NODE", "READY")})
     seen: list[tuple[str, str]] = []
     while not seen or seen[-1] != ("ok", "Ready"):
         assert node.process
