@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from nornir_k3s import shell
-from nornir_k3s.errors import HostUnreachable, NotReady, UsageError
+from nornir_k3s.errors import CommandFailed, HostUnreachable, NotReady, UsageError
 from nornir_k3s.faults import hosts, measure, probes, rounds
 from nornir_k3s.faults.catalogue import faults, select
 from nornir_k3s.faults.client import RequestFailed
@@ -514,3 +514,28 @@ def test_what_is_written_after_the_list_is_no_phantom(load: Make, monkeypatch: p
     assert found.watch
     assert (found.watch.missed, found.watch.phantom) == (0, 0)
     assert (found.acknowledged, found.lost) == (2, {"s2": 1})
+
+
+def test_a_server_comes_back_into_rotation_as_soon_as_what_takes_it_out_has_ended(
+    load: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The script that takes it out keeps the one that brings it back away, for some seconds."""
+    tries = iter([CommandFailed("lb2", "bringing s1 back", status=75), NotReady("lb2", "x"), None])
+
+    def bring_back(*_: Any) -> None:
+        if error := next(tries, NotReady("lb2", "never")):
+            raise error
+
+    recovered: list[str] = []
+    work = drill_of(load())
+    nr: Any = SimpleNamespace(data=SimpleNamespace(recover_host=recovered.append))
+    monkeypatch.setattr(rounds.Drill, "_begun_anew", lambda _: SimpleNamespace(nr=nr))
+    monkeypatch.setattr(rounds, "bring_back", bring_back)
+    monkeypatch.setattr(rounds, "_POLL", 0.01)
+    work._bring_back("s1", ["lb1", "lb2"])
+    assert recovered == ["lb1", "lb2"] * 3, "Nornir leaves hosts out that failed before"
+    assert work.report.left == []
+    monkeypatch.setattr(rounds, "_BACK", 0.05)
+    work._bring_back("s1", ["lb1", "lb2"])
+    (left,) = work.report.left
+    assert left.startswith("server s1 may be out of rotation on lb1, lb2")

@@ -13,7 +13,7 @@ from nornir.core.task import Result, Task
 
 from nornir_k3s import k3s
 from nornir_k3s.apply import script as apply
-from nornir_k3s.errors import HostError, Interrupted
+from nornir_k3s.errors import HostError, Interrupted, K3sError
 from nornir_k3s.faults import hosts, measure
 from nornir_k3s.faults.catalogue import Fault
 from nornir_k3s.faults.client import Client, RequestFailed
@@ -22,6 +22,7 @@ from nornir_k3s.faults.probes import Probe, Watch, reader, writer
 from nornir_k3s.model.drill_limits import DrillOptions, Limit
 from nornir_k3s.model.drill_report import DrillReport, FaultResult
 from nornir_k3s.phases import host_tasks
+from nornir_k3s.phases.rotation import bring_back, leaving
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.gather import session_of
@@ -30,6 +31,7 @@ CALM = 1.0  # seconds of probes before a fault, and after all is right again
 _ANSWERS, _FIRST_ANSWERS = 3, 15.0  # of each probe before a fault; seconds that they may take
 _CAUGHT_UP = 60.0  # seconds that a watch may take to see the last events
 _POLL = 0.3
+_BACK = 60.0  # seconds that a server may take to come back into rotation after an interruption
 
 
 class NotRight(Exception):
@@ -171,15 +173,17 @@ class Drill:
     def undo(self, fault: Fault, host: str) -> None:
         """End a fault after an interruption or an error; note in the report if it could not be ended, and how to."""
         self.tell(f"ending the fault on {host}")
-        # A run that was stopped starts nothing more: this begins with a new event.
-        run = replace(self.run, nr=self.run.nr.with_runner(K3sRunner()))
         try:
-            hosts.wait_until_reached(run, host, fault.seconds + 60)
+            hosts.wait_until_reached(self._begun_anew(), host, fault.seconds + 60)
         except (HostError, KeyboardInterrupt, Interrupted) as error:  # Ctrl-C a second time
             ends = f"it ends by itself {fault.seconds:g} s after it began"
             why = error.message if isinstance(error, HostError) else "interrupted"
             text = f"{host}: {fault.what}: not undone ({why}); {ends}, or now: {hosts.UNDO}"
             self.report.left.append(text)
+
+    def _begun_anew(self) -> Run:
+        """Return the run with a new stop event: one that was stopped starts nothing more."""
+        return replace(self.run, nr=self.run.nr.with_runner(K3sRunner()))
 
     def _restart_all(self) -> tuple[float, tuple[str, ...]]:
         """Restart K3s on one server after the other, each ready and in rotation before the next, as a deploy does."""
@@ -191,10 +195,35 @@ class Drill:
             return Result(host=task.host)
 
         during: tuple[str, ...] = ()
+        balancers = [member.name for member in self.run.cluster.of("lb")]
         for member in self.run.cluster.of("servers"):
-            self.run.phase("restart", [member.name], restart)
+            try:
+                with leaving(self.run, member.name, balancers):
+                    self.run.phase("restart", [member.name], restart)
+            except BaseException:
+                self._bring_back(member.name, balancers)
+                raise
             during = self._wait_for_rotation().holders
         return time.monotonic(), during
+
+    def _bring_back(self, server: str, balancers: Sequence[str]) -> None:
+        """Bring a server back into rotation after an interruption; note in the report where that did not work.
+
+        What takes it out may still run on a load balancer, for some seconds.
+        """
+        run, until = self._begun_anew(), time.monotonic() + _BACK
+        while True:
+            for name in balancers:
+                run.nr.data.recover_host(name)
+            try:
+                bring_back(run, server, balancers)
+            except (K3sError, KeyboardInterrupt) as error:
+                if time.monotonic() < until and isinstance(error, K3sError):
+                    time.sleep(_POLL)
+                    continue
+                text = f"server {server} may be out of rotation on {', '.join(balancers)} for some minutes"
+                self.report.left.append(f"{text}; it comes back by itself, or with `systemctl reload haproxy` there")
+            return
 
     def _rotation_is_right(self, fault: Fault, healed: float, found: FaultResult) -> tuple[str, ...]:
         after = self._wait_for_rotation()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from nornir.core.task import Result, Task
@@ -28,15 +28,37 @@ def out_of_rotation(run: Run, name: str) -> Iterator[None]:
         yield
         return
     _require_others(run, name)
-    balancers = _balancers(run) if len(run.cluster.of("servers")) > 1 else []
+    with leaving(run, name, _balancers(run) if len(run.cluster.of("servers")) > 1 else []):
+        yield
+
+
+@contextmanager
+def leaving(run: Run, name: str, balancers: Sequence[str]) -> Iterator[None]:
+    """Take a server out of rotation meanwhile.
+
+    Arguments:
+        balancers: The load balancers whose HAProxy runs.
+
+    Raises:
+        NotReady: A load balancer does not see it up again.
+    """
     run.phase("out of rotation", balancers, _leaving(run, name))
     try:
         yield
     except BaseException:
         with suppress(K3sError):  # the load balancers' own timers do it
-            run.phase("back in rotation", balancers, _coming_back(run, name, seconds=0))
+            bring_back(run, name, balancers)
         raise
     run.phase("back in rotation", balancers, _coming_back(run, name, seconds=math.ceil(run.deadlines["verify"])))
+
+
+def bring_back(run: Run, name: str, balancers: Sequence[str]) -> None:
+    """Bring a server back into rotation, and do not wait until it is up.
+
+    Raises:
+        K3sError: A load balancer does not do it.
+    """
+    run.phase("back in rotation", balancers, _coming_back(run, name, seconds=0))
 
 
 def _balancers(run: Run) -> list[str]:
