@@ -19,6 +19,7 @@ FIRST = (
     "test_operator.py",
     "test_workflows.py",
     "test_registration.py",
+    "test_drill.py",
     "test_schedule.py",
     "test_k3s_as_observed.py",
     "test_standin.py",

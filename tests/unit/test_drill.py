@@ -170,8 +170,8 @@ def fault(**more: Any) -> FaultResult:
     [
         ({"limit": Limit(failed=2, gap=0.4, back=0.3)}, []),
         ({"limit": Limit(failed=1)}, ["2 of 100 reads from a1 failed; limit 1"]),
-        ({"limit": Limit(gap=0.39)}, ["no answer for 0.40 s, reads from a1; limit 0.39 s"] * 2),
-        ({"limit": Limit(back=0.2)}, ["no answer until 0.30 s after the fault, reads from a1; limit 0.2 s"] * 2),
+        ({"limit": Limit(gap=0.39)}, ["no answer for 0.40 s, reads from a1; limit 0.39 s"]),
+        ({"limit": Limit(back=0.2)}, ["no answer until 0.30 s after the fault, reads from a1; limit 0.2 s"]),
         ({"died": ["s2"]}, ["K3s ended on s2; limit 0"]),
         ({"died": ["s2"], "limit": Limit(died=None)}, []),
         ({"lost": {"s3": 4}}, ["s3 does not have 4 of 90 acknowledged writes"]),
@@ -182,7 +182,7 @@ def fault(**more: Any) -> FaultResult:
     ],
 )
 def test_broken_limits_are_named(changed: dict[str, Any], said: list[str]) -> None:
-    assert [text.replace("writes from", "reads from") for text in measure.broken(fault(**changed))] == said
+    assert list(measure.broken(fault(**changed))) == said
 
 
 def test_a_host_that_is_several_things_may_cost_what_the_most_generous_limit_allows() -> None:

@@ -83,16 +83,17 @@ def watched(seen: Collection[str], held: Collection[str], *, events: int, reconn
 
 
 def broken(found: FaultResult) -> Iterator[str]:
-    """Yield the limits that a fault broke, in words; writes that are lost are always one."""
-    limit = found.limit
-    for one in found.probes:
-        where = f"{one.kind}s from {one.place}"
-        if limit.failed is not None and one.failed > limit.failed:
-            yield f"{one.failed} of {one.requests} {where} failed; limit {limit.failed}"
-        if limit.gap is not None and one.gap > limit.gap:
-            yield f"no answer for {one.gap:.2f} s, {where}; limit {limit.gap:g} s"
-        if limit.back is not None and one.back > limit.back:
-            yield f"no answer until {one.back:.2f} s after the fault, {where}; limit {limit.back:g} s"
+    """Yield the limits that a fault broke, in words, with the worst probe; writes that are lost are always one."""
+    limit, probes = found.limit, found.probes
+    one = max(probes, key=lambda one: one.failed, default=None)
+    if one and limit.failed is not None and one.failed > limit.failed:
+        yield f"{one.failed} of {one.requests} {_from(one)} failed; limit {limit.failed}"
+    one = max(probes, key=lambda one: one.gap, default=None)
+    if one and limit.gap is not None and one.gap > limit.gap:
+        yield f"no answer for {one.gap:.2f} s, {_from(one)}; limit {limit.gap:g} s"
+    one = max(probes, key=lambda one: one.back, default=None)
+    if one and limit.back is not None and one.back > limit.back:
+        yield f"no answer until {one.back:.2f} s after the fault, {_from(one)}; limit {limit.back:g} s"
     if limit.died is not None and len(found.died) > limit.died:
         yield f"K3s ended on {', '.join(found.died)}; limit {limit.died}"
     for server, count in found.lost.items():
@@ -102,6 +103,10 @@ def broken(found: FaultResult) -> Iterator[str]:
             f"the watch missed {found.watch.missed} objects of the datastore,"
             f" and saw {found.watch.phantom} that it does not hold"
         )
+
+
+def _from(one: ProbeResult) -> str:
+    return f"{one.kind}s from {one.place}"
 
 
 def together(limit: Limit, other: Limit) -> Limit:
