@@ -502,3 +502,13 @@ def test_agents_do_not_join_by_a_load_balancer_that_leads_elsewhere(
     with pytest.raises(K3sError, match=words) if words else nullcontext():
         waiting.await_address(run, [], ["a1"])
     assert asked == [([], "_answers"), (["a1"], "_connects")]
+
+
+@pytest.mark.parametrize("accept", ["registration", "cluster:registration"])
+def test_a_load_balancer_that_leads_each_client_to_one_server_is_accepted(load: Load, accept: str) -> None:
+    cluster = load(EXTERNAL | {"accept": [accept]}, hosts=WITHOUT_LB)
+    facts = {name: changed(one, api={"ready": name in ("s1", "s2")}) for name, one in healthy(cluster).items()}
+    answer = AddressAnswer(answers=8, seen=frozenset({"10.0.0.12"}))
+    assert [one.level for one in preflight.check(cluster, facts, answer) if one.subject == "registration"] == [
+        "accepted"
+    ]

@@ -12,7 +12,7 @@ from nornir_k3s.inventory import network_sizes, rules, shared_hosts, user_files
 from nornir_k3s.inventory.rules import Found
 from nornir_k3s.inventory.schema import ClusterModel
 from nornir_k3s.model.cluster import NODES, Member, Setting
-from nornir_k3s.model.finding import CHECKS
+from nornir_k3s.model.finding import CHECKS, CLUSTER
 from nornir_k3s.model.settings import ManagedDatastore
 from nornir_k3s.model.suggest import did_you_mean
 
@@ -47,7 +47,7 @@ def cluster_problems(
         host, _, check = word.rpartition(":")
         if check not in CHECKS:
             yield ("accept", index), f"there is no check {word!r}" + did_you_mean(check, CHECKS)
-        if host and host not in {member.name for member in found}:
+        if host and host not in {CLUSTER, *(member.name for member in found)}:
             yield ("accept", index), f"there is no host {host!r}"
     yield from _datastore_problems(model, base)
     yield from user_files.problems(model, partial(absolute, base))
