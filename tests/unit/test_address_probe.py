@@ -140,11 +140,10 @@ def cluster_at(load: Load, port: int, monkeypatch: pytest.MonkeyPatch) -> Cluste
     return found
 
 
-def kubeconfig(folder: Path, ca: Authority) -> Path:
+def kubeconfig(ca: Authority) -> str:
     pair = zip(("client-certificate-data", "client-key-data"), ca.pair("admin"), strict=True)
     user = {key: base64.b64encode(text).decode() for key, text in pair}
-    (folder / "kubeconfig").write_text(yaml.safe_dump({"users": [{"user": user}]}))
-    return folder / "kubeconfig"
+    return yaml.safe_dump({"users": [{"user": user}]})
 
 
 def test_the_servers_behind_an_address_and_the_names_in_their_certificate(
@@ -154,19 +153,27 @@ def test_the_servers_behind_an_address_and_the_names_in_their_certificate(
     pair = ca.pair("k3s", "api.example.org", "kubernetes")
     with listening(pair, tmp_path, clients=ca.pem, turns=turns) as port:
         cluster = cluster_at(load, port, monkeypatch)
-        found = address_probe.probe(cluster, ca.pem, kubeconfig(tmp_path, ca), others={})
+        found = address_probe.probe(cluster, ca.pem, kubeconfig(ca), others={})
     assert (found.failure, found.resolved) == ("", ("127.0.0.1",))
     assert found.seen == {"10.0.0.12", "10.0.0.13"}
     assert (found.answers, turns) == (3, ["10.0.0.12"]), "both have been seen"
     assert set(found.names) == {"api.example.org", "kubernetes"}
 
 
+def test_a_load_balancer_that_ends_tls_with_a_certificate_of_the_cluster_is_found(
+    load: Load, tmp_path: Path, ca: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with listening(ca.pair("k3s", "kubernetes"), tmp_path) as port:
+        found = address_probe.probe(cluster_at(load, port, monkeypatch), ca.pem, kubeconfig(ca), others={})
+    assert (found.failure, found.seen, found.answers, found.refused) == ("", frozenset(), 8, 8)
+
+
 def test_without_a_kubeconfig_no_server_tells_who_it_is(
     load: Load, tmp_path: Path, ca: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with listening(ca.pair("k3s", "kubernetes"), tmp_path, clients=ca.pem, turns=["10.0.0.12"]) as port:
-        found = address_probe.probe(cluster_at(load, port, monkeypatch), ca.pem, tmp_path / "none", others={})
-    assert (found.failure, found.seen, found.answers) == ("", frozenset(), 8)
+        found = address_probe.probe(cluster_at(load, port, monkeypatch), ca.pem, "", others={})
+    assert (found.failure, found.seen, found.answers, found.refused) == ("", frozenset(), 8, 0)
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -175,7 +182,7 @@ def test_a_load_balancer_that_ends_tls_is_found(
 ) -> None:
     with listening(Authority("proxy-ca").pair("proxy.example.org"), tmp_path) as port:
         cluster = cluster_at(load, port, monkeypatch)
-        found = address_probe.probe(cluster, ca.pem if known else "", tmp_path / "none", others={})
+        found = address_probe.probe(cluster, ca.pem if known else "", "", others={})
     assert found.failure == "certificate"
     assert found.error.startswith("the certificate of CN=proxy.example.org, ")
     assert (
@@ -188,8 +195,8 @@ def test_an_address_without_tls_and_one_without_a_listener(
 ) -> None:
     with listening(None, tmp_path) as port:
         cluster = cluster_at(load, port, monkeypatch)
-        assert address_probe.probe(cluster, ca.pem, tmp_path / "none", others={}).failure == "tls"
-    found = address_probe.probe(cluster, ca.pem, tmp_path / "none", others={})
+        assert address_probe.probe(cluster, ca.pem, "", others={}).failure == "tls"
+    found = address_probe.probe(cluster, ca.pem, "", others={})
     assert (found.failure, found.error) == ("connection", "connection refused")
 
 
@@ -199,7 +206,7 @@ def test_an_idle_connection_that_is_closed_is_told_and_one_that_stays_is_not(
     for idle, limit in ((0.2, 5.0), (9.0, 0.3)):
         with listening(ca.pair("k3s", "kubernetes"), tmp_path, idle=idle) as port:
             cluster = cluster_at(load, port, monkeypatch)
-            found = address_probe.probe(cluster, ca.pem, tmp_path / "none", others={}, idle=limit)
+            found = address_probe.probe(cluster, ca.pem, "", others={}, idle=limit)
         assert (found.idle is not None) == (idle < limit), found
 
 
@@ -209,6 +216,6 @@ def test_a_name_that_this_machine_cannot_resolve(load: Load, tmp_path: Path, mon
 
     cluster = load({"registration": {"way": "dns", "name": "api.example.org"}}, hosts=WITHOUT_LB)
     monkeypatch.setattr(socket, "getaddrinfo", nobody)
-    found = address_probe.probe(cluster, "", tmp_path / "none", others={})
+    found = address_probe.probe(cluster, "", "", others={})
     assert (found.resolved, found.failure) == ((), "connection")
     assert address_probe.resolved(cluster).resolved == ()

@@ -221,6 +221,8 @@ EXTERNAL = {"registration": {"way": "external", "address": "10.0.0.100"}}
         (AddressAnswer(failure="connection", error="timeout after 3 s"), "warning", "the controller cannot connect to"),
         (AddressAnswer(answers=8, seen=frozenset({"10.0.0.12"})), "warning", "none of 8 connections"),
         (AddressAnswer(answers=2, seen=frozenset({"10.0.0.12", "10.0.0.13"}), idle=50.2), "warning", "idle after 50 s"),
+        (AddressAnswer(answers=8, refused=8), "error", "does not pass the certificates of clients on"),
+        (AddressAnswer(answers=8, refused=3, seen=frozenset({"10.0.0.12", "10.0.0.13"})), "", ""),
         (AddressAnswer(via="a1", unreached="timeout", answers=1), "note", "the controller cannot connect"),
         (AddressAnswer(answers=2, seen=frozenset({"10.0.0.12", "10.0.0.13"})), "", ""),
         (AddressAnswer(answers=8), "", ""),

@@ -34,6 +34,9 @@ def check(cluster: Cluster, all_facts: Mapping[str, HostFacts], address: Address
     elif address.failure == "certificate":
         found = f"{cluster.url} presents {address.error}"
         yield _problem(found, "the servers' certificate, signed by the cluster's CA", _REMEDY)
+    elif ready and address.answers and address.refused == address.answers:
+        found = f"{cluster.url} does not pass the certificates of clients on: it answers 401 to an administrator"
+        yield _problem(found, "the servers' own TLS", _REMEDY)
     elif address.resolved == ():
         pass  # `name` says it
     elif address.failure == "connection" and ready:

@@ -20,6 +20,7 @@ class AddressAnswer:
         unreached: The error of the controller's own connection, if another host was asked instead.
         names: The names in the certificate.
         answers: How many connections a server answered.
+        refused: How many of them did not take the client certificate of a server's administrator.
         seen: The advertised addresses of the servers that answered, as far as they told them.
         ttl: Seconds that the records of its name may be cached; None if that is not known.
         idle: Seconds after which an idle connection was closed; None if it stayed open, or none was tried.
@@ -32,6 +33,7 @@ class AddressAnswer:
     unreached: str = ""
     names: tuple[str, ...] = ()
     answers: int = 0
+    refused: int = 0
     seen: frozenset[str] = frozenset()
     idle: float | None = None
     ttl: int | None = None

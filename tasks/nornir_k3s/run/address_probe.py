@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from cryptography import x509
@@ -39,7 +38,7 @@ Connect = Callable[[], AbstractContextManager[socket.socket]]
 def probe(
     cluster: Cluster,
     ca: str,
-    kubeconfig: Path,
+    kubeconfig: str,
     *,
     others: dict[str, Session],
     idle: float = 0,
@@ -48,17 +47,22 @@ def probe(
 
     Arguments:
         ca: The CA of the servers' certificates, PEM; empty before there is one.
-        kubeconfig: That of the controller: a server tells its address only to those who log in.
+        kubeconfig: A server's own, or nothing: servers tell their addresses only to those who log in.
         others: Hosts that are asked if the controller cannot connect, and their sessions.
         idle: Seconds that a connection is kept idle; 0 for none.
     """
     url = urlsplit(cluster.url)
     host, port = str(url.hostname), int(url.port or 443)
     answer = resolved(cluster)
-    context, servers = _context(ca, kubeconfig), len(cluster.of("servers"))
+    context, servers = _context(ca), len(cluster.of("servers"))
+    logged_in = False
+    with contextlib.suppress(*kubeconfig_probe.UNUSABLE):
+        kubeconfig_probe.log_in(context, kubeconfig)
+        logged_in = bool(ca)
 
     def asked(connect: Connect) -> AddressAnswer:
         answer = _asked(connect, context, host, servers)
+        answer = answer if logged_in else replace(answer, refused=0)
         return replace(answer, idle=_closed_after(connect, context, host, idle)) if idle and answer.answers else answer
 
     found = AddressAnswer(failure="connection", error="the name cannot be resolved")
@@ -111,15 +115,16 @@ def _asked(connect: Connect, context: ssl.SSLContext, host: str, servers: int) -
     for _ in range(min(_MOST, _EACH * max(2, servers))):
         if found.answers and (time.monotonic() - begin > LIMIT or len(seen) >= servers):
             break
-        one, server = _one(connect, context, host)
+        one = _one(connect, context, host)
         if one.failure:
             return one
-        seen.update({server} - {""})
-        found = replace(one, answers=found.answers + 1, seen=frozenset(seen))
+        seen |= one.seen
+        answers, refused = found.answers + 1, found.refused + one.refused
+        found = replace(one, answers=answers, refused=refused, seen=frozenset(seen))
     return found
 
 
-def _context(ca: str, kubeconfig: Path) -> ssl.SSLContext:
+def _context(ca: str) -> ssl.SSLContext:
     if not ca:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -127,28 +132,28 @@ def _context(ca: str, kubeconfig: Path) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=ca)
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # Go's library, in K3s and kubectl, takes more
     context.check_hostname = False  # the names are compared apart: those of the cluster may just be added
-    with contextlib.suppress(*kubeconfig_probe.UNUSABLE):
-        kubeconfig_probe.log_in(context, kubeconfig)
     return context
 
 
-def _one(connect: Connect, context: ssl.SSLContext, host: str) -> tuple[AddressAnswer, str]:
-    """Return what one connection finds, and the address of the server that answered."""
+def _one(connect: Connect, context: ssl.SSLContext, host: str) -> AddressAnswer:
+    """Return what one connection finds."""
     try:
         with connect() as plain, context.wrap_socket(plain, server_hostname=host) as tls:
             der = tls.getpeercert(binary_form=True)
             if context.verify_mode == ssl.CERT_NONE:
                 text = f"the certificate of {_subject(der)}, although no server of this cluster has ever run"
-                return AddressAnswer(failure="certificate", error=text), ""
-            return AddressAnswer(names=kubeconfig_probe.names(der)), _server(tls, host)
+                return AddressAnswer(failure="certificate", error=text)
+            status, server = _server(tls, host)
+            seen, refused = frozenset({server} - {""}), int(status == http.client.UNAUTHORIZED)
+            return AddressAnswer(names=kubeconfig_probe.names(der), seen=seen, refused=refused)
     except ssl.SSLCertVerificationError as error:
-        return AddressAnswer(failure="certificate", error=_presented(connect, host, error.verify_message)), ""
+        return AddressAnswer(failure="certificate", error=_presented(connect, host, error.verify_message))
     except (ssl.SSLEOFError, ConnectionError, ssl.SSLZeroReturnError) as error:
-        return AddressAnswer(failure="connection", error=_words(error)), ""
+        return AddressAnswer(failure="connection", error=_words(error))
     except ssl.SSLError as error:
-        return AddressAnswer(failure="tls", error=(error.reason or str(error)).replace("_", " ").lower()), ""
+        return AddressAnswer(failure="tls", error=(error.reason or str(error)).replace("_", " ").lower())
     except OSError as error:
-        return AddressAnswer(failure="connection", error=_words(error)), ""
+        return AddressAnswer(failure="connection", error=_words(error))
 
 
 def _words(error: OSError) -> str:
@@ -175,19 +180,19 @@ def _subject(der: bytes | None) -> str:
         return "nobody"
 
 
-def _server(tls: ssl.SSLSocket, host: str) -> str:
-    """Return the advertised address of the server; nothing where it does not say it."""
+def _server(tls: ssl.SSLSocket, host: str) -> tuple[int, str]:
+    """Return the status, and the advertised address of the server; nothing where it does not say it."""
     connection = http.client.HTTPSConnection(host, timeout=TIMEOUT)
-    connection.sock = tls
+    connection.sock, status = tls, 0
     try:
         connection.request("GET", "/api", headers={"Accept": "application/json"})
         answer = connection.getresponse()
-        text = answer.read(1 << 16)
-        data = json.loads(text) if answer.status == http.client.OK else {}
+        text, status = answer.read(1 << 16), answer.status
+        data = json.loads(text) if status == http.client.OK else {}
         address = str(data["serverAddressByClientCIDRs"][-1]["serverAddress"]).rpartition(":")[0].strip("[]")
-        return str(ipaddress.ip_address(address))
+        return status, str(ipaddress.ip_address(address))
     except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError, TypeError):
-        return ""
+        return status, ""
 
 
 def _closed_after(connect: Connect, context: ssl.SSLContext, host: str, seconds: float) -> float | None:

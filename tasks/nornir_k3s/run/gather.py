@@ -35,7 +35,7 @@ from nornir_k3s.run.context import DEADLINES, WIDTHS, Run
 from nornir_k3s.run.options import complete
 from nornir_k3s.run.selection import Choice
 from nornir_k3s.ssh.session import Session, session
-from nornir_k3s.state import known_cluster, kubeconfig
+from nornir_k3s.state import known_cluster
 from nornir_k3s.state.store import Store
 
 ALL = Choice()
@@ -136,7 +136,7 @@ def look_at_address(run: Run, *, idle: float = 0) -> None:
     run.address = address_probe.probe(
         run.cluster,
         run.ca_certificate,
-        run.store.folder / kubeconfig.FILE,
+        next((run.facts[name].kubeconfig for name in run.ready_servers), ""),
         others={name: run.sessions[name] for name in others[:2]},
         idle=idle,
     )

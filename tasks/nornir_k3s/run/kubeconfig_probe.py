@@ -86,13 +86,13 @@ def _context(cluster: dict[str, Any], user: dict[str, Any]) -> ssl.SSLContext:
     return context
 
 
-def log_in(context: ssl.SSLContext, path: Path) -> None:
+def log_in(context: ssl.SSLContext, text: str) -> None:
     """Add the client certificate of a kubeconfig to a TLS context.
 
     Raises:
         One of UNUSABLE: It is no kubeconfig.
     """
-    _load(context, yaml.safe_load(path.read_text())["users"][0]["user"])
+    _load(context, yaml.safe_load(text)["users"][0]["user"])
 
 
 def _load(context: ssl.SSLContext, user: dict[str, Any]) -> None:
