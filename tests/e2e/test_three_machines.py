@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,6 +67,26 @@ def test_the_loss_of_any_machine_is_survived(three: Site) -> None:
     assert three.kubectl("get", "nodes").returncode == 0
     three.lab.poweron(lost)
     eventually(lambda: unchanged(three), 300)
+
+
+def test_a_drill_stops_and_cuts_off_machines_that_are_everything(three: Site, tmp_path: Path) -> None:
+    """The limits are generous: other tests share this machine. Nothing may be lost, and all is put back."""
+    kinds = ("haproxy-stop", "holder-cut", "datastore-stop", "datastore-cut")
+    limits = {kind: {"gap": 20, "back": 20, "died": None} for kind in ("server-cut", *kinds)}
+    config, path = three.folder / "config.yaml", tmp_path / "drill.json"
+    kept = config.read_text()
+    three.edit_config(lambda data: data["user_defined"]["k3s"].update(drill={"rate": 5, "limits": limits}))
+    done = three.runbook("drill.py", "--yes", "--only", ",".join(kinds), "--json", str(path))
+    config.write_text(kept)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(path.read_text())
+    assert [one["kind"] for one in report["faults"]] == list(kinds)
+    for one in report["faults"]:
+        assert one["host"] in MACHINES
+        assert one["acknowledged"] > 25
+        assert (one["lost"], one["watch"]["missed"], one["watch"]["phantom"]) == ({}, 0, 0)
+        assert {probe["place"] for probe in one["probes"]} == {"controller", "a1"}
+    assert report["faults"][1]["host"] == report["faults"][1]["holders"][0] != report["faults"][1]["holders"][1]
 
 
 def test_a_setting_is_changed_one_machine_at_a_time(three: Site) -> None:

@@ -25,7 +25,7 @@ from rich.console import Console
 from nornir_k3s import shell
 from nornir_k3s.errors import CommandFailed, HostUnreachable, NotReady, UsageError
 from nornir_k3s.faults import hosts, measure, probes, rounds
-from nornir_k3s.faults.catalogue import faults, select
+from nornir_k3s.faults.catalogue import faults, select, targets
 from nornir_k3s.faults.client import RequestFailed
 from nornir_k3s.faults.measure import Sample
 from nornir_k3s.faults.objects import Objects
@@ -75,6 +75,15 @@ def test_of_several_members_of_etcd_the_leader_fails(load: Make) -> None:
         ("datastore-stop", "stop"),
         ("datastore-cut", "cut"),
     ]
+
+
+def test_a_fault_names_the_hosts_that_it_may_be_made_on(load: Make) -> None:
+    cluster = load()
+    found = {one.id: targets(cluster, one) for one in faults(cluster)[0]}
+    assert found["holder-cut"] == ["lb1", "lb2"]
+    assert found["server-cut:s2"] == ["s2"]
+    assert found["rolling-restart"] == ["s1", "s2"]
+    assert found["datastore-stop:db1"] == ["db1"]
 
 
 def test_faults_are_chosen_by_kind_and_by_host(load: Make) -> None:
@@ -318,7 +327,7 @@ def run_fault(folder: Path, kind: str, action: str, **programs: str) -> str:
     """Run the script of a fault with other programs instead of the host's; return what they were told."""
     told = folder / "told"
     told.touch()
-    for name in ("systemctl", "nft", "iptables", "ip6tables", "sleep"):
+    for name in ("systemctl", "nft", "iptables", "ip6tables", "sleep", "ip"):
         body = programs.get(name, "exit 0")
         (folder / name).write_text(f'#!/bin/sh\necho "{name} $*" >>{told}\n{body}\n')
         (folder / name).chmod(0o755)
@@ -335,16 +344,39 @@ def test_a_fault_and_what_undoes_it(tmp_path: Path) -> None:
     assert told.endswith("systemctl reset-failed haproxy.service\nsystemctl start haproxy.service\n")
 
 
-def test_a_network_is_cut_with_nft_or_else_with_iptables(tmp_path: Path) -> None:
-    told = run_fault(tmp_path, "cut", "make", nft="cat >/dev/null")
-    assert told.splitlines() == ["sleep 0.5", "nft -c -f -", "nft -f -", "sleep 5"]
+def test_a_network_is_cut_at_its_devices(tmp_path: Path) -> None:
+    addresses = "2: eth0    inet 10.0.0.1/24 scope global eth0\\n3: cni0    inet 10.42.0.1/24 scope global cni0"
+    rules = tmp_path / "rules"
+    told = run_fault(tmp_path, "cut", "make", nft=f"cat >{rules}", ip=f"printf '{addresses}\\n'")
+    assert [line for line in told.splitlines() if not line.startswith("ip ")] == [
+        "sleep 0.5",
+        "nft -c -f -",
+        "nft -f -",
+        "sleep 5",
+    ]
+    assert re.findall(r'hook (\w+) device "(\w+)"', rules.read_text()) == [("ingress", "eth0"), ("egress", "eth0")]
+
+
+def test_an_older_kernel_cuts_what_is_ip_unless_keepalived_would_speak_past_it(tmp_path: Path) -> None:
+    rules = tmp_path / "rules"
+    old = f"cat >{rules}; ! grep -q netdev {rules}"
+    address = "echo '2: eth0 inet 10.0.0.1/24 scope global eth0'"
+    told = run_fault(tmp_path, "cut", "make", nft=old, ip=address, systemctl="exit 3")
+    assert told.splitlines()[-2:] == ["nft -f -", "sleep 5"]
+    assert "table arp nornir_k3s_drill" in rules.read_text()
     (tmp_path / "told").unlink()
-    told = run_fault(tmp_path, "cut", "make", nft="cat >/dev/null; exit 1")
+    told = run_fault(tmp_path, "cut", "make", nft=old, ip=address, systemctl="exit 0")
+    assert "nft -f -" not in told.splitlines()
+
+
+def test_without_nft_a_network_is_cut_with_iptables(tmp_path: Path) -> None:
+    told = run_fault(tmp_path, "cut", "make", nft="cat >/dev/null; exit 1", systemctl="exit 3")
     assert "iptables -w 5 -t raw -I PREROUTING ! -i lo -m comment --comment nornir_k3s_drill -j DROP" in told
     assert "ip6tables -w 5 -t raw -I OUTPUT ! -o lo -m comment --comment nornir_k3s_drill -j DROP" in told
     (tmp_path / "told").unlink()
     told = run_fault(tmp_path, "cut", "undo")
-    assert "nft delete table inet nornir_k3s_drill" in told
+    for family in ("netdev", "inet", "arp"):
+        assert f"nft delete table {family} nornir_k3s_drill" in told
     assert "iptables -w 5 -t raw -D OUTPUT" in told
 
 

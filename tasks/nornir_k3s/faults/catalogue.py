@@ -90,6 +90,14 @@ def _datastore(cluster: Cluster, notes: list[str]) -> Iterator[Fault]:
         yield Fault("datastore-cut", "", f"cut the network of {where}", "cut", seconds=CUT)
 
 
+def targets(cluster: Cluster, fault: Fault) -> list[str]:
+    """Return the hosts that a fault may be made on."""
+    if fault.host:
+        return [fault.host]
+    role = "servers" if fault.how == "restart" else "datastore" if fault.kind.startswith("datastore") else "lb"
+    return [member.name for member in cluster.of(role)]
+
+
 def select(found: Sequence[Fault], only: Sequence[str], skip: Sequence[str]) -> list[Fault]:
     """Return the faults that were chosen, in their order.
 

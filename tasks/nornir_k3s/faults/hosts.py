@@ -40,7 +40,7 @@ class Look:
     Arguments:
         active: The state of each unit.
         processes: The main process of each of K3s' units; 0 where there is none.
-        cut: How its network can be cut: nft, iptables, or empty.
+        cut: How its network can be cut: devices, nft, iptables, or empty.
         runs: Whether it has systemd-run.
         fault: Whether a fault is in progress.
     """

@@ -18,7 +18,7 @@ from nornir_k3s.errors import (
     PreflightFailed,
 )
 from nornir_k3s.faults import hosts
-from nornir_k3s.faults.catalogue import Fault, faults, select
+from nornir_k3s.faults.catalogue import Fault, faults, select, targets
 from nornir_k3s.faults.client import Client, RequestFailed, from_here, from_host
 from nornir_k3s.faults.objects import NAMESPACE, make_namespace, remove_namespace
 from nornir_k3s.faults.rounds import Drill, LeftOut, NotRight
@@ -153,11 +153,13 @@ def _possible(run: Run, chosen: Sequence[Fault], report: DrillReport) -> list[Fa
             problems.append(f"{name}: systemd-run is missing: a fault could not end by itself")
     if problems:
         raise PreflightFailed(problems)
-    uncut = [name for name, look in looks.items() if not look.cut]
-    if not uncut:
-        return list(chosen)
-    report.notes.append(f"left out: cuts of the network: {', '.join(uncut)}: neither nft nor iptables works there")
-    return [one for one in chosen if one.how != "cut"]
+    uncut = {name for name, look in looks.items() if not look.cut}
+    left = [one for one in chosen if one.how == "cut" and uncut & set(targets(run.cluster, one))]
+    if left:
+        names = ", ".join(sorted(uncut))
+        why = f"nft on {names} cannot drop what a device sends (it needs Linux 5.16)"
+        report.notes.append(f"left out: {', '.join(one.id for one in left)}: {why}")
+    return [one for one in chosen if one not in left]
 
 
 def _places(run: Run, report: DrillReport) -> dict[str, Client]:
