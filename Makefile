@@ -5,11 +5,12 @@ RUN := $(VENV)/bin/python
 # Hundreds of commands are run by the tests: what they import is compiled once, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup schema bundle demo test prepared e2e bench binutils tools unit lint format down clean
+.PHONY: help setup schema bundle demo test test-matrix prepared e2e bench binutils tools unit lint format down clean
 
 help:
 	@echo "make demo   a highly available cluster on eight hosts of this machine (Debian, root)"
 	@echo "make test   all tests, end to end on such hosts included (Debian, root, about a quarter of an hour)"
+	@echo "make test-matrix  each datastore on each release of Debian (half an hour); writes docs/tested.md"
 	@echo "make down   remove the demo's hosts and everything they left on this machine"
 	@echo "make bench  how long it takes, compared with the same work by hand over OpenSSH (Debian, root; bench/README.md)"
 	@echo "make unit   the tests that need no hosts; make lint: what tools check"
@@ -61,6 +62,11 @@ test: setup tools
 # What all the processes use is made before they start.
 prepared: setup tools
 	$(RUN) -m tests.prepare
+
+# Each datastore on each release that has it, managed and external; writes down what passed.
+test-matrix: setup tools prepared
+	$(RUN) -m pytest tests/e2e/test_managed_datastores.py tests/e2e/test_external_datastores.py --matrix \
+		--tested docs/tested.md -n $(JOBS)
 
 e2e: setup tools
 	$(RUN) -m pytest tests -m e2e -n $(JOBS) --durations-file $(DURATIONS)

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from tests import tested
+
 # Files that take minutes come first, so that no process waits for another's last one; the rest fills the gaps. Those
 # that share a process' cluster come before those that need bare hosts, and the one that wants it just made leads.
 FIRST = (
@@ -39,6 +41,8 @@ BY_KIND = ("test_external_datastores.py", "test_managed_datastores.py")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--durations-file", type=Path, help="write here how long each file and each test took")
+    parser.addoption("--tested", type=Path, help="write here a table of what was proved on which release")
+    parser.addoption("--matrix", action="store_true", help="each datastore on each release, not only some")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -68,6 +72,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    table: Path | None = config.getoption("--tested")
+    if table is not None:
+        tested.write(table, terminalreporter.stats.get("passed", []))
     path: Path | None = config.getoption("--durations-file")
     if path is None:
         return

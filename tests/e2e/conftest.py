@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -238,13 +238,38 @@ def prepare_site(folder: Path) -> None:
         path.write_text(text)
 
 
+Proved = Callable[..., None]
+PACKAGES = {"mariadb": "mariadb-server", "mysql": "mysql-server", "etcd": "etcd-server"}
+
+
+@pytest.fixture
+def proved(request: pytest.FixtureRequest) -> Proved:
+    """A function that notes what a test has shown of a datastore; it counts if the test passes (`--tested`)."""
+
+    def note(site: Site, kind: str, way: str, *steps: str) -> None:
+        release = next(host.release for host in site.lab.hosts if host.name == "db1")
+        package = PACKAGES.get(kind) or "postgresql-[0-9]*"
+        version = site.lab.exec("db1", ["dpkg-query", "-W", "-f", "${Version}\\n", package]).stdout.split()[0]
+        request.node.user_properties.append(("proved", [kind, version, release, way, *steps]))
+
+    return note
+
+
 @contextmanager
-def bare(site: Site) -> Iterator[Path]:
-    """Bare hosts without a state, and an inventory to change; afterwards it is as it was."""
-    make_bare(site)
-    site.hosts = "used"
+def bare(site: Site, releases: Mapping[str, str] | None = None) -> Iterator[Path]:
+    """Bare hosts without a state, some of another release, and an inventory to change; afterwards it is as it was."""
     with unchanged_files(site):
+        if releases:
+            site.edit(partial(set_releases, releases=releases), "hosts.yaml")
+            site.hosts = "used"
+        make_bare(site)
+        site.hosts = "used"
         yield site.folder / "inventory"
+
+
+def set_releases(hosts: dict[str, Any], releases: Mapping[str, str]) -> None:
+    for host, release in releases.items():
+        hosts[host].setdefault("data", {})["k3s_lab"] = {"release": release}
 
 
 @contextmanager
@@ -264,6 +289,7 @@ def make_bare(site: Site) -> None:
     if state.exists():
         state.rename(Path(tempfile.mkdtemp(dir=site.folder)) / "state")
     if site.hosts != "bare":
+        site.lab = Lab.from_inventory(site.folder / "config.yaml")  # hosts may have another release than before
         site.lab.reset_all()
     site.hosts = "bare"
 

@@ -1,4 +1,4 @@
-"""A cluster on a datastore that someone else runs, from bare hosts: as fields with verified TLS, and as an endpoint."""
+"""A cluster on a datastore that someone else runs: as fields with verified TLS, and as an endpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from .certificates import certificate
-from .conftest import DB, PREFIX, Site, bare, eventually, health, rotate_token, unchanged
+from .conftest import DB, PREFIX, Proved, Site, bare, eventually, health, rotate_token, unchanged, unchanged_files
 
 PASSWORD = "p@ss/w:rd%# 'q\"\\)(?&=é"  # all that an endpoint, SQL and YAML may stumble over
 INSTALL = "set -e\nexport DEBIAN_FRONTEND=noninteractive\napt-get -q update && apt-get -qy install "
@@ -22,8 +22,12 @@ cat >>postgresql.conf <<'END'
 listen_addresses = '*'
 ssl_cert_file = '/etc/ssl/db.crt'
 ssl_key_file = '/etc/ssl/pg.key'
+ssl_min_protocol_version = 'TLSv1.3'
 END
-echo 'hostssl k3s k3s,second {PREFIX}.0/24 scram-sha-256' >>pg_hba.conf
+for n in 1 2 3; do
+  echo "{PREFIX}.$((n + 11)) s$n.test" >>/etc/hosts
+  echo "hostssl k3s k3s,second s$n.test scram-sha-256" >>pg_hba.conf
+done
 systemctl restart postgresql
 su postgres -c psql <<'SQL'
 CREATE USER k3s PASSWORD '{PASSWORD.replace("'", "''")}';
@@ -33,8 +37,13 @@ SQL
 """
 MARIADB = f"""{INSTALL} mariadb-server
 install -m 600 -o mysql /etc/ssl/db.key /etc/ssl/my.key
-printf '[mysqld]\\nbind-address = 0.0.0.0\\nssl_cert = /etc/ssl/db.crt\\nssl_key = /etc/ssl/my.key\\n' \
-  >/etc/mysql/mariadb.conf.d/99-test.cnf
+cat >/etc/mysql/mariadb.conf.d/99-test.cnf <<'END'
+[mysqld]
+bind-address = 0.0.0.0
+ssl_ca = /etc/ssl/ca.pem
+ssl_cert = /etc/ssl/db.crt
+ssl_key = /etc/ssl/my.key
+END
 systemctl restart mariadb
 mariadb --default-character-set=utf8mb4 <<'SQL'
 CREATE DATABASE `k3s-prod`;
@@ -42,6 +51,20 @@ CREATE USER ops IDENTIFIED BY '{PASSWORD.replace(chr(92), 2 * chr(92)).replace("
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX ON `k3s-prod`.* TO ops;
 CREATE USER second IDENTIFIED BY 'n3w/p@ss' REQUIRE SSL;
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX ON `k3s-prod`.* TO second;
+SQL
+"""
+# It makes a certificate for itself, with which K3s can do nothing; the rights come with a role.
+MYSQL = f"""{INSTALL} mysql-server
+install -m 600 -o mysql /etc/ssl/db.key /etc/ssl/my.key
+printf '[mysqld]\\nbind-address = 0.0.0.0\\n' >/etc/mysql/mysql.conf.d/zz-test.cnf
+systemctl restart mysql
+mysql --default-character-set=utf8mb4 <<'SQL'
+CREATE DATABASE `k3s-prod`;
+CREATE ROLE writer;
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX ON `k3s-prod`.* TO writer;
+CREATE USER ops IDENTIFIED BY '{PASSWORD.replace(chr(92), 2 * chr(92)).replace("'", "''")}' DEFAULT ROLE writer;
+CREATE USER second IDENTIFIED BY 'n3w/p@ss';
+GRANT writer TO second;
 SQL
 """
 ETCD = f"""{INSTALL} etcd-server
@@ -67,6 +90,15 @@ KINDS: dict[str, tuple[str, str, dict[str, Any], str]] = {
         },
         PASSWORD,
     ),
+    "mysql": (
+        MYSQL,
+        "mysql",
+        {
+            "kind": "mysql", "hosts": [DB], "user": "ops", "database": "k3s-prod",
+            "password": {"file": "../secret"},
+        },
+        PASSWORD,
+    ),
     "etcd": (ETCD, "etcd", {"endpoint": {"file": "../secret"}}, f"http://{DB}:2379"),
 }  # fmt: skip
 
@@ -75,18 +107,33 @@ AUDIT, CNI = "/etc/rancher/audit.yaml", "/var/lib/rancher/k3s/server/manifests/c
 NODES = ("s1", "s2", "s3", "a1", "a2")
 
 
+# The release of its host. All of them with --matrix.
+SLICE = ("postgresql sid", "mariadb trixie", "mysql sid", "etcd bookworm")
+MATRIX = (
+    *("mariadb bookworm", "mariadb trixie", "mysql sid"),
+    *("postgresql bookworm", "postgresql trixie", "postgresql sid"),
+    *("etcd bookworm", "etcd trixie", "etcd sid"),
+)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    chosen = MATRIX if metafunc.config.getoption("--matrix") else SLICE
+    metafunc.parametrize("outside", chosen, indirect=True)
+
+
 @pytest.fixture
 def service(request: pytest.FixtureRequest) -> str:
-    return KINDS[request.node.callspec.params["outside"]][1]
+    return KINDS[request.node.callspec.params["outside"].split()[0]][1]
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture
 def outside(request: pytest.FixtureRequest, site: Site) -> Iterator[Site]:
     """Bare hosts, and a datastore on db1 that the inventory knows as someone else's only."""
-    prepare, _, datastore, secret = KINDS[request.param]
+    kind, release = request.param.split()
+    prepare, _, datastore, secret = KINDS[kind]
     certificate(site.folder)
-    with bare(site):
-        for name in ("db.crt", "db.key"):
+    with bare(site, {"db1": release}):
+        for name in ("ca.pem", "db.crt", "db.key"):
             site.lab.exec("db1", ["sh", "-c", f"cat >/etc/ssl/{name}"], input=(site.folder / name).read_text())
         site.lab.exec("db1", ["sh", "-s"], input=prepare, timeout=300)
         (site.folder / "secret").write_text(secret + "\n")
@@ -151,7 +198,7 @@ def ready(site: Site) -> None:
     assert site.nodes() == dict.fromkeys(NODES, True)
 
 
-def test_bare_hosts_become_a_cluster_on_it(outside: Site, service: str) -> None:
+def test_bare_hosts_become_a_cluster_on_it(outside: Site, service: str, proved: Proved) -> None:
     outside.lab.exec("db1", ["systemctl", "stop", service])
     done = outside.runbook("deploy.py")
     assert done.returncode == 1
@@ -160,6 +207,8 @@ def test_bare_hosts_become_a_cluster_on_it(outside: Site, service: str) -> None:
     outside.lab.exec("db1", ["systemctl", "start", service])
     if service == "etcd":
         without_flannel(outside)
+    if service == "mariadb":
+        without_snapshot_isolation(outside)
     outside.deploy()
     assert outside.nodes() == dict.fromkeys(NODES, service != "etcd")
     assert "nothing to change" in outside.deploy().stdout
@@ -172,7 +221,7 @@ def test_bare_hosts_become_a_cluster_on_it(outside: Site, service: str) -> None:
         outside.lab.exec("db1", ["curl", "-sf", f"http://{DB}:2379/v3/kv/put", "-d", data])
     assert health(outside) == {"table", "compaction", *(["connections"] if service != "etcd" else [])}
     ends = json.loads((outside.folder / "health.json").read_text())["certificates"]
-    port = {"postgresql": [5432], "mariadb": [3306], "etcd": []}[service]  # etcd is spoken to without TLS here
+    port = {"postgresql": [5432], "mariadb": [3306]}.get(service, [])  # without TLS
     assert [one["path"] for one in ends if one["host"] == "cluster"] == [f"the datastore at {DB}:{p}" for p in port]
     secret = (outside.folder / "secret").read_text().strip()
     for log in Path(outside.folder / ".state" / "log").iterdir():
@@ -181,10 +230,74 @@ def test_bare_hosts_become_a_cluster_on_it(outside: Site, service: str) -> None:
     outside.lab.exec("s1", ["systemctl", "stop", "k3s"])
     eventually(outside.answers)
     outside.deploy()
+    proved(outside, service, "external", "deploy", "second run", "drift")
     rotate_token(outside)
-    if service != "etcd":
-        another_user(outside)
-        another_ca(outside, service)
+    if service == "etcd":
+        return
+    if service == "mysql":
+        roles_and_tls(outside)
+    another_user(outside)
+    another_ca(outside, service)
+    proved(outside, service, "external", "password change")
+
+
+def without_snapshot_isolation(site: Site) -> None:
+    """What breaks K3s' compaction is told before the first change, where the database has it."""
+    if not site.lab.exec("db1", ["mariadb", "-N", "-e", "SHOW VARIABLES LIKE 'innodb_snapshot_isolation'"]).stdout:
+        return
+    assert "ERROR 1020" in two_writers(site, "ON")
+    assert two_writers(site, "OFF") == ""
+    if "ON" in site.lab.exec("db1", ["mariadb", "-N", "-e", "SELECT IF(@@innodb_snapshot_isolation, 'ON', '')"]).stdout:
+        done = site.runbook("deploy.py")
+        assert done.returncode == 1
+        assert "s1, s2, s3: innodb_snapshot_isolation is on; expected: OFF" in done.stderr
+        assert site.lab.exec("s1", ["ls", "/usr/local/bin"]).stdout == "", "something was changed"
+        site.lab.exec("db1", ["mariadb", "-e", "SET GLOBAL innodb_snapshot_isolation = OFF"])
+
+
+def two_writers(site: Site, isolation: str) -> str:
+    """Return how a transaction fails that changes a row which another one has changed since it was read."""
+    statements = """
+CREATE OR REPLACE DATABASE two; USE two; CREATE TABLE t (n INT) ENGINE=InnoDB; INSERT INTO t VALUES (1);
+SET SESSION innodb_snapshot_isolation = ISOLATION; START TRANSACTION; SELECT * FROM t;
+\\! mariadb two -e 'UPDATE t SET n = 2'
+UPDATE t SET n = 3; COMMIT;
+"""
+    done = site.lab.exec(
+        "db1", ["mariadb", "--force"], input=statements.replace("ISOLATION", isolation), check=False
+    ).stderr
+    site.lab.exec("db1", ["mariadb", "-e", "DROP DATABASE two"])
+    return done
+
+
+def roles_and_tls(site: Site) -> None:
+    """What MySQL gives by a role and requires of connections is found; TLS comes to a living cluster."""
+    (site.folder / "second").write_text("n3w/p@ss\n")
+    change = {"user": "second", "password": {"file": "../second"}}
+    assert "SET DEFAULT ROLE `writer`@`%`" in refused(site, **change)
+    site.lab.exec("db1", ["mysql", "-e", "SET DEFAULT ROLE writer TO second"])
+    (site.folder / "own.pem").write_text(site.lab.exec("db1", ["cat", "/var/lib/mysql/ca.pem"]).stdout)
+    said = refused(site, cafile="../own.pem")
+    assert said.count("has no subjectAltName") == said.count("s1, s2, s3: the TLS handshake")
+    assert f"-addext subjectAltName=IP:{DB}" in said
+    names = {"ssl_ca": "ca.pem", "ssl_cert": "db.crt", "ssl_key": "my.key"}
+    tls = "".join(f"SET PERSIST {key} = '/etc/ssl/{name}'; " for key, name in names.items())
+    site.lab.exec("db1", ["mysql", "-e", tls + "ALTER INSTANCE RELOAD TLS"])
+    site.edit(lambda data: data["data"]["k3s_cluster"]["datastore"].update(cafile="../ca.pem"))
+    site.deploy("--yes")
+    site.lab.exec("db1", ["mysql", "-e", "SET PERSIST require_secure_transport = ON"])
+    site.lab.exec("s1", ["systemctl", "restart", "k3s"])
+    eventually(lambda: unchanged(site))
+    assert "the database requires TLS for user ops" in refused(site, cafile=None)
+
+
+def refused(site: Site, **change: Any) -> str:
+    """Return what a deploy says that changes the datastore and is refused; the inventory is put back."""
+    with unchanged_files(site):
+        site.edit(lambda data: data["data"]["k3s_cluster"]["datastore"].update(change))
+        done = site.runbook("deploy.py", "--yes")
+    assert done.returncode == 1, done.stdout + done.stderr
+    return done.stderr
 
 
 def another_user(site: Site) -> None:
@@ -218,11 +331,12 @@ def another_ca(site: Site, service: str) -> None:
     assert "datastore-tls" in done.stderr
     (site.folder / "ca.pem").write_text(old + new)
     site.deploy("--yes")
-    for name in ("db.crt", "db.key"):
+    for name in ("ca.pem", "db.crt", "db.key"):
         site.lab.exec("db1", ["sh", "-c", f"cat >/etc/ssl/{name}"], input=(site.folder / name).read_text())
     read_again = {
         "postgresql": "cat /etc/ssl/db.key >/etc/ssl/pg.key; systemctl reload postgresql",
         "mariadb": "cat /etc/ssl/db.key >/etc/ssl/my.key; mariadb -e 'FLUSH LOCAL SSL'",
+        "mysql": "cat /etc/ssl/db.key >/etc/ssl/my.key; mysql -e 'ALTER INSTANCE RELOAD TLS'",
     }
     site.lab.exec("db1", ["sh", "-c", read_again[service]])
     (site.folder / "ca.pem").write_text(new)

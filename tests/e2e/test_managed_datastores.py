@@ -1,4 +1,4 @@
-"""Clusters on datastores that this tool sets up: PostgreSQL, and an etcd of three members, from bare hosts."""
+"""Clusters on datastores that this tool sets up, from bare hosts of several releases."""
 
 from __future__ import annotations
 
@@ -15,19 +15,41 @@ import pytest
 from nornir_k3s.state import datastore_keys
 from nornir_k3s.state.store import Store
 
-from .conftest import DB, Site, bare, eventually, health, rotate_token, unchanged
+from .conftest import DB, PREFIX, Proved, Site, bare, eventually, health, rotate_token, unchanged
 
 # Where the hosts' groups are others than the lab's own.
-GROUPS = {"postgresql": {}, "etcd": {"s3": "datastore", "a2": "datastore"}}
-UNITS = {"postgresql": "postgresql@15-main", "etcd": "etcd"}
+GROUPS: dict[str, dict[str, str]] = {
+    "mariadb": {},
+    "mysql": {},
+    "postgresql": {},
+    "etcd": {"s3": "datastore", "a2": "datastore"},
+}
+UNITS = {"mariadb": "mariadb", "mysql": "mysql", "postgresql": "postgresql@*-main.service", "etcd": "etcd"}
+PORTS = {"mariadb": 3306, "mysql": 3306, "postgresql": 5432, "etcd": 2379}
+# The release of its hosts. All of them with --matrix; there is no MySQL but in sid, which has no MariaDB here.
+SLICE = ("mysql sid", "postgresql trixie", "etcd trixie")
+MATRIX = (
+    *("mariadb bookworm", "mariadb trixie", "mysql sid"),
+    *("postgresql bookworm", "postgresql trixie", "postgresql sid"),
+    *("etcd bookworm", "etcd trixie", "etcd sid"),
+)
+# What is beside them has Debian 12 and 13.
+MIXED = dict.fromkeys(("s2", "a1", "lb1"), "trixie")
 
 
-@pytest.fixture(scope="module", params=GROUPS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "managed" in metafunc.fixturenames:
+        chosen = MATRIX if metafunc.config.getoption("--matrix") else SLICE
+        metafunc.parametrize("managed", chosen, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def managed(request: pytest.FixtureRequest, site: Site) -> Iterator[Site]:
     """A finished cluster on a managed datastore of this kind."""
-    with bare(site):
-        site.edit(lambda data: data["data"]["k3s_cluster"].update(datastore={"kind": request.param}))
-        for host, group in GROUPS[request.param].items():
+    kind, release = request.param.split()
+    with bare(site, MIXED | dict.fromkeys(datastores(kind), release)):
+        site.edit(lambda data: data["data"]["k3s_cluster"].update(datastore={"kind": kind}))
+        for host, group in GROUPS[kind].items():
             site.edit(partial(put_into, host=host, group=group), "hosts.yaml")
         site.deploy()
         yield site
@@ -39,7 +61,7 @@ def put_into(hosts: dict[str, Any], host: str, group: str) -> None:
 
 @pytest.fixture
 def kind(request: pytest.FixtureRequest) -> str:
-    found: str = request.node.callspec.params["managed"]
+    found: str = request.node.callspec.params["managed"].split()[0]
     return found
 
 
@@ -63,17 +85,28 @@ def started(site: Site, kind: str) -> dict[str, str]:
     return {host: site.lab.exec(host, [*show, unit]).stdout for host, unit in hosts.items()}
 
 
-def sql(site: Site, text: str) -> str:
-    return site.lab.exec("db1", ["runuser", "-u", "postgres", "--", "psql", "-At", "-c", text]).stdout
+def sql(site: Site, kind: str, text: str) -> list[str]:
+    """Run a statement as the database's administrator; return the lines."""
+    ask = ["runuser", "-u", "postgres", "--", "psql", "-At", "-c"] if kind == "postgresql" else [kind, "-N", "-B", "-e"]
+    return site.lab.exec("db1", [*ask, text]).stdout.splitlines()
 
 
-def test_it_becomes_a_cluster_and_a_second_run_does_nothing(managed: Site, kind: str) -> None:
+def users(site: Site, kind: str) -> list[str]:
+    """The users that K3s logs in as: one, or one for each server."""
+    if kind == "postgresql":
+        return sql(site, kind, "SELECT rolname FROM pg_roles WHERE rolname ~ '^k3s_'")
+    return sql(site, kind, "SELECT CONCAT(User, '@', Host) FROM mysql.user WHERE User LIKE 'k3s\\_%' ORDER BY 1")
+
+
+def test_it_becomes_a_cluster_and_a_second_run_does_nothing(managed: Site, kind: str, proved: Proved) -> None:
     others = {host for host in ("s1", "s2", "s3", "a1", "a2") if host not in datastores(kind)}
     assert managed.nodes() == dict.fromkeys(others, True)
     before = started(managed, kind)
     assert "nothing to change" in managed.deploy().stdout
     assert started(managed, kind) == before
     assert managed.runbook("status.py").returncode == 0
+    for host in ("lb1", "lb2"):
+        nothing_is_deprecated(managed, host)
     eventually(lambda: unchanged(managed))
     more = {"latency", "compaction", *(["connections"] if kind != "etcd" else [])}
     if kind == "etcd":  # as Kubernetes' API server notes it after five minutes
@@ -83,10 +116,20 @@ def test_it_becomes_a_cluster_and_a_second_run_does_nothing(managed: Site, kind:
     managed.lab.exec("s1", ["systemctl", "stop", "k3s"])
     eventually(managed.answers)
     managed.deploy()
+    proved(managed, kind, "managed", "deploy", "second run")
+
+
+def nothing_is_deprecated(site: Site, host: str) -> None:
+    """HAProxy and keepalived of this release have no warning for their configuration."""
+    site.lab.exec(host, ["haproxy", "-dW", "-c", "-q", "-f", "/etc/haproxy/haproxy.cfg"])  # a warning is an error
+    assert site.lab.exec(host, ["keepalived", "-t", "-f", "/etc/keepalived/keepalived.conf"]).stderr == ""
+    words = "warning\\|deprecated\\|obsolete\\|unknown\\|not used\\|disabl"
+    said = f"journalctl -o cat --no-pager -u keepalived | grep -i '{words}'"
+    assert site.lab.exec(host, ["sh", "-c", said], check=False).stdout == ""
 
 
 def test_nobody_else_gets_in(managed: Site, kind: str) -> None:
-    port = {"postgresql": "5432", "etcd": "2379"}[kind]
+    port = PORTS[kind]
     for host in datastores(kind):
         listening = managed.lab.exec(host, ["ss", "-Hlnt", f"sport = :{port}"]).stdout.split()
         assert [word for word in listening if word.endswith(f":{port}")] == [
@@ -96,26 +139,37 @@ def test_nobody_else_gets_in(managed: Site, kind: str) -> None:
         ask = f"curl -sk --max-time 5 https://{DB}:2379/version || echo refused"
         assert "refused" in managed.lab.exec("s1", ["sh", "-c", ask]).stdout
         return
+    if kind != "postgresql":
+        grants = [
+            line for user in users(managed, kind) for line in sql(managed, kind, f"SHOW GRANTS FOR {quoted(user)}")
+        ]
+        assert not [line for line in grants if "ON *.*" in line and "GRANT USAGE ON" not in line], grants
+        assert {user.partition("@")[2] for user in users(managed, kind)} == {f"{PREFIX}.{n}" for n in (12, 13, 14)}
+        plain = sql(managed, kind, "SELECT COUNT(*) FROM mysql.user WHERE User LIKE 'k3s%' AND ssl_type <> 'ANY'")
+        assert plain == ["0"], "TLS is required of each"
+        return
     rows = sql(
         managed,
+        kind,
         "SELECT ssl, usename, datname FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE client_addr IS NOT NULL",
     )
     assert rows
-    assert {row.partition("|")[0] for row in rows.split()} == {"t"}
+    assert {row.partition("|")[0] for row in rows} == {"t"}
     rights = sql(
         managed,
+        kind,
         "SELECT rolname, rolsuper, rolcreatedb, rolcreaterole, rolcanlogin FROM pg_roles WHERE rolname LIKE 'k3s%'",
     )
-    assert all("|f|f|f|" in line for line in rights.split()), rights
-    assert "k3s|f|f|f|f" in rights.split()
-    assert (
-        sql(
-            managed,
-            "SELECT datname FROM pg_database "
-            "WHERE has_database_privilege('pg_monitor', oid, 'CONNECT') AND datname = 'k3s'",
-        )
-        == ""
+    assert all("|f|f|f|" in line for line in rights), rights
+    assert "k3s|f|f|f|f" in rights
+    others = (
+        "SELECT datname FROM pg_database WHERE has_database_privilege('pg_monitor', oid, 'CONNECT') AND datname = 'k3s'"
     )
+    assert sql(managed, kind, others) == []
+
+
+def quoted(user: str) -> str:
+    return "'" + user.replace("@", "'@'") + "'"
 
 
 def test_a_certificate_is_renewed_before_it_ends_and_nothing_restarts(managed: Site, kind: str) -> None:
@@ -132,6 +186,11 @@ def test_a_certificate_is_renewed_before_it_ends_and_nothing_restarts(managed: S
     show = f"echo | openssl s_client -connect {addresses['db1'][0]}:2379 2>/dev/null | openssl x509 -noout -enddate"
     if kind == "postgresql":
         show = show.replace("2379", "5432 -starttls postgres")
+    elif kind != "etcd":  # they let nobody in who comes from here
+        name = "Ssl_server_not_after"
+        client = "mysql" if kind == "mysql" else "mariadb --ssl"
+        ask = f"{client} -N -e \"SHOW STATUS LIKE '{name}'\""
+        show = f"{ask} | sed s/{name}/notAfter/"
     old = managed.lab.exec("db1", ["sh", "-c", show]).stdout
     assert "notAfter" in old
     text = (folder / datastore_keys.FILE).read_text()
@@ -149,11 +208,11 @@ def test_a_certificate_is_renewed_before_it_ends_and_nothing_restarts(managed: S
     managed.answers()
 
 
-def test_a_changed_password_reaches_the_servers_one_at_a_time(managed: Site, kind: str) -> None:
+def test_a_changed_password_reaches_the_servers_one_at_a_time(managed: Site, kind: str, proved: Proved) -> None:
     if kind == "etcd":
         return  # it has none
-    old = sql(managed, "SELECT rolname FROM pg_roles WHERE rolname ~ '^k3s_'").split()
-    assert len(old) == 1
+    old = users(managed, kind)
+    assert len(old) == (1 if kind == "postgresql" else 3)
     (managed.folder / "password").write_text("n3w'; p@ss\"w/rd$ %41\\\n")
     reference = {"kind": kind, "password": {"file": str(managed.folder / "password")}}
     managed.edit(lambda data: data["data"]["k3s_cluster"].update(datastore=reference))
@@ -175,11 +234,12 @@ def test_a_changed_password_reaches_the_servers_one_at_a_time(managed: Site, kin
     # A question that is under way on a server while it is stopped is lost; the next ones are for the others.
     lost = [len(list(some)) for failed, some in itertools.groupby(answers, key=bool) if failed]
     assert max(lost, default=0) < 5, answers
-    new = sql(managed, "SELECT rolname FROM pg_roles WHERE rolname ~ '^k3s_'").split()
-    assert len(new) == 1
-    assert new != old
+    new = users(managed, kind)
+    assert len(new) == len(old)
+    assert not set(new) & set(old)
     assert "nothing to change" in managed.deploy().stdout
     assert all(managed.nodes().values())
+    proved(managed, kind, "managed", "password change")
 
 
 def test_a_rotated_token_is_taken_over(managed: Site) -> None:
@@ -189,13 +249,61 @@ def test_a_rotated_token_is_taken_over(managed: Site) -> None:
 def test_a_lost_user_is_made_again(managed: Site, kind: str) -> None:
     if kind == "etcd":
         return  # it has none
-    user = sql(managed, "SELECT rolname FROM pg_roles WHERE rolname ~ '^k3s_'").strip()
-    sql(managed, f"ALTER ROLE {user} PASSWORD 'another'")
+    user = users(managed, kind)[0]
+    change = f"ALTER USER {quoted(user)} IDENTIFIED BY 'another'"
+    sql(managed, kind, f"ALTER ROLE {user} PASSWORD 'another'" if kind == "postgresql" else change)
+    found = managed.runbook("drift.py", "--no-history")
+    assert found.returncode == 3, found.stdout
+    assert f"password of {user}" in found.stdout
     before = started(managed, kind)
     done = managed.deploy("--yes")
-    assert f"password of {user}" in done.stdout or "changed" in done.stdout
+    assert "changed" in done.stdout
     assert started(managed, kind) == before
     assert "nothing to change" in managed.deploy().stdout
+
+
+FILES = {
+    "mariadb": "/etc/mysql/mariadb.conf.d/90-nornir-k3s.cnf",
+    "mysql": "/etc/mysql/mysql.conf.d/zz-nornir-k3s.cnf",
+    "postgresql": "/etc/postgresql/*/main/conf.d/90-nornir-k3s.conf",
+    "etcd": "/etc/default/etcd",
+}
+
+
+def test_what_is_changed_on_its_host_is_found_and_put_right_after_a_dump(
+    managed: Site, kind: str, proved: Proved
+) -> None:
+    managed.lab.exec("db1", ["sh", "-c", f"for file in {FILES[kind]}; do echo '# by hand' >>\"$file\"; done"])
+    found = managed.runbook("drift.py", "--no-history")
+    assert found.returncode == 3, found.stdout
+    assert "by hand" in managed.deploy("--plan").stdout
+    done = managed.deploy("--yes")
+    (path,) = [word for word in done.stdout.split() if word.startswith("/var/lib/nornir-k3s/dumps/")]
+    assert managed.lab.exec("db1", ["sh", "-c", READABLE[kind].replace("DUMP", path)]).stdout.strip()
+    assert "nothing to change" in managed.deploy().stdout
+    eventually(lambda: unchanged(managed))
+    # The datastore itself has read its file without a complaint about a setting.
+    complaints = managed.lab.exec("db1", ["sh", "-c", COMPLAINTS[kind]], check=False).stdout
+    assert complaints == ""
+    proved(managed, kind, "managed", "drift", "dump")
+
+
+# That a dump can be read again, with something in it.
+_SQL = "CLIENT -e 'CREATE DATABASE again'; zcat DUMP | CLIENT again; CLIENT -N again -e 'SELECT MAX(id) FROM kine'"
+READABLE = {
+    "mariadb": _SQL.replace("CLIENT", "mariadb"),
+    "mysql": _SQL.replace("CLIENT", "mysql"),
+    "postgresql": "runuser -u postgres -- pg_restore -l <DUMP | grep kine",
+    "etcd": "(etcdutl snapshot status DUMP || ETCDCTL_API=3 etcdctl snapshot status DUMP) 2>/dev/null",
+}
+_JOURNAL = "journalctl -o cat --no-pager -u"
+COMPLAINTS = {
+    "mariadb": f"{_JOURNAL} mariadb | grep -i 'unknown variable\\|deprecat'",
+    "mysql": "grep -i 'unknown variable\\|deprecat' /var/log/mysql/error.log",
+    "postgresql": "grep -i 'unrecognized\\|deprecat' /var/log/postgresql/*.log",
+    # 3.4 says of its own default that it is deprecated.
+    "etcd": f"{_JOURNAL} etcd | grep -i 'unrecognized\\|deprecat' | grep -v capnslog",
+}
 
 
 def test_a_member_that_has_lost_its_data_is_replaced_as_the_page_says(managed: Site, kind: str) -> None:

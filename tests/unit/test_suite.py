@@ -3,10 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+from tests import tested
 from tests.conftest import BY_KIND, FIRST
 
 
 def test_files_with_a_place_of_their_own_exist() -> None:
     names = {path.name for path in Path(__file__).parents[1].rglob("test_*.py")}
     assert {*FIRST, *BY_KIND} <= names
+
+
+def test_the_table_has_what_passed_and_says_what_was_not_run(tmp_path: Path) -> None:
+    def report(*words: str, when: str = "call") -> Any:
+        return SimpleNamespace(when=when, user_properties=[("proved", list(words))])
+
+    tested.write(
+        tmp_path / "tested.md",
+        [
+            report("mysql", "9.7.4-2", "sid", "managed", "deploy", "second run"),
+            report("mysql", "9.7.4-2", "sid", "managed", "dump"),
+            report("mysql", "9.7.4-2", "sid", "managed", "drift", when="teardown"),
+            report("mariadb", "1:11.8.9+ds-0+deb13u1", "trixie", "external", "deploy"),
+            report("etcd", "3.5.16-4", "trixie", "managed", "deploy"),
+        ],
+    )
+    rows = [line for line in (tmp_path / "tested.md").read_text().splitlines() if line.startswith("| ")][1:]
+    assert rows == [
+        "| trixie | etcd 3.5.16 | managed | yes | not run | - | not run | not run |",
+        "| trixie | MariaDB 11.8.9 | external | yes | not run | not run | not run | - |",
+        "| sid | MySQL 9.7.4 | managed | yes | yes | not run | not run | yes |",
+    ]

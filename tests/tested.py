@@ -1,0 +1,69 @@
+"""The page of what was run on which release, written by `make test-matrix` from the tests that passed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+NAMES = {"mariadb": "MariaDB", "mysql": "MySQL", "postgresql": "PostgreSQL", "etcd": "etcd"}
+STEPS = ("deploy", "second run", "password change", "drift", "dump")
+# What does not exist: etcd has no password, and others' datastores are dumped by them.
+NONE = {("etcd", "managed", "password change"), ("etcd", "external", "password change")}
+TEXT = """\
+# What was run
+
+`make test-matrix` writes this page. It sets up each datastore on each release of Debian that has it, and deploys a
+cluster of three servers, two agents and two load balancers on it. Around a managed datastore, hosts with Debian 12 and
+13 are mixed. Only what passed is in the table.
+
+K3s was {k3s}.
+
+Last run: {day}.
+
+| release | datastore | set up | {steps} |
+|---|---|---|{line}|
+{rows}
+
+- *set up*: `managed` by this tool, or `external`, by someone else.
+- *second run*: it changes nothing. *password change*: it reaches one server after the other.
+- *drift*: a change by hand is found and put right; of an external one, nothing is found where nothing differs.
+- *dump*: taken before a change, and read again; external datastores are dumped by those who run them.
+"""
+
+
+def write(path: Path, passed: Iterable[pytest.TestReport]) -> None:
+    """Write the page."""
+    found: dict[tuple[str, str, str, str], set[str]] = {}
+    for report in passed:
+        for name, words in report.user_properties if report.when == "call" else ():
+            if name == "proved":
+                kind, version, release, way, *shown = cast("list[str]", words)
+                found.setdefault((kind, version, release, way), set()).update(shown)
+    rows = []
+    for (kind, version, release, way), steps in sorted(found.items()):
+        upstream = version.partition(":")[2] or version
+        upstream = upstream.partition("-")[0].partition("+")[0]
+        cells = [_cell(kind, way, step, steps) for step in STEPS]
+        rows.append(f"| {release} | {NAMES[kind]} {upstream} | {way} | {' | '.join(cells)} |")
+    given = "K3S_BUNDLE" in os.environ
+    k3s = "the real one" if given else "a [stand-in](../tests/standin/README.md), which uses the datastore as K3s does"
+    path.write_text(
+        TEXT.format(
+            k3s=k3s,
+            day=datetime.now(UTC).date(),
+            steps=" | ".join(STEPS),
+            line="|".join("---" for _ in STEPS),
+            rows="\n".join(rows),
+        )
+    )
+
+
+def _cell(kind: str, way: str, step: str, steps: set[str]) -> str:
+    if (kind, way, step) in NONE or (way == "external" and step == "dump"):
+        return "-"
+    return "yes" if step in steps else "not run"
