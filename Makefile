@@ -98,6 +98,7 @@ lint: setup
 	$(VENV)/bin/vulture
 	$(VENV)/bin/shellcheck .ci/run $$(find bench tests -name '*.sh' -not -path 'bench/peers/*')
 	$(VENV)/bin/shellcheck -s sh $$(find tasks -name '*.sh')
+	$(VENV)/bin/shellcheck $$(find tasks -name '*.bash')
 	PYTHONPATH=tasks $(VENV)/bin/lint-imports
 
 schema: setup

@@ -18,6 +18,7 @@ agents='a1 a2'
 balancers='lb1 lb2'
 everybody="db1 $servers $agents $balancers"
 shared='-o ControlMaster=no'
+roles=$(dirname "$0")/../tasks/nornir_k3s/roles # the scripts for HAProxy and keepalived are the same on both sides
 
 address() {
   case $1 in
@@ -238,48 +239,83 @@ PEM
 cat >/etc/haproxy/k3s-server-ca.pem <<'PEM'
 $(cat "$scratch/server-ca.pem")
 PEM
+cat >/etc/haproxy/k3s-sessions.lua <<'LUA'
+$(cat "$roles/haproxy_sessions.lua")
+LUA
 cat >/etc/haproxy/haproxy.cfg <<'CFG'
 global
     log /dev/log local0
     user haproxy
     group haproxy
-    stats socket /run/haproxy/admin.sock mode 660 level admin
+    stats socket /run/haproxy/admin.sock mode 600 level admin
+    fd-hard-limit 100000
+    hard-stop-after 1h
+    setenv K3S_SETTLED 6
+    lua-load /etc/haproxy/k3s-sessions.lua
 
 defaults
     mode tcp
     log global
-    option tcplog
+    option dontlognull
     option redispatch 1
-    retries 5
-    timeout connect 1s
-    timeout client 1h
-    timeout server 1h
-    timeout check 5s
+    retries 10
+    option clitcpka
+    clitcpka-idle 1m
+    clitcpka-intvl 10s
+    clitcpka-cnt 3
+    option srvtcpka
+    srvtcpka-idle 10s
+    srvtcpka-intvl 5s
+    srvtcpka-cnt 3
+    timeout connect 300ms
+    timeout client 1m
+    timeout server 1m
+    timeout client-fin 30s
+    timeout server-fin 30s
+    timeout tunnel 1h
+    timeout check 3s
 
 frontend k3s
+    option tcplog
     bind *:6443
-    use_backend living if { nbsrv(servers) lt 1 }
+    use_backend all if { nbsrv(servers) lt 1 }
     default_backend servers
 
 backend servers
     balance leastconn
+    default-server slowstart 10s
+$(for server in $servers; do echo "    server $server $(address "$server"):6443 track checks/$server"; done)
+
+backend checks
+    timeout connect 1s
     option httpchk GET /readyz
     http-check expect status 200
     default-server check check-ssl verify required ca-file /etc/haproxy/k3s-server-ca.pem \
-crt /etc/haproxy/k3s-check.pem verifyhost kubernetes inter 1s fastinter 500ms downinter 1s fall 3 rise 1 \
-on-marked-down shutdown-sessions
+crt /etc/haproxy/k3s-check.pem verifyhost kubernetes inter 1s fastinter 500ms downinter 1s fall 3 rise 1
 $(for server in $servers; do echo "    server $server $(address "$server"):6443"; done)
 
-backend living
-    balance leastconn
-    default-server check inter 1s fall 2 rise 1
+backend all
+    balance roundrobin
 $(for server in $servers; do echo "    server $server $(address "$server"):6443"; done)
+
+frontend stats
+    mode http
+    bind 127.0.0.1:8405
+    no log
+    timeout client 10s
+    timeout http-request 5s
+    http-request return status 200 if { path /alive }
+    http-request use-service prometheus-exporter if { path /metrics }
+    stats enable
+    stats uri /
 CFG
 cat >/etc/keepalived/check <<'CHECK'
-#!/bin/sh
-read -r pid </run/haproxy.pid && kill -0 "\$pid"
+$(cat "$roles/keepalived_check.bash")
 CHECK
-chmod 755 /etc/keepalived/check
+cat >/etc/keepalived/notify <<'NOTIFY'
+$(cat "$roles/keepalived_notify.sh")
+NOTIFY
+chmod 755 /etc/keepalived/check /etc/keepalived/notify
 cat >/etc/keepalived/keepalived.conf <<'CONF'
 global_defs {
     router_id $1
@@ -288,10 +324,13 @@ global_defs {
     script_user root
     vrrp_rt_priority 50
     vrrp_no_swap
+    vrrp_garp_master_delay 1
+    vrrp_garp_master_repeat 3
+    vrrp_garp_master_refresh 60
 }
 
 vrrp_script haproxy {
-    script "/etc/keepalived/check"
+    script "/etc/keepalived/check 8405"
     interval 1
     timeout 5
     fall 1
@@ -304,7 +343,7 @@ vrrp_instance k3s {
     interface eth0
     virtual_router_id 51
     priority $priority
-    advert_int 0.3
+    advert_int 0.12
     unicast_src_ip $(address "$1")
     unicast_peer {
         $peer
@@ -315,6 +354,7 @@ vrrp_instance k3s {
     track_script {
         haproxy
     }
+    notify "/etc/keepalived/notify $vip"
 }
 CONF
 systemctl enable -q haproxy keepalived

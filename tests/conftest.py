@@ -22,6 +22,7 @@ FIRST = (
     "test_workflows.py",
     "test_registration.py",
     "test_drill.py",
+    "test_load_balancers.py",
     "test_schedule.py",
     "test_k3s_as_observed.py",
     "test_standin.py",

@@ -1,4 +1,4 @@
-"""Shell for hosts: scripts are `.sh` files of this package, their arguments are quoted here."""
+"""Shell for hosts: scripts are files of this package, their arguments are quoted here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PACKAGE = Path(__file__).parent
 
 @cache
 def source(name: str) -> str:
-    """Return the text of a `.sh` file of this package, by its path below it, as `facts/files.sh`."""
+    """Return the text of a script of this package, by its path below it, as `facts/files.sh`."""
     return (_PACKAGE / name).read_text()
 
 

@@ -85,7 +85,8 @@ def test_the_wheel_has_every_file_of_the_packages_and_nothing_else(wheel: Path) 
     assert inside >= {f"nornir_k3s/cli/templates/{Path(name).name}.j2" for name in FILES}
     assert inside >= {f"nornir_k3s_lab/{name}" for name in ("create_user.sh", "start_container.sh")}
     assert inside >= {f"nornir_k3s_lab/rootfs/{name}" for name in package_files("rootfs")}
-    data = {p for kind in ("*.sh", "*.j2", "*.conf", "*.service", "py.typed") for p in (PROJECT / "tasks").rglob(kind)}
+    kinds = ("*.sh", "*.bash", "*.lua", "*.j2", "*.conf", "*.service", "py.typed")
+    data = {p for kind in kinds for p in (PROJECT / "tasks").rglob(kind)}
     assert inside >= {str(path.relative_to(PROJECT / "tasks")) for path in data}
     assert not [name for name in inside if "test" in Path(name).parts or "standin" in name or "runbooks" in name]
 

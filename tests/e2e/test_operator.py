@@ -220,7 +220,7 @@ def test_services_of_others_are_not_taken_over_without_a_word(cluster: Site) -> 
     try:
         assert in_use(data(cluster, "deploy.py", "--preflight-only", code=1)) == [
             ("db1", "error", "mariadb on this host serves others: database shop"),
-            ("lb1", "error", "haproxy on this host serves others: frontend k3s"),
+            ("lb1", "error", "haproxy on this host serves others: frontend k3s, frontend stats"),
             ("lb1", "error", "keepalived on this host serves others: vrrp_instance k3s"),
         ]
         cluster.edit(lambda data: data["data"]["k3s_cluster"].update(take_over=["db1", "lb1"]))
@@ -244,7 +244,9 @@ def test_any_number_of_load_balancers_gets_what_haproxy_and_keepalived_accept(
 ) -> None:
     balancers = {f"lb{one}": (f"{PREFIX}.{100 + one}", "lb") for one in range(1, number + 1)}
     hosts = {**{name: one for name, one in HOSTS.items() if one[1] != "lb"}, **balancers}
-    wanted = inventory.load(unit_inventory(SETTINGS, hosts, {}), store=Store(tmp_path, base=tmp_path), base=tmp_path)
+    settings = {**SETTINGS, "lb": {"vips": ["10.0.0.101", "fd00::100"], "preempt_delay": 9, "stats": {"address": "::"}}}
+    settings = SETTINGS if number == 1 else settings
+    wanted = inventory.load(unit_inventory(settings, hosts, {}), store=Store(tmp_path, base=tmp_path), base=tmp_path)
     for member in (wanted.of("lb")[0], wanted.of("lb")[-1]):
         spec = load_balancer.spec(wanted, member, interface="eth0", check_pem=Secret(""), server_ca="")
         for file in spec.files:

@@ -90,7 +90,7 @@ def test_each_server_leaves_before_it_restarts_and_comes_back(cluster: Site) -> 
 
 
 def test_what_a_person_has_taken_out_stays_out(cluster: Site) -> None:
-    order = STAT.replace("show stat", "set server servers/s2 state maint; set server living/s2 state maint")
+    order = STAT.replace("show stat", "set server servers/s2 state maint; set server all/s2 state maint")
     cluster.lab.exec("lb1", ["perl", "-e", order])
     assert ("s2", "MAINT") in states(cluster, "lb1")
     cluster.edit(label("person"))

@@ -28,7 +28,7 @@ from nornir_k3s.model.k3s_facts import Api, Backend, CertificateFile, NodeState
 from nornir_k3s.phases import host_tasks, servers
 from nornir_k3s.planner import PlannedHost, install_mark, plan_host
 from nornir_k3s.roles.desired import Known, desired
-from nornir_k3s.roles.load_balancer import CHECK_CERT
+from nornir_k3s.roles.haproxy import CHECK_CERT
 from tests.unit.hosts import changed
 
 Load = Callable[..., Cluster]

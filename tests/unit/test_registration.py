@@ -26,7 +26,7 @@ from nornir_k3s.model.kubeconfig import KubeconfigAnswer
 from nornir_k3s.phases import registration as waiting
 from nornir_k3s.phases import tidy
 from nornir_k3s.planner import plan_host
-from nornir_k3s.roles import load_balancer, server
+from nornir_k3s.roles import haproxy, keepalived, server
 from nornir_k3s.roles.desired import Known
 from nornir_k3s.roles.former_address import former_vips
 from nornir_k3s.run import gather
@@ -369,7 +369,7 @@ def test_an_agent_asks_as_its_kubelet(tmp_path: Path, host: str, said: list[str]
 
 
 def test_a_host_that_leaves_the_load_balancers_serves_the_old_address_until_agents_have_moved(load: Load) -> None:
-    old = HostFacts("s1", ledger=Ledger(files=frozenset({load_balancer.HAPROXY, load_balancer.KEEPALIVED})))
+    old = HostFacts("s1", ledger=Ledger(files=frozenset({haproxy.CONFIG, keepalived.CONFIG})))
     cluster = load(EXTERNAL, hosts=WITHOUT_LB)
     planned = plan_host(cluster, cluster.member("s1"), old, Known())
     stops = [step.target for step in planned.tidy if step.action == "stop"]
@@ -470,7 +470,7 @@ def test_load_balancers_hold_a_former_vip_beside_the_new_one(load: Load) -> None
     facts = healthy(cluster)["lb1"]
     for former, expected in (("10.0.0.100",), ["10.0.0.101/32", "10.0.0.100/32"]), ((), ["10.0.0.101/32"]):
         planned = plan_host(cluster, cluster.member("lb1"), facts, Known(former_vips=former))
-        text = next(one.text.reveal() for one in planned.desired.files if one.path == load_balancer.KEEPALIVED)
+        text = next(one.text.reveal() for one in planned.desired.files if one.path == keepalived.CONFIG)
         held = text.partition("virtual_ipaddress {\n")[2].partition("}")[0].split("\n")
         assert [line.split()[0] for line in held if line.strip()] == expected
         assert all(line.endswith(" dev eth0") for line in held if line.strip())

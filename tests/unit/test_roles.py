@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,8 @@ from nornir_k3s import k3s
 from nornir_k3s.model.bundle import Bundle
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.host_spec import Artifact, HostSpec
-from nornir_k3s.model.secret import Secret
 from nornir_k3s.roles import agent as agent_role
-from nornir_k3s.roles import load_balancer
 from nornir_k3s.roles import server as server_role
-
-from .conftest import HOSTS, ONLY_V6
 
 Load = Callable[..., Cluster]
 BUNDLE = Bundle(Artifact(Path("k3s"), k3s.BINARY, "a" * 64), Artifact(Path("install.sh"), "/x/install.sh", "b" * 64))
@@ -80,73 +75,6 @@ def test_settings_of_k3s_are_0600_and_masked(load: Load, role: Any, name: str) -
     file = next(f for f in spec.files if f.path == k3s.CONFIG)
     assert (file.mode, file.masking) == (0o600, "yaml")
     assert cluster.token.reveal() not in repr(spec)
-
-
-def test_a_load_balancer_is_in_front_of_all_servers_and_knows_its_peer(load: Load) -> None:
-    cluster = load()
-    made = {
-        m.name: {
-            f.path: f.text.reveal()
-            for f in load_balancer.spec(cluster, m, interface="eth7", check_pem=Secret("PEM"), server_ca="CA").files
-        }
-        for m in cluster.of("lb")
-    }
-    haproxy = made["lb1"][load_balancer.HAPROXY]
-    assert haproxy == made["lb2"][load_balancer.HAPROXY]
-    assert "server s1 10.0.0.12:6443" in haproxy
-    assert "server s2 10.0.0.13:6443" in haproxy
-    assert "GET /readyz" in haproxy
-    assert "verify required" in haproxy
-    assert "use_backend living if { nbsrv(servers) lt 1 }" in haproxy
-    assert haproxy.count("server s1 ") == 2
-    keepalived = made["lb1"][load_balancer.KEEPALIVED]
-    assert "10.0.0.100/32 dev eth7" in keepalived
-    assert "unicast_src_ip 10.0.0.15" in keepalived
-    assert "        10.0.0.16\n" in keepalived
-    assert "priority 200" in keepalived
-    assert "advert_int 0.3\n" in keepalived
-    assert "vrrp_rt_priority 50\n" in keepalived
-    assert "vrrp_no_swap\n" in keepalived
-    assert "priority 190" in made["lb2"][load_balancer.KEEPALIVED]
-    assert made["lb1"][load_balancer.CHECK_CERT] == "PEM"
-
-
-def test_the_interval_of_vrrp_advertisements_is_a_setting(load: Load) -> None:
-    cluster = load({"lb": {"advert_int": 1}})
-    spec = load_balancer.spec(cluster, cluster.member("lb1"), interface="eth7", check_pem=Secret("PEM"), server_ca="CA")
-    assert "    advert_int 1\n" in next(f.text.reveal() for f in spec.files if f.path == load_balancer.KEEPALIVED)
-
-
-@pytest.mark.parametrize("count", [1, 2, 5, 25])
-def test_the_priorities_of_any_number_of_load_balancers_differ_and_are_valid(load: Load, count: int) -> None:
-    others = {name: value for name, value in HOSTS.items() if not name.startswith("lb")}
-    cluster = load(hosts={**others, **{f"lb{n}": (f"10.0.0.{20 + n}", "lb") for n in range(count)}})
-    found = []
-    for member in cluster.of("lb"):
-        spec = load_balancer.spec(cluster, member, interface="eth7", check_pem=Secret("PEM"), server_ca="CA")
-        keepalived = next(f.text.reveal() for f in spec.files if f.path == load_balancer.KEEPALIVED)
-        found.append(int(re.findall(r"^    priority (\d+)$", keepalived, re.M)[0]))
-        peers = keepalived.partition("unicast_peer {")[2].partition("}")[0].split()
-        assert peers == [one.address for one in cluster.of("lb") if one != member]
-    assert sorted(set(found), reverse=True) == found
-    assert len(found) == count
-    assert 1 <= found[-1] <= found[0] <= 254
-
-
-def test_a_single_load_balancer_has_no_peers_and_no_own_address_which_keepalived_refuses_then(load: Load) -> None:
-    cluster = load(hosts={name: value for name, value in HOSTS.items() if name != "lb2"})
-    spec = load_balancer.spec(cluster, cluster.member("lb1"), interface="eth7", check_pem=Secret("PEM"), server_ca="CA")
-    keepalived = next(f.text.reveal() for f in spec.files if f.path == load_balancer.KEEPALIVED)
-    assert "unicast" not in keepalived
-    assert "10.0.0.100/32 dev eth7" in keepalived
-
-
-def test_load_balancers_write_ipv6_addresses_in_brackets(load: Load) -> None:
-    cluster = load({"registration": {"address": "fd00::100"}, "server": {}}, hosts=ONLY_V6)
-    spec = load_balancer.spec(cluster, cluster.member("lb1"), interface="eth7", check_pem=Secret("PEM"), server_ca="CA")
-    made = {file.path: file.text.reveal() for file in spec.files}
-    assert "server s1 [fd00::12]:6443" in made[load_balancer.HAPROXY]
-    assert "fd00::100/128 dev eth7" in made[load_balancer.KEEPALIVED]
 
 
 def environments(cluster: Cluster) -> dict[str, str]:

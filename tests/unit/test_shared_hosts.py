@@ -17,7 +17,8 @@ from nornir_k3s.inventory import cluster as inventory_cluster
 from nornir_k3s.model.cluster import Cluster, Member
 from nornir_k3s.model.host_facts import Address, HostFacts, Ledger, Socket, UnitState
 from nornir_k3s.planner import plan_host
-from nornir_k3s.roles import load_balancer
+from nornir_k3s.roles import haproxy as haproxy_role
+from nornir_k3s.roles import keepalived
 from nornir_k3s.roles.desired import Known, desired
 from nornir_k3s.state import known_cluster
 from nornir_k3s.state.store import Store
@@ -54,7 +55,7 @@ def refused(made: Inventory, folder: Path) -> str:
 
 def haproxy(cluster: Cluster, member: Member) -> str:
     spec = desired(cluster, member, HostFacts("m1", addresses=(Address("eth0", "10.0.0.12/24"),)), Known())
-    return next(file.text.reveal() for file in spec.files if file.path == load_balancer.HAPROXY)
+    return next(file.text.reveal() for file in spec.files if file.path == haproxy_role.CONFIG)
 
 
 def test_three_machines_have_every_role(tmp_path: Path) -> None:
@@ -79,6 +80,11 @@ def test_groups_of_the_same_name_do_the_same(tmp_path: Path) -> None:
 def test_a_server_is_no_agent(tmp_path: Path) -> None:
     text = refused(shared((*EVERYTHING, "agents")), tmp_path)
     assert "m1: it is in servers and agents, but a server is a node as well: remove it from agents" in text
+
+
+def test_what_haproxy_tells_of_itself_needs_a_port_of_its_own(tmp_path: Path) -> None:
+    assert "K3s has port 10257 on m3" in refused(shared(lb={"stats": {"port": 10257}}), tmp_path)
+    assert "7443 is the port of the registration address" in refused(shared(lb={"stats": {"port": 7443}}), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +119,9 @@ def test_k3s_on_its_own_address_leaves_the_vip_the_port(tmp_path: Path) -> None:
     cluster = load(shared(data=data), tmp_path)
     assert cluster.url == "https://10.0.0.100:6443"
     assert "bind 10.0.0.100:6443 transparent\n" in haproxy(cluster, cluster.member("m1"))
+    cluster = load(shared(data=data, lb={"vips": ["10.0.0.101", "fd00::100"]}), tmp_path)
+    text = haproxy(cluster, cluster.member("m1"))
+    assert "bind 10.0.0.101:6443 transparent\n    bind [fd00::100]:6443 transparent\n" in text
 
 
 @pytest.mark.parametrize(
@@ -136,7 +145,7 @@ def test_each_role_has_its_steps_and_its_phase(tmp_path: Path) -> None:
 
 
 def former(tmp_path: Path) -> tuple[Cluster, HostFacts]:
-    ours = {load_balancer.HAPROXY, load_balancer.KEEPALIVED, k3s.CONFIG, "/etc/nornir-k3s-etcd/ca.pem", "/etc/x"}
+    ours = {haproxy_role.CONFIG, keepalived.CONFIG, k3s.CONFIG, "/etc/nornir-k3s-etcd/ca.pem", "/etc/x"}
     found = HostFacts("m1", ledger=Ledger(files=frozenset(ours)), addresses=(Address("eth0", "10.0.0.100/32"),))
     made = shared(("servers",), datastore={"endpoint": {"env": "ENDPOINT"}})
     made.hosts["lb1"] = inventory(SETTINGS, {"lb1": HOSTS["lb1"]}, {}).hosts["lb1"]
@@ -152,8 +161,8 @@ def test_a_host_that_was_a_load_balancer_stops_and_keeps_the_data_of_others(
     assert [(step.kind, step.target, step.action) for step in planned.by_role["lb"]] == [
         ("unit", "keepalived.service", "stop"),
         ("unit", "haproxy.service", "stop"),
-        ("remove", load_balancer.HAPROXY, None),
-        ("remove", load_balancer.KEEPALIVED, None),
+        ("remove", haproxy_role.CONFIG, None),
+        ("remove", keepalived.CONFIG, None),
     ]
     removed = [step.target for step in planned.by_role["servers"] if step.kind == "remove"]
     assert removed == ["/etc/x"], "files of a former datastore stay"

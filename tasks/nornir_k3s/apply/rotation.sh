@@ -17,7 +17,7 @@ each_entry() { # server state program argument...: the program gets an order for
   for backend in $(entries "$server" | cut -d' ' -f1); do set -- "$@" "set server $backend/$server state $state"; done
   "$@" >/dev/null 2>&1
 }
-is_away() { entries "$1" | awk '$3 !~ /^(DRAIN|MAINT)/ { found = 1 } END { exit found || !NR }'; } # server
+is_away() { entries "$1" | awk '$1 == "servers" && $3 ~ /^(DRAIN|MAINT)/ { found = 1 } END { exit !found }'; } # server
 timer() { printf 'nornir-k3s-rotation-%s' "$1" | tr -c 'A-Za-z0-9_.-' _; } # server
 cancelled() { systemctl stop -q "$(timer "$1").timer" 2>/dev/null || :; } # server
 back() { # server

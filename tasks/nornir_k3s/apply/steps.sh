@@ -145,11 +145,14 @@ placed() { # path mode sha256: an artefact lies there
 }
 
 # Proofs, some seconds after a unit was touched, that it works; $begin is when that was.
-haproxy_loaded() { # port; a master that cannot load its new configuration keeps the old one, and the reload succeeds
+haproxy_loaded() { # port...; a master that cannot load its new configuration keeps the old one, and the reload succeeds
+  # A reload keeps the socket, and its mode.
+  [ ! -S /run/haproxy/admin.sock ] || chmod 600 /run/haproxy/admin.sock
   # From 3.1 on, the reload has ended when the new worker has only begun.
   last=$(journalctl -u haproxy.service --since "@$begin" -o cat --no-pager |
     grep -o 'Initializing new worker\|Loading success\|Loading failure\|Failed to load worker' | tail -n 1)
-  case $last in '' | 'Loading success') ss -Hlnt "sport = :$1" | grep -q . ;; *) return 1 ;; esac
+  case $last in '' | 'Loading success') ;; *) return 1 ;; esac
+  for port; do ss -Hlnt "sport = :$port" | grep -q . || return 1; done
 }
 listens() { # address port
   case $1 in *:*) set -- "[$1]" "$2" ;; esac

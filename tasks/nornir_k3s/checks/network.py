@@ -19,7 +19,7 @@ from nornir_k3s.model.cluster import (
 )
 from nornir_k3s.model.finding import Finding, Severity, problem
 from nornir_k3s.model.host_facts import HostFacts
-from nornir_k3s.roles import datastore, load_balancer
+from nornir_k3s.roles import datastore, keepalived
 
 _SEVERITY: Mapping[bool, Severity] = {False: "error", True: "warning"}  # it may wait for the first server
 _UNITS = {*k3s.UNITS.values(), "haproxy.service", "keepalived.service"}  # of other roles than datastore
@@ -47,10 +47,9 @@ def _addresses(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[F
             own = ", ".join(one for _, one in facts.addresses if not one.startswith(("127.", "::1", "fe80")))
             found = f"no interface has the address {address} (there are {own})"
             yield problem(member.name, "address", found, "the inventory's address", "correct it in the inventory")
-    vip = str(cluster.registration.address or "")
-    # A host that was a load balancer may have it: the next deploy takes it away.
-    balancer = "lb" in member.roles or load_balancer.KEEPALIVED in facts.ledger.files
-    if vip and cluster.registration.way == "vip" and not balancer and facts.interface_of(vip):
+    # A host that was a load balancer may have one: the next deploy takes it away.
+    balancer = "lb" in member.roles or keepalived.CONFIG in facts.ledger.files
+    for vip in () if balancer else filter(facts.interface_of, cluster.vips):
         remedy = "choose a free address for the VIP"
         yield problem(member.name, "vip", f"this host has the VIP {vip}", "the VIP on load balancers only", remedy)
 
@@ -60,7 +59,7 @@ def _wanted_ports(cluster: Cluster, role: str) -> tuple[int, ...]:
     return {
         "servers": (api, *k3s.SERVER_PORTS),
         "agents": k3s.AGENT_PORTS,
-        "lb": (cluster.registration.port,),
+        "lb": (cluster.registration.port, cluster.lb.stats.port),
         "datastore": datastore.kind(cluster).ports if role == "datastore" else (),
     }[role]
 
@@ -69,10 +68,18 @@ def _ports(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Findi
     wanted = {port for role in member.roles if not _runs(cluster, role, facts) for port in _wanted_ports(cluster, role)}
     for local, processes in facts.sockets:
         port = local.rpartition(":")[2]
-        if port.isdigit() and int(port) in wanted and "k3s" not in processes:
+        # An HAProxy that runs may be told to take another port.
+        new = "lb" in member.roles and port in _haproxy_ports(cluster) and processes and '"haproxy"' not in processes
+        if new or (port.isdigit() and int(port) in wanted and "k3s" not in processes):
             name = processes.split('"')[1] if '"' in processes else "another program"
             found = f"port {port} is in use by {name} ({local})"
             yield problem(member.name, "port", found, "a free port", f"stop {name}, or move it to another port")
+
+
+def _haproxy_ports(cluster: Cluster) -> tuple[str, ...]:
+    """Return the ports that HAProxy has on every address of a load balancer, or on loopback."""
+    shared = str(cluster.server.get("https-listen-port", k3s.API_PORT)) == str(cluster.registration.port)
+    return (str(cluster.lb.stats.port), *(() if shared else (str(cluster.registration.port),)))
 
 
 def _runs(cluster: Cluster, role: str, facts: HostFacts) -> bool:
@@ -150,11 +157,12 @@ def _vip_network(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator
         found = f"no interface {member.interface} with an address (there are {names})"
         yield problem(member.name, "interface", found, member.interface, "correct k3s.interface in the inventory")
         return
-    vip = cluster.registration.address
     dev = member.interface or facts.interface_of(member.address)
     networks = [ipaddress.ip_interface(address).network for name, address in facts.addresses if name == dev]
     networks = [network for network in networks if network.prefixlen < network.max_prefixlen]
-    if vip and networks and not any(vip in network for network in networks):
+    for vip in map(ipaddress.ip_address, cluster.vips if networks else ()):
+        if any(vip in network for network in networks):
+            continue
         found = f"the VIP {vip} is outside the networks of {dev} ({', '.join(map(str, networks))})"
         remedy = "choose a free address of that network; or, if it is routed to them, say `accept: [vip-network]`"
         yield problem(member.name, "vip-network", found, "a network of the load balancers", remedy)
@@ -171,19 +179,3 @@ def cni(cluster: Cluster) -> Iterator[Finding]:
             found += "; K3s' network policies wait, too: agents are starting until then, and K3s ends after 15 min"
             remedy += "; if it enforces network policies itself, set disable-network-policy: true"
         yield problem(cluster.of("servers")[0].name, "cni", found, "a CNI of your own", remedy, "note")
-
-
-def vip_taken(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
-    """Yield a finding if a machine other than the load balancers has the VIP."""
-    vip = str(cluster.registration.address or "")
-    balancers = [member for member in cluster.of("lb") if member.name in all_facts]
-    former = [name for name, facts in all_facts.items() if load_balancer.KEEPALIVED in facts.ledger.files]
-    if any(all_facts[name].interface_of(vip) for name in (*former, *(member.name for member in balancers))):
-        return
-    for member in balancers:
-        for address, entry in all_facts[member.name].neighbours:
-            found = f"another machine has the VIP {address}: {entry.strip()}"
-            yield problem(
-                member.name, "vip", found, "a free address", "choose another VIP, or remove it from that machine"
-            )
-            return

@@ -5,7 +5,17 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping
 
-from nornir_k3s.checks import datastore, host, named_files, names, network, other_installs, registration, state
+from nornir_k3s.checks import (
+    datastore,
+    host,
+    load_balancers,
+    named_files,
+    names,
+    network,
+    other_installs,
+    registration,
+    state,
+)
 from nornir_k3s.model.address_answer import AddressAnswer
 from nornir_k3s.model.cluster import (
     NODES,
@@ -41,7 +51,8 @@ def check(cluster: Cluster, all_facts: Mapping[str, HostFacts], address: Address
     findings += _same_machine(cluster, all_facts)
     findings += _clocks(all_facts)
     findings += network.cni(cluster)
-    findings += network.vip_taken(cluster, all_facts)
+    findings += load_balancers.vip_taken(cluster, all_facts)
+    findings += load_balancers.router_id_taken(cluster, all_facts)
     findings += names.check(cluster, all_facts, address)
     findings += registration.check(cluster, all_facts, address)
     findings += datastore.check(cluster, all_facts)

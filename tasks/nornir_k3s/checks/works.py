@@ -43,9 +43,10 @@ def problems(
         missing = missing_names(cluster, address.names)
         found += [f"the API's certificate does not contain {name}" for name in missing]
     balancers = [m.name for m in cluster.of("lb") if m.name in all_facts]
-    holders = [name for name in balancers if all_facts[name].interface_of(str(cluster.registration.address or ""))]
-    if balancers and (problem := vip_problem(cluster, holders)):
-        found.append(problem)
+    for vip in cluster.vips if balancers else ():
+        holders = [name for name in balancers if all_facts[name].interface_of(vip)]
+        if problem := vip_problem(vip, holders):
+            found.append(problem)
     return found
 
 
@@ -107,9 +108,9 @@ def node_problem(cluster: Cluster, member: Member, node: NodeState | None) -> st
     return ""
 
 
-def vip_problem(cluster: Cluster, holders: Sequence[str]) -> str:
-    """Return what is wrong with the VIP being on these load balancers, or nothing."""
+def vip_problem(vip: str, holders: Sequence[str]) -> str:
+    """Return what is wrong with this VIP being on these load balancers, or nothing."""
     if len(holders) == 1:
         return ""
     names = " and ".join(holders) or "no load balancer"
-    return f"the VIP {cluster.registration.address} is on {names}, expected on exactly one load balancer"
+    return f"the VIP {vip} is on {names}, expected on exactly one load balancer"

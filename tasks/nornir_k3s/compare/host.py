@@ -25,7 +25,7 @@ from nornir_k3s.planner import (
     replaces_binary,
     unread,
 )
-from nornir_k3s.roles import load_balancer
+from nornir_k3s.roles import haproxy
 
 RESTARTS, RECENTLY = 3, 3600  # a unit with this many restarts, the last within these seconds, is reported
 _ACTIVE = ("active", "reloading")
@@ -124,7 +124,7 @@ def _file(host: str, facts: HostFacts, step: Step, steps: Sequence[Step]) -> Fin
     mode = f"{wanted.mode:o} {wanted.owner}:{wanted.group}"
     if same:
         found, expected = f"mode and owner are {state.mode:o} {state.owner}:{state.group}", mode
-    elif state.kind == "file" and step.target == load_balancer.CHECK_CERT and not wanted.text.reveal():
+    elif state.kind == "file" and step.target == haproxy.CHECK_CERT and not wanted.text.reveal():
         # The controller has none any more that lasts (state/check_certificate.py).
         found, expected = "the health check's certificate expires soon, or is of another CA", "a lasting certificate"
     elif state.kind == "file":

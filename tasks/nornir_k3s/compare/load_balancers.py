@@ -17,9 +17,9 @@ def states(facts: HostFacts) -> dict[str, str]:
     return {name: backend.state for name, backend in facts.backends.items()}
 
 
-def holders(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[str]:
-    """Return the load balancers that have the VIP."""
-    vip = str(cluster.registration.address or "")
+def holders(cluster: Cluster, all_facts: Mapping[str, HostFacts], vip: str = "") -> list[str]:
+    """Return the load balancers that have the VIP: that of the registration address, unless another is given."""
+    vip = vip or str(cluster.registration.address or "")
     return [m.name for m in cluster.of("lb") if m.name in all_facts and all_facts[m.name].interface_of(vip)]
 
 
@@ -35,11 +35,16 @@ def differences(
     for member in balancers:
         if member.name in all_facts:
             yield from _backends(cluster, member.name, all_facts[member.name], deploys=member.name in loaded)
-    names = holders(cluster, all_facts)
+    for vip in cluster.vips:
+        yield from _vip(cluster, all_facts, vip)
+
+
+def _vip(cluster: Cluster, all_facts: Mapping[str, HostFacts], vip: str) -> Iterator[Finding]:
+    balancers, names = cluster.of("lb"), holders(cluster, all_facts, vip)
     if not balancers or len(names) == 1 or (not names and any(m.name not in all_facts for m in balancers)):
         return  # a load balancer that could not be read may have it
     yield Finding(
-        host=CLUSTER, kind="vip", subject=str(cluster.registration.address),
+        host=CLUSTER, kind="vip", subject=vip,
         found=f"the VIP is on {' and '.join(names) or 'no load balancer'}", expected="on exactly one load balancer",
         remedy="check keepalived on each, and that VRRP (IP protocol 112) passes between them", severity="error",
     )  # fmt: skip

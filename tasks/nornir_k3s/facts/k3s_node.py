@@ -13,7 +13,7 @@ from nornir_k3s.facts.fact import Fact, Query
 from nornir_k3s.model.cluster import NODES
 from nornir_k3s.model.k3s_facts import CertificateFile, SettingsFile
 from nornir_k3s.records import Record, decoded, integer
-from nornir_k3s.roles import datastore_etcd, load_balancer, server
+from nornir_k3s.roles import datastore_etcd, haproxy, server
 
 # Version 3, then the serial number 0, which K3s' own CAs have (rancher/dynamiclistener, `NewSelfSignedCACert`). X.509
 # does not allow it: cryptography warns, and will refuse it.
@@ -67,7 +67,7 @@ class NodePassword(Fact[bool]):
 _CERTIFICATES = {
     "servers": (f"{k3s.DATA}/server/tls/*.crt", f"{server.FOLDER}/datastore-certfile.pem"),
     "agents": (f"{k3s.DATA}/agent/*.crt",),
-    "lb": (load_balancer.CHECK_CERT,),
+    "lb": (haproxy.CHECK_CERT,),
     "datastore": (
         "/etc/mysql/nornir-k3s-cert.pem",
         "/etc/postgresql/*/main/nornir-k3s-cert.pem",

@@ -121,9 +121,18 @@ class Neighbours(Rows[host_facts.Neighbour]):
     name, source, roles, when, row = "neighbours", "network", ("lb",), "setup", host_facts.Neighbour
 
     def arguments(self, query: Query) -> Iterable[object] | None:
-        """Ask about the VIP."""
-        address = query.cluster.registration.address
-        return (address, query.cluster.registration.port) if address else None
+        """Ask about each VIP."""
+        return (query.cluster.registration.port, *query.cluster.vips) if query.cluster.vips else None
+
+
+class Vrrp(Rows[host_facts.VrrpRouter]):
+    """Who sends VRRP in the network of this load balancer (RFC 5798); read until its own keepalived runs."""
+
+    name, source, roles, when, row = "vrrp", "vrrp", ("lb",), "setup", host_facts.VrrpRouter
+
+    def arguments(self, query: Query) -> Iterable[object]:
+        """Name the address on whose interface it listens."""
+        return (query.member.address,)
 
 
 class UnreachableDatastore(Rows[host_facts.Unreachable]):

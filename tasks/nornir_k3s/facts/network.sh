@@ -70,13 +70,21 @@ fact_unreachable() { # address port, as often as wanted
   done
 }
 
-# Another machine that has the VIP already: a packet to it makes the kernel ask for its address.
-fact_neighbours() { # address port
+# Another machine that has a VIP already: a packet to it makes the kernel ask for its address, by ARP or NDP.
+fact_neighbours() { # port address...
+  port=$1
+  shift
   command -v bash >/dev/null 2>&1 || return 0
+  for vip; do neighbour "$vip" "$port" & done
+  wait
+}
+neighbour() {
   if ip -o addr show | grep -qF " $1/"; then return 0; fi
   # shellcheck disable=SC2016  # bash expands them
-  timeout 0.7 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$1" "$2" 2>/dev/null || :
-  ip neigh show "$1" 2>/dev/null | while read -r line; do
-    case $line in *lladdr*) say neighbours "$1" "$line" ;; esac
-  done
+  out=$(timeout 0.7 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$1" "$2" 2>&1)
+  # The kernel remembers machines that are gone, too: one that does not answer the packet was confirmed just now.
+  case $?:$out in 0:* | *refused*) age='[0-9]*' ;; *) age='[01]' ;; esac
+  ip -s neigh show "$1" 2>/dev/null |
+    sed -n "s|^\\(.*lladdr [^ ]*\\).* used [0-9]*/$age/.* \\([A-Z][A-Z]*\\) *$|\\1 \\2|p" |
+    while read -r line; do say neighbours "$1" "$line"; done
 }

@@ -165,7 +165,8 @@ def rotation(run: Run, without: Collection[str] = ()) -> Rotation:
 
     found: dict[str, HostFacts] = run.phase("rotation", names, task)
     holders = tuple(load_balancers.holders(run.cluster, found))
-    wrong = [problem] if names and (problem := works.vip_problem(run.cluster, holders)) else []
+    held = ((vip, load_balancers.holders(run.cluster, found, vip)) for vip in (run.cluster.vips if names else ()))
+    wrong = [problem for vip, who in held if (problem := works.vip_problem(vip, who))]
     for name, facts in found.items():
         for server in run.cluster.of("servers"):
             state = load_balancers.states(facts).get(server.node_name, "missing")

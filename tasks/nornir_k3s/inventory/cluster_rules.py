@@ -11,6 +11,7 @@ from nornir_k3s import k3s
 from nornir_k3s.inventory import network_sizes, rules, shared_hosts, user_files
 from nornir_k3s.inventory.rules import Found
 from nornir_k3s.inventory.schema import ClusterModel
+from nornir_k3s.model.address import is_placeholder, not_of_a_host
 from nornir_k3s.model.cluster import NODES, Member, Setting
 from nornir_k3s.model.finding import CHECKS, CLUSTER
 from nornir_k3s.model.settings import ManagedDatastore
@@ -40,6 +41,7 @@ def cluster_problems(
     yield from _counts(model, counts)
     yield from _address_problems(model, found)
     yield from shared_hosts.problems(model, found)
+    yield from _load_balancer_problems(model, found)
     for index, name in enumerate(model.take_over):
         if name not in {member.name for member in found}:
             yield ("take_over", index), f"there is no host {name!r}"
@@ -97,6 +99,35 @@ def _address_problems(model: ClusterModel, found: list[Member]) -> Iterator[Foun
         if balancers and not any(ipaddress.ip_address(member.address) in network for member in balancers):
             text = f"{vip}/{model.lb.prefix} is outside every load balancer's network: if it is routed to them, say so"
             yield ("registration", "address"), f"{text} with `accept: [vip-network]`"
+
+
+def _load_balancer_problems(model: ClusterModel, found: list[Member]) -> Iterator[Found]:
+    balancers = [member for member in found if "lb" in member.roles]
+    if not balancers or model.registration.way != "vip" or model.registration.address is None:
+        return
+    if model.lb.stats.port == shared_hosts.registration(model, found).port:
+        yield ("lb", "stats", "port"), f"{model.lb.stats.port} is the port of the registration address"
+    elif owner := shared_hosts.taken(model, found).get(model.lb.stats.port):
+        yield ("lb", "stats", "port"), f"K3s has port {model.lb.stats.port} on {owner.name}: choose another"
+    yield from _more_vips(model, found)
+    version = model.registration.address.version
+    for name, own in ((one.name, one.address) for one in balancers if not is_placeholder(one.address)):
+        if ipaddress.ip_address(own).version != version:
+            text = f"the VIP is IPv{version}, and {name} has the address {own}: keepalived needs the same version"
+            yield ("registration", "address"), text
+
+
+def _more_vips(model: ClusterModel, found: list[Member]) -> Iterator[Found]:
+    taken = {address: f"the address of host {member.name}" for member in found for address in member.addresses}
+    taken[str(model.registration.address)] = "`registration.address`"
+    for vip in map(str, model.lb.vips):
+        if vip in taken:
+            yield ("lb", "vips"), f"{vip} is {taken[vip]}"
+        elif where := rules.inside(vip, rules.typed(model.server), _ip_version(found)):
+            yield ("lb", "vips"), f"{vip} lies inside {where}, which is the cluster's own"
+        elif ipaddress.ip_address(vip).is_loopback or not_of_a_host(vip):
+            yield ("lb", "vips"), not_of_a_host(vip) or f"{vip} is each host itself"
+        taken[vip] = "given twice"
 
 
 def _routed(model: ClusterModel) -> bool:

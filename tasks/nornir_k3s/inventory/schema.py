@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, WithJsonSchema, field_validator
 
 from nornir_k3s import k3s
+from nornir_k3s.model.load_balancer import LoadBalancer
 from nornir_k3s.model.registration import Registration
 from nornir_k3s.model.settings import (
     Artifacts,
@@ -15,7 +16,6 @@ from nornir_k3s.model.settings import (
     ExternalDatastore,
     FileOfUser,
     KnownDifference,
-    LoadBalancer,
     ManagedDatastore,
     Proxy,
 )

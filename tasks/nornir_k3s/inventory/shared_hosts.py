@@ -21,7 +21,7 @@ _OPEN_ON_AGENTS = ("embedded-registry", "supervisor-metrics")
 def registration(model: ClusterModel, members: Sequence[Member]) -> Registration:
     """Return the registration address; without a port in the inventory, with one that K3s leaves free."""
     given = model.registration
-    if "port" in given.model_fields_set or given.port not in _taken(model, members):
+    if "port" in given.model_fields_set or given.port not in taken(model, members):
         return given
     return given.model_copy(update={"port": k3s.SHARED_PORT})
 
@@ -38,10 +38,10 @@ def note(model: ClusterModel, members: Sequence[Member]) -> str:
 def problems(model: ClusterModel, members: Sequence[Member]) -> Iterator[Found]:
     """Yield why HAProxy cannot have the port of the registration address on hosts that run K3s."""
     port = registration(model, members).port
-    owner = _taken(model, members).get(port)
+    owner = taken(model, members).get(port)
     if owner is None:
         return
-    free = next(one for one in (k3s.SHARED_PORT, k3s.API_PORT, 8443) if one not in _taken(model, members))
+    free = next(one for one in (k3s.SHARED_PORT, k3s.API_PORT, 8443) if one not in taken(model, members))
     text = f"K3s has port {port} on {owner.name}, which is a load balancer, too: choose another, such as {free}"
     if port == _api_port(model):
         text += "; or set `bind-address` of these hosts to their own address, so that K3s leaves the VIP free"
@@ -57,15 +57,15 @@ def _api_port(model: ClusterModel) -> int:
     return int(str(rules.typed(model.server).get("https-listen-port", k3s.API_PORT)))
 
 
-def _taken(model: ClusterModel, members: Sequence[Member]) -> dict[int, Member]:
+def taken(model: ClusterModel, members: Sequence[Member]) -> dict[int, Member]:
     """Return the ports that K3s has on load balancers, and a host of each."""
-    taken: dict[int, Member] = {}
+    found: dict[int, Member] = {}
     settings = rules.typed(model.server)
     for member in _shared(members):
         server = member.role == "servers"
-        taken |= dict.fromkeys(k3s.SERVER_PORTS if server else k3s.AGENT_PORTS, member)
+        found |= dict.fromkeys(k3s.SERVER_PORTS if server else k3s.AGENT_PORTS, member)
         own = {**(settings if server else rules.typed(model.agent)), **member.settings}
         opened = server or any(settings.get(key) or own.get(key) for key in _OPEN_ON_AGENTS)
         if opened and not k3s.binds_one_address(str(own.get("bind-address") or "")):
-            taken[_api_port(model)] = member
-    return taken
+            found[_api_port(model)] = member
+    return found

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from nornir_k3s.model.datastore_keys import Keys
+from nornir_k3s.model.load_balancer import LoadBalancer
 from nornir_k3s.model.masking import has_credentials
 from nornir_k3s.model.registration import Registration
 from nornir_k3s.model.secret import Secret
@@ -17,7 +18,6 @@ from nornir_k3s.model.settings import (
     DatastorePool,
     ExternalDatastore,
     KnownDifference,
-    LoadBalancer,
     ManagedDatastore,
     Proxy,
 )
@@ -134,13 +134,16 @@ class Cluster:
 
     @property
     def vips(self) -> list[str]:
-        """The addresses that load balancers of group lb hold, that of the registration first."""
-        return [str(self.registration.address), *self.former_vips] if self.registration.way == "vip" else []
+        """The addresses that move between the load balancers, that of the registration first."""
+        if self.registration.way != "vip":
+            return []
+        return [str(self.registration.address), *map(str, self.lb.vips), *self.former_vips]
 
     @property
     def names(self) -> list[str]:
         """The names and addresses of the registration address, for tls-san."""
-        return [n for n in (str(self.registration.address or ""), self.registration.name or "") if n]
+        more = (str(self.registration.address or ""), *map(str, self.lb.vips), self.registration.name or "")
+        return [name for name in more if name]
 
     def settings_of(self, member: Member) -> dict[str, Setting]:
         """Return a node's K3s settings of the inventory: those of its role, and its own instead of them."""

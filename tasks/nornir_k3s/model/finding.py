@@ -74,6 +74,7 @@ CHECKS: Mapping[str, str] = {
     "registration": "an external registration address leads to every server, and passes their TLS through",
     "reach": "hosts can connect: agents to every server, servers to the datastore, load balancers to servers",
     "vip": "no other machine has the VIP",
+    "vrid": "no other router of the network sends VRRP with the virtual router ID of the load balancers",
     "vip-network": "the VIP is in the network of the load balancers; for one that is routed to them, `accept` it",
     "interface": "a load balancer has the interface from the inventory",
     "cidr": "the networks of pods and services do not overlap the host's routes",

@@ -86,6 +86,13 @@ class Neighbour(NamedTuple):
     entry: str
 
 
+class VrrpRouter(NamedTuple):
+    """Another host or router that sends VRRP, with its virtual router ID."""
+
+    address: str
+    router_id: str
+
+
 class Unreachable(NamedTuple):
     """An address of an external datastore that a server cannot connect to, and why."""
 
@@ -220,6 +227,19 @@ class Kernel:
 
 
 @dataclass(frozen=True)
+class RoundTrips:
+    """The round trips from a load balancer to the servers.
+
+    Arguments:
+        kept: The longest one, in milliseconds, that its configuration is for; 0 if it does not say so.
+        milliseconds: By server; empty where nothing was measured.
+    """
+
+    kept: int = 0
+    milliseconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Selinux:
     """SELinux' mode, and whether the policy for K3s is installed."""
 
@@ -243,6 +263,7 @@ class HostFacts:
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     reach: tuple[Reach, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
+    vrrp: tuple[VrrpRouter, ...] = ()
     packages: Mapping[str, str] = field(default_factory=dict)
     apt: Apt = field(default_factory=Apt)
     files: Mapping[str, FileState] = field(default_factory=dict)
@@ -269,6 +290,7 @@ class HostFacts:
     certificates: tuple[CertificateFile, ...] = ()
     others: tuple[Served, ...] = ()
     backends: Mapping[str, Backend] = field(default_factory=dict)
+    round_trips: RoundTrips = field(default_factory=RoundTrips)
     database: Database = field(default_factory=Database)
     datastore_health: DatastoreHealth = field(default_factory=DatastoreHealth)
     latency: Mapping[str, float] = field(default_factory=dict)  # milliseconds by address

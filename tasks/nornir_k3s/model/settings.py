@@ -179,24 +179,6 @@ class Proxy(Strict):
         return self
 
 
-class LoadBalancer(Strict):
-    """HAProxy and keepalived on the hosts of group lb."""
-
-    virtual_router_id: int = Field(51, ge=1, le=255, description="unique among the VRRP groups of the network")
-    prefix: int | None = Field(
-        None,
-        ge=8,
-        le=128,
-        description="prefix length of the VIP; default: a single address (32, or 128 for IPv6)",
-    )
-    advert_int: float = Field(
-        0.3,
-        ge=0.1,
-        le=40,
-        description="seconds between two advertisements of the VIP's holder; another takes over after 3 to 4 of them",
-    )
-
-
 _ACCOUNT = r"^[a-z_][-a-z0-9_]{0,30}[$]?$"
 
 

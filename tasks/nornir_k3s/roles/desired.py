@@ -68,6 +68,7 @@ def _of_role(role: str, cluster: Cluster, member: Member, facts: HostFacts | Non
                 interface=interface,
                 check_pem=known.check_certificate,
                 server_ca=known.ca_certificate,
+                round_trips=facts.round_trips if facts else load_balancer.NOTHING,
             )
         case _:
             packages = {**facts.apt.candidates, **facts.packages} if facts else known.packages

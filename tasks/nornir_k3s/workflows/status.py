@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def read(run: Run) -> Status:
     result.unreachable = [name for name in names if name not in all_facts]
     _fill(result, run.cluster, all_facts)
     result.problems = [f"{name} is unreachable" for name in result.unreachable]
-    result.problems += _problems(result, run.cluster, nodes.listed(run.cluster, all_facts) or [])
+    result.problems += _problems(result, run.cluster, all_facts)
     result.problems += works.unreached(run.cluster, all_facts)
     result.problems += [
         f"{one.path} on {one.host} {certificate_expiry.when(one)}: {certificate_expiry.remedy(run.cluster, one)}"
@@ -121,13 +121,14 @@ def _node(node: NodeState) -> NodeStatus:
     )
 
 
-def _problems(result: Status, cluster: Cluster, listed: Sequence[NodeState]) -> list[str]:
+def _problems(result: Status, cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[str]:
     found = [f"server {name} is not ready" for name, ready in result.servers.items() if not ready]
-    by_name = {node.name: node for node in listed}
+    by_name = {node.name: node for node in nodes.listed(cluster, all_facts) or []}
     members = (*cluster.of("servers"), *cluster.of("agents"))
     found += filter(None, (works.node_problem(cluster, member, by_name.get(member.node_name)) for member in members))
     if result.balancers:
-        found += filter(None, [works.vip_problem(cluster, result.holder)])
+        held = ((vip, load_balancers.holders(cluster, all_facts, vip)) for vip in cluster.vips)
+        found += filter(None, (works.vip_problem(vip, names) for vip, names in held))
     for name, balancer in result.balancers.items():
         down = [server for server, state in balancer.servers.items() if not state.startswith("UP")]
         found += [f"HAProxy on {name} reports server {server} as {balancer.servers[server]}" for server in down]

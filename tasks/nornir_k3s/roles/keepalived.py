@@ -1,0 +1,101 @@
+"""keepalived's configuration: it holds the VIP on one load balancer whose HAProxy answers.
+
+Sources: keepalived.conf(5). A track script that is not found is disabled without an error; vrrp_rt_priority and
+vrrp_no_swap keep a busy host from sending too late, and keepalived goes on without them where they are refused. The
+interface of an instance is tracked in any case.
+"""
+
+from __future__ import annotations
+
+import re
+
+from nornir_k3s import shell
+from nornir_k3s.model.cluster import Cluster, Member
+from nornir_k3s.model.host_spec import HEADER
+
+CONFIG = "/etc/keepalived/keepalived.conf"
+TRACK = "/etc/keepalived/nornir-k3s-check"
+NOTIFY = "/etc/keepalived/nornir-k3s-notify"
+
+_CONFIG = f"""{HEADER}\
+global_defs {{
+    router_id NAME
+    vrrp_version 3
+    enable_script_security
+    script_user root
+    vrrp_rt_priority 50
+    vrrp_no_swap
+    vrrp_garp_master_delay 1
+    vrrp_garp_master_repeat 3
+    vrrp_garp_master_refresh 60
+}}
+
+vrrp_script haproxy {{
+    script "{TRACK} STATS"
+    interval 1
+    timeout 5
+    fall 1
+    rise 2
+}}
+
+vrrp_instance k3s {{
+    state BACKUP
+    PREEMPT
+    interface INTERFACE
+    virtual_router_id ROUTER
+    priority PRIORITY
+    advert_int ADVERT
+PEERS    virtual_ipaddress {{
+SAME    }}
+OTHER    track_script {{
+        haproxy
+    }}
+    notify "{NOTIFY} VIPS"
+}}
+"""
+
+
+def config(cluster: Cluster, member: Member, interface: str) -> str:
+    """Return keepalived.conf of one load balancer.
+
+    Arguments:
+        interface: Where it holds the VIP.
+    """
+    members, lb = cluster.of("lb"), cluster.lb
+    same, other = _addresses(cluster, interface)
+    peers = "".join(f"        {m.address}\n" for m in members if m.name != member.name)
+    values = {
+        "NAME": member.name,
+        "INTERFACE": interface,
+        "ROUTER": str(lb.virtual_router_id),
+        "ADVERT": f"{lb.advert_int:g}",
+        "PREEMPT": "nopreempt" if lb.preempt_delay is None else f"preempt_delay {lb.preempt_delay}",
+        "PRIORITY": str(200 - min(10, 199 // len(members)) * members.index(member)),  # at least 1
+        # keepalived refuses an own address without peers.
+        "PEERS": f"    unicast_src_ip {member.address}\n    unicast_peer {{\n{peers}    }}\n" if peers else "",
+        "SAME": same,
+        "OTHER": f"    virtual_ipaddress_excluded {{\n{other}    }}\n" if other else "",
+        "VIPS": ",".join(cluster.vips),
+        "STATS": str(lb.stats.port),
+    }
+    return re.sub(rf"\b({'|'.join(values)})\b", lambda match: values[match[1]], _CONFIG)
+
+
+def _addresses(cluster: Cluster, interface: str) -> tuple[str, str]:
+    """Return the lines of the VIPs: those that are advertised, and those of the other IP version, which are not."""
+    lines: dict[bool, list[str]] = {True: [], False: []}
+    for vip in cluster.vips:
+        same = (":" in vip) == (":" in cluster.vips[0])
+        prefix = (cluster.lb.prefix if same else None) or (128 if ":" in vip else 32)
+        lines[same].append(f"        {vip}/{prefix} dev {interface}\n")
+    return "".join(lines[True]), "".join(lines[False])
+
+
+def track() -> str:
+    """Return the script that says whether HAProxy works."""
+    return shell.source("roles/keepalived_check.bash")
+
+
+def notify() -> str:
+    """Return the script that logs where the VIP is."""
+    return shell.source("roles/keepalived_notify.sh")

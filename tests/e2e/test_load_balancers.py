@@ -1,0 +1,291 @@
+"""HAProxy and keepalived under faults: what is cut, what stays, where the VIP is."""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from .conftest import PREFIX, VIP, Site, eventually
+
+BALANCERS = ("lb1", "lb2")
+SERVERS = ("s1", "s2", "s3")
+ASK = """perl -MIO::Socket::UNIX -e '
+$s = IO::Socket::UNIX->new(Peer => "/run/haproxy/admin.sock"); print $s shift; print <$s>'"""
+
+
+class Held:
+    """A connection through the VIP that is held, and used twice a second: it is never opened again."""
+
+    def __init__(self) -> None:
+        context = ssl._create_unverified_context()  # noqa: S323 - what it reaches is another test's subject
+        self._connection = http.client.HTTPSConnection(VIP, 6443, context=context, timeout=30)
+        self._connection.connect()
+        setattr(self._connection, "auto_open", 0)  # noqa: B010 - http.client reads it
+        self._lock, self._closed, self._ended = threading.Lock(), threading.Event(), ""
+        assert self.lives()
+        threading.Thread(target=self._use, daemon=True).start()
+
+    def lives(self) -> bool:
+        with self._lock:
+            try:
+                self._connection.request("GET", "/ping")
+                assert self._connection.getresponse().read() == b"pong"
+            except (OSError, http.client.HTTPException) as error:
+                self._ended = self._ended or f"{time.strftime('%T')} {error!r}"
+        return not self._ended
+
+    def __repr__(self) -> str:
+        return self._ended or "lives"
+
+    def _use(self) -> None:
+        while not self._closed.wait(0.5) and self.lives():
+            pass
+
+    def close(self) -> None:
+        self._closed.set()
+        with self._lock:
+            self._connection.close()
+
+
+@pytest.fixture
+def held(cluster: Site) -> Iterator[list[Held]]:
+    """Connections to all servers."""
+    eventually(partial(all_servers_are, cluster, "UP"))
+    found = [Held() for _ in range(12)]
+    yield found
+    for one in found:
+        one.close()
+
+
+def ask(site: Site, host: str, command: str) -> str:
+    return site.lab.exec(host, ["sh", "-c", f"{ASK} '{command}\n'"]).stdout
+
+
+def states(site: Site, host: str) -> dict[str, str]:
+    rows = [line.split(",") for line in ask(site, host, "show stat").splitlines()]
+    # `UP 2/3` is up, too: one check has failed.
+    return {row[1]: row[17].split()[0] for row in rows if row[0] == "servers" and row[1] != "BACKEND"}
+
+
+def all_servers_are(site: Site, state: str) -> None:
+    for host in BALANCERS:
+        assert states(site, host) == dict.fromkeys(SERVERS, state), host
+
+
+def journal(site: Site, host: str, tag: str) -> str:
+    return site.lab.exec(host, ["journalctl", "-t", tag, "-o", "cat", "--no-pager", "--since", "-10min"]).stdout
+
+
+def pids(site: Site) -> dict[str, str]:
+    """Return the process of K3s on each server; one that led and lost its lease has ended."""
+    return {name: site.lab.exec(name, ["systemctl", "show", "-p", "MainPID", "k3s"]).stdout for name in SERVERS}
+
+
+def stays(site: Site, held: list[Held], before: dict[str, str]) -> None:
+    """No connection has ended, but those to a K3s that has."""
+    ended = sum(one != before[name] for name, one in pids(site).items())
+    lost = [one for one in held if not one.lives()]
+    most = ended * len(held) / len(SERVERS)
+    assert len(lost) <= most, (lost, before, pids(site), [journal(site, name, "haproxy") for name in BALANCERS])
+
+
+def alone(site: Site, name: str) -> None:
+    assert site.holder() == name
+    assert site.holder() == name
+
+
+def test_haproxy_tells_of_itself_to_root_and_to_loopback_and_logs_who_took_a_connection(cluster: Site) -> None:
+    holder = cluster.holder()
+    Held().close()
+    script = "stat -c '%a %U' /run/haproxy/admin.sock; ss -Hlnt 'sport = :8405' | awk '{print $4}'"
+    assert cluster.lab.exec(holder, ["sh", "-c", script]).stdout.split() == ["600", "root", "127.0.0.1:8405"]
+    metrics = cluster.lab.exec(holder, ["bash", "-c", METRICS]).stdout
+    assert 'haproxy_server_status{proxy="servers",server="s1",state="UP"} 1' in metrics
+    user = "ps -o user= -p $(ss -Hlntp 'sport = :8405' | sed 's/.*pid=\\([0-9]*\\).*/\\1/')"
+    assert cluster.lab.exec(holder, ["sh", "-c", user]).stdout.strip() == "haproxy"
+    assert (
+        int(
+            dict(line.split(": ", 1) for line in ask(cluster, holder, "show info").splitlines() if ": " in line)[
+                "Maxconn"
+            ]
+        )
+        >= 5000
+    )
+
+    def logged() -> None:
+        assert any(f" k3s servers/{name} " in journal(cluster, holder, "haproxy") for name in SERVERS)
+
+    eventually(logged)
+    assert f"the VIP {VIP} is here" in journal(cluster, holder, "nornir-k3s")
+
+
+METRICS = "exec 3<>/dev/tcp/127.0.0.1/8405; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3"
+
+
+def test_connections_stay_while_no_server_is_ready(cluster: Site, held: list[Held]) -> None:
+    before = pids(cluster)
+    cluster.lab.exec("db1", ["systemctl", "stop", "mariadb"])
+    try:
+        eventually(partial(all_servers_are, cluster, "DOWN"))
+        stays(cluster, held, before)
+        Held().close()
+    finally:
+        cluster.lab.exec("db1", ["systemctl", "start", "mariadb"])
+    eventually(partial(all_servers_are, cluster, "UP"))
+    stays(cluster, held, before)
+    eventually(cluster.answers)
+
+
+def test_a_stall_of_all_servers_takes_none_out(cluster: Site, held: list[Held]) -> None:
+    for name in SERVERS:
+        stall = "systemctl kill -s STOP k3s; (sleep 2; systemctl kill -s CONT k3s) >/dev/null 2>&1 &"
+        cluster.lab.exec(name, ["sh", "-c", stall])
+    assert all(one.lives() for one in held)
+    all_servers_are(cluster, "UP")
+    assert all("is DOWN" not in ask(cluster, host, "show errors") for host in BALANCERS)
+
+
+def test_the_sessions_of_one_server_that_is_cut_off_are_shut_and_the_others_stay(
+    cluster: Site, held: list[Held]
+) -> None:
+    holder = cluster.holder()
+    cluster.lab.cut("s2")
+    try:
+
+        def shut() -> None:
+            rows = [line.split(",") for line in ask(cluster, holder, "show stat").splitlines()]
+            assert [row[4] for row in rows if row[:2] == ["servers", "s2"]] == ["0"]
+
+        eventually(shut)
+        assert 0 < sum(one.lives() for one in held) < len(held)
+        for _ in range(5):
+            cluster.answers()
+    finally:
+        cluster.lab.heal("s2")
+    eventually(partial(all_servers_are, cluster, "UP"))
+
+
+@pytest.mark.parametrize("signal", ["KILL", "STOP"])
+def test_the_vip_leaves_a_haproxy_that_is_dead_or_hangs(cluster: Site, signal: str) -> None:
+    holder = cluster.holder()
+    other = next(name for name in BALANCERS if name != holder)
+    cluster.lab.exec(holder, ["systemctl", "kill", "-s", signal, "haproxy"])
+    try:
+        eventually(partial(alone, cluster, other))
+        cluster.answers()
+    finally:
+        cluster.lab.exec(holder, ["systemctl", "kill", "-s", "CONT", "haproxy"], check=False)
+        cluster.lab.exec(holder, ["systemctl", "start", "haproxy"])
+    assert f"the VIP {VIP} cannot be here" in journal(cluster, holder, "nornir-k3s")
+
+
+def test_one_load_balancer_has_the_vip_when_both_see_each_other_again(cluster: Site) -> None:
+    holder = cluster.holder()
+    other = next(name for name in BALANCERS if name != holder)
+    cluster.lab.cut(holder)
+    try:
+
+        def taken() -> None:
+            assert VIP in cluster.lab.exec(other, ["ip", "-o", "addr"]).stdout
+
+        eventually(taken)
+        eventually(cluster.answers)
+    finally:
+        cluster.lab.heal(holder)
+    eventually(cluster.holder)
+    alone(cluster, cluster.holder())
+
+
+BEFORE = {
+    "/etc/haproxy/haproxy.cfg": f"""global
+    log /dev/log local0
+    user haproxy
+    group haproxy
+    stats socket /run/haproxy/admin.sock mode 660 level admin
+
+defaults
+    mode tcp
+    timeout connect 1s
+    timeout client 1h
+    timeout server 1h
+
+frontend k3s
+    bind *:6443
+    default_backend servers
+
+backend servers
+    server s1 {PREFIX}.12:6443
+    server s2 {PREFIX}.13:6443
+    server s3 {PREFIX}.14:6443
+""",
+    "/etc/keepalived/nornir-k3s-check": '#!/bin/sh\nread -r pid </run/haproxy.pid && kill -0 "$pid"\n',
+}
+
+
+def test_a_configuration_of_an_earlier_version_is_replaced_without_cutting_a_connection(cluster: Site) -> None:
+    for name in BALANCERS:
+        for path, text in BEFORE.items():
+            cluster.lab.exec(name, ["sh", "-c", f"cat >{path}"], input=text)
+        keepalived = (
+            "sed -i '/garp/d; /notify/d; s/nornir-k3s-check 8405/nornir-k3s-check/' /etc/keepalived/keepalived.conf"
+        )
+        script = f"{keepalived}; systemctl reload haproxy keepalived; rm -f /etc/haproxy/k3s-sessions.lua"
+        cluster.lab.exec(name, ["sh", "-c", script])
+
+        def reloaded(name: str = name) -> None:
+            assert "stats" not in ask(cluster, name, "show stat")
+
+        eventually(reloaded)
+        cluster.lab.exec(name, ["chmod", "660", "/run/haproxy/admin.sock"])
+    holder, before = cluster.holder(), main_pids(cluster)
+    held = [Held() for _ in range(6)]
+    cluster.deploy("--yes")
+    assert (cluster.holder(), main_pids(cluster)) == (holder, before)
+    assert all(one.lives() for one in held), (held, [journal(cluster, name, "haproxy") for name in BALANCERS])
+    for name in BALANCERS:
+        assert cluster.lab.exec(name, ["stat", "-c", "%a", "/run/haproxy/admin.sock"]).stdout.strip() == "600"
+    assert "nothing to change" in cluster.deploy().stdout
+    for one in held:
+        one.close()
+
+
+def main_pids(site: Site) -> list[str]:
+    show = ["systemctl", "show", "-p", "MainPID", "haproxy", "keepalived"]
+    return [site.lab.exec(name, show).stdout for name in BALANCERS]
+
+
+def test_more_vips_of_both_ip_versions_come_to_a_living_cluster(cluster: Site) -> None:
+    vips = [f"{PREFIX}.101", "fd79::100"]
+    for number, name in enumerate(BALANCERS, 17):
+        cluster.lab.exec(name, ["ip", "-6", "addr", "add", f"fd79::{number}/64", "dev", "eth0"])
+    change = "ip addr {0} {1}/32 dev eth0; ip -6 addr {0} {2}/128 dev eth0"
+    cluster.lab.exec("a1", ["sh", "-c", change.format("add", *vips)])
+    cluster.edit(lambda data: data["data"]["k3s_cluster"].update(lb={"vips": vips}))
+    done = cluster.runbook("deploy.py", "--preflight-only")
+    assert all(f"this host has the VIP {vip}" in done.stdout + done.stderr for vip in vips), done.stderr
+    cluster.lab.exec("a1", ["sh", "-c", change.format("del", *vips)])
+    before = main_pids(cluster)
+    cluster.deploy("--yes")
+    assert main_pids(cluster) == before
+    holder = cluster.holder()
+
+    def together() -> None:
+        for name in BALANCERS:
+            addresses = cluster.lab.exec(name, ["ip", "-o", "addr"]).stdout
+            assert [f" {vip}/" in addresses for vip in vips] == [name == holder] * 2, name
+
+    eventually(together)
+    pem = ssl.get_server_certificate((vips[0], 6443))
+    command = ["openssl", "x509", "-noout", "-ext", "subjectAltName"]
+    names = subprocess.run(command, input=pem, capture_output=True, text=True, check=True).stdout
+    assert f"IP Address:{vips[0]}" in names
+    answer = cluster.lab.exec(holder, ["curl", "-ksS", f"https://[{vips[1]}]:6443/ping"]).stdout
+    assert answer == "pong"
+    assert "nothing to change" in cluster.deploy().stdout
