@@ -52,7 +52,7 @@ REPAIRED = (
         Case(f"a1/file:{CONFIG}", f"echo debug: true >>{CONFIG}", "the content differs", unit="k3s-agent"),
         Case("a2/enabled:k3s-agent.service", "systemctl disable -q k3s-agent", "the unit is disabled"),
         Case(
-            "lb1/file:/etc/haproxy/haproxy.cfg", "sed -i 's/retries 5/retries 1/' /etc/haproxy/haproxy.cfg",
+            "lb1/file:/etc/haproxy/haproxy.cfg", "sed -i 's/retries 10/retries 1/' /etc/haproxy/haproxy.cfg",
             "the content differs", unit="haproxy",
         ),
         Case(
