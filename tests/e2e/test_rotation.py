@@ -125,6 +125,22 @@ def test_a_run_that_was_killed_leaves_nobody_out(cluster: Site) -> None:
     eventually(lambda: unchanged(cluster))
 
 
+def test_ctrl_c_while_a_server_leaves_brings_it_back_at_once(cluster: Site) -> None:
+    cluster.edit(label("stopped"))
+    running = cluster.start("deploy.py", "--yes")
+    try:
+        eventually(lambda: somebody_is_drained(cluster))
+    finally:
+        running.send_signal(signal.SIGINT)
+        output, _ = running.communicate(timeout=300)
+    assert running.returncode == 130, output
+    for balancer in BALANCERS:
+        assert drained(cluster, balancer) == set()
+        assert cluster.lab.exec(balancer, ["sh", "-c", NOTES]).stdout == ""
+    cluster.deploy("--yes")
+    eventually(lambda: unchanged(cluster))
+
+
 def test_no_server_restarts_while_another_is_away(cluster: Site) -> None:
     cluster.edit(label("alone"))
     cluster.lab.exec("s1", ["systemctl", "stop", "k3s"])

@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 from nornir.core.task import Result, Task
 
 from nornir_k3s.apply import rotation as scripts
 from nornir_k3s.errors import HostError, K3sError, NotReady
 from nornir_k3s.facts.k3s_server import DirectApi
+from nornir_k3s.plugins.runner import K3sRunner
+from nornir_k3s.retry import wait_until
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.gather import read_facts, readable, session_of
 
+OTHERS = 60.0  # seconds to wait until all other servers are ready
 SESSIONS = 5  # seconds to wait for the sessions of a server: a watch that goes on is ended by its restart
 
 
@@ -42,12 +46,12 @@ def leaving(run: Run, name: str, balancers: Sequence[str]) -> Iterator[None]:
     Raises:
         NotReady: A load balancer does not see it up again.
     """
-    run.phase("out of rotation", balancers, _leaving(run, name))
     try:
+        run.phase("out of rotation", balancers, _leaving(run, name))
         yield
     except BaseException:
-        with suppress(K3sError):  # the load balancers' own timers do it
-            bring_back(run, name, balancers)
+        with suppress(K3sError, KeyboardInterrupt):  # the load balancers' own timers do it
+            bring_back(_begun_anew(run, balancers), name, balancers)
         raise
     run.phase("back in rotation", balancers, _coming_back(run, name, seconds=math.ceil(run.deadlines["verify"])))
 
@@ -61,20 +65,34 @@ def bring_back(run: Run, name: str, balancers: Sequence[str]) -> None:
     run.phase("back in rotation", balancers, _coming_back(run, name, seconds=0))
 
 
+def _begun_anew(run: Run, balancers: Sequence[str]) -> Run:
+    """Return the run as if nobody had stopped it."""
+    for name in balancers:
+        run.nr.data.recover_host(name)
+    return replace(run, nr=run.nr.with_runner(K3sRunner()))
+
+
 def _balancers(run: Run) -> list[str]:
     return [m.name for m in run.of("lb") if run.facts[m.name].unit("haproxy.service").active == "active"]
 
 
 def _require_others(run: Run, name: str) -> None:
-    """Check, now, that all other servers are ready: one restarts, and two are never away.
+    """Wait until all other servers are ready: one restarts, and two are never away.
 
     Raises:
-        NotReady: One is not.
+        NotReady: One is not ready, also after a minute: a datastore that has just restarted is well by then.
     """
     others = [m.name for m in run.cluster.of("servers") if m.name != name]
-    away = [other for other in others if other not in run.facts]
-    answers = run.phase("servers", [other for other in others if other not in away], _ready)
-    away += [other for other, ready in answers.items() if not ready]
+    read, away = [other for other in others if other in run.facts], list(others)
+
+    def all_ready() -> bool:
+        answers = run.phase("servers", read, _ready)
+        away[:] = [other for other in others if not answers.get(other)]
+        return not away or len(read) < len(others)
+
+    stop = getattr(run.nr.runner, "stop", None)
+    with suppress(NotReady):
+        wait_until(all_ready, what="all others are ready", host=name, deadline=OTHERS, stop=stop)
     if away:
         text = f"not restarted, because {', '.join(sorted(away))} is not ready: two servers are never away"
         raise NotReady(name, text, hint="bring the others back first, then run deploy again: it resumes")
