@@ -179,7 +179,7 @@ def test_servers_are_changed_one_at_a_time_whatever_the_runner(cluster: Site, nr
 
 
 def test_a_filtered_nornir_does_what_is_safe_and_says_whom_it_left_out(cluster: Site, nr: Nornir) -> None:
-    cluster.lab.exec("lb2", ["sed", "-i", "s/retries 5/retries 1/", "/etc/haproxy/haproxy.cfg"])
+    cluster.lab.exec("lb2", ["sed", "-i", "s/retries 10/retries 1/", "/etc/haproxy/haproxy.cfg"])
     before = cluster.processes()
     report = deploy(nr.filter(F(groups__contains="lb")))
     assert report.hosts["lb2"].changes == ["file:/etc/haproxy/haproxy.cfg", "unit:haproxy.service"]
