@@ -248,8 +248,13 @@ global
     user haproxy
     group haproxy
     stats socket /run/haproxy/admin.sock mode 600 level admin
+    .if version_atleast(2.6)
     fd-hard-limit 100000
+    .endif
     hard-stop-after 1h
+    .if version_atleast(3.1-dev0)
+    tune.lua.bool-sample-conversion normal
+    .endif
     setenv K3S_SETTLED 6
     lua-load /etc/haproxy/k3s-sessions.lua
 
@@ -273,7 +278,7 @@ defaults
     timeout client-fin 30s
     timeout server-fin 30s
     timeout tunnel 1h
-    timeout check 3s
+    timeout check 3000ms
 
 frontend k3s
     option tcplog
@@ -287,11 +292,11 @@ backend servers
 $(for server in $servers; do echo "    server $server $(address "$server"):6443 track checks/$server"; done)
 
 backend checks
-    timeout connect 1s
+    timeout connect 1000ms
     option httpchk GET /readyz
     http-check expect status 200
     default-server check check-ssl verify required ca-file /etc/haproxy/k3s-server-ca.pem \
-crt /etc/haproxy/k3s-check.pem verifyhost kubernetes inter 1s fastinter 500ms downinter 1s fall 3 rise 1
+crt /etc/haproxy/k3s-check.pem verifyhost kubernetes inter 1000ms fastinter 500ms downinter 1000ms fall 3 rise 1
 $(for server in $servers; do echo "    server $server $(address "$server"):6443"; done)
 
 backend all
@@ -312,10 +317,10 @@ CFG
 cat >/etc/keepalived/check <<'CHECK'
 $(cat "$roles/keepalived_check.bash")
 CHECK
-cat >/etc/keepalived/notify <<'NOTIFY'
+cat >/etc/keepalived/k3s-notify <<'NOTIFY'
 $(cat "$roles/keepalived_notify.sh")
 NOTIFY
-chmod 755 /etc/keepalived/check /etc/keepalived/notify
+chmod 755 /etc/keepalived/check /etc/keepalived/k3s-notify
 cat >/etc/keepalived/keepalived.conf <<'CONF'
 global_defs {
     router_id $1
@@ -354,7 +359,7 @@ vrrp_instance k3s {
     track_script {
         haproxy
     }
-    notify "/etc/keepalived/notify $vip"
+    notify "/etc/keepalived/k3s-notify $vip"
 }
 CONF
 systemctl enable -q haproxy keepalived
