@@ -327,7 +327,7 @@ global_defs {
     vrrp_version 3
     enable_script_security
     script_user root
-    vrrp_rt_priority 50
+    vrrp_priority -20
     vrrp_no_swap
     vrrp_garp_master_delay 1
     vrrp_garp_master_repeat 3

@@ -17,9 +17,9 @@ BALANCERS = ("lb1", "lb2")
 BUSY = 40  # processes that use a core each
 WATCHED = 60  # seconds
 CONFIG = "/etc/keepalived/keepalived.conf"
-# What the peer does: keepalived's default interval for the failover, and ours without real time for the moves.
+# What the peer does: keepalived's default interval for the failover, and ours without priority for the moves.
 DEFAULT = {r"advert_int \S+": "advert_int 1"}
-OLD = {r"advert_int \S+": "advert_int 0.1", r" *vrrp_(rt_priority|no_swap).*\n": ""}
+OLD = {r"advert_int \S+": "advert_int 0.1", r" *vrrp_(priority|no_swap).*\n": ""}
 
 
 def failover(site: Site, rounds: int) -> Measure:
@@ -33,12 +33,12 @@ def failover(site: Site, rounds: int) -> Measure:
 
 
 def moves(site: Site, rounds: int) -> Measure:
-    """How often the VIP moves in a minute at load 40; beside it, advertisements every 0.1 s without real time."""
+    """How often the VIP moves in a minute at load 40; beside it, advertisements every 0.1 s without priority."""
     measure = Measure(f"moves of the VIP in {WATCHED} s, load {BUSY}", "", 0.0)
     for number in range(1, rounds + 1):
         measure.ours.append(_report(f"moves {number}, ours", _moves(site), ""))
         with _changed(site, OLD):
-            _report(f"moves {number}, advert_int 0.1 without real time", _moves(site), "")
+            _report(f"moves {number}, advert_int 0.1 without priority", _moves(site), "")
     return measure
 
 

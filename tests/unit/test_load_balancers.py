@@ -56,7 +56,8 @@ def test_a_load_balancer_is_in_front_of_all_servers_and_knows_its_peer(load: Loa
     assert "        10.0.0.16\n" in text
     assert "priority 200" in text
     assert "advert_int 0.12\n" in text
-    assert "vrrp_rt_priority 50\n" in text
+    assert "vrrp_priority -20\n" in text
+    assert "rt_priority" not in text, "a reload would have the kernel kill it"
     assert "vrrp_no_swap\n" in text
     assert "priority 190" in made["lb2"][keepalived.CONFIG]
     assert made["lb1"][haproxy.CHECK_CERT] == "PEM"

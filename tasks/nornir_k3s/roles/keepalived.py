@@ -1,8 +1,9 @@
 """keepalived's configuration: it holds the VIP on one load balancer whose HAProxy answers.
 
-Sources: keepalived.conf(5). A track script that is not found is disabled without an error; vrrp_rt_priority and
-vrrp_no_swap keep a busy host from sending too late, and keepalived goes on without them where they are refused. The
-interface of an instance is tracked in any case.
+Sources: keepalived.conf(5). A track script that is not found is disabled without an error. vrrp_priority and
+vrrp_no_swap keep a busy host from sending too late; keepalived goes on without them where they are refused. It has no
+real time (vrrp_rt_priority): in a reload, 2.2 sets its limit RLIMIT_RTTIME to 0, and the kernel kills it. The interface
+of an instance is tracked in any case.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ global_defs {{
     vrrp_version 3
     enable_script_security
     script_user root
-    vrrp_rt_priority 50
+    vrrp_priority -20
     vrrp_no_swap
     vrrp_garp_master_delay 1
     vrrp_garp_master_repeat 3
