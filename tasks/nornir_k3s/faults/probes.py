@@ -29,14 +29,14 @@ class Probe:
     def __init__(self, place: str, kind: Literal["read", "write"], call: Callable[[int], str], rate: float) -> None:
         self.place, self.kind, self._call, self._rate = place, kind, call, rate
         self.samples: list[Sample] = []
-        self.begin = self.end = 0.0
+        self.begin = self.counted = self.end = 0.0  # what was asked before `counted` does not count
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(int(rate * PATIENCE) + 4, thread_name_prefix=f"{kind}-{place}")
         self._ticker = threading.Thread(target=self._tick, name=f"probe-{kind}-{place}", daemon=True)
 
     def start(self) -> None:
         """Begin to ask."""
-        self.begin = time.monotonic()
+        self.begin = self.counted = time.monotonic()
         self._ticker.start()
 
     def stop(self) -> None:

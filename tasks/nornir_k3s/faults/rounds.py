@@ -28,7 +28,7 @@ from nornir_k3s.run.context import Run
 from nornir_k3s.run.gather import session_of
 
 CALM = 1.0  # seconds of probes before a fault, and after all is right again
-_ANSWERS, _FIRST_ANSWERS = 3, 15.0  # of each probe before a fault; seconds that they may take
+_ANSWERS, _FIRST_ANSWERS = 3, 15.0  # of each probe in the moment before a fault; seconds that this may take
 _CAUGHT_UP = 60.0  # seconds that a watch may take to see the last events
 _POLL = 0.3
 _BACK = 60.0  # seconds that a server may take to come back into rotation after an interruption
@@ -110,9 +110,11 @@ class Drill:
             time.sleep(CALM)
         for probe in probes:
             found.probes.append(
-                measure.result(probe.place, probe.kind, probe.samples, begin=probe.begin, end=probe.end, healed=healed)
+                measure.result(
+                    probe.place, probe.kind, probe.samples, begin=probe.counted, end=probe.end, healed=healed
+                )
             )
-        found.zero = round(begin - min(probe.begin for probe in probes), 2)
+        found.zero = round(begin - min(probe.counted for probe in probes), 2)
         self._compare(found, objects, watch, probes)
         found.died = self._died(fault, host, before)
         found.broken = list(measure.broken(found))
@@ -268,20 +270,34 @@ class Drill:
 
 
 def _require_answers(probes: Sequence[Probe]) -> None:
-    """Wait a moment, and until each probe has answers; nothing may fail before the fault.
+    """Wait until no probe has failed for a moment, and each has answers; what was before that does not count.
+
+    A load balancer may still close connections to a server that has just come back.
 
     Raises:
         NotRight: A probe fails, or gets no answer.
     """
     time.sleep(CALM)
     until = time.monotonic() + _FIRST_ANSWERS
-    while time.monotonic() < until and any(len(probe.samples) < _ANSWERS for probe in probes):
+    while wrong := next(filter(None, map(_wrong, probes)), ""):
+        if time.monotonic() > until:
+            raise NotRight(wrong)
         time.sleep(0.05)
-    for probe in probes:
-        errors = [one.error for one in probe.samples if one.error]
-        if errors or len(probe.samples) < _ANSWERS:
-            what = errors[0] if errors else f"{len(probe.samples)} answers in {_FIRST_ANSWERS + CALM:g} s"
-            raise NotRight(f"{probe.kind}s from {probe.place} fail before the fault begins: {what}")
+    if any(one.error for probe in probes for one in list(probe.samples)):
+        for probe in probes:
+            probe.counted = time.monotonic()
+            probe.samples.clear()
+        time.sleep(CALM)
+
+
+def _wrong(probe: Probe) -> str:
+    """Return what is wrong with a probe now, or nothing."""
+    recent = [one for one in list(probe.samples) if one.end > time.monotonic() - CALM]
+    errors = [one.error for one in recent if one.error]
+    if not errors and len(recent) >= _ANSWERS:
+        return ""
+    what = errors[0] if errors else f"{len(recent)} answers in {CALM:g} s"
+    return f"{probe.kind}s from {probe.place} fail before the fault begins: {what}"
 
 
 @contextlib.contextmanager
