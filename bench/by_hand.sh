@@ -310,6 +310,8 @@ frontend stats
     timeout client 10s
     timeout http-request 5s
     http-request return status 200 if { path /alive }
+    http-request return status 200 if { path /servers } { nbsrv(checks) gt 0 }
+    http-request return status 503 if { path /servers }
     http-request use-service prometheus-exporter if { path /metrics }
     stats enable
     stats uri /
@@ -331,7 +333,7 @@ global_defs {
     vrrp_no_swap
     vrrp_garp_master_delay 1
     vrrp_garp_master_repeat 3
-    vrrp_garp_master_refresh 60
+    vrrp_garp_master_refresh 1
 }
 
 vrrp_script haproxy {
@@ -340,6 +342,15 @@ vrrp_script haproxy {
     timeout 5
     fall 1
     rise 2
+}
+
+vrrp_script servers {
+    script "/etc/keepalived/check 8405 servers"
+    interval 1
+    timeout 5
+    fall 2
+    rise 2
+    weight -50
 }
 
 vrrp_instance k3s {
@@ -358,6 +369,7 @@ vrrp_instance k3s {
     }
     track_script {
         haproxy
+        servers
     }
     notify "/etc/keepalived/k3s-notify $vip"
 }

@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 
-from .conftest import PREFIX, VIP, Site, eventually
+from .conftest import DB, PREFIX, VIP, Site, eventually
 
 BALANCERS = ("lb1", "lb2")
 SERVERS = ("s1", "s2", "s3")
@@ -68,10 +68,14 @@ def ask(site: Site, host: str, command: str) -> str:
     return site.lab.exec(host, ["sh", "-c", f"{ASK} '{command}\n'"]).stdout
 
 
-def states(site: Site, host: str) -> dict[str, str]:
+def health(site: Site, host: str) -> dict[str, str]:
+    """Return the state of each server: `UP 2/3` is up, but its last check has failed."""
     rows = [line.split(",") for line in ask(site, host, "show stat").splitlines()]
-    # `UP 2/3` is up, too: one check has failed.
-    return {row[1]: row[17].split()[0] for row in rows if row[0] == "servers" and row[1] != "BACKEND"}
+    return {row[1]: row[17] for row in rows if row[0] == "servers" and row[1] != "BACKEND"}
+
+
+def states(site: Site, host: str) -> dict[str, str]:
+    return {name: state.split()[0] for name, state in health(site, host).items()}
 
 
 def all_servers_are(site: Site, state: str) -> None:
@@ -143,6 +147,28 @@ def test_connections_stay_while_no_server_is_ready(cluster: Site, held: list[Hel
     eventually(cluster.answers)
 
 
+def test_connections_stay_until_it_is_known_whether_another_server_is_well(cluster: Site, held: list[Held]) -> None:
+    """The datastore is away: s1 says so at once, the others keep their last health check waiting."""
+    holder, before = cluster.holder(), pids(cluster)
+
+    def known() -> None:
+        found = health(cluster, holder)
+        assert found["s1"] == "DOWN"
+        assert not {found["s2"], found["s3"]} & {"UP"}, found
+
+    for name in ("s2", "s3"):
+        cluster.lab.exec(name, ["systemctl", "kill", "-s", "STOP", "k3s"])
+    cluster.lab.exec("s1", ["ip", "route", "add", "prohibit", DB])
+    try:
+        eventually(known)
+    finally:
+        cluster.lab.exec("s1", ["ip", "route", "del", "prohibit", DB])
+        for name in ("s2", "s3"):
+            cluster.lab.exec(name, ["systemctl", "kill", "-s", "CONT", "k3s"])
+    eventually(partial(all_servers_are, cluster, "UP"))
+    stays(cluster, held, before)
+
+
 def test_a_stall_of_all_servers_takes_none_out(cluster: Site, held: list[Held]) -> None:
     for name in SERVERS:
         stall = "systemctl kill -s STOP k3s; (sleep 2; systemctl kill -s CONT k3s) >/dev/null 2>&1 &"
@@ -201,6 +227,37 @@ def test_one_load_balancer_has_the_vip_when_both_see_each_other_again(cluster: S
         cluster.lab.heal(holder)
     eventually(cluster.holder)
     alone(cluster, cluster.holder())
+
+
+CUT = """table netdev cut {
+  chain in { type filter hook ingress device "eth0" priority -300; policy drop; }
+  chain out { type filter hook egress device "eth0" priority -300; policy drop; }
+}
+"""
+
+
+def test_a_holder_that_was_cut_off_gives_way_when_it_is_back(cluster: Site) -> None:
+    """It has gone on with the VIP, as its interface was up; clients know the other one by now, and stay there."""
+    eventually(partial(all_servers_are, cluster, "UP"))
+    holder = cluster.holder()
+    other = next(name for name in BALANCERS if name != holder)
+    cluster.lab.exec(holder, ["nft", "-f", "-"], input=CUT)
+    try:
+
+        def lonely() -> None:
+            assert set(states(cluster, holder).values()) == {"DOWN"}
+            assert "Changing effective priority" in journal(cluster, holder, "Keepalived_vrrp").splitlines()[-1]
+            assert VIP in cluster.lab.exec(other, ["ip", "-o", "addr"]).stdout
+
+        eventually(lonely)
+        assert VIP in cluster.lab.exec(holder, ["ip", "-o", "addr"]).stdout, "two have it, and cannot know"
+        before = journal(cluster, other, "nornir-k3s")
+    finally:
+        cluster.lab.exec(holder, ["nft", "delete", "table", "netdev", "cut"])
+    eventually(partial(alone, cluster, other))
+    eventually(partial(all_servers_are, cluster, "UP"))
+    alone(cluster, other)
+    assert journal(cluster, other, "nornir-k3s") == before, "it has not moved"
 
 
 BEFORE = {

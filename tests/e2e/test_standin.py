@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,14 +19,12 @@ from typing import Any
 
 import pytest
 import yaml
+from build import build
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from nornir_k3s_lab import Lab
 
 STANDIN = Path(__file__).resolve().parents[1] / "standin"
-sys.path.insert(0, str(STANDIN))
-
-from build import build  # noqa: E402
 
 pytestmark = [
     pytest.mark.skipif("K3S_BUNDLE" in os.environ, reason="a real release is tested"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from k3s_standin.effective import effective
 
 from nornir_k3s import facts, k3s
 from nornir_k3s.checks import works
@@ -40,9 +40,6 @@ from nornir_k3s.planner import plan_host
 from nornir_k3s.roles.desired import Known
 from nornir_k3s.run import kubeconfig_probe
 from tests.unit.conftest import BOTH, ONLY_V6
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "standin"))
-from k3s_standin.effective import effective
 
 LACKS_CNI = (
     "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady"

@@ -362,7 +362,7 @@ def on_wait(monkeypatch: pytest.MonkeyPatch) -> Meet:
 
     def install(call: Callable[[], object]) -> None:
         class Lock(FileLock):
-            def acquire(self, *, cancel_check: Callable[[], bool]) -> Any:  # type: ignore[override]
+            def acquire(self, *, cancel_check: Callable[[], bool]) -> Any:  # type: ignore[override]  # fewer
                 return super().acquire(cancel_check=lambda: bool(call() and False) or cancel_check())
 
         monkeypatch.setattr(cache_module, "FileLock", Lock)

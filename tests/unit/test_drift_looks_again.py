@@ -1,4 +1,4 @@
-"""A drift check reads the load balancers again before it reports what may only be moving; no host is contacted."""
+"""A drift check reads a host again before it reports what may be passing; no host is contacted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from nornir.core.task import Result, Task
 
 from nornir_k3s import drift
 from nornir_k3s.artifacts.source import Source
-from nornir_k3s.model.host_facts import Address, HostFacts, UnitState
+from nornir_k3s.model.host_facts import Address, HostFacts, UnitState, Unreachable
+from nornir_k3s.model.k3s_facts import Api
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
@@ -62,3 +63,44 @@ def test_a_vip_that_moves_is_read_again(
     report = drift(nr, base=tmp_path, state=tmp_path / "state")
     assert [one.id for one in report.differences if one.kind == "vip"] == found
     assert {name: seen[name] for name in HOSTS} == {name: looks if name.startswith("lb") else 1 for name in HOSTS}
+
+
+@pytest.mark.parametrize("stays", [False, True], ids=["once", "twice"])
+@pytest.mark.parametrize(
+    ("host", "broken", "subject"),
+    [
+        ("a1", {"registration": "connection reset by peer"}, "api:address"),
+        ("s1", {"api": Api()}, "api:readyz"),
+        ("db1", {"unreachable": (Unreachable("10.0.0.9:3306", "timed out"),)}, "check:datastore"),
+    ],
+    ids=["an agent and the registration address", "a server's API", "the datastore"],
+)
+def test_a_lost_connection_is_tried_again(
+    nr: Nornir,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    host: str,
+    broken: dict[str, Any],
+    subject: str,
+    stays: bool,
+) -> None:
+    seen: Counter[str] = Counter()
+
+    def gather_host(task: Task, run: Run) -> Result:
+        name = task.host.name
+        fails = name == host and (stays or not seen[name])
+        seen[name] += 1
+        well: dict[str, Any] = {
+            "units": {"k3s.service": RUNNING["keepalived.service"]},
+            "api": Api(ready=True, through_address=True),
+        }
+        run.facts[name] = HostFacts(name, **(well | broken if fails else well))
+        return Result(host=task.host)
+
+    monkeypatch.setattr(gather, "gather_host", gather_host)
+    monkeypatch.setattr(Source, "find", lambda *_, **__: None)
+    monkeypatch.setattr(workflow, "SETTLE", 0)
+    report = drift(nr, base=tmp_path, state=tmp_path / "state")
+    assert (f"{host}/{subject}" in {one.id for one in report.differences}) == stays
+    assert seen == {name: 2 if name == host else 1 for name in HOSTS}

@@ -26,7 +26,8 @@ from nornir_k3s import shell
 from nornir_k3s.errors import CommandFailed, HostUnreachable, NotReady, UsageError
 from nornir_k3s.faults import hosts, measure, probes, rounds
 from nornir_k3s.faults.catalogue import faults, select, targets
-from nornir_k3s.faults.client import RequestFailed
+from nornir_k3s.faults.client import Client as RealClient
+from nornir_k3s.faults.client import RequestFailed, from_here
 from nornir_k3s.faults.measure import Sample
 from nornir_k3s.faults.objects import Objects
 from nornir_k3s.model.cluster import Cluster
@@ -381,12 +382,10 @@ def test_without_nft_a_network_is_cut_with_iptables(tmp_path: Path) -> None:
 
 
 def test_requests_that_find_nobody_say_so_in_a_few_words() -> None:
-    from nornir_k3s.faults import client as module  # noqa: PLC0415
-
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     to: Any = SimpleNamespace(host="127.0.0.1", port=port, context=None)
-    one = module.Client(to, module.from_here(to))
+    one = RealClient(to, from_here(to))
     with pytest.raises(RequestFailed, match=r"^connection refused$"):
         one.ask("GET", "/")
 

@@ -59,6 +59,9 @@ def test_a_load_balancer_is_in_front_of_all_servers_and_knows_its_peer(load: Loa
     assert "vrrp_priority -20\n" in text
     assert "rt_priority" not in text, "a reload would have the kernel kill it"
     assert "vrrp_no_swap\n" in text
+    assert 'script "/etc/keepalived/nornir-k3s-check 8405 servers"' in text
+    assert "    weight -50\n" in text, "one that sees no server stays a candidate"
+    assert "{ path /servers } { nbsrv(checks) gt 0 }" in config
     assert "priority 190" in made["lb2"][keepalived.CONFIG]
     assert made["lb1"][haproxy.CHECK_CERT] == "PEM"
 

@@ -86,7 +86,7 @@ def test_a_check_notices_a_deploy_of_another_process(tmp_path: Path, hold: Hold)
 
 def test_an_error_of_the_check_is_told_before_a_deploy_that_began(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), drift_lock(tmp_path), deploy_lock(tmp_path):
-        1 / 0  # noqa: B018
+        1 / 0  # noqa: B018 - any error
 
 
 def test_a_lock_goes_with_the_process_that_held_it(tmp_path: Path, hold: Hold) -> None:

@@ -158,7 +158,7 @@ def test_all_wrong_options_are_told_at_once(nr: Nornir, tmp_path: Path) -> None:
 
 def test_a_text_is_no_limit() -> None:
     with pytest.raises(UsageError, match="is a text"):
-        Choice(limit="a1")  # type: ignore[arg-type]
+        Choice(limit="a1")  # type: ignore[arg-type]  # what is tested
 
 
 def facts(name: str, **more: Any) -> HostFacts:

@@ -214,7 +214,7 @@ def test_a_host_waits_no_longer_than_the_deadline(
     known: Any = SimpleNamespace(
         deadlines={"agent": deadline}, cluster=load(), member=load().member, tell=lambda *_: None
     )
-    host_tasks.wait_for_agent(SimpleNamespace(host=SimpleNamespace(name="a1")), known)  # type: ignore[arg-type]
+    host_tasks.wait_for_agent(SimpleNamespace(host=SimpleNamespace(name="a1")), known)  # type: ignore[arg-type]  # all it uses
     assert f"wait_until_ready k3s-agent.service {seconds} 0 " in scripts[0]
 
 
@@ -240,7 +240,7 @@ def test_an_agent_whose_policies_do_not_start_is_restarted_once_after_a_minute(
         awaited={"a1": time.monotonic() - waited},
         report=SimpleNamespace(hosts={"a1": report}),
     )
-    host_tasks.settle_agent(SimpleNamespace(host=SimpleNamespace(name="a1")), known)  # type: ignore[arg-type]
+    host_tasks.settle_agent(SimpleNamespace(host=SimpleNamespace(name="a1")), known)  # type: ignore[arg-type]  # all it uses
     assert done == orders
     assert report.restarts == ["k3s-agent.service"] * orders.count("restart")
     assert not known.awaited

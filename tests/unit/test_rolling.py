@@ -77,7 +77,7 @@ class Stage:
         monkeypatch.setattr(host_tasks, f"wait_for_{role}", wait)
         monkeypatch.setattr(host_tasks, "require_same_cluster", lambda *_: None)
         monkeypatch.setattr(gather, "session_of", lambda *_: self)
-        artifact = Artifact(SimpleNamespace(name="k3s"), "/usr/local/bin/k3s", "a" * 64)  # type: ignore[arg-type]
+        artifact = Artifact(SimpleNamespace(name="k3s"), "/usr/local/bin/k3s", "a" * 64)  # type: ignore[arg-type]  # all it uses
         spec = HostSpec(artifacts=(artifact,), install=Install("server", "/i.sh", UNIT), units=(Unit(UNIT),))
         report = HostReport(role=f"{role}s")
         run: Any = SimpleNamespace(
@@ -87,7 +87,7 @@ class Stage:
             member=self.cluster.member,
             report=SimpleNamespace(hosts={self.name: report}),
         )
-        rolling.change_node(SimpleNamespace(host=SimpleNamespace(name=self.name)), run)  # type: ignore[arg-type]
+        rolling.change_node(SimpleNamespace(host=SimpleNamespace(name=self.name)), run)  # type: ignore[arg-type]  # all it uses
         return report
 
     def fail(self, monkeypatch: pytest.MonkeyPatch) -> HostError:

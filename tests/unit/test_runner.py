@@ -91,7 +91,7 @@ def test_an_error_in_one_host_s_task_is_that_host_s_alone() -> None:
 
 @pytest.mark.parametrize("value", [None, "text"])
 def test_odd_results_do_no_harm(value: Any) -> None:
-    results = nornir(2, K3sRunner(2)).run(task=lambda task: value)  # noqa: ARG005
+    results = nornir(2, K3sRunner(2)).run(task=lambda task: value)  # noqa: ARG005 - Nornir gives it
     assert not results.failed
 
 

@@ -156,7 +156,7 @@ def test_a_transfer_that_is_stopped_leaves_no_draft(host: Path, monkeypatch: pyt
 
 
 def _eventually(condition: object) -> None:
-    Retrying(stop=stop_after_delay(20), wait=wait_fixed(0.05), retry=retry_if_result(lambda held: not held))(condition)  # type: ignore[arg-type]
+    Retrying(stop=stop_after_delay(20), wait=wait_fixed(0.05), retry=retry_if_result(lambda held: not held))(condition)  # type: ignore[arg-type]  # stubs
 
 
 def test_folders_above_a_file_have_the_usual_mode(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import tarfile
 import threading
 import time
@@ -16,19 +15,17 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from k3s_standin import bootstrap, certs, control, credentials, host, images, jsonpath, nodes, printers, watch
+from k3s_standin.datastore_etcd import EtcdStore
+from k3s_standin.datastore_sql import sqlite_store
+from k3s_standin.kinds import KINDS
+from k3s_standin.kubeargs import split
+from k3s_standin.kubeclient import KubectlError, failure
+from k3s_standin.log import Fatal
+from k3s_standin.resources import Target, target
+from k3s_standin.store import Change, Compared, Store, StoreError
 
 STANDIN = Path(__file__).resolve().parents[1] / "standin"
-sys.path.insert(0, str(STANDIN))
-
-from k3s_standin import bootstrap, certs, control, credentials, host, images, jsonpath, nodes, printers, watch  # noqa: E402
-from k3s_standin.datastore_etcd import EtcdStore  # noqa: E402
-from k3s_standin.datastore_sql import sqlite_store  # noqa: E402
-from k3s_standin.kinds import KINDS  # noqa: E402
-from k3s_standin.kubeargs import split  # noqa: E402
-from k3s_standin.kubeclient import KubectlError, failure  # noqa: E402
-from k3s_standin.log import Fatal  # noqa: E402
-from k3s_standin.resources import Target, target  # noqa: E402
-from k3s_standin.store import Change, Compared, Store, StoreError  # noqa: E402
 
 OBSERVED = json.loads((STANDIN / "observed" / "nodes.json").read_text())
 
@@ -55,7 +52,7 @@ def test_the_table_is_a_log_of_insertions(store: Store) -> None:
     assert store.delete("/a")
     assert store.get("/a") is None
     assert store.create("/a", b"new")
-    rows = store.run("SELECT name, created, deleted, create_revision, prev_revision, value FROM kine ORDER BY id")  # type: ignore[attr-defined]
+    rows = store.run("SELECT name, created, deleted, create_revision, prev_revision, value FROM kine ORDER BY id")  # type: ignore[attr-defined]  # SQL only
     assert rows == [
         ("/a", 1, 0, 0, 0, None),
         ("/a", 0, 0, 1, 1, b"one"),
@@ -179,7 +176,7 @@ def test_who_leads_ends_when_it_can_no_longer_renew(
         raise SystemExit(status)
 
     monkeypatch.setattr(os, "_exit", ends)
-    one, two = (control.Control(store, server, name, "10.0.0.1", 6443, None) for name in ("s1", "s2"))  # type: ignore[arg-type]
+    one, two = (control.Control(store, server, name, "10.0.0.1", 6443, None) for name in ("s1", "s2"))  # type: ignore[arg-type]  # no balancer
     for tick in (1, 3):
         one._work(tick)
         two._work(tick)
@@ -238,7 +235,7 @@ def test_the_images_of_archives_are_told(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     manifest = json.dumps([{"RepoTags": ["rancher/mirrored-pause:3.6", "hello:1", "reg.lab:5000/a:2"]}]).encode()
     for name, mode in (("one.tar", "w"), ("two.tar.gz", "w:gz")):
-        with tarfile.open(tmp_path / "images" / name, mode) as archive:  # type: ignore[call-overload]
+        with tarfile.open(tmp_path / "images" / name, mode) as archive:  # type: ignore[call-overload]  # a literal
             member = tarfile.TarInfo("manifest.json")
             member.size = len(manifest)
             archive.addfile(member, io.BytesIO(manifest))
@@ -356,9 +353,9 @@ def test_a_feed_has_each_change_once_and_those_that_come_late(store: Store) -> N
     assert found == [("ADDED", "a", b"1"), ("MODIFIED", "a", b"2"), ("DELETED", "before", b"{}")]
     late = store.revision() + 2
     insert = "INSERT INTO kine(id, name, created, deleted, value) VALUES(?, ?, 1, 0, ?)"
-    store.run(insert, late, "/registry/configmaps/x/late", b"3")  # type: ignore[attr-defined]
+    store.run(insert, late, "/registry/configmaps/x/late", b"3")  # type: ignore[attr-defined]  # SQL only
     assert [key for _, key, _ in feed.poll()] == ["/registry/configmaps/x/late"]
-    store.run(insert, late - 1, "/registry/configmaps/x/later", b"4")  # type: ignore[attr-defined]
+    store.run(insert, late - 1, "/registry/configmaps/x/later", b"4")  # type: ignore[attr-defined]  # SQL only
     assert [key for _, key, _ in feed.poll()] == ["/registry/configmaps/x/later"]
     assert feed.poll() == []
     assert [(kind, key.rpartition("/")[2]) for kind, key, _ in everything.poll()] == [

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import yaml
+from k3s_standin import certs
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from nornir_k3s.run import kubeconfig_probe
@@ -244,11 +245,8 @@ def test_the_certificate_has_the_names_of_tls_san(server: Node) -> None:
 
 
 def test_a_health_check_certificate_opens_readyz_alone(server: Node, tmp_path: Path) -> None:
-    sys.path.insert(0, str(STANDIN))
-    from k3s_standin import certs as made  # noqa: PLC0415
-
-    key = made.new_key()
-    request = base64.b64encode(made.request(key, "lb-check").encode()).decode()
+    key = certs.new_key()
+    request = base64.b64encode(certs.request(key, "lb-check").encode()).decode()
     spec = {"request": request, "signerName": "kubernetes.io/kube-apiserver-client", "usages": ["client auth"]}
     item = {
         "apiVersion": "certificates.k8s.io/v1",

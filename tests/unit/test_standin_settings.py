@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from k3s_standin import config, tokens
+from k3s_standin.effective import check_versions, effective
+from k3s_standin.endpoint import Endpoint, parse
+from k3s_standin.host import logging_problem
+from k3s_standin.log import Fatal, format_line
 
 from nornir_k3s import k3s_journal
 
 STANDIN = Path(__file__).resolve().parents[1] / "standin"
-sys.path.insert(0, str(STANDIN))
-
-from k3s_standin import config, tokens  # noqa: E402
-from k3s_standin.effective import check_versions, effective  # noqa: E402
-from k3s_standin.endpoint import Endpoint, parse  # noqa: E402
-from k3s_standin.host import logging_problem  # noqa: E402
-from k3s_standin.log import Fatal, format_line  # noqa: E402
 
 OBSERVED = STANDIN / "observed"
 JOURNAL = yaml.safe_load((OBSERVED / "journal.yaml").read_text())

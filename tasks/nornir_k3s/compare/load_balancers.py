@@ -50,12 +50,6 @@ def _vip(cluster: Cluster, all_facts: Mapping[str, HostFacts], vip: str) -> Iter
     )  # fmt: skip
 
 
-def unsettled(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[str]:
-    """Return the load balancers whose differences may be those of a moment: the VIP moves, or a check just failed."""
-    running = [name for name, facts in all_facts.items() if facts.unit("keepalived.service").active == "active"]
-    return running if any(differences(cluster, all_facts)) else []
-
-
 def _backends(cluster: Cluster, host: str, facts: HostFacts, *, deploys: bool) -> Iterator[Finding]:
     if facts.unit(HAPROXY).active != "active":
         return  # reported as a unit

@@ -116,4 +116,4 @@ def together(limit: Limit, other: Limit) -> Limit:
         values = getattr(limit, name), getattr(other, name)
         return None if None in values else max(values)
 
-    return Limit(**{name: larger(name) for name in Limit.model_fields})  # type: ignore[arg-type]
+    return Limit(**{name: larger(name) for name in Limit.model_fields})  # type: ignore[arg-type]  # each its own type

@@ -87,6 +87,8 @@ STATS    no log
     timeout client 10s
     timeout http-request 5s
     http-request return status 200 if {{ path /alive }}
+    http-request return status 200 if {{ path /servers }} {{ nbsrv(checks) gt 0 }}
+    http-request return status 503 if {{ path /servers }}
     http-request use-service prometheus-exporter if {{ path /metrics }}
     stats enable
     stats uri /

@@ -3,7 +3,9 @@
 Sources: keepalived.conf(5). A track script that is not found is disabled without an error. vrrp_priority and
 vrrp_no_swap keep a busy host from sending too late; keepalived goes on without them where they are refused. It has no
 real time (vrrp_rt_priority): in a reload, 2.2 sets its limit RLIMIT_RTTIME to 0, and the kernel kills it. The interface
-of an instance is tracked in any case.
+of an instance is tracked in any case. A holder whose network is cut goes on with the VIP: without servers its priority
+is lower than that of the others, so that it yields when they meet. The one that stays sends no ARP then, unless it does
+so every second.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ global_defs {{
     vrrp_no_swap
     vrrp_garp_master_delay 1
     vrrp_garp_master_repeat 3
-    vrrp_garp_master_refresh 60
+    vrrp_garp_master_refresh 1
 }}
 
 vrrp_script haproxy {{
@@ -37,6 +39,15 @@ vrrp_script haproxy {{
     timeout 5
     fall 1
     rise 2
+}}
+
+vrrp_script servers {{
+    script "{TRACK} STATS servers"
+    interval 1
+    timeout 5
+    fall 2
+    rise 2
+    weight -50
 }}
 
 vrrp_instance k3s {{
@@ -50,6 +61,7 @@ PEERS    virtual_ipaddress {{
 SAME    }}
 OTHER    track_script {{
         haproxy
+        servers
     }}
     notify "{NOTIFY} VIPS"
 }}

@@ -117,7 +117,7 @@ class Strategy:
             # It wants a second key: the next ones are offered.
         return refusal, None
 
-    def _attempt(self, transport: paramiko.Transport, offer: Any, *, refused: int) -> list[str]:  # noqa: ANN401
+    def _attempt(self, transport: paramiko.Transport, offer: Any, *, refused: int) -> list[str]:  # noqa: ANN401 - a key of any kind
         try:
             return list(offer())
         except paramiko.SSHException as error:
@@ -212,7 +212,7 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
         self._file = file
         self._address = address
 
-    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:  # noqa: ARG002
+    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:  # noqa: ARG002 - its base
         """Raise unless the key is known for the address without a port, as OpenSSH accepts it."""
         known = KnownHosts()
         with contextlib.suppress(OSError):

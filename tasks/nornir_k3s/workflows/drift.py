@@ -15,11 +15,13 @@ from typing import Any
 
 from nornir.core import Nornir
 
-from nornir_k3s.compare import certificate_expiry, compare, kubeconfig, load_balancers, nodes
+from nornir_k3s.compare import certificate_expiry, compare, kubeconfig, load_balancers, nodes, passing
 from nornir_k3s.errors import Busy
 from nornir_k3s.model.drift_limits import Limits
 from nornir_k3s.model.drift_report import DriftReport, HostState
 from nornir_k3s.model.endpoint import parse
+from nornir_k3s.model.finding import Finding
+from nornir_k3s.model.kubeconfig import KubeconfigAnswer
 from nornir_k3s.report.history import History
 from nornir_k3s.run import gather, kubeconfig_probe, paths
 from nornir_k3s.run.context import Run
@@ -29,7 +31,7 @@ from nornir_k3s.state import locks
 
 # Maximum seconds: a check that a timer starts does not wait as long as a deploy for a host that is down.
 CONNECT, OBSERVE = 20.0, 60.0
-SETTLE = 2.0  # seconds until load balancers are read again: keepalived has moved the VIP by then
+SETTLE = 2.0  # seconds until what may be passing is read again: keepalived has moved the VIP by then
 
 
 def drift(
@@ -85,32 +87,44 @@ def drift(
 
 
 def _read(run: Run, report: DriftReport, limits: Limits) -> None:
-    path = run.store.folder / "kubeconfig"
+    path, idle = run.store.folder / "kubeconfig", limits.idle_seconds if run.deep else 0
     names = run.present
     with ThreadPoolExecutor(1, thread_name_prefix="kubeconfig") as pool:
-        answer = pool.submit(kubeconfig_probe.probe, path)
+        asked = pool.submit(kubeconfig_probe.probe, path)
         gather.gather_facts(run, lenient=names)
-        gather.look_at_address(run, idle=limits.idle_seconds if run.deep else 0)
+        gather.look_at_address(run, idle=idle)
         gather.find_artifacts(run)
-    if moving := load_balancers.unsettled(run.cluster, run.facts):
+    answer = asked.result()
+    _no_deploy(run)
+    found = _compared(run, answer, limits)
+    if again := passing.hosts(run.cluster, run.facts, found):
         time.sleep(SETTLE)
-        run.phase("look again", moving, gather.gather_host, lenient=names)
-    busy = [name for name, facts in run.facts.items() if facts.ledger.locked]
-    if busy:
-        raise Busy(f"a deploy is in progress on {', '.join(busy)}", hint="run again when it has ended")
-    hosts = {name: run.planned(name) for name in run.names}
-    found = compare.differences(run.cluster, hosts, run.facts, limits, has_ca=bool(run.ca_prefix), address=run.address)
-    found += kubeconfig.differences(
-        run.cluster, path.name, answer.result(), days=limits.certificate_days, address=run.address
-    )
+        run.phase("look again", [name for name in names if name in again], gather.gather_host, lenient=names)
+        if passing.CONTROLLER in again:
+            answer = kubeconfig_probe.probe(path)
+            gather.look_at_address(run, idle=idle)
+        _no_deploy(run)
+        found = _compared(run, answer, limits)
     report.certificates = certificate_expiry.expiries(run.facts)
-    found += certificate_expiry.differences(run.cluster, report.certificates, days=limits.certificate_days, hosts=hosts)
     if run.limit is not None:
         found = [one for one in found if one.host in run.limit]
     marked, notes = compare.accepted(compare.ordered(found), run.cluster.known_drift, datetime.now(UTC).date())
     report.differences, report.notes = marked, notes if run.limit is None else []
     report.notes += [*run.cluster.notes, *(note for note in run.report.notes if note.startswith("left out"))]
     _fill(run, report, names)
+
+
+def _no_deploy(run: Run) -> None:
+    if busy := [name for name, facts in run.facts.items() if facts.ledger.locked]:
+        raise Busy(f"a deploy is in progress on {', '.join(busy)}", hint="run again when it has ended")
+
+
+def _compared(run: Run, answer: KubeconfigAnswer, limits: Limits) -> list[Finding]:
+    hosts, days = {name: run.planned(name) for name in run.names}, limits.certificate_days
+    found = compare.differences(run.cluster, hosts, run.facts, limits, has_ca=bool(run.ca_prefix), address=run.address)
+    found += kubeconfig.differences(run.cluster, "kubeconfig", answer, days=days, address=run.address)
+    expiries = certificate_expiry.expiries(run.facts)
+    return [*found, *certificate_expiry.differences(run.cluster, expiries, days=days, hosts=hosts)]
 
 
 def _fill(run: Run, report: DriftReport, names: list[str]) -> None:

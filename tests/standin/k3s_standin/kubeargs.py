@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from k3s_standin.kubeclient import KubectlError
 
 _VALUED = frozenset(
@@ -116,8 +118,8 @@ def _option(word: str) -> tuple[str, str | None]:
     return _SHORT[short], word[2:].removeprefix("=") or None
 
 
-def _next(rest: object, word: str) -> str:
-    value = next(rest, None)  # type: ignore[call-overload]
+def _next(rest: Iterator[str], word: str) -> str:
+    value = next(rest, None)
     if value is None:
         raise KubectlError(f"error: flag needs an argument: {word}\nSee 'kubectl --help' for usage.")
     return str(value)
