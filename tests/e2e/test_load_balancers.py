@@ -84,7 +84,7 @@ def all_servers_are(site: Site, state: str) -> None:
 
 
 def journal(site: Site, host: str, tag: str) -> str:
-    return site.lab.exec(host, ["journalctl", "-t", tag, "-o", "cat", "--no-pager", "--since", "-10min"]).stdout
+    return site.lab.exec(host, ["journalctl", "-t", tag, "-o", "cat", "--no-pager", "--since", "-1h"]).stdout
 
 
 def pids(site: Site) -> dict[str, str]:

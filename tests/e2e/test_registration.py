@@ -77,8 +77,9 @@ def leave(hosts: dict[str, Any]) -> None:
 
 
 def registered(site: Site, **registration: Any) -> None:
-    """Write another registration address to the inventory."""
+    """Write another registration address to the inventory, which needs no load balancers."""
     site.edit(leave, "hosts.yaml")
+    site.edit(lambda data: data["data"]["k3s_cluster"].pop("lb", None))
     site.edit(lambda data: data["data"]["k3s_cluster"].update(registration=registration))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from nornir.core.task import Result, Task
 
 from nornir_k3s import drift
 from nornir_k3s.artifacts.source import Source
+from nornir_k3s.compare import passing
+from nornir_k3s.model.cluster import Cluster
+from nornir_k3s.model.finding import Finding, Severity
 from nornir_k3s.model.host_facts import Address, HostFacts, UnitState, Unreachable
 from nornir_k3s.model.k3s_facts import Api
 from nornir_k3s.plugins.runner import K3sRunner
@@ -104,3 +108,12 @@ def test_a_lost_connection_is_tried_again(
     report = drift(nr, base=tmp_path, state=tmp_path / "state")
     assert (f"{host}/{subject}" in {one.id for one in report.differences}) == stays
     assert seen == {name: 2 if name == host else 1 for name in HOSTS}
+
+
+def test_a_note_is_no_reason_to_look_again(load: Callable[..., Cluster]) -> None:
+    def finding(severity: Severity) -> Finding:
+        return Finding(host="s1", kind="api", subject="address", found="x", expected="x", remedy="x", severity=severity)
+
+    cluster, facts = load(), {"s1": HostFacts("s1")}
+    assert passing.hosts(cluster, facts, [finding("note")]) == set()
+    assert passing.hosts(cluster, facts, [finding("error")]) == {"s1"}
