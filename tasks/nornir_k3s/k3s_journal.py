@@ -187,6 +187,17 @@ _AWAY = (
     ("SQLSTATE 57P03", Cause("the database is starting", "wait until it has started", fatal=False)),
 )
 
+# Waiting cannot cure it if it comes again: that is counted, as for causes that nobody knows.
+_AGAIN = (
+    (
+        "containerd exited: ",
+        Cause(
+            "containerd has ended, and K3s with it",
+            "see its log; it may be a template of yours in /var/lib/rancher/k3s/agent/etc/containerd",
+        ),
+    ),
+)
+
 
 def diagnose(journal: str, datastore: Sequence[tuple[str, int]] = ()) -> Cause | None:
     """Return the cause of a failure, or None; fatal causes first, the newest line first.
@@ -201,7 +212,7 @@ def diagnose(journal: str, datastore: Sequence[tuple[str, int]] = ()) -> Cause |
 
 
 def _cause(line: str, datastore: Sequence[tuple[str, int]]) -> Cause | None:
-    known = next((cause for pattern, cause in CAUSES if pattern in line), None)
+    known = next((cause for pattern, cause in (*CAUSES, *_AGAIN) if pattern in line), None)
     about = re.search(_about(datastore), line)
     return known or (next((cause for pattern, cause in _AWAY if re.search(pattern, line)), None) if about else None)
 

@@ -82,6 +82,7 @@ def test_a_plan_is_data_with_stable_ids_and_changes_nothing(cluster: Site) -> No
         }
         assert all(change["phase"] == "agents" for change in changes)
         assert first["restarts"] == ["a1/k3s-agent.service", "a2/k3s-agent.service"]
+        assert first["batches"] == [["a1"], ["a2"]]
         assert "+- a=b" in changes[0]["diff"]
         assert "K10" not in json.dumps(first), "a token"
         assert cluster.processes() == before
@@ -115,9 +116,14 @@ def test_a_limited_run_does_without_hosts_that_are_down(cluster: Site) -> None:
         assert "a2: " in found["notes"][0]
         state = data(cluster, "status.py", code=4)
         assert state["unreachable"] == ["a2"]
-        done = cluster.runbook("deploy.py")
-        assert done.returncode == 4, done.stdout + done.stderr
-        assert "a2: " in done.stderr
+        # An agent stops nothing else.
+        planned = data(cluster, "deploy.py", "--plan", code=4)
+        assert (planned["skipped"], planned["changes"]) == (["a2"], False)
+        cluster.lab.exec("a1", ["rm", "/etc/rancher/k3s/config.yaml"])
+        found = data(cluster, "deploy.py", code=4)
+        assert (found["skipped"], found["outcome"]) == (["a2"], "ok")
+        assert found["hosts"]["a1"]["changed"]
+        assert any(note.startswith("a2: ") and "left out" in note for note in found["notes"])
         # Without those that the cluster does not need now, everything else is done.
         idle = next(name for name in ("lb1", "lb2") if name != cluster.holder())
         cluster.lab.poweroff(idle)

@@ -22,6 +22,18 @@ real=/run/of-a-test/k3s
 [ -x $real ] || { mkdir -p /run/of-a-test; tail -n +6 "$0" >$real.$$; chmod 755 $real.$$; mv $real.$$ $real; }
 exec $real "$@"
 """
+# On one agent: a containerd that ends at its start, as long as K3s is of this version.
+CONTAINERD = """mkdir -p /etc/systemd/system/k3s-agent.service.d
+cat >/etc/broken.sh <<'.'
+case $(/usr/local/bin/k3s --version) in *VERSION*) ;; *) exit 0 ;; esac
+echo 'containerd: toml: key "imports" is already defined' >>/var/lib/rancher/k3s/agent/containerd/containerd.log
+echo 'level=info msg="Shutdown request received: containerd exited: exit status 1"'
+exit 1
+.
+printf '[Service]\\nExecStartPre=/bin/sh /etc/broken.sh\\n' >/etc/systemd/system/k3s-agent.service.d/broken.conf
+systemctl daemon-reload
+"""
+MEND = "rm -r /etc/systemd/system/k3s-agent.service.d /etc/broken.sh; systemctl daemon-reload"
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +52,15 @@ def upgraded(site: Site) -> Iterator[tuple[Site, str]]:
     version = version_of(following / "k3s")
     assert version
     with bare(site):
+        site.edit_config(lambda data: data["user_defined"]["k3s"]["deadlines"].update(connect=5))
+        site.lab.poweroff("a2")
+        try:
+            done = site.runbook("deploy.py")
+        finally:
+            site.lab.poweron("a2")
+            site.edit_config(lambda data: data["user_defined"]["k3s"]["deadlines"].update(connect=60))
+        assert done.returncode == 4, done.stdout + done.stderr
+        assert set(site.nodes()) == {"s1", "s2", "s3", "a1"}, "an agent that is down stops nothing else"
         site.deploy()
         yield site, version
 
@@ -85,6 +106,32 @@ def test_a_server_that_does_not_come_up_gets_its_k3s_back(upgraded: tuple[Site, 
     use(site, "bundle", site.version)
     site.deploy("--yes")
     eventually(lambda: unchanged(site))
+
+
+def test_an_agent_whose_containerd_ends_gets_its_k3s_back(upgraded: tuple[Site, str]) -> None:
+    """And no other agent is touched."""
+    site, version = upgraded
+    if not same_minor(site.version, version):
+        pytest.skip("K3S_BUNDLE_NEXT is of another minor version")
+    use(site, "next", version)
+    site.lab.exec("a1", ["sh", "-c", CONTAINERD.replace("VERSION", version)])
+    before = {host: started(site, host) for host in HOSTS}
+    try:
+        done = site.runbook("deploy.py", "--yes")
+    finally:
+        site.lab.exec("a1", ["sh", "-c", MEND])
+    assert done.returncode == 1, done.stdout + done.stderr
+    for words in (
+        "a1: not ready: ",
+        "it ended 3 times; containerd has ended, and K3s with it",
+        "containerd exited: exit status 1",
+        'containerd.log: containerd: toml: key "imports" is already defined',
+        "its previous files were restored (/usr/local/bin/k3s), and it is ready again; the run stops here",
+    ):
+        assert words in done.stderr, done.stderr
+    runs = site.kubectl("get", "nodes", "-o", "jsonpath={.items[*].status.nodeInfo.kubeletVersion}").stdout.split()
+    assert sorted(runs) == sorted([site.version] * 2 + [version] * 3)
+    assert started(site, "a2") == before["a2"]
 
 
 def test_every_node_gets_it_and_nothing_of_the_old_one_is_left(upgraded: tuple[Site, str]) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from nornir_k3s import k3s
 from nornir_k3s.apply import readiness
+from nornir_k3s.k3s_journal import diagnose
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.report import HostReport
 from nornir_k3s.phases import host_tasks
@@ -135,6 +136,7 @@ def test_the_cause_is_kept_although_it_stands_far_above(tmp_path: Path) -> None:
     assert len(answer.journal.splitlines()) < 1000
 
 
+VERSION = "v1.34.3+k3s1"
 LACKS = "False container runtime network not ready: cni plugin not initialized"
 POSTING = "True kubelet is posting ready status"
 SINCE, BEFORE = 2000, 800  # the process of the unit was started at 900
@@ -142,12 +144,34 @@ SINCE, BEFORE = 2000, 800  # the process of the unit was started at 900
 
 def posts(folder: Path, monkeypatch: pytest.MonkeyPatch, said: tuple[str, int] | None) -> None:
     """Let kubectl say this of a node that was last reported then; the API works."""
+    line = f"@{said[1]} {VERSION} {said[0]}" if said else ""
     binary = folder / "k3s"
-    binary.write_text(
-        f"#!/bin/sh\ncase $* in *--raw*) echo ok;; *) echo '{f'@{said[1]} {said[0]}' if said else ''}';; esac\n"
-    )
+    binary.write_text(f"#!/bin/sh\ncase $* in *--raw*) echo ok;; *) echo '{line}';; esac\n")
     binary.chmod(0o755)
     monkeypatch.setattr(k3s, "BINARY", str(binary))
+
+
+ENDED = 'level=info msg="Shutdown request received: containerd exited: exit status 1"'
+
+
+@pytest.mark.parametrize(("last", "died", "hopeless"), [(ENDED, 2, False), (ENDED, 3, True), (STARVED, 3, True)])
+@pytest.mark.parametrize("kind", ["server", "agent"])
+def test_a_containerd_that_ends_three_times_is_shown_with_its_own_last_lines(
+    tmp_path: Path, *, kind: str, last: str, died: int, hopeless: bool
+) -> None:
+    """Also where K3s says something else last, because all of it ends."""
+    log = tmp_path / "containerd.log"
+    log.write_text("".join(f"line {number}\n" for number in range(9)) + 'key "imports" is already defined\n')
+    script = readiness.server("s1") if kind == "server" else readiness.agent()
+    script = script.replace("/var/lib/rancher/k3s/agent/containerd/containerd.log", str(log))
+    answer = wait(tmp_path, script, journal=[ENDED, last] * died, died=died)
+    assert answer.hopeless is hopeless
+    assert "containerd exited: exit status 1" in answer.journal
+    assert answer.journal.endswith('containerd.log: line 8\ncontainerd.log: key "imports" is already defined\n')
+    cause = diagnose(answer.journal)
+    assert cause
+    assert cause.text == "containerd has ended, and K3s with it"
+    assert "containerd.log" not in wait(tmp_path, script, journal=[UNKNOWN], died=1).journal
 
 
 @pytest.mark.parametrize(
@@ -178,6 +202,29 @@ def test_an_agent_whose_node_was_reported_since_its_start_is_ready_before_system
     assert answer.ready is ready
     assert missing in answer.missing
     assert not wait(tmp_path, readiness.agent(), journal=[], died=0, state="start").ready, "only active counts"
+
+
+@pytest.mark.parametrize(
+    ("said", "version", "missing"),
+    [
+        ((POSTING, SINCE), VERSION, ""),
+        ((POSTING, SINCE), "", ""),
+        ((POSTING, SINCE), "v1.34.4+k3s1", f"node a1 runs {VERSION}, expected v1.34.4+k3s1"),
+        ((POSTING, BEFORE), VERSION, "node a1 has not been reported since k3s-agent.service was started"),
+        ((LACKS, SINCE), VERSION, "node a1 is NotReady"),
+        (None, "", "node a1 is not listed"),
+    ],
+)
+def test_an_agent_that_was_ready_is_back_when_its_node_is_so_with_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, said: tuple[str, int] | None, version: str, missing: str
+) -> None:
+    posts(tmp_path, monkeypatch, said)
+    script = readiness.agent(node="a1", url="https://v:6443", was_ready=True, version=version)
+    answer = wait(tmp_path, script, journal=[], died=0, active=True)
+    assert answer.ready is (not missing)
+    assert answer.missing == missing
+    script = readiness.agent(node="a1", url="https://v:6443")
+    assert wait(tmp_path, script, journal=[], died=0, active=True).ready, "phase verify checks it"
 
 
 @pytest.mark.parametrize(
@@ -212,7 +259,11 @@ def test_a_host_waits_no_longer_than_the_deadline(
 
     monkeypatch.setattr(host_tasks, "session_of", lambda *_: SimpleNamespace(run=run, stop=threading.Event()))
     known: Any = SimpleNamespace(
-        deadlines={"agent": deadline}, cluster=load(), member=load().member, tell=lambda *_: None
+        deadlines={"agent": deadline},
+        cluster=load(),
+        member=load().member,
+        tell=lambda *_: None,
+        is_node_ready=lambda _: False,
     )
     host_tasks.wait_for_agent(SimpleNamespace(host=SimpleNamespace(name="a1")), known)  # type: ignore[arg-type]  # all it uses
     assert f"wait_until_ready k3s-agent.service {seconds} 0 " in scripts[0]

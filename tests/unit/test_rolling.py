@@ -18,7 +18,7 @@ from nornir_k3s.model.host_spec import Artifact, HostSpec, Install, Unit
 from nornir_k3s.model.k3s_facts import Api
 from nornir_k3s.model.paths import PREVIOUS
 from nornir_k3s.model.report import HostReport
-from nornir_k3s.phases import agents, host_tasks, rolling
+from nornir_k3s.phases import host_tasks, rolling
 from nornir_k3s.run import gather
 
 UNIT, AGENT = "k3s.service", "k3s-agent.service"
@@ -194,31 +194,8 @@ def test_an_agent_that_worked_is_restored_too(stage: Stage, monkeypatch: pytest.
     assert stage.orders == ["change"], "one that joins has nothing to go back to"
 
 
-@pytest.mark.parametrize(
-    ("running", "together"),
-    [
-        ((), [["a1", "a2", "a3"]]),
-        (("a1", "a2", "a3"), [["a1"], ["a2", "a3"]]),
-        (("a2", "a3"), [["a1", "a2"], ["a3"]]),
-        (("a3",), [["a1", "a2", "a3"]]),
-    ],
-)
-def test_agents_join_together_and_running_ones_follow_the_first(
-    running: tuple[str, ...], together: list[list[str]]
-) -> None:
-    asked: list[list[str]] = []
-
-    def phase(_: str, names: list[str], __: object, **___: object) -> None:
-        asked.append(list(names))
-
-    run: Any = SimpleNamespace(
-        of=lambda role: [SimpleNamespace(name=name) for name in ("a1", "a2", "a3")] if role == "agents" else [],
-        planned=lambda _: SimpleNamespace(by_role={"agents": ["a step"]}),
-        cluster=SimpleNamespace(url="https://10.0.0.100:6443", registration=SimpleNamespace(way="vip")),
-        facts={name: joined("active" if name in running else "inactive") for name in ("a1", "a2", "a3")},
-        chosen=list,
-        widths={"agents": 10},
-        phase=phase,
-    )
-    agents.join(run)
-    assert [names for names in asked if names] == together
+def test_one_of_many_agents_that_fails_stops_no_run(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rolling, "change_node", rolling.change_one_of_many)
+    stage.name, stage.seen = "a1", joined()
+    error = stage.fail(monkeypatch)
+    assert error.message.endswith("were restored (/etc/rancher/k3s/config.yaml), and it is ready again")

@@ -15,7 +15,14 @@ from nornir.core.state import GlobalState
 
 from nornir_k3s import Choice, K3sError, deploy
 from nornir_k3s.artifacts.source import Source
-from nornir_k3s.errors import ArtifactError, AuthenticationFailed, HostUnreachable
+from nornir_k3s.errors import (
+    ArtifactError,
+    AuthenticationFailed,
+    HostError,
+    HostKeyError,
+    HostUnreachable,
+    OutcomeUnknown,
+)
 from nornir_k3s.model.report import Report
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.run import gather
@@ -28,7 +35,7 @@ BARE = "@now\t1795608000.5\n" + "\t".join(["@system", *SYSTEM]) + f"\n{ROUTE}@ad
 VIP = "@addresses\teth0\t10.0.0.100/32\n"
 KEEPALIVED = "@units\tId=keepalived.service\n@units\tActiveState=active\n@units\t\n"
 PREFLIGHT = {"until": "preflight"}
-Down = dict[str, type[HostUnreachable]]
+Down = dict[str, type[HostError]]
 
 
 @pytest.fixture
@@ -75,8 +82,43 @@ def test_a_host_that_is_down_hides_no_finding_of_the_others(run: Callable[..., R
     assert report.error
     for words in ("db1, a1: no SSH", "preflight found 1 problem", "this host has the VIP"):
         assert words in report.error.message
-    report = run({"a1": HostUnreachable})
+    report = run({"db1": HostUnreachable})
     assert (report.exit_code, report.error.kind if report.error else "") == (4, "HostUnreachable")
+
+
+@pytest.mark.parametrize("how", [HostUnreachable, OutcomeUnknown], ids=["down", "hangs"])
+def test_an_agent_that_is_down_stops_nothing_else(run: Callable[..., Report], how: type[HostError]) -> None:
+    report = run({"a1": how})
+    assert (report.skipped, report.exit_code, report.outcome) == (["a1"], 4, "ok")
+    assert report.phase("preflight").state == "done"
+    assert any(note.startswith("a1: no SSH connection: timeout; left out") for note in report.notes)
+    report = run({"a1": HostUnreachable}, BAD)
+    assert failed(report) == {("s1", "vip")}, "and hides no finding"
+    assert (report.exit_code, report.outcome) == (1, "failed")
+
+
+def test_a_run_on_agents_that_are_down_has_nothing_to_do(run: Callable[..., Report]) -> None:
+    report = run({"a1": HostUnreachable}, limit=("a1",))
+    assert (report.exit_code, report.outcome, report.skipped) == (4, "failed", [])
+    assert report.error
+    assert report.error.kind == "HostUnreachable"
+
+
+@pytest.mark.parametrize("down", ["s1", "db1", "lb1"])
+def test_other_hosts_that_are_down_end_the_run_before_its_first_change(run: Callable[..., Report], down: str) -> None:
+    report = run({"a1": HostUnreachable, down: HostUnreachable})
+    assert (report.exit_code, report.outcome, report.skipped) == (4, "failed", [])
+    assert report.error
+    assert "a1" in report.error.message
+    assert down in report.error.message
+
+
+@pytest.mark.parametrize("refused", [AuthenticationFailed, HostKeyError])
+def test_an_agent_that_refuses_the_login_ends_the_run_before_its_first_change(
+    run: Callable[..., Report], refused: type[HostUnreachable]
+) -> None:
+    report = run({"a1": refused})
+    assert (report.exit_code, report.outcome, report.skipped) == (4, "failed", [])
 
 
 def test_a_release_that_cannot_be_had_hides_no_finding(run: Callable[..., Report]) -> None:

@@ -58,7 +58,15 @@ def server(node: str, wait: Wait = Wait(), *, own_cni: bool = False) -> str:
     return _script(k3s.UNITS["server"], node, wait, own_cni=own_cni)
 
 
-def agent(wait: Wait = Wait(), *, node: str = "", url: str = "", awaits_cni: bool = False) -> str:
+def agent(
+    wait: Wait = Wait(),
+    *,
+    node: str = "",
+    url: str = "",
+    awaits_cni: bool = False,
+    was_ready: bool = False,
+    version: str = "",
+) -> str:
     """Return a script that waits until an agent's service is active: it has joined and reaches an API server.
 
     K3s tells systemd only when its network policies are enforced, up to five minutes after the node is Ready (k3s:
@@ -68,14 +76,17 @@ def agent(wait: Wait = Wait(), *, node: str = "", url: str = "", awaits_cni: boo
         node: Its node.
         url: The registration address, which is asked for this node.
         awaits_cni: The network policies wait for a CNI of the user's: a node that lacks nothing else is enough.
+        was_ready: Its node was Ready before: an active service is not enough, the node must be Ready again.
+        version: That its node must then run; empty for any.
     """
-    return _script(k3s.UNITS["agent"], node, wait, url, own_cni=awaits_cni)
+    more = (url, "yes" if was_ready else "", version)
+    return _script(k3s.UNITS["agent"], node, wait, *more, own_cni=awaits_cni)
 
 
-def _script(unit: str, node: str, wait: Wait, url: str = "", *, own_cni: bool) -> str:
+def _script(unit: str, node: str, wait: Wait, *more: str, own_cni: bool) -> str:
     patterns = (k3s_journal.VERDICTS, k3s_journal.fatal_pattern(), k3s_journal.patient_pattern(wait.datastore))
     accepted = k3s.NO_CNI if own_cni else ""
-    call = shell.call("wait_until_ready", unit, wait.seconds, wait.waited, *patterns, k3s.BINARY, node, accepted, url)
+    call = shell.call("wait_until_ready", unit, wait.seconds, wait.waited, *patterns, k3s.BINARY, node, accepted, *more)
     return f"{SAY}{shell.source('apply/readiness.sh')}{call}\n"
 
 

@@ -1,13 +1,14 @@
 # Wait until a unit of K3s is ready. The controller drives the whole wait, chunk by chunk.
 # A server is asked itself for its node; `url` is where an agent's kubelet asks for it.
+ENDED='containerd exited: '
 # The patterns say which lines of the journal name a reason, which reasons waiting cannot cure, and which may pass.
-wait_until_ready() { # unit seconds seconds-waited-before verdicts hopeless patient k3s node accepted [url]
+wait_until_ready() { # unit seconds seconds-waited-before verdicts hopeless patient k3s node accepted [url was-ready version]
   unit=$1 limit=$2 verdicts=$4 hopeless=$5 patient=$6 k3s=$7 node=$8 accepted=$9 missing='' died=0 judged=0
   almost=0 asked=0
   chunk=$(date +%s)
   begin=$((chunk - $3))
   shift 9
-  url=${1:-}
+  url=${1:-} was_ready=${2:-} version=${3:-}
   while :; do
     if is_ready; then state=yes; elif is_hopeless; then state=never
     elif [ $(($(date +%s) - chunk)) -ge "$limit" ]; then state=no
@@ -18,12 +19,15 @@ wait_until_ready() { # unit seconds seconds-waited-before verdicts hopeless pati
     say waited "$state" "$missing" "$died"
     break
   done
-  [ -z "$missing" ] || say journal "$({ named | tail -n 12; since "$begin" -n 15; } | distinct | base64 -w0)"
+  [ -z "$missing" ] ||
+    say journal "$({ named | tail -n 12; since "$begin" -n 15; containerd_said; } | distinct | base64 -w0)"
 }
 is_ready() {
   missing="service $unit is $(systemctl is-active "$unit")"
   if [ "$unit" = k3s-agent.service ]; then
-    if systemctl is-active -q "$unit"; then missing=''; else is_almost; fi
+    if ! systemctl is-active -q "$unit"; then is_almost
+    elif [ -z "$was_ready" ] || posts; then missing=''
+    else return 1; fi
     return
   fi
   systemctl is-active -q "$unit" || return 1
@@ -32,17 +36,22 @@ is_ready() {
   node_is_ready || return 1
   missing=''
 }
+# An agent's node, as a server lists it.
+posts() { node_is_ready --kubeconfig=/var/lib/rancher/k3s/agent/kubelet.kubeconfig --server="$url"; }
 # What the node says, if its kubelet has posted it since the unit was started: what it said before is no answer. Not
 # Ready for a reason that begins as `accepted` is enough.
 node_is_ready() { # option-of-kubectl...
   ready='.status.conditions[?(@.type=="Ready")]'
   said=$(timeout 10 "$k3s" kubectl "$@" get node "$node" -o \
-    "jsonpath={$ready.lastHeartbeatTime} {$ready.status} {$ready.message}" 2>/dev/null)
+    "jsonpath={$ready.lastHeartbeatTime} {.status.nodeInfo.kubeletVersion} {$ready.status} {$ready.message}" 2>/dev/null)
   posted=${said%% *} said=${said#* }
+  runs=${said%% *} said=${said#* }
   missing="node $node is not listed"
   [ -n "$posted" ] || return 1
   missing="node $node has not been reported since $unit was started"
   [ "$(date -d "$posted" +%s)" -ge "$(started)" ] || return 1
+  missing="node $node runs $runs, expected $version"
+  [ -z "$version" ] || [ "$runs" = "$version" ] || return 1
   missing="node $node is NotReady"
   case $said in 'True '*) return 0 ;; esac
   [ -n "$accepted" ] && case $said in "False $accepted"*) ;; *) return 1 ;; esac
@@ -54,7 +63,7 @@ is_almost() {
   [ -n "$url" ] && { [ -n "$accepted" ] || [ $((now - begin)) -ge 8 ]; } && [ $((now - asked)) -ge 3 ] || return 1
   [ "$(property SubState)" = start ] || return 1
   asked=$now activating=$missing
-  if ! node_is_ready --kubeconfig=/var/lib/rancher/k3s/agent/kubelet.kubeconfig --server="$url"; then
+  if ! posts; then
     missing=$activating almost=0
     return 1
   fi
@@ -70,6 +79,12 @@ since() { # second option-of-journalctl...
   from=$1
   shift
   journalctl -u "$unit" -o cat --no-pager --since "@$from" "$@" 2>/dev/null
+}
+# K3s itself says no more than that containerd has ended, and ends too.
+containerd_said() {
+  if named | grep -q "$ENDED"; then
+    tail -n 5 /var/lib/rancher/k3s/agent/containerd/containerd.log 2>/dev/null | cut -c -400 | sed 's/^/containerd.log: /'
+  fi
 }
 named() { since "$begin" | grep -E "$verdicts"; }
 distinct() { awk '{ text = $0; sub(/^time="[^"]*" /, "", text) } !seen[text]++'; }
@@ -98,5 +113,6 @@ ends() {
   [ "$(property SubState)" = auto-restart ] || [ $((now - $(started))) -lt 60 ] || return 1
   last=$(named | tail -n 1)
   if printf '%s\n' "$last" | grep -qE "$hopeless"; then return 0; fi
-  [ "$died" -ge 3 ] && ! printf '%s\n' "$last" | grep -qE "$patient"
+  [ "$died" -ge 3 ] || return 1
+  [ "$(named | grep -c "$ENDED")" -ge 3 ] || ! printf '%s\n' "$last" | grep -qE "$patient"
 }

@@ -17,6 +17,7 @@ def problems(
     all_facts: Mapping[str, HostFacts],
     only: Collection[str] | None = None,
     address: AddressAnswer | None = None,
+    left_out: Collection[str] = (),
 ) -> list[str]:
     """Return what does not work yet, one sentence each; nothing when the cluster works.
 
@@ -24,12 +25,15 @@ def problems(
         all_facts: By host name: one server's API, what every agent reaches, every load balancer's addresses.
         only: The hosts whose nodes are checked; all of them by default.
         address: What was found at the registration address.
+        left_out: Hosts that the run went on without: their nodes are not checked.
     """
     found: list[str] = []
+    members = [member for role in NODES for member in cluster.of(role)]
+    checked = [one for one in members if (only is None or one.name in only) and one.name not in left_out]
     for member in cluster.of("servers"):
         if member.name in all_facts:
             proven = reached_by_others(all_facts, address)
-            found += _nodes(cluster, member.name, all_facts[member.name], only, proven=proven)
+            found += _nodes(cluster, member.name, all_facts[member.name], checked, proven=proven)
     servers = {member.name for member in cluster.of("servers")}
     for member in cluster.of("agents"):
         lost = (
@@ -84,12 +88,11 @@ def _normalized(name: str) -> str:
         return name.lower()
 
 
-def _nodes(cluster: Cluster, server: str, facts: HostFacts, only: Collection[str] | None, *, proven: bool) -> list[str]:
+def _nodes(cluster: Cluster, server: str, facts: HostFacts, members: Sequence[Member], *, proven: bool) -> list[str]:
     api = facts.api
     if api.nodes is None or not (api.through_address or proven):
         return [f"{server} cannot reach the API at {cluster.url}: {api.error or 'no answer'}"]
     nodes = {node.name: node for node in api.nodes}
-    members = [member for role in NODES for member in cluster.of(role) if only is None or member.name in only]
     found = (node_problem(cluster, member, nodes.get(member.node_name)) for member in members)
     return [problem for problem in found if problem]
 

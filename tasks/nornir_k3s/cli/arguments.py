@@ -96,7 +96,7 @@ def _selection(parser: Parser) -> None:
     parser.add_argument(
         "--skip-unreachable",
         action="store_true",
-        help="go on without agents and load balancers that are down, unless one may hold the VIP; exit code 4",
+        help="go on without load balancers that are down, as without agents, unless one may hold the VIP; exit code 4",
     )
     parser.add_argument("--until", type=phase, metavar="PHASE", help="stop after this phase")
     parser.add_argument(

@@ -117,6 +117,7 @@ def _cluster(
         agent=rules.typed(model.agent),
         server_taint=model.server_taint,
         lb=model.lb,
+        rolling_update=model.rolling_update,
         accept=tuple(model.accept),
         take_over=tuple(model.take_over),
         known_drift=tuple(model.known_drift),

@@ -18,6 +18,7 @@ from nornir_k3s.model.settings import (
     KnownDifference,
     ManagedDatastore,
     Proxy,
+    RollingUpdate,
 )
 from nornir_k3s.model.value_types import LocalPath, PathOrReference, Reference, Strict
 
@@ -81,6 +82,9 @@ class ClusterModel(Strict):
     proxy: Proxy | None = None
     server: ServerSettings = Field(default_factory=dict, description="K3s settings of every server, by K3s' names")
     agent: AgentSettings = Field(default_factory=dict, description="K3s settings of every agent, by K3s' names")
+    rolling_update: RollingUpdate = Field(
+        default_factory=lambda: RollingUpdate.model_validate({}), description="the agents that restart at the same time"
+    )
     server_taint: bool = Field(True, description=f"keep workloads off the servers with {k3s.SERVER_TAINT}")
     lb: LoadBalancer = LoadBalancer(virtual_router_id=51, prefix=None)
     take_over: list[str] = Field(

@@ -20,6 +20,7 @@ from nornir_k3s.model.settings import (
     KnownDifference,
     ManagedDatastore,
     Proxy,
+    RollingUpdate,
 )
 
 Setting = str | int | bool | Secret | list[Any]  # of texts, and Secrets where references were
@@ -117,6 +118,7 @@ class Cluster:
     notes: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     former_vips: tuple[str, ...] = ()
+    rolling_update: RollingUpdate = field(default_factory=lambda: RollingUpdate.model_validate({}))
 
     def of(self, role: str) -> tuple[Member, ...]:
         """Return the members of one role, in the inventory's order."""

@@ -39,10 +39,13 @@ class Plan(BaseModel):
     cluster: str
     version: str
     hosts: Mapping[str, HostPlan]
+    batches: list[list[str]] = Field(
+        default_factory=list, description="the agents that restart, in their order; the first one goes alone"
+    )
     phases: list[str] = Field(description="the phases that would run")
     findings: list[Finding] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
-    skipped: list[str] = Field(default_factory=list, description="hosts that are down and were left out, as asked for")
+    skipped: list[str] = Field(default_factory=list, description="hosts that are down and were left out")
 
     @computed_field(description="whether anything would be changed")
     @property

@@ -78,7 +78,7 @@ class Report(_Record):
     kubeconfig: Path | None = None
     log: Path | None = Field(None, description="the run's debug log on the controller")
     hosts: dict[str, HostReport] = Field(default_factory=dict)
-    skipped: list[str] = Field(default_factory=list, description="hosts that are down and were left out, as asked for")
+    skipped: list[str] = Field(default_factory=list, description="hosts that are down and were left out")
     phases: list[PhaseReport] = Field(default_factory=list)
     findings: list[Finding] = Field(default_factory=list, description="of the preflight, errors and warnings")
     notes: list[str] = Field(default_factory=list, description="what else an operator should know")

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from nornir_k3s.model.endpoint import PORTS, Endpoint, Kind, addresses, build
 from nornir_k3s.model.secret import Secret
-from nornir_k3s.model.value_types import LocalPath, Parameter, Reference, Strict, Url
+from nornir_k3s.model.value_types import LocalPath, Parameter, Reference, Share, Strict, Url
 
 
 class ManagedDatastore(Strict):
@@ -177,6 +177,38 @@ class Proxy(Strict):
         if not self.http and not self.https:
             raise ValueError("give `http`, `https` or both")
         return self
+
+
+class RollingUpdate(Strict):
+    """How a change that restarts K3s goes over the agents that run: one agent first, then batches of these sizes."""
+
+    max_unavailable: Share = Field(
+        "10%",
+        description="agents that restart together: a number, or per cent of all, rounded down, at least 1",
+    )
+    max_failed: Share | None = Field(
+        None, description="agents that may fail before the run stops, likewise, or 0; default: as max_unavailable"
+    )
+
+    @model_validator(mode="after")
+    def _some(self) -> RollingUpdate:
+        if not isinstance(self.max_unavailable, str) and self.max_unavailable < 1:
+            raise ValueError("max_unavailable must be 1 or more")
+        if isinstance(self.max_failed, int) and self.max_failed < 0:
+            raise ValueError("max_failed must be 0 or more")
+        return self
+
+    def unavailable(self, agents: int) -> int:
+        """Return how many of so many agents may restart at the same time."""
+        return _of(self.max_unavailable, agents)
+
+    def failed(self, agents: int) -> int:
+        """Return how many of so many agents may fail."""
+        return self.unavailable(agents) if self.max_failed is None else _of(self.max_failed, agents)
+
+
+def _of(share: int | str, agents: int) -> int:
+    return share if isinstance(share, int) else max(1, agents * int(share.rstrip("%")) // 100)
 
 
 _ACCOUNT = r"^[a-z_][-a-z0-9_]{0,30}[$]?$"

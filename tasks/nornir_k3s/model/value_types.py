@@ -85,6 +85,20 @@ def _text_or_number(value: Any) -> Any:  # noqa: ANN401 - what stands in the fil
 Parameter = Annotated[str | int, BeforeValidator(_text_or_number)]
 
 
+def _share(value: Any) -> Any:  # noqa: ANN401 - what stands in the file
+    number = isinstance(value, int) and not isinstance(value, bool)
+    if not number and not (isinstance(value, str) and re.fullmatch(r"([1-9][0-9]?|100)%", value)):
+        raise ValueError("it must be a whole number, or per cent such as 10%")
+    return value
+
+
+Share = Annotated[
+    int | str,
+    BeforeValidator(_share),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]{1,3}%$"}]}),
+]
+
+
 def _one_of(**values: dict[str, Any]) -> dict[str, Any]:
     forms = [
         {"type": "object", "properties": {key: value}, "required": [key], "additionalProperties": False}

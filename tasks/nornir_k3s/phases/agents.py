@@ -1,25 +1,34 @@
-"""Phase agents: join them through the registration address; change running ones behind a canary."""
+"""Phase agents: join them through the registration address; restart running ones one first, then in batches."""
 
 from __future__ import annotations
 
-from nornir_k3s.phases import registration
+from nornir_k3s.phases import batches, registration
 from nornir_k3s.phases.host_tasks import settle_agent
 from nornir_k3s.phases.phase import Phase
-from nornir_k3s.phases.rolling import change_node
+from nornir_k3s.phases.rolling import change_node, change_one_of_many
 from nornir_k3s.phases.servers import require_ready
 from nornir_k3s.run.context import Run
 
 
 def join(run: Run) -> None:
-    """Join new agents together, beside the first of those that run: the others change when it is ready again."""
+    """Join new agents together, beside the first one that restarts; the others restart in batches when it is ready.
+
+    Raises:
+        K3sError: The first one that restarts failed, or more of the others did than may.
+    """
     names = run.chosen(m.name for m in run.of("agents") if run.planned(m.name).by_role["agents"])
     if names and run.of("servers"):
         require_ready(run)
     running = [name for name in names if run.facts[name].in_service]
     registration.await_address(run, running, [name for name in names if name not in running])
-    first = [name for name in names if name not in running[1:]]
-    for together in (first, running[1:]):
-        run.phase("agents", together, change_node, width=run.widths["agents"])
+    first, *left = batches.restarting(run, names) or [""]
+    beside = [name for name in names if name not in (first, *left)]
+    run.phase("agents", [*beside, first] if first else beside, change_node, width=run.widths["agents"], spare=beside)
+    batches.require_few_failures(run, left)
+    while left:
+        batch, left = batches.take(run, left)
+        run.phase("agents", batch, change_one_of_many, width=run.widths["agents"], spare=batch)
+        batches.require_few_failures(run, left)
 
 
 def settle(run: Run) -> None:
@@ -27,4 +36,4 @@ def settle(run: Run) -> None:
     run.phase("verify", sorted(run.awaited), settle_agent, width=run.widths["agents"])
 
 
-PHASE = Phase("agents", "join the agents through that address", join, beside="servers")
+PHASE = Phase("agents", "join the agents through that address; restart running ones in batches", join, beside="servers")

@@ -102,18 +102,25 @@ def converge_agent(task: Task, run: Run) -> Result:
     plan = run.planned(task.host.name)
     before = rollback.begin(plan.desired, plan.facts, returns=plan.returns)
     result = apply_steps(task, run, plan.by_role["agents"], deadline=run.deadlines["apply"], before=before)
-    wait_for_agent(task, run)
+    wait_for_agent(task, run, version=run.cluster.version)
     run.done.add(task.host.name)
     return result
 
 
-def wait_for_agent(task: Task, run: Run) -> None:
-    """Wait until this agent has joined; its service may still wait for its network policies."""
+def wait_for_agent(task: Task, run: Run, *, version: str = "") -> None:
+    """Wait until this agent has joined; its service may still wait for its network policies.
+
+    Arguments:
+        version: What its node must run, if the node was Ready when it was read; empty for any.
+    """
     name, cluster = task.host.name, run.cluster
-    node = run.member(name).node_name
+    node, was_ready = run.member(name).node_name, run.is_node_ready(name)
+    accepts_no_cni = cluster.own_cni if was_ready else cluster.awaits_cni
 
     def script(wait: readiness.Wait) -> str:
-        return readiness.agent(wait, node=node, url=cluster.url, awaits_cni=cluster.awaits_cni)
+        return readiness.agent(
+            wait, node=node, url=cluster.url, awaits_cni=accepts_no_cni, was_ready=was_ready, version=version
+        )
 
     _, awaited = _wait(task, run, script, "agent")
     if awaited:

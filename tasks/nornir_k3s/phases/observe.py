@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nornir_k3s.checks import preflight
-from nornir_k3s.errors import HostError, HostsFailed, HostUnreachable, Interrupted, K3sError, PreflightFailed
+from nornir_k3s.errors import (
+    HostError,
+    HostsFailed,
+    HostUnreachable,
+    Interrupted,
+    K3sError,
+    OutcomeUnknown,
+    PreflightFailed,
+)
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
 
+_DOWN = (HostUnreachable, OutcomeUnknown)  # a host that hangs may take connections, and end no script
+
 
 def observe(run: Run) -> None:
-    """Read every host once; leave out those that are down, if that was asked for and the cluster does without them.
+    """Read every host once; leave out agents that are down, and load balancers if that was asked for.
 
     Raises:
         K3sError: A host cannot be read; with the problems of those that were.
@@ -21,9 +31,9 @@ def observe(run: Run) -> None:
         gather.gather_facts(run)
     except (HostError, HostsFailed) as error:
         errors = error.errors if isinstance(error, HostsFailed) else [error]
-        refused = _refused(run, errors) if run.skip_unreachable else ""
-        if refused or not run.skip_unreachable:
-            run.report.notes += [refused] if refused else []
+        refused = _refused(run, errors)
+        if refused or not set(run.chosen(run.present)) - {one.host for one in errors if isinstance(one, HostError)}:
+            run.report.notes += [refused] if run.skip_unreachable and refused else []
             raise _with_findings(run, errors) from None
         for one in errors:
             run.skip(one.host, one.message)  # type: ignore[attr-defined]  # `_refused` lets only those through
@@ -31,11 +41,12 @@ def observe(run: Run) -> None:
 
 
 def _refused(run: Run, errors: Sequence[K3sError]) -> str:
-    """Return why the run cannot go on without these hosts, or nothing."""
-    down = [one.host for one in errors if type(one) is HostUnreachable]
+    """Return why the run does not go on without these hosts, or nothing."""
+    down = [one.host for one in errors if type(one) in _DOWN and isinstance(one, HostError)]
     if len(down) < len(errors):
         return "--skip-unreachable leaves out hosts that are down, not those that refuse the login or have another key"
-    needed = [name for name in down if set(run.member(name).roles) - {"agents", "lb"}]
+    allowed = {"agents", "lb"} if run.skip_unreachable else {"agents"}
+    needed = [name for name in down if set(run.member(name).roles) - allowed]
     if needed:
         return f"--skip-unreachable leaves out agents and load balancers only, not {', '.join(needed)}"
     balancers = [name for name in down if "lb" in run.member(name).roles]

@@ -15,6 +15,7 @@ from nornir_k3s.planner import replaces_binary
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
 
+_STOPS = "; the run stops here"
 _AGAIN = "fix the cause, then run deploy again: it plans the same change"
 
 
@@ -24,6 +25,20 @@ def change_node(task: Task, run: Run) -> Result:
     Raises:
         NotReady: It did not get ready; with the cause and the result of the rollback.
     """
+    return _change(task, run, _STOPS)
+
+
+def change_one_of_many(task: Task, run: Run) -> Result:
+    """Do as `change_node` on an agent that the run goes on without if it fails.
+
+    Raises:
+        NotReady: As `change_node`.
+    """
+    return _change(task, run, "")
+
+
+def _change(task: Task, run: Run, then: str) -> Result:
+    """Change a host, and restore its previous files if that fails; `then` says what becomes of the run."""
     name = task.host.name
     plan = run.planned(name)
     worked = plan.facts.in_service or PREVIOUS in plan.facts.present
@@ -38,7 +53,7 @@ def change_node(task: Task, run: Run) -> Result:
         if replaces_binary(plan.desired, plan.facts) and not plan.returns:
             text = "no rollback: K3s is of another minor version: the older one may not start with the newer one's data"
             raise _added(name, error, text, hint=error.hint) from None
-        raise _rolled_back(task, run, error) from None
+        raise _rolled_back(task, run, error, then) from None
     if worked:
         _forget(task, run)
     return result
@@ -56,7 +71,7 @@ def _wait(task: Task, run: Run) -> None:
         host_tasks.wait_for_agent(task, run)
 
 
-def _rolled_back(task: Task, run: Run, error: HostError) -> NotReady:
+def _rolled_back(task: Task, run: Run, error: HostError, then: str) -> NotReady:
     """Restore the previous files, and return the error with the result of that."""
     name = task.host.name
     try:
@@ -73,7 +88,7 @@ def _rolled_back(task: Task, run: Run, error: HostError) -> NotReady:
         return _added(name, error, text, hint=failed.hint or _rollback_hint())
     with contextlib.suppress(HostError):  # the next run does it
         _forget(task, run)
-    return _added(name, error, f"{restored}, and it is ready again; the run stops here", hint=_hint(error))
+    return _added(name, error, f"{restored}, and it is ready again{then}", hint=_hint(error))
 
 
 def _restore(task: Task, run: Run, *, always: bool) -> list[str]:

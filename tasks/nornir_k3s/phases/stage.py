@@ -11,6 +11,7 @@ from nornir_k3s import k3s
 from nornir_k3s.apply import rollback
 from nornir_k3s.model.host_facts import ArtifactState
 from nornir_k3s.model.host_spec import Artifact
+from nornir_k3s.phases import batches
 from nornir_k3s.phases.host_tasks import apply_steps
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.planner import PlannedHost
@@ -19,9 +20,14 @@ from nornir_k3s.run.gather import session_of
 
 
 def stage(run: Run) -> None:
-    """Copy artefacts and install packages on every host that lacks them."""
+    """Copy artefacts and install packages on every host that lacks them.
+
+    Raises:
+        K3sError: It fails on a host that is no agent, or on more agents than may fail.
+    """
     names = [name for name in run.names if run.planned(name).stage]
-    run.phase("stage", names, stage_host, width=run.widths["stage"])
+    run.phase("stage", names, stage_host, width=run.widths["stage"], spare=run.agents(names))
+    batches.require_few_failures(run)
 
 
 def stage_host(task: Task, run: Run) -> Result:

@@ -17,7 +17,7 @@ def tidy(run: Run) -> None:
     servers = run.of("servers")
     current = all(m.name in run.done or not run.planned(m.name).by_role["servers"] for m in servers)
     moved = all(m.name in run.done or not registration.moves(run, m.name) for m in run.of("agents"))
-    whole = all(len(run.of(role)) == len(run.cluster.of(role)) for role in ("servers", "agents"))
+    whole = all(len(run.of(role)) == len(run.cluster.of(role)) for role in ("servers", "agents", "lb"))
     if run.limit is None and current and moved and whole:
         run.phase("tidy", [name for name in run.names if run.planned(name).tidy], _tidy_host, width=1)
         _release_vips(run)

@@ -46,12 +46,16 @@ def verify(run: Run) -> None:
     names = list(dict.fromkeys([server, *(m.name for m in (*run.of("agents"), *run.of("lb")))]))
     # If nothing was changed, the facts from the start are still valid.
     answers = {} if run.report.changed else {name: run.facts[name] for name in names}
-    problems = works.problems(run.cluster, answers, run.limit, before) if answers else ["not checked yet"]
+    problems = works.problems(run.cluster, answers, run.limit, before, run.left_out) if answers else ["not checked yet"]
 
     def works_now() -> bool:
-        answers.update(run.phase("verify", names, verify_host, width=run.widths["stage"]))
+        answers.update(run.phase("verify", names, verify_host, width=run.widths["stage"], spare=run.agents(names)))
+        lost = run.left_out.intersection(names)
+        names[:] = [name for name in names if name not in lost]
+        for name in lost:
+            answers.pop(name, None)
         gather.look_at_address(run)
-        problems[:] = works.problems(run.cluster, answers, run.limit, run.address)
+        problems[:] = works.problems(run.cluster, answers, run.limit, run.address, run.left_out)
         problems.extend(one.found for one in _address_findings(run) if one.severity == "error")
         return not problems
 
@@ -114,9 +118,9 @@ def verify_host(task: Task, run: Run) -> Result:
     if "agents" in roles:
         facts += [Reach(), ThroughAddress()]
     if "servers" in roles:
-        nodes = [
-            m.node_name for part in NODES for m in run.cluster.of(part) if run.limit is None or m.name in run.limit
-        ]
+        members = [member for part in NODES for member in run.cluster.of(part)]
+        chosen = run.chosen(member.name for member in members)
+        nodes = [member.node_name for member in members if member.name in chosen]
         awaited = [] if run.cluster.own_cni else nodes  # without their CNI they may never be Ready
         facts += [ApiThroughAddress(awaited, NODES_TIMEOUT), Kubeconfig()]
     return Result(host=task.host, result=read_facts(task, run, facts, timeout=90))

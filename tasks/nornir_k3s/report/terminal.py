@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nornir_k3s.model.plan import Change, Plan
     from nornir_k3s.model.status import Status
 
+_FEW = 8  # batches, and agents of each, that are named
 _STYLES = {
     "error": "bold red",
     "warning": "yellow",
@@ -115,8 +116,18 @@ def show_plan(plan: Plan, console: Console) -> None:
     quiet = sorted(name for name, host in plan.hosts.items() if not host.changes)
     if quiet:
         console.print(f"nothing to change on {', '.join(quiet)}", soft_wrap=True)
+    if len(plan.batches) > 1:
+        console.print(_batches(plan.batches), soft_wrap=True)
     if plan.restarts:
         console.print(f"would be started, restarted or reloaded: {', '.join(plan.restarts)}", soft_wrap=True)
+
+
+def _batches(batches: Sequence[Sequence[str]]) -> str:
+    """Return the order in which agents restart; long lists are cut."""
+    shown = "; ".join(", ".join(batch[:_FEW]) + (", …" if len(batch) > _FEW else "") for batch in batches[:_FEW])
+    more = f"; … ({sum(map(len, batches))} agents, at most {max(map(len, batches))} together)"
+    long = len(batches) > _FEW or any(len(batch) > _FEW for batch in batches)
+    return f"agents restart in {len(batches)} batches: {shown}{more if long else ''}"
 
 
 def _group_changes(phase: str, role: str, changes: Sequence[tuple[str, Change]], console: Console) -> None:

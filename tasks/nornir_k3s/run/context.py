@@ -59,7 +59,9 @@ class Run:
         away: Members of the last deploy that are not in this inventory.
         drift: Also read the facts that only a drift check needs.
         deep: Hash every large file.
-        skip_unreachable: Leave out agents and load balancers that are down, unless one may hold the VIP.
+        skip_unreachable: Leave out load balancers that are down, too, unless one may hold the VIP.
+        left_out: Hosts that are down, and agents that have failed: the run goes on without them.
+        failed: The errors of these agents.
         address: What was found at the registration address.
         unread: Hosts that could not be read, and why, where that does not end the run.
         on_step: Gets a host's name and what it does now.
@@ -82,6 +84,8 @@ class Run:
     drift: bool = False
     deep: bool = False
     skip_unreachable: bool = False
+    left_out: set[str] = field(default_factory=set)
+    failed: list[K3sError] = field(default_factory=list)
     unread: dict[str, str] = field(default_factory=dict)
     address: AddressAnswer | None = None
     on_progress: OnProgress | None = None
@@ -117,6 +121,11 @@ class Run:
     def ready_servers(self) -> list[str]:
         """The servers whose `/readyz` says ok."""
         return [m.name for m in self.of("servers") if self.facts[m.name].ready]
+
+    def is_node_ready(self, name: str) -> bool:
+        """Return whether a server listed this member's node as Ready when it was read."""
+        listed = next((one.api.nodes for one in self._servers() if one.api.nodes is not None), ())
+        return any(node.ready for node in listed if node.name == self.member(name).node_name)
 
     def known(self, name: str) -> Known:
         """Return what is known besides the inventory and the host's own facts."""
@@ -161,8 +170,13 @@ class Run:
             self.on_step(name, what)
 
     def of(self, role: str) -> tuple[Member, ...]:
-        """Return the members of one role that were read: all of them, unless the run is limited to others."""
-        return tuple(member for member in self.cluster.of(role) if member.name in self.facts)
+        """Return the members of one role that were read and have not failed; a limited run may have read fewer."""
+        read = (member for member in self.cluster.of(role) if member.name in self.facts)
+        return tuple(member for member in read if member.name not in self.left_out)
+
+    def agents(self, names: Iterable[str]) -> list[str]:
+        """Return those of the hosts that are agents, and nothing else: a run can go on without them."""
+        return [name for name in names if self.member(name).roles == ("agents",)]
 
     @property
     def present(self) -> list[str]:
@@ -176,18 +190,18 @@ class Run:
 
     def chosen(self, names: Iterable[str]) -> list[str]:
         """Return those of the hosts that may be changed."""
-        return [name for name in names if self.limit is None or name in self.limit]
+        return [name for name in names if (self.limit is None or name in self.limit) and name not in self.left_out]
 
     def skip(self, name: str, why: str) -> None:
-        """Leave a host out of the rest of this run.
+        """Leave a host that is down out of this run.
 
         Arguments:
             why: The message of its error.
         """
-        self.limit = frozenset(self.chosen(self.present)) - {name}
+        self.left_out.add(name)
         self.report.skipped.append(name)
         self.report.hosts[name].error = why
-        self.report.notes.append(f"{why}; left out (--skip-unreachable): run deploy again when it is back")
+        self.report.notes.append(f"{why}; left out: run deploy again when it is back")
         self.nr.data.recover_host(name)
 
     def end(self) -> None:
@@ -204,6 +218,7 @@ class Run:
         *,
         width: int | None = None,
         lenient: Collection[str] = (),
+        spare: Collection[str] = (),
     ) -> dict[str, Any]:
         """Run a task on hosts, as one Nornir run, and return each host's result.
 
@@ -213,6 +228,7 @@ class Run:
             task: Runs on each host, with the Nornir task and this Run.
             width: Hosts at the same time.
             lenient: Hosts whose failure is only a note.
+            spare: Agents whose failure ends only their own part of the run.
 
         Raises:
             K3sError: One host failed; HostsFailed for several. The task has ended on all hosts.
@@ -229,7 +245,7 @@ class Run:
             current.hosts = list(dict.fromkeys([*current.hosts, *wanted]))
         for name, link in list(self.sessions.items()):
             self.report.hosts[name].round_trips = link.round_trips
-        self._raise_failures(title, wanted, results, lenient)
+        self._raise_failures(title, wanted, results, lenient, spare)
         return {name: results[name].result for name in wanted if name in results}
 
     def _raise_failures(
@@ -238,6 +254,7 @@ class Run:
         wanted: list[str],
         results: Any,  # noqa: ANN401 - AggregatedResult
         lenient: Collection[str],
+        spare: Collection[str],
     ) -> None:
         errors: list[K3sError] = []
         for name in wanted:
@@ -260,6 +277,9 @@ class Run:
                 continue
             if not isinstance(error, Interrupted):
                 self.report.hosts[name].error = error.message
+                if name in spare:
+                    self._go_on_without(name, error)
+                    continue
             errors.append(error)
         stopped = [error for error in errors if isinstance(error, Interrupted)]
         if stopped:
@@ -269,6 +289,13 @@ class Run:
             )
         if errors:
             raise errors[0] if len(errors) == 1 else HostsFailed(errors)
+
+    def _go_on_without(self, name: str, error: K3sError) -> None:
+        self.left_out.add(name)
+        self.failed.append(error)
+        self.report.notes.append(f"{name} failed (below): the run goes on with the other hosts")
+        if current := getattr(self.thread, "phase", None):
+            current.state = "failed"
 
 
 def _adapter(task: Callable[[Task, Run], Result], run: Run) -> Callable[[Task], Result]:

@@ -34,7 +34,7 @@ class Choice:
         limit: Names of hosts and groups: no other host is changed; empty for all.
         until: The last phase.
         only: The only phase, after observe, artifacts and preflight.
-        skip_unreachable: Go on without agents and load balancers that are down, unless one may hold the VIP.
+        skip_unreachable: Go on without load balancers that are down, too, unless one may hold the VIP.
         confirm: Called before a running cluster is changed, with the planned changes of each host; False aborts.
 
     Raises:

@@ -72,7 +72,8 @@ def _one(run: Run, phase: Phase) -> None:
         record.state = "interrupted" if stopped else "failed"
         raise
     else:
-        record.state = "done" if record.hosts or phase.reads else "nothing to do"
+        if record.state != "failed":  # on some of its hosts
+            record.state = "done" if record.hosts or phase.reads else "nothing to do"
     finally:
         record.seconds = round(time.monotonic() - begin, 3)
         run.thread.phase = None

@@ -10,7 +10,19 @@ from nornir.core import Nornir
 
 from nornir_k3s.errors import Declined, Interrupted, K3sError
 from nornir_k3s.model.report import Outcome, PhaseReport, Report
-from nornir_k3s.phases import agents, datastore, dump, load_balancers, observe, preflight, servers, stage, tidy, verify
+from nornir_k3s.phases import (
+    agents,
+    batches,
+    datastore,
+    dump,
+    load_balancers,
+    observe,
+    preflight,
+    servers,
+    stage,
+    tidy,
+    verify,
+)
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.run import paths
 from nornir_k3s.run.context import Run
@@ -59,11 +71,11 @@ def deploy(
 
     Returns:
         The report: changes and restarts by host, seconds by phase, and the kubeconfig's path. Its `exit_code` is 4 if
-        hosts were left out because they are down (`skip_unreachable`).
+        hosts were left out because they are down: agents, and with `skip_unreachable` load balancers.
 
     Raises:
         K3sError: See `nornir_k3s.errors`. Phases before the failed one are complete, those after it have not begun;
-            its `report` has what was done.
+            its `report` has what was done. Also if only some agents have failed, after all other hosts are done.
     """
     choice, folders = choice or Choice(), paths.of(nr, base, state)
     chain = choice.chain(phases())
@@ -78,10 +90,12 @@ def deploy(
                 if step[0].name == choice.first_change(chain):
                     _confirm(run, choice)
                 carry_out(run, step, together=not servers.changes_running(run))
-    except K3sError as error:
+        batches.raise_failed(run)
+    except K3sError as raised:
+        error = batches.failure(run, raised)
         run.report.end(error, _outcome(error))
         error.report = run.report
-        raise
+        raise error from None
     except KeyboardInterrupt:
         stopped = Interrupted("stopped between two phases", hint="run deploy again: it resumes")
         run.report.end(stopped, "interrupted")

@@ -9,7 +9,7 @@ from typing import Any
 from nornir.core import Nornir
 
 from nornir_k3s.model.plan import Change, HostPlan, Plan
-from nornir_k3s.phases import dump, observe, preflight, servers
+from nornir_k3s.phases import batches, dump, observe, preflight, servers
 from nornir_k3s.run import gather, kubeconfig_probe, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
@@ -53,10 +53,15 @@ def plan(
         version=run.cluster.version,
         hosts=hosts,
         phases=names,
+        batches=_batches(run) if "agents" in names else [],
         findings=run.report.findings,
         notes=run.report.notes,
         skipped=run.report.skipped,
     )
+
+
+def _batches(run: Run) -> list[list[str]]:
+    return batches.planned(run, run.chosen(member.name for member in run.of("agents")))
 
 
 def _host(run: Run, name: str, phases: list[str]) -> HostPlan:

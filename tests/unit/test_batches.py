@@ -1,0 +1,331 @@
+"""A change that restarts K3s on agents: one first, the others in batches, and what becomes of the run if some fail."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable, Collection
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from nornir.core import Nornir
+from nornir.core.configuration import Config
+from nornir.core.state import GlobalState
+from nornir.core.task import Result, Task
+from rich.console import Console
+
+from nornir_k3s.checks import works
+from nornir_k3s.errors import HostsFailed, HostUnreachable, Interrupted, InventoryError, K3sError, NotReady
+from nornir_k3s.model.cluster import Cluster
+from nornir_k3s.model.host_facts import HostFacts, UnitState
+from nornir_k3s.model.k3s_facts import Api, NodeState
+from nornir_k3s.model.plan import Plan
+from nornir_k3s.model.report import PhaseReport
+from nornir_k3s.model.settings import RollingUpdate
+from nornir_k3s.phases import agents, batches, registration, stage, verify
+from nornir_k3s.phases.phase import Phase
+from nornir_k3s.plugins.runner import K3sRunner
+from nornir_k3s.report import terminal
+from nornir_k3s.run import gather
+from nornir_k3s.run.context import Run
+from nornir_k3s.state import known_cluster
+from nornir_k3s.workflows import deploy as workflow
+from nornir_k3s.workflows.chain import carry_out
+
+from .conftest import HOSTS, SETTINGS, inventory
+
+AGENTS = [f"a{number}" for number in range(1, 8)]
+Changes = list[list[str]]
+
+
+class Rolling:
+    """A run over seven agents, on which changes only play their part; `asked` has those of each Nornir run."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self.patch, self.folder = monkeypatch, folder
+        self.asked: Changes = []
+        self.fail: dict[str, K3sError] = {}
+        self.joining: Collection[str] = ()
+        self.quiet: Collection[str] = ()
+        self.sick: Collection[str] = ()
+        self.settings: dict[str, Any] = {}
+
+    def run(self) -> Run:
+        """Return the run, before its phase agents."""
+        hosts = {name: HOSTS[name] for name in ("db1", "s1", "lb1", "lb2")}
+        hosts |= {name: (f"10.0.1.{number}", "agents") for number, name in enumerate(AGENTS, 1)}
+        settings = copy.deepcopy(SETTINGS) | {"artifacts": {}, "rolling_update": self.settings}
+        nr = Nornir(inventory=inventory(settings, hosts, {}), runner=K3sRunner(), config=Config(), data=GlobalState())
+        run = gather.prepare(nr, base=self.folder, state=self.folder / "state", options={})
+        nodes = tuple(NodeState(name, ready=name not in self.sick, version="v1.34.9+k3s1") for name in AGENTS)
+        run.facts = {"s1": HostFacts("s1", api=Api(ready=True, nodes=nodes))}
+        for name in AGENTS:
+            state = UnitState(active="inactive" if name in self.joining else "active")
+            run.facts[name] = HostFacts(name, units={"k3s-agent.service": state})
+        run.report.phases = [PhaseReport(name="agents")]
+        real = Run.phase
+
+        def phase(this: Run, title: str, names: Any, task: Any, **options: Any) -> Any:
+            self.asked += [list(names)] if names else []
+            return real(this, title, names, task, **options)
+
+        def planned(_: Run, name: str) -> Any:
+            return SimpleNamespace(by_role={"servers": [], "agents": ["a step"]}, starts_k3s=name not in self.quiet)
+
+        self.patch.setattr(Run, "phase", phase)
+        self.patch.setattr(Run, "planned", planned)
+        self.patch.setattr(agents, "change_node", self.change)
+        self.patch.setattr(agents, "change_one_of_many", self.change)
+        self.patch.setattr(registration, "await_address", lambda *_: None)
+        return run
+
+    def change(self, task: Task, _: Run) -> Result:
+        """Fail on the hosts that shall fail."""
+        if error := self.fail.get(task.host.name):
+            raise error
+        return Result(host=task.host)
+
+    def error(self, run: Run) -> K3sError:
+        with pytest.raises(K3sError) as caught:
+            carry_out(run, [agents.PHASE], together=False)
+        return batches.failure(run, caught.value)
+
+
+@pytest.fixture
+def rolling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Rolling:
+    return Rolling(monkeypatch, tmp_path)
+
+
+def failed(name: str) -> NotReady:
+    return NotReady(name, "not ready: service k3s-agent.service is activating")
+
+
+@pytest.mark.parametrize(
+    ("given", "agents", "sizes"),
+    [
+        ({}, 1, (1, 1)),
+        ({}, 9, (1, 1)),
+        ({}, 200, (20, 20)),
+        ({"max_unavailable": 3}, 2, (3, 3)),
+        ({"max_unavailable": "25%"}, 7, (1, 1)),
+        ({"max_unavailable": "50%", "max_failed": 0}, 7, (3, 0)),
+        ({"max_unavailable": "100%", "max_failed": "10%"}, 30, (30, 3)),
+        ({"max_failed": 5}, 200, (20, 5)),
+    ],
+)
+def test_numbers_and_per_cent_are_rounded_down_and_at_least_one(
+    given: dict[str, Any], agents: int, sizes: tuple[int, int]
+) -> None:
+    settings = RollingUpdate.model_validate(given)
+    assert (settings.unavailable(agents), settings.failed(agents)) == sizes
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"max_unavailable": 0}, "max_unavailable must be 1 or more"),
+        ({"max_unavailable": "0%"}, "a whole number, or per cent such as 10%"),
+        ({"max_unavailable": "101%"}, "a whole number, or per cent such as 10%"),
+        ({"max_unavailable": "3"}, "a whole number, or per cent such as 10%"),
+        ({"max_unavailable": True}, "a whole number, or per cent such as 10%"),
+        ({"max_failed": -1}, "max_failed must be 0 or more"),
+        ({"max_failed": 1.5}, "a whole number, or per cent such as 10%"),
+        ({"max_unavailabel": 1}, "max_unavailable"),
+    ],
+)
+def test_what_is_no_number_of_agents_is_refused(load: Callable[..., Cluster], given: Any, words: str) -> None:
+    with pytest.raises(InventoryError) as caught:
+        load({"rolling_update": given})
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked"),
+    [
+        ({}, [["a1"], ["a2"], ["a3"], ["a4"], ["a5"], ["a6"], ["a7"]]),
+        ({"max_unavailable": 4}, [["a1"], ["a2", "a3", "a4", "a5"], ["a6", "a7"]]),
+        ({"max_unavailable": "30%"}, [["a1"], ["a2", "a3"], ["a4", "a5"], ["a6", "a7"]]),
+    ],
+)
+def test_one_agent_restarts_first_and_the_others_in_batches(
+    rolling: Rolling, settings: dict[str, Any], asked: Changes
+) -> None:
+    rolling.settings = settings
+    run = rolling.run()
+    assert batches.planned(run, AGENTS) == asked, "the plan says the same"
+    agents.join(run)
+    assert rolling.asked == asked
+
+
+def test_agents_that_join_and_those_that_need_no_restart_do_not_wait(rolling: Rolling) -> None:
+    rolling.joining, rolling.quiet = ("a1", "a5"), ("a2",)
+    agents.join(rolling.run())
+    assert rolling.asked == [["a1", "a2", "a5", "a3"], ["a4"], ["a6"], ["a7"]]
+
+
+def test_bare_agents_join_together(rolling: Rolling) -> None:
+    rolling.joining = AGENTS
+    agents.join(rolling.run())
+    assert rolling.asked == [AGENTS]
+
+
+def test_an_agent_whose_node_is_ready_goes_first(rolling: Rolling) -> None:
+    rolling.sick, rolling.settings = ("a1", "a3"), {"max_unavailable": 3}
+    agents.join(rolling.run())
+    assert rolling.asked == [["a2"], ["a4", "a5", "a6"], ["a7", "a1", "a3"]]
+
+
+def test_agents_that_are_away_already_make_batches_smaller(rolling: Rolling) -> None:
+    rolling.settings = {"max_unavailable": 3}
+    run = rolling.run()
+    del run.facts["a2"]
+    run.skip("a2", "a2: no SSH connection")
+    agents.join(run)
+    assert rolling.asked == [["a1"], ["a3", "a4"], ["a5", "a6"], ["a7"]]
+
+
+def test_a_first_agent_that_fails_ends_the_run_before_the_others(rolling: Rolling) -> None:
+    rolling.settings, rolling.fail = {"max_failed": 5}, {"a1": failed("a1")}
+    run = rolling.run()
+    assert rolling.error(run) is rolling.fail["a1"]
+    assert rolling.asked == [["a1"]]
+    assert run.report.phase("agents").state == "failed"
+
+
+def test_the_run_goes_on_when_few_agents_fail_and_says_so(rolling: Rolling) -> None:
+    rolling.settings, rolling.fail = {"max_unavailable": 2}, {"a2": failed("a2")}
+    run = rolling.run()
+    carry_out(run, [agents.PHASE], together=False)
+    assert rolling.asked == [["a1"], ["a2", "a3"], ["a4"], ["a5"], ["a6"], ["a7"]], "what has failed counts as away"
+    assert any("a2 failed" in note and "goes on" in note for note in run.report.notes)
+    assert run.report.phase("agents").state == "failed"
+    assert run.report.hosts["a2"].error == rolling.fail["a2"].message
+    assert [member.name for member in run.of("agents")] == [name for name in AGENTS if name != "a2"]
+    assert "a2" not in run.names
+    with pytest.raises(NotReady):
+        batches.raise_failed(run)
+
+
+def test_too_many_agents_that_fail_end_the_run(rolling: Rolling) -> None:
+    rolling.settings = {"max_unavailable": 2, "max_failed": 1}
+    rolling.fail = {name: failed(name) for name in ("a2", "a3", "a5")}
+    error = rolling.error(rolling.run())
+    assert rolling.asked == [["a1"], ["a2", "a3"]]
+    assert isinstance(error, HostsFailed)
+    assert error.exit_code == 1
+    assert "a2, a3: not ready" in error.message
+    assert "stopped: 2 agents failed, at most 1 may (rolling_update.max_failed)" in error.message
+    assert "not touched: a4, a5, a6, a7" in error.message
+
+
+def test_no_failure_at_all_may_be_asked_for(rolling: Rolling) -> None:
+    rolling.settings, rolling.fail = {"max_failed": 0}, {"a2": failed("a2")}
+    error = rolling.error(rolling.run())
+    assert rolling.asked == [["a1"], ["a2"]]
+    assert "1 agent failed, at most 0 may" in error.message
+
+
+def test_one_that_fails_to_join_holds_up_no_others(rolling: Rolling) -> None:
+    rolling.joining, rolling.fail = ("a6", "a7"), {"a7": failed("a7")}
+    run = rolling.run()
+    agents.join(run)
+    assert rolling.asked == [["a6", "a7", "a1"], ["a2"], ["a3"], ["a4"], ["a5"]]
+    assert run.failed == [rolling.fail["a7"]]
+
+
+def test_an_agent_that_dies_in_its_batch_is_unreachable_in_the_end(rolling: Rolling) -> None:
+    rolling.fail = {"a3": HostUnreachable("a3", "no SSH connection")}
+    run = rolling.run()
+    agents.join(run)
+    with pytest.raises(HostUnreachable):
+        batches.raise_failed(run)
+
+
+def test_ctrl_c_starts_no_next_batch(rolling: Rolling) -> None:
+    rolling.fail = {"a2": Interrupted("stopped")}
+    assert isinstance(rolling.error(rolling.run()), Interrupted)
+    assert rolling.asked == [["a1"], ["a2"]]
+
+
+def test_the_phases_after_it_run_and_the_end_is_a_failure(
+    rolling: Rolling, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rolling.fail = {"a2": failed("a2")}
+    run, seen = rolling.run(), []
+    after = Phase("after", "", lambda run: seen.extend(run.names), reads=True)
+    monkeypatch.setattr(workflow, "prepare", lambda *_, **__: run)
+    monkeypatch.setattr(workflow, "phases", lambda: (agents.PHASE, after))
+    with pytest.raises(NotReady) as caught:
+        workflow.deploy(run.nr, base=tmp_path, state=tmp_path / "state")
+    assert seen == ["s1", *(name for name in AGENTS if name != "a2")]
+    report = caught.value.report
+    assert (report.exit_code, report.outcome) == (1, "failed")
+    assert [one.state for one in report.phases] == ["failed", "done"]
+
+
+@pytest.mark.parametrize("server", [False, True])
+def test_artefacts_that_cannot_be_copied_to_an_agent_stop_no_others(
+    rolling: Rolling, monkeypatch: pytest.MonkeyPatch, *, server: bool
+) -> None:
+    rolling.fail = {"a3": failed("a3"), **({"s1": failed("s1")} if server else {})}
+    run = rolling.run()
+    monkeypatch.setattr(Run, "planned", lambda *_: SimpleNamespace(stage=["a step"]))
+    monkeypatch.setattr(stage, "stage_host", rolling.change)
+    if server:
+        with pytest.raises(NotReady) as caught:
+            stage.stage(run)
+        assert str(batches.failure(run, caught.value)).startswith("a3, s1: not ready")
+    else:
+        stage.stage(run)
+        assert (run.failed, "a3" in run.names) == ([rolling.fail["a3"]], False)
+
+
+def test_a_plan_shows_the_batches_and_cuts_long_ones() -> None:
+    def shown(*batches: list[str]) -> str:
+        out = io.StringIO()
+        plan = Plan(cluster="c", version="v", hosts={}, phases=[], batches=list(batches))
+        terminal.show_plan(plan, Console(file=out, width=500, highlight=False))
+        return out.getvalue()
+
+    assert shown() == shown(["a1"]) == ""
+    assert shown(["a1"], ["a2", "a3"]) == "agents restart in 2 batches: a1; a2, a3\n"
+    many = [f"a{number}" for number in range(2, 201)]
+    text = shown(["a1"], *(many[start : start + 20] for start in range(0, len(many), 20)))
+    assert text.startswith("agents restart in 11 batches: a1; a2, a3, a4, a5, a6, a7, a8, a9, …; a22, ")
+    assert text.endswith("…; … (200 agents, at most 20 together)\n")
+
+
+def test_an_agent_that_dies_in_the_end_keeps_nobody_from_the_kubeconfig(
+    rolling: Rolling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, checked, kept = rolling.run(), list[set[str]](), list[str]()
+    rolling.fail = {"a3": HostUnreachable("a3", "no SSH connection")}
+    run.report.hosts["a1"].changes = ["a change"]
+
+    def verify_host(task: Task, run: Run) -> Result:
+        rolling.change(task, run)
+        return Result(host=task.host, result=run.facts[task.host.name])
+
+    def problems(_: Cluster, answers: dict[str, HostFacts], *more: Any) -> list[str]:
+        checked.append(set(answers))
+        return [] if "a3" in more[-1] else ["node a3 is not Ready"]
+
+    monkeypatch.setattr(verify, "verify_host", verify_host)
+    monkeypatch.setattr(works, "problems", problems)
+    monkeypatch.setattr(gather, "look_at_address", lambda _: None)
+    monkeypatch.setattr(known_cluster, "save_ca", lambda *_: None)
+    monkeypatch.setattr(Run, "keep_kubeconfig", lambda _, text: kept.append(text))
+    verify.verify(run)
+    assert checked[-1] == {"s1", *AGENTS} - {"a3"}
+    assert kept
+    assert run.failed == [rolling.fail["a3"]]
+
+
+def test_the_nodes_of_agents_that_were_left_out_are_not_checked(load: Callable[..., Cluster]) -> None:
+    cluster = load()
+    node = NodeState("s1", ready=True, version=cluster.version, roles=("control-plane",))
+    facts = {"s1": HostFacts("s1", api=Api(ready=True, nodes=(node,), through_address=True))}
+    assert works.problems(cluster, facts) == ["node s2 is not listed", "node a1 is not listed"]
+    assert works.problems(cluster, facts, left_out={"a1"}) == ["node s2 is not listed"]
