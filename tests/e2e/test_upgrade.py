@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -74,6 +75,46 @@ def versions(site: Site) -> set[str]:
     return set(shown.stdout.split())
 
 
+def run_pods(site: Site) -> None:
+    """Give both agents pods; one of them must stay on its agent."""
+    owner = {"apiVersion": "apps/v1", "name": "x", "uid": "1", "controller": True}
+    items: list[dict[str, object]] = [
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": name,
+                "namespace": "default",
+                "labels": {"app": name},
+                "ownerReferences": [owner | {"kind": kind}],
+            },
+            "spec": {"nodeName": name[-2:], "containers": [{"name": "x", "image": "x"}]},
+        }
+        for name, kind in (
+            ("daemon-a1", "DaemonSet"),
+            ("moved-a1", "ReplicaSet"),
+            ("moved-a2", "ReplicaSet"),
+            ("kept-a2", "ReplicaSet"),
+        )
+    ]
+    budget = {"minAvailable": 1, "selector": {"matchLabels": {"app": "kept-a2"}}}
+    metadata = {"name": "kept", "namespace": "default"}
+    items.append({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": metadata, "spec": budget})
+    file = site.folder / "pods.json"
+    file.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+    done = site.kubectl("apply", "-f", str(file))
+    assert done.returncode == 0, done.stderr
+
+
+def pods(site: Site) -> set[str]:
+    return set(site.kubectl("get", "pods", "-o", "jsonpath={.items[*].metadata.name}").stdout.split())
+
+
+def cordoned(site: Site) -> set[str]:
+    chosen = "jsonpath={.items[?(@.spec.unschedulable==true)].metadata.name}"
+    return set(site.kubectl("get", "nodes", "-o", chosen).stdout.split())
+
+
 def started(site: Site, host: str) -> str:
     unit = "k3s" if host.startswith("s") else "k3s-agent"
     return site.lab.exec(host, ["systemctl", "show", "-p", "ExecMainStartTimestampMonotonic", unit]).stdout
@@ -113,8 +154,11 @@ def test_an_agent_whose_containerd_ends_gets_its_k3s_back(upgraded: tuple[Site, 
     site, version = upgraded
     if not same_minor(site.version, version):
         pytest.skip("K3S_BUNDLE_NEXT is of another minor version")
+    if os.environ.get("K3S_BUNDLE"):
+        pytest.skip("K3s removes pods whose owner is not there")
     use(site, "next", version)
     site.lab.exec("a1", ["sh", "-c", CONTAINERD.replace("VERSION", version)])
+    run_pods(site)
     before = {host: started(site, host) for host in HOSTS}
     try:
         done = site.runbook("deploy.py", "--yes")
@@ -132,6 +176,27 @@ def test_an_agent_whose_containerd_ends_gets_its_k3s_back(upgraded: tuple[Site, 
     runs = site.kubectl("get", "nodes", "-o", "jsonpath={.items[*].status.nodeInfo.kubeletVersion}").stdout.split()
     assert sorted(runs) == sorted([site.version] * 2 + [version] * 3)
     assert started(site, "a2") == before["a2"]
+    assert pods(site) == {"daemon-a1", "moved-a2", "kept-a2"}, "evicted from the first agent alone"
+    assert cordoned(site) == set()
+
+
+def test_a_pod_that_must_stay_keeps_its_agent_as_it_is(upgraded: tuple[Site, str]) -> None:
+    site, _ = upgraded
+    if not pods(site):
+        pytest.skip("there are no pods")
+    site.edit(lambda data: data["data"]["k3s_cluster"].update(rolling_update={"drain": {"timeout": 2}}))
+    site.kubectl("cordon", "a1")  # by somebody else
+    done = site.runbook("deploy.py", "--yes")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "a2: not touched, because its node could not be drained" in done.stderr
+    assert "Cannot evict pod as it would violate the pod's disruption budget" in done.stderr
+    assert "a2 failed (below): the run goes on with the other hosts" in done.stdout
+    assert cordoned(site) == {"a1"}
+    site.kubectl("uncordon", "a1")
+    site.kubectl("delete", "poddisruptionbudgets", "kept")
+    # As a run that was killed leaves it.
+    mark = {"metadata": {"annotations": {"nornir-k3s/cordoned": "yes"}}, "spec": {"unschedulable": True}}
+    site.kubectl("patch", "node", "a1", "--type=merge", "-p", json.dumps(mark))
 
 
 def test_every_node_gets_it_and_nothing_of_the_old_one_is_left(upgraded: tuple[Site, str]) -> None:
@@ -140,6 +205,8 @@ def test_every_node_gets_it_and_nothing_of_the_old_one_is_left(upgraded: tuple[S
     site.deploy("--yes")
     assert versions(site) == {version}
     assert site.nodes() == dict.fromkeys(HOSTS, True)
+    assert cordoned(site) == set()
+    assert pods(site) <= {"daemon-a1"}
     for host in HOSTS:
         left = site.lab.exec(host, ["sh", "-c", "ls -d /var/lib/nornir-k3s/binary /var/lib/nornir-k3s/previous; :"])
         assert left.stdout == "", host

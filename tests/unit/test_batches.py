@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import io
+import shlex
 from collections.abc import Callable, Collection
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +26,7 @@ from nornir_k3s.model.k3s_facts import Api, NodeState
 from nornir_k3s.model.plan import Plan
 from nornir_k3s.model.report import PhaseReport
 from nornir_k3s.model.settings import RollingUpdate
-from nornir_k3s.phases import agents, batches, registration, stage, verify
+from nornir_k3s.phases import agents, batches, drain, registration, stage, verify
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.report import terminal
@@ -50,6 +52,10 @@ class Rolling:
         self.joining: Collection[str] = ()
         self.quiet: Collection[str] = ()
         self.sick: Collection[str] = ()
+        self.replaced: Collection[str] = ()
+        self.cordoned: Collection[str] = ()
+        self.undrainable: Collection[str] = ()
+        self.scripts: list[str] = []
         self.settings: dict[str, Any] = {}
 
     def run(self) -> Run:
@@ -59,7 +65,10 @@ class Rolling:
         settings = copy.deepcopy(SETTINGS) | {"artifacts": {}, "rolling_update": self.settings}
         nr = Nornir(inventory=inventory(settings, hosts, {}), runner=K3sRunner(), config=Config(), data=GlobalState())
         run = gather.prepare(nr, base=self.folder, state=self.folder / "state", options={})
-        nodes = tuple(NodeState(name, ready=name not in self.sick, version="v1.34.9+k3s1") for name in AGENTS)
+        nodes = tuple(
+            NodeState(name, ready=name not in self.sick, version="v1.34.9+k3s1", ours=name in self.cordoned)
+            for name in AGENTS
+        )
         run.facts = {"s1": HostFacts("s1", api=Api(ready=True, nodes=nodes))}
         for name in AGENTS:
             state = UnitState(active="inactive" if name in self.joining else "active")
@@ -72,14 +81,31 @@ class Rolling:
             return real(this, title, names, task, **options)
 
         def planned(_: Run, name: str) -> Any:
-            return SimpleNamespace(by_role={"servers": [], "agents": ["a step"]}, starts_k3s=name not in self.quiet)
+            return SimpleNamespace(
+                by_role={"servers": [], "agents": ["a step"]},
+                starts_k3s=name not in self.quiet,
+                desired=name,
+                facts=None,
+            )
 
         self.patch.setattr(Run, "phase", phase)
         self.patch.setattr(Run, "planned", planned)
         self.patch.setattr(agents, "change_node", self.change)
         self.patch.setattr(agents, "change_one_of_many", self.change)
+        self.patch.setattr(drain, "replaces_binary", lambda name, _: name in self.replaced)
+        self.patch.setattr(drain, "session_of", lambda *_: SimpleNamespace(run=self.kubectl))
         self.patch.setattr(registration, "await_address", lambda *_: None)
         return run
+
+    def kubectl(self, script: str, **_: Any) -> Any:
+        """Answer a script for nodes as the server does."""
+        call = shlex.split(script.rstrip().splitlines()[-2])
+        verb, nodes = call[0], call[2]
+        self.scripts.append(f"{verb} {nodes}")
+        bad = self.undrainable if verb == "drain_nodes" else ()
+        why = base64.b64encode(b"a budget\n").decode()
+        lines = (f"@drained\t{node}\t{'failed' if node in bad else 'ok'}\t{why}\n" for node in nodes.split())
+        return SimpleNamespace(stdout="".join(lines) + "@end\n")
 
     def change(self, task: Task, _: Run) -> Result:
         """Fail on the hosts that shall fail."""
@@ -265,6 +291,68 @@ def test_the_phases_after_it_run_and_the_end_is_a_failure(
     assert [one.state for one in report.phases] == ["failed", "done"]
 
 
+def test_agents_are_drained_before_k3s_is_replaced_and_get_pods_again(rolling: Rolling) -> None:
+    rolling.settings, rolling.replaced = {"max_unavailable": 3}, AGENTS[:4]
+    agents.join(rolling.run())
+    assert rolling.asked == [
+        ["s1"], ["a1"], ["s1"],
+        ["s1"], ["a2", "a3", "a4"], ["s1"],
+        ["a5", "a6", "a7"],
+    ]  # fmt: skip
+    assert rolling.scripts == [
+        "drain_nodes a1", "release_nodes a1", "drain_nodes a2 a3 a4", "release_nodes a2 a3 a4",
+    ]  # fmt: skip
+
+
+def test_agents_need_not_be_drained(rolling: Rolling) -> None:
+    rolling.settings, rolling.replaced = {"drain": {"enabled": False}}, AGENTS
+    agents.join(rolling.run())
+    assert not rolling.scripts
+
+
+def test_a_first_agent_that_cannot_be_drained_ends_the_run_untouched(rolling: Rolling) -> None:
+    rolling.replaced, rolling.undrainable = AGENTS, ["a1"]
+    error = rolling.error(rolling.run())
+    assert str(error).startswith("a1: not touched, because its node could not be drained\n    a budget\n  next: ")
+    assert rolling.asked == [["s1"]]
+
+
+def test_another_agent_that_cannot_be_drained_is_not_touched(rolling: Rolling) -> None:
+    rolling.settings, rolling.replaced, rolling.undrainable = {"max_unavailable": 3}, AGENTS, ["a3"]
+    run = rolling.run()
+    agents.join(run)
+    assert ["a2", "a4"] in rolling.asked
+    assert "release_nodes a2 a4" in rolling.scripts
+    assert [str(error).splitlines()[0] for error in run.failed] == [
+        "a3: not touched, because its node could not be drained"
+    ]
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_an_agent_that_fails_gets_pods_again_only_if_it_works(rolling: Rolling, *, back: bool) -> None:
+    rolling.replaced, rolling.fail = AGENTS, {"a2": failed("a2")}
+    run = rolling.run()
+    run.ready_again |= {"a2"} if back else set()
+    agents.join(run)
+    assert ("release_nodes a2" in rolling.scripts) is back
+    assert "release_nodes a3" in rolling.scripts
+
+
+def test_ctrl_c_leaves_no_node_cordoned(rolling: Rolling) -> None:
+    rolling.replaced, rolling.fail = AGENTS, {"a2": Interrupted("stopped")}
+    assert isinstance(rolling.error(rolling.run()), Interrupted)
+    assert rolling.scripts[-2:] == ["drain_nodes a2", "release_nodes a2"]
+
+
+def test_nodes_that_a_killed_run_has_cordoned_get_pods_again(rolling: Rolling) -> None:
+    rolling.quiet, rolling.cordoned, rolling.joining = AGENTS, ("a2", "a3"), ("a3",)
+    agents.join(rolling.run())
+    assert rolling.scripts == ["release_nodes a2"], "not one that does not work"
+    rolling.scripts, rolling.quiet, rolling.joining, rolling.replaced = [], (), (), ("a2",)
+    agents.join(rolling.run())
+    assert rolling.scripts == ["release_nodes a3", "drain_nodes a2", "release_nodes a2"]
+
+
 @pytest.mark.parametrize("server", [False, True])
 def test_artefacts_that_cannot_be_copied_to_an_agent_stop_no_others(
     rolling: Rolling, monkeypatch: pytest.MonkeyPatch, *, server: bool
@@ -293,8 +381,8 @@ def test_a_plan_shows_the_batches_and_cuts_long_ones() -> None:
     assert shown(["a1"], ["a2", "a3"]) == "agents restart in 2 batches: a1; a2, a3\n"
     many = [f"a{number}" for number in range(2, 201)]
     text = shown(["a1"], *(many[start : start + 20] for start in range(0, len(many), 20)))
-    assert text.startswith("agents restart in 11 batches: a1; a2, a3, a4, a5, a6, a7, a8, a9, …; a22, ")
-    assert text.endswith("…; … (200 agents, at most 20 together)\n")
+    assert text.startswith("agents restart in 11 batches: a1; a2, a3, a4, a5, a6, a7, a8, a9 and 12 more; a22, ")
+    assert text.endswith(" and 12 more; … (200 agents, at most 20 together)\n")
 
 
 def test_an_agent_that_dies_in_the_end_keeps_nobody_from_the_kubeconfig(

@@ -86,6 +86,7 @@ class Stage:
             cluster=self.cluster,
             member=self.cluster.member,
             report=SimpleNamespace(hosts={self.name: report}),
+            ready_again=set(),
         )
         rolling.change_node(SimpleNamespace(host=SimpleNamespace(name=self.name)), run)  # type: ignore[arg-type]  # all it uses
         return report

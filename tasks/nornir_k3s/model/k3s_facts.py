@@ -38,6 +38,7 @@ class NodeState:
         since: When it became Ready or NotReady, in seconds since the epoch; 0 if unknown.
         args: The arguments of K3s, secrets masked: `k3s.io/node-args`.
         lacks_cni: It is not Ready, for the only reason that no network plugin (CNI) runs on it yet.
+        ours: This tool has cordoned it.
     """
 
     name: str
@@ -50,6 +51,7 @@ class NodeState:
     since: int = 0
     args: tuple[str, ...] = ()
     lacks_cni: bool = False
+    ours: bool = False
 
 
 @dataclass(frozen=True)

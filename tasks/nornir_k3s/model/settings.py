@@ -179,6 +179,19 @@ class Proxy(Strict):
         return self
 
 
+class Drain(Strict):
+    """How the pods of an agent are evicted before K3s is replaced on it; the names are those of `kubectl drain`."""
+
+    enabled: bool = Field(True, description="false: pods stay, and go on while K3s restarts")
+    timeout: int = Field(300, ge=1, le=86400, description="seconds until an agent that still has pods is given up")
+    grace_period: int | None = Field(None, ge=0, le=86400, description="seconds for each pod; default: the pod's own")
+    disable_eviction: bool = Field(False, description="delete pods past their PodDisruptionBudgets")
+    pod_selector: str = Field("", pattern=r"^[^\x00-\x20']*$", description="only pods with these labels")
+    skip_wait_for_delete_timeout: int = Field(
+        0, ge=0, le=86400, description="pods that have been deleted for longer than these seconds are not waited for"
+    )
+
+
 class RollingUpdate(Strict):
     """How a change that restarts K3s goes over the agents that run: one agent first, then batches of these sizes."""
 
@@ -188,6 +201,10 @@ class RollingUpdate(Strict):
     )
     max_failed: Share | None = Field(
         None, description="agents that may fail before the run stops, likewise, or 0; default: as max_unavailable"
+    )
+
+    drain: Drain = Field(
+        default_factory=lambda: Drain.model_validate({}), description="of agents before K3s is replaced on them"
     )
 
     @model_validator(mode="after")

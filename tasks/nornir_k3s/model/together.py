@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from nornir_k3s.model.finding import Finding
 
 T = TypeVar("T", bound=Hashable)
 _OF_THE_HOST = {"host", "id", "since"}
+
+
+FEW = 8  # names in a message
+
+
+def few(names: Sequence[str]) -> str:
+    """Return these names as text; of many, the first ones and how many others there are."""
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    return ", ".join(names[:FEW]) + more
 
 
 def hosts_by(pairs: Iterable[tuple[str, T]]) -> Mapping[T, list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nornir_k3s.phases import batches, registration
+from nornir_k3s.phases import batches, drain, registration
 from nornir_k3s.phases.host_tasks import settle_agent
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.phases.rolling import change_node, change_one_of_many
@@ -23,11 +23,16 @@ def join(run: Run) -> None:
     registration.await_address(run, running, [name for name in names if name not in running])
     first, *left = batches.restarting(run, names) or [""]
     beside = [name for name in names if name not in (first, *left)]
-    run.phase("agents", [*beside, first] if first else beside, change_node, width=run.widths["agents"], spare=beside)
+    drain.release(run, drain.left_cordoned(run, [first, *left]))
+    with drain.drained(run, [first] if first else []) as drained:
+        run.phase("agents", [*beside, *drained], change_node, width=run.widths["agents"], spare=beside)
+    if first in run.left_out:
+        batches.raise_failed(run)
     batches.require_few_failures(run, left)
     while left:
         batch, left = batches.take(run, left)
-        run.phase("agents", batch, change_one_of_many, width=run.widths["agents"], spare=batch)
+        with drain.drained(run, batch) as drained:
+            run.phase("agents", drained, change_one_of_many, width=run.widths["agents"], spare=drained)
         batches.require_few_failures(run, left)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nornir_k3s.errors import HostsFailed, Interrupted, K3sError
+from nornir_k3s.model.together import few
 from nornir_k3s.run.context import Run
 
 
@@ -61,5 +62,5 @@ def require_few_failures(run: Run, left: Sequence[str] = ()) -> None:
     if len(run.failed) > allowed:
         count = len(run.failed)
         text = f"stopped: {count} agent{'s' * (count > 1)} failed, at most {allowed} may (rolling_update.max_failed)"
-        kept = f"; not touched: {', '.join(left)}" if left else ""
+        kept = f"; not touched: {few(left)}" if left else ""
         raise K3sError(f"{text}{kept}", hint="correct what the agents failed of, then run deploy again: it resumes")

@@ -86,6 +86,7 @@ def _rolled_back(task: Task, run: Run, error: HostError, then: str) -> NotReady:
     except HostError as failed:
         text = f"{restored}, but it is still not ready: {_message(name, failed).removeprefix('not ready: ')}"
         return _added(name, error, text, hint=failed.hint or _rollback_hint())
+    run.ready_again.add(name)
     with contextlib.suppress(HostError):  # the next run does it
         _forget(task, run)
     return _added(name, error, f"{restored}, and it is ready again{then}", hint=_hint(error))

@@ -11,14 +11,13 @@ from rich.text import Text
 
 from nornir_k3s.model.finding import Finding
 from nornir_k3s.model.report import HostReport, Report
-from nornir_k3s.model.together import hosts_by, together
+from nornir_k3s.model.together import FEW, few, hosts_by, together
 from nornir_k3s.ssh.hostkeys import HostKeyReport, KeyState
 
 if TYPE_CHECKING:
     from nornir_k3s.model.plan import Change, Plan
     from nornir_k3s.model.status import Status
 
-_FEW = 8  # batches, and agents of each, that are named
 _STYLES = {
     "error": "bold red",
     "warning": "yellow",
@@ -124,10 +123,9 @@ def show_plan(plan: Plan, console: Console) -> None:
 
 def _batches(batches: Sequence[Sequence[str]]) -> str:
     """Return the order in which agents restart; long lists are cut."""
-    shown = "; ".join(", ".join(batch[:_FEW]) + (", …" if len(batch) > _FEW else "") for batch in batches[:_FEW])
+    shown = "; ".join(map(few, batches[:FEW]))
     more = f"; … ({sum(map(len, batches))} agents, at most {max(map(len, batches))} together)"
-    long = len(batches) > _FEW or any(len(batch) > _FEW for batch in batches)
-    return f"agents restart in {len(batches)} batches: {shown}{more if long else ''}"
+    return f"agents restart in {len(batches)} batches: {shown}{more if len(batches) > FEW else ''}"
 
 
 def _group_changes(phase: str, role: str, changes: Sequence[tuple[str, Change]], console: Console) -> None:

@@ -17,6 +17,7 @@ from nornir_k3s.facts import Query
 from nornir_k3s.model.address_answer import AddressAnswer
 from nornir_k3s.model.cluster import NODES, Cluster, Member
 from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.model.report import PhaseReport, Report
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.planner import PlannedHost, plan_host
@@ -54,6 +55,7 @@ class Run:
         widths: Hosts at the same time, by phase.
         facts: The facts of each host that was read; a later reading replaces them.
         done: Servers and agents that this run has changed and that are ready again.
+        ready_again: Servers and agents that got their previous files back and are ready with them.
         awaited: Agents whose node is Ready and whose service is not active yet, and since when (time.monotonic).
         limit: The only hosts that may be changed; None for all.
         away: Members of the last deploy that are not in this inventory.
@@ -78,6 +80,7 @@ class Run:
     facts: dict[str, HostFacts] = field(default_factory=dict)
     sessions: dict[str, Session] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
+    ready_again: set[str] = field(default_factory=set)
     awaited: dict[str, float] = field(default_factory=dict)
     limit: frozenset[str] | None = None
     away: frozenset[str] = frozenset()
@@ -122,10 +125,15 @@ class Run:
         """The servers whose `/readyz` says ok."""
         return [m.name for m in self.of("servers") if self.facts[m.name].ready]
 
+    def node(self, name: str) -> NodeState | None:
+        """Return this member's node as a server listed it when it was read, or None."""
+        listed = next((one.api.nodes for one in self._servers() if one.api.nodes is not None), ())
+        return next((node for node in listed if node.name == self.member(name).node_name), None)
+
     def is_node_ready(self, name: str) -> bool:
         """Return whether a server listed this member's node as Ready when it was read."""
-        listed = next((one.api.nodes for one in self._servers() if one.api.nodes is not None), ())
-        return any(node.ready for node in listed if node.name == self.member(name).node_name)
+        node = self.node(name)
+        return node is not None and node.ready
 
     def known(self, name: str) -> Known:
         """Return what is known besides the inventory and the host's own facts."""
@@ -278,7 +286,7 @@ class Run:
             if not isinstance(error, Interrupted):
                 self.report.hosts[name].error = error.message
                 if name in spare:
-                    self._go_on_without(name, error)
+                    self.go_on_without(name, error)
                     continue
             errors.append(error)
         stopped = [error for error in errors if isinstance(error, Interrupted)]
@@ -290,7 +298,9 @@ class Run:
         if errors:
             raise errors[0] if len(errors) == 1 else HostsFailed(errors)
 
-    def _go_on_without(self, name: str, error: K3sError) -> None:
+    def go_on_without(self, name: str, error: K3sError) -> None:
+        """Leave an agent that has failed out of the rest of this run, which fails in the end."""
+        self.report.hosts[name].error = error.message
         self.left_out.add(name)
         self.failed.append(error)
         self.report.notes.append(f"{name} failed (below): the run goes on with the other hosts")

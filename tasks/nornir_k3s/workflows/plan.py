@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from nornir.core import Nornir
 
 from nornir_k3s.model.plan import Change, HostPlan, Plan
-from nornir_k3s.phases import batches, dump, observe, preflight, servers
+from nornir_k3s.model.together import few
+from nornir_k3s.phases import batches, drain, dump, observe, preflight, servers
 from nornir_k3s.run import gather, kubeconfig_probe, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
@@ -47,6 +48,8 @@ def plan(
         answer = kubeconfig_probe.probe(run.store.folder / "kubeconfig")
         if answer.error:
             run.report.notes.append(f"the kubeconfig would be written again: {answer.error}")
+    if "agents" in names:
+        run.report.notes += _drains(run)
     hosts = {name: _host(run, name, names) for name in run.names}
     return Plan(
         cluster=run.cluster.name,
@@ -58,6 +61,14 @@ def plan(
         notes=run.report.notes,
         skipped=run.report.skipped,
     )
+
+
+def _drains(run: Run) -> Iterator[str]:
+    names = batches.restarting(run, run.chosen(member.name for member in run.of("agents")))
+    if moving := drain.wanted(run, names):
+        yield f"{few(moving)} would be drained first, and uncordoned when K3s is ready again"
+    if left := drain.left_cordoned(run, names):
+        yield f"{few(left)} would be uncordoned: an earlier run has cordoned it, and was interrupted"
 
 
 def _batches(run: Run) -> list[list[str]]:

@@ -37,6 +37,7 @@ _VALUED = frozenset(
         "--chunk-size",
         "--label-columns",
         "--pod-selector",
+        "--skip-wait-for-delete-timeout",
         "--tls-server-name",
         "--cache-dir",
         "--field-manager",

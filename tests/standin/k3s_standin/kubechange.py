@@ -13,6 +13,7 @@ import yaml
 from k3s_standin import kinds
 from k3s_standin.kinds import Kind
 from k3s_standin.kubeclient import KubectlError
+from k3s_standin.kubedrain import Drainer
 from k3s_standin.kubeget import MERGE, Getter
 
 Item = dict[str, Any]
@@ -150,7 +151,7 @@ class Changer(Getter):
     def drain(self, words: list[str]) -> int:
         self.cordon(["cordon", *words[1:]])
         for name in [word.removeprefix("node/") for word in words[1:]]:
-            print(f"node/{name} drained")
+            Drainer(self.client, self.options, self.on).drain(name)
         return 0
 
     def certificate(self, words: list[str]) -> int:
