@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from nornir_k3s import k3s
+from nornir_k3s.checks import stored
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.finding import Finding, problem
 from nornir_k3s.model.host_facts import HostFacts
@@ -35,6 +36,8 @@ def check(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Find
         for package in facts.apt.unavailable:
             remedy = "use another kind of datastore, or a distribution that has the package"
             yield problem(name, "packages", f"package {package} is not available from apt", package, remedy)
+        if cluster.is_managed:
+            yield from stored.check(cluster, name, facts)
     yield from _emptied(cluster, probed, all_facts)
     yield from _certified(probed)
     yield from single_host(cluster)

@@ -22,6 +22,7 @@ from nornir_k3s.facts import (
     others,
     packages,
     storage,
+    stored,
     system,
     units,
 )
@@ -74,6 +75,7 @@ FACTS: tuple[Fact[Any], ...] = (
     others.Others(),
     load_balancer.Backends(),
     load_balancer.RoundTrips(),
+    stored.StoredData(),
     database.Database(),
     database.DatastoreHealth(),
     database.Latency(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,24 @@ class Database:
     bootstrap: Mapping[str, int] = field(default_factory=dict)
     members: frozenset[str] = frozenset()
     has_data: bool | None = None
+
+
+class Stored(NamedTuple):
+    """Data of a database on the host of a managed datastore.
+
+    Arguments:
+        product: mariadb, mysql or postgresql.
+        version: That wrote them; empty if unknown.
+        folder: Of the data; of PostgreSQL, that of the cluster's configuration.
+        ours: `yes` if they are this cluster's: with K3s' table, of PostgreSQL with this tool's configuration.
+        served: `yes` if the installed server uses them.
+    """
+
+    product: str
+    version: str
+    folder: str
+    ours: str
+    served: str
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from nornir_k3s.model.datastore_facts import Database, DatastoreHealth
+from nornir_k3s.model.datastore_facts import Database, DatastoreHealth, Stored
 from nornir_k3s.model.finding import Finding
 from nornir_k3s.model.k3s_facts import Api, Backend, CertificateFile, ServerFiles, SettingsFile
 
@@ -291,6 +291,7 @@ class HostFacts:
     others: tuple[Served, ...] = ()
     backends: Mapping[str, Backend] = field(default_factory=dict)
     round_trips: RoundTrips = field(default_factory=RoundTrips)
+    stored: tuple[Stored, ...] = ()
     database: Database = field(default_factory=Database)
     datastore_health: DatastoreHealth = field(default_factory=DatastoreHealth)
     latency: Mapping[str, float] = field(default_factory=dict)  # milliseconds by address
@@ -310,6 +311,16 @@ class HostFacts:
     def in_service(self) -> bool:
         """Whether this server is ready, or this agent's service is active: a change of it can be taken back."""
         return self.ready or self.unit("k3s-agent.service").active == "active"
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of packages, installed or to be installed; of PostgreSQL, that of the cluster with our settings.
+
+        Debian's packages of a new major version make a second, empty cluster beside it.
+        """
+        ours = [one.version for one in self.stored if (one.product, one.ours) == ("postgresql", "yes")]
+        kept = {"postgresql": max(ours, key=int)} if ours else {}
+        return {**self.apt.candidates, **self.packages, **kept}
 
     def unit(self, name: str) -> UnitState:
         """Return a unit's state; a unit that was not read counts as not found."""

@@ -41,7 +41,7 @@ def verify(run: Run) -> None:
     server = require_ready(run)
     known_cluster.save_ca(run.store, run.ca_prefix, run.ca_certificate)
     if run.limit is None:
-        known_cluster.save_packages(run.store, {m.name: run.facts[m.name].packages for m in run.of("datastore")})
+        known_cluster.save_packages(run.store, {m.name: run.facts[m.name].versions for m in run.of("datastore")})
     before = None if run.report.changed else run.address
     names = list(dict.fromkeys([server, *(m.name for m in (*run.of("agents"), *run.of("lb")))]))
     # If nothing was changed, the facts from the start are still valid.

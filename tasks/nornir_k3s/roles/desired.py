@@ -71,5 +71,4 @@ def _of_role(role: str, cluster: Cluster, member: Member, facts: HostFacts | Non
                 round_trips=facts.round_trips if facts else load_balancer.NOTHING,
             )
         case _:
-            packages = {**facts.apt.candidates, **facts.packages} if facts else known.packages
-            return datastore.spec(cluster, member, packages)
+            return datastore.spec(cluster, member, facts.versions if facts else known.packages)
