@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from nornir_k3s.datastore_probe import mysql, postgresql, probe, tls
-from nornir_k3s.datastore_probe.answers import Answers, table_problems
+from nornir_k3s.datastore_probe import mysql, mysql_settings, parameters, postgresql, postgresql_refusal, probe, tls
+from nornir_k3s.datastore_probe.answers import Answers, ProbeFailed, table_problems
 from nornir_k3s.datastore_probe.probe import findings
 from nornir_k3s.datastore_probe.tls import Context
 from nornir_k3s.facts import database as sql
@@ -133,10 +133,107 @@ def test_a_certificate_without_the_right_name_is_told_with_how_to_make_one(
         ({"C": "3D000", "M": 'database "x" does not exist'}, "datastore-rights"),
         ({"C": "08P01", "M": "unsupported startup parameter: lock_timeout"}, "datastore-settings"),
         ({"C": "53300", "M": "too many connections"}, "datastore"),
+        ({"C": "28000", "M": "connection requires a valid client certificate"}, "datastore-tls"),
+        ({"C": "28000", "M": 'role "u" is not permitted to log in'}, "datastore-login"),
+        ({"C": "42501", "M": 'permission denied for database "k3s"'}, "datastore-rights"),
+        ({"C": "42501", "M": 'permission denied to set parameter "log_statement"'}, "datastore-settings"),
+        ({"C": "42704", "M": 'unrecognized configuration parameter "gssencmode"'}, "datastore-settings"),
+        ({"C": "XX000", "M": "could not find digest for NID UNDEF"}, "datastore-tls"),
     ],
 )
 def test_what_postgresql_refuses_with(details: dict[str, str], id_: str) -> None:
-    assert postgresql._refused(Exception(details), ENDPOINT).subject == id_
+    assert postgresql_refusal.refused(Exception(details), ENDPOINT, "v1.34.9+k3s1").subject == id_
+
+
+@pytest.mark.parametrize(
+    ("version", "binds"),
+    [
+        ("v1.32.9+k3s1", False), ("v1.33.11+k3s1", False), ("v1.33.12+k3s1", True), ("v1.34.7+k3s1", False),
+        ("v1.34.8+k3s1", True), ("v1.35.4+k3s1", False), ("v1.36.0+k3s1", False), ("v1.36.1+k3s1", True),
+        ("v1.37.0+k3s1", True),
+    ],
+)  # fmt: skip
+def test_what_the_driver_of_k3s_does_not_know_goes_to_the_database(version: str, binds: bool) -> None:
+    text = "postgres://u:p@db/k?sslmode=require&channel_binding=require&search_path=own&gssencmode=disable"
+    endpoint = parse(Secret(text))
+    more = {} if binds else {"channel_binding": "require"}
+    assert parameters.runtime(endpoint.parameters, version) == {"search_path": "own", "gssencmode": "disable"} | more
+    refusal = Exception({"C": "42704", "M": 'unrecognized configuration parameter "channel_binding"'})
+    assert version in postgresql_refusal.refused(refusal, endpoint, version).remedy
+
+
+def test_a_kind_of_channel_binding_that_there_is_not_is_told() -> None:
+    with pytest.raises(ProbeFailed, match="channel_binding is always"):
+        parameters.runtime({"channel_binding": "always"}, "v1.36.3+k3s1")
+
+
+@pytest.mark.parametrize(
+    ("binding", "version", "level"),
+    [("", "v1.36.3+k3s1", "error"), ("disable", "v1.36.3+k3s1", "warning"), ("", "v1.34.3+k3s1", "warning")],
+)
+def test_a_certificate_that_allows_no_channel_binding(binding: str, version: str, level: str) -> None:
+    endpoint = parse(Secret(f"postgres://u:p@db/k?channel_binding={binding}"))
+    refusal = Exception({"C": "XX000", "M": "could not find digest for NID UNDEF"})
+    assert postgresql_refusal.refused(refusal, endpoint, version).severity == level
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "wanted", "refused"),
+    [
+        ("SCRAM-SHA-256", "require", True), ("SCRAM-SHA-256-PLUS", "require", False),
+        ("SCRAM-SHA-256", "prefer", False), (None, "require", False),
+    ],
+)  # fmt: skip
+def test_channel_binding_is_required_of_scram(mechanism: str | None, wanted: str, refused: bool) -> None:
+    scram = {"auth": SimpleNamespace(mechanism_name=mechanism)} if mechanism else {}
+    found = postgresql._unbound(
+        SimpleNamespace(**scram), parse(Secret(f"postgres://u:p@db/k?channel_binding={wanted}"))
+    )
+    assert bool(found) is refused
+
+
+@pytest.mark.parametrize(
+    ("settings", "origin", "text", "level"),
+    [
+        ({"innodb_snapshot_isolation": "OFF", "version": "10.11.19-MariaDB"}, "COMPILE-TIME", "", "note"),
+        ({"innodb_snapshot_isolation": "OFF", "version": "10.11.19-MariaDB"}, "CONFIG", "", ""),
+        ({"innodb_snapshot_isolation": "OFF", "version": "11.8.9-MariaDB-deb13"}, "SQL", "", "warning"),
+        ({"innodb_snapshot_isolation": "OFF", "version": "11.6.1-MariaDB"}, "SQL", "", "note"),
+        ({"innodb_snapshot_isolation": "OFF", "version": "11.8.9-MariaDB"}, "COMMAND-LINE", "", ""),
+        (
+            {"innodb_snapshot_isolation": "OFF", "version": "11.8.9-MariaDB"},
+            "SQL",
+            "?innodb_snapshot_isolation=OFF",
+            "",
+        ),
+        ({"innodb_snapshot_isolation": "ON", "version": "11.8.9-MariaDB"}, "COMPILE-TIME", "", ""),
+        ({"version": "9.7.4"}, "", "", ""),
+    ],
+)
+def test_an_isolation_that_the_next_restart_or_version_turns_on_is_told(
+    settings: dict[str, str], origin: str, text: str, level: str
+) -> None:
+    endpoint = parse(Secret(f"mysql://u:p@tcp(db)/k3s{text}"))
+    found = mysql_settings.only_until_restart(lambda *_: [(origin,)] if origin else [], settings, endpoint)
+    assert [one.severity for one in found] == ([level] if level else [])
+
+
+def test_what_the_driver_for_mysql_does_not_know_is_set_in_each_session() -> None:
+    said: list[str] = []
+
+    def query(text: str) -> list[tuple[Any, ...]]:
+        said.append(text)
+        if "no_such" in text:
+            raise pymysql.err.OperationalError(1193, "Unknown system variable 'no_such'")
+        return []
+
+    assert mysql_settings.apply(query, parse(Secret("mysql://u:p@tcp(db)/k3s?timeout=10s&loc=Local"))) == []
+    assert said == []
+    found = mysql_settings.apply(
+        query, parse(Secret("mysql://u:p@tcp(db)/k3s?innodb_snapshot_isolation=OFF&no_such=%271%27"))
+    )
+    assert said == ["SET innodb_snapshot_isolation = OFF, no_such = '1'"]
+    assert "Unknown system variable 'no_such'" in found[0].found
 
 
 @pytest.mark.parametrize(
@@ -149,7 +246,7 @@ def test_what_postgresql_refuses_with(details: dict[str, str], id_: str) -> None
     ],
 )
 def test_settings_that_k3s_breaks_on(settings: dict[str, str], words: str) -> None:
-    found = mysql._settings(settings)
+    found = mysql_settings.problems(settings)
     assert words in found[0].found if words else not found
 
 

@@ -107,17 +107,6 @@ def test_our_settings_come_after_those_of_the_package(load: Load, kind: str, oth
     assert config.name > others, "the server reads them in this order, and the last one counts"
 
 
-def test_each_setting_is_one_that_the_server_has(load: Load) -> None:
-    def settings(kind: str) -> set[str]:
-        text = next(text for text in files(managed(load, kind)).values() if "bind-address" in text)
-        return {line.partition(" =")[0] for line in text.splitlines() if line[0] not in "#["}
-
-    common = {"bind-address", "port", "max_connections", "auto_increment_increment", "skip_name_resolve"}
-    common |= {"ssl_ca", "ssl_cert", "ssl_key"}
-    assert settings("mariadb") == common | {"loose_innodb_snapshot_isolation"}
-    assert settings("mysql") == common | {"skip_log_bin"}, "of 8.0, 8.4 and 9"
-
-
 @pytest.mark.parametrize("kind", DATABASES)
 def test_a_datastore_works_when_it_listens_where_the_servers_look_for_it(load: Load, kind: str) -> None:
     cluster = managed(load, kind)

@@ -1,7 +1,7 @@
 """Probe a MySQL or MariaDB.
 
 Sources: kine `pkg/drivers/mysql` (statements it uses, and when it uses TLS); docs.k3s.io `datastore/datastore.md`;
-k3s#11816 (increments), kine#721 (snapshot isolation), kine#408 (unique index), docs.k3s.io `known-issues.md` (ids).
+kine#408 (unique index), docs.k3s.io `known-issues.md` (ids).
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import contextlib
 import re
 import secrets
 import ssl
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pymysql
 
-from nornir_k3s.datastore_probe import tls
+from nornir_k3s.datastore_probe import mysql_settings, tls
 from nornir_k3s.datastore_probe.answers import Answers, ProbeFailed, problem, table_problems
 from nornir_k3s.datastore_probe.connector import Connector
+from nornir_k3s.datastore_probe.mysql_settings import Query
 from nornir_k3s.facts import database as sql
 from nornir_k3s.model.endpoint import Endpoint
 from nornir_k3s.model.finding import Finding
@@ -54,7 +54,6 @@ _STATEMENTS = (
     "UPDATE TABLE_NAME SET name = 'y'",
     "DELETE FROM TABLE_NAME",
 )
-Query = Callable[..., list[tuple[Any, ...]]]
 
 
 def ask(endpoint: Endpoint, connector: Connector) -> Answers:
@@ -134,12 +133,14 @@ def _asking(connection: Any) -> Query:  # noqa: ANN401 - it has no types
 
 def _read(connection: Any, endpoint: Endpoint, *, test_rights: bool) -> Answers:  # noqa: ANN401 - it has no types
     query = _asking(connection)
+    refused = mysql_settings.apply(query, endpoint)
     names = ", ".join(f"'{name}'" for name in _VARIABLES)
     settings = {str(k): str(v) for k, v in query(f"SHOW VARIABLES WHERE Variable_name IN ({names})")}
     version = settings.get("version", "")
     product = "MariaDB" if "mariadb" in version.lower() else "MySQL"
     answers = Answers(product, version, connections=int(settings.get("max_connections", "0")))
-    answers.problems += _settings(settings)
+    answers.problems += refused + mysql_settings.problems(settings)
+    answers.problems += mysql_settings.only_until_restart(query, settings, endpoint)
     answers.writable = not any(settings.get(f"{name}read_only") in ("ON", "1") for name in ("", "super_", "innodb_"))
     exists = bool(query("SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = %s", endpoint.database))
     grants = _grants(query, product)
@@ -193,21 +194,6 @@ def _size(query: Query, endpoint: Endpoint, answers: Answers) -> None:
     table = f"`{endpoint.database.replace('`', '``')}`.kine"
     newest, compacted = query(sql.REVISIONS.replace("FROM kine", f"FROM {table}"))[0]
     answers.health = replace(answers.health, table=(int(rows), int(size)), revisions=(int(newest), int(compacted)))
-
-
-def _settings(settings: dict[str, str]) -> list[Finding]:
-    found = []
-    if settings.get("auto_increment_increment", "1") != "1":
-        value = settings["auto_increment_increment"]
-        remedy = "set it to 1, with one writer: K3s loses changes otherwise"
-        found.append(problem("datastore-settings", f"auto_increment_increment is {value}", "1", remedy))
-    if settings.get("innodb_snapshot_isolation") in ("ON", "1"):
-        remedy = "disable it: compaction fails with error 1020 otherwise"
-        found.append(problem("datastore-settings", "innodb_snapshot_isolation is on", "OFF", remedy))
-    if settings.get("wsrep_on") in ("ON", "1") and settings.get("wsrep_cluster_address", "gcomm://") != "gcomm://":
-        remedy = "let K3s write to one member only, through a proxy or a floating address"
-        found.append(problem("datastore-settings", "the database is a Galera cluster", "one writer", remedy, "warning"))
-    return found
 
 
 def _grants(query: Query, product: str) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pg8000.dbapi
 
-from nornir_k3s.datastore_probe import tls
+from nornir_k3s.datastore_probe import parameters, postgresql_refusal, tls
 from nornir_k3s.datastore_probe.answers import Answers, ProbeFailed, problem, table_problems
 from nornir_k3s.datastore_probe.connector import Connector
 from nornir_k3s.facts import database as sql
@@ -58,12 +58,13 @@ def ask(endpoint: Endpoint, connector: Connector) -> Answers:
     try:
         connection = _login(endpoint, connector)
     except (pg8000.dbapi.DatabaseError, pg8000.dbapi.InterfaceError) as error:
-        problem = _refused(error, endpoint)
-        if _code(error) == "3D000" and _may_create(endpoint, connector):
+        problem = postgresql_refusal.refused(error, endpoint, connector.version)
+        if postgresql_refusal.code_of(error) == "3D000" and _may_create(endpoint, connector):
             return Answers()
         raise ProbeFailed(problem) from None
     try:
         answers = _read(connection, test_rights=connector.test_rights)
+        answers.problems += _unbound(connection, endpoint)
         answers.problems += _pooled(connection, endpoint, connector)
         return answers
     finally:
@@ -71,6 +72,9 @@ def ask(endpoint: Endpoint, connector: Connector) -> Answers:
 
 
 def _login(endpoint: Endpoint, connector: Connector) -> Any:  # noqa: ANN401 - its types are of no use here
+    sent = parameters.runtime(endpoint.parameters, connector.version)
+    application = sent.pop("application_name", "nornir-k3s")
+
     def connect(context: ssl.SSLContext | None) -> Any:  # noqa: ANN401 - its types are of no use here
         connection = pg8000.dbapi.connect(
             user=endpoint.user,
@@ -79,7 +83,8 @@ def _login(endpoint: Endpoint, connector: Connector) -> Any:  # noqa: ANN401 - i
             host=connector.address,
             sock=connector.connect(),
             ssl_context=context,
-            application_name="nornir-k3s",
+            application_name=application,
+            startup_params=sent,
         )
         connection.autocommit = True
         return connection
@@ -122,30 +127,13 @@ def _may_create(endpoint: Endpoint, connector: Connector) -> bool:
         connection.close()
 
 
-def _code(error: Exception) -> str:
-    return str(error.args[0].get("C", "")) if error.args and isinstance(error.args[0], dict) else ""
-
-
-def _refused(error: Exception, endpoint: Endpoint) -> Finding:
-    details = error.args[0] if error.args and isinstance(error.args[0], dict) else {}
-    code, words = _code(error), str(details.get("M", ""))
-    if code == "28P01":
-        found = f"the database refuses user {endpoint.user} or the password"
-        return problem("datastore-login", found, "a login", "check user and password")
-    if code == "28000":
-        found = f"the database does not allow user {endpoint.user} to connect from this server's address this way"
-        return problem("datastore-login", found, "a login", "add the servers' addresses to pg_hba.conf")
-    if code == "3D000":
-        found = f"database {endpoint.database} does not exist, and user {endpoint.user} may not create it"
-        return problem("datastore-rights", found, "the database", "create it, owned by the user")
-    if "unsupported startup parameter" in words or code == "08P01":
-        found = "the endpoint is a connection pooler (PgBouncer), which refuses K3s' parameters"
-        remedy = "use the address of PostgreSQL itself: K3s uses prepared statements"
-        return problem("datastore-settings", found, "PostgreSQL itself", remedy)
-    reason = words or str(error).splitlines()[0][:100]
-    if "SSL" in reason:
-        return problem("datastore-tls", "the database has no TLS", "TLS", "enable it in postgresql.conf")
-    return problem("datastore", f"the login failed ({code or reason})", "a login", "see the database's log")
+def _unbound(connection: Any, endpoint: Endpoint) -> list[Finding]:  # noqa: ANN401 - as above
+    """Return a problem if the login needs channel binding and was done without it."""
+    scram = getattr(connection, "auth", None)
+    if endpoint.parameters.get("channel_binding") != "require" or scram is None or "PLUS" in scram.mechanism_name:
+        return []
+    found = "the endpoint requires channel binding, which needs TLS, and this login has none"
+    return [problem("datastore-tls", found, "TLS", "enable TLS, or remove `channel_binding` from the endpoint")]
 
 
 def _query(connection: Any) -> Query:  # noqa: ANN401 - its types are of no use here

@@ -91,7 +91,8 @@ def _probe(
 
         try:
             context = _context(cluster, wanted=endpoint.tls)
-            answers = _PROBES[endpoint.kind](endpoint, Connector(connect, at[0], context, test_rights=test_rights))
+            connector = Connector(connect, at[0], context, cluster.version, test_rights)
+            answers = _PROBES[endpoint.kind](endpoint, connector)
             answers.problems += findings(cluster, address, answers)
             if test_rights:
                 answers.problems += tls.expiry_warning(address, context)
@@ -102,7 +103,7 @@ def _probe(
         except ssl.SSLError as error:
             names = None
             if tls.is_other_name(error):
-                names = _names(cluster, endpoint, Connector(connect, at[0], None))
+                names = _names(cluster, endpoint, Connector(connect, at[0], None, cluster.version))
             answers.problems.append(tls.handshake_failed(address, error, names))
         except (paramiko.SSHException, OSError) as error:
             answers.problems.append(_no_connection(address, error))

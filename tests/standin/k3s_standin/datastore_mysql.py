@@ -21,6 +21,18 @@ create_revision BIGINT UNSIGNED, prev_revision BIGINT UNSIGNED, lease INTEGER, v
 PRIMARY KEY (id), UNIQUE KEY kine_name_prev_revision_uindex (name, prev_revision), KEY kine_name_index (name),
 KEY kine_name_id_index (name, id), KEY kine_id_deleted_index (id, deleted), KEY kine_prev_revision_index (prev_revision))"""
 
+_KNOWN = {
+    "charset",
+    "collation",
+    "loc",
+    "parseTime",
+    "readTimeout",
+    "timeout",
+    "tls",
+    "writeTimeout",
+    "maxAllowedPacket",
+}
+
 
 class _MySql(Driver):
     def __init__(self, endpoint: Endpoint, files: dict[str, str]) -> None:
@@ -45,12 +57,16 @@ class _MySql(Driver):
     def _connect(self, *, quick: bool, database: bool) -> Any:
         one = self.endpoint
         where = {"unix_socket": one.socket} if one.socket else {"host": self.host, "port": self.port}
+        # What the driver does not know, it sets in each session.
+        sets = ", ".join(f"{name} = {value}" for name, value in one.params.items() if name not in _KNOWN)
         return pymysql.connect(
             **where,
+            init_command=f"SET {sets}" if sets else None,
             user=one.user,
             password=one.password.encode(),  # as Go sends it; pymysql would make Latin-1 of it
             database=one.database if database else None,
             ssl=self.context,
+            ssl_disabled=self.context is None,
             connect_timeout=2 if quick else self.patience,
             read_timeout=2 if quick else 10,
             write_timeout=2 if quick else 10,
@@ -72,14 +88,16 @@ class _MySql(Driver):
         return str(error)
 
 
-def _tls(endpoint: Endpoint, context: ssl.SSLContext | None) -> tuple[ssl.SSLContext, bool]:
+def _tls(endpoint: Endpoint, context: ssl.SSLContext | None) -> tuple[ssl.SSLContext | None, bool]:
     """Return the TLS settings and whether the server must speak TLS; files of the flags override the endpoint."""
-    wanted = endpoint.params.get("tls", "preferred").lower()
+    wanted = endpoint.params.get("tls", "false").lower()
     if context is not None:
         return context, True
+    if wanted in ("false", "0"):
+        return None, False
     if wanted in ("true", "1"):
         return ssl.create_default_context(), True
-    if wanted not in ("preferred", "skip-verify", "false", "0"):
+    if wanted not in ("preferred", "skip-verify"):
         raise Fatal(WRAP + f"invalid value / unknown config name: {wanted}")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

@@ -27,6 +27,8 @@ _SCHEMA = [
     "CREATE UNIQUE INDEX IF NOT EXISTS kine_name_prev_revision_uindex ON kine (name, prev_revision)",
     "CREATE INDEX IF NOT EXISTS kine_list_query_index ON kine (name, id DESC, deleted)",
 ]
+# All others go to the database as settings.
+_KNOWN = {"connect_timeout", "sslmode", "sslkey", "sslcert", "sslrootcert", "target_session_attrs", "channel_binding"}
 _Way = tuple[str, int, "ssl.SSLContext | None"]
 
 
@@ -57,7 +59,14 @@ class _Postgres(Driver):
         host, port, context = way
         one = self.endpoint
         connection = pg8000.dbapi.connect(
-            one.user, host, database, port, one.password, ssl_context=context or False, timeout=patience
+            one.user,
+            host,
+            database,
+            port,
+            one.password,
+            ssl_context=context or False,
+            timeout=patience,
+            startup_params={name: value for name, value in one.params.items() if name not in _KNOWN},
         )
         connection.autocommit = True
         if one.params.get("target_session_attrs") == "read-write":
