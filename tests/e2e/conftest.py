@@ -23,6 +23,8 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 from nornir_k3s.artifacts.source import version_of
 from nornir_k3s.k3s import parse_version
 from nornir_k3s_lab import Lab
+from nornir_k3s_lab.container import used_images
+from nornir_k3s_lab.image import ensure_images
 from tests import bundle
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -282,6 +284,21 @@ def unchanged_files(site: Site) -> Iterator[None]:
     finally:
         for path, text in kept.items():
             path.write_text(text)
+
+
+def add_packages_of(site: Site, host: str, release: str) -> None:
+    """Let apt on a host know the packages of another release of Debian, too."""
+    (image,) = ensure_images(site.lab.cache, [release], print, used_images(site.lab.runtime)).values()
+    init = next(one.init for one in site.lab.status() if one.host.name == host)
+    shutil.copytree(image / "packages", f"/proc/{init}/root/srv/{release}")
+    line = f"deb [trusted=yes] file:/srv/{release} ./"
+    site.lab.exec(host, ["sh", "-c", f"echo '{line}' >/etc/apt/sources.list.d/{release}.list; apt-get -q update"])
+
+
+def upgrade(site: Site, host: str, *names: str) -> None:
+    """Install the newest versions of these packages by apt, as an administrator does."""
+    script = f"DEBIAN_FRONTEND=noninteractive apt-get -qy -o Dpkg::Options::=--force-confold install {' '.join(names)}"
+    site.lab.exec(host, ["sh", "-c", script], timeout=600)
 
 
 def make_bare(site: Site) -> None:

@@ -25,15 +25,26 @@ FOREIGN = "INSERT INTO kine VALUES (1, '/bootstrap/000000000000', 0, 0, 'x');"
 INSTALL = r"""set -e
 export DEBIAN_FRONTEND=noninteractive
 apt-get -q update && apt-get -qy install postgresql mariadb-server etcd-server pgbouncer
-printf '[mysqld]\nbind-address = 0.0.0.0\nssl_cert = /etc/ssl/db.crt\nssl_key = /etc/ssl/db.key\n' \
-  >/etc/mysql/mariadb.conf.d/99-test.cnf
+cat >/etc/mysql/mariadb.conf.d/99-test.cnf <<'END'
+[mysqld]
+bind-address = 0.0.0.0
+tls_version = TLSv1.3
+ssl_cert = /etc/ssl/db.crt
+ssl_key = /etc/ssl/db.key
+END
 cd /etc/postgresql/*/main
 echo "listen_addresses = '*'
 ssl = on
+ssl_min_protocol_version = 'TLSv1.3'
+ssl_ca_file = '/etc/ssl/ca.pem'
 ssl_cert_file = '/etc/ssl/db.crt'
 ssl_key_file = '/etc/ssl/pg.key'" >>postgresql.conf
 echo 'host all k3s,poor,maker PREFIX.0/24 scram-sha-256
-hostssl all secure PREFIX.0/24 scram-sha-256' >>pg_hba.conf
+hostssl all secure PREFIX.0/24 scram-sha-256
+hostssl all certain PREFIX.0/24 scram-sha-256 clientcert=verify-ca
+host all named s1.test scram-sha-256
+host all named s2.test scram-sha-256' >>pg_hba.conf
+printf 'PREFIX.12 s1.test\nPREFIX.13 s2.test\n' >>/etc/hosts
 cp /etc/ssl/db.key /etc/ssl/pg.key
 chown postgres /etc/ssl/pg.key; chown mysql /etc/ssl/db.key; chmod 600 /etc/ssl/*.key
 systemctl restart postgresql mariadb
@@ -69,6 +80,7 @@ POSTGRES = (
     f"""
 CREATE USER k3s PASSWORD 'SECRET'; CREATE USER secure PASSWORD 'SECRET';
 CREATE USER poor PASSWORD 'SECRET'; CREATE USER maker PASSWORD 'SECRET' CREATEDB;
+CREATE USER certain PASSWORD 'SECRET'; CREATE USER named PASSWORD 'SECRET';
 CREATE DATABASE k3s OWNER k3s; CREATE DATABASE secure OWNER secure;
 CREATE DATABASE strange OWNER k3s; CREATE DATABASE copied OWNER k3s; CREATE DATABASE half OWNER k3s;
 \\c strange
@@ -175,6 +187,8 @@ SECURE = {
         SECURE["postgresql"],  # the driver tries TLS first
         f"mysql://maker:{PASSWORD}@tcp({DB})/to_be_made",
         f"postgres://maker:{QUOTED}@{DB}/to_be_made",
+        f"{RIGHT['postgresql']}?channel_binding=require&application_name=k3s&lock_timeout=9s",
+        f"{RIGHT['mariadb']}?innodb_snapshot_isolation=OFF&timeout=9s",
     ],
     ids=name_of,
 )
@@ -206,6 +220,11 @@ def test_a_right_one_is_no_problem(outside: Site, endpoint: str) -> None:
         (RIGHT["postgresql"].replace(DB, "no-such-host.invalid"), "datastore", "name"),
         (RIGHT["postgresql"].replace("5432", "5434"), "datastore-settings", "read-only replica"),
         (RIGHT["postgresql"].replace("5432", "6432"), "datastore-settings", "PgBouncer) in transaction mode"),
+        (RIGHT["mariadb"] + "?no_such=1", "datastore-settings", "Unknown system variable 'no_such'"),
+        (RIGHT["postgresql"] + "?gssencmode=disable", "datastore-settings", 'parameter "gssencmode"'),
+        (RIGHT["postgresql"] + "?channel_binding=always", "datastore-settings", "channel_binding is always"),
+        (RIGHT["postgresql"] + "?sslmode=disable&channel_binding=require", "datastore-tls", "channel binding"),
+        (f"postgres://certain:{QUOTED}@{DB}/k3s", "datastore-tls", "requires a client certificate of user certain"),
         (RIGHT["etcd"].replace("2379", "2378"), "datastore", "Connection refused"),
         (RIGHT["etcd"].replace("2379", "3306"), "datastore", "does not answer as an etcd"),
         (RIGHT["etcd"].replace("2379", "2479"), "datastore", "does not answer as an etcd"),
@@ -220,6 +239,22 @@ def test_what_k3s_would_fail_on_is_found_from_every_server(
     errors = [f for f in findings if f["severity"] == "error"]
     assert {(f["host"], f["subject"]) for f in errors} == {(server, expected) for server in SERVERS}, errors
     assert all(words in f["found"] for f in errors), errors
+
+
+def test_servers_that_are_let_in_by_name_are_those_that_the_database_resolves(outside: Site) -> None:
+    code, findings, said = ask(outside, f"postgres://named:{QUOTED}@{DB}/k3s")
+    assert code == 1, said
+    logins = [f for f in findings if f["subject"] == "datastore-login"]
+    assert [f["host"] for f in logins] == ["s3"], findings
+    assert "names that the database resolves" in logins[0]["remedy"]
+
+
+def test_what_an_upgrade_of_mariadb_turns_on_is_a_note(outside: Site) -> None:
+    code, findings, said = ask(outside, RIGHT["mariadb"])
+    assert code == 0, said
+    notes = [f["found"] for f in findings if f["severity"] == "note" and f["subject"] == "datastore-settings"]
+    assert len(notes) == len(SERVERS), findings
+    assert all("version 11.6.2 and newer turn it on" in one for one in notes)
 
 
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"])

@@ -11,7 +11,20 @@ from typing import Any
 import pytest
 
 from .certificates import certificate
-from .conftest import DB, PREFIX, Proved, Site, bare, eventually, health, rotate_token, unchanged, unchanged_files
+from .conftest import (
+    DB,
+    PREFIX,
+    Proved,
+    Site,
+    add_packages_of,
+    bare,
+    eventually,
+    health,
+    rotate_token,
+    unchanged,
+    unchanged_files,
+    upgrade,
+)
 
 PASSWORD = "p@ss/w:rd%# 'q\"\\)(?&=é"  # all that an endpoint, SQL and YAML may stumble over
 INSTALL = "set -e\nexport DEBIAN_FRONTEND=noninteractive\napt-get -q update && apt-get -qy install "
@@ -56,7 +69,7 @@ SQL
 # It makes a certificate for itself, with which K3s can do nothing; the rights come with a role.
 MYSQL = f"""{INSTALL} mysql-server
 install -m 600 -o mysql /etc/ssl/db.key /etc/ssl/my.key
-printf '[mysqld]\\nbind-address = 0.0.0.0\\n' >/etc/mysql/mysql.conf.d/zz-test.cnf
+printf '[mysqld]\\nbind-address = 0.0.0.0\\ntls_version = TLSv1.3\\n' >/etc/mysql/mysql.conf.d/zz-test.cnf
 systemctl restart mysql
 mysql --default-character-set=utf8mb4 <<'SQL'
 CREATE DATABASE `k3s-prod`;
@@ -78,7 +91,10 @@ KINDS: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "postgresql": (
         POSTGRES,
         "postgresql",
-        {"kind": "postgresql", "hosts": [DB], "password": {"file": "../secret"}, "cafile": "../ca.pem"},
+        {
+            "kind": "postgresql", "hosts": [DB], "password": {"file": "../secret"}, "cafile": "../ca.pem",
+            "parameters": {"channel_binding": "require"},
+        },
         PASSWORD,
     ),
     "mariadb": (
@@ -239,6 +255,8 @@ def test_bare_hosts_become_a_cluster_on_it(outside: Site, service: str, proved: 
     another_user(outside)
     another_ca(outside, service)
     proved(outside, service, "external", "password change")
+    if service == "mariadb" and outside.lab.exec("db1", ["mariadbd", "--version"]).stdout.count("10.11"):
+        upgraded(outside)
 
 
 def without_snapshot_isolation(site: Site) -> None:
@@ -253,6 +271,32 @@ def without_snapshot_isolation(site: Site) -> None:
         assert "s1, s2, s3: innodb_snapshot_isolation is on; expected: OFF" in done.stderr
         assert site.lab.exec("s1", ["ls", "/usr/local/bin"]).stdout == "", "something was changed"
         site.lab.exec("db1", ["mariadb", "-e", "SET GLOBAL innodb_snapshot_isolation = OFF"])
+
+
+def upgraded(site: Site) -> None:
+    """A MariaDB that apt upgrades under a living cluster: told of before and after it; no server is restarted."""
+    servers = {host: site.lab.exec(host, ["cat", "/etc/rancher/k3s/config.yaml"]).stdout for host in ("s1", "s2", "s3")}
+    said = site.deploy()
+    assert "version 11.6.2 and newer turn it on" in said.stdout + said.stderr
+    add_packages_of(site, "db1", "trixie")
+    upgrade(site, "db1", "mariadb-server")
+    eventually(site.answers)
+    found = site.runbook("drift.py", "--no-history")
+    assert found.returncode == 3, found.stdout
+    assert "innodb_snapshot_isolation is on" in found.stdout
+    assert "s1, s2, s3: innodb_snapshot_isolation is on" in refused(site)
+    with unchanged_files(site):  # who may not change the database has K3s set it in each session
+        own = {"innodb_snapshot_isolation": "OFF"}
+        site.edit(lambda data: data["data"]["k3s_cluster"]["datastore"].update(parameters=own))
+        site.deploy("--preflight-only")
+    text = "printf '[mysqld]\\ninnodb_snapshot_isolation = OFF\\n' >/etc/mysql/mariadb.conf.d/99-own.cnf"
+    site.lab.exec("db1", ["sh", "-c", f"{text}; systemctl restart mariadb"])
+    eventually(site.answers)
+    said = site.deploy()
+    assert "nothing to change" in said.stdout
+    assert "11.6.2" not in said.stdout + said.stderr
+    eventually(lambda: unchanged(site))
+    assert servers == {host: site.lab.exec(host, ["cat", "/etc/rancher/k3s/config.yaml"]).stdout for host in servers}
 
 
 def two_writers(site: Site, isolation: str) -> str:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,19 @@ import pytest
 from nornir_k3s.state import datastore_keys
 from nornir_k3s.state.store import Store
 
-from .conftest import DB, PREFIX, Proved, Site, bare, eventually, health, rotate_token, unchanged
+from .conftest import (
+    DB,
+    PREFIX,
+    Proved,
+    Site,
+    add_packages_of,
+    bare,
+    eventually,
+    health,
+    rotate_token,
+    unchanged,
+    upgrade,
+)
 
 # Where the hosts' groups are others than the lab's own.
 GROUPS: dict[str, dict[str, str]] = {
@@ -326,3 +339,69 @@ def test_a_member_that_has_lost_its_data_is_replaced_as_the_page_says(managed: S
     assert "nothing to change" in managed.deploy().stdout
     assert "existing" not in managed.lab.exec("a2", ["cat", "/etc/default/etcd"]).stdout
     managed.answers()
+
+
+def servers_started(site: Site) -> dict[str, str]:
+    show = ["systemctl", "show", "-p", "ExecMainStartTimestampMonotonic", "k3s"]
+    return {host: site.lab.exec(host, show).stdout for host in ("s1", "s2", "s3")}
+
+
+def is_of(site: Site, release: str) -> bool:
+    return next(host.release for host in site.lab.hosts if host.name == "db1") == release
+
+
+def test_mariadb_is_upgraded_by_apt_under_a_living_cluster(managed: Site, kind: str) -> None:
+    """What the new version needs is there before it starts; a deploy has nothing to do, and restarts nothing."""
+    if kind != "mariadb" or not is_of(managed, "bookworm"):
+        return
+    asked = "SELECT @@innodb_snapshot_isolation"
+    assert sql(managed, kind, asked) == ["0"]
+    add_packages_of(managed, "db1", "trixie")
+    upgrade(managed, "db1", "mariadb-server")
+    assert sql(managed, kind, "SELECT VERSION()")[0].startswith("11.8")
+    assert sql(managed, kind, asked) == ["0"]
+    eventually(managed.answers)
+    eventually(lambda: unchanged(managed))
+    before = servers_started(managed)
+    assert "nothing to change" in managed.deploy().stdout
+    assert servers_started(managed) == before
+    assert all(managed.nodes().values())
+    put_aside_and_back(managed)
+
+
+def put_aside_and_back(site: Site) -> None:
+    """Data that a package has renamed, and an empty database in their place, are told of before a change."""
+    empty = "mkdir /var/lib/mysql && chown mysql:mysql /var/lib/mysql && mariadb-install-db --user=mysql >/dev/null"
+    aside = f"systemctl stop mariadb && mv /var/lib/mysql /var/lib/mysql-11.8 && {empty} && systemctl start mariadb"
+    site.lab.exec("db1", ["sh", "-c", aside])
+    done = site.runbook("deploy.py", "--yes")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "db1: /var/lib/mysql-11.8 has the data of MariaDB 11.8, where a package has put them" in done.stderr
+    back = "systemctl stop mariadb && rm -r /var/lib/mysql && mv /var/lib/mysql-11.8 /var/lib/mysql"
+    site.lab.exec("db1", ["sh", "-c", f"{back} && systemctl start mariadb"])
+    eventually(site.answers)
+    eventually(lambda: unchanged(site))
+
+
+def test_postgresql_stays_with_its_data_until_they_are_moved(managed: Site, kind: str) -> None:
+    """Packages of a new Debian make an empty cluster beside ours: K3s never gets that one."""
+    if kind != "postgresql" or not is_of(managed, "bookworm"):
+        return
+    add_packages_of(managed, "db1", "trixie")
+    upgrade(managed, "db1", "postgresql")
+    assert "17  main" in managed.lab.exec("db1", ["pg_lsclusters"]).stdout
+    eventually(managed.answers)
+    before = servers_started(managed)
+    done = managed.deploy()
+    assert "nothing to change" in done.stdout
+    assert "its data are in PostgreSQL 15" in done.stdout + done.stderr
+    assert servers_started(managed) == before
+    move = (Path(__file__).parents[2] / "docs/datastores.md").read_text().partition("pg_dropcluster --stop")
+    managed.lab.exec("db1", ["sh", "-c", (move[1] + move[2]).partition("#")[0]], timeout=300)
+    managed.deploy("--yes")
+    assert "nothing to change" in managed.deploy().stdout
+    assert sql(managed, kind, "SHOW server_version")[0].startswith("17")
+    assert "/etc/postgresql/17/main/nornir-k3s-hba.conf" in sql(managed, kind, "SHOW hba_file")
+    eventually(managed.answers)
+    eventually(lambda: unchanged(managed))
+    assert all(managed.nodes().values())
