@@ -2,56 +2,20 @@
 
 from __future__ import annotations
 
-import http.client
 import ssl
 import subprocess
-import threading
-import time
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
 
+from .balancers import Held
 from .conftest import DB, PREFIX, VIP, Site, eventually
 
 BALANCERS = ("lb1", "lb2")
 SERVERS = ("s1", "s2", "s3")
 ASK = """perl -MIO::Socket::UNIX -e '
 $s = IO::Socket::UNIX->new(Peer => "/run/haproxy/admin.sock"); print $s shift; print <$s>'"""
-
-
-class Held:
-    """A connection through the VIP that is held, and used twice a second: it is never opened again."""
-
-    def __init__(self) -> None:
-        context = ssl._create_unverified_context()  # noqa: S323 - what it reaches is another test's subject
-        self._connection = http.client.HTTPSConnection(VIP, 6443, context=context, timeout=30)
-        self._connection.connect()
-        setattr(self._connection, "auto_open", 0)  # noqa: B010 - http.client reads it
-        self._lock, self._closed, self._ended = threading.Lock(), threading.Event(), ""
-        assert self.lives()
-        threading.Thread(target=self._use, daemon=True).start()
-
-    def lives(self) -> bool:
-        with self._lock:
-            try:
-                self._connection.request("GET", "/ping")
-                assert self._connection.getresponse().read() == b"pong"
-            except (OSError, http.client.HTTPException) as error:
-                self._ended = self._ended or f"{time.strftime('%T')} {error!r}"
-        return not self._ended
-
-    def __repr__(self) -> str:
-        return self._ended or "lives"
-
-    def _use(self) -> None:
-        while not self._closed.wait(0.5) and self.lives():
-            pass
-
-    def close(self) -> None:
-        self._closed.set()
-        with self._lock:
-            self._connection.close()
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import pytest
 from nornir_k3s.state import datastore_keys
 from nornir_k3s.state.store import Store
 
+from .balancers import BALANCERS, Held, watched
 from .conftest import (
     DB,
     PREFIX,
@@ -240,10 +241,15 @@ def test_a_changed_password_reaches_the_servers_one_at_a_time(managed: Site, kin
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        managed.deploy("--yes")
+        with watched(managed) as seen:
+            managed.deploy("--yes")
     finally:
         stop.set()
         watcher.join()
+    for balancer in BALANCERS:  # of two releases
+        gone = [names for one, names in seen if one == balancer]
+        assert set().union(*gone) == {"s1", "s2", "s3"}, balancer
+        assert all(len(names) <= 1 for names in gone), balancer
     # A question that is under way on a server while it is stopped is lost; the next ones are for the others.
     lost = [len(list(some)) for failed, some in itertools.groupby(answers, key=bool) if failed]
     assert max(lost, default=0) < 5, answers
@@ -287,10 +293,18 @@ def test_what_is_changed_on_its_host_is_found_and_put_right_after_a_dump(
     managed: Site, kind: str, proved: Proved
 ) -> None:
     managed.lab.exec("db1", ["sh", "-c", f"for file in {FILES[kind]}; do echo '# by hand' >>\"$file\"; done"])
+    for balancer in BALANCERS:
+        for name in ("haproxy/haproxy.cfg", "keepalived/keepalived.conf"):
+            managed.lab.exec(balancer, ["sh", "-c", f"echo '# by hand' >>/etc/{name}"])
     found = managed.runbook("drift.py", "--no-history")
     assert found.returncode == 3, found.stdout
     assert "by hand" in managed.deploy("--plan").stdout
+    processes, held = balancers_started(managed), [Held(address(managed, name)) for name in BALANCERS]
     done = managed.deploy("--yes")
+    assert balancers_started(managed) == processes, "a reload is enough"
+    assert all(one.lives() for one in held), held
+    for one in held:
+        one.close()
     (path,) = [word for word in done.stdout.split() if word.startswith("/var/lib/nornir-k3s/dumps/")]
     assert managed.lab.exec("db1", ["sh", "-c", READABLE[kind].replace("DUMP", path)]).stdout.strip()
     assert "nothing to change" in managed.deploy().stdout
@@ -299,6 +313,15 @@ def test_what_is_changed_on_its_host_is_found_and_put_right_after_a_dump(
     complaints = managed.lab.exec("db1", ["sh", "-c", COMPLAINTS[kind]], check=False).stdout
     assert complaints == ""
     proved(managed, kind, "managed", "drift", "dump")
+
+
+def address(site: Site, host: str) -> str:
+    return next(one.address for one in site.lab.hosts if one.name == host)
+
+
+def balancers_started(site: Site) -> list[str]:
+    show = ["systemctl", "show", "-p", "MainPID", "haproxy", "keepalived"]
+    return [site.lab.exec(name, show).stdout for name in BALANCERS]
 
 
 # That a dump can be read again, with something in it.

@@ -4,54 +4,17 @@ from __future__ import annotations
 
 import json
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from nornir_k3s.apply import rotation
 
+from .balancers import STAT, away, drained, states, watched
 from .conftest import Site, eventually, unchanged
 
 BALANCERS, SERVERS = ("lb1", "lb2"), ("s1", "s2", "s3")
 NOTES = "ls /var/lib/nornir-k3s/drained 2>/dev/null || :"
-STAT = """use IO::Socket::UNIX; my $s = IO::Socket::UNIX->new(Peer => '/run/haproxy/admin.sock') or exit;
-print $s "show stat\\n"; while (<$s>) { @w = split /,/; print "$w[1] $w[17]\\n" if $w[1] =~ /^s\\d$/ }"""
-
-
-def states(site: Site, balancer: str) -> set[tuple[str, str]]:
-    """Return each server's states in this HAProxy, one a backend."""
-    lines = site.lab.exec(balancer, ["perl", "-e", STAT], check=False).stdout.splitlines()
-    return {(name, state) for name, _, state in (line.partition(" ") for line in lines)}
-
-
-def away(site: Site, balancer: str) -> set[str]:
-    return {name for name, state in states(site, balancer) if not state.startswith(("UP", "no check"))}
-
-
-def drained(site: Site, balancer: str) -> set[str]:
-    return {name for name, state in states(site, balancer) if state.startswith("DRAIN")}
-
-
-@contextmanager
-def watched(site: Site) -> Iterator[list[tuple[str, set[str]]]]:
-    """Look at both load balancers again and again, and note who is away and drained."""
-    seen: list[tuple[str, set[str]]] = []
-    ended = threading.Event()
-
-    def look() -> None:
-        while not ended.is_set():
-            seen.extend((balancer, drained(site, balancer)) for balancer in BALANCERS)
-
-    looking = threading.Thread(target=look)
-    looking.start()
-    try:
-        yield seen
-    finally:
-        ended.set()
-        looking.join()
 
 
 def somebody_is_drained(site: Site) -> None:
