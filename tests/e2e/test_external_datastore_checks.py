@@ -99,6 +99,9 @@ CREATE DATABASE k3s; CREATE DATABASE strange; CREATE DATABASE poor; CREATE DATAB
 CREATE USER k3s IDENTIFIED BY 'SECRET'; CREATE USER poor IDENTIFIED BY 'SECRET';
 CREATE USER maker IDENTIFIED BY 'SECRET'; CREATE USER secure IDENTIFIED BY 'SECRET' REQUIRE SSL;
 GRANT ALL ON k3s.* TO k3s; GRANT ALL ON strange.* TO k3s; GRANT ALL ON copied.* TO k3s; GRANT ALL ON half.* TO k3s;
+INSTALL SONAME 'auth_ed25519'; INSTALL SONAME 'auth_pam';
+CREATE USER curved IDENTIFIED VIA ed25519 USING PASSWORD('SECRET'); GRANT ALL ON k3s.* TO curved;
+CREATE USER pam IDENTIFIED VIA pam; GRANT ALL ON k3s.* TO pam;
 GRANT SELECT, INSERT ON poor.* TO poor; GRANT ALL ON *.* TO maker; GRANT ALL ON k3s.* TO secure;
 USE strange; {KINE} {INDEX} {FOREIGN}
 USE copied; {KINE}
@@ -188,6 +191,7 @@ SECURE = {
         f"mysql://maker:{PASSWORD}@tcp({DB})/to_be_made",
         f"postgres://maker:{QUOTED}@{DB}/to_be_made",
         f"{RIGHT['postgresql']}?channel_binding=require&application_name=k3s&lock_timeout=9s",
+        f"mysql://curved:{PASSWORD}@tcp({DB})/k3s",
         f"{RIGHT['mariadb']}?innodb_snapshot_isolation=OFF&timeout=9s",
     ],
     ids=name_of,
@@ -220,6 +224,7 @@ def test_a_right_one_is_no_problem(outside: Site, endpoint: str) -> None:
         (RIGHT["postgresql"].replace(DB, "no-such-host.invalid"), "datastore", "name"),
         (RIGHT["postgresql"].replace("5432", "5434"), "datastore-settings", "read-only replica"),
         (RIGHT["postgresql"].replace("5432", "6432"), "datastore-settings", "PgBouncer) in transaction mode"),
+        (f"mysql://pam:{PASSWORD}@tcp({DB})/k3s", "datastore-login", "user pam logs in by dialog, which K3s' driver"),
         (RIGHT["mariadb"] + "?no_such=1", "datastore-settings", "Unknown system variable 'no_such'"),
         (RIGHT["postgresql"] + "?gssencmode=disable", "datastore-settings", 'parameter "gssencmode"'),
         (RIGHT["postgresql"] + "?channel_binding=always", "datastore-settings", "channel_binding is always"),

@@ -20,7 +20,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from nornir_k3s.datastore_probe import mysql, mysql_settings, parameters, postgresql, postgresql_refusal, probe, tls
+from nornir_k3s.datastore_probe import (
+    mysql,
+    mysql_login,
+    mysql_settings,
+    parameters,
+    postgresql,
+    postgresql_refusal,
+    probe,
+    tls,
+)
 from nornir_k3s.datastore_probe.answers import Answers, ProbeFailed, table_problems
 from nornir_k3s.datastore_probe.probe import findings
 from nornir_k3s.datastore_probe.tls import Context
@@ -59,10 +68,26 @@ def test_rights_are_read_from_grants(grants: list[str], missing: str) -> None:
     ],
 )
 def test_what_mysql_refuses_with(code: int, id_: str) -> None:
-    problem: Any = mysql._refused(pymysql.err.OperationalError(code, "hush"), ENDPOINT)
+    problem: Any = mysql_login.meaning(pymysql.err.OperationalError(code, "hush"), ENDPOINT)
     assert problem.subject == id_
     assert "hush" not in problem.found + problem.remedy
     assert "{}" not in problem.found
+
+
+@pytest.mark.parametrize("name", ["dialog", "mysql_clear_password", "mysql_old_password"])
+def test_no_password_goes_where_k3s_sends_none(name: str) -> None:
+    with pytest.raises(pymysql.err.OperationalError) as caught:
+        mysql_login._plugins(ENDPOINT)[name](None).authenticate(None)
+    assert f"user u logs in by {name}, which K3s' driver" in mysql_login.meaning(caught.value, ENDPOINT).found
+    allowed = parse(Secret("mysql://u:p@tcp(db)/k3s?allowCleartextPasswords=true"))
+    assert ("mysql_clear_password" in mysql_login._plugins(allowed)) is False
+
+
+@pytest.mark.parametrize(
+    "said", ["Authentication plugin 'b'parsec'' not configured", "Authentication plugin 'parsec' x"]
+)
+def test_a_plugin_that_k3s_does_not_know_is_named(said: str) -> None:
+    assert "logs in by parsec" in mysql_login.meaning(pymysql.err.OperationalError(2059, said), ENDPOINT).found
 
 
 def shown(folder: Path, *alternatives: x509.GeneralName) -> Context:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pymysql
 
-from nornir_k3s.datastore_probe import mysql_settings, tls
+from nornir_k3s.datastore_probe import mysql_login, mysql_settings
 from nornir_k3s.datastore_probe.answers import Answers, ProbeFailed, problem, table_problems
 from nornir_k3s.datastore_probe.connector import Connector
 from nornir_k3s.datastore_probe.mysql_settings import Query
@@ -28,16 +28,6 @@ _VARIABLES = (
     "version", "auto_increment_increment", "innodb_snapshot_isolation", "read_only", "super_read_only",
     "innodb_read_only", "max_connections", "wsrep_on", "wsrep_cluster_address",
 )  # fmt: skip
-_REFUSED = (1045, 1698, 2059, 3159)  # 3159: MySQL's require_secure_transport
-# What MySQL answers before it looks at the rights: error, what is wrong, what to do. `{}` is the user.
-_NO_LOGIN = {
-    1524: (
-        "the authentication plugin of user {} is not loaded, as mysql_native_password from MySQL 8.4 on",
-        "ALTER USER … IDENTIFIED WITH caching_sha2_password BY …",
-    ),
-    1862: ("the password of user {} has expired", "ALTER USER … IDENTIFIED BY … PASSWORD EXPIRE NEVER"),
-    3118: ("the account of user {} is locked", "ALTER USER … ACCOUNT UNLOCK"),
-}
 _COLUMNS = """
 SELECT COLUMN_NAME, DATA_TYPE FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = 'kine'
 """
@@ -64,62 +54,16 @@ def ask(endpoint: Endpoint, connector: Connector) -> Answers:
         ssl.SSLError: The TLS handshake failed.
     """
     try:
-        connection = _login(endpoint, connector, connector.context)
+        connection = mysql_login.connect(endpoint, connector, connector.context)
     except pymysql.err.OperationalError as error:
         cause = error.__cause__ or error.__context__
         if isinstance(cause, ssl.SSLError):
             raise cause from None
-        raise ProbeFailed(_refused(error, endpoint, tls=_requires_tls(error, endpoint, connector))) from None
+        raise ProbeFailed(mysql_login.refused(error, endpoint, connector)) from None
     try:
         return _read(connection, endpoint, test_rights=connector.test_rights)
     finally:
         connection.close()
-
-
-def _login(endpoint: Endpoint, connector: Connector, context: ssl.SSLContext | None) -> Any:  # noqa: ANN401 - it has no types
-    connection: Any = pymysql.connect(
-        host=connector.address,
-        user=endpoint.user,
-        password=endpoint.password.reveal().encode(),  # as K3s sends it; pymysql would make Latin-1 of it
-        ssl=context,
-        ssl_disabled=context is None,
-        connect_timeout=10,
-        defer_connect=True,
-    )
-    connection.connect(connector.connect())
-    return connection
-
-
-def _requires_tls(error: pymysql.err.OperationalError, endpoint: Endpoint, connector: Connector) -> bool:
-    """Return whether a login that was refused without TLS succeeds with it."""
-    if connector.context or not error.args or error.args[0] not in _REFUSED:
-        return False
-    try:
-        _login(endpoint, connector, tls.context(None, None, None, verify=False)).close()
-    except (pymysql.err.Error, OSError):
-        return False
-    return True
-
-
-def _refused(error: pymysql.err.OperationalError, endpoint: Endpoint, *, tls: bool = False) -> Finding:
-    code = error.args[0] if error.args else 0
-    if tls:
-        found = f"the database requires TLS for user {endpoint.user}"
-        return problem("datastore-tls", found, "TLS that K3s verifies", "set `cafile` to the CA of its certificate")
-    if code in _REFUSED:
-        found = f"the database refuses user {endpoint.user} or the password"
-        return problem(
-            "datastore-login", found, "a login", "check user, password, and the hosts that the user may log in from"
-        )
-    if code in _NO_LOGIN:
-        found, remedy = _NO_LOGIN[code]
-        return problem("datastore-login", found.format(endpoint.user), "a login", remedy)
-    if code == 1130:
-        found = "the database does not allow connections from this server's address"
-        return problem("datastore-login", found, "a login", "grant the user for the servers' addresses")
-    if code == 2026 or "SSL" in str(error):
-        return problem("datastore-tls", "the database has no TLS", "TLS, since `cafile` is set", "enable TLS")
-    return problem("datastore", f"the login failed (error {code})", "a login", "see the database's log")
 
 
 def _asking(connection: Any) -> Query:  # noqa: ANN401 - it has no types
