@@ -225,6 +225,10 @@ def test_bare_hosts_become_a_cluster_on_it(outside: Site, service: str, proved: 
         without_flannel(outside)
     if service == "mariadb":
         without_snapshot_isolation(outside)
+    if service == "postgresql":  # the default of 18
+        asked = ["su", "postgres", "-c", "psql -At -c 'SHOW server_version_num' -c 'SHOW data_checksums'"]
+        version, checksums = outside.lab.exec("db1", asked).stdout.split()
+        assert (int(version) >= 180000) == (checksums == "on")
     outside.deploy()
     assert outside.nodes() == dict.fromkeys(NODES, service != "etcd")
     assert "nothing to change" in outside.deploy().stdout

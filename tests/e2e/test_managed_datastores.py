@@ -364,9 +364,9 @@ def test_a_member_that_has_lost_its_data_is_replaced_as_the_page_says(managed: S
     managed.answers()
 
 
-def servers_started(site: Site) -> dict[str, str]:
+def servers_started(site: Site, *names: str) -> dict[str, str]:
     show = ["systemctl", "show", "-p", "ExecMainStartTimestampMonotonic", "k3s"]
-    return {host: site.lab.exec(host, show).stdout for host in ("s1", "s2", "s3")}
+    return {host: site.lab.exec(host, show).stdout for host in names or ("s1", "s2", "s3")}
 
 
 def is_of(site: Site, release: str) -> bool:
@@ -428,3 +428,20 @@ def test_postgresql_stays_with_its_data_until_they_are_moved(managed: Site, kind
     eventually(managed.answers)
     eventually(lambda: unchanged(managed))
     assert all(managed.nodes().values())
+
+
+def test_etcd_and_the_load_balancers_are_upgraded_by_apt_one_after_the_other(managed: Site, kind: str) -> None:
+    if kind != "etcd" or not is_of(managed, "bookworm"):
+        return
+    before = servers_started(managed, "s1", "s2")
+    for host in datastores(kind):
+        add_packages_of(managed, host, "trixie")
+        upgrade(managed, host, "etcd-server", "etcd-client")
+        eventually(managed.answers)
+        assert "etcdctl version: 3.5" in managed.lab.exec(host, ["etcdctl", "version"]).stdout
+    add_packages_of(managed, "lb2", "trixie")
+    upgrade(managed, "lb2", "haproxy", "keepalived")
+    nothing_is_deprecated(managed, "lb2")
+    eventually(lambda: unchanged(managed))
+    assert "nothing to change" in managed.deploy().stdout
+    assert servers_started(managed, "s1", "s2") == before
