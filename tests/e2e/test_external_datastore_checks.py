@@ -188,6 +188,7 @@ SECURE = {
     [
         *RIGHT.values(),
         SECURE["postgresql"],  # the driver tries TLS first
+        SECURE["postgresql"] + "?sslmode=allow",
         f"mysql://maker:{PASSWORD}@tcp({DB})/to_be_made",
         f"postgres://maker:{QUOTED}@{DB}/to_be_made",
         f"{RIGHT['postgresql']}?channel_binding=require&application_name=k3s&lock_timeout=9s",
@@ -228,6 +229,7 @@ def test_a_right_one_is_no_problem(outside: Site, endpoint: str) -> None:
         (RIGHT["mariadb"] + "?no_such=1", "datastore-settings", "Unknown system variable 'no_such'"),
         (RIGHT["postgresql"] + "?gssencmode=disable", "datastore-settings", 'parameter "gssencmode"'),
         (RIGHT["postgresql"] + "?channel_binding=always", "datastore-settings", "channel_binding is always"),
+        (SECURE["postgresql"] + "?sslmode=disable", "datastore-login", "from this server's address this way"),
         (RIGHT["postgresql"] + "?sslmode=disable&channel_binding=require", "datastore-tls", "channel binding"),
         (f"postgres://certain:{QUOTED}@{DB}/k3s", "datastore-tls", "requires a client certificate of user certain"),
         (RIGHT["etcd"].replace("2379", "2378"), "datastore", "Connection refused"),

@@ -187,6 +187,28 @@ def test_what_the_driver_of_k3s_does_not_know_goes_to_the_database(version: str,
     assert version in postgresql_refusal.refused(refusal, endpoint, version).remedy
 
 
+@pytest.mark.parametrize(
+    ("mode", "ca", "wanted"),
+    [
+        ("disable", False, [None]),
+        ("allow", False, [None, (False, ssl.CERT_NONE)]),
+        ("prefer", False, [(False, ssl.CERT_NONE), None]),
+        ("", False, [(False, ssl.CERT_NONE), None]),
+        ("", True, [(True, ssl.CERT_REQUIRED)]),
+        ("require", False, [(False, ssl.CERT_NONE)]),
+        ("require", True, [(False, ssl.CERT_REQUIRED)]),
+        ("verify-ca", True, [(False, ssl.CERT_REQUIRED)]),
+        ("verify-full", False, [(True, ssl.CERT_REQUIRED)]),
+    ],
+)
+def test_the_ways_of_a_mode_are_those_of_the_driver(
+    tmp_path: Path, mode: str, ca: bool, wanted: list[tuple[bool, ssl.VerifyMode] | None]
+) -> None:
+    endpoint = parse(Secret(f"postgres://u:p@db/k{f'?sslmode={mode}' if mode else ''}"))
+    found = postgresql.ways(endpoint, shown(tmp_path) if ca else None)
+    assert [one and (one.check_hostname, one.verify_mode) for one in found] == wanted
+
+
 def test_a_kind_of_channel_binding_that_there_is_not_is_told() -> None:
     with pytest.raises(ProbeFailed, match="channel_binding is always"):
         parameters.runtime({"channel_binding": "always"}, "v1.36.3+k3s1")

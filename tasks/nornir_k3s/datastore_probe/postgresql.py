@@ -2,7 +2,8 @@
 
 Sources: kine `pkg/drivers/pgsql` (statements, how TLS files become `verify-full`, how a missing database is made);
 docs.k3s.io `datastore/datastore.md`; k3s#14505 (collation), k3s#7808 (PgBouncer); PostgreSQL's manual, chapter
-"Frontend/Backend Protocol" (BackendKeyData: the process that serves a connection).
+"Frontend/Backend Protocol" (BackendKeyData: the process that serves a connection); jackc/pgx `pgconn/config.go`
+(`configTLS`), `pgconn/pgconn.go` (`connectPreferred`).
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ _STATEMENTS = (
     "UPDATE TABLE_NAME SET name = 'y'",
     "DELETE FROM TABLE_NAME",
 )
+_FINAL = ("28P01", "3D000", "42501")
 Query = Callable[[str], list[tuple[Any, ...]]]
 
 
@@ -72,48 +74,51 @@ def ask(endpoint: Endpoint, connector: Connector) -> Answers:
 
 
 def _login(endpoint: Endpoint, connector: Connector) -> Any:  # noqa: ANN401 - its types are of no use here
+    """Try the ways of the endpoint's sslmode as pgx does: the next one, unless user, password or database is wrong."""
     sent = parameters.runtime(endpoint.parameters, connector.version)
     application = sent.pop("application_name", "nornir-k3s")
-
-    def connect(context: ssl.SSLContext | None) -> Any:  # noqa: ANN401 - its types are of no use here
-        connection = pg8000.dbapi.connect(
-            user=endpoint.user,
-            password=endpoint.password.reveal(),
-            database=endpoint.database,
-            host=connector.address,
-            sock=connector.connect(),
-            ssl_context=context,
-            application_name=application,
-            startup_params=sent,
-        )
-        connection.autocommit = True
-        return connection
-
-    try:
-        mode, context = _mode(endpoint, connector)
+    failed: list[Exception] = []
+    for context in ways(endpoint, connector.context):
         try:
-            return connect(context)
-        except pg8000.dbapi.InterfaceError as error:
-            if mode != "prefer" or "SSL" not in str(error):
+            connection = pg8000.dbapi.connect(
+                user=endpoint.user,
+                password=endpoint.password.reveal(),
+                database=endpoint.database,
+                host=connector.address,
+                sock=connector.connect(),
+                ssl_context=context or False,  # None would be a TLS that is not verified, if there is one
+                application_name=application,
+                startup_params=sent,
+            )
+        except (pg8000.dbapi.DatabaseError, pg8000.dbapi.InterfaceError, ssl.SSLError) as error:
+            cause = error.__cause__ or error.__context__
+            failed.append(cause if isinstance(cause, ssl.SSLError) else error)
+            if postgresql_refusal.code_of(error) in _FINAL:
                 raise
-            return connect(None)
-    except (pg8000.dbapi.DatabaseError, pg8000.dbapi.InterfaceError) as error:
-        cause = error.__cause__ or error.__context__
-        if isinstance(cause, ssl.SSLError):
-            raise cause from None
-        raise
+        else:
+            connection.autocommit = True
+            return connection
+    answered = [error for error in failed if postgresql_refusal.code_of(error)]
+    raise (answered or failed)[0]
 
 
-def _mode(endpoint: Endpoint, connector: Connector) -> tuple[str, ssl.SSLContext | None]:
-    mode = endpoint.parameters.get("sslmode", "verify-full" if connector.context else "prefer")
-    if mode in ("disable", "allow"):
-        return mode, None
-    context = connector.context or tls.context(None, None, None, verify=mode.startswith("verify"))
-    if mode in ("require", "prefer", "verify-ca"):
+def ways(endpoint: Endpoint, given: tls.Context | None) -> list[tls.Context | None]:
+    """Return the ways to connect, in order: a TLS context, or None for no TLS.
+
+    Arguments:
+        endpoint: Its `sslmode` counts.
+        given: With the TLS files of the inventory; None if there are none.
+    """
+    mode = endpoint.parameters.get("sslmode", "verify-full" if given else "prefer")
+    if mode == "disable":
+        return [None]
+    with_ca = given is not None and given.with_ca
+    context = given or tls.context(None, None, None, verify=mode.startswith("verify"))
+    if mode != "verify-full":
         context.check_hostname = False
-    if mode in ("require", "prefer"):
+    if mode in ("allow", "prefer") or (mode == "require" and not with_ca):
         context.verify_mode = ssl.CERT_NONE
-    return mode, context
+    return {"allow": [None, context], "prefer": [context, None]}.get(mode, [context])
 
 
 def _may_create(endpoint: Endpoint, connector: Connector) -> bool:

@@ -33,6 +33,7 @@ class Context(ssl.SSLContext):
 
     expires: float = 0  # seconds since 1970; 0 without a verified certificate
     names: tuple[str, ...] | None = None  # of the server's certificate; asked for with `inspecting`
+    with_ca = False  # verified with the inventory's CA, not the system's
     inspecting = False  # the connection ends before a password is sent
 
 
@@ -66,6 +67,7 @@ def context(ca: Path | None, certificate: Path | None, key: Path | None, *, veri
         made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
     try:
         if ca:
+            made.with_ca = True
             made.load_verify_locations(str(ca))
         elif verify:
             made.load_default_certs()

@@ -15,8 +15,8 @@ from k3s_standin.process import deaf
 from k3s_standin.store import StoreError
 
 ATTEMPTS = 300
-# pgx does not try the next way in when the server has judged user, password or database.
-_FINAL = {"28P01", "28000", "3D000", "42501"}
+# pgx does not try the next way in when the server has judged password or database (pgconn.go, connectPreferred).
+_FINAL = {"28P01", "3D000", "42501"}
 _SCHEMA = [
     'CREATE TABLE IF NOT EXISTS kine (id BIGSERIAL PRIMARY KEY, name text COLLATE "C", created INTEGER, deleted INTEGER,'
     " create_revision BIGINT, prev_revision BIGINT, lease INTEGER, value bytea, old_value bytea)",
