@@ -38,7 +38,7 @@ def _postgresql(host: str, facts: HostFacts) -> Iterator[Finding]:
     move = f"move them: pg_upgradecluster {kept} main ({_PAGE})"
     found = f"its data are in PostgreSQL {kept} ({ours.folder})"
     if ours.served != "yes":
-        remedy = f"install postgresql-{kept}, then {move}; or restore a dump"
+        remedy = f"install postgresql-{kept}, then {move}; or give the data up: pg_dropcluster {kept} main"
         yield problem(host, "datastore-moved", f"{found}, whose server is not installed", f"postgresql-{kept}", remedy)
     elif package not in ("", kept):
         found, remedy = f"{found}, and the packages are of {package}", f"nothing to do now; when it suits you, {move}"
@@ -62,7 +62,7 @@ def _mysql(kind: str, host: str, facts: HostFacts) -> Iterator[Finding]:
         yield problem(host, "datastore-moved", found, expected, remedy)
     elif aside and not (used and used.ours == "yes"):
         found = f"{_of(aside[-1])}, where a package has put them; the database in use has none of this cluster"
-        remedy = f"install the version that wrote them, and put them back ({_PAGE}); or restore a dump"
+        remedy = f"install the version that wrote them, and put them back ({_PAGE}); or remove them"
         yield problem(host, "datastore-moved", found, "the cluster's data in use", remedy)
 
 
