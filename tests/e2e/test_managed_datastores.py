@@ -427,6 +427,8 @@ def test_postgresql_stays_with_its_data_until_they_are_moved(managed: Site, kind
     assert "/etc/postgresql/17/main/nornir-k3s-hba.conf" in sql(managed, kind, "SHOW hba_file")
     eventually(managed.answers)
     eventually(lambda: unchanged(managed))
+    managed.lab.exec("db1", ["pg_dropcluster", "15", "main"])
+    eventually(lambda: unchanged(managed))
     assert all(managed.nodes().values())
 
 

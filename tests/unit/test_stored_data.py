@@ -60,6 +60,9 @@ def test_clusters_of_postgresql_are_told_apart(tmp_path: Path) -> None:
         ["postgresql", "15", f"{tmp_path}/etc/15/main", "yes", "no"],
         ["postgresql", "17", f"{tmp_path}/etc/17/main", "no", "yes"],
     ]
+    (tmp_path / "etc/15/main/start.conf").write_text("# This cluster was upgraded\n\nmanual\n")
+    moved, _ = stored("stored_postgresql", tmp_path / "etc", tmp_path / "lib")
+    assert moved == ["postgresql", "15", f"{tmp_path}/etc/15/main", "no", "no"], "its data are in the new one"
 
 
 def found(cluster: Cluster, facts: HostFacts) -> list[Finding]:
@@ -117,7 +120,7 @@ PG15, PG17 = (of("postgresql", version, f"/etc/postgresql/{version}/main") for v
         ([PG17], "17", "", ""),
         ([PG15._replace(ours="no")], "17", "", ""),
         ([PG15, PG17._replace(ours="no")], "15", "note", "and the packages are of 17; expected: PostgreSQL 15"),
-        ([PG15, PG17], "17", "", "moved by pg_upgradecluster"),
+        ([PG15, PG17], "17", "", ""),
         ([PG15._replace(served="no"), PG17._replace(ours="no")], "15", "error", "whose server is not installed"),
     ],
 )

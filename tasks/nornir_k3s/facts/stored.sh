@@ -10,7 +10,8 @@ stored_postgresql() { # folder-of-configurations folder-of-programs
   for folder in "$1"/*/main; do
     [ -e "$folder/postgresql.conf" ] || continue
     version=${folder%/main} version=${version##*/} ours=no served=no
-    [ ! -e "$folder/conf.d/90-nornir-k3s.conf" ] || ours=yes
+    # pg_upgradecluster leaves the old cluster behind, which is then started by hand only.
+    if [ -e "$folder/conf.d/90-nornir-k3s.conf" ] && ! grep -qsx manual "$folder/start.conf"; then ours=yes; fi
     [ ! -x "$2/$version/bin/postgres" ] || served=yes
     say stored postgresql "$version" "$folder" "$ours" "$served"
   done
