@@ -7,13 +7,14 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from nornir_k3s import k3s
+from nornir_k3s import k3s, shell
 from nornir_k3s.model import masking
 from nornir_k3s.model.cluster import Cluster, Member
 from nornir_k3s.model.host_facts import ArtifactState, FileState, HostFacts, UnitState
-from nornir_k3s.model.host_spec import File, Forget, Gone, HostSpec, Unit, together
+from nornir_k3s.model.host_spec import File, Forget, Gone, HostSpec, Packages, Unit, together
 from nornir_k3s.model.k3s_facts import CertificateFile
 from nornir_k3s.model.paths import PREVIOUS, SYSTEMD
+from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.step import Action, Step
 from nornir_k3s.model.urls import shown
 from nornir_k3s.roles import datastore, former, load_balancer
@@ -30,7 +31,9 @@ def stage(spec: HostSpec, facts: HostFacts) -> list[Step]:
     steps: list[Step] = []
     missing = tuple(name for name in spec.packages if name not in facts.packages)
     if missing:
-        steps.append(Step("packages", " ".join(missing), f"install {', '.join(missing)}", payload=missing))
+        payload = Packages(facts.family.manager, missing)
+        steps.append(Step("packages", " ".join(missing), f"install {', '.join(missing)}", payload=payload))
+    steps += _prepare(spec, facts)
     for artifact in spec.artifacts:
         state = facts.artifacts.get(artifact.path, ArtifactState())
         if not state.same(artifact.sha256, artifact.mode):
@@ -41,6 +44,22 @@ def stage(spec: HostSpec, facts: HostFacts) -> list[Step]:
         steps.append(
             Step("install", spec.install.unit, f"run K3s' installer as {spec.install.role}", payload=spec.install)
         )
+    return steps
+
+
+def _prepare(spec: HostSpec, facts: HostFacts) -> list[Step]:
+    """Return the steps without which a service would not start with our files: SELinux' booleans, first data."""
+    steps = []
+    for name in spec.booleans:
+        if facts.booleans.get(name) == "off":
+            call = shell.call("allow", name)
+            steps.append(Step("selinux", name, f"turn SELinux' boolean {name} on", payload=Secret(call)))
+    for initial in spec.initial:
+        folder = initial.path.rpartition("/")[0]
+        # Where we have written there, data have been lost, or are not mounted: a person must see to them.
+        if initial.path not in facts.present and not any(one.startswith(f"{folder}/") for one in facts.ledger.files):
+            call = shell.call("initialize", initial.path, initial.command)
+            steps.append(Step("database", folder, f"create the data folder {folder}", payload=Secret(call)))
     return steps
 
 

@@ -24,6 +24,7 @@ from nornir_k3s import records
 from nornir_k3s.checks import host as host_checks
 from nornir_k3s.facts import Query, system
 from nornir_k3s.model.cluster import Cluster
+from nornir_k3s.model.family import Service
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.phases.phase import Phase
@@ -194,8 +195,9 @@ def test_the_example_of_a_datastore_works(load: Callable[..., Cluster]) -> None:
     missing = _members(datastore.Managed) - set(dir(kind))
     assert not missing
     cluster = load({"datastore": {"kind": "mysql"}})
-    spec = kind.spec(cluster, cluster.member("db1"), {})
-    assert (spec.packages, spec.units[0].name) == (("percona-server-server",), kind.unit)
+    service = Service(("percona-server-server",), "mysql.service", "/etc/mysql", "/etc/mysql/mysql.conf.d/zz.cnf")
+    spec = kind.spec(cluster, cluster.member("db1"), service)
+    assert (spec.packages, spec.units[0].name) == (("percona-server-server",), "mysql.service")
     assert kind.endpoint(cluster).reveal().startswith("mysql://")
 
 

@@ -212,7 +212,7 @@ def test_each_fact_is_asked_of_the_hosts_that_have_it(load: Callable[..., Cluste
         "servers": ["api", "kubeconfig", "effective_config", "latency"],
         "agents": ["reach", "agent_ca"],
         "lb": ["backends", "neighbours"],
-        "datastore": ["database_mysql", "datastore_health_mysql", "apt"],
+        "datastore": ["database_mysql", "datastore_health_mysql", "repositories"],
     }.items():
         for name in names:
             assert role in [one for one, text in asked.items() if re.search(rf"\nfact_{name}\b", text)], name

@@ -99,7 +99,7 @@ def test_databases_of_others_are_named_unless_we_installed_the_service(tmp_path:
     program.write_text("#!/bin/sh\nprintf '%s\\n' information_schema mysql performance_schema sys k3s shop\n")
     program.chmod(0o755)
     path = f"{program.parent}:{os.environ['PATH']}"
-    call = ("others", "fact_others", tmp_path, "mariadb", "k3s")
+    call = ("others", "fact_others", tmp_path, "mariadb", "k3s", "mariadb-server", "mariadb.service")
     assert lines(*call, path=path) == ["@others\tmariadb\tdatabase shop"]
     (tmp_path / "packages").write_text("mariadb-server\n")  # a run was killed after it had installed it
     assert lines(*call, path=path) == []

@@ -103,10 +103,10 @@ def test_load_balancers_write_ipv6_addresses_in_brackets(load: Load) -> None:
 def test_haproxy_tells_of_itself_on_loopback_and_where_people_ask(load: Load) -> None:
     local = files(load())
     assert re.findall(r"^ +bind (127.*)$", local[haproxy.CONFIG], re.M) == ["127.0.0.1:8405"]
-    assert f'script "{keepalived.TRACK} 8405"' in local[keepalived.CONFIG]
+    assert 'script "/etc/keepalived/nornir-k3s-check 8405"' in local[keepalived.CONFIG]
     wide = files(load({"lb": {"stats": {"address": "10.0.0.15", "port": 9000}}}))
     assert "    bind 127.0.0.1:9000\n    bind 10.0.0.15:9000\n    no log\n" in wide[haproxy.CONFIG]
-    assert f'script "{keepalived.TRACK} 9000"' in wide[keepalived.CONFIG]
+    assert 'script "/etc/keepalived/nornir-k3s-check 9000"' in wide[keepalived.CONFIG]
     for address, bind in (("0.0.0.0", "0.0.0.0:8405"), ("::", "[::]:8405")):  # noqa: S104 - no socket
         text = files(load({"lb": {"stats": {"address": address}}}))[haproxy.CONFIG]
         assert f"mode http\n    bind {bind}\n    no log\n" in text, "a second bind would clash"
@@ -212,7 +212,7 @@ def test_more_vips_of_both_ip_versions_move_together(load: Load) -> None:
     assert "virtual_ipaddress {\n        10.0.0.100/24 dev eth7\n        10.0.0.101/24 dev eth7\n    }\n" in text
     excluded = "virtual_ipaddress_excluded {\n        fd00::100/128 dev eth7\n        fd00::101/128 dev eth7\n    }\n"
     assert excluded in text, "VRRP advertises addresses of one IP version"
-    assert f'notify "{keepalived.NOTIFY} 10.0.0.100,10.0.0.101,fd00::100,fd00::101"' in text
+    assert 'notify "/etc/keepalived/nornir-k3s-notify 10.0.0.100,10.0.0.101,fd00::100,fd00::101"' in text
     server = server_role.spec(cluster, cluster.member("s1"), None)
     config = yaml.safe_load(next(file.text.reveal() for file in server.files if file.path == k3s.CONFIG))
     assert config["tls-san"] == ["10.0.0.100", "10.0.0.101", "fd00::100", "fd00::101"]

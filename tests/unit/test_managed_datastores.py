@@ -27,6 +27,7 @@ from nornir_k3s.model.cluster import Cluster, Member
 from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.datastore_keys import Keys
 from nornir_k3s.model.endpoint import parse
+from nornir_k3s.model.family import DEBIAN
 from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.settings import ManagedDatastore
@@ -49,7 +50,7 @@ def managed(load: Load, kind: str, **more: Any) -> Cluster:
 
 
 def files(cluster: Cluster, packages: dict[str, str] | None = None) -> dict[str, str]:
-    spec = datastore.spec(cluster, cluster.member("db1"), packages or {"postgresql": "15+248"})
+    spec = datastore.spec(cluster, cluster.member("db1"), DEBIAN, packages or {"postgresql": "15+248"})
     return {file.path: file.text.reveal() for file in spec.files}
 
 
@@ -97,7 +98,7 @@ def test_it_listens_on_the_cluster_s_address_only_and_shows_a_certificate(load: 
     assert cluster.keys.hosts["db1"].certificate in text
     key_files = [path for path, content in files(cluster).items() if "PRIVATE KEY" in content]
     assert key_files
-    spec = datastore.spec(cluster, cluster.member("db1"), {"postgresql": "15+248"})
+    spec = datastore.spec(cluster, cluster.member("db1"), DEBIAN, {"postgresql": "15+248"})
     assert all(file.mode == 0o640 and file.masking == "all" for file in spec.files if file.path in key_files)
 
 
@@ -110,7 +111,7 @@ def test_our_settings_come_after_those_of_the_package(load: Load, kind: str, oth
 @pytest.mark.parametrize("kind", DATABASES)
 def test_a_datastore_works_when_it_listens_where_the_servers_look_for_it(load: Load, kind: str) -> None:
     cluster = managed(load, kind)
-    (unit,) = datastore.spec(cluster, cluster.member("db1"), {"postgresql": "15+248"}).units
+    (unit,) = datastore.spec(cluster, cluster.member("db1"), DEBIAN, {"postgresql": "15+248"}).units
     port = {"postgresql": 5432}.get(kind, 3306)
     assert unit.proof.startswith(f"listens 10.0.0.11 {port}")
 
@@ -201,7 +202,7 @@ def test_a_postgresql_verifier_is_what_the_server_computes() -> None:
 
 def test_postgresql_s_folders_follow_its_version(load: Load) -> None:
     cluster = managed(load, "postgresql")
-    assert datastore.spec(cluster, cluster.member("db1"), {}).files == ()
+    assert datastore.spec(cluster, cluster.member("db1"), DEBIAN, {}).files == ()
     known = {"postgresql": "17+278"}
     assert all(path.startswith("/etc/postgresql/17/main/") for path in files(cluster, known))
 
@@ -264,7 +265,7 @@ def test_a_damaged_file_of_keys_is_told_of_and_not_replaced(tmp_path: Path, text
 def test_it_lets_in_as_many_as_the_servers_may_open(load: Load, kind: str, pool: dict[str, int], expected: int) -> None:
     cluster = load({"datastore": {"kind": kind}} | ({"datastore_pool": pool} if pool else {}))
     seen = {"postgresql": "15+248"}
-    spec = datastore.spec(cluster, cluster.member("db1"), seen)
+    spec = datastore.spec(cluster, cluster.member("db1"), DEBIAN, seen)
     assert any(f"max_connections = {expected}" in file.text.reveal() for file in spec.files)
 
 

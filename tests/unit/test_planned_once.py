@@ -90,3 +90,29 @@ def test_what_is_read_again_or_becomes_known_is_planned_again(
     assert ("K10" + "a" * 64) in after.desired.files[0].text.reveal()
     run.facts["a1"] = replace(run.facts["a1"])
     assert run.planned("a1") is not after
+
+
+def test_a_host_of_another_family_is_asked_again_about_its_own_paths(
+    nr: Nornir, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rocky = BARE.replace("\tapt\t", "\tdnf\t").replace("@end", "@distribution\trocky\n@distribution\trhel\n@end")
+    asked: dict[str, list[str]] = {}
+
+    def session(task: Any, **_: Any) -> Any:
+        def run(script: str, **_: Any) -> Any:
+            asked.setdefault(task.host.name, []).append(script)
+            return SimpleNamespace(stdout=rocky.replace("NAME", task.host.name), status=0)
+
+        return SimpleNamespace(run=run, round_trips=1)
+
+    monkeypatch.setattr(Source, "find", lambda *_, **__: None)
+    monkeypatch.setattr(gather, "session", session)
+    monkeypatch.setattr(preflight, "check", lambda _: None)
+    planned = plan.plan(nr, base=tmp_path, state=tmp_path / "state")
+    changes = {one.id for host in planned.hosts.values() for one in host.changes}
+    assert [len(asked[name]) for name in ("db1", "lb1", "lb2")] == [2, 2, 2]
+    assert "\nfact_packages dnf haproxy " in asked["lb1"][1]
+    assert "\nfact_files /etc/my.cnf.d/zz-nornir-k3s.cnf " in asked["db1"][1]
+    assert "lb1/packages:haproxy perl-interpreter perl-IO perl-Socket perl-Time-HiRes keepalived" in changes
+    assert "db1/file:/etc/my.cnf.d/zz-nornir-k3s.cnf" in changes
+    assert not [one for one in changes if "/etc/mysql" in one]

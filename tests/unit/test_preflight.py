@@ -69,8 +69,8 @@ ONE_OF_EACH: list[tuple[str, dict[str, Any], str]] = [
     ("s1", {"capacity": {"systemd": "219"}}, "systemd"),
     ("s1", {"system": {"arch": "riscv64"}}, "architecture"),
     ("lb1", {"system": {"package_manager": ""}}, "packages"),
-    ("lb1", {"apt": {"broken": ("haproxy",)}}, "packages"),
-    ("lb1", {"apt": {"sources": 0}}, "packages"),
+    ("lb1", {"repositories": {"broken": ("haproxy",)}}, "packages"),
+    ("lb1", {"repositories": {"sources": 0}}, "packages"),
     ("lb1", {"others": (Served("haproxy", "frontend www"),)}, "in-use"),
     ("db1", {"others": (Served("mariadb", "database shop"),)}, "in-use"),
     ("s1", {"capacity": {"cpus": 1}}, "cpu"),
@@ -117,7 +117,7 @@ ONE_OF_EACH: list[tuple[str, dict[str, Any], str]] = [
     ("s1", {"units": {"k3s.service": UnitState(command=f"{k3s.BINARY} server --cluster-init")}}, "extra-settings"),
     ("s1", {"present": {SQLITE}}, "sqlite"),
     ("s1", {"server": {"token": "0" * 12}}, "token"),
-    ("db1", {"apt": {"unavailable": ("mysql-server",)}}, "packages"),
+    ("db1", {"repositories": {"unavailable": ("mysql-server",)}}, "packages"),
     ("db1", {"database": {"bootstrap": {"/bootstrap/000000000000": 11833}}}, "foreign-data"),
     ("db1", {"database": {"versions": (("MariaDB", "11.8.3-MariaDB"),)}}, "datastore-version"),
 ]
@@ -357,7 +357,7 @@ def test_what_is_harmless_is_no_finding(load: Load) -> None:
         routes=(Route("10.0.0.0/24", "dev eth0"), Route("172.17.0.0/16", "dev docker0")),
         mounts=(Mount(k3s.DATA, "ext2/ext3", 50 << 20, ("rw", "relatime")),),
     )
-    seen["lb1"] = changed(seen["lb1"], apt={"sources": 4})
+    seen["lb1"] = changed(seen["lb1"], repositories={"sources": 4})
     assert ids(cluster, seen) == set()
 
 

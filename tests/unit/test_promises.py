@@ -40,7 +40,7 @@ HAPROXY = frozenset(["haproxy.service"])
 # The kinds that a deploy repairs, and the kind of step that its plan has for them.
 STEPS: dict[str, set[str]] = {
     "package": {"packages"}, "artifact": {"artifact"}, "install": {"install"}, "file": {"file", "remove"},
-    "database": {"database"},
+    "database": {"database"}, "selinux": {"selinux"},
     **{kind: {"unit"} for kind in ("unit", "enabled", "stale", "node", "certificate", "backend")},
 }  # fmt: skip
 NOTED = {"kubeconfig"}  # a note of the plan, since no host is changed: test_operator.py
@@ -135,6 +135,8 @@ CASES: list[tuple[str, str, Change]] = [
     (f"lb1/file:{CHECK_CERT}", "lb1", lambda f: changed(f, files={**f.files, CHECK_CERT: OLD})),
     (f"lb1/certificate:{CHECK_CERT}", "lb1",
      lambda f: changed(f, files={**f.files, CHECK_CERT: OLD}, certificates=(SOON,))),
+    ("lb1/selinux:haproxy_connect_any", "lb1",
+     lambda f: changed(f, distribution=("rocky", "rhel"), booleans={"haproxy_connect_any": "off"})),
     ("lb1/backend:s2", "lb1", lambda f: changed(f, backends={"s1": f.backends["s1"]}, ledger={"pending": HAPROXY})),
     (f"s2/certificate:{k3s.DATA}/server/tls/client-admin.crt", "s2", lambda f: expiring(f, at=NOW - 9, written=1)),
     (f"s2/certificate:{k3s.DATA}/server/tls/client-admin.crt", "s2", lambda f: expiring(f, at=NOW - 9, written=NOW)),

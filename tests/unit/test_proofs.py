@@ -33,7 +33,7 @@ def test_haproxy_works_when_it_has_loaded_its_new_configuration(tmp_path: Path, 
     for name, text in {"ss": "echo LISTEN", "journalctl": f"cat {tmp_path}/said"}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
-    script = f"begin=1\n{shell.source('apply/steps.sh')}\nhaproxy_loaded 6443\n"
+    script = f"begin=1\n{shell.source('apply/steps.sh')}\nhaproxy_loaded /no/socket 6443\n"
     path = {"PATH": f"{tmp_path}:{os.defpath}"}
     done = subprocess.run(["sh", "-eu"], input=script, capture_output=True, text=True, check=False, env=path)
     assert (done.returncode == 0) is works, done.stderr

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nornir_k3s import shell
-from nornir_k3s.model.host_spec import Artifact, File, Forget, Gone, HostSpec, Install, Retired, Unit
+from nornir_k3s.model.host_spec import Artifact, File, Forget, Gone, HostSpec, Install, Packages, Retired, Unit
 from nornir_k3s.model.paths import INSTALLER, PREVIOUS, STATE
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.step import Step
@@ -84,8 +84,8 @@ def _call(step: Step, spec: HostSpec) -> str:  # noqa: PLR0911 - one line a kind
             return shell.call("run_installer", INSTALLER, install.role, install_mark(spec), install.unit)
         case Secret() as text:
             return text.reveal()
-        case tuple() as names:
-            return shell.call("install_packages", *names)
+        case Packages() as packages:
+            return shell.call("install_packages", packages.manager, *packages.names)
         case None:
             raise ValueError(f"step {step.id} has nothing to carry out")
 

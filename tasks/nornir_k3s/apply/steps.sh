@@ -33,8 +33,12 @@ put() { # path mode owner group unit check; the content comes base64-encoded on 
   if [ -n "$5" ]; then : >"$STATE/pending/$5"; fi
   sync "$draft" 2>/dev/null || :
   mv -fT "$draft" "$1"
+  label "$1"
   grep -qxF "$1" "$STATE/files" 2>/dev/null || printf '%s\n' "$1" >>"$STATE/files"
   say did "$STEP" changed
+}
+label() { # path: SELinux' policy knows what it is by its name (restorecon(8))
+  if command -v restorecon >/dev/null 2>&1; then restorecon "$1" 2>/dev/null || :; fi
 }
 settle() { # path: it is newer now than the process that has read it, for its mode alone
   line=$(printf '%s\t%s' "$1" "$(stat -c %Z "$1")")
@@ -108,23 +112,44 @@ retire() { # unit
 }
 
 quietly() { # into a file: a pipe that breaks when the connection is lost would end dpkg half-way
-  usual_modes "$@" >"$STATE/apt.log" 2>&1 || {
-    tail -n 20 "$STATE/apt.log" >&2
+  usual_modes "$@" >"$STATE/packages.log" 2>&1 || {
+    tail -n 20 "$STATE/packages.log" >&2
     return 1
   }
 }
-apt() { quietly apt-get -qy -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@"; }
-install_packages() { # name...
-  export DEBIAN_FRONTEND=noninteractive
+install_packages() { # manager name...
+  manager=$1
+  shift
   # Noted first: a run that is killed here must not take what it has installed for another's.
   for name in "$@"; do
-    if dpkg-query -W -f '${db:Status-Abbrev}' "$name" 2>/dev/null | grep -q '^ii'; then continue; fi
-    grep -qsxF "$name" "$STATE/packages" || printf '%s\n' "$name" >>"$STATE/packages"
+    "has_$manager" "$name" || grep -qsxF "$name" "$STATE/packages" || printf '%s\n' "$name" >>"$STATE/packages"
   done
+  "install_with_$manager" "$@"
+  say did "$STEP" changed
+}
+has_apt() { dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q '^ii'; } # name
+has_dnf() { rpm -q "$1" >/dev/null 2>&1; } # name
+apt() { quietly apt-get -qy -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@"; }
+install_with_apt() { # name...
+  # Ubuntu has needrestart, which would restart K3s and databases for a library that came along, whoever is at work.
+  export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l NEEDRESTART_SUSPEND=1
   quietly dpkg --configure -a
   apt update
   apt -o Dpkg::Options::=--force-confold --no-install-recommends install "$@"
   dpkg-query -W -f '@package\t${Package}\t${Version}\n' "$@"
+}
+install_with_dnf() { # name...; it waits by itself while another dnf runs
+  quietly dnf -qy --setopt=install_weak_deps=False --setopt=retries=3 install "$@"
+  for name in "$@"; do has_dnf "$name" || { echo "dnf has installed another package for $name" >&2; return 1; }; done
+  rpm -q --qf '@package\t%{NAME}\t%{VERSION}-%{RELEASE}\n' "$@"
+}
+allow() { # SELinux boolean, also after a reboot
+  setsebool -P "$1" on
+  say did "$STEP" changed
+}
+initialize() { # path command: the data of a service, unless they are there
+  # shellcheck disable=SC2086  # a command and its arguments
+  [ -e "$1" ] || quietly $2
   say did "$STEP" changed
 }
 
@@ -140,14 +165,16 @@ run_installer() { # installer role mark unit; with a clean environment: it write
 }
 placed() { # path mode sha256: an artefact lies there
   chmod "$2" "$1"
+  label "$1"
   receipt "$1" "$3"
   say did "$STEP" changed
 }
 
 # Proofs, some seconds after a unit was touched, that it works; $begin is when that was.
-haproxy_loaded() { # port...; a master that cannot load its new configuration keeps the old one, and the reload succeeds
+haproxy_loaded() { # socket port...; a master that cannot load its new configuration keeps the old one, and the reload succeeds
   # A reload keeps the socket, and its mode.
-  [ ! -S /run/haproxy/admin.sock ] || chmod 600 /run/haproxy/admin.sock
+  [ ! -S "$1" ] || chmod 600 "$1"
+  shift
   # From 3.1 on, the reload has ended when the new worker has only begun.
   last=$(journalctl -u haproxy.service --since "@$begin" -o cat --no-pager |
     grep -o 'Initializing new worker\|Loading success\|Loading failure\|Failed to load worker' | tail -n 1)

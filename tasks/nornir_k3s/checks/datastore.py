@@ -33,9 +33,10 @@ def check(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Find
         yield from _unreachable(name, facts)
         yield from facts.datastore
         yield from _bootstrap(cluster, name, facts, all_facts)
-        for package in facts.apt.unavailable:
+        for package in facts.repositories.unavailable:
             remedy = "use another kind of datastore, or a distribution that has the package"
-            yield problem(name, "packages", f"package {package} is not available from apt", package, remedy)
+            found = f"package {package} is not available from {facts.family.manager}"
+            yield problem(name, "packages", found, package, remedy)
         if cluster.is_managed:
             yield from stored.check(cluster, name, facts)
     yield from _emptied(cluster, probed, all_facts)

@@ -16,8 +16,10 @@ from nornir_k3s.model.cluster import (
     Member,
     Setting,
 )
+from nornir_k3s.model.family import FAMILIES
 from nornir_k3s.model.finding import Finding, Severity, problem
 from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.roles import datastore
 
 ARCHITECTURES = {"x86_64", "aarch64", "armv7l"}
 _NETWORK_FS = {"nfs", "nfs4", "cifs", "smb2", "fuseblk", "9p"}
@@ -38,13 +40,14 @@ def check(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Findin
     """Yield the problems of the host itself."""
     yield from _system(member, facts)
     yield from _disk(member, facts)
+    yield from _firewall(cluster, member, facts)
     if member.role in NODES:
         yield from _size(member, facts)
         yield from _cgroups(cluster, member, facts)
         yield from _kernel(cluster, member, facts)
         yield from _security(cluster, member, facts)
     if set(member.roles) - set(NODES):
-        yield from _packages(member, facts)
+        yield from _packages(cluster, member, facts)
         yield from _others(cluster, member, facts)
 
 
@@ -155,12 +158,20 @@ def _kernel(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Find
         yield problem(member.name, "iptables", version, "1.8.5 or newer", remedy, "warning")
 
 
-def _security(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Finding]:
+def _firewall(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Finding]:
+    needs = ["6443/tcp, 10250/tcp, 8472/udp and the pod and service networks"] if member.role in NODES else []
+    if "datastore" in member.roles:
+        needs += [f"{port}/tcp" for port in datastore.kind(cluster).ports]
+    if "lb" in member.roles:
+        needs += [f"{cluster.registration.port}/tcp", "VRRP (IP protocol 112)"]
     for name in facts.firewalls:
         if name in ("firewalld", "ufw"):
-            remedy = f"stop {name}, or allow 6443/tcp, 10250/tcp, 8472/udp and the pod and service networks in it"
+            remedy = f"stop {name}, or allow {', '.join(needs)} in it"
             expected = "inactive, or open for the cluster"
             yield problem(member.name, "firewall", f"{name} is active", expected, remedy, "warning")
+
+
+def _security(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Finding]:
     if facts.selinux.mode != "Enforcing":
         return
     if not facts.selinux.policy:
@@ -173,19 +184,27 @@ def _security(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Fi
         yield problem(member.name, "selinux", found, "`selinux: true`", remedy, "warning")
 
 
-def _packages(member: Member, facts: HostFacts) -> Iterator[Finding]:
-    if facts.system.package_manager != "apt":
-        found, remedy = "the package manager is not apt", "use Debian or Ubuntu for this group"
-        yield problem(member.name, "packages", found, "apt", remedy)
+def _packages(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Finding]:
+    family, repositories = facts.known_family, facts.repositories
+    if family is None or family.manager not in facts.system.package_manager.split():
+        known = [one.manager for one in ([family] if family else FAMILIES)]
+        found = f"the package manager is not {' or '.join(known)}"
+        remedy = f"use {' or '.join(one.name for one in FAMILIES)} for this group"
+        yield problem(member.name, "packages", found, " or ".join(known), remedy)
         return
-    if broken := facts.apt.broken:
+    if broken := repositories.broken:
         found = f"half-installed packages: {', '.join(broken[:5])}"
-        yield problem(
-            member.name, "packages", found, "none", "nothing to do: deploy runs `dpkg --configure -a` first", "warning"
-        )
-    if facts.apt.sources == 0 and not facts.packages:
-        found, remedy = "apt has no package sources", "add them in /etc/apt/sources.list.d"
+        severity: Severity = "error" if family.by_person else "warning"
+        yield problem(member.name, "packages", found, "none", family.repair, severity)
+    if repositories.sources == 0 and not facts.packages:
+        found, remedy = f"{family.manager} has no package sources", f"add them in {family.sources}"
         yield problem(member.name, "packages", found, "sources of this group's packages", remedy)
+    if "datastore" in member.roles and not datastore.unit(cluster, family):
+        kind = cluster.managed.kind
+        found = f"{facts.system.os_name or family.name} has no package of {kind}"
+        has = " or ".join(one.name for one in FAMILIES if one.service(kind).unit)
+        remedy = f"use {has} for this group, another kind of datastore, or one of your own: docs/datastores/{kind}.md"
+        yield problem(member.name, "packages", found, f"a package of {kind}", remedy)
 
 
 def _others(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Finding]:

@@ -85,7 +85,11 @@ def _haproxy_ports(cluster: Cluster) -> tuple[str, ...]:
 def _runs(cluster: Cluster, role: str, facts: HostFacts) -> bool:
     """Return whether the service of this role has its ports already."""
     # The unit of a datastore may be named after its version.
-    names = [main_unit(cluster, role)] if role != "datastore" else [unit for unit in facts.units if unit not in _UNITS]
+    names = (
+        [main_unit(cluster, role, facts.family)]
+        if role != "datastore"
+        else [unit for unit in facts.units if unit not in _UNITS]
+    )
     return any(facts.unit(name).active in ("active", "activating", "reloading") for name in names)
 
 

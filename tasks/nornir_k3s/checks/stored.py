@@ -30,7 +30,7 @@ def check(cluster: Cluster, host: str, facts: HostFacts) -> Iterator[Finding]:
 def _postgresql(host: str, facts: HostFacts) -> Iterator[Finding]:
     """Each major version has its own clusters: this tool keeps the one with its settings until its data are moved."""
     kept = facts.versions.get("postgresql", "")
-    package = facts.packages.get("postgresql") or facts.apt.candidates.get("postgresql", "")
+    package = facts.packages.get("postgresql") or facts.repositories.candidates.get("postgresql", "")
     package = package.partition("+")[0]
     ours = next((one for one in facts.stored if one.ours == "yes" and one.version == kept), None)
     if ours is None:
@@ -48,7 +48,7 @@ def _postgresql(host: str, facts: HostFacts) -> Iterator[Finding]:
 def _mysql(kind: str, host: str, facts: HostFacts) -> Iterator[Finding]:
     """Yield data that the server cannot read, and those that were put aside for this reason."""
     package = f"{kind}-server"
-    version = facts.packages.get(package) or facts.apt.candidates.get(package, "")
+    version = facts.packages.get(package) or facts.repositories.candidates.get(package, "")
     used = next((one for one in facts.stored if one.served == "yes"), None)
     aside = [one for one in facts.stored if one.served != "yes" and one.ours == "yes"]
     expected = f"data that {NAMES[kind]} {_upstream(version)} can read, or none".replace("  ", " ")

@@ -75,6 +75,11 @@ def _step(host: str, spec: HostSpec, facts: HostFacts, step: Step, steps: Sequen
                 remedy=f"the next deploy will {step.summary}", fixed_by="deploy",
                 severity="note" if step.target == "old users" else "error",
             )  # fmt: skip
+        case "selinux":
+            yield Finding(
+                host=host, kind="selinux", subject=step.target, found="SELinux' boolean is off", expected="on",
+                remedy="the next deploy turns it on", fixed_by="deploy", severity="error",
+            )  # fmt: skip
         case "rotation":
             yield Finding(
                 host=host, kind="backend", subject=step.target,

@@ -28,6 +28,7 @@ from nornir_k3s.facts import (
 )
 from nornir_k3s.facts.fact import Fact, Query
 from nornir_k3s.model.cluster import Cluster
+from nornir_k3s.model.family import Family
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.records import END, SAY, RecordError, read
 from nornir_k3s.roles import datastore
@@ -37,6 +38,7 @@ __all__ = ["FACTS", "Fact", "Query", "main_unit", "parse", "script"]
 FACTS: tuple[Fact[Any], ...] = (
     system.Clock(),
     system.System(),
+    system.Distribution(),
     system.Capacity(),
     network.Addresses(),
     network.DefaultRoutes(),
@@ -49,7 +51,7 @@ FACTS: tuple[Fact[Any], ...] = (
     network.Vrrp(),
     network.UnreachableDatastore(),
     packages.Packages(),
-    packages.Apt(),
+    packages.Repositories(),
     files.Files(),
     files.Artifacts(),
     files.Present(),
@@ -62,6 +64,7 @@ FACTS: tuple[Fact[Any], ...] = (
     kernel.Kernel(),
     kernel.Firewalls(),
     kernel.Selinux(),
+    kernel.Booleans(),
     k3s_server.ServerFiles(),
     k3s_server.Api(),
     k3s_server.Kubeconfig(),
@@ -105,14 +108,14 @@ def script(query: Query, facts: Iterable[Fact[Any]] | None = None) -> str:
 
 def _not_set_up(query: Query, fact: Fact[Any]) -> str:
     """Return the condition, as shell, that one of the services a fact is read for does not run yet."""
-    units_ = [main_unit(query.cluster, role) for role in query.member.roles if role in fact.roles]
-    return " || ".join(f"! systemctl is-active -q {unit} 2>/dev/null" for unit in units_)
+    units_ = [main_unit(query.cluster, role, query.family) for role in query.member.roles if role in fact.roles]
+    return " || ".join(f"! {shell.call('systemctl', 'is-active', '-q', unit)} 2>/dev/null" for unit in units_)
 
 
-def main_unit(cluster: Cluster, role: str) -> str:
+def main_unit(cluster: Cluster, role: str, family: Family) -> str:
     """Return the unit that is active when a host of this role is set up."""
     units_ = {"servers": k3s.UNITS["server"], "agents": k3s.UNITS["agent"], "lb": "haproxy.service"}
-    return units_[role] if role in units_ else datastore.kind(cluster).unit
+    return units_[role] if role in units_ else datastore.unit(cluster, family)
 
 
 def parse(host: str, text: str, *, whole: bool = True) -> HostFacts:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from nornir_k3s import shell
 from nornir_k3s.model.cluster import ROLES, Cluster, Member
+from nornir_k3s.model.family import DEBIAN, Family
 from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.records import Record
 
@@ -25,6 +26,7 @@ class Query:
         spec: What the host must look like: names the files, units and packages to read.
         drift: Read also what only a drift check compares.
         deep: Hash also the large files that look as they did when they were put there.
+        family: Its family of distributions, as far as it is known.
     """
 
     cluster: Cluster
@@ -32,6 +34,7 @@ class Query:
     spec: HostSpec
     drift: bool = False
     deep: bool = False
+    family: Family = DEBIAN
 
 
 class Fact(Generic[T]):

@@ -10,10 +10,11 @@ from cryptography import x509
 
 from nornir_k3s import k3s
 from nornir_k3s.facts.fact import Fact, Query
+from nornir_k3s.model import family
 from nornir_k3s.model.cluster import NODES
 from nornir_k3s.model.k3s_facts import CertificateFile, SettingsFile
 from nornir_k3s.records import Record, decoded, integer
-from nornir_k3s.roles import datastore_etcd, haproxy, server
+from nornir_k3s.roles import datastore, haproxy, server
 
 # Version 3, then the serial number 0, which K3s' own CAs have (rancher/dynamiclistener, `NewSelfSignedCACert`). X.509
 # does not allow it: cryptography warns, and will refuse it.
@@ -68,10 +69,12 @@ _CERTIFICATES = {
     "servers": (f"{k3s.DATA}/server/tls/*.crt", f"{server.FOLDER}/datastore-certfile.pem"),
     "agents": (f"{k3s.DATA}/agent/*.crt",),
     "lb": (haproxy.CHECK_CERT,),
-    "datastore": (
-        "/etc/mysql/nornir-k3s-cert.pem",
-        "/etc/postgresql/*/main/nornir-k3s-cert.pem",
-        f"{datastore_etcd.FOLDER}/cert.pem",
+    "datastore": tuple(
+        dict.fromkeys(
+            f"{one.at('*').folder}/{'cert.pem' if kind == 'etcd' else 'nornir-k3s-cert.pem'}"
+            for kind in datastore.KINDS
+            for one in family.every(kind)
+        )
     ),
 }
 

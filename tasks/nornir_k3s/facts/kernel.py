@@ -5,7 +5,7 @@ Source: k3s `contrib/util/check-config.sh`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from nornir_k3s.facts.fact import Fact, Query, Words
 from nornir_k3s.model import host_facts
@@ -54,6 +54,20 @@ class Firewalls(Words):
     """Firewalls that are on: firewalld, nftables, ufw."""
 
     name, source, when = "firewalls", "kernel", "setup"
+
+
+class Booleans(Fact[Mapping[str, str]]):
+    """SELinux' booleans of the spec, on or off, where it is enforcing (getsebool(8))."""
+
+    name, source = "booleans", "kernel"
+
+    def arguments(self, query: Query) -> Iterable[object] | None:
+        """Ask for the spec's booleans."""
+        return query.spec.booleans or None
+
+    def parse(self, records: Sequence[Record]) -> Mapping[str, str]:
+        """Return the values by name."""
+        return dict(record.take(2) for record in records)  # type: ignore[misc]  # two words each
 
 
 class Selinux(Fact[host_facts.Selinux]):

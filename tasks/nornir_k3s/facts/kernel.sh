@@ -38,6 +38,13 @@ fact_firewalls() {
   if [ -r /etc/ufw/ufw.conf ] && grep -qi '^ENABLED=yes' /etc/ufw/ufw.conf; then say firewalls ufw; fi
 }
 
+fact_booleans() { # name...: of an enforcing SELinux
+  [ "$(getenforce 2>/dev/null)" = Enforcing ] || return 0
+  for name in "$@"; do
+    getsebool "$name" 2>/dev/null | while read -r _ _ value; do say booleans "$name" "$value"; done
+  done
+}
+
 fact_selinux() {
   command -v getenforce >/dev/null 2>&1 || return 0
   if rpm -q k3s-selinux >/dev/null 2>&1; then policy=yes; else policy=no; fi

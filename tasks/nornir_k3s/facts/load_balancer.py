@@ -9,7 +9,7 @@ from nornir_k3s.facts.fact import Fact, Query
 from nornir_k3s.model import host_facts
 from nornir_k3s.model.k3s_facts import Backend
 from nornir_k3s.records import Record, RecordError, integer
-from nornir_k3s.roles import haproxy
+from nornir_k3s.roles import haproxy, load_balancer
 
 
 class Backends(Fact[Mapping[str, Backend]]):
@@ -18,8 +18,8 @@ class Backends(Fact[Mapping[str, Backend]]):
     name, source, roles, when = "backends", "load_balancer", ("lb",), "drift"
 
     def arguments(self, query: Query) -> Iterable[object]:  # noqa: ARG002 - as every fact
-        """Name HAProxy's socket."""
-        return (haproxy.SOCKET,)
+        """Name HAProxy's sockets."""
+        return load_balancer.sockets()
 
     def parse(self, records: Sequence[Record]) -> Mapping[str, Backend]:
         """Return the states by the servers' names, without HAProxy's row for the whole backend."""

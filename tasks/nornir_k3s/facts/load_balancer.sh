@@ -1,8 +1,9 @@
 # HAProxy's own view, from its socket; a load balancer has no socat.
-fact_backends() { # socket
-  perl -MIO::Socket::UNIX -e '$s = IO::Socket::UNIX->new(Peer => $ARGV[0]) or exit;
+fact_backends() { # socket...; of the first that is there
+  perl -MIO::Socket::UNIX -e '$s ||= IO::Socket::UNIX->new(Peer => $_) for @ARGV;
+    $s or exit;
     print $s "show stat\n";
-    while (<$s>) { @w = split /,/; print "\@backends\t$w[1]\t$w[17]\t$w[23]\n" if $w[0] eq "servers" }' "$1" 2>/dev/null
+    while (<$s>) { @w = split /,/; print "\@backends\t$w[1]\t$w[17]\t$w[23]\n" if $w[0] eq "servers" }' "$@" 2>/dev/null
 }
 
 # The round trips to the servers in milliseconds: of what HAProxy has open, if its configuration says what round trips it

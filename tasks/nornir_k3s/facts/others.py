@@ -21,4 +21,6 @@ class Others(Rows[Served]):
             yield shell.call("fact_others", STATE, "lb", "")
         if "datastore" in query.member.roles:
             managed = query.cluster.managed
-            yield shell.call("fact_others", STATE, managed.kind, managed.database)
+            service = query.family.service(managed.kind)
+            words = (*service.packages[:1], service.instances) if service.packages else ("", "")
+            yield shell.call("fact_others", STATE, managed.kind, managed.database, *words)

@@ -1,23 +1,27 @@
 # What a datastore host or a load balancer serves for others: nothing is ours before this tool has noted it.
 
-fact_others() { # state-folder kind own-database
+fact_others() { # state-folder kind own-database package unit
   state=$1
   case $2 in
     lb)
       # Folders, too: keepalived's `include`, and HAProxy's -f, may name any.
-      ours haproxy /etc/haproxy/haproxy.cfg || sections haproxy 'frontend|listen' /etc/haproxy/*.cfg /etc/haproxy/*/*.cfg
-      ours keepalived /etc/keepalived/keepalived.conf ||
+      ours haproxy /etc/haproxy/haproxy.cfg || unchanged haproxy /etc/haproxy/haproxy.cfg ||
+        sections haproxy 'frontend|listen' /etc/haproxy/*.cfg /etc/haproxy/*/*.cfg
+      ours keepalived /etc/keepalived/keepalived.conf || unchanged keepalived /etc/keepalived/keepalived.conf ||
         sections keepalived 'vrrp_instance|virtual_server' /etc/keepalived/*.conf /etc/keepalived/*/*.conf
       ;;
-    mariadb) ours mariadb-server '' || mysql_databases "$3" ;;
-    mysql) ours mysql-server '' || mysql_databases "$3" ;;
-    postgresql) ours postgresql '' || postgresql_databases "$3" ;;
-    etcd) ours etcd-server '' || etcd_keys ;;
+    mariadb | mysql) ours "$4" '' || mysql_databases "$3" ;;
+    postgresql) ours "$4" '' || postgresql_databases "$3" "$5" ;;
+    etcd) ours "$4" '' || etcd_keys ;;
   esac
 }
 ours() { # package file, empty for any: of ours is what we wrote, and a package that we were about to install
   if grep -qsxF "$1" "$state/packages"; then return 0; fi
   if [ -n "$2" ]; then grep -qsxF "$2" "$state/files"; else [ -s "$state/files" ]; fi
+}
+# Packages of the RHEL family come with a configuration that is an example.
+unchanged() { # package file
+  rpm -q "$1" >/dev/null 2>&1 && ! rpm -V "$1" 2>/dev/null | grep -q " $2\$" && ! systemctl is-active -q "$1"
 }
 sections() { # service words file...
   service=$1 words=$2
@@ -46,12 +50,12 @@ mysql_databases() { # own-database
       grep -vxF -e mysql -e information_schema -e performance_schema -e sys -e test -e "$1" | named "$service"
   else hidden "$service" mariadb.service mysql.service mysqld.service; fi
 }
-postgresql_databases() { # own-database
+postgresql_databases() { # own-database unit
   command -v psql >/dev/null 2>&1 || return 0
   if names=$(timeout 10 runuser -u postgres -- \
     psql -wXqAtc 'SELECT datname FROM pg_database WHERE NOT datistemplate' 2>/dev/null </dev/null); then
     printf '%s\n' "$names" | grep -vxF -e postgres -e "$1" | named postgresql
-  else hidden postgresql 'postgresql@*.service'; fi
+  else hidden postgresql "$2"; fi
 }
 etcd_keys() {
   systemctl is-active -q etcd.service 2>/dev/null && command -v etcdctl >/dev/null 2>&1 || return 0

@@ -10,13 +10,13 @@ from nornir_k3s.records import Record, RecordError, integer
 
 
 class Packages(Fact[Mapping[str, str]]):
-    """Versions of the spec's packages that are installed (dpkg-query(1))."""
+    """Versions of the spec's packages that are installed (dpkg-query(1), rpm(8))."""
 
     name, source = "packages", "packages"
 
     def arguments(self, query: Query) -> Iterable[object] | None:
         """Ask for the spec's packages."""
-        return query.spec.packages or None
+        return (query.family.manager, *query.spec.packages) if query.spec.packages else None
 
     def parse(self, records: Sequence[Record]) -> Mapping[str, str]:
         """Return versions by name."""
@@ -27,17 +27,17 @@ class Packages(Fact[Mapping[str, str]]):
         return found
 
 
-class Apt(Fact[host_facts.Apt]):
-    """Whether apt can install the spec's packages: half-installed ones, sources, candidates (apt-cache(8))."""
+class Repositories(Fact[host_facts.Repositories]):
+    """Whether the spec's packages can be installed: broken ones, sources, candidates (apt-cache(8), dnf(8))."""
 
-    name, source, roles, when = "apt", "packages", ("datastore", "lb"), "setup"
+    name, source, roles, when = "repositories", "packages", ("datastore", "lb"), "setup"
 
     def arguments(self, query: Query) -> Iterable[object]:
         """Ask about the packages of a datastore; those of a load balancer are in every release."""
-        return query.spec.packages if "datastore" in query.member.roles else ()
+        return (query.family.manager, *(query.spec.packages if "datastore" in query.member.roles else ()))
 
-    def parse(self, records: Sequence[Record]) -> host_facts.Apt:
-        """Return what apt says."""
+    def parse(self, records: Sequence[Record]) -> host_facts.Repositories:
+        """Return what the package manager says."""
         found: dict[str, list[str]] = {"broken": [], "unavailable": [], "sources": []}
         candidates: dict[str, str] = {}
         for record in records:
@@ -47,6 +47,6 @@ class Apt(Fact[host_facts.Apt]):
                 case (("broken" | "unavailable" | "sources") as kind, value):
                     found[kind].append(value)
                 case _:
-                    raise RecordError(f"not a record of apt: {record}")
+                    raise RecordError(f"not a record of a package manager: {record}")
         sources = integer(found["sources"][0]) if found["sources"] else -1
-        return host_facts.Apt(tuple(found["broken"]), sources, tuple(found["unavailable"]), candidates)
+        return host_facts.Repositories(tuple(found["broken"]), sources, tuple(found["unavailable"]), candidates)

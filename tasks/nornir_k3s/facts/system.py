@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nornir_k3s.facts.fact import Fact
+from nornir_k3s.facts.fact import Fact, Words
 from nornir_k3s.model import host_facts
 from nornir_k3s.records import Record, RecordError, integer
 
@@ -41,6 +41,12 @@ class System(Fact[host_facts.System]):
         return host_facts.System(
             **texts, inotify_instances=integer(inotify), memory_kib=integer(memory), disk_kib=integer(disk)
         )
+
+
+class Distribution(Words):
+    """The distribution, and those that it is like: ID and ID_LIKE (os-release(5))."""
+
+    name, source = "distribution", "system"
 
 
 class Capacity(Fact[host_facts.Capacity]):

@@ -26,7 +26,7 @@ class Fault:
         host: Where; empty for the load balancer that holds the VIP, or the leader of etcd, when it begins.
         what: What is done, in words.
         how: What the script on the host does; `restart` is none of it.
-        unit: The unit that is stopped or killed.
+        unit: The unit that is stopped or killed; of several the first one that the host has.
         seconds: How long it lasts; the host itself ends it then.
     """
 
@@ -83,9 +83,7 @@ def _datastore(cluster: Cluster, notes: list[str]) -> Iterator[Fault]:
         notes.append("left out: faults of the datastore: it is not set up by this tool")
         return
     host, where = ("", "the leader of etcd") if len(stores) > 1 else (stores[0].name, stores[0].name)
-    yield Fault(
-        "datastore-stop", host, f"stop the datastore on {where}", "stop", datastore.kind(cluster).unit, DATASTORE
-    )
+    yield Fault("datastore-stop", host, f"stop the datastore on {where}", "stop", datastore.units(cluster), DATASTORE)
     if len(stores) > 2:
         yield Fault("datastore-cut", "", f"cut the network of {where}", "cut", seconds=CUT)
 

@@ -26,7 +26,10 @@ drill_heal() { # ends the fault; nothing where there is none
 }
 
 drill_look() { # units: which are active, K3s' processes, what a fault needs, and whether one is in progress
-  for unit in "$@"; do say active "$unit" "$(systemctl is-active "$unit")"; done
+  for units in "$@"; do
+    for unit in $units; do if systemctl cat -- "$unit" >/dev/null 2>&1; then break; fi; done
+    say active "$unit" "$(systemctl is-active "$unit")"
+  done
   for unit in k3s.service k3s-agent.service; do
     say process "$unit" "$(systemctl show -p MainPID --value "$unit" 2>/dev/null)"
   done

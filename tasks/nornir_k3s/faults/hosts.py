@@ -53,13 +53,13 @@ class Look:
 
 
 def units(cluster: Cluster, name: str) -> list[str]:
-    """Return the units that must be active on a host."""
+    """Return the units that must be active on a host; of several in a word the first one that it has."""
     found: list[str] = []
     for role, names in (("lb", (HAPROXY, KEEPALIVED)), ("servers", (k3s.UNITS["server"],))):
         if any(member.name == name for member in cluster.of(role)):
             found += names
     if cluster.is_managed and any(member.name == name for member in cluster.of("datastore")):
-        found.append(datastore.kind(cluster).unit)
+        found.append(datastore.units(cluster))
     return found
 
 
@@ -91,9 +91,10 @@ def begin(run: Run, fault: Fault, host: str) -> None:
     """
     # Containers go on without K3s: its own process alone is killed (KillMode=process in its unit).
     who = "main" if fault.unit == k3s.UNITS["server"] else "all"
-    values = {"KIND": fault.how, "UNIT": fault.unit, "WHO": who, "SECONDS_OF_IT": f"{fault.seconds:g}"}
+    values = {"KIND": fault.how, "WHO": who, "SECONDS_OF_IT": f"{fault.seconds:g}"}
     lines = [f"{name}='{value}'" for name, value in values.items()]
     end = 'case $1 in make) make ;; undo) undo && rm -f "$0" ;; esac\n'
+    lines.append(f"for UNIT in {fault.unit or '-'}; do if systemctl cat -- $UNIT >/dev/null 2>&1; then break; fi; done")
     text = "\n".join([*lines, shell.source("faults/fault.sh"), end])
     call = shell.call("drill_begin", base64.b64encode(text.encode()).decode())
     run.phase("begin", [host], _script(call, f"beginning {fault.kind}"))

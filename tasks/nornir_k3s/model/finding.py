@@ -16,6 +16,7 @@ CHECK = "check"  # the kind of all findings of checks; their subject is a key of
 # kind: what is compared. Documented in docs/drift.md (a test compares).
 KINDS: Mapping[str, str] = {
     "package": "a package of the host is installed",
+    "selinux": "an enforcing SELinux lets HAProxy use the port of the API (RHEL family)",
     "artifact": "K3s' binary, installer and images are those of the release, by SHA-256",
     "install": "the unit and the links of K3s' installer exist",
     "file": "a file has its content, mode and owner; diffs mask secrets",
@@ -49,7 +50,7 @@ KINDS: Mapping[str, str] = {
 CHECKS: Mapping[str, str] = {
     "systemd": "systemd is the init system, and not older than 239",
     "architecture": "x86_64, arm64 or armhf",
-    "packages": "groups datastore and lb: apt with package sources, and no half-installed package",
+    "packages": "groups datastore and lb: apt or dnf with package sources, and no half-installed package",
     "in-use": "groups datastore and lb: no database, frontend or VIP of others, unless `take_over` names the host",
     "cpu": "a server has 2 cores",
     "memory": "a server has 2 GiB of memory, an agent 512 MiB",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from nornir_k3s.model import family as families
 from nornir_k3s.model.datastore_facts import Database, DatastoreHealth, Stored
 from nornir_k3s.model.finding import Finding
 from nornir_k3s.model.k3s_facts import Api, Backend, CertificateFile, ServerFiles, SettingsFile
@@ -192,14 +193,14 @@ class Space(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Apt:
-    """The state of apt and dpkg.
+class Repositories:
+    """What the package manager can install, and what it has left unfinished.
 
     Arguments:
-        broken: Half-installed packages.
+        broken: Packages that an interrupted installation has left.
         sources: The number of package sources; -1 if unknown.
         unavailable: Wanted packages that no source has.
-        candidates: Versions that apt would install.
+        candidates: Versions that would be installed.
     """
 
     broken: tuple[str, ...] = ()
@@ -254,6 +255,7 @@ class HostFacts:
     host: str
     now: float = 0.0
     system: System = field(default_factory=System)
+    distribution: tuple[str, ...] = ()
     capacity: Capacity = field(default_factory=Capacity)
     addresses: tuple[Address, ...] = ()
     default_routes: tuple[str, ...] = ()
@@ -265,7 +267,7 @@ class HostFacts:
     neighbours: tuple[Neighbour, ...] = ()
     vrrp: tuple[VrrpRouter, ...] = ()
     packages: Mapping[str, str] = field(default_factory=dict)
-    apt: Apt = field(default_factory=Apt)
+    repositories: Repositories = field(default_factory=Repositories)
     files: Mapping[str, FileState] = field(default_factory=dict)
     artifacts: Mapping[str, ArtifactState] = field(default_factory=dict)
     present: frozenset[str] = frozenset()
@@ -278,6 +280,7 @@ class HostFacts:
     kernel: Kernel = field(default_factory=Kernel)
     firewalls: tuple[str, ...] = ()
     selinux: Selinux = field(default_factory=Selinux)
+    booleans: Mapping[str, str] = field(default_factory=dict)  # `on` or `off`, while SELinux is enforcing
     server: ServerFiles = field(default_factory=ServerFiles)
     agent_ca: str = ""
     node_password: bool = True
@@ -303,6 +306,16 @@ class HostFacts:
     datastore_certificates: tuple[CertificateFile, ...] = ()
 
     @property
+    def known_family(self) -> families.Family | None:
+        """The family of its distribution; None if it is none that this tool knows."""
+        return families.of(self.distribution, self.system.package_manager.split())
+
+    @property
+    def family(self) -> families.Family:
+        """The family of its distribution; of one that is not known, Debian's."""
+        return self.known_family or families.DEBIAN
+
+    @property
     def ready(self) -> bool:
         """Whether this server's `/readyz` returns ok."""
         return self.api.ready
@@ -320,7 +333,7 @@ class HostFacts:
         """
         ours = [one.version for one in self.stored if (one.product, one.ours) == ("postgresql", "yes")]
         kept = {"postgresql": max(ours, key=int)} if ours else {}
-        return {**self.apt.candidates, **self.packages, **kept}
+        return {**self.repositories.candidates, **self.packages, **kept}
 
     def unit(self, name: str) -> UnitState:
         """Return a unit's state; a unit that was not read counts as not found."""

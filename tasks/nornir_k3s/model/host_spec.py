@@ -108,6 +108,27 @@ class Unit:
 
 
 @dataclass(frozen=True)
+class Packages:
+    """Packages that a package manager must install."""
+
+    manager: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Initial:
+    """Data that a service needs before its first file is written.
+
+    Arguments:
+        path: It exists once they are there.
+        command: Makes them.
+    """
+
+    path: str
+    command: str
+
+
+@dataclass(frozen=True)
 class Install:
     """K3s' installer, which only writes the unit and the links: no download, no start.
 
@@ -127,6 +148,8 @@ class HostSpec:
     """The desired state of one host."""
 
     packages: tuple[str, ...] = ()
+    booleans: tuple[str, ...] = ()  # of SELinux: they must be on
+    initial: tuple[Initial, ...] = ()
     artifacts: tuple[Artifact, ...] = ()
     install: Install | None = None
     files: tuple[File, ...] = ()
@@ -140,6 +163,8 @@ def together(specs: Iterable[HostSpec]) -> HostSpec:
     specs = list(specs)
     return HostSpec(
         packages=tuple(dict.fromkeys(name for one in specs for name in one.packages)),
+        booleans=tuple(name for one in specs for name in one.booleans),
+        initial=tuple(initial for one in specs for initial in one.initial),
         artifacts=tuple(artifact for one in specs for artifact in one.artifacts),
         install=next((one.install for one in specs if one.install), None),
         files=tuple(file for one in specs for file in one.files),

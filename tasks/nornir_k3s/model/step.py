@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from nornir_k3s.model.host_spec import Artifact, File, Forget, Gone, Install, Retired, Unit
+from nornir_k3s.model.host_spec import Artifact, File, Forget, Gone, Install, Packages, Retired, Unit
 from nornir_k3s.model.secret import Secret
 
-Kind = Literal["packages", "artifact", "install", "file", "remove", "database", "unit", "rotation"]
+Kind = Literal["packages", "artifact", "install", "file", "remove", "database", "unit", "rotation", "selinux"]
 Action = Literal["start", "restart", "reload", "enable", "stop"]
 
 
@@ -18,7 +18,7 @@ class Step:
 
     Arguments:
         kind: What kind of change.
-        target: Package names, path or unit.
+        target: Package names, path, unit, server or SELinux boolean.
         summary: What it does, starting with a verb.
         diff: Unified, secrets masked; files only.
         payload: What `apply` needs.
@@ -29,7 +29,7 @@ class Step:
     target: str
     summary: str
     diff: str = ""
-    payload: tuple[str, ...] | Artifact | Install | File | Gone | Forget | Retired | Secret | Unit | None = field(
+    payload: Packages | Artifact | Install | File | Gone | Forget | Retired | Secret | Unit | None = field(
         default=None, repr=False
     )
     action: Action | None = None

@@ -11,6 +11,7 @@ from nornir_k3s.model.cluster import (
 )
 from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.dump import Recipe
+from nornir_k3s.model.family import Family, Service, every
 from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.step import Step
@@ -26,15 +27,11 @@ class Managed(Protocol):
     def ports(self) -> tuple[int, ...]:
         """The ports it listens on; the first one is for K3s."""
 
-    @property
-    def unit(self) -> str:
-        """The unit that is active when the datastore is set up."""
-
     def endpoint(self, cluster: Cluster) -> Secret:
         """Return K3s' endpoint string."""
 
-    def spec(self, cluster: Cluster, member: Member, packages: Mapping[str, str]) -> HostSpec:
-        """Return the desired state of one of its hosts."""
+    def spec(self, cluster: Cluster, member: Member, service: Service) -> HostSpec:
+        """Return the desired state of one of its hosts, with its packages, unit and paths there."""
 
     def missing(self, cluster: Cluster, content: Database) -> list[str]:
         """Return what the datastore lacks: database, users, passwords, rights."""
@@ -60,13 +57,30 @@ def kind(cluster: Cluster) -> Managed:
     return KINDS[cluster.managed.kind]
 
 
-def spec(cluster: Cluster, member: Member, packages: Mapping[str, str]) -> HostSpec:
+def spec(cluster: Cluster, member: Member, family: Family, packages: Mapping[str, str]) -> HostSpec:
     """Return the desired state of a datastore host, as far as it is known now.
 
     Arguments:
+        family: Its family of distributions; without a package for the datastore there, nothing is desired.
         packages: Versions of its packages, installed or to be installed; the paths of some files depend on them.
     """
-    return kind(cluster).spec(cluster, member, packages)
+    service = family.service(cluster.managed.kind)
+    if service.needs_version:
+        version = packages.get(service.packages[0], "").partition("+")[0]
+        if not version.isdigit():
+            return HostSpec(packages=service.packages)
+        service = service.at(version)
+    return kind(cluster).spec(cluster, member, service) if service.unit else HostSpec()
+
+
+def unit(cluster: Cluster, family: Family) -> str:
+    """Return the unit that is active when the datastore is set up on a host of this family."""
+    return family.service(cluster.managed.kind).main
+
+
+def units(cluster: Cluster) -> str:
+    """Return the names that this unit may have, separated by spaces."""
+    return " ".join(dict.fromkeys(service.main for service in every(cluster.managed.kind)))
 
 
 def endpoint(cluster: Cluster) -> Secret:

@@ -6,7 +6,7 @@ Sources: etcd `op-guide/configuration.md` (every flag is a variable, too), `op-g
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nornir_k3s import shell
@@ -16,14 +16,13 @@ from nornir_k3s.model.cluster import (
 )
 from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.dump import Recipe
+from nornir_k3s.model.family import DEBIAN, Service
 from nornir_k3s.model.host_spec import HEADER, File, HostSpec, Unit
 from nornir_k3s.model.secret import Secret
 
 PORT = 2379
 PEERS = 2380
-UNIT = "etcd.service"
-FOLDER = "/etc/nornir-k3s-etcd"
-CONFIG = "/etc/default/etcd"
+FOLDER = DEBIAN.service("etcd").folder  # no other family has it
 _GIB = 1 << 30
 
 
@@ -32,13 +31,12 @@ class Etcd:
     """The distribution's etcd, with TLS between members and to K3s; client certificates are its only login."""
 
     ports: tuple[int, ...] = (PORT, PEERS)
-    unit: str = UNIT
 
     def endpoint(self, cluster: Cluster) -> Secret:
         """Return K3s' endpoint string: every member."""
         return Secret(",".join(url(member, PORT) for member in cluster.of("datastore")))
 
-    def spec(self, cluster: Cluster, member: Member, packages: Mapping[str, str]) -> HostSpec:  # noqa: ARG002 - as every kind
+    def spec(self, cluster: Cluster, member: Member, service: Service) -> HostSpec:
         """Return the desired state of a member's host."""
         members = cluster.of("datastore")
         settings = {
@@ -63,13 +61,15 @@ class Etcd:
         pair = keys.hosts[member.name] if keys else None
         texts = {"ca": Secret(keys.ca), "cert": Secret(pair.certificate), "key": pair.key} if keys and pair else {}
         files = [
-            File(_pem(name), content, 0o640, masking="all", unit=UNIT, action="reload", group="etcd")
+            File(_pem(name), content, 0o640, masking="all", unit=service.unit, action="reload", group="etcd")
             for name, content in texts.items()
         ]
         # It reads its certificates for every connection anew.
-        unit = Unit(UNIT, reloadable=True, reload=":", proof=shell.call("etcd_alive", url(member, PORT), FOLDER))
-        config = File(CONFIG, Secret(text), unit=UNIT)
-        return HostSpec(packages=("etcd-server", "etcd-client"), files=(*files, config), units=(unit,))
+        unit = Unit(
+            service.unit, reloadable=True, reload=":", proof=shell.call("etcd_alive", url(member, PORT), FOLDER)
+        )
+        config = File(service.config, Secret(text), unit=service.unit)
+        return HostSpec(packages=service.packages, files=(*files, config), units=(unit,))
 
     def missing(self, cluster: Cluster, content: Database) -> list[str]:  # noqa: ARG002 - as every kind
         """Return nothing: K3s creates all content."""

@@ -6,7 +6,7 @@ Sources: docs.k3s.io `datastore/datastore.md`; kine `pkg/drivers/mysql`; go-sql-
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nornir_k3s import shell
@@ -17,6 +17,7 @@ from nornir_k3s.model.cluster import (
 from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.dump import Recipe
 from nornir_k3s.model.endpoint import Endpoint, build
+from nornir_k3s.model.family import Service
 from nornir_k3s.model.host_spec import HEADER, File, HostSpec, Unit
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.roles import mysql_password
@@ -28,12 +29,9 @@ RIGHTS = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP"
 
 @dataclass(frozen=True)
 class MySQL:
-    """MariaDB or MySQL: paths, commands and differences.
+    """MariaDB or MySQL: commands and differences.
 
     Arguments:
-        package: The server's package.
-        unit: The server's unit.
-        config: The configuration file that is written; it must be the last one that the server reads.
         settings: Lines in it that only this kind has.
         client: The command-line client, which root may use without a password.
         flush: SQL that reloads the certificates.
@@ -42,9 +40,6 @@ class MySQL:
         dumper: The dump command.
     """
 
-    package: str
-    unit: str
-    config: str
     client: str
     flush: str
     stored: Callable[[Secret], str]
@@ -59,7 +54,7 @@ class MySQL:
         password, database = cluster.datastore_password, cluster.managed.database
         return build(Endpoint("mysql", (address,), login(cluster), password, database))
 
-    def spec(self, cluster: Cluster, member: Member, packages: Mapping[str, str]) -> HostSpec:  # noqa: ARG002 - as every kind
+    def spec(self, cluster: Cluster, member: Member, service: Service) -> HostSpec:
         """Return the desired state of the host."""
         lines = [
             "[mysqld]",
@@ -74,19 +69,16 @@ class MySQL:
         if cluster.keys:
             pair = cluster.keys.hosts[member.name]
             texts = {"ca": Secret(cluster.keys.ca), "cert": Secret(pair.certificate), "key": pair.key}
-            lines += [f"ssl_{name} = {self._pem(name)}" for name in texts]
+            lines += [f"ssl_{name} = {_pem(service, name)}" for name in texts]
             keys = [
-                File(self._pem(name), text, 0o640, masking="all", unit=self.unit, action="reload", group="mysql")
+                File(_pem(service, name), text, 0o640, masking="all", unit=service.unit, action="reload", group="mysql")
                 for name, text in texts.items()
             ]
-        config = File(self.config, Secret(HEADER + "\n".join(lines) + "\n"), unit=self.unit)
+        config = File(service.config, Secret(HEADER + "\n".join(lines) + "\n"), unit=service.unit)
         # A setting in a file that is read later would keep it from the network.
         proof = shell.call("listens", member.address, PORT)
-        unit = Unit(self.unit, reloadable=True, proof=proof, reload=f"{self.client} -e '{self.flush}'")
-        return HostSpec(packages=(self.package,), files=(*keys, config), units=(unit,))
-
-    def _pem(self, name: str) -> str:
-        return f"/etc/mysql/nornir-k3s-{name}.pem"
+        unit = Unit(service.unit, reloadable=True, proof=proof, reload=f"{self.client} -e '{self.flush}'")
+        return HostSpec(packages=service.packages, files=(*keys, config), units=(unit,))
 
     def missing(self, cluster: Cluster, content: Database) -> list[str]:
         """Return what the database lacks."""
@@ -140,10 +132,11 @@ class MySQL:
         return Secret(shell.call("mysql_statements", self.client) + " <<'SQL'\n" + "\n".join(lines) + "\nSQL\n")
 
 
+def _pem(service: Service, name: str) -> str:
+    return f"{service.folder}/nornir-k3s-{name}.pem"
+
+
 MARIADB = MySQL(
-    package="mariadb-server",
-    unit="mariadb.service",
-    config="/etc/mysql/mariadb.conf.d/90-nornir-k3s.cnf",
     client="mariadb",
     flush="FLUSH LOCAL SSL",
     stored=mysql_password.native,
@@ -155,9 +148,6 @@ MARIADB = MySQL(
     ),
 )
 MYSQL = MySQL(
-    package="mysql-server",
-    unit="mysql.service",
-    config="/etc/mysql/mysql.conf.d/zz-nornir-k3s.cnf",  # after mysqld.cnf
     client="mysql",
     flush="ALTER INSTANCE RELOAD TLS",
     stored=mysql_password.caching_sha2,

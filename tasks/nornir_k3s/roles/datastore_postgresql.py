@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nornir_k3s import shell
@@ -20,21 +20,20 @@ from nornir_k3s.model.cluster import (
 from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.dump import Recipe
 from nornir_k3s.model.endpoint import Endpoint, build
-from nornir_k3s.model.host_spec import HEADER, File, HostSpec, Unit
+from nornir_k3s.model.family import Service
+from nornir_k3s.model.host_spec import HEADER, File, HostSpec, Initial, Unit
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.roles.datastore_login import connections, login, logins
 
 PORT = 5432
-PACKAGE = "postgresql"
 _ITERATIONS = 4096
 
 
 @dataclass(frozen=True)
 class PostgreSQL:
-    """The distribution's PostgreSQL, in its cluster `main`."""
+    """The distribution's PostgreSQL; of Debian's, the cluster `main`."""
 
     ports: tuple[int, ...] = (PORT,)
-    unit: str = "postgresql.service"
 
     def endpoint(self, cluster: Cluster) -> Secret:
         """Return K3s' endpoint string."""
@@ -43,14 +42,14 @@ class PostgreSQL:
         password, database = cluster.datastore_password, cluster.managed.database
         return build(Endpoint("postgresql", (address,), login(cluster), password, database, mode))
 
-    def spec(self, cluster: Cluster, member: Member, packages: Mapping[str, str]) -> HostSpec:
-        """Return the desired state of the host; its paths contain a version that only the package knows."""
-        version = packages.get(PACKAGE, "").partition("+")[0]
-        if not version.isdigit():
-            return HostSpec(packages=(PACKAGE,))
-        folder, unit = f"/etc/postgresql/{version}/main", f"postgresql@{version}-main.service"
+    def spec(self, cluster: Cluster, member: Member, service: Service) -> HostSpec:
+        """Return the desired state of the host."""
+        folder, unit = service.folder, service.unit
         hba = f"{folder}/nornir-k3s-hba.conf"
+        # A file that is written in place of another one goes on with it: with the copy that `put` leaves.
+        kept = f"{service.config}.before-nornir-k3s"
         lines = [
+            *([f"include_if_exists = '{kept}'"] if service.initialize else []),
             f"listen_addresses = '{member.address}'",
             f"port = {PORT}",
             f"hba_file = '{hba}'",
@@ -67,10 +66,17 @@ class PostgreSQL:
                 for name, text in texts.items()
             ]
         files.append(File(hba, Secret(self._hba(cluster)), 0o640, unit=unit, action="reload", group="postgres"))
-        files.append(File(f"{folder}/conf.d/90-nornir-k3s.conf", Secret(HEADER + "\n".join(lines) + "\n"), unit=unit))
+        config = Secret(HEADER + "\n".join(lines) + "\n")
+        files.append(File(service.config, config, unit=unit))
         # ALTER SYSTEM has the last word about the address.
         proof = shell.call("listens", member.address, PORT) + " && postgresql_alive"
-        return HostSpec(packages=(PACKAGE,), files=tuple(files), units=(Unit(unit, reloadable=True, proof=proof),))
+        return HostSpec(
+            packages=service.packages,
+            initial=(Initial(service.data, service.initialize),) if service.initialize else (),
+            files=tuple(files),
+            units=(Unit(unit, reloadable=True, proof=proof),),
+            watch=(service.data,) if service.data else (),
+        )
 
     def _hba(self, cluster: Cluster) -> str:
         how, database = "hostssl" if cluster.keys else "host", cluster.managed.database

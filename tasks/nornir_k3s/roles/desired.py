@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from nornir_k3s.model.bundle import Bundle
 from nornir_k3s.model.cluster import Cluster, Member
+from nornir_k3s.model.family import DEBIAN
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.host_spec import HostSpec, together
 from nornir_k3s.model.secret import Secret
@@ -55,6 +56,7 @@ def desired(cluster: Cluster, member: Member, facts: HostFacts | None, known: Kn
 
 
 def _of_role(role: str, cluster: Cluster, member: Member, facts: HostFacts | None, known: Known) -> HostSpec:
+    family = facts.family if facts else DEBIAN
     match role:
         case "servers":
             return server.spec(cluster, member, known.bundle)
@@ -69,6 +71,7 @@ def _of_role(role: str, cluster: Cluster, member: Member, facts: HostFacts | Non
                 check_pem=known.check_certificate,
                 server_ca=known.ca_certificate,
                 round_trips=facts.round_trips if facts else load_balancer.NOTHING,
+                family=family,
             )
         case _:
-            return datastore.spec(cluster, member, facts.versions if facts else known.packages)
+            return datastore.spec(cluster, member, family, facts.versions if facts else known.packages)

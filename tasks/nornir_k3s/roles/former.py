@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from nornir_k3s.model import family
 from nornir_k3s.model.host_spec import Gone, Retired
 from nornir_k3s.model.step import Step
-from nornir_k3s.roles import datastore_etcd, load_balancer
+from nornir_k3s.roles import datastore, load_balancer
 
 # Where the files of datastores and load balancers are.
 OTHERS = (
     *load_balancer.FOLDERS,
-    "/etc/mysql/",
-    "/etc/postgresql/",
-    f"{datastore_etcd.FOLDER}/",
-    datastore_etcd.CONFIG,
+    *(f"{one.folder.partition('{')[0].rstrip('/')}/" for kind in datastore.KINDS for one in family.every(kind)),
+    *(one.config for one in family.every("etcd")),
 )
 
 

@@ -16,7 +16,6 @@ from nornir_k3s.model.host_spec import HEADER
 from nornir_k3s.roles.timing import Timing
 
 CONFIG = "/etc/haproxy/haproxy.cfg"
-SOCKET = "/run/haproxy/admin.sock"
 CHECK_CERT = "/etc/haproxy/k3s-check.pem"
 SERVER_CA = "/etc/haproxy/k3s-server-ca.pem"
 SESSIONS = "/etc/haproxy/k3s-sessions.lua"
@@ -27,7 +26,7 @@ global
     log /dev/log local0
     user haproxy
     group haproxy
-    stats socket {SOCKET} mode 600 level admin
+    stats socket SOCKET mode 600 level admin
     .if version_atleast(2.6)
     fd-hard-limit 100000
     .endif
@@ -95,15 +94,17 @@ STATS    no log
 """
 
 
-def config(cluster: Cluster, member: Member, timing: Timing) -> str:
+def config(cluster: Cluster, member: Member, timing: Timing, socket: str) -> str:
     """Return haproxy.cfg of one load balancer.
 
     Arguments:
         timing: How long this load balancer waits for servers.
+        socket: Where it takes commands.
     """
     port = int(str(cluster.server.get("https-listen-port", k3s.API_PORT)))
     servers = {m.node_name: f"    server {m.node_name} {_host(m.address)}:{port}" for m in cluster.of("servers")}
     values = {
+        "SOCKET": socket,
         "BINDS": "".join(f"    bind {one}\n" for one in _binds(cluster, member, port)),
         "SERVERS": "".join(f"{line}\n" for line in servers.values()),
         "TRACKS": "".join(f"{line} track checks/{name}\n" for name, line in servers.items()),

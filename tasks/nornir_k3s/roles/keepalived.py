@@ -17,8 +17,6 @@ from nornir_k3s.model.cluster import Cluster, Member
 from nornir_k3s.model.host_spec import HEADER
 
 CONFIG = "/etc/keepalived/keepalived.conf"
-TRACK = "/etc/keepalived/nornir-k3s-check"
-NOTIFY = "/etc/keepalived/nornir-k3s-notify"
 
 _CONFIG = f"""{HEADER}\
 global_defs {{
@@ -34,7 +32,7 @@ global_defs {{
 }}
 
 vrrp_script haproxy {{
-    script "{TRACK} STATS"
+    script "TRACK STATS"
     interval 1
     timeout 5
     fall 1
@@ -42,7 +40,7 @@ vrrp_script haproxy {{
 }}
 
 vrrp_script servers {{
-    script "{TRACK} STATS servers"
+    script "TRACK STATS servers"
     interval 1
     timeout 5
     fall 2
@@ -63,21 +61,24 @@ OTHER    track_script {{
         haproxy
         servers
     }}
-    notify "{NOTIFY} VIPS"
+    notify "NOTIFY VIPS"
 }}
 """
 
 
-def config(cluster: Cluster, member: Member, interface: str) -> str:
+def config(cluster: Cluster, member: Member, interface: str, scripts: str) -> str:
     """Return keepalived.conf of one load balancer.
 
     Arguments:
         interface: Where it holds the VIP.
+        scripts: The folder of its scripts.
     """
     members, lb = cluster.of("lb"), cluster.lb
     same, other = _addresses(cluster, interface)
     peers = "".join(f"        {m.address}\n" for m in members if m.name != member.name)
     values = {
+        "TRACK": track_path(scripts),
+        "NOTIFY": notify_path(scripts),
         "NAME": member.name,
         "INTERFACE": interface,
         "ROUTER": str(lb.virtual_router_id),
@@ -102,6 +103,16 @@ def _addresses(cluster: Cluster, interface: str) -> tuple[str, str]:
         prefix = (cluster.lb.prefix if same else None) or (128 if ":" in vip else 32)
         lines[same].append(f"        {vip}/{prefix} dev {interface}\n")
     return "".join(lines[True]), "".join(lines[False])
+
+
+def track_path(scripts: str) -> str:
+    """Return where the script of `track` lies."""
+    return f"{scripts}/nornir-k3s-check"
+
+
+def notify_path(scripts: str) -> str:
+    """Return where the script of `notify` lies."""
+    return f"{scripts}/nornir-k3s-notify"
 
 
 def track() -> str:

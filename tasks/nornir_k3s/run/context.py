@@ -16,6 +16,7 @@ from nornir_k3s.errors import HostError, HostsFailed, HostUnreachable, Interrupt
 from nornir_k3s.facts import Query
 from nornir_k3s.model.address_answer import AddressAnswer
 from nornir_k3s.model.cluster import NODES, Cluster, Member
+from nornir_k3s.model.family import DEBIAN
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.model.report import PhaseReport, Report
@@ -152,7 +153,8 @@ class Run:
         """Return which facts to read from a host."""
         member, facts = self.member(name), self.facts.get(name)
         spec = desired(self.cluster, member, facts, self.known(name))
-        return Query(self.cluster, member, spec, drift=self.drift, deep=self.deep)
+        family = facts.family if facts else DEBIAN
+        return Query(self.cluster, member, spec, drift=self.drift, deep=self.deep, family=family)
 
     def planned(self, name: str) -> PlannedHost:
         """Return a host's plan; it is computed again only when its facts, or what else is known, have changed."""

@@ -172,10 +172,13 @@ def session_of(task: Task, run: Run) -> Session:
 def gather_host(task: Task, run: Run) -> Result:
     """Read the facts that the plan needs from this host into the run."""
     name = task.host.name
-    found = run.facts[name] = _gathered(task, run)
-    if "datastore" in run.member(name).roles and any(one.path not in found.files for one in run.query(name).spec.files):
-        # The paths of its files were unknown: they depend on the version of a package that was just read.
-        found = _gathered(task, run)
+    query = run.query(name)
+    found = run.facts[name] = _gathered(task, run, query)
+    if "datastore" in query.member.roles or found.family is not query.family:
+        # The paths of its files may have been unknown: they depend on its packages, which were just read.
+        query = run.query(name)
+        if any(one.path not in found.files for one in query.spec.files):
+            found = _gathered(task, run, query)
     if run.cluster.endpoint and run.member(name).role == "servers":
         # Imported here: it loads database clients, which a managed datastore does not need.
         from nornir_k3s.datastore_probe.probe import probe  # noqa: PLC0415 - see above
@@ -185,8 +188,8 @@ def gather_host(task: Task, run: Run) -> Result:
     return Result(host=task.host, result=found, severity_level=logging.DEBUG)
 
 
-def _gathered(task: Task, run: Run) -> HostFacts:
-    script, link = facts.script(run.query(task.host.name)), session_of(task, run)
+def _gathered(task: Task, run: Run, query: Query) -> HostFacts:
+    script, link = facts.script(query), session_of(task, run)
     received: list[float] = []
 
     def note_clock(line: str) -> None:
