@@ -22,6 +22,7 @@ from nornir_k3s.phases import preflight
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.roles import desired
 from nornir_k3s.run import context, gather
+from nornir_k3s.state import known_cluster
 from nornir_k3s.workflows import plan
 
 from .conftest import HOSTS, SETTINGS, inventory
@@ -116,3 +117,10 @@ def test_a_host_of_another_family_is_asked_again_about_its_own_paths(
     assert "lb1/packages:haproxy perl-interpreter perl-IO perl-Socket perl-Time-HiRes keepalived" in changes
     assert "db1/file:/etc/my.cnf.d/zz-nornir-k3s.cnf" in changes
     assert not [one for one in changes if "/etc/mysql" in one]
+    asked.clear()
+    run = gather.prepare(nr, base=tmp_path, state=tmp_path / "state", options={})
+    known_cluster.save_managers(run.store, {"lb1": "dnf", "lb2": "apt"})
+    assert known_cluster.managers(run.store) == {"lb1": "dnf"}
+    gather.gather_facts(run)
+    assert [len(asked[name]) for name in ("lb1", "lb2")] == [1, 2], "its family is known from the last deploy"
+    assert "\nfact_packages dnf haproxy " in asked["lb1"][0]

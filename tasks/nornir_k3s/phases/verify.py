@@ -40,6 +40,9 @@ def verify(run: Run) -> None:
         return
     server = require_ready(run)
     known_cluster.save_ca(run.store, run.ca_prefix, run.ca_certificate)
+    known = known_cluster.managers(run.store)
+    now = {name: facts.family.manager for name, facts in run.facts.items()}
+    known_cluster.save_managers(run.store, known | now)
     if run.limit is None:
         known_cluster.save_packages(run.store, {m.name: run.facts[m.name].versions for m in run.of("datastore")})
     before = None if run.report.changed else run.address

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from nornir_k3s.model.bundle import Bundle
 from nornir_k3s.model.cluster import Cluster, Member
-from nornir_k3s.model.family import DEBIAN
+from nornir_k3s.model.family import DEBIAN, Family
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.host_spec import HostSpec, together
 from nornir_k3s.model.secret import Secret
@@ -25,6 +25,7 @@ class Known:
         check_certificate: Certificate and key of the load balancers' health check.
         packages: Versions of a datastore host's packages at the last deploy.
         former_vips: VIPs of before a change, which load balancers hold until no host uses them.
+        family: Its family of distributions at the last deploy.
         nodes: The K3s version of each node, for servers and agents; None if no server lists them.
     """
 
@@ -35,6 +36,7 @@ class Known:
     packages: Mapping[str, str] = field(default_factory=dict)
     nodes: Mapping[str, str] | None = None
     former_vips: tuple[str, ...] = ()
+    family: Family = DEBIAN
 
 
 def desired_by_role(cluster: Cluster, member: Member, facts: HostFacts | None, known: Known) -> dict[str, HostSpec]:
@@ -56,7 +58,7 @@ def desired(cluster: Cluster, member: Member, facts: HostFacts | None, known: Kn
 
 
 def _of_role(role: str, cluster: Cluster, member: Member, facts: HostFacts | None, known: Known) -> HostSpec:
-    family = facts.family if facts else DEBIAN
+    family = facts.family if facts else known.family
     match role:
         case "servers":
             return server.spec(cluster, member, known.bundle)

@@ -14,6 +14,7 @@ from nornir.core.task import Result, Task
 from nornir_k3s.artifacts.source import OnProgress, Source
 from nornir_k3s.errors import HostError, HostsFailed, HostUnreachable, Interrupted, K3sError
 from nornir_k3s.facts import Query
+from nornir_k3s.model import family as families
 from nornir_k3s.model.address_answer import AddressAnswer
 from nornir_k3s.model.cluster import NODES, Cluster, Member
 from nornir_k3s.model.family import DEBIAN
@@ -147,13 +148,14 @@ class Run:
         listed = next((one.api.nodes for one in self._servers() if one.api.nodes is not None), None)
         nodes = {node.name: node.version for node in listed} if listed is not None and member.role in NODES else None
         former = former_vips(self.cluster, self.facts, self.done) if "lb" in member.roles else ()
-        return Known(bundle, self.ca_prefix, self.ca_certificate, check, packages, nodes, former)
+        family = DEBIAN if facts else families.of((), [known_cluster.managers(self.store).get(name, "")]) or DEBIAN
+        return Known(bundle, self.ca_prefix, self.ca_certificate, check, packages, nodes, former, family)
 
     def query(self, name: str) -> Query:
         """Return which facts to read from a host."""
         member, facts = self.member(name), self.facts.get(name)
-        spec = desired(self.cluster, member, facts, self.known(name))
-        family = facts.family if facts else DEBIAN
+        known = self.known(name)
+        spec, family = desired(self.cluster, member, facts, known), facts.family if facts else known.family
         return Query(self.cluster, member, spec, drift=self.drift, deep=self.deep, family=family)
 
     def planned(self, name: str) -> PlannedHost:

@@ -1,4 +1,4 @@
-"""What the state folder knows of a cluster from its last deploy: its members, its CA, versions of packages.
+"""What the state folder knows of a cluster from its last deploy: its members, its CA, packages.
 
 A Nornir that was filtered shows some of the hosts only. The others are still members: load balancers must not forget a
 server, and no second first server may be made, because somebody filtered it away.
@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from nornir_k3s.model.cluster import Member
+from nornir_k3s.model.family import DEBIAN
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.state.store import Store
 
-_MEMBERS, _CA, _PACKAGES = "members.json", "ca.json", "packages.json"
+_MEMBERS, _CA, _PACKAGES, _MANAGERS = "members.json", "ca.json", "packages.json", "package-managers.json"
 
 
 def members(store: Store) -> list[Member]:
@@ -46,6 +47,19 @@ def packages(store: Store) -> dict[str, dict[str, str]]:
     """Return the versions of packages by datastore host: files of some are named after them."""
     found: dict[str, dict[str, str]] = json.loads(store.read(_PACKAGES) or "{}")
     return found
+
+
+def managers(store: Store) -> dict[str, str]:
+    """Return the package managers of hosts that are not Debian's: their family of distributions."""
+    found: dict[str, str] = json.loads(store.read(_MANAGERS) or "{}")
+    return found
+
+
+def save_managers(store: Store, found: Mapping[str, str]) -> None:
+    """Save these package managers; only those that are not Debian's."""
+    known = {name: manager for name, manager in found.items() if manager != DEBIAN.manager}
+    if managers(store) != known:
+        store.write(_MANAGERS, json.dumps(known) + "\n")
 
 
 def save_packages(store: Store, found: Mapping[str, Mapping[str, str]]) -> None:
