@@ -156,5 +156,7 @@ MYSQL = MySQL(
     settings=(
         "# Nothing replicates from here; the log of a month, the default, would fill the disk with K3s' revisions.",
         "skip_log_bin",
+        "# K3s does not speak the X protocol, which listens on every address unless the package says otherwise.",
+        "loose_mysqlx_bind_address = 127.0.0.1",
     ),
 )
