@@ -12,7 +12,7 @@ debian() { # name of RHEL
   case $1 in
     mariadb | mysql) echo "$1-client" ;;
     postgresql-server) echo postgresql ;;
-    postgresql) echo postgresql-client ;;
+    postgresql) echo postgresql-client-common ;;
     perl-*) echo perl-base ;;
     *) echo "$1" ;;
   esac

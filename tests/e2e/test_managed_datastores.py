@@ -49,6 +49,7 @@ MATRIX = (
 )
 # What is beside them has Debian 12 and 13.
 MIXED = dict.fromkeys(("s2", "a1", "lb1"), "trixie")
+LIKE_RHEL = "lb2"  # it looks like one with RHEL 9
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -65,6 +66,7 @@ def managed(request: pytest.FixtureRequest, site: Site) -> Iterator[Site]:
         site.edit(lambda data: data["data"]["k3s_cluster"].update(datastore={"kind": kind}))
         for host, group in GROUPS[kind].items():
             site.edit(partial(put_into, host=host, group=group), "hosts.yaml")
+        site.lab.exec(LIKE_RHEL, ["sh", "-s"], input=(Path(__file__).parent / "rhel_lookalike.sh").read_text())
         site.deploy()
         yield site
 
@@ -121,6 +123,8 @@ def test_it_becomes_a_cluster_and_a_second_run_does_nothing(managed: Site, kind:
     assert managed.runbook("status.py").returncode == 0
     for host in ("lb1", "lb2"):
         nothing_is_deprecated(managed, host)
+    assert managed.lab.exec(LIKE_RHEL, ["stat", "-c", "%a", "/var/lib/haproxy/stats"]).stdout == "600\n"
+    assert managed.lab.exec(LIKE_RHEL, ["getsebool", "haproxy_connect_any"]).stdout == "haproxy_connect_any --> on\n"
     eventually(lambda: unchanged(managed))
     more = {"latency", "compaction", *(["connections"] if kind != "etcd" else [])}
     if kind == "etcd":  # as Kubernetes' API server notes it after five minutes

@@ -33,6 +33,7 @@ from nornir_k3s.faults.objects import Objects
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.drill_limits import DEFAULTS, FAULTS, DrillOptions, Limit
 from nornir_k3s.model.drill_report import DrillReport, FaultResult, ProbeResult, WatchResult
+from nornir_k3s.records import SAY
 from nornir_k3s.report import drill_terminal
 from nornir_k3s.report.drill_html import page
 from nornir_k3s.report.timeline import picture
@@ -322,6 +323,17 @@ def test_units_that_must_be_active_are_those_of_the_host_s_roles(load: Make) -> 
     assert hosts.units(cluster, "s1") == ["k3s.service"]
     assert hosts.units(cluster, "db1") == ["mariadb.service"]
     assert hosts.units(cluster, "a1") == []
+
+
+def test_a_unit_is_the_one_that_the_host_s_family_has(load: Make, tmp_path: Path) -> None:
+    (units,) = hosts.units(load({"datastore": {"kind": "mysql"}}), "db1")
+    has = 'case $* in "cat -- mysqld.service") ;; "is-active mysqld.service") echo active ;; *) exit 1 ;; esac'
+    (tmp_path / "systemctl").write_text(f"#!/bin/sh\n{has}\n")
+    (tmp_path / "systemctl").chmod(0o755)
+    script = f"DRILL=x FILE=/nowhere\n{SAY}{shell.source('faults/drill.sh')}{shell.call('drill_look', units)}\n"
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(["sh", "-c", script], env=path, check=False, capture_output=True, text=True)
+    assert done.stdout.splitlines()[0] == "@active\tmysqld.service\tactive"
 
 
 def run_fault(folder: Path, kind: str, action: str, **programs: str) -> str:
