@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from nornir_k3s.model.cluster import Cluster
+from nornir_k3s.model.family import DEBIAN, FAMILIES
 from nornir_k3s.roles import datastore
 from nornir_k3s.roles.datastore_mysql import MARIADB, MYSQL
 
@@ -22,9 +23,10 @@ ALL = [(kind, version) for kind, about in TABLE.items() for version in about["ve
 def written(load: Load, kind: str, version: str, *, tls: bool = True) -> Iterator[str]:
     """Yield the names of the settings in the files of this kind."""
     cluster = load({"datastore": {"kind": kind} | ({} if tls else {"tls": False})})
-    spec = datastore.spec(cluster, cluster.member("db1"), {"postgresql": f"{version}+278"})
-    for file in spec.files:
-        if file.path.endswith((".cnf", "90-nornir-k3s.conf", "/etc/default/etcd")):
+    packages = {"postgresql": f"{version}+278"}
+    specs = [datastore.spec(cluster, cluster.member("db1"), family, packages) for family in FAMILIES]
+    for file in (file for spec in specs for file in spec.files):
+        if file.path.endswith((".cnf", "90-nornir-k3s.conf", "/postgresql.conf", "/etc/default/etcd")):
             yield from re.findall(r"^([A-Za-z_][\w-]*)\s*(?:=|$)", file.text.reveal(), re.MULTILINE)
 
 
@@ -81,5 +83,5 @@ def test_sql_says_nothing_that_some_version_lacks(load: Load, kind: str) -> None
 
 def test_mariadb_has_its_isolation_off_before_a_version_that_turns_it_on_starts(load: Load) -> None:
     cluster = load({"datastore": {"kind": "mariadb"}})
-    texts = [file.text.reveal() for file in datastore.spec(cluster, cluster.member("db1"), {}).files]
+    texts = [file.text.reveal() for file in datastore.spec(cluster, cluster.member("db1"), DEBIAN, {}).files]
     assert any("\nloose_innodb_snapshot_isolation = OFF\n" in text for text in texts), "10.6.17 starts with it, too"

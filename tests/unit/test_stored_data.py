@@ -14,7 +14,7 @@ from nornir_k3s.checks import preflight
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.datastore_facts import Stored
 from nornir_k3s.model.finding import Finding
-from nornir_k3s.model.host_facts import Repositories, HostFacts
+from nornir_k3s.model.host_facts import HostFacts, Repositories
 from nornir_k3s.planner import plan_host
 from nornir_k3s.roles.desired import Known
 
@@ -104,7 +104,10 @@ def test_data_that_a_package_would_put_aside_stop_a_deploy(
     load: Load, kind: str, packages: dict[str, str], data: list[Stored], words: str
 ) -> None:
     cluster = load({"datastore": {"kind": kind}})
-    for facts in (HostFacts("db1", packages=packages), HostFacts("db1", repositories=Repositories(candidates=packages))):
+    for facts in (
+        HostFacts("db1", packages=packages),
+        HostFacts("db1", repositories=Repositories(candidates=packages)),
+    ):
         problems = found(cluster, replace(facts, stored=tuple(data)))
         assert [one.severity for one in problems] == (["error"] if words else [])
         assert all(words in str(one) for one in problems), problems
