@@ -54,6 +54,7 @@ class Rolling:
         self.sick: Collection[str] = ()
         self.replaced: Collection[str] = ()
         self.cordoned: Collection[str] = ()
+        self.versions: dict[str, str] = {}
         self.undrainable: Collection[str] = ()
         self.scripts: list[str] = []
         self.settings: dict[str, Any] = {}
@@ -66,7 +67,7 @@ class Rolling:
         nr = Nornir(inventory=inventory(settings, hosts, {}), runner=K3sRunner(), config=Config(), data=GlobalState())
         run = gather.prepare(nr, base=self.folder, state=self.folder / "state", options={})
         nodes = tuple(
-            NodeState(name, ready=name not in self.sick, version="v1.34.9+k3s1", ours=name in self.cordoned)
+            NodeState(name, name not in self.sick, self.versions.get(name, "v1.34.9+k3s1"), ours=name in self.cordoned)
             for name in AGENTS
         )
         run.facts = {"s1": HostFacts("s1", api=Api(ready=True, nodes=nodes))}
@@ -84,6 +85,7 @@ class Rolling:
             return SimpleNamespace(
                 by_role={"servers": [], "agents": ["a step"]},
                 starts_k3s=name not in self.quiet,
+                stage=[],
                 desired=name,
                 facts=None,
             )
@@ -107,10 +109,11 @@ class Rolling:
         lines = (f"@drained\t{node}\t{'failed' if node in bad else 'ok'}\t{why}\n" for node in nodes.split())
         return SimpleNamespace(stdout="".join(lines) + "@end\n")
 
-    def change(self, task: Task, _: Run) -> Result:
+    def change(self, task: Task, run: Run) -> Result:
         """Fail on the hosts that shall fail."""
         if error := self.fail.get(task.host.name):
             raise error
+        run.done.add(task.host.name)
         return Result(host=task.host)
 
     def error(self, run: Run) -> K3sError:
@@ -201,6 +204,18 @@ def test_an_agent_whose_node_is_ready_goes_first(rolling: Rolling) -> None:
     rolling.sick, rolling.settings = ("a1", "a3"), {"max_unavailable": 3}
     agents.join(rolling.run())
     assert rolling.asked == [["a2"], ["a4", "a5", "a6"], ["a7", "a1", "a3"]]
+
+
+def test_an_agent_that_an_earlier_run_broke_goes_first(rolling: Rolling) -> None:
+    """Else each run would break one more."""
+    rolling.joining, rolling.fail = ("a3", "a5"), {"a3": failed("a3")}
+    rolling.versions = dict.fromkeys(AGENTS, "v1.33.1+k3s1") | {"a5": "v1.34.9+k3s1"}
+    assert rolling.error(rolling.run()) is rolling.fail["a3"]
+    assert rolling.asked == [["a5", "a3"]]
+    rolling.fail, rolling.cordoned, rolling.replaced = {}, ("a3",), ("a3", "a1")
+    agents.join(rolling.run())
+    # No pod can leave a node that is down.
+    assert rolling.scripts == ["release_nodes a3", "drain_nodes a1", "release_nodes a1"]
 
 
 def test_agents_that_are_away_already_make_batches_smaller(rolling: Rolling) -> None:
@@ -347,7 +362,7 @@ def test_ctrl_c_leaves_no_node_cordoned(rolling: Rolling) -> None:
 def test_nodes_that_a_killed_run_has_cordoned_get_pods_again(rolling: Rolling) -> None:
     rolling.quiet, rolling.cordoned, rolling.joining = AGENTS, ("a2", "a3"), ("a3",)
     agents.join(rolling.run())
-    assert rolling.scripts == ["release_nodes a2"], "not one that does not work"
+    assert rolling.scripts == ["release_nodes a2", "release_nodes a3"], "that one when it works again"
     rolling.scripts, rolling.quiet, rolling.joining, rolling.replaced = [], (), (), ("a2",)
     agents.join(rolling.run())
     assert rolling.scripts == ["release_nodes a3", "drain_nodes a2", "release_nodes a2"]

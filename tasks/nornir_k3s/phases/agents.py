@@ -26,6 +26,7 @@ def join(run: Run) -> None:
     drain.release(run, drain.left_cordoned(run, [first, *left]))
     with drain.drained(run, [first] if first else []) as drained:
         run.phase("agents", [*beside, *drained], change_node, width=run.widths["agents"], spare=beside)
+    drain.release(run, drain.mended(run))
     if first in run.left_out:
         batches.raise_failed(run)
     batches.require_few_failures(run, left)

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nornir_k3s import k3s
 from nornir_k3s.errors import HostsFailed, Interrupted, K3sError
+from nornir_k3s.model.paths import PREVIOUS
 from nornir_k3s.model.together import few
 from nornir_k3s.run.context import Run
 
 
 def restarting(run: Run, names: Sequence[str]) -> list[str]:
-    """Return those of these agents that run and whose K3s would restart, those whose nodes are Ready first."""
-    found = [name for name in names if run.facts[name].in_service and run.planned(name).starts_k3s]
-    return sorted(found, key=lambda name: not run.is_node_ready(name))
+    """Return those of these agents that run and whose K3s would restart, those whose nodes are Ready first.
+
+    Before them come those that an earlier run could not bring back: what they failed of would break the next one, too.
+    """
+    found = [name for name in names if run.planned(name).starts_k3s]
+    broken = [name for name in found if _was_broken(run, name)]
+    running = [name for name in found if run.facts[name].in_service]
+    return [*broken, *sorted(running, key=lambda name: not run.is_node_ready(name))]
+
+
+def _was_broken(run: Run, name: str) -> bool:
+    """Return whether a change of an earlier run is the reason that an agent does not work."""
+    facts, node = run.facts[name], run.node(name)
+    if facts.in_service or node is None:
+        return False
+    has_binary = all(step.target != k3s.BINARY for step in run.planned(name).stage)
+    return PREVIOUS in facts.present or (has_binary and node.version != run.cluster.version)
 
 
 def take(run: Run, names: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -20,19 +20,28 @@ _HINT = "see what keeps its pods (a PodDisruptionBudget, pods without controller
 
 
 def wanted(run: Run, names: Sequence[str]) -> list[str]:
-    """Return those of these agents that are drained first: those whose K3s is replaced and whose node is listed."""
+    """Return those of these agents that are drained first: those that work, and whose K3s is replaced."""
     if not run.cluster.rolling_update.drain.enabled or not run.of("servers"):
         return []
-    plans = {name: run.planned(name) for name in names if run.node(name)}
+    plans = {name: run.planned(name) for name in names if run.node(name) and run.facts[name].in_service}
     return [name for name, plan in plans.items() if replaces_binary(plan.desired, plan.facts)]
 
 
 def left_cordoned(run: Run, names: Sequence[str]) -> list[str]:
     """Return agents that an earlier run has cordoned and that work, without those that are drained now."""
-    agents = run.chosen(member.name for member in run.of("agents"))
-    ours = [name for name in agents if (node := run.node(name)) and node.ours and run.facts[name].in_service]
+    ours = [name for name in _cordoned(run) if run.facts[name].in_service]
     now = wanted(run, [name for name in names if name in ours])
     return [name for name in ours if name not in now]
+
+
+def mended(run: Run) -> list[str]:
+    """Return agents that an earlier run has cordoned, that did not work, and do now."""
+    return [name for name in _cordoned(run) if name in run.done and not run.facts[name].in_service]
+
+
+def _cordoned(run: Run) -> list[str]:
+    agents = run.chosen(member.name for member in run.of("agents"))
+    return [name for name in agents if (node := run.node(name)) and node.ours]
 
 
 @contextmanager
