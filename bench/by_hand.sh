@@ -110,10 +110,13 @@ ssl_cert = /etc/mysql/k3s-cert.pem
 ssl_key = /etc/mysql/k3s-key.pem
 bind-address = $(address db1)
 port = 3306
-max_connections = 350
 auto_increment_increment = 1
 loose_innodb_snapshot_isolation = OFF
 skip_name_resolve = ON
+CNF
+cat >/etc/mysql/mariadb.conf.d/90-k3s-live.cnf <<'CNF'
+[mysqld]
+max_connections = 550
 CNF
 systemctl restart mariadb
 mariadb <<'SQL'

@@ -156,6 +156,6 @@ TOLD = (
              " $(($(mariadb -NBe 'SELECT COUNT(*) FROM information_schema.PROCESSLIST') + 2))\"",
              r"\d+ of \d+ connections are in use",
              undo="mariadb -e \"SET GLOBAL max_connections = $(sed -n 's/^max_connections = //p'"
-             " /etc/mysql/mariadb.conf.d/90-nornir-k3s.cnf)\""),
+             " /etc/mysql/mariadb.conf.d/90-nornir-k3s-live.cnf)\""),
     ),
 )  # fmt: skip

@@ -261,7 +261,7 @@ def test_a_damaged_file_of_keys_is_told_of_and_not_replaced(tmp_path: Path, text
 
 
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
-@pytest.mark.parametrize(("pool", "expected"), [({}, 250), ({"max_open": 60}, 250), ({"max_open": 200}, 450)])
+@pytest.mark.parametrize(("pool", "expected"), [({}, 550), ({"max_open": 60}, 550), ({"max_open": 200}, 1050)])
 def test_it_lets_in_as_many_as_the_servers_may_open(load: Load, kind: str, pool: dict[str, int], expected: int) -> None:
     cluster = load({"datastore": {"kind": kind}} | ({"datastore_pool": pool} if pool else {}))
     seen = {"postgresql": "15+248"}

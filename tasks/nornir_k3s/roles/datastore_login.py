@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import math
 import re
 from collections.abc import Iterable
 
@@ -10,6 +11,7 @@ from nornir_k3s import k3s
 from nornir_k3s.model.cluster import Cluster
 
 RESERVE = 50  # connections for administrators and backups
+STEP = 5  # servers: PostgreSQL restarts for another limit, so that one more must fit in most cases
 
 
 def login(cluster: Cluster) -> str:
@@ -37,6 +39,8 @@ def server_connections(cluster: Cluster) -> int:
 def connections(cluster: Cluster) -> int:
     """Return the maximum number of connections for a managed database.
 
-    A smaller pool does not lower it: that would restart the database while servers still use their larger pool.
+    A smaller pool does not lower it: servers still use their larger one. It has room for more servers than there are.
     """
-    return max(server_connections(cluster), len(cluster.of("servers")) * k3s.CONNECTIONS) + RESERVE
+    limit = cluster.datastore_pool.max_open if cluster.datastore_pool else None
+    servers = math.ceil(len(cluster.of("servers")) / STEP) * STEP
+    return servers * max(limit or 0, k3s.CONNECTIONS) + RESERVE

@@ -34,7 +34,7 @@ class MySQL:
     Arguments:
         settings: Lines in it that only this kind has.
         client: The command-line client, which root may use without a password.
-        flush: SQL that reloads the certificates.
+        flush: SQL that reads the certificates again.
         stored: What the server stores of a password, to set and compare it.
         identified: How SQL sets it; `{}` is what is stored.
         dumper: The dump command.
@@ -60,7 +60,6 @@ class MySQL:
             "[mysqld]",
             f"bind-address = {member.address}",
             f"port = {PORT}",
-            f"max_connections = {connections(cluster)}",
             "auto_increment_increment = 1",
             "skip_name_resolve = ON",
             *self.settings,
@@ -77,8 +76,13 @@ class MySQL:
         config = File(service.config, Secret(HEADER + "\n".join(lines) + "\n"), unit=service.unit)
         # A setting in a file that is read later would keep it from the network.
         proof = shell.call("listens", member.address, PORT)
-        unit = Unit(service.unit, reloadable=True, proof=proof, reload=f"{self.client} -e '{self.flush}'")
-        return HostSpec(packages=service.packages, files=(*keys, config), units=(unit,))
+        limit = connections(cluster)
+        running = Secret(f"{HEADER}[mysqld]\nmax_connections = {limit}\n")
+        # Its own file, so that the server need not restart when servers come or go.
+        live = File(service.config.removesuffix(".cnf") + "-live.cnf", running, unit=service.unit, action="reload")
+        sql = [f"SET GLOBAL max_connections = {limit}", *([self.flush] if keys else [])]
+        unit = Unit(service.unit, reloadable=True, proof=proof, reload=f"{self.client} -e '{'; '.join(sql)}'")
+        return HostSpec(packages=service.packages, files=(*keys, config, live), units=(unit,))
 
     def missing(self, cluster: Cluster, content: Database) -> list[str]:
         """Return what the database lacks."""
