@@ -285,6 +285,24 @@ def test_a_lost_user_is_made_again(managed: Site, kind: str) -> None:
     assert "nothing to change" in managed.deploy().stdout
 
 
+LIVE = {
+    "mariadb": "/etc/mysql/mariadb.conf.d/90-nornir-k3s-live.cnf",
+    "mysql": "/etc/mysql/mysql.conf.d/zz-nornir-k3s-live.cnf",
+}
+
+
+def test_more_connections_need_no_restart(managed: Site, kind: str) -> None:
+    if kind not in LIVE:
+        return  # PostgreSQL needs one; etcd has no limit
+    sql(managed, kind, "SET GLOBAL max_connections = 100")
+    managed.lab.exec("db1", ["sed", "-i", "s/^max_connections.*/max_connections = 100/", LIVE[kind]])
+    before = started(managed, kind)
+    managed.deploy("--yes")
+    assert started(managed, kind) == before
+    assert sql(managed, kind, "SELECT @@max_connections") == ["550"]
+    assert "nothing to change" in managed.deploy().stdout
+
+
 FILES = {
     "mariadb": "/etc/mysql/mariadb.conf.d/90-nornir-k3s.cnf",
     "mysql": "/etc/mysql/mysql.conf.d/zz-nornir-k3s.cnf",
