@@ -212,3 +212,24 @@ def test_every_node_gets_it_and_nothing_of_the_old_one_is_left(upgraded: tuple[S
         assert left.stdout == "", host
     assert "nothing to change" in site.deploy().stdout
     eventually(lambda: unchanged(site))
+
+
+TEMPLATE = "/var/lib/rancher/k3s/agent/etc/containerd/config-v3.toml.tmpl"
+
+
+def test_what_stands_in_the_way_of_a_minor_version_is_told_before_anything_happens(upgraded: tuple[Site, str]) -> None:
+    site, _ = upgraded
+    kept = (site.folder / "inventory" / "defaults.yaml").read_text()
+    own = 'imports = ["/etc/containerd/own/*.toml"]\n{{ template "base" . }}\n'
+    site.lab.exec("a1", ["sh", "-c", f"mkdir -p $(dirname {TEMPLATE}) && cat >{TEMPLATE}"], input=own)
+    try:
+        use(site, "bundle", "v1.38.1+k3s1")
+        done = site.runbook("deploy.py", "--preflight-only", "--limit", "agents")
+        said = done.stdout + done.stderr
+        assert done.returncode in (1, 2), said
+        for name in ("containerd-template", "version", "skew"):
+            assert f"[{name}]" in said, said
+        assert "remove that line" in said
+    finally:
+        site.lab.exec("a1", ["rm", "-f", TEMPLATE])
+        (site.folder / "inventory" / "defaults.yaml").write_text(kept)

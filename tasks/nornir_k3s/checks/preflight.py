@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from nornir_k3s.checks import (
     datastore,
@@ -15,6 +15,7 @@ from nornir_k3s.checks import (
     other_installs,
     registration,
     state,
+    upgrade,
 )
 from nornir_k3s.model.address_answer import AddressAnswer
 from nornir_k3s.model.cluster import (
@@ -29,13 +30,20 @@ MAX_SKEW = 3.0
 _ORDER = ("error", "warning", "accepted", "note")
 
 
-def check(cluster: Cluster, all_facts: Mapping[str, HostFacts], address: AddressAnswer | None = None) -> list[Finding]:
+def check(
+    cluster: Cluster,
+    all_facts: Mapping[str, HostFacts],
+    address: AddressAnswer | None = None,
+    *,
+    limit: Collection[str] | None = None,
+) -> list[Finding]:
     """Return every finding of every host, errors first.
 
     Arguments:
         cluster: The desired state.
         all_facts: By host name; members without facts are not checked.
         address: What was found at the registration address.
+        limit: The hosts that may be changed; None for all of them.
     """
     findings: list[Finding] = []
     for member in cluster.members:
@@ -58,7 +66,7 @@ def check(cluster: Cluster, all_facts: Mapping[str, HostFacts], address: Address
     findings += datastore.check(cluster, all_facts)
     findings += state.files(cluster, all_facts)
     findings += state.immutable_settings(cluster, all_facts)
-    findings += state.versions(cluster, all_facts)
+    findings += upgrade.check(cluster, all_facts, limit=limit)
     findings += state.reimaged(cluster, all_facts)
     findings += _workloads(cluster)
     findings = [finding.accept(cluster.accept) for finding in findings]

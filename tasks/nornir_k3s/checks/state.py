@@ -1,8 +1,7 @@
 """Checks of what earlier installations left on the hosts: other roles, other clusters, failed starts.
 
 Sources: k3s `pkg/cluster/managed.go` (files of an embedded etcd win over an external endpoint) and
-`pkg/cluster/storage.go` (the bootstrap key); docs.k3s.io `cli/server.md` and k3s#3967 (what can never change),
-`upgrades/manual.md` (version skew).
+`pkg/cluster/storage.go` (the bootstrap key); docs.k3s.io `cli/server.md` and k3s#3967 (what can never change).
 """
 
 from __future__ import annotations
@@ -147,23 +146,3 @@ def reimaged(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[F
             f"k3s kubectl -n kube-system delete secret {name}.node-password.k3s --ignore-not-found"
         )
         yield problem(member.name, "reimaged", found, "the node's password, or no such node", remedy)
-
-
-def versions(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
-    """Yield nodes for which the wanted version is a downgrade, or skips a minor version."""
-    wanted = k3s.parse_version(cluster.version)
-    listed = next((facts.api.nodes for facts in all_facts.values() if facts.ready and facts.api.nodes), ())
-    running = {node.name: node.version for node in listed}
-    for member in (*cluster.of("servers"), *cluster.of("agents")):
-        try:
-            current = k3s.parse_version(running.get(member.node_name, ""))
-        except ValueError:
-            continue
-        if wanted < current:
-            found = f"the node runs {running[member.node_name]}"
-            remedy = f"set version to {running[member.node_name]} or newer in the inventory: K3s cannot be downgraded"
-            yield problem(member.name, "version", found, f"not newer than {cluster.version}", remedy)
-        elif wanted.release[0] == current.release[0] and wanted.release[1] > current.release[1] + 1:
-            found = f"the node runs {running[member.node_name]}: {cluster.version} skips a minor version"
-            remedy = f"upgrade to 1.{current.release[1] + 1} first"
-            yield problem(member.name, "version", found, "one minor version at a time", remedy)

@@ -25,6 +25,7 @@ from nornir_k3s.facts import (
     stored,
     system,
     units,
+    upgrade,
 )
 from nornir_k3s.facts.fact import Fact, Query
 from nornir_k3s.model.cluster import Cluster
@@ -82,6 +83,8 @@ FACTS: tuple[Fact[Any], ...] = (
     database.Database(),
     database.DatastoreHealth(),
     database.Latency(),
+    upgrade.RequestedApis(),
+    upgrade.ContainerdTemplates(),
 )
 
 
@@ -92,7 +95,7 @@ def script(query: Query, facts: Iterable[Fact[Any]] | None = None) -> str:
         facts: Only these, whatever their `when`; by default all that a deploy, or a drift check, needs.
     """
     wanted = [(fact, fact.when_for(query)) for fact in FACTS] if facts is None else [(fact, "always") for fact in facts]
-    wanted = [(fact, when) for fact, when in wanted if when != "drift" or query.drift]
+    wanted = [(fact, when) for fact, when in wanted if when != "upgrade" and (when != "drift" or query.drift)]
     calls = {fact: list(fact.calls(query)) for fact, _ in wanted}
     sources = dict.fromkeys(f"facts/{fact.source}.sh" for fact, _ in wanted if calls[fact])
     lines = [SAY, *(shell.source(name) for name in sources)]

@@ -105,12 +105,15 @@ CHECKS: Mapping[str, str] = {
     "foreign-data": "the datastore has the data of this cluster, or none",
     "for-ever": "settings that can never be changed are those of the running cluster",
     "version": "no downgrade, and no minor version is skipped",
+    "skew": "with `--limit`, no agent becomes newer than a server",
+    "removed-api": "before an upgrade: no API is in use that the new version lacks",
+    "containerd-template": "before an upgrade: templates of containerd's configuration fit the new version",
     "no-agents": "there is a host for workloads",
 }
 
 
 # Errors that the inventory can accept: only people know whether they are none.
-ACCEPTABLE = ("vip-network",)
+ACCEPTABLE = ("vip-network", "removed-api")
 
 
 class Finding(BaseModel):

@@ -15,6 +15,15 @@ class SettingsFile(NamedTuple):
     changed: int
 
 
+class RequestedApi(NamedTuple):
+    """A deprecated API that somebody asks a server for, and the release of Kubernetes that does not have it."""
+
+    group: str
+    version: str
+    resource: str
+    removed: str
+
+
 @dataclass(frozen=True)
 class ServerFiles:
     """The cluster according to a server's files.

@@ -37,6 +37,7 @@ def observe(run: Run) -> None:
             raise _with_findings(run, errors) from None
         for one in errors:
             run.skip(one.host, one.message)  # type: ignore[attr-defined]  # `_refused` lets only those through
+    gather.look_at_upgrade(run)
     gather.look_at_address(run)
 
 

@@ -15,7 +15,7 @@ def check(run: Run) -> None:
     Raises:
         PreflightFailed: A check failed; with every problem of every host.
     """
-    run.report.findings = preflight.check(run.cluster, run.facts, run.address)
+    run.report.findings = preflight.check(run.cluster, run.facts, run.address, limit=run.limit)
     errors = [finding for finding in run.report.findings if finding.severity == "error"]
     if errors:
         raise PreflightFailed(errors, together(errors))

@@ -18,7 +18,7 @@ from nornir.core.task import Result, Task
 
 from nornir_k3s import facts
 from nornir_k3s.artifacts import source as artifacts
-from nornir_k3s.checks import registration
+from nornir_k3s.checks import registration, upgrade
 from nornir_k3s.errors import UnreadableAnswer
 from nornir_k3s.facts import Fact, Query
 from nornir_k3s.inventory import cluster
@@ -140,6 +140,21 @@ def look_at_address(run: Run, *, idle: float = 0) -> None:
         others={name: run.sessions[name] for name in others[:2]},
         idle=idle,
     )
+
+
+def look_at_upgrade(run: Run) -> None:
+    """Read what matters for another minor version, from the nodes that run an earlier one."""
+    names = [name for name in upgrade.upgraded(run.cluster, run.facts) if name in run.facts]
+    if not run.drift:
+        run.phase("look at what an upgrade changes", names, _upgrade_facts)
+
+
+def _upgrade_facts(task: Task, run: Run) -> Result:
+    name, wanted = task.host.name, [fact for fact in facts.FACTS if fact.when == "upgrade"]
+    found = read_facts(task, run, wanted)
+    values = {fact.name: getattr(found, fact.name) for fact in wanted}
+    run.facts[name] = replace(run.facts[name], **values)
+    return Result(host=task.host)
 
 
 def find_artifacts(run: Run) -> None:
