@@ -29,7 +29,7 @@ from nornir_k3s.planner import plan_host
 from nornir_k3s.roles import haproxy, keepalived, server
 from nornir_k3s.roles.desired import Known
 from nornir_k3s.roles.former_address import former_vips
-from nornir_k3s.run import gather
+from nornir_k3s.run import address_probe, gather
 from nornir_k3s.state import kubeconfig as kept
 from nornir_k3s.state.store import Store
 
@@ -514,3 +514,22 @@ def test_a_load_balancer_that_leads_each_client_to_one_server_is_accepted(load: 
     assert [one.level for one in preflight.check(cluster, facts, answer) if one.subject == "registration"] == [
         "accepted"
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "hosts", "kept_idle"),
+    [({}, HOSTS, 0), (EXTERNAL, WITHOUT_LB, 65), ({"registration": {"way": "dns", "name": NAME}}, WITHOUT_LB, 0)],
+    ids=["vip", "external", "dns"],
+)
+def test_only_a_load_balancer_of_someone_else_is_asked_how_long_it_keeps_a_connection(
+    load: Load, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], hosts: dict[str, Any], kept_idle: float
+) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(address_probe, "probe", lambda *_, idle, **__: asked.append(idle))
+    cluster = load(given, hosts=hosts)
+    run: Any = SimpleNamespace(
+        cluster=cluster, ready_servers=["s1"], sessions={}, ca_certificate="", facts={"s1": HostFacts("s1")},
+        of=cluster.of,
+    )  # fmt: skip
+    gather.look_at_address(run, idle=65)
+    assert asked == [kept_idle]

@@ -127,7 +127,7 @@ def look_at_address(run: Run, *, idle: float = 0) -> None:
     """Ask at the registration address: from here, or from an agent if it cannot be reached from here.
 
     Arguments:
-        idle: Seconds that a connection is kept idle; 0 for none.
+        idle: Seconds that a connection is kept idle, where someone else's load balancer may end it; 0 for none.
     """
     if not run.ready_servers and run.cluster.registration.way == "vip":
         run.address = address_probe.resolved(run.cluster)  # nobody holds it yet
@@ -138,7 +138,7 @@ def look_at_address(run: Run, *, idle: float = 0) -> None:
         run.ca_certificate,
         next((run.facts[name].kubeconfig for name in run.ready_servers), ""),
         others={name: run.sessions[name] for name in others[:2]},
-        idle=idle,
+        idle=idle if run.cluster.registration.way == "external" else 0,
     )
 
 
