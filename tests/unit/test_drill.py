@@ -582,3 +582,19 @@ def test_a_server_comes_back_into_rotation_as_soon_as_what_takes_it_out_has_ende
     work._bring_back("s1", ["lb1", "lb2"])
     (left,) = work.report.left
     assert left.startswith("server s1 may be out of rotation on lb1, lb2")
+
+
+@pytest.mark.parametrize(("failures", "code"), [(0, 0), (3, 0), (9, 1)])
+def test_a_server_that_has_just_come_back_is_asked_again(tmp_path: Path, failures: int, code: int) -> None:
+    (tmp_path / "sleep").write_text("#!/bin/sh\n")
+    (tmp_path / "k3s").write_text(
+        f"#!/bin/sh\necho x >>{tmp_path}/asked; [ $(wc -l <{tmp_path}/asked) -gt {failures} ] || exit 1\n"
+        "echo configmap/one\n"
+    )
+    for name in ("sleep", "k3s"):
+        (tmp_path / name).chmod(0o755)
+    call = shell.call("drill_objects", str(tmp_path / "k3s"), "drill", "a=b")
+    script = f"DRILL=x FILE=/nowhere\n{SAY}{shell.source('faults/drill.sh')}{call}\n"
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(["sh", "-c", script], env=path, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (code, "" if code else "@object\tone\n")

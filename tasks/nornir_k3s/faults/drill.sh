@@ -39,7 +39,12 @@ drill_look() { # units: which are active, K3s' processes, what a fault needs, an
 }
 
 drill_objects() { # k3s namespace selector
-  names=$("$1" kubectl get configmaps -n "$2" -l "$3" -o name) || return 1
+  # A server that was cut off, or whose datastore was away, may need a moment more.
+  for attempt in 1 2 3 4 5 6; do
+    names=$("$1" kubectl get configmaps -n "$2" -l "$3" -o name) && break
+    [ "$attempt" -lt 6 ] || return 1
+    sleep 5
+  done
   for one in $names; do say object "${one#*/}"; done
 }
 
