@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from .conftest import VIP, Site
 
 BALANCERS = ("lb1", "lb2")
-STAT = """use IO::Socket::UNIX; my $s = IO::Socket::UNIX->new(Peer => '/run/haproxy/admin.sock') or exit;
+# The second socket is that of the RHEL family.
+STAT = """use IO::Socket::UNIX; my $s;
+$s ||= IO::Socket::UNIX->new(Peer => $_) for '/run/haproxy/admin.sock', '/var/lib/haproxy/stats'; $s or exit;
 print $s "show stat\\n"; while (<$s>) { @w = split /,/; print "$w[1] $w[17]\\n" if $w[1] =~ /^s\\d$/ }"""
 
 
