@@ -1,3 +1,4 @@
+#!/bin/sh
 # Makes a host of the lab look like one with RHEL 9: os-release, SELinux' tools, and a dnf and an rpm that have Debian's
 # packages under the names, and with the paths and units, of RHEL. Run as root: sh -s
 set -eu
