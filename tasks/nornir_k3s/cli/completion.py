@@ -25,6 +25,6 @@ def _complete_paths(parser: argparse.ArgumentParser) -> None:
             for one in action.choices.values():
                 _complete_paths(one)
         elif action.metavar == "FOLDER":
-            action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]  # shtab's own attribute  # read by shtab
+            action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]  # read by shtab
         elif action.metavar == "FILE":
             action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab's own attribute
