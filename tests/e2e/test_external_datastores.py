@@ -124,7 +124,7 @@ NODES = ("s1", "s2", "s3", "a1", "a2")
 
 
 # The release of its host. All of them with --matrix.
-SLICE = ("postgresql sid", "mariadb trixie", "mysql sid", "etcd bookworm")
+SLICE = ("mariadb trixie", "mysql sid", "etcd bookworm")
 MATRIX = (
     *("mariadb bookworm", "mariadb trixie", "mysql sid"),
     *("postgresql bookworm", "postgresql trixie", "postgresql sid"),
