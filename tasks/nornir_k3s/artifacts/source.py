@@ -89,7 +89,7 @@ class Source:
 
     def _release(self, arch: str, on_progress: OnProgress, stop: threading.Event) -> Bundle:
         # Imported here: the HTTP client takes long to import, and a folder needs none.
-        from nornir_k3s.artifacts.cache import Cache  # noqa: PLC0415 - see above
+        from nornir_k3s.artifacts.cache import Cache  # noqa: PLC0415 - slow to import
 
         wanted = self._cluster.artifacts
         url = self._cluster.urls.get("artifacts.url")

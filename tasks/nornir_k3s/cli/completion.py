@@ -27,4 +27,4 @@ def _complete_paths(parser: argparse.ArgumentParser) -> None:
         elif action.metavar == "FOLDER":
             action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]  # read by shtab
         elif action.metavar == "FILE":
-            action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab's own attribute
+            action.complete = shtab.FILE  # type: ignore[attr-defined]  # read by shtab

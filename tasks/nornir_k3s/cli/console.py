@@ -41,7 +41,7 @@ class Verbose(Progress):
     def task_completed(self, task: Task, result: AggregatedResult) -> None:
         """Print the result of each host."""
         # Imported here: it replaces standard output for its colours.
-        from nornir_utils.plugins.functions import print_result  # noqa: PLC0415 - see above
+        from nornir_utils.plugins.functions import print_result  # noqa: PLC0415 - replaces stdout
 
         if task.name != "close_connections_task":
             print_result(_readable(result))

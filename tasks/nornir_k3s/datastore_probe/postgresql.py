@@ -132,7 +132,7 @@ def _may_create(endpoint: Endpoint, connector: Connector) -> bool:
         connection.close()
 
 
-def _unbound(connection: Any, endpoint: Endpoint) -> list[Finding]:  # noqa: ANN401 - as above
+def _unbound(connection: Any, endpoint: Endpoint) -> list[Finding]:  # noqa: ANN401 - pg8000 has no types
     """Return a problem if the login needs channel binding and was done without it."""
     scram = getattr(connection, "auth", None)
     if endpoint.parameters.get("channel_binding") != "require" or scram is None or "PLUS" in scram.mechanism_name:
@@ -208,7 +208,7 @@ def _table(query: Query, columns: dict[str, tuple[str, Any]]) -> list[Finding]:
     return found + table_problems(id_type=columns.get("id", ("missing", None))[0], unique=bool(query(_UNIQUE)))
 
 
-def _pooled(connection: Any, endpoint: Endpoint, connector: Connector) -> list[Finding]:  # noqa: ANN401 - as above
+def _pooled(connection: Any, endpoint: Endpoint, connector: Connector) -> list[Finding]:  # noqa: ANN401 - pg8000 has no types
     """Return a problem if the endpoint is a pooler: its backend process is not the one that serves the session."""
     key = getattr(connection, "_backend_key_data", None)  # the process that the endpoint claims to be
     first = _query(connection)

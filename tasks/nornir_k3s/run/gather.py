@@ -196,7 +196,7 @@ def gather_host(task: Task, run: Run) -> Result:
             found = _gathered(task, run, query)
     if run.cluster.endpoint and run.member(name).role == "servers":
         # Imported here: it loads database clients, which a managed datastore does not need.
-        from nornir_k3s.datastore_probe.probe import probe  # noqa: PLC0415 - see above
+        from nornir_k3s.datastore_probe.probe import probe  # noqa: PLC0415 - loads database clients
 
         found = probe(run.cluster, found, session_of(task, run).transport, test_rights=not run.drift)
     run.facts[name] = found
