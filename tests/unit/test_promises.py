@@ -210,7 +210,8 @@ def test_servers_whose_certificates_have_expired_restart_one_at_a_time(load: Loa
     plans = {name: plan_host(cluster, cluster.member(name), one, known(cluster, ())) for name, one in facts.items()}
     phases: list[list[str]] = []
     run: Any = SimpleNamespace(
-        away=(), done=set(), facts=facts, of=cluster.of, planned=plans.get, chosen=list, ready_servers=["s1"],
+        away=(), done=set(), facts=facts, planned=plans.get, chosen=list, ready_servers=["s1"],
+        of=lambda group: cluster.of(group) if group == "servers" else [],
         phase=lambda _, names, *__, **___: phases.append(list(names)),
     )  # fmt: skip
     facts["s1"] = changed(facts["s1"], api={"ready": False})

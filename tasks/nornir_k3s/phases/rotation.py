@@ -65,6 +65,20 @@ def bring_back(run: Run, name: str, balancers: Sequence[str]) -> None:
     run.phase("back in rotation", balancers, _coming_back(run, name, seconds=0))
 
 
+def bring_all_back(run: Run) -> None:
+    """Bring the servers back which an interrupted run has taken out, before this run can fail.
+
+    One that is not up yet gets no connection: HAProxy checks it.
+
+    Raises:
+        K3sError: A load balancer does not do it.
+    """
+    for member in run.of("servers"):
+        balancers = [name for name in _balancers(run) if member.node_name in run.facts[name].ledger.drained]
+        if balancers:
+            bring_back(run, member.name, balancers)
+
+
 def _begun_anew(run: Run, balancers: Sequence[str]) -> Run:
     """Return the run as if nobody had stopped it."""
     for name in balancers:

@@ -70,6 +70,7 @@ def converge_others(run: Run) -> None:
     names = [name for name in run.chosen(names) if name not in run.done]
     down = [name for name in names if not _runs(run, name)]
     require_ready(run)
+    rotation.bring_all_back(run)
     run.phase("servers", down, rolling.change_node)
     for name in sorted(names, key=lambda one: run.facts[one].ready):  # a ready one waits for the others
         if name not in down:
