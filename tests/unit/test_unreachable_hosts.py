@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,7 +44,14 @@ Down = dict[str, type[HostError]]
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Report]:
     """Run a deploy on hosts that answer with facts, as far as they are not down."""
 
-    def run_(down: Down, answers: dict[str, str] | None = None, *, release: bool = True, **choice: Any) -> Report:
+    def run_(
+        down: Down,
+        answers: dict[str, str] | None = None,
+        *,
+        release: bool = True,
+        dies: dict[str, type[HostError]] | None = None,
+        **choice: Any,
+    ) -> Report:
         def session(task: Any, **_: Any) -> Any:
             name = task.host.name
             if name in down:
@@ -50,7 +59,13 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Report
             text = (
                 BARE.replace("NAME", name).replace("ADDRESS", HOSTS[name][0]) + (answers or {}).get(name, "") + "@end\n"
             )
-            return SimpleNamespace(run=lambda *_, **__: SimpleNamespace(stdout=text, status=0), round_trips=1)
+
+            def answer(script: str, **_: Any) -> Any:
+                if "fact_containerd_templates()" in script and name in (dies or {}):  # the second look
+                    raise (dies or {})[name](name, "the connection was lost")
+                return SimpleNamespace(stdout=text, status=0)
+
+            return SimpleNamespace(run=answer, round_trips=1)
 
         def find(*_: Any, **__: Any) -> None:
             if not release:
@@ -170,3 +185,35 @@ def test_a_run_does_not_go_on_without_what_it_needs(
     report = run(down, answers, skip_unreachable=True)
     assert (report.exit_code, report.outcome, report.skipped) == (4, "failed", [])
     assert any(words in note for note in report.notes), report.notes
+
+
+def upgrade(version: str = "v1.33.9+k3s1") -> dict[str, str]:
+    """A ready server whose nodes run an earlier version, so that they are looked at once more."""
+    nodes = [
+        {"metadata": {"name": name}, "status": {"nodeInfo": {"kubeletVersion": version}}} for name in ("s1", "s2", "a1")
+    ]
+    listed = base64.b64encode(json.dumps({"items": nodes}).encode()).decode()
+    server = f"@api\tready\tok\n@api\tthrough-address\t{listed}\n"
+    return {"s1": server, "db1": "@packages\tmariadb-server\t1:10.11.6\n"}
+
+
+@pytest.mark.parametrize("how", [HostUnreachable, OutcomeUnknown], ids=["down", "hangs"])
+def test_an_agent_that_dies_after_the_first_look_stops_nothing_else(
+    run: Callable[..., Report], how: type[HostError]
+) -> None:
+    report = run({}, upgrade(), dies={"a1": how})
+    assert (report.skipped, report.exit_code, report.outcome) == (["a1"], 4, "ok")
+    assert any(note.startswith("a1: the connection was lost; left out") for note in report.notes)
+
+
+def test_an_agent_out_of_the_limit_that_dies_is_a_note(run: Callable[..., Report]) -> None:
+    report = run({}, upgrade(), dies={"a1": HostUnreachable}, limit=("servers",))
+    assert (report.skipped, report.exit_code, report.outcome) == ([], 0, "ok")
+    assert any(note.startswith("a1: the connection was lost; the run continues") for note in report.notes)
+
+
+def test_a_server_that_dies_after_the_first_look_ends_the_run(run: Callable[..., Report]) -> None:
+    report = run({}, upgrade(), dies={"s2": HostUnreachable})
+    assert (report.skipped, report.exit_code, report.outcome) == ([], 4, "failed")
+    assert report.error
+    assert "s2: the connection was lost" in report.error.message

@@ -27,18 +27,22 @@ def observe(run: Run) -> None:
     Raises:
         K3sError: A host cannot be read; with the problems of those that were.
     """
-    try:
-        gather.gather_facts(run)
-    except (HostError, HostsFailed) as error:
-        errors = error.errors if isinstance(error, HostsFailed) else [error]
-        refused = _refused(run, errors)
-        if refused or not set(run.chosen(run.present)) - {one.host for one in errors if isinstance(one, HostError)}:
-            run.report.notes += [refused] if run.skip_unreachable and refused else []
-            raise _with_findings(run, errors) from None
-        for one in errors:
-            run.skip(one.host, one.message)  # type: ignore[attr-defined]  # `_refused` lets only those through
-    gather.look_at_upgrade(run)
+    for read in (gather.gather_facts, gather.look_at_upgrade):
+        try:
+            read(run)
+        except (HostError, HostsFailed) as error:
+            _skip(run, error.errors if isinstance(error, HostsFailed) else [error])
     gather.look_at_address(run)
+
+
+def _skip(run: Run, errors: Sequence[K3sError]) -> None:
+    """Leave out the hosts of these errors, or raise."""
+    refused = _refused(run, errors)
+    if refused or not set(run.chosen(run.present)) - {one.host for one in errors if isinstance(one, HostError)}:
+        run.report.notes += [refused] if run.skip_unreachable and refused else []
+        raise _with_findings(run, errors) from None
+    for one in errors:
+        run.skip(one.host, one.message)  # type: ignore[attr-defined]  # `_refused` lets only those through
 
 
 def _refused(run: Run, errors: Sequence[K3sError]) -> str:

@@ -211,6 +211,7 @@ class Run:
             why: The message of its error.
         """
         self.left_out.add(name)
+        self.facts.pop(name, None)  # it may have died after it was read
         self.report.skipped.append(name)
         self.report.hosts[name].error = why
         self.report.notes.append(f"{why}; left out: run deploy again when it is back")
