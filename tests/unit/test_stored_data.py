@@ -15,6 +15,7 @@ from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.datastore_facts import Stored
 from nornir_k3s.model.finding import Finding
 from nornir_k3s.model.host_facts import HostFacts, Repositories
+from nornir_k3s.model.host_spec import HEADER
 from nornir_k3s.planner import plan_host
 from nornir_k3s.roles.desired import Known
 
@@ -46,7 +47,26 @@ def test_data_of_mariadb_and_mysql_are_told_apart_with_their_versions(tmp_path: 
         ["mariadb", "11.8.9", str(newer), "yes", "no"],
         ["mysql", "9.7.4", str(other), "no", "no"],
     ]
+    (newer / "mysql_upgrade_info").unlink()
     assert stored("stored_mysql", "k3s", tmp_path / "no", newer) == [["mariadb", "11.8.9", str(newer), "yes", "no"]]
+
+
+@pytest.mark.parametrize(
+    ("files", "version"),
+    [
+        ({"mysql.ibd": bytes((9, 9, 9, 9, 0, 0, 0, 0, 0, 1, 56, 174, 0, 0, 0, 1))}, "8.0.46"),
+        ({"mysql.ibd": bytes((9, 9, 9, 9, 0, 0, 0, 0, 0, 1, 98, 80)), "mysql_upgrade_info": b"8.0.46"}, "9.7.4"),
+        ({"mysql/user.frm": b""}, "5.7"),
+        ({"mysql/user.frm": b"", "mysql_upgrade_info": b"5.7.44"}, "5.7.44"),
+    ],
+)
+def test_the_version_of_mysql_s_data_is_known_before_it_has_a_history_of_them(
+    tmp_path: Path, files: dict[str, bytes], version: str
+) -> None:
+    (tmp_path / "mysql").mkdir()
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    assert stored("stored_mysql", "k3s", tmp_path) == [["mysql", version, str(tmp_path), "no", "yes"]]
 
 
 def test_clusters_of_postgresql_are_told_apart(tmp_path: Path) -> None:
@@ -56,13 +76,21 @@ def test_clusters_of_postgresql_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "etc/15/main/conf.d/90-nornir-k3s.conf").write_text("")
     (tmp_path / "lib/17/bin").mkdir(parents=True)
     (tmp_path / "lib/17/bin/postgres").touch(0o755)
-    assert stored("stored_postgresql", tmp_path / "etc", tmp_path / "lib") == [
+    assert stored("stored_postgresql", tmp_path / "etc", tmp_path / "lib", tmp_path / "data") == [
         ["postgresql", "15", f"{tmp_path}/etc/15/main", "yes", "no"],
         ["postgresql", "17", f"{tmp_path}/etc/17/main", "no", "yes"],
     ]
     (tmp_path / "etc/15/main/start.conf").write_text("# This cluster was upgraded\n\nmanual\n")
-    moved, _ = stored("stored_postgresql", tmp_path / "etc", tmp_path / "lib")
+    moved, _ = stored("stored_postgresql", tmp_path / "etc", tmp_path / "lib", tmp_path / "data")
     assert moved == ["postgresql", "15", f"{tmp_path}/etc/15/main", "no", "no"], "its data are in the new one"
+
+
+def test_data_of_postgresql_in_the_one_folder_of_rhel(tmp_path: Path) -> None:
+    (tmp_path / "PG_VERSION").write_text("13\n")
+    nowhere = tmp_path / "no"
+    assert stored("stored_postgresql", nowhere, nowhere, tmp_path) == [["postgresql", "13", str(tmp_path), "no", "yes"]]
+    (tmp_path / "postgresql.conf").write_text(HEADER)
+    assert stored("stored_postgresql", nowhere, nowhere, tmp_path)[0][3] == "yes"
 
 
 def found(cluster: Cluster, facts: HostFacts) -> list[Finding]:
@@ -97,6 +125,14 @@ ASIDE = of("mariadb", "11.8.9", "/var/lib/mysql-11.8", served="no")
         ("mariadb", {"mariadb-server": "1:11.8.9-1"}, [of("mysql", "9.7.4", ours="no")], "`kind: mysql`"),
         ("mysql", {"mysql-server": "8.4.5-1"}, [of("mysql", "9.7.4")], "install mysql-server 9.7 or newer"),
         ("mysql", {"mysql-server": "9.7.4-2"}, [of("mysql", "8.4.5")], ""),
+        ("mysql", {"mysql-server": "9.7.4-2"}, [of("mysql", "9.1.0")], ""),
+        ("mysql", {"mysql-server": "9.7.4-2"}, [of("mysql", "8.0.46")], "install mysql-server 8.4 first"),
+        ("mysql", {"mysql-server": "9.7.4-2"}, [of("mysql", "8.3.0", ours="no")], "reads none before 8.4"),
+        ("mysql", {"mysql-server": "8.4.5-0ubuntu0.2"}, [of("mysql", "8.0.46")], ""),
+        ("mysql", {"mysql-server": "8.4.5-1"}, [of("mysql", "5.7")], "has the data of MySQL 5.7"),
+        ("mysql", {"mysql-server": "10.0.1-1"}, [of("mysql", "9.5.0")], "install mysql-server 9.7 first"),
+        ("mysql", {"mysql-server": "9.7.4-2"}, [of("mysql", "")], ""),
+        ("mariadb", {"mariadb-server": "1:11.8.9-1"}, [of("mariadb", "5.5.68")], ""),
         ("mysql", {"mysql-server": "9.7.4-2"}, [], ""),
     ],
 )
@@ -109,6 +145,28 @@ def test_data_that_a_package_would_put_aside_stop_a_deploy(
         HostFacts("db1", repositories=Repositories(candidates=packages)),
     ):
         problems = found(cluster, replace(facts, stored=tuple(data)))
+        assert [one.severity for one in problems] == (["error"] if words else [])
+        assert all(words in str(one) for one in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [
+        ("13.20-1.el9_5", ""),
+        ("15.12-1.module+el9.5.0", "install postgresql-server 13; or move them: postgresql-setup --upgrade"),
+    ],
+)
+def test_postgresql_of_the_rhel_family_reads_only_data_of_its_own_version(load: Load, version: str, words: str) -> None:
+    cluster = load({"datastore": {"kind": "postgresql"}})
+    for packages in ({"postgresql-server": version, "postgresql": version}, {}):
+        facts = HostFacts(
+            "db1",
+            distribution=("rhel",),
+            stored=(of("postgresql", "13", "/var/lib/pgsql/data"),),
+            packages=packages,
+            repositories=Repositories(candidates={"postgresql-server": version}),
+        )
+        problems = found(cluster, facts)
         assert [one.severity for one in problems] == (["error"] if words else [])
         assert all(words in str(one) for one in problems), problems
 

@@ -1,8 +1,9 @@
 """Checks of the data on the host of a managed datastore: no package may begin with an empty database beside them.
 
 Sources: the scripts of Debian's packages (mariadb-server and mysql-server rename data of the other product, the former
-also those of a newer version, and begin anew); pg_createcluster(1), pg_upgradecluster(1) (each major version has
-clusters of its own).
+also those of a newer version, and begin anew); MySQL's manual, "Upgrade Paths" (no LTS series is skipped), and
+`sql/dd/impl/bootstrap/bootstrapper.cc` (the server refuses such data); pg_createcluster(1), pg_upgradecluster(1) (each
+major version has clusters of its own); RHEL's postgresql-setup(8) (all of them use one folder).
 """
 
 from __future__ import annotations
@@ -17,18 +18,23 @@ from nornir_k3s.model.host_facts import HostFacts
 
 NAMES = {"mariadb": "MariaDB", "mysql": "MySQL", "postgresql": "PostgreSQL"}
 _PAGE = "docs/datastores.md, New versions"
+# Series of MySQL that no upgrade skips.
+_LTS = ((8, 0), (8, 4), (9, 7))
 
 
 def check(cluster: Cluster, host: str, facts: HostFacts) -> Iterator[Finding]:
     """Yield what is wrong between the data on a datastore's host and the server that is, or will be, installed."""
     if cluster.managed.kind == "postgresql":
         yield from _postgresql(host, facts)
+        yield from _postgresql_in_place(host, facts)
     elif cluster.managed.kind != "etcd":
         yield from _mysql(cluster.managed.kind, host, facts)
 
 
 def _postgresql(host: str, facts: HostFacts) -> Iterator[Finding]:
     """Each major version has its own clusters: this tool keeps the one with its settings until its data are moved."""
+    if facts.family.service("postgresql").data:
+        return
     kept = facts.versions.get("postgresql", "")
     package = facts.packages.get("postgresql") or facts.repositories.candidates.get("postgresql", "")
     package = package.partition("+")[0]
@@ -43,6 +49,18 @@ def _postgresql(host: str, facts: HostFacts) -> Iterator[Finding]:
     elif package not in ("", kept):
         found, remedy = f"{found}, and the packages are of {package}", f"nothing to do now; when it suits you, {move}"
         yield problem(host, "datastore-version", found, f"PostgreSQL {kept}, while it is installed", remedy, "note")
+
+
+def _postgresql_in_place(host: str, facts: HostFacts) -> Iterator[Finding]:
+    """Where all major versions use one folder, each reads only its own data."""
+    service = facts.family.service("postgresql")
+    name = service.packages[0]
+    package = _upstream(facts.packages.get(name) or facts.repositories.candidates.get(name, ""))
+    for one in facts.stored:
+        if service.data and one.folder == service.folder and package.partition(".")[0] not in ("", one.version):
+            found = f"{_of(one)}; the package {name} is {package}, and reads no other"
+            remedy = f"install {name} {one.version}; or move them: postgresql-setup --upgrade; or restore a dump"
+            yield problem(host, "datastore-moved", found, f"data of PostgreSQL {package.partition('.')[0]}", remedy)
 
 
 def _mysql(kind: str, host: str, facts: HostFacts) -> Iterator[Finding]:
@@ -60,10 +78,20 @@ def _mysql(kind: str, host: str, facts: HostFacts) -> Iterator[Finding]:
         found = f"{_of(used)}; the package {package} is {_upstream(version)}, and no older one reads them"
         remedy = f"install {package} {_short(used.version)} or newer; or restore a dump"
         yield problem(host, "datastore-moved", found, expected, remedy)
+    elif used and kind == "mysql" and (step := _skipped(_number(used.version), _number(_upstream(version)))):
+        found = f"{_of(used)}; the package {package} is {_upstream(version)}, and reads none before {step}"
+        remedy = f"install {package} {step} first, which upgrades them when it starts; or restore a dump"
+        yield problem(host, "datastore-moved", found, expected, remedy)
     elif aside and not (used and used.ours == "yes"):
         found = f"{_of(aside[-1])}, where a package has put them; the database in use has none of this cluster"
         remedy = f"install the version that wrote them, and put them back ({_PAGE}); or remove them"
         yield problem(host, "datastore-moved", found, "the cluster's data in use", remedy)
+
+
+def _skipped(data: tuple[int, ...], server: tuple[int, ...]) -> str:
+    """Return the series of MySQL that must upgrade these data before this server can; nothing if it can, or unknown."""
+    step = next((one for one in _LTS if () < data < one < server), ())
+    return ".".join(str(number) for number in step)
 
 
 def _of(stored: Stored) -> str:

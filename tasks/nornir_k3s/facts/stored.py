@@ -13,7 +13,8 @@ class StoredData(Rows[Stored]):
 
     Sources: MariaDB's and MySQL's manuals (`mysql_upgrade_info`, `mariadb_upgrade_info`, `mysql_upgrade_history`); the
     scripts of Debian's packages (`debian-10.11.flag`; data that they cannot read are renamed to `mysql-VERSION`);
-    pg_createcluster(1).
+    MySQL `storage/innobase/include/fil0types.h` (`FIL_PAGE_SRV_VERSION`, which each upgrade writes anew);
+    pg_createcluster(1); PostgreSQL's manual, "Database File Layout" (`PG_VERSION`).
     """
 
     name, source, roles, row = "stored", "stored", ("datastore",), Stored
