@@ -11,6 +11,7 @@ from typing import cast
 import pytest
 
 NAMES = {"mariadb": "MariaDB", "mysql": "MySQL", "postgresql": "PostgreSQL", "etcd": "etcd"}
+CONTROLLERS = Path("/sys/fs/cgroup/cgroup.controllers")  # of cgroup v2 alone (cgroups(7))
 STEPS = ("deploy", "second run", "password change", "drift", "dump")
 # What does not exist: etcd has no password, and others' datastores are dumped by them.
 NONE = {("etcd", "managed", "password change"), ("etcd", "external", "password change")}
@@ -23,6 +24,8 @@ cluster of three servers, two agents and two load balancers on it. Around a mana
 
 K3s was {k3s}.
 
+{cgroup}
+
 Last run: {day}.
 
 | release | datastore | set up | {steps} |
@@ -34,6 +37,10 @@ Last run: {day}.
 - *drift*: a change by hand is found and put right; of an external one, nothing is found where nothing differs.
 - *dump*: taken before a change, and read again; external datastores are dumped by those who run them.
 """
+CGROUP_V1 = """\
+The machine had cgroup v1: none was run with cgroup v2, neither servers nor agents. Hosts with sid have v2, as their
+systemd wants, but none of its controllers: they were datastores only."""
+CGROUP_V2 = "The machine had cgroup v2, and so had all hosts."
 
 
 def write(path: Path, passed: Iterable[pytest.TestReport]) -> None:
@@ -55,6 +62,7 @@ def write(path: Path, passed: Iterable[pytest.TestReport]) -> None:
     path.write_text(
         TEXT.format(
             k3s=k3s,
+            cgroup=CGROUP_V2 if CONTROLLERS.exists() else CGROUP_V1,
             day=datetime.now(UTC).date(),
             steps=" | ".join(STEPS),
             line="|".join("---" for _ in STEPS),

@@ -6,6 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from tests import tested
 from tests.conftest import BY_KIND, FIRST
 
@@ -13,6 +15,17 @@ from tests.conftest import BY_KIND, FIRST
 def test_files_with_a_place_of_their_own_exist() -> None:
     names = {path.name for path in Path(__file__).parents[1].rglob("test_*.py")}
     assert {*FIRST, *BY_KIND} <= names
+
+
+@pytest.mark.parametrize(("unified", "words"), [(True, "had cgroup v2"), (False, "none was run with cgroup v2")])
+def test_the_page_says_which_cgroups_the_machine_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unified: bool, words: str
+) -> None:
+    if unified:
+        (tmp_path / "controllers").touch()
+    monkeypatch.setattr(tested, "CONTROLLERS", tmp_path / "controllers")
+    tested.write(tmp_path / "tested.md", [])
+    assert words in (tmp_path / "tested.md").read_text()
 
 
 def test_the_table_has_what_passed_and_says_what_was_not_run(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.datastore_facts import Stored
+from nornir_k3s.model.family import DEBIAN
 from nornir_k3s.model.finding import Finding, problem
 from nornir_k3s.model.host_facts import HostFacts
 
@@ -71,7 +72,8 @@ def _mysql(kind: str, host: str, facts: HostFacts) -> Iterator[Finding]:
     aside = [one for one in facts.stored if one.served != "yes" and one.ours == "yes"]
     expected = f"data that {NAMES[kind]} {_upstream(version)} can read, or none".replace("  ", " ")
     if used and used.product != kind:
-        found = f"{_of(used)}; the package {package} would put them aside and begin with none"
+        would = "would put them aside and begin with none" if facts.family is DEBIAN else "does not read them"
+        found = f"{_of(used)}; the package {package} {would}"
         remedy = f"set `kind: {used.product}`; or dump what is needed, and remove {used.product}-server and these data"
         yield problem(host, "datastore-moved", found, expected, remedy)
     elif used and _number(used.version) > _number(_upstream(version)) > ():
