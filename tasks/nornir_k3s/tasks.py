@@ -12,13 +12,10 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
-import weakref
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
-from nornir.core import Nornir
 from nornir.core.task import Result, Task
 from pydantic import BaseModel, Field
 
@@ -27,9 +24,10 @@ from nornir_k3s.compare import nodes
 from nornir_k3s.errors import K3sError, NotReady, UsageError
 from nornir_k3s.model.cluster import NODES
 from nornir_k3s.model.host_facts import HostFacts
-from nornir_k3s.phases import host_tasks, rolling, servers, stage
-from nornir_k3s.run import gather, paths
+from nornir_k3s.phases import alone, host_tasks, servers, stage
+from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
+from nornir_k3s.run.shared import Shared, of
 from nornir_k3s.state import kubeconfig
 
 P = ParamSpec("P")
@@ -53,52 +51,8 @@ class Facts(BaseModel):
     nodes: dict[str, bool] = Field(description="of a server: its nodes, and whether each is Ready")
 
 
-class _Family:
-    """What a Nornir object and its filtered copies share."""
-
-    def __init__(self) -> None:
-        self.facts: dict[str, HostFacts] = {}
-        self.lock = threading.Lock()  # servers are changed one at a time
-
-
-class _Shared:
-    """The run of one Nornir object, and what it shares with copies of it."""
-
-    def __init__(self, run: Run, family: _Family) -> None:
-        run.facts = family.facts
-        self.run = run
-        self.lock = family.lock
-
-
-_shared_by_nornir: weakref.WeakKeyDictionary[Nornir, _Shared] = weakref.WeakKeyDictionary()
-_families: dict[int, _Family] = {}
-_creating = threading.Lock()
-
-
-def _family(nr: Nornir) -> _Family:
-    """Return the family of a Nornir object; its copies have its groups, and only these can be referred to weakly."""
-    groups = nr.inventory.groups
-    if id(groups) not in _families:
-        _families[id(groups)] = _Family()
-        weakref.finalize(groups, _families.pop, id(groups), None)
-    return _families[id(groups)]
-
-
-def _shared(
-    task: Task, base: Path | str | None, state: Path | str | None, options: Mapping[str, Any] | None
-) -> _Shared:
-    with _creating:
-        shared = _shared_by_nornir.get(task.nornir)
-        if shared is None:
-            folders = paths.of(task.nornir, base, state)
-            run = gather.prepare(task.nornir, base=folders.base, state=folders.state, options=options or {})
-            run.nr = weakref.proxy(task.nornir)  # a reference to its own key would keep the entry for ever
-            shared = _shared_by_nornir[task.nornir] = _Shared(run, _family(task.nornir))
-        return shared
-
-
 def _step(
-    work: Callable[Concatenate[Task, _Shared, P], Result],
+    work: Callable[Concatenate[Task, Shared, P], Result],
 ) -> Callable[..., Result]:
     """Add the common arguments to a task, and turn expected errors into failed results."""
 
@@ -111,7 +65,7 @@ def _step(
         **more: Any,  # noqa: ANN401 - the task's own
     ) -> Result:
         try:
-            shared = _shared(task, base, state, options)
+            shared = of(task, base, state, options)
             if task.host.name not in shared.run.present:
                 return Result(host=task.host, result="no role in this cluster", severity_level=logging.DEBUG)
             return work(task, shared, **more)  # type: ignore[call-arg]  # each task has its own
@@ -130,10 +84,11 @@ def _facts_of(task: Task, run: Run) -> HostFacts:
 
 
 @_step
-def k3s_facts(task: Task, shared: _Shared) -> Result:
+def k3s_facts(task: Task, shared: Shared) -> Result:
     """Read a host, always again; `result` is its `Facts`."""
     run = shared.run
     run.facts.pop(task.host.name, None)
+    shared.turns.forget(task.host.name)
     facts = _facts_of(task, run)
     result = Facts(
         role=run.member(task.host.name).role,
@@ -162,7 +117,7 @@ def _ready(run: Run, name: str) -> bool:
 
 
 @_step
-def k3s_preflight(task: Task, shared: _Shared) -> Result:
+def k3s_preflight(task: Task, shared: Shared) -> Result:
     """Run the preflight checks of a host against all hosts read so far; `result` is its findings, one line each.
 
     The task fails if a finding is an error.
@@ -174,7 +129,7 @@ def k3s_preflight(task: Task, shared: _Shared) -> Result:
 
 
 @_step
-def k3s_plan(task: Task, shared: _Shared) -> Result:
+def k3s_plan(task: Task, shared: Shared) -> Result:
     """Plan the changes of a host; `changed` says whether there are any, `result` is one line per change."""
     run = shared.run
     _facts_of(task, run)
@@ -189,8 +144,12 @@ def _planned(task: Task, run: Run) -> Result:
 
 
 @_step
-def k3s_converge(task: Task, shared: _Shared, *, dry_run: bool | None = None) -> Result:
+def k3s_converge(task: Task, shared: Shared, *, dry_run: bool | None = None) -> Result:
     """Bring a host to its desired state and wait until it is ready; servers one at a time, whatever the runner.
+
+    Whatever restarts K3s does it as in `deploy`: a server leaves the rotation of the load balancers, while all others
+    are ready; one agent is first, the others follow as `rolling_update` says, and are drained before K3s is replaced.
+    For that, other hosts of this Nornir object and its copies are asked, also those that a filter left out.
 
     Arguments:
         dry_run: Change nothing, but return `changed` and `diff` as planned; Nornir's own setting by default.
@@ -198,7 +157,7 @@ def k3s_converge(task: Task, shared: _Shared, *, dry_run: bool | None = None) ->
     return _converged(task, shared, shared.run.member(task.host.name).roles, dry_run=dry_run)
 
 
-def _converged(task: Task, shared: _Shared, roles: Collection[str], *, dry_run: bool | None) -> Result:
+def _converged(task: Task, shared: Shared, roles: Collection[str], *, dry_run: bool | None) -> Result:
     run, name = shared.run, task.host.name
     _facts_of(task, run)
     if task.is_dry_run(dry_run):
@@ -214,21 +173,22 @@ def _converged(task: Task, shared: _Shared, roles: Collection[str], *, dry_run: 
     return Result(host=task.host, changed=any(one.changed for one in results), diff=diff, result=done)
 
 
-def _role(task: Task, shared: _Shared, role: str) -> Result:
+def _role(task: Task, shared: Shared, role: str) -> Result:
     match role:
         case "servers":
-            with shared.lock:
-                return _server(task, shared.run)
+            with shared.turns.servers:
+                return _server(task, shared)
         case "lb":
-            with shared.lock:
+            with shared.turns.servers:
                 return host_tasks.converge_host(task, shared.run, role)
         case "agents":
-            return rolling.change_node(task, shared.run)
+            return alone.change_agent(task, shared)
         case _:
             return host_tasks.converge_host(task, shared.run, role)
 
 
-def _server(task: Task, run: Run) -> Result:
+def _server(task: Task, shared: Shared) -> Result:
+    run = shared.run
     if not run.ready_servers:
         servers.require_all_servers(run)
         unread = [m.name for m in run.cluster.of("servers") if m.name in run.present and m.name not in run.facts]
@@ -239,7 +199,7 @@ def _server(task: Task, run: Run) -> Result:
             raise UsageError(text, hint=f"{first}run k3s_facts on all servers first: only one server may start alone")
     if not run.planned(task.host.name).by_role["servers"] and run.facts[task.host.name].ready:
         return Result(host=task.host, changed=False)
-    return rolling.change_node(task, run)
+    return alone.change_server(task, shared)
 
 
 def _needs_ca(run: Run, name: str) -> None:
@@ -250,7 +210,7 @@ def _needs_ca(run: Run, name: str) -> None:
 
 
 @_step
-def k3s_join(task: Task, shared: _Shared, *, dry_run: bool | None = None) -> Result:
+def k3s_join(task: Task, shared: Shared, *, dry_run: bool | None = None) -> Result:
     """Join a server or an agent to a running cluster; unlike `k3s_converge` it never starts a first server."""
     run = shared.run
     if run.member(task.host.name).role not in NODES:
@@ -262,19 +222,19 @@ def k3s_join(task: Task, shared: _Shared, *, dry_run: bool | None = None) -> Res
 
 
 @_step
-def k3s_load_balancer(task: Task, shared: _Shared, *, dry_run: bool | None = None) -> Result:
+def k3s_load_balancer(task: Task, shared: Shared, *, dry_run: bool | None = None) -> Result:
     """Bring a load balancer to its desired state; other hosts are skipped."""
     if "lb" not in shared.run.member(task.host.name).roles:
         return Result(host=task.host, result="not a load balancer", severity_level=logging.DEBUG)
     return _converged(task, shared, ("lb",), dry_run=dry_run)
 
 
-def _call(step: Callable[..., Result], task: Task, shared: _Shared, **more: object) -> Result:
+def _call(step: Callable[..., Result], task: Task, shared: Shared, **more: object) -> Result:
     return step.__wrapped__(task, shared, **more)  # type: ignore[attr-defined, no-any-return]  # set by `wraps`
 
 
 @_step
-def k3s_ready(task: Task, shared: _Shared) -> Result:
+def k3s_ready(task: Task, shared: Shared) -> Result:
     """Wait until a server is ready or an agent has joined; on timeout the task fails, with the journal."""
     run = shared.run
     role = run.member(task.host.name).role
@@ -288,7 +248,7 @@ def k3s_ready(task: Task, shared: _Shared) -> Result:
 
 
 @_step
-def k3s_kubeconfig(task: Task, shared: _Shared) -> Result:
+def k3s_kubeconfig(task: Task, shared: Shared) -> Result:
     """Fetch the kubeconfig from a server and set the registration address in it; `result` is its path, mode 0600.
 
     Other hosts are skipped.
@@ -299,7 +259,7 @@ def k3s_kubeconfig(task: Task, shared: _Shared) -> Result:
     facts = _facts_of(task, run)
     if not facts.kubeconfig:
         raise NotReady(task.host.name, "no kubeconfig yet", hint="run k3s_converge on it first")
-    with shared.lock:  # all servers give the same
+    with shared.turns.servers:  # all servers give the same
         before = run.store.read(kubeconfig.FILE)
         path = kubeconfig.keep(run.store, facts.kubeconfig, server=run.cluster.url, name=run.cluster.name)
     return Result(host=task.host, changed=run.store.read(kubeconfig.FILE) != before, result=str(path))

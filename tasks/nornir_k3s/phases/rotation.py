@@ -12,6 +12,7 @@ from nornir.core.task import Result, Task
 from nornir_k3s.apply import rotation as scripts
 from nornir_k3s.errors import HostError, K3sError, NotReady
 from nornir_k3s.facts.k3s_server import DirectApi
+from nornir_k3s.model.together import few
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.retry import wait_until
 from nornir_k3s.run.context import Run
@@ -32,7 +33,11 @@ def out_of_rotation(run: Run, name: str) -> Iterator[None]:
         yield
         return
     _require_others(run, name)
-    with leaving(run, name, _balancers(run) if len(run.cluster.of("servers")) > 1 else []):
+    several = len(run.cluster.of("servers")) > 1
+    if several and (unseen := [member.name for member in run.cluster.of("lb") if member.name in run.away]):
+        text = f"{name} restarts without leaving the rotation of {few(unseen)}, which this inventory does not have"
+        run.report.notes.append(text)
+    with leaving(run, name, _balancers(run) if several else []):
         yield
 
 
