@@ -452,3 +452,12 @@ def test_an_agent_that_is_starting_until_a_cni_runs_is_no_drift(
     planned = plan_host(cluster, cluster.member("a1"), facts, Known())
     found = ids(host.differences(cluster, planned))
     assert found["a1/unit:k3s-agent.service"].severity == severity
+
+
+def test_two_differences_with_one_id_are_both_told_and_the_same_twice_once(load: Callable[..., Cluster]) -> None:
+    few = ("max_user_instances is 128", "max_user_watches is 8192")
+    one, other = (
+        Finding(host="a1", kind="check", subject="inotify", found=found, expected="more", remedy="", severity="warning")
+        for found in few
+    )
+    assert compare.ordered([one, other, one]) == [one, other]

@@ -60,7 +60,7 @@ def differences(
 
 def ordered(found: Sequence[Finding]) -> list[Finding]:
     """Return the differences, each once, the most severe first."""
-    once = {difference.id: difference for difference in reversed(found)}
+    once = {(difference.id, difference.found): difference for difference in reversed(found)}
     return sorted(once.values(), key=lambda d: (_ORDER.index(d.severity), d.host == CLUSTER, d.host, d.kind, d.subject))
 
 
