@@ -126,6 +126,16 @@ def unknown_to_version(key: str, version: str) -> str:
     return k3s_settings.unknown_to(key.rstrip("+"), release)
 
 
+def reached(version: str, *firsts: str) -> bool:
+    """Return whether a version is not older than the first release of its minor version, of those that are given.
+
+    Arguments:
+        version: `v1.35.7+k3s1`.
+        firsts: `1.34.10`, `1.35.7`; later minor versions count, earlier ones do not.
+    """
+    return k3s_settings.reached(firsts, parse_version(version).release)
+
+
 def boolean(value: object) -> bool | None:
     """Return the value of a boolean setting in any form that K3s takes (Go's strconv.ParseBool); None for others."""
     text = str(value)

@@ -29,14 +29,20 @@ def unknown_to(key: str, release: Sequence[int]) -> str:
         release: Major, minor and patch version.
     """
     row = TABLE.get(key, {})
-    if "since" in row and not _reached(row["since"], release):
+    if "since" in row and not reached(row["since"], release):
         return f"it came with K3s {_listed(row['since'])}"
-    if "until" in row and _reached(row["until"], release):
+    if "until" in row and reached(row["until"], release):
         return f"it is gone since K3s {_listed(row['until'])}"
     return ""
 
 
-def _reached(firsts: Sequence[str], release: Sequence[int]) -> bool:
+def deprecated(key: str, release: Sequence[int]) -> str:
+    """Return what to write instead of a setting that a release of K3s warns of, or nothing."""
+    row = TABLE.get(key, {})
+    return str(row["instead"]) if "instead" in row and reached(row["deprecated"], release) else ""
+
+
+def reached(firsts: Sequence[str], release: Sequence[int]) -> bool:
     """Return whether a release is one of these first ones of their minor versions, or a later one."""
     patches = {tuple(map(int, first.split(".")[:2])): int(first.split(".")[2]) for first in firsts}
     minor = tuple(release[:2])

@@ -97,6 +97,12 @@ def run_pods(site: Site) -> None:
             ("kept-a2", "ReplicaSet"),
         )
     ]
+    for name, ready in (("well", "True"), ("sick", "False")):
+        owners = [owner | {"kind": "DaemonSet", "name": name}]
+        metadata = {"name": f"{name}-x", "namespace": "kube-system", "ownerReferences": owners}
+        spec = {"nodeName": "a1", "containers": [{"name": "x", "image": "x"}]}
+        status = {"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]}
+        items.append({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": status})
     budget = {"minAvailable": 1, "selector": {"matchLabels": {"app": "kept-a2"}}}
     metadata = {"name": "kept", "namespace": "default"}
     items.append({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": metadata, "spec": budget})
@@ -202,7 +208,13 @@ def test_a_pod_that_must_stay_keeps_its_agent_as_it_is(upgraded: tuple[Site, str
 def test_every_node_gets_it_and_nothing_of_the_old_one_is_left(upgraded: tuple[Site, str]) -> None:
     site, version = upgraded
     use(site, "next", version)
-    site.deploy("--yes")
+    report = site.folder / "upgrade.json"
+    site.deploy("--yes", "--json", str(report))
+    told = json.loads(report.read_text())
+    if pods(site):
+        found = [one["found"] for one in told["findings"] if one["subject"] == "kube-system"]
+        assert found == ["DaemonSet sick has 0 of 1 pods ready, before anything is changed"]
+    assert not [note for note in told["notes"] if "cordoned" in note or "kube-system" in note]
     assert versions(site) == {version}
     assert site.nodes() == dict.fromkeys(HOSTS, True)
     assert cordoned(site) == set()

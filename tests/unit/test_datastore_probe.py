@@ -444,3 +444,49 @@ def test_connections_are_counted_with_the_pool_that_the_servers_get(
     found = list(findings(cluster, "db:3306", Answers(connections=151)))
     assert enough is (not found)
     assert enough or ("max_open" if pool else "datastore_pool") in found[0].remedy
+
+
+@pytest.mark.parametrize(
+    ("collation", "default", "version", "severity"),
+    [
+        ("C", ("en_US.UTF-8", "c"), "v1.36.3+k3s1", ""),
+        ("POSIX", ("en_US.UTF-8", "c"), "v1.36.3+k3s1", ""),
+        ("en_US.UTF-8", ("C", "c"), "v1.34.9+k3s1", "warning"),
+        ("en_US.UTF-8", ("C", "c"), "v1.34.10+k3s1", "error"),
+        ("en_US.UTF-8", ("C", "c"), "v1.35.6+k3s1", "warning"),
+        ("en_US.UTF-8", ("C", "c"), "v1.35.7+k3s1", "error"),
+        ("en_US.UTF-8", ("C", "c"), "v1.36.2+k3s1", "warning"),
+        ("de-x-icu", ("C", "c"), "v1.36.3+k3s1", "error"),
+        (None, ("C", "c"), "v1.37.0+k3s1", ""),
+        (None, ("C.UTF-8", "b"), "v1.37.0+k3s1", ""),
+        (None, ("C", "i"), "v1.37.0+k3s1", "error"),  # ICU has the last word
+        (None, ("en_US.UTF-8", "c"), "v1.37.0+k3s1", "error"),
+    ],
+)
+def test_keys_that_are_not_compared_byte_by_byte(
+    collation: str | None, default: tuple[str, str], version: str, severity: str
+) -> None:
+    found = postgresql._collated(lambda _: [default], collation, version)
+    assert [(one.subject, one.severity) for one in found] == [("datastore-collation", severity)] * bool(severity)
+
+
+@pytest.mark.parametrize(
+    ("version", "id_", "severity"),
+    [
+        ("v1.34.9+k3s1", "datastore-settings", "warning"),
+        ("v1.35.5+k3s1", "datastore-settings", "warning"),
+        ("v1.35.6+k3s1", "datastore-pooler", "error"),
+        ("v1.36.1+k3s1", "datastore-settings", "warning"),
+        ("v1.36.2+k3s1", "datastore-pooler", "error"),
+        ("v1.37.0+k3s1", "datastore-pooler", "error"),
+    ],
+)
+def test_a_pooler_that_keeps_sessions(monkeypatch: pytest.MonkeyPatch, version: str, id_: str, severity: str) -> None:
+    def connected(process: int) -> Any:
+        cursor = SimpleNamespace(execute=lambda _: None, fetchall=lambda: [(process,)], description=True)
+        return SimpleNamespace(cursor=lambda: cursor, close=lambda: None, _backend_key_data=bytes(8))
+
+    monkeypatch.setattr(postgresql, "_login", lambda *_: connected(8))
+    connector: Any = SimpleNamespace(version=version)
+    (one,) = postgresql._pooled(connected(7), ENDPOINT, connector)
+    assert (one.subject, one.severity) == (id_, severity)

@@ -122,7 +122,8 @@ ONE_OF_EACH: list[tuple[str, dict[str, Any], str]] = [
     ("db1", {"database": {"versions": (("MariaDB", "11.8.3-MariaDB"),)}}, "datastore-version"),
 ]
 # Found by tests of their own, below and in test_datastore_probe.py.
-ASKED = {"datastore"} | {f"datastore-{what}" for what in ("asked", "login", "tls", "rights", "settings", "latency")}
+_ASKED = ("asked", "login", "tls", "rights", "settings", "collation", "pooler", "latency")
+ASKED = {"datastore"} | {f"datastore-{what}" for what in _ASKED}
 ELSEWHERE = {
     "bootstrap",
     "name",
@@ -135,6 +136,12 @@ ELSEWHERE = {
     "for-ever",
     "version",
     "skew",
+    "traefik",
+    "node-ready",
+    "kube-system",
+    "install-variables",
+    "removed-argument",
+    "deprecated",
     "removed-api",
     "containerd-template",
     "no-agents",

@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Collection, Iterator, Mapping
 
 from nornir_k3s.checks import (
+    arguments,
+    before_upgrade,
     datastore,
     host,
     load_balancers,
@@ -56,6 +58,7 @@ def check(
             findings += state.check(member, facts)
             findings += other_installs.check(cluster, member, facts)
             findings += named_files.check(cluster, member, facts)
+            findings += arguments.check(cluster, member)
     findings += _same_machine(cluster, all_facts)
     findings += _clocks(all_facts)
     findings += network.cni(cluster)
@@ -66,7 +69,9 @@ def check(
     findings += datastore.check(cluster, all_facts)
     findings += state.files(cluster, all_facts)
     findings += state.immutable_settings(cluster, all_facts)
+    findings += arguments.settings(cluster)
     findings += upgrade.check(cluster, all_facts, limit=limit)
+    findings += before_upgrade.check(cluster, all_facts)
     findings += state.reimaged(cluster, all_facts)
     findings += _workloads(cluster)
     findings = [finding.accept(cluster.accept) for finding in findings]

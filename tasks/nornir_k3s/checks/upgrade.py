@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from nornir_k3s import k3s
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.finding import CLUSTER, Finding, problem
 from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.model.k3s_facts import NodeState
 
 _IMPORTS = re.compile(r"^\s*imports\s*=", re.MULTILINE)
 _BASE = re.compile(r"\{\{-?\s*template\s+\"base\"")
@@ -21,11 +22,23 @@ _BASE = re.compile(r"\{\{-?\s*template\s+\"base\"")
 
 def upgraded(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[str]:
     """Return the servers and agents whose node runs an earlier minor version than is wanted."""
-    return [name for name, version in _running(cluster, all_facts).items() if _minor(version) < _minor(cluster.version)]
+    return [name for name, version in running(cluster, all_facts).items() if _minor(version) < _minor(cluster.version)]
 
 
-def _running(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> dict[str, str]:
-    listed = next((facts.api.nodes for facts in all_facts.values() if facts.ready and facts.api.nodes), ())
+def older(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[str]:
+    """Return the servers and agents whose node runs an earlier version than is wanted."""
+    wanted = k3s.parse_version(cluster.version)
+    return [name for name, one in running(cluster, all_facts).items() if k3s.parse_version(one) < wanted]
+
+
+def nodes(all_facts: Mapping[str, HostFacts]) -> Sequence[NodeState]:
+    """Return the nodes as a ready server lists them."""
+    return next((facts.api.nodes for facts in all_facts.values() if facts.ready and facts.api.nodes), ())
+
+
+def running(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> dict[str, str]:
+    """Return the versions that the nodes of servers and agents say they run."""
+    listed = nodes(all_facts)
     versions = {node.name: node.version for node in listed if k3s.same_minor(node.version, node.version)}
     members = (*cluster.of("servers"), *cluster.of("agents"))
     return {member.name: versions[member.node_name] for member in members if member.node_name in versions}
@@ -43,10 +56,10 @@ def check(
     Arguments:
         limit: The hosts that may be changed; None for all of them.
     """
-    running = _running(cluster, all_facts)
-    yield from _path(cluster, running)
+    versions = running(cluster, all_facts)
+    yield from _path(cluster, versions)
     if limit is not None:
-        yield from _order(cluster, running, limit)
+        yield from _order(cluster, versions, limit)
     if names := upgraded(cluster, all_facts):
         yield from _removed(cluster, all_facts)
         for name in names:
@@ -54,9 +67,9 @@ def check(
                 yield from _templates(cluster, name, all_facts[name])
 
 
-def _path(cluster: Cluster, running: Mapping[str, str]) -> Iterator[Finding]:
+def _path(cluster: Cluster, versions: Mapping[str, str]) -> Iterator[Finding]:
     major, wanted = _minor(cluster.version)
-    for name, version in running.items():
+    for name, version in versions.items():
         found, (its_major, minor) = f"the node runs {version}", _minor(version)
         if k3s.parse_version(cluster.version) < k3s.parse_version(version):
             remedy = f"set version to {version} or newer in the inventory: K3s cannot be downgraded"
@@ -67,11 +80,11 @@ def _path(cluster: Cluster, running: Mapping[str, str]) -> Iterator[Finding]:
             yield problem(name, "version", found, "one minor version at a time", f"upgrade to {path} first")
 
 
-def _order(cluster: Cluster, running: Mapping[str, str], limit: Collection[str]) -> Iterator[Finding]:
-    servers = [member.name for member in cluster.of("servers") if member.name not in limit and member.name in running]
-    older = ", ".join(name for name in servers if _minor(running[name]) < _minor(cluster.version))
+def _order(cluster: Cluster, versions: Mapping[str, str], limit: Collection[str]) -> Iterator[Finding]:
+    servers = [member.name for member in cluster.of("servers") if member.name not in limit and member.name in versions]
+    older = ", ".join(name for name in servers if _minor(versions[name]) < _minor(cluster.version))
     for member in cluster.of("agents"):
-        if older and member.name in limit and running.get(member.name) != cluster.version:
+        if older and member.name in limit and versions.get(member.name) != cluster.version:
             found, remedy = f"{older} would be older than this agent", "leave out --limit, or add the servers to it"
             yield problem(member.name, "skew", found, "servers first, then agents", remedy)
 

@@ -1,8 +1,8 @@
 """Probe a PostgreSQL.
 
 Sources: kine `pkg/drivers/pgsql` (statements, how TLS files become `verify-full`, how a missing database is made);
-docs.k3s.io `datastore/datastore.md`; k3s#14505 (collation), k3s#7808 (PgBouncer); PostgreSQL's manual, chapter
-"Frontend/Backend Protocol" (BackendKeyData: the process that serves a connection); jackc/pgx `pgconn/config.go`
+docs.k3s.io `datastore/datastore.md`; k3s#14505 (collation), k3s#7808 and k3s#14525 (PgBouncer); PostgreSQL's manual,
+chapter "Frontend/Backend Protocol" (BackendKeyData: the process that serves a connection); jackc/pgx `pgconn/config.go`
 (`configTLS`), `pgconn/pgconn.go` (`connectPreferred`).
 """
 
@@ -16,6 +16,7 @@ from typing import Any
 
 import pg8000.dbapi
 
+from nornir_k3s import k3s
 from nornir_k3s.datastore_probe import parameters, postgresql_refusal, tls
 from nornir_k3s.datastore_probe.answers import Answers, ProbeFailed, problem, table_problems
 from nornir_k3s.datastore_probe.connector import Connector
@@ -33,6 +34,16 @@ _COLUMNS = """
 SELECT column_name, data_type, collation_name FROM information_schema.columns
 WHERE table_schema = current_schema() AND table_name = 'kine'
 """
+# In which order the database compares texts that have no collation of their own; `b` is PostgreSQL's own, bytes or code
+# points, `i` is ICU's. Before version 15 there is no provider.
+_DEFAULT = """
+SELECT datcollate, coalesce(to_jsonb(d)->>'datlocprovider', 'c') FROM pg_database d WHERE datname = current_database()
+"""
+_BYTES = ("C", "POSIX", "C.UTF-8", "C.utf8", "ucs_basic", "pg_c_utf8")
+# The first releases whose kine (0.16.3) asks for ranges of keys instead of prefixes, and those after kine 0.16.1, which
+# end behind a PgBouncer.
+_RANGES = ("1.33.13", "1.34.10", "1.35.7", "1.36.3")
+_NO_POOLER = ("1.34.10", "1.35.6", "1.36.2")
 _OWNED = "SELECT pg_has_role(current_user, relowner, 'USAGE') FROM pg_class WHERE oid = 'kine'::regclass"
 _UNIQUE = """
 SELECT 1 FROM pg_indexes WHERE schemaname = current_schema() AND tablename = 'kine'
@@ -65,7 +76,7 @@ def ask(endpoint: Endpoint, connector: Connector) -> Answers:
             return Answers()
         raise ProbeFailed(problem) from None
     try:
-        answers = _read(connection, test_rights=connector.test_rights)
+        answers = _read(connection, connector)
         answers.problems += _unbound(connection, endpoint)
         answers.problems += _pooled(connection, endpoint, connector)
         return answers
@@ -150,7 +161,7 @@ def _query(connection: Any) -> Query:  # noqa: ANN401 - its types are of no use 
     return query
 
 
-def _read(connection: Any, *, test_rights: bool) -> Answers:  # noqa: ANN401 - its types are of no use here
+def _read(connection: Any, connector: Connector) -> Answers:  # noqa: ANN401 - its types are of no use here
     query = _query(connection)
     version, connections, replica, create, schema = query(_SETTINGS)[0]
     answers = Answers("PostgreSQL", str(version), connections=int(connections), writable=not replica)
@@ -159,11 +170,11 @@ def _read(connection: Any, *, test_rights: bool) -> Answers:  # noqa: ANN401 - i
     if not create:
         found = f"the user may not create tables in schema {schema or 'public'}"
         answers.problems.append(problem("datastore-rights", found, "USAGE and CREATE", remedy))
-    elif test_rights and not columns and not replica and (reason := _test_rights(connection)):
+    elif connector.test_rights and not columns and not replica and (reason := _test_rights(connection)):
         found = f"the user cannot create and change K3s' table: {reason}"
         answers.problems.append(problem("datastore-rights", found, "the rights K3s uses", remedy))
     if columns:
-        answers.problems += _table(query, columns)
+        answers.problems += _table(query, columns, connector.version)
         if not any(one.subject == "datastore-rights" for one in answers.problems):
             answers.bootstrap = {str(name): int(size) for name, size in query(sql.BOOTSTRAP.format(table="kine"))}
             answers.health = DatastoreHealth(
@@ -195,17 +206,24 @@ def _test_rights(connection: Any) -> str:  # noqa: ANN401 - its types are of no 
     return ""
 
 
-def _table(query: Query, columns: dict[str, tuple[str, Any]]) -> list[Finding]:
+def _table(query: Query, columns: dict[str, tuple[str, Any]], version: str) -> list[Finding]:
     found = []
     if not query(_OWNED)[0][0]:
         text, remedy = "table kine belongs to another user", "make the user its owner (and that of kine_id_seq)"
         found.append(problem("datastore-rights", text, "the user's own table", remedy))
-    collation = columns["name"][1] if "name" in columns else None
-    if collation not in ("C", "POSIX"):
-        text = f"kine.name has the collation {collation or 'of the database'}"
-        remedy = 'ALTER TABLE kine ALTER COLUMN name TYPE text COLLATE "C": newer K3s gets empty lists otherwise'
-        found.append(problem("datastore-settings", text, "C", remedy, "warning"))
+    found += _collated(query, columns.get("name", ("", None))[1], version)
     return found + table_problems(id_type=columns.get("id", ("missing", None))[0], unique=bool(query(_UNIQUE)))
+
+
+def _collated(query: Query, collation: str | None, version: str) -> list[Finding]:
+    name, provider = (collation, "") if collation else query(_DEFAULT)[0]
+    if name in _BYTES and provider != "i":
+        return []
+    breaks = k3s.reached(version, *_RANGES)
+    text = f"kine.name has the collation {name if collation else f'of the database, {name}'}"
+    text += f": K3s {version} gets empty lists, and ends at its start" if breaks else ": newer K3s gets empty lists"
+    remedy = 'ALTER TABLE kine ALTER COLUMN name TYPE text COLLATE "C", in a moment without load'
+    return [problem("datastore-collation", text, "C", remedy, "error" if breaks else "warning")]
 
 
 def _pooled(connection: Any, endpoint: Endpoint, connector: Connector) -> list[Finding]:  # noqa: ANN401 - pg8000 has no types
@@ -226,6 +244,9 @@ def _pooled(connection: Any, endpoint: Endpoint, connector: Connector) -> list[F
         found = "the endpoint is a connection pooler (PgBouncer) in transaction mode"
         return [problem("datastore-settings", found, "PostgreSQL itself", remedy)]
     found = "the endpoint is a connection pooler (PgBouncer)"
+    if k3s.reached(connector.version, *_NO_POOLER):
+        found += f", behind which K3s {connector.version} ends soon after its start (k3s#14525)"
+        return [problem("datastore-pooler", found, "PostgreSQL itself", remedy)]
     return [problem("datastore-settings", found, "PostgreSQL itself", remedy, "warning")]
 
 

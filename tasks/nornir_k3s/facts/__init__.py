@@ -85,6 +85,8 @@ FACTS: tuple[Fact[Any], ...] = (
     database.Latency(),
     upgrade.RequestedApis(),
     upgrade.ContainerdTemplates(),
+    upgrade.SystemPods(),
+    upgrade.TraefikValues(),
 )
 
 

@@ -12,3 +12,18 @@ fact_containerd_templates() { # folder
     if [ -f "$path" ]; then say containerd_templates "$path" "$(base64 -w0 <"$path")"; fi
   done
 }
+
+fact_system_pods() { # k3s
+  pods=$(timeout 20 "$1" kubectl get --raw /api/v1/namespaces/kube-system/pods 2>/dev/null) || return 0
+  say system_pods "$(printf '%s' "$pods" | base64 -w0)"
+}
+
+# Values may be secrets: only what matters of them leaves the host.
+fact_traefik_values() { # k3s
+  path=/apis/helm.cattle.io/v1/namespaces/kube-system/helmchartconfigs/traefik
+  values=$(timeout 20 "$1" kubectl get --raw "$path" 2>/dev/null) || return 0
+  case $values in
+    *kubernetesIngressNginx*) say traefik_values kubernetesIngressNginx ;;
+    *) say traefik_values others ;;
+  esac
+}

@@ -96,6 +96,8 @@ CHECKS: Mapping[str, str] = {
     "datastore-tls": "its certificate is signed by the CA in the inventory, has its name, and has not expired",
     "datastore-rights": "the database exists, or may be created, and the user has the rights that K3s uses",
     "datastore-settings": "no setting breaks K3s: increments, isolation, replicas, poolers, connections",
+    "datastore-collation": "keys are compared byte by byte: K3s from 1.34.10, 1.35.7, 1.36.3 on fails otherwise",
+    "datastore-pooler": "no PgBouncer: from K3s 1.34.10, 1.35.6, 1.36.2 on K3s ends behind one; you can `accept` it",
     "datastore-latency": "it answers within 20 ms",
     "datastore-version": "a note if K3s is not certified for its version, or the packages are newer than the data",
     "datastore-members": "an etcd has the members from the inventory, and each has its data",
@@ -108,12 +110,18 @@ CHECKS: Mapping[str, str] = {
     "skew": "with `--limit`, no agent becomes newer than a server",
     "removed-api": "before an upgrade: no API is in use that the new version lacks",
     "containerd-template": "before an upgrade: templates of containerd's configuration fit the new version",
+    "traefik": "before an upgrade: the values of K3s' Traefik fit its new chart; `accept` it if they do",
+    "node-ready": "before an upgrade: every node is Ready",
+    "kube-system": "before an upgrade: the pods of kube-system are ready; they are compared with those afterwards",
+    "install-variables": "before an upgrade: the unit's environment file, which is written anew, loses nothing",
+    "removed-argument": "no argument (`kubelet-arg`, …) that its component does not have any more: it would not start",
+    "deprecated": "no setting, and no argument of a component, that goes in a later version",
     "no-agents": "there is a host for workloads",
 }
 
 
 # Errors that the inventory can accept: only people know whether they are none.
-ACCEPTABLE = ("vip-network", "removed-api")
+ACCEPTABLE = ("vip-network", "removed-api", "datastore-pooler", "traefik")
 
 
 class Finding(BaseModel):

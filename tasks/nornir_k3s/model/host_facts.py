@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from nornir_k3s.model import family as families
 from nornir_k3s.model.datastore_facts import Database, DatastoreHealth, Stored
 from nornir_k3s.model.finding import Finding
-from nornir_k3s.model.k3s_facts import Api, Backend, CertificateFile, RequestedApi, ServerFiles, SettingsFile
+from nornir_k3s.model.k3s_facts import Api, Backend, CertificateFile, RequestedApi, ServerFiles, SettingsFile, SystemPod
 
 
 @dataclass(frozen=True)
@@ -299,6 +299,8 @@ class HostFacts:
     datastore_health: DatastoreHealth = field(default_factory=DatastoreHealth)
     requested_apis: tuple[RequestedApi, ...] = ()
     containerd_templates: Mapping[str, str] = field(default_factory=dict)
+    system_pods: tuple[SystemPod, ...] | None = None
+    traefik_values: str = ""  # the own values of its chart, as far as their names matter
     latency: Mapping[str, float] = field(default_factory=dict)  # milliseconds by address
     unreachable: tuple[Unreachable, ...] = ()
     # Not read by the script: the seconds that the clock is ahead of the controller's, and the results of probing an

@@ -24,6 +24,22 @@ class RequestedApi(NamedTuple):
     removed: str
 
 
+class SystemPod(NamedTuple):
+    """A pod of kube-system that runs for ever: its owner, as `Deployment coredns`, its node, and if it is ready."""
+
+    owner: str
+    node: str
+    ready: bool
+
+
+@dataclass(frozen=True)
+class BeforeUpgrade:
+    """What is compared after an upgrade: the pods of kube-system, if they were listed, and nodes that were cordoned."""
+
+    pods: tuple[SystemPod, ...] | None
+    cordoned: frozenset[str]
+
+
 @dataclass(frozen=True)
 class ServerFiles:
     """The cluster according to a server's files.

@@ -7,15 +7,17 @@ from typing import Any
 
 from nornir.core.task import Result, Task
 
-from nornir_k3s.checks import registration, works
+from nornir_k3s.checks import before_upgrade, registration, works
 from nornir_k3s.errors import K3sError, NotReady
 from nornir_k3s.facts import Fact
 from nornir_k3s.facts.k3s_node import ThroughAddress
 from nornir_k3s.facts.k3s_server import ApiThroughAddress, Kubeconfig
 from nornir_k3s.facts.network import Addresses, Reach
+from nornir_k3s.facts.upgrade import SystemPods
 from nornir_k3s.model.cluster import NODES
 from nornir_k3s.model.finding import CLUSTER, Finding
 from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.phases import drain
 from nornir_k3s.phases.agents import settle
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.phases.servers import require_ready
@@ -60,6 +62,7 @@ def verify(run: Run) -> None:
         gather.look_at_address(run)
         problems[:] = works.problems(run.cluster, answers, run.limit, run.address, run.left_out)
         problems.extend(one.found for one in _address_findings(run) if one.severity == "error")
+        problems.extend(_lost_pods(run, answers[server]))
         return not problems
 
     try:
@@ -80,7 +83,31 @@ def verify(run: Run) -> None:
     if run.report.changed:
         _settle_address(run)
     run.report.notes += _notes(run, server, answers[server])
+    _after_upgrade(run, answers[server])
     settle(run)
+
+
+def _lost_pods(run: Run, answer: HostFacts) -> list[str]:
+    """Return what of kube-system has lost pods in an upgrade."""
+    if run.before_upgrade is None or run.before_upgrade.pods is None or answer.system_pods is None:
+        return []
+    left_out = [run.member(name).node_name for name in run.left_out]
+    return before_upgrade.lost(run.before_upgrade.pods, answer.system_pods, left_out)
+
+
+def _after_upgrade(run: Run, answer: HostFacts) -> None:
+    """Uncordon nodes that this tool has cordoned, and note what else is not as before the upgrade."""
+    if run.before_upgrade is None or not run.report.changed:
+        return
+    before = run.before_upgrade
+    new = [node for node in answer.api.nodes or () if not node.schedulable and node.name not in before.cordoned]
+    agents = {member.node_name: member.name for member in run.of("agents") if not run.report.hosts[member.name].error}
+    drain.release(run, [agents[node.name] for node in new if node.ours and node.name in agents])
+    left = [node.name for node in new if not (node.ours and node.name in agents)]
+    if left:
+        run.report.notes.append(f"cordoned since this run began: {', '.join(left)}; see kubectl uncordon")
+    if gone := before_upgrade.gone(before.pods or (), answer.system_pods or ()):
+        run.report.notes.append(f"kube-system had pods of {', '.join(gone)} before the upgrade, and has none now")
 
 
 def _address_findings(run: Run) -> list[Finding]:
@@ -126,6 +153,7 @@ def verify_host(task: Task, run: Run) -> Result:
         nodes = [member.node_name for member in members if member.name in chosen]
         awaited = [] if run.cluster.own_cni else nodes  # without their CNI they may never be Ready
         facts += [ApiThroughAddress(awaited, NODES_TIMEOUT), Kubeconfig()]
+        facts += [SystemPods()] if run.before_upgrade else []
     return Result(host=task.host, result=read_facts(task, run, facts, timeout=90))
 
 

@@ -19,7 +19,7 @@ from nornir_k3s.model.address_answer import AddressAnswer
 from nornir_k3s.model.cluster import NODES, Cluster, Member
 from nornir_k3s.model.family import DEBIAN
 from nornir_k3s.model.host_facts import HostFacts
-from nornir_k3s.model.k3s_facts import NodeState
+from nornir_k3s.model.k3s_facts import BeforeUpgrade, NodeState
 from nornir_k3s.model.report import PhaseReport, Report
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.planner import PlannedHost, plan_host
@@ -67,6 +67,7 @@ class Run:
         left_out: Hosts that are down, and agents that have failed: the run goes on without them.
         failed: The errors of these agents.
         address: What was found at the registration address.
+        before_upgrade: What was found before K3s is replaced by a newer version.
         unread: Hosts that could not be read, and why, where that does not end the run.
         on_step: Gets a host's name and what it does now.
         thread: `phase`: the phase that this thread runs.
@@ -93,6 +94,7 @@ class Run:
     failed: list[K3sError] = field(default_factory=list)
     unread: dict[str, str] = field(default_factory=dict)
     address: AddressAnswer | None = None
+    before_upgrade: BeforeUpgrade | None = None
     on_progress: OnProgress | None = None
     on_step: Callable[[str, str], None] | None = None
     thread: threading.local = field(default_factory=threading.local)

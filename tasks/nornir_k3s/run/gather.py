@@ -28,6 +28,7 @@ from nornir_k3s.model.cluster import (
 )
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.host_spec import HostSpec
+from nornir_k3s.model.k3s_facts import BeforeUpgrade
 from nornir_k3s.model.report import HostReport, Report
 from nornir_k3s.records import RecordError
 from nornir_k3s.run import address_probe
@@ -39,6 +40,7 @@ from nornir_k3s.state import known_cluster
 from nornir_k3s.state.store import Store
 
 ALL = Choice()
+_ONCE = ("system_pods", "traefik_values")  # facts of an upgrade that are the same on all servers
 
 
 def prepare(
@@ -143,15 +145,25 @@ def look_at_address(run: Run, *, idle: float = 0) -> None:
 
 
 def look_at_upgrade(run: Run) -> None:
-    """Read what matters for another minor version, from the nodes that run an earlier one."""
-    names = [name for name in upgrade.upgraded(run.cluster, run.facts) if name in run.facts]
+    """Read what matters for another version: of a new minor version from all nodes, and of the pods from one server."""
+    asked = run.ready_servers[:1] if upgrade.older(run.cluster, run.facts) else []
+    names = [*upgrade.upgraded(run.cluster, run.facts), *asked]
+    names = [name for name in dict.fromkeys(names) if name in run.facts]
     others = set(names) - set(run.chosen(names))
-    if not run.drift:
-        run.phase("look at what an upgrade changes", names, _upgrade_facts, lenient=others)
+    if run.drift:
+        return
+    run.phase("look at what an upgrade changes", names, _upgrade_facts, lenient=others)
+    if asked:
+        run.before_upgrade = BeforeUpgrade(
+            pods=run.facts[asked[0]].system_pods if asked[0] in run.facts else None,
+            cordoned=frozenset(node.name for node in upgrade.nodes(run.facts) if not node.schedulable),
+        )
 
 
 def _upgrade_facts(task: Task, run: Run) -> Result:
-    name, wanted = task.host.name, [fact for fact in facts.FACTS if fact.when == "upgrade"]
+    name = task.host.name
+    minor, asked = name in upgrade.upgraded(run.cluster, run.facts), name == run.ready_servers[0]
+    wanted = [fact for fact in facts.FACTS if fact.when == "upgrade" and (asked if fact.name in _ONCE else minor)]
     found = read_facts(task, run, wanted)
     values = {fact.name: getattr(found, fact.name) for fact in wanted}
     run.facts[name] = replace(run.facts[name], **values)
