@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nornir_k3s import k3s, shell
 from nornir_k3s.model import masking
@@ -262,6 +262,7 @@ def plan_host(cluster: Cluster, member: Member, facts: HostFacts, known: Known) 
     Arguments:
         known: What else is known: the release, the cluster's CA, the check certificate.
     """
+    cluster = replace(cluster, left=known.left)
     parts = desired_by_role(cluster, member, facts, known)
     steps = {
         role: converge(part, facts, others=[one for other, one in parts.items() if other != role])

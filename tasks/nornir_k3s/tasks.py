@@ -20,11 +20,11 @@ from nornir.core.task import Result, Task
 from pydantic import BaseModel, Field
 
 from nornir_k3s.checks import preflight
-from nornir_k3s.compare import nodes
 from nornir_k3s.errors import K3sError, NotReady, UsageError
 from nornir_k3s.model.cluster import NODES
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.phases import alone, host_tasks, servers, stage
+from nornir_k3s.roles import left
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.shared import Shared, of
@@ -112,7 +112,7 @@ def _ready(run: Run, name: str) -> bool:
     by_units = set(member.roles) & {"agents", "lb"}
     if by_units and (not facts.units or any(unit.active != "active" for unit in facts.units.values())):
         return False
-    listed = nodes.listed(run.cluster, run.facts) if member.role == "agents" else None
+    listed = left.listed(run.cluster, run.facts) if member.role == "agents" else None
     return listed is None or any(node.name == member.node_name and node.ready for node in listed)
 
 

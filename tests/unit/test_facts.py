@@ -217,5 +217,5 @@ def test_each_fact_is_asked_of_the_hosts_that_have_it(load: Callable[..., Cluste
         for name in names:
             assert role in [one for one, text in asked.items() if re.search(rf"\nfact_{name}\b", text)], name
     assert [one for one, text in asked.items() if "\nfact_reach " in text.partition("\nif ! ")[0]] == ["agents"]
-    plain_ = facts.script(facts.Query(cluster, cluster.of("lb")[0], HostSpec()))
-    assert "fact_backends /" not in plain_, "only drift compares it"
+    plain_ = facts.script(facts.Query(cluster, cluster.of("servers")[0], HostSpec()))
+    assert "fact_effective_config /" not in plain_, "only drift compares it"

@@ -132,7 +132,10 @@ def test_without_a_known_cause_the_last_word_itself_is_told(line: str, word: str
 @pytest.mark.parametrize(
     ("journal", "advice"),
     [
-        ("Node password rejected, duplicate hostname", "`k3s kubectl delete node s-3` on a server, then deploy again"),
+        (
+            "Node password rejected, duplicate hostname",
+            "on a server `k3s kubectl delete node s-3` and",
+        ),
         ("/v/cred/passwd newer than datastore and could", "move /v/cred/passwd to another folder"),
         ("/v/a, /v/b newer than datastore and could", "move /v/a /v/b to another folder"),
         (f"{', '.join(['/v/a'] * 14)} newer than datastore", "move the files that the line names to another folder"),

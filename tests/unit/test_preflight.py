@@ -125,6 +125,7 @@ ONE_OF_EACH: list[tuple[str, dict[str, Any], str]] = [
 _ASKED = ("asked", "login", "tls", "rights", "settings", "collation", "pooler", "latency")
 ASKED = {"datastore"} | {f"datastore-{what}" for what in _ASKED}
 ELSEWHERE = {
+    "left",
     "bootstrap",
     "name",
     "reimaged",

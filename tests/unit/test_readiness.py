@@ -79,6 +79,8 @@ def wait(
         ([WRONG], 1, False),  # once may be by chance
         ([REFUSED] * 12, 0, True),  # PostgreSQL: 300 tries within one start
         ([REFUSED] * 3, 0, False),
+        ([AGENT] * 3, 0, True),  # its own agent tries again and again, without dying
+        ([AGENT] * 2, 0, False),
         ([AWAY] * 12, 0, False),  # it may come
         ([CLOSED] * 5, 5, False),
         ([STARVED] * 5, 5, False),

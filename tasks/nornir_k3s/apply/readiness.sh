@@ -97,12 +97,14 @@ is_hopeless() {
   repeats || ends
 }
 repeats() {
-  # A server tries a PostgreSQL 300 times, a second apart, within one start; an agent tries to join every five seconds.
-  case $unit in k3s-agent.service) repeated='' often=3 ;; *) repeated='Failed to ping database' often=8 ;; esac
+  # A server tries a PostgreSQL 300 times, a second apart, within one start. An agent, and that of a server, tries to join
+  # every five seconds.
+  case $unit in k3s-agent.service) said_by='' ;; *) said_by='Node password rejected' ;; esac
   recent=$now
   [ "$begin" -gt $((now - 30)) ] && recent=$begin || recent=$((now - 30))
-  [ "$(since "$recent" "_SYSTEMD_INVOCATION_ID=$(property InvocationID)" | grep -E "$verdicts" | grep -E "$hopeless" |
-    grep -c "$repeated")" -ge "$often" ]
+  again=$(since "$recent" "_SYSTEMD_INVOCATION_ID=$(property InvocationID)" | grep -E "$verdicts" | grep -E "$hopeless")
+  [ "$(printf '%s\n' "$again" | grep -c "$said_by")" -ge 3 ] && [ -n "$again" ] ||
+    [ "$(printf '%s\n' "$again" | grep -c 'Failed to ping database')" -ge 8 ]
 }
 # A process that lives for longer than a minute has come further than those before.
 ends() {

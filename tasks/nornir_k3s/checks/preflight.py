@@ -10,6 +10,7 @@ from nornir_k3s.checks import (
     before_upgrade,
     datastore,
     host,
+    left,
     load_balancers,
     named_files,
     names,
@@ -73,6 +74,7 @@ def check(
     findings += upgrade.check(cluster, all_facts, limit=limit)
     findings += before_upgrade.check(cluster, all_facts)
     findings += state.reimaged(cluster, all_facts)
+    findings += left.check(cluster, all_facts)
     findings += _workloads(cluster)
     findings = [finding.accept(cluster.accept) for finding in findings]
     return sorted(findings, key=lambda f: _ORDER.index(f.level))

@@ -16,6 +16,7 @@ from nornir_k3s.model.finding import CLUSTER, Finding
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.settings import KnownDifference
 from nornir_k3s.planner import PlannedHost
+from nornir_k3s.roles import left
 
 _ORDER = ("error", "warning", "note")
 _NEED_CA = {"agents", "lb"}
@@ -39,7 +40,7 @@ def differences(
         address: What was found at the registration address.
         has_ca: The cluster's CA was read from a server; without it some files cannot be compared.
     """
-    listed = nodes.listed(cluster, all_facts)
+    listed = left.listed(cluster, all_facts)
     found: list[Finding] = []
     for name, planned in hosts.items():
         compared = planned
@@ -54,7 +55,8 @@ def differences(
     found += load_balancers.differences(cluster, all_facts, loaded=loaded)
     found += datastore.differences(cluster, all_facts, limits)
     checks = preflight.check(cluster, all_facts, address)
-    found += (one for one in checks if one.severity != "note")  # what stops a deploy
+    # What stops a deploy; those that have left the inventory are told as strangers.
+    found += (one for one in checks if one.severity != "note" and one.subject != "left")
     return ordered(found)
 
 

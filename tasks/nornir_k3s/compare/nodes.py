@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from nornir_k3s import k3s
+from nornir_k3s.checks import left as left_hosts
 from nornir_k3s.checks import works
 from nornir_k3s.compare.host import at
 from nornir_k3s.model.address_answer import AddressAnswer
@@ -22,17 +23,11 @@ from nornir_k3s.model.finding import CLUSTER, Finding
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.roles import agent as agent_role
+from nornir_k3s.roles import left
 from nornir_k3s.roles import server as server_role
 
 # Taints that Kubernetes itself sets and removes.
 _AUTOMATIC = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
-
-
-def listed(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> tuple[NodeState, ...] | None:
-    """Return the nodes as a ready server lists them, or None if no server does."""
-    servers = [all_facts[m.name] for m in cluster.of("servers") if m.name in all_facts]
-    servers.sort(key=lambda facts: not facts.ready)
-    return next((facts.api.nodes for facts in servers if facts.api.nodes is not None), None)
 
 
 def differences(
@@ -62,13 +57,22 @@ def differences(
     for role in NODES:
         for member in cluster.of(role):
             yield from _node(cluster, member, by_name.get(member.node_name), deploys=member.name in started)
+    yield from _strangers(cluster, all_facts, by_name)
+
+
+def _strangers(
+    cluster: Cluster, all_facts: Mapping[str, HostFacts], by_name: Mapping[str, NodeState]
+) -> Iterator[Finding]:
     expected = {member.node_name for role in NODES for member in cluster.of(role)}
-    for name in sorted(set(by_name) - expected):
+    hosts = {member.node_name: member for member in left.members(cluster, all_facts)}
+    for name in sorted({*by_name, *hosts} - expected):
+        node = by_name.get(name)
+        found, remedy = f"node {name} is not in the inventory", f"if its host has left: `kubectl delete node {name}`"
+        if name in hosts:
+            found, remedy = left_hosts.describe(cluster, hosts[name], node), left_hosts.remedy(hosts[name])
         yield Finding(
-            host=CLUSTER, kind="stranger", subject=name,
-            found=f"node {name} is not in the inventory", expected="nodes of the inventory only",
-            since=at(by_name[name].since) if not by_name[name].ready else None,
-            remedy=f"add it to the inventory; or, if it has left, drain it and `kubectl delete node {name}`",
+            host=CLUSTER, kind="stranger", subject=name, found=found, expected=left_hosts.EXPECTED, remedy=remedy,
+            since=at(node.since) if node and not node.ready else None,
         )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from nornir_k3s.roles import haproxy, load_balancer
 class Backends(Fact[Mapping[str, Backend]]):
     """The state of each server in HAProxy, and since how many seconds (HAProxy's management guide, `show stat`)."""
 
-    name, source, roles, when = "backends", "load_balancer", ("lb",), "drift"
+    name, source, roles = "backends", "load_balancer", ("lb",)
 
     def arguments(self, query: Query) -> Iterable[object]:  # noqa: ARG002 - as every fact
         """Name HAProxy's sockets."""

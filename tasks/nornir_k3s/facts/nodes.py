@@ -40,6 +40,7 @@ def _node(item: Mapping[str, Any]) -> NodeState:
         since=_since(conditions),
         args=_args((metadata.get("annotations") or {}).get("k3s.io/node-args", "")),
         ours="nornir-k3s/cordoned" in (metadata.get("annotations") or {}),
+        address=next((a["address"] for a in status.get("addresses") or [] if a["type"] == "InternalIP"), ""),
         lacks_cni=any(c["type"] == "Ready" and c["status"] == "False" and _lacks_cni(c) for c in conditions),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import quote
 
@@ -89,6 +90,7 @@ class Cluster:
         notes: What the inventory says that people may not have meant.
         former_vips: Those of before a change that load balancers hold until no host uses them.
         hidden: Notes about settings of groups or of the whole cluster that nearer ones hide.
+        left: Servers and agents that were members and are not in the inventory any more, until they were removed.
     """
 
     name: str
@@ -118,11 +120,20 @@ class Cluster:
     notes: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     former_vips: tuple[str, ...] = ()
+    left: tuple[Member, ...] = ()
     rolling_update: RollingUpdate = field(default_factory=lambda: RollingUpdate.model_validate({}))
 
     def of(self, role: str) -> tuple[Member, ...]:
         """Return the members of one role, in the inventory's order."""
         return tuple(m for m in self.members if role in m.roles)
+
+    @property
+    def serving(self) -> tuple[Member, ...]:
+        """The servers, and among them, by address, those that have left the inventory and still run."""
+        found = list(self.of("servers"))
+        for one in (member for member in self.left if member.role == "servers"):
+            found.insert(sum(_number(other) < _number(one) for other in found), one)
+        return tuple(found)
 
     def member(self, name: str) -> Member:
         """Return the member with this inventory name."""
@@ -191,3 +202,8 @@ class Cluster:
                 known += [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, Secret)]
         known += [url for url in self.urls.values() if has_credentials(url.reveal())]
         return [secret for secret in dict.fromkeys(known) if secret]
+
+
+def _number(member: Member) -> tuple[int, int]:
+    address = ip_address(member.address)
+    return address.version, int(address)

@@ -116,6 +116,7 @@ CHECKS: Mapping[str, str] = {
     "install-variables": "before an upgrade: the unit's environment file, which is written anew, loses nothing",
     "removed-argument": "no argument (`kubelet-arg`, …) that its component does not have any more: it would not start",
     "deprecated": "no setting, and no argument of a component, that goes in a later version",
+    "left": "no host has left the inventory that is still a node of the cluster",
     "no-agents": "there is a host for workloads",
 }
 

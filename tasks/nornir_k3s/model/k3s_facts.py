@@ -64,6 +64,7 @@ class NodeState:
         args: The arguments of K3s, secrets masked: `k3s.io/node-args`.
         lacks_cni: It is not Ready, for the only reason that no network plugin (CNI) runs on it yet.
         ours: This tool has cordoned it.
+        address: Its first InternalIP; empty if it has none.
     """
 
     name: str
@@ -77,6 +78,7 @@ class NodeState:
     args: tuple[str, ...] = ()
     lacks_cni: bool = False
     ours: bool = False
+    address: str = ""
 
 
 @dataclass(frozen=True)

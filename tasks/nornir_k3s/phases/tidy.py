@@ -7,9 +7,11 @@ from nornir.core.task import Result, Task
 from nornir_k3s.phases import load_balancers, registration
 from nornir_k3s.phases.host_tasks import apply_steps
 from nornir_k3s.phases.phase import Phase
+from nornir_k3s.roles import left
 from nornir_k3s.roles.former_address import former_vips
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
+from nornir_k3s.state import known_cluster
 
 
 def tidy(run: Run) -> None:
@@ -18,6 +20,8 @@ def tidy(run: Run) -> None:
     current = all(m.name in run.done or not run.planned(m.name).by_role["servers"] for m in servers)
     moved = all(m.name in run.done or not registration.moves(run, m.name) for m in run.of("agents"))
     whole = all(len(run.of(role)) == len(run.cluster.of(role)) for role in ("servers", "agents", "lb"))
+    if left.listed(run.cluster, run.facts) is not None:
+        known_cluster.save_left(run.store, left.members(run.cluster, run.facts))
     if run.limit is None and current and moved and whole:
         run.phase("tidy", [name for name in run.names if run.planned(name).tidy], _tidy_host, width=1)
         _release_vips(run)

@@ -33,7 +33,7 @@ def logins(cluster: Cluster, names: Iterable[str]) -> set[str]:
 def server_connections(cluster: Cluster) -> int:
     """Return the number of connections that all servers together may open."""
     limit = cluster.datastore_pool.max_open if cluster.datastore_pool else None
-    return (limit or k3s.CONNECTIONS) * len(cluster.of("servers"))
+    return (limit or k3s.CONNECTIONS) * len(cluster.serving)
 
 
 def connections(cluster: Cluster) -> int:
@@ -42,5 +42,5 @@ def connections(cluster: Cluster) -> int:
     A smaller pool does not lower it: servers still use their larger one. It has room for more servers than there are.
     """
     limit = cluster.datastore_pool.max_open if cluster.datastore_pool else None
-    servers = math.ceil(len(cluster.of("servers")) / STEP) * STEP
+    servers = math.ceil(len(cluster.serving) / STEP) * STEP
     return servers * max(limit or 0, k3s.CONNECTIONS) + RESERVE

@@ -124,8 +124,9 @@ class MySQL:
     def obsolete_users(self, cluster: Cluster, content: Database) -> list[str]:
         """Return the users that no server needs any more: of earlier passwords and of removed servers."""
         wanted = {f"{login(cluster)}@{server.address}" for server in cluster.of("servers")}
-        ours = logins(cluster, content.users)
-        return [name for name in content.users if name not in wanted and name.rpartition("@")[0] in ours]
+        left = {member.address for member in cluster.left}  # with whichever password
+        ours = {name for name in content.users if name.rpartition("@")[0] in logins(cluster, content.users)}
+        return [name for name in content.users if name in ours - wanted and name.rpartition("@")[2] not in left]
 
     def tidy(self, users: Sequence[str]) -> Secret:
         """Return a script that removes these users."""

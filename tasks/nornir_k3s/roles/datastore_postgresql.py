@@ -80,7 +80,7 @@ class PostgreSQL:
 
     def _hba(self, cluster: Cluster) -> str:
         how, database = "hostssl" if cluster.keys else "host", cluster.managed.database
-        bits = {server.address: 128 if ":" in server.address else 32 for server in cluster.of("servers")}
+        bits = {server.address: 128 if ":" in server.address else 32 for server in cluster.serving}
         lines = [
             "local all postgres peer",
             *(f"{how} {database} +{cluster.managed.user} {address}/{n} scram-sha-256" for address, n in bits.items()),
@@ -123,7 +123,9 @@ REVOKE ALL ON DATABASE {database} FROM PUBLIC;
         return Recipe("pgdump", "size_postgresql", "write_postgresql")
 
     def obsolete_users(self, cluster: Cluster, content: Database) -> list[str]:
-        """Return the users that no server needs any more: of earlier passwords."""
+        """Return the users that no server needs any more: of earlier passwords, unless one that has left runs."""
+        if len(cluster.serving) > len(cluster.of("servers")):
+            return []
         return sorted(logins(cluster, content.users) - {login(cluster)})
 
     def tidy(self, users: Sequence[str]) -> Secret:

@@ -26,6 +26,7 @@ class Known:
         packages: Versions of a datastore host's packages at the last deploy.
         former_vips: VIPs of before a change, which load balancers hold until no host uses them.
         family: Its family of distributions at the last deploy.
+        left: Servers and agents that are not in the inventory any more, and still belong to the cluster.
         nodes: The K3s version of each node, for servers and agents; None if no server lists them.
     """
 
@@ -36,6 +37,7 @@ class Known:
     packages: Mapping[str, str] = field(default_factory=dict)
     nodes: Mapping[str, str] | None = None
     former_vips: tuple[str, ...] = ()
+    left: tuple[Member, ...] = ()
     family: Family = DEBIAN
 
 
@@ -45,6 +47,7 @@ def desired_by_role(cluster: Cluster, member: Member, facts: HostFacts | None, k
     Arguments:
         facts: None before the host was read.
     """
+    cluster = replace(cluster, left=known.left)
     return {role: _of_role(role, cluster, member, facts, known) for role in member.roles}
 
 

@@ -102,7 +102,7 @@ def config(cluster: Cluster, member: Member, timing: Timing, socket: str) -> str
         socket: Where it takes commands.
     """
     port = int(str(cluster.server.get("https-listen-port", k3s.API_PORT)))
-    servers = {m.node_name: f"    server {m.node_name} {_host(m.address)}:{port}" for m in cluster.of("servers")}
+    servers = {m.node_name: f"    server {m.node_name} {_host(m.address)}:{port}" for m in cluster.serving}
     values = {
         "SOCKET": socket,
         "BINDS": "".join(f"    bind {one}\n" for one in _binds(cluster, member, port)),

@@ -24,6 +24,7 @@ from nornir_k3s.model.report import PhaseReport, Report
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.planner import PlannedHost, plan_host
 from nornir_k3s.plugins.runner import K3sRunner
+from nornir_k3s.roles import left
 from nornir_k3s.roles.desired import Known, desired
 from nornir_k3s.roles.former_address import former_vips
 from nornir_k3s.ssh.session import Session
@@ -151,7 +152,8 @@ class Run:
         nodes = {node.name: node.version for node in listed} if listed is not None and member.role in NODES else None
         former = former_vips(self.cluster, self.facts, self.done) if "lb" in member.roles else ()
         family = DEBIAN if facts else families.of((), [known_cluster.managers(self.store).get(name, "")]) or DEBIAN
-        return Known(bundle, self.ca_prefix, self.ca_certificate, check, packages, nodes, former, family)
+        gone = left.members(self.cluster, self.facts)
+        return Known(bundle, self.ca_prefix, self.ca_certificate, check, packages, nodes, former, gone, family)
 
     def query(self, name: str) -> Query:
         """Return which facts to read from a host."""

@@ -22,10 +22,7 @@ from nornir_k3s.checks import registration, upgrade
 from nornir_k3s.errors import UnreadableAnswer
 from nornir_k3s.facts import Fact, Query
 from nornir_k3s.inventory import cluster
-from nornir_k3s.model.cluster import (
-    Cluster,
-    Member,
-)
+from nornir_k3s.model.cluster import NODES, Cluster, Member
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.k3s_facts import BeforeUpgrade
@@ -75,7 +72,9 @@ def prepare(
     if away:  # in the order of the last deploy: the priorities of load balancers depend on it
         order = {member.name: number for number, member in enumerate(earlier)}
         wanted = replace(wanted, members=tuple(sorted(wanted.members, key=lambda m: order.get(m.name, len(order)))))
+    wanted = replace(wanted, left=_left(wanted, [*earlier, *known_cluster.left(store)], away))
     known_cluster.stage_members(store, wanted.members)
+    known_cluster.stage_left(store, wanted.left)
     run = Run(
         nr,
         wanted,
@@ -94,6 +93,14 @@ def prepare(
     run.on_step = next((p.host_does for p in nr.processors if hasattr(p, "host_does")), None)
     store.commit()
     return run
+
+
+def _left(wanted: Cluster, earlier: Sequence[Member], away: Sequence[Member]) -> tuple[Member, ...]:
+    """Return servers and agents that were members, and that the inventory, which was not filtered, does not have."""
+    nodes = [member for role in NODES for member in wanted.of(role)]
+    known = {name for one in (*nodes, *away) for name in (one.name, one.node_name, one.address)}
+    gone = [one for one in earlier if one.role in NODES and not known & {one.name, one.node_name, one.address}]
+    return tuple({one.name: one for one in gone}.values())
 
 
 def _report(nr: Nornir, wanted: Cluster, away: Sequence[Member]) -> Report:

@@ -15,20 +15,45 @@ from nornir_k3s.model.family import DEBIAN
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.state.store import Store
 
-_MEMBERS, _CA, _PACKAGES, _MANAGERS = "members.json", "ca.json", "packages.json", "package-managers.json"
+_MEMBERS, _LEFT, _CA = "members.json", "left.json", "ca.json"
+_PACKAGES, _MANAGERS = "packages.json", "package-managers.json"
 
 
 def members(store: Store) -> list[Member]:
     """Return the members of the last deploy."""
-    found = json.loads(store.read(_MEMBERS) or "[]")
-    return [Member(**{**one, "beside": tuple(one.get("beside", ()))}) for one in found]
+    return _read(store, _MEMBERS)
 
 
 def stage_members(store: Store, known: Sequence[Member]) -> None:
     """Have the store's `commit` save the members."""
-    text = json.dumps([asdict(member) for member in known], indent=1, default=str)  # masks secrets
-    if store.read(_MEMBERS) != text + "\n":
+    if store.read(_MEMBERS) != (text := _text(known)) + "\n":
         store.stage(_MEMBERS, Secret(text))
+
+
+def left(store: Store) -> list[Member]:
+    """Return the servers and agents that have left the inventory and were not removed yet."""
+    return _read(store, _LEFT)
+
+
+def stage_left(store: Store, known: Sequence[Member]) -> None:
+    """Have the store's `commit` save those that have left."""
+    if (store.read(_LEFT) or "[]\n") != (text := _text(known)) + "\n":
+        store.stage(_LEFT, Secret(text))
+
+
+def save_left(store: Store, known: Sequence[Member]) -> None:
+    """Save those that have left now."""
+    if (store.read(_LEFT) or "[]\n") != (text := _text(known)) + "\n":
+        store.write(_LEFT, text + "\n")
+
+
+def _read(store: Store, file: str) -> list[Member]:
+    found = json.loads(store.read(file) or "[]")
+    return [Member(**{**one, "beside": tuple(one.get("beside", ()))}) for one in found]
+
+
+def _text(known: Sequence[Member]) -> str:
+    return json.dumps([asdict(member) for member in known], indent=1, default=str)  # masks secrets
 
 
 def ca(store: Store) -> tuple[str, str]:

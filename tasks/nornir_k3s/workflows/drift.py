@@ -15,7 +15,7 @@ from typing import Any
 
 from nornir.core import Nornir
 
-from nornir_k3s.compare import certificate_expiry, compare, kubeconfig, load_balancers, nodes, passing
+from nornir_k3s.compare import certificate_expiry, compare, kubeconfig, load_balancers, passing
 from nornir_k3s.errors import Busy
 from nornir_k3s.model.drift_limits import Limits
 from nornir_k3s.model.drift_report import DriftReport, HostState
@@ -23,6 +23,7 @@ from nornir_k3s.model.endpoint import parse
 from nornir_k3s.model.finding import Finding
 from nornir_k3s.model.kubeconfig import KubeconfigAnswer
 from nornir_k3s.report.history import History
+from nornir_k3s.roles import left
 from nornir_k3s.run import gather, kubeconfig_probe, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
@@ -128,7 +129,7 @@ def _compared(run: Run, answer: KubeconfigAnswer, limits: Limits) -> list[Findin
 
 
 def _fill(run: Run, report: DriftReport, names: list[str]) -> None:
-    ready = {node.name: node.ready for node in nodes.listed(run.cluster, run.facts) or []}
+    ready = {node.name: node.ready for node in left.listed(run.cluster, run.facts) or []}
     for name in names:
         if run.limit is not None and name not in run.limit:
             continue

@@ -10,7 +10,8 @@ from nornir.core import Nornir
 from nornir.core.task import Result, Task
 
 from nornir_k3s.checks import datastore, works
-from nornir_k3s.compare import certificate_expiry, load_balancers, nodes
+from nornir_k3s.checks import left as left_hosts
+from nornir_k3s.compare import certificate_expiry, load_balancers
 from nornir_k3s.facts import Fact
 from nornir_k3s.facts.database import Database
 from nornir_k3s.facts.k3s_node import Certificates, ThroughAddress
@@ -22,6 +23,7 @@ from nornir_k3s.model.endpoint import parse as parse_endpoint
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.model.status import Balancer, Certificate, NodeStatus, Status
+from nornir_k3s.roles import left
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
@@ -65,6 +67,7 @@ def read(run: Run) -> Status:
     result.problems = [f"{name} is unreachable" for name in result.unreachable]
     result.problems += _problems(result, run.cluster, all_facts)
     result.problems += works.unreached(run.cluster, all_facts)
+    result.problems += [f"{one.found}: {one.remedy}" for one in left_hosts.check(run.cluster, all_facts)]
     result.problems += [
         f"{one.path} on {one.host} {certificate_expiry.when(one)}: {certificate_expiry.remedy(run.cluster, one)}"
         for one in certificate_expiry.expiries(all_facts)
@@ -89,7 +92,7 @@ def _read(task: Task, run: Run) -> Result:
 
 def _fill(result: Status, cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> None:
     result.servers = {m.name: all_facts[m.name].ready for m in cluster.of("servers") if m.name in all_facts}
-    result.nodes = [_node(node) for node in nodes.listed(cluster, all_facts) or []]
+    result.nodes = [_node(node) for node in left.listed(cluster, all_facts) or []]
     holders = load_balancers.holders(cluster, all_facts)
     for name in (m.name for m in cluster.of("lb") if m.name in all_facts):
         result.balancers[name] = Balancer(holds_vip=name in holders, servers=load_balancers.states(all_facts[name]))
@@ -123,7 +126,7 @@ def _node(node: NodeState) -> NodeStatus:
 
 def _problems(result: Status, cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[str]:
     found = [f"server {name} is not ready" for name, ready in result.servers.items() if not ready]
-    by_name = {node.name: node for node in nodes.listed(cluster, all_facts) or []}
+    by_name = {node.name: node for node in left.listed(cluster, all_facts) or []}
     members = (*cluster.of("servers"), *cluster.of("agents"))
     found += filter(None, (works.node_problem(cluster, member, by_name.get(member.node_name)) for member in members))
     if result.balancers:
