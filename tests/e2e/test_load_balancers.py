@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from functools import partial
 
 import pytest
 
+from .asked import Asked
 from .balancers import Held
 from .conftest import DB, PREFIX, VIP, Site, eventually
 
@@ -311,13 +313,35 @@ def main_pids(site: Site) -> list[str]:
     return [site.lab.exec(name, show).stdout for name in BALANCERS]
 
 
+@pytest.mark.parametrize("change", ["its port", "its group of VRRP"])
+def test_no_request_is_lost_while_the_load_balancers_change(cluster: Site, change: str) -> None:
+    """The one with the VIP is the last, or the only one that keepalived runs on. On a busy machine the VIP may move."""
+    told = cluster.folder / "changed.json"
+    for number in range(1, 4):
+        eventually(partial(all_servers_are, cluster, "UP"))
+        k3s, holder = k3s_starts(cluster), eventually(cluster.holder)
+        new = {"stats": {"port": 8405 + number}} if change == "its port" else {"virtual_router_id": 51 + number}
+        cluster.edit(lambda data, new=new: data["data"]["k3s_cluster"]["lb"].update(new))  # type: ignore[misc]  # its default
+        with Asked(cluster) as asked:
+            cluster.deploy("--yes", "--json", str(told))
+        if (k3s_starts(cluster), eventually(cluster.holder)) == (k3s, holder) and not asked.lost:
+            break
+    assert asked.count
+    assert not asked.lost, asked
+    assert cluster.holder() == holder
+    hosts = json.loads(told.read_text())["hosts"]
+    assert {name: hosts[name]["restarts"] for name in BALANCERS} == {
+        name: [*(["haproxy.service"] if change == "its port" else []), "keepalived.service"] for name in BALANCERS
+    }
+
+
 def test_more_vips_of_both_ip_versions_come_to_a_living_cluster(cluster: Site) -> None:
     vips = [f"{PREFIX}.101", "fd79::100"]
     for number, name in enumerate(BALANCERS, 17):
         cluster.lab.exec(name, ["ip", "-6", "addr", "add", f"fd79::{number}/64", "dev", "eth0"])
     change = "ip addr {0} {1}/32 dev eth0; ip -6 addr {0} {2}/128 dev eth0"
     cluster.lab.exec("a1", ["sh", "-c", change.format("add", *vips)])
-    cluster.edit(lambda data: data["data"]["k3s_cluster"].update(lb={"vips": vips}))
+    cluster.edit(lambda data: data["data"]["k3s_cluster"]["lb"].update(vips=vips))
     done = cluster.runbook("deploy.py", "--preflight-only")
     assert all(f"this host has the VIP {vip}" in done.stdout + done.stderr for vip in vips), done.stderr
     cluster.lab.exec("a1", ["sh", "-c", change.format("del", *vips)])

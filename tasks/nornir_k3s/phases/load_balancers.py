@@ -2,33 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from nornir.core.task import Result, Task
 
 from nornir_k3s.apply import check_certificate as signing
+from nornir_k3s.apply import script as apply
+from nornir_k3s.facts.network import Addresses
 from nornir_k3s.phases.host_tasks import converge_host
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.phases.servers import require_ready
+from nornir_k3s.roles import keepalived
 from nornir_k3s.run.context import Run
-from nornir_k3s.run.gather import readable, session_of
+from nornir_k3s.run.gather import read_facts, readable, session_of
 from nornir_k3s.state import check_certificate
 
 
 def converge(run: Run) -> None:
     """Set up HAProxy and keepalived in front of all servers; the cluster's CA signs the health check certificate.
 
-    Those of hosts that are no load balancers any more stop after that.
+    Those that serve change one after the other, the one with the VIP last. Those of hosts that are no load balancers
+    any more stop after that.
     """
     balancers = run.chosen(m.name for m in run.of("lb"))
     if balancers and not check_certificate.load(run.store, run.ca_prefix):
         run.phase("check certificate", [require_ready(run)], _sign)
     names = [name for name in balancers if run.planned(name).by_role["lb"]]
-    run.phase("load balancers", names, _converge, width=1 if _serving(run) else len(names) or 1)
+    if _serving(run):
+        for name in _in_order(run, names):  # the next one only if this one has not failed
+            run.phase("load balancers", [name], _converge, width=1)
+    else:
+        run.phase("load balancers", names, _converge)
     retired = [name for name in run.names if name not in balancers and run.planned(name).by_role.get("lb")]
     run.phase("former load balancers", retired, _converge)
 
 
 def _serving(run: Run) -> bool:
     return any(run.facts[m.name].unit("haproxy.service").active == "active" for m in run.of("lb"))
+
+
+def _in_order(run: Run, names: Sequence[str]) -> list[str]:
+    """Return the load balancers in the order of their changes: the one with the VIP last.
+
+    What does not work there is found where nobody needs it yet, and if the VIP has to leave its holder, it goes to one
+    that is as it shall be. Not so with another virtual_router_id: the first one would not hear the holder any more, and
+    take the VIP while the holder has it, too. The others stop then, until the holder has it.
+    """
+    if len(names) < 2:
+        return list(names)
+    holds = run.phase("load balancers", names, _has_vip)
+    holder, others = ([name for name in names if bool(holds[name]) is has] for has in (True, False))
+    if len(names) < len(run.cluster.of("lb")) or not (holder and all(_leaves_group(run, name) for name in names)):
+        return [*others, *holder]
+    run.phase("load balancers", others, _stop)
+    return [*holder, *others]
+
+
+def _leaves_group(run: Run, name: str) -> bool:
+    """Return whether keepalived gets another virtual_router_id."""
+    plan = run.planned(name)
+    found = plan.facts.files.get(keepalived.CONFIG)
+    before = keepalived.router_id(found.text or "") if found else ""
+    return before not in ("", str(run.cluster.lb.virtual_router_id))
+
+
+def _stop(task: Task, run: Run) -> Result:
+    """Stop keepalived where the VIP is not; its change starts it."""
+    name, unit = task.host.name, keepalived.UNIT
+    script = apply.wrapped(f"unit:{unit}", f"systemctl stop {unit}\n")
+    session_of(task, run).run(script, what="stopping keepalived", timeout=run.deadlines["apply"])
+    facts = run.facts[name]
+    units = {**facts.units, unit: replace(facts.unit(unit), active="inactive")}
+    run.facts[name] = replace(facts, units=units)
+    return Result(host=task.host)
+
+
+def _has_vip(task: Task, run: Run) -> Result:
+    """Read it anew: the VIP may have moved since the run began."""
+    found = read_facts(task, run, [Addresses()])
+    return Result(host=task.host, result=any(found.interface_of(vip) for vip in run.cluster.vips))
 
 
 def _converge(task: Task, run: Run) -> Result:

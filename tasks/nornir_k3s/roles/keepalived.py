@@ -17,6 +17,7 @@ from nornir_k3s.model.cluster import Cluster, Member
 from nornir_k3s.model.host_spec import HEADER
 
 CONFIG = "/etc/keepalived/keepalived.conf"
+UNIT = "keepalived.service"
 
 _CONFIG = f"""{HEADER}\
 global_defs {{
@@ -93,6 +94,12 @@ def config(cluster: Cluster, member: Member, interface: str, scripts: str) -> st
         "STATS": str(lb.stats.port),
     }
     return re.sub(rf"\b({'|'.join(values)})\b", lambda match: values[match[1]], _CONFIG)
+
+
+def router_id(text: str) -> str:
+    """Return the virtual_router_id of a configuration; nothing if it has none."""
+    found = re.search(r"^ *virtual_router_id +(\d+)$", text, re.M)
+    return found[1] if found else ""
 
 
 def _addresses(cluster: Cluster, interface: str) -> tuple[str, str]:

@@ -8,9 +8,15 @@ if [ -z "$port" ]; then # called by a keepalived that has not read its new confi
   exit
 fi
 
-answers() {
+asks() {
   exec 3<>"/dev/tcp/127.0.0.1/$port" && printf 'GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n' "$path" >&3 &&
     read -r -t 3 _ status _ <&3 && [ "$status" = 200 ]
+}
+answers() {
+  asks && return
+  # HAProxy may have its new port already while keepalived has not.
+  new=$(sed -n '/^frontend stats/,$ s/^ *bind .*:\([0-9]*\)$/\1/p' /etc/haproxy/haproxy.cfg | head -n 1)
+  [ -n "$new" ] && [ "$new" != "$port" ] && port=$new && asks
 }
 
 {

@@ -19,7 +19,7 @@ from nornir_k3s.roles import haproxy, keepalived, timing
 
 NOTHING = RoundTrips()
 FOLDERS = ("/etc/haproxy/", "/etc/keepalived/", *(f"{one.scripts}/" for one in every("keepalived")))
-UNITS = ("keepalived.service", "haproxy.service")  # in the order in which they stop: first the VIP goes
+UNITS = (keepalived.UNIT, "haproxy.service")  # in the order in which they stop: first the VIP goes
 
 
 def spec(
@@ -59,14 +59,14 @@ def spec(
                 keepalived.CONFIG,
                 Secret(keepalived.config(cluster, member, interface, scripts)),
                 0o644,
-                unit="keepalived.service",
+                unit=keepalived.UNIT,
                 action="reload",
                 check="keepalived -t -f {}",
             ),
         ),
         units=(
             Unit("haproxy.service", reloadable=True, proof=proof),
-            Unit("keepalived.service", reloadable=True),
+            Unit(keepalived.UNIT, reloadable=True),
         ),
     )
 

@@ -1,0 +1,77 @@
+"""Requests through the VIP, at a fixed rate, for as long as something else goes on: how many of them are lost."""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from nornir_k3s.run.kubeconfig_probe import Access, access
+
+from .conftest import Site
+
+EVERY = 0.1  # seconds between the beginnings of two requests
+PATIENCE = 60  # seconds; what is late on a busy machine is not lost
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A request that got no answer, or a refusal."""
+
+    at: str
+    after: float
+    why: str
+
+
+class Asked:
+    """Asks with credentials what only the datastore knows, each time on a new connection."""
+
+    def __init__(self, site: Site, path: str = "/api/v1/namespaces/default") -> None:
+        self.count, self.lost, self._path = 0, list[Lost](), path
+        self._to: Access = access(site.kubeconfig)
+        self._ended, self._pool = threading.Event(), ThreadPoolExecutor(64)
+        self._ticker = threading.Thread(target=self._tick)
+
+    def __enter__(self) -> Asked:
+        self._ticker.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._ticker.join()
+        self._pool.shutdown()
+
+    def __repr__(self) -> str:
+        return f"{len(self.lost)} of {self.count} lost: {self.lost[:5]}"
+
+    def _tick(self) -> None:
+        begin = time.monotonic()
+        for number in itertools.count(1):
+            if self._ended.wait(max(0.0, begin + number * EVERY - time.monotonic())):
+                return
+            self._pool.submit(self._one)
+
+    def _one(self) -> None:
+        at, begin = time.strftime("%T"), time.monotonic()
+        why = self._ask()
+        self.count += 1
+        if why:
+            self.lost.append(Lost(at, round(time.monotonic() - begin, 2), why))
+
+    def _ask(self) -> str:
+        """Return why there was no answer."""
+        connection = http.client.HTTPSConnection(
+            self._to.host, self._to.port, timeout=PATIENCE, context=self._to.context
+        )
+        try:
+            connection.request("GET", self._path)
+            answer = connection.getresponse()
+            answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            return repr(error)
+        finally:
+            connection.close()
+        return "" if answer.status == 200 else f"status {answer.status}"

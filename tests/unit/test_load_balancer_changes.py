@@ -1,0 +1,165 @@
+"""Load balancers that serve are changed: in which order, and what keepalived's check says meanwhile."""
+
+from __future__ import annotations
+
+import http.server
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from nornir_k3s.errors import CommandFailed
+from nornir_k3s.model.cluster import Cluster
+from nornir_k3s.model.host_facts import FileState, HostFacts, UnitState
+from nornir_k3s.phases import load_balancers
+from nornir_k3s.roles import haproxy, keepalived
+from nornir_k3s.roles.timing import CLASSES
+from nornir_k3s.state import check_certificate
+
+Load = Callable[..., Cluster]
+
+
+@dataclass
+class Balancers:
+    """A run whose load balancers only note that they were changed."""
+
+    cluster: Cluster
+    holder: str
+    fails: str = ""
+    serve: bool = True
+    changed: list[list[str]] = field(default_factory=list)
+    store: Any = None
+    ca_prefix: str = "K10"
+    group: int = 51
+    names: Sequence[str] = ("lb1", "lb2")
+
+    def __post_init__(self) -> None:
+        unit = UnitState("loaded", "active" if self.serve else "inactive", "running", "enabled", 0, 200, 200)
+        text = f"vrrp_instance k3s {{\n    virtual_router_id {self.group}\n}}\n"
+        file = FileState("file", 0o644, "root", "root", 1, 100, "other", text=text)
+        self.facts = {
+            name: HostFacts(name, units={"haproxy.service": unit}, files={keepalived.CONFIG: file})
+            for name in ("lb1", "lb2", "lb3")
+        }
+
+    def of(self, role: str) -> Sequence[Any]:
+        return self.cluster.of(role)
+
+    def chosen(self, names: Sequence[str]) -> list[str]:
+        return list(names)
+
+    def planned(self, name: str) -> Any:
+        return SimpleNamespace(by_role={"lb": ("a step",)}, facts=self.facts[name])
+
+    def phase(self, title: str, names: Sequence[str], task: Any, **_: Any) -> dict[str, Any]:  # noqa: ARG002 - as Run's
+        if task is load_balancers._has_vip:
+            return {name: name == self.holder for name in names}
+        if names:
+            stopped = ["stop"] if task is load_balancers._stop else []
+            self.changed.append([*stopped, *names])
+        if self.fails in names:
+            raise CommandFailed(self.fails, "the script", status=1, stderr="")
+        return {}
+
+
+@pytest.fixture(autouse=True)
+def _signed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check_certificate, "load", lambda *_: "PEM")
+
+
+@pytest.mark.parametrize(("holder", "order"), [("lb1", ["lb2", "lb1"]), ("lb2", ["lb1", "lb2"]), ("", ["lb1", "lb2"])])
+def test_the_one_with_the_vip_is_changed_last(load: Load, holder: str, order: list[str]) -> None:
+    run: Any = Balancers(load(), holder)
+    load_balancers.converge(run)
+    assert run.changed == [[name] for name in order]
+
+
+def test_the_one_with_the_vip_is_not_touched_where_the_other_fails(load: Load) -> None:
+    run: Any = Balancers(load(), "lb1", fails="lb2")
+    with pytest.raises(CommandFailed):
+        load_balancers.converge(run)
+    assert run.changed == [["lb2"]]
+
+
+def test_another_group_of_vrrp_comes_to_the_one_with_the_vip_while_the_others_are_stopped(load: Load) -> None:
+    """They would not hear it any more, and take the VIP, too."""
+    run: Any = Balancers(load(), "lb1", group=77)
+    load_balancers.converge(run)
+    assert run.changed == [["stop", "lb2"], ["lb1"], ["lb2"]]
+    run = Balancers(load(), "", group=77)
+    load_balancers.converge(run)
+    assert run.changed == [["lb1"], ["lb2"]]
+
+
+def test_one_that_is_stopped_starts_with_its_change(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    run: Any = Balancers(load(), "lb1")
+    run.deadlines = {"apply": 1}
+    orders: list[str] = []
+    link = SimpleNamespace(run=lambda script, **_: orders.append(script))
+    monkeypatch.setattr(load_balancers, "session_of", lambda *_: link)
+    task: Any = SimpleNamespace(host=SimpleNamespace(name="lb2"))
+    load_balancers._stop(task, run)
+    assert "systemctl stop keepalived.service\n" in orders[0]
+    assert run.facts["lb2"].unit("keepalived.service").active == "inactive"
+
+
+def test_new_ones_are_set_up_together(load: Load) -> None:
+    run: Any = Balancers(load(), "", serve=False)
+    load_balancers.converge(run)
+    assert run.changed == [["lb1", "lb2"]]
+
+
+class Alive(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """The port of a HAProxy that answers."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Alive)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+
+
+def free() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@pytest.mark.parametrize("what", ["alive", "servers"])
+@pytest.mark.parametrize("case", ["new answers", "old answers", "both are the same", "none answers"])
+def test_keepalived_asks_haproxy_at_its_old_and_its_new_port(
+    load: Load, tmp_path: Path, port: int, case: str, what: str
+) -> None:
+    """HAProxy is reloaded before keepalived, which passes the port to the script: the VIP must not leave meanwhile."""
+    written, asked = {
+        "new answers": (port, free()),
+        "old answers": (free(), port),
+        "both are the same": (port, port),
+        "none answers": (free(), free()),
+    }[case]
+    for address in ("127.0.0.1", "0.0.0.0", "10.0.0.15"):  # noqa: S104 - no socket
+        cluster = load({"lb": {"stats": {"port": written, "address": address}}})
+        config = tmp_path / "haproxy.cfg"
+        config.write_text(haproxy.config(cluster, cluster.member("lb1"), CLASSES[0], "/run/haproxy/admin.sock"))
+        script = keepalived.track().replace("/etc/haproxy/haproxy.cfg", str(config))
+        command = ["bash", "-s", str(asked), *([what] if what != "alive" else [])]
+        done = subprocess.run(command, input=script, text=True, check=False, timeout=30)
+        assert done.returncode == (case == "none answers"), address
