@@ -76,7 +76,7 @@ def versions(site: Site) -> set[str]:
 
 
 def run_pods(site: Site) -> None:
-    """Give both agents pods; one of them must stay on its agent."""
+    """Give both agents and a server pods; one of them must stay on its agent."""
     owner = {"apiVersion": "apps/v1", "name": "x", "uid": "1", "controller": True}
     items: list[dict[str, object]] = [
         {
@@ -95,6 +95,7 @@ def run_pods(site: Site) -> None:
             ("moved-a1", "ReplicaSet"),
             ("moved-a2", "ReplicaSet"),
             ("kept-a2", "ReplicaSet"),
+            ("moved-s2", "ReplicaSet"),
         )
     ]
     for name, ready in (("well", "True"), ("sick", "False")):
@@ -164,6 +165,8 @@ def test_an_agent_whose_containerd_ends_gets_its_k3s_back(upgraded: tuple[Site, 
         pytest.skip("K3s removes pods whose owner is not there")
     use(site, "next", version)
     site.lab.exec("a1", ["sh", "-c", CONTAINERD.replace("VERSION", version)])
+    drained = {"drain": {"servers": {"enabled": True}}}
+    site.edit(lambda data: data["data"]["k3s_cluster"].update(rolling_update=drained))
     run_pods(site)
     before = {host: started(site, host) for host in HOSTS}
     try:
@@ -182,7 +185,7 @@ def test_an_agent_whose_containerd_ends_gets_its_k3s_back(upgraded: tuple[Site, 
     runs = site.kubectl("get", "nodes", "-o", "jsonpath={.items[*].status.nodeInfo.kubeletVersion}").stdout.split()
     assert sorted(runs) == sorted([site.version] * 2 + [version] * 3)
     assert started(site, "a2") == before["a2"]
-    assert pods(site) == {"daemon-a1", "moved-a2", "kept-a2"}, "evicted from the first agent alone"
+    assert pods(site) == {"daemon-a1", "moved-a2", "kept-a2"}, "evicted from servers, and from the first agent alone"
     assert cordoned(site) == set()
 
 
@@ -203,6 +206,7 @@ def test_a_pod_that_must_stay_keeps_its_agent_as_it_is(upgraded: tuple[Site, str
     # As a run that was killed leaves it.
     mark = {"metadata": {"annotations": {"nornir-k3s/cordoned": "yes"}}, "spec": {"unschedulable": True}}
     site.kubectl("patch", "node", "a1", "--type=merge", "-p", json.dumps(mark))
+    site.lab.exec("a1", ["touch", "/var/lib/nornir-k3s/cordoned"])
 
 
 def test_every_node_gets_it_and_nothing_of_the_old_one_is_left(upgraded: tuple[Site, str]) -> None:
@@ -220,7 +224,7 @@ def test_every_node_gets_it_and_nothing_of_the_old_one_is_left(upgraded: tuple[S
     assert cordoned(site) == set()
     assert pods(site) <= {"daemon-a1"}
     for host in HOSTS:
-        left = site.lab.exec(host, ["sh", "-c", "ls -d /var/lib/nornir-k3s/binary /var/lib/nornir-k3s/previous; :"])
+        left = site.lab.exec(host, ["sh", "-c", "cd /var/lib/nornir-k3s; ls -d binary previous cordoned; :"])
         assert left.stdout == "", host
     assert "nothing to change" in site.deploy().stdout
     eventually(lambda: unchanged(site))

@@ -91,6 +91,9 @@ class Hosts:
                 call = script.rpartition("STEP=")[2]
                 self.order.append(f"{name}: {'leave' if 'leave ' in call else 'back'}")
                 return SimpleNamespace(stdout="@rotation\tx\tup\t0\n@end\n")
+            if "STEP=cordon" in script:
+                self.order.append(f"{name}: {'forget' if 'rm -f' in script.rpartition('STEP=')[2] else 'note'}")
+                return SimpleNamespace(stdout="@end\n")
             words = shlex.split(script.rstrip().splitlines()[-2])
             verb, node = words[0], words[2]
             self.order.append(f"{verb} {node}")
@@ -194,8 +197,9 @@ def test_agents_are_drained_before_k3s_is_replaced(hosts: Hosts) -> None:
     hosts.read()
     hosts.replaced = ["a1"]
     assert not errors(hosts.converge(named("a1", "a2")))
-    index = hosts.order.index("drain_nodes a1")
-    assert hosts.order[index : index + 3] == ["drain_nodes a1", "a1", "release_nodes a1"]
+    index = hosts.order.index("a1: note")
+    whole = ["a1: note", "drain_nodes a1", "a1", "release_nodes a1", "a1: forget"]
+    assert hosts.order[index : index + 5] == whole
 
 
 def test_an_agent_that_cannot_be_drained_is_not_touched(hosts: Hosts) -> None:
@@ -203,14 +207,14 @@ def test_an_agent_that_cannot_be_drained_is_not_touched(hosts: Hosts) -> None:
     hosts.replaced = hosts.undrainable = ["a1"]
     said = errors(hosts.converge(named("a1")))
     assert "a1: not touched, because its node could not be drained\n    a budget" in said["a1"]
-    assert hosts.order == ["drain_nodes a1"]
+    assert hosts.order == ["a1: note", "drain_nodes a1", "release_nodes a1", "a1: forget"]
 
 
 def test_an_agent_that_does_not_work_gets_no_pods(hosts: Hosts) -> None:
     hosts.read()
     hosts.replaced = hosts.bad = ["a1"]
     assert set(errors(hosts.converge(named("a1")))) == {"a1"}
-    assert hosts.order == ["drain_nodes a1", "a1"]
+    assert hosts.order == ["a1: note", "drain_nodes a1", "a1"]
 
 
 def test_no_agent_becomes_newer_than_a_server(hosts: Hosts) -> None:

@@ -7,6 +7,7 @@ import copy
 import io
 import shlex
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,19 +20,28 @@ from nornir.core.task import Result, Task
 from rich.console import Console
 
 from nornir_k3s.checks import works
-from nornir_k3s.errors import HostsFailed, HostUnreachable, Interrupted, InventoryError, K3sError, NotReady
+from nornir_k3s.errors import (
+    HostsFailed,
+    HostUnreachable,
+    Interrupted,
+    InventoryError,
+    K3sError,
+    NotReady,
+    PreflightFailed,
+)
 from nornir_k3s.model.cluster import Cluster
-from nornir_k3s.model.host_facts import HostFacts, UnitState
+from nornir_k3s.model.host_facts import HostFacts, Ledger, UnitState
 from nornir_k3s.model.k3s_facts import Api, NodeState
 from nornir_k3s.model.plan import Plan
 from nornir_k3s.model.report import PhaseReport
 from nornir_k3s.model.settings import RollingUpdate
-from nornir_k3s.phases import agents, batches, drain, registration, stage, verify
+from nornir_k3s.phases import agents, batches, drain, put_back, registration, stage, verify
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.report import terminal
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
+from nornir_k3s.run.selection import Choice
 from nornir_k3s.state import known_cluster
 from nornir_k3s.workflows import deploy as workflow
 from nornir_k3s.workflows.chain import carry_out
@@ -57,6 +67,7 @@ class Rolling:
         self.versions: dict[str, str] = {}
         self.undrainable: Collection[str] = ()
         self.scripts: list[str] = []
+        self.deaf: Collection[str] = ()
         self.settings: dict[str, Any] = {}
 
     def run(self) -> Run:
@@ -95,12 +106,20 @@ class Rolling:
         self.patch.setattr(agents, "change_node", self.change)
         self.patch.setattr(agents, "change_one_of_many", self.change)
         self.patch.setattr(drain, "replaces_binary", lambda name, _: name in self.replaced)
-        self.patch.setattr(drain, "session_of", lambda *_: SimpleNamespace(run=self.kubectl))
+        self.patch.setattr(drain, "session_of", self.session)
         self.patch.setattr(registration, "await_address", lambda *_: None)
         return run
 
+    def session(self, task: Task, _: Run) -> Any:
+        """Return where the API answers, or does not."""
+        silent = SimpleNamespace(stdout="@unanswered\n@end\n")
+        deaf = task.host.name in self.deaf
+        return SimpleNamespace(run=(lambda *_, **__: silent) if deaf else self.kubectl)
+
     def kubectl(self, script: str, **_: Any) -> Any:
-        """Answer a script for nodes as the server does."""
+        """Answer a script for nodes as the server does, or their hosts for their own notes."""
+        if "STEP=cordon" in script:
+            return SimpleNamespace(stdout="@end\n")
         call = shlex.split(script.rstrip().splitlines()[-2])
         verb, nodes = call[0], call[2]
         self.scripts.append(f"{verb} {nodes}")
@@ -310,13 +329,119 @@ def test_agents_are_drained_before_k3s_is_replaced_and_get_pods_again(rolling: R
     rolling.settings, rolling.replaced = {"max_unavailable": 3}, AGENTS[:4]
     agents.join(rolling.run())
     assert rolling.asked == [
-        ["s1"], ["a1"], ["s1"],
-        ["s1"], ["a2", "a3", "a4"], ["s1"],
+        ["a1"], ["s1"], ["a1"], ["s1"], ["a1"],
+        ["a2", "a3", "a4"], ["s1"], ["a2", "a3", "a4"], ["s1"], ["a2", "a3", "a4"],
         ["a5", "a6", "a7"],
     ]  # fmt: skip
     assert rolling.scripts == [
         "drain_nodes a1", "release_nodes a1", "drain_nodes a2 a3 a4", "release_nodes a2 a3 a4",
     ]  # fmt: skip
+
+
+def version_is(run: Run, version: str) -> None:
+    """Have all nodes run another version than the one that is asked for."""
+    nodes = tuple(replace(node, version=version) for node in run.facts["s1"].api.nodes or ())
+    run.facts["s1"] = replace(run.facts["s1"], api=replace(run.facts["s1"].api, nodes=nodes))
+
+
+@pytest.mark.parametrize(
+    ("drain_settings", "version", "taints", "free", "moves"),
+    [
+        ({}, "v1.33.1+k3s1", (), True, True),
+        ({}, "v1.34.8+k3s1", (), True, False),
+        ({}, "v1.33.1+k3s1", ("CriticalAddonsOnly=true:NoExecute",), True, False),
+        ({}, "v1.33.1+k3s1", ("a=b:PreferNoSchedule",), True, True),
+        ({}, "v1.33.1+k3s1", (), False, False),
+        ({"enabled": False}, "v1.33.1+k3s1", (), True, False),
+        ({"enabled": True}, "v1.34.8+k3s1", ("a=b:NoSchedule",), False, True),
+        ({"servers": {"enabled": True}}, "v1.34.8+k3s1", (), True, True),
+        ({"agents": {"enabled": True}}, "v1.34.8+k3s1", (), True, False),
+        ({"enabled": False, "servers": {"enabled": True}}, "v1.34.8+k3s1", (), True, True),
+        ({"every_restart": True}, "v1.34.9+k3s1", (), True, True),
+        ({"every_restart": True, "enabled": False}, "v1.34.9+k3s1", (), True, False),
+    ],
+)
+def test_servers_are_drained_where_they_take_pods_and_another_minor_version_comes(
+    rolling: Rolling, drain_settings: dict[str, Any], version: str, taints: tuple[str, ...], *, free: bool, moves: bool
+) -> None:
+    rolling.settings, rolling.sick = {"drain": drain_settings}, () if free else AGENTS
+    rolling.replaced = ["s1"] if version != "v1.34.9+k3s1" else []
+    run = rolling.run()
+    nodes = (*run.nodes(), NodeState("s1", ready=True, version="", taints=taints))
+    run.facts["s1"] = replace(run.facts["s1"], api=Api(ready=True, nodes=nodes))
+    version_is(run, version)
+    assert bool(drain.wanted(run, ["s1"])) is moves
+
+
+def test_each_group_has_its_own_options_besides_the_common_ones() -> None:
+    common: dict[str, Any] = {"timeout": "5m", "grace_period": 9}
+    own = {"servers": {"timeout": 30, "enabled": True}, "agents": {"enabled": False}}
+    settings = RollingUpdate.model_validate({"drain": common | own}).drain
+    servers, of_agents = settings.of("servers"), settings.of("agents")
+    assert (servers.timeout, servers.grace_period, servers.enabled) == (30, 9, True)
+    assert (of_agents.timeout, of_agents.grace_period, of_agents.enabled) == (300, 9, False)
+
+
+@pytest.mark.parametrize("timeout", ["5", "m", "0s", "25h", 0, 86401, True, 1.5, "-5m"])
+def test_what_is_no_time_is_refused(load: Callable[..., Cluster], timeout: Any) -> None:
+    with pytest.raises(InventoryError) as caught:
+        load({"rolling_update": {"drain": {"agents": {"timeout": timeout}}}})
+    assert "rolling_update.drain.agents.timeout" in str(caught.value)
+    assert "a number of seconds, or a time such as 90s, 5m or 1h30m" in str(caught.value)
+
+
+def test_another_server_is_asked_where_the_api_of_one_does_not_answer(rolling: Rolling) -> None:
+    run = rolling.run()
+    run.facts["db1"] = run.facts["s1"]  # which answers instead
+    rolling.patch.setattr(Run, "ready_servers", ["s1", "db1"])
+    rolling.replaced, rolling.deaf = ["a1"], ("s1",)
+    agents.join(run)
+    assert rolling.asked[:5] == [["a1"], ["s1"], ["db1"], ["a1"], ["s1"]]
+    assert not run.failed
+
+
+def test_a_node_that_cannot_be_uncordoned_fails_the_run_in_the_end(rolling: Rolling) -> None:
+    rolling.quiet, rolling.cordoned, rolling.deaf = AGENTS, ("a2",), ("s1",)
+    run = rolling.run()
+    agents.join(run)
+    assert run.done == set(AGENTS), "everything else is done"
+    with pytest.raises(NotReady) as caught:
+        batches.raise_failed(run)
+    said = "a2: its node is still cordoned: kubectl uncordon: the API of s1 does not answer\n  next: run deploy"
+    assert str(caught.value).startswith(said)
+
+
+def test_the_note_of_a_host_is_enough_where_its_node_was_not_read(rolling: Rolling) -> None:
+    rolling.quiet = AGENTS
+    run = rolling.run()
+    run.facts["s1"] = HostFacts("s1", api=Api(ready=True))
+    run.facts["a4"] = replace(run.facts["a4"], ledger=Ledger(cordoned=True))
+    put_back.put_back(run)
+    put_back.put_back(run)
+    assert rolling.scripts == ["release_nodes a4"]
+    run.facts["s1"], run.uncordoned = HostFacts("s1"), set()
+    put_back.put_back(run)
+    assert run.report.notes[-1].startswith("cordoned by an earlier run, and no server answers: a4; ")
+
+
+@pytest.mark.parametrize("until", ["", "preflight"])
+def test_a_run_that_changes_nothing_puts_back_what_an_earlier_one_has_left(
+    rolling: Rolling, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, until: str
+) -> None:
+    """One that fails in the preflight, for instance; but not one that is to do no more than that."""
+
+    def refuse(_: Run) -> None:
+        raise PreflightFailed(["a problem"])
+
+    rolling.cordoned = ("a5",)
+    run = rolling.run()
+    run.limit = frozenset(["a1"])
+    monkeypatch.setattr(workflow, "prepare", lambda *_, **__: run)
+    chain = (Phase("preflight", "", refuse, reads=True), agents.PHASE)
+    monkeypatch.setattr(workflow, "phases", lambda: chain)
+    with pytest.raises(PreflightFailed):
+        workflow.deploy(run.nr, base=tmp_path, state=tmp_path / "state", choice=Choice(until=until))
+    assert rolling.scripts == ([] if until else ["release_nodes a5"])
 
 
 def test_agents_need_not_be_drained(rolling: Rolling) -> None:
@@ -329,7 +454,7 @@ def test_a_first_agent_that_cannot_be_drained_ends_the_run_untouched(rolling: Ro
     rolling.replaced, rolling.undrainable = AGENTS, ["a1"]
     error = rolling.error(rolling.run())
     assert str(error).startswith("a1: not touched, because its node could not be drained\n    a budget\n  next: ")
-    assert rolling.asked == [["s1"]]
+    assert rolling.asked == [["a1"], ["s1"], ["s1"], ["a1"]], "but for the notes of its cordon"
 
 
 def test_another_agent_that_cannot_be_drained_is_not_touched(rolling: Rolling) -> None:
@@ -365,7 +490,7 @@ def test_nodes_that_a_killed_run_has_cordoned_get_pods_again(rolling: Rolling) -
     assert rolling.scripts == ["release_nodes a2", "release_nodes a3"], "that one when it works again"
     rolling.scripts, rolling.quiet, rolling.joining, rolling.replaced = [], (), (), ("a2",)
     agents.join(rolling.run())
-    assert rolling.scripts == ["release_nodes a3", "drain_nodes a2", "release_nodes a2"]
+    assert rolling.scripts == ["release_nodes a2 a3", "drain_nodes a2", "release_nodes a2"]
 
 
 @pytest.mark.parametrize("server", [False, True])

@@ -19,7 +19,8 @@ KUBECTL = """#!/bin/sh
 cd FOLDER; echo "$*" >>calls
 shift
 case $1 in
-  get) [ -e "$3" ] || { echo "Error from server (NotFound): nodes \\"$3\\" not found" >&2; exit 1; }
+  get) if [ "$2" = --raw ]; then [ ! -e deaf ] && printf ok; exit; fi
+    [ -e "$3" ] || { echo "Error from server (NotFound): nodes \\"$3\\" not found" >&2; exit 1; }
     case $5 in *unschedulable*) grep -o true "$3" || : ;; *) grep -o '{.*' "$3" || : ;; esac ;;
   patch) case $6 in *null*) : >"$3" ;; *) printf 'true {"nornir-k3s/cordoned":"yes"}' >"$3" ;; esac ;;
   drain) [ ! -e "$2.blocked" ] || { echo "evicting pod default/x" >&2; echo "Cannot evict pod" >&2; exit 1; } ;;
@@ -40,7 +41,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(script: str) -> dict[str, str]:
     done = subprocess.run(["sh", "-eu"], input=script, capture_output=True, text=True, check=True)
-    return dict(drain.parse(done.stdout))
+    found = drain.parse(done.stdout)
+    assert found is not None
+    return dict(found)
 
 
 def verbs(folder: Path) -> list[str]:
@@ -75,6 +78,15 @@ def test_what_somebody_else_has_cordoned_stays_so(folder: Path) -> None:
     run(drain.release(["a1", "a2"]))
     assert [(folder / node).read_text() for node in ("a1", "a2")] == ["true", "true"]
     assert "patch a1" not in verbs(folder)
+
+
+def test_nothing_is_cordoned_where_the_api_does_not_answer(folder: Path) -> None:
+    (folder / "deaf").touch()
+    for script in (drain.drain(["a1"], Drain()), drain.release(["a1"])):
+        quick = "sleep() { :; }\n" + script
+        done = subprocess.run(["sh", "-eu"], input=quick, capture_output=True, text=True, check=True)
+        assert drain.parse(done.stdout) is None
+    assert set(verbs(folder)) == set()
 
 
 def test_the_settings_are_options_of_kubectl(folder: Path) -> None:

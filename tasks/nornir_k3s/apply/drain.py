@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from nornir_k3s import k3s, shell
+from nornir_k3s.apply import script
+from nornir_k3s.model.paths import STATE
 from nornir_k3s.model.settings import Drain
 from nornir_k3s.records import SAY, decoded, read
 
@@ -20,6 +22,16 @@ def drain(nodes: Sequence[str], settings: Drain) -> str:
 def release(nodes: Sequence[str]) -> str:
     """Return the script that uncordons those of these nodes that this tool has cordoned."""
     return _script(shell.call("release_nodes", k3s.BINARY, " ".join(nodes)))
+
+
+def note() -> str:
+    """Return the script for a node's own host that notes there what is done to the node."""
+    return script.wrapped("cordon", f": >{STATE}/cordoned")
+
+
+def forget() -> str:
+    """Return the script that removes this note."""
+    return script.wrapped("cordon", f"rm -f {STATE}/cordoned")
 
 
 def _script(call: str) -> str:
@@ -38,11 +50,14 @@ def _options(settings: Drain) -> Iterator[str]:
         yield f"--skip-wait-for-delete-timeout={settings.skip_wait_for_delete_timeout}"
 
 
-def parse(text: str) -> Mapping[str, str]:
-    """Return by node why it failed, nothing where it did not.
+def parse(text: str) -> Mapping[str, str] | None:
+    """Return by node why it failed, nothing where it did not; None if the API does not answer on this server.
 
     Raises:
         RecordError: The host printed something else.
     """
-    found = (record.take(3) for record in read(text).get("drained", []))
+    records = read(text)
+    if "unanswered" in records:
+        return None
+    found = (record.take(3) for record in records.get("drained", []))
     return {node: decoded(why) or "no reason is given" if state == "failed" else "" for node, state, why in found}

@@ -142,8 +142,10 @@ def _node(cluster: Cluster, member: Member, node: NodeState | None, *, deploys: 
     elif not node.ready:
         yield differs(f"node {name} is not Ready", "Ready", f"check {unit} and the network of this host")
     if not node.schedulable:
-        remedy = f"`kubectl uncordon {name}` when the maintenance is done"
-        yield differs(f"node {name} is cordoned", "schedulable", remedy, severity="warning")
+        remedy, more = f"`kubectl uncordon {name}` when the maintenance is done", {}
+        if node.ours:
+            remedy, more = "an interrupted run has cordoned it: the next deploy uncordons it", {"fixed_by": "deploy"}
+        yield differs(f"node {name} is cordoned", "schedulable", remedy, severity="warning", **more)
     if node.version != cluster.version:
         yield differs(f"node {name} runs {node.version}", cluster.version, restart, fixed_by=by)
     if (member.role == "servers") != ("control-plane" in node.roles):

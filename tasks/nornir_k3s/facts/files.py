@@ -116,5 +116,6 @@ class OwnLedger(Fact[Ledger]):
             reloaded={unit: integer(value) for unit, value in notes.get("reloaded", {}).items()},
             drained=frozenset(notes.get("drained", ())),
             installed=next(iter(notes.get("installed", ())), ""),
+            cordoned="cordoned" in notes,
             locked="locked" in notes,
         )

@@ -59,6 +59,7 @@ fact_ledger() { # state-folder
   for path in "$1"/pending/*; do [ ! -e "$path" ] || say ledger pending "${path##*/}" ''; done
   for path in "$1"/reloaded/*; do [ ! -e "$path" ] || say ledger reloaded "${path##*/}" "$(stat -c %Y "$path")"; done
   for path in "$1"/drained/*; do [ ! -e "$path" ] || say ledger drained "${path##*/}" ''; done
+  if [ -e "$1/cordoned" ]; then say ledger cordoned '' ''; fi
   if [ -r "$1/installed" ]; then say ledger installed "$(cat "$1/installed")" ''; fi
   if [ -r "$1/lock" ] && command -v flock >/dev/null 2>&1; then
     (exec 9<"$1/lock" && flock -ns 9) || say ledger locked '' ''

@@ -161,6 +161,7 @@ class Ledger:
         pending: Units that must restart or reload, because a run was interrupted before they did.
         reloaded: Units that it has reloaded with their own command, and when.
         drained: Servers that it has taken out of this load balancer's rotation, and not brought back yet.
+        cordoned: Whether it has cordoned this host's node, and not uncordoned it yet.
         installed: The mark of the last finished installation of K3s.
         locked: Whether a run is changing the host.
     """
@@ -170,6 +171,7 @@ class Ledger:
     pending: frozenset[str] = frozenset()
     reloaded: Mapping[str, int] = field(default_factory=dict)
     drained: frozenset[str] = frozenset()
+    cordoned: bool = False
     installed: str = ""
     locked: bool = False
 

@@ -99,6 +99,31 @@ Share = Annotated[
 ]
 
 
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def _seconds(value: Any) -> Any:  # noqa: ANN401 - what stands in the file
+    if isinstance(value, str) and re.fullmatch(r"([0-9]{1,6}[hms])+", value):
+        value = sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"([0-9]+)([hms])", value))
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 86400:
+        raise ValueError("it must be a number of seconds, or a time such as 90s, 5m or 1h30m, from 1s to 24h")
+    return value
+
+
+Seconds = Annotated[
+    int,
+    BeforeValidator(_seconds),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": 86400},
+                {"type": "string", "pattern": "^([0-9]{1,6}[hms])+$"},
+            ]
+        }
+    ),
+]
+
+
 def _one_of(**values: dict[str, Any]) -> dict[str, Any]:
     forms = [
         {"type": "object", "properties": {key: value}, "required": [key], "additionalProperties": False}

@@ -23,10 +23,10 @@ def join(run: Run) -> None:
     registration.await_address(run, running, [name for name in names if name not in running])
     first, *left = batches.restarting(run, names) or [""]
     beside = [name for name in names if name not in (first, *left)]
-    drain.release(run, drain.left_cordoned(run, [first, *left]))
+    drain.put_back(run)
     with drain.drained(run, [first] if first else []) as drained:
         run.phase("agents", [*beside, *drained], change_node, width=run.widths["agents"], spare=beside)
-    drain.release(run, drain.mended(run))
+    drain.put_back(run)
     if first in run.left_out:
         batches.raise_failed(run)
     batches.require_few_failures(run, left)

@@ -8,7 +8,7 @@ from nornir.core.task import Result, Task
 
 from nornir_k3s.errors import HostError, NotReady
 from nornir_k3s.model.together import few
-from nornir_k3s.phases import drain, rolling, rotation
+from nornir_k3s.phases import batches, drain, rolling, rotation
 from nornir_k3s.planner import replaces_binary
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
@@ -28,8 +28,12 @@ def change_server(task: Task, shared: Shared) -> Result:
         return rolling.change_node(task, run)
     _read_others(run)
     try:
-        with rotation.out_of_rotation(run, name):
-            return _change(task, run)
+        rotation.bring_all_back(run)
+        if drain.wanted(run, [name]):
+            rotation.require_others(run, name)
+        with drain.drained(run, [name]), rotation.out_of_rotation(run, name):
+            result = _change(task, run)
+        return _released(run, name, result)
     finally:
         _tell(run)
 
@@ -49,9 +53,17 @@ def change_agent(task: Task, shared: Shared) -> Result:
         with shared.turns.agent(run.cluster, name, stop), drain.drained(run, [name]) as able:
             if not able:
                 raise run.failed[0]
-            return _change(task, run)
+            result = _change(task, run)
+        return _released(run, name, result)
     finally:
         _tell(run)
+
+
+def _released(run: Run, name: str, result: Result) -> Result:
+    """Uncordon a node that an earlier run has left cordoned."""
+    drain.release(run, [one for one in drain.left_cordoned(run) if one == name])
+    batches.raise_failed(run)
+    return result
 
 
 def _change(task: Task, run: Run) -> Result:

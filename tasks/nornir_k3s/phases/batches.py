@@ -51,16 +51,17 @@ def planned(run: Run, names: Sequence[str]) -> list[list[str]]:
 
 def failure(run: Run, error: K3sError) -> K3sError:
     """Return the error that ends a run, with those of the agents that have failed before."""
-    return HostsFailed([*run.failed, error]) if run.failed and not isinstance(error, Interrupted) else error
+    failed = [*run.failed, *run.still_cordoned.values()]
+    return HostsFailed([*failed, error]) if failed and not isinstance(error, Interrupted) else error
 
 
 def raise_failed(run: Run) -> None:
-    """Raise the errors of the agents that the run went on without.
+    """Raise the errors of the agents that the run went on without, and of the nodes that are still cordoned.
 
     Raises:
         K3sError: One has failed; HostsFailed for several.
     """
-    failed, run.failed = run.failed, []
+    failed, run.failed, run.still_cordoned = [*run.failed, *run.still_cordoned.values()], [], {}
     if failed:
         raise failed[0] if len(failed) == 1 else HostsFailed(failed)
 

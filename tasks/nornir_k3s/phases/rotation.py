@@ -32,7 +32,7 @@ def out_of_rotation(run: Run, name: str) -> Iterator[None]:
     if not run.planned(name).starts_k3s or not run.facts[name].ready:
         yield
         return
-    _require_others(run, name)
+    require_others(run, name)
     several = len(run.cluster.of("servers")) > 1
     if several and (unseen := [member.name for member in run.cluster.of("lb") if member.name in run.away]):
         text = f"{name} restarts without leaving the rotation of {few(unseen)}, which this inventory does not have"
@@ -95,7 +95,7 @@ def _balancers(run: Run) -> list[str]:
     return [m.name for m in run.of("lb") if run.facts[m.name].unit("haproxy.service").active == "active"]
 
 
-def _require_others(run: Run, name: str) -> None:
+def require_others(run: Run, name: str) -> None:
     """Wait until all other servers are ready: one restarts, and two are never away.
 
     Raises:

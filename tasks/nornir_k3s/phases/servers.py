@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nornir_k3s import k3s
 from nornir_k3s.errors import UsageError
-from nornir_k3s.phases import datastore, rolling, rotation
+from nornir_k3s.phases import datastore, drain, rolling, rotation
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.run.context import Run
 
@@ -70,12 +70,14 @@ def converge_others(run: Run) -> None:
     names = [name for name in run.chosen(names) if name not in run.done]
     down = [name for name in names if not _runs(run, name)]
     require_ready(run)
-    rotation.bring_all_back(run)
     run.phase("servers", down, rolling.change_node)
     for name in sorted(names, key=lambda one: run.facts[one].ready):  # a ready one waits for the others
         if name not in down:
-            with rotation.out_of_rotation(run, name):
+            if drain.wanted(run, [name]):
+                rotation.require_others(run, name)
+            with drain.drained(run, [name]), rotation.out_of_rotation(run, name):
                 run.phase("servers", [name], rolling.change_node, width=1)
+    drain.put_back(run)
 
 
 def _runs(run: Run, name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +59,9 @@ class Run:
         facts: The facts of each host that was read; a later reading replaces them.
         done: Servers and agents that this run has changed and that are ready again.
         ready_again: Servers and agents that got their previous files back and are ready with them.
+        draining: Servers and agents that this run has begun to drain.
+        uncordoned: Servers and agents whose nodes an earlier run has cordoned, and this one has uncordoned.
+        still_cordoned: Why nodes are that could not be uncordoned; the run fails in the end.
         awaited: Agents whose node is Ready and whose service is not active yet, and since when (time.monotonic).
         limit: The only hosts that may be changed; None for all.
         away: Members of the last deploy that are not in this inventory.
@@ -85,6 +88,9 @@ class Run:
     sessions: dict[str, Session] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
     ready_again: set[str] = field(default_factory=set)
+    draining: set[str] = field(default_factory=set)
+    uncordoned: set[str] = field(default_factory=set)
+    still_cordoned: dict[str, K3sError] = field(default_factory=dict)
     awaited: dict[str, float] = field(default_factory=dict)
     limit: frozenset[str] | None = None
     away: frozenset[str] = frozenset()
@@ -132,8 +138,11 @@ class Run:
 
     def node(self, name: str) -> NodeState | None:
         """Return this member's node as a server listed it when it was read, or None."""
-        listed = next((one.api.nodes for one in self._servers() if one.api.nodes is not None), ())
-        return next((node for node in listed if node.name == self.member(name).node_name), None)
+        return next((node for node in self.nodes() if node.name == self.member(name).node_name), None)
+
+    def nodes(self) -> Sequence[NodeState]:
+        """Return all nodes as a server listed them when it was read; nothing if none could."""
+        return next((one.api.nodes for one in self._servers() if one.api.nodes is not None), ())
 
     def is_node_ready(self, name: str) -> bool:
         """Return whether a server listed this member's node as Ready when it was read."""

@@ -50,8 +50,9 @@ class Shared:
         nr = Nornir(inventory=known, config=task.nornir.config, data=task.nornir.data, runner=runner)
         hosts = {m.name: HostReport(role=m.role, roles=list(m.roles)) for m in run.cluster.members}
         away = frozenset(m.name for m in run.cluster.members if m.name not in self._hosts)
-        report = run.report.model_copy(update={"hosts": hosts, "notes": [], "changed": False})
-        return replace(run, nr=nr, report=report, away=away, limit=None, left_out=set(), failed=[], ready_again=set())
+        report = run.report.model_copy(update={"hosts": hosts, "notes": []})
+        whole = replace(run, nr=nr, report=report, away=away, limit=None, failed=[], still_cordoned={})
+        return replace(whole, left_out=set(), ready_again=set(), draining=set(), uncordoned=set())
 
 
 _shared_by_nornir: weakref.WeakKeyDictionary[Nornir, Shared] = weakref.WeakKeyDictionary()

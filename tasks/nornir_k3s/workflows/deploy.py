@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from nornir_k3s.phases import (
     load_balancers,
     observe,
     preflight,
+    put_back,
     servers,
     stage,
     tidy,
@@ -86,10 +88,7 @@ def deploy(
     run.report.phases = [PhaseReport(name=phase.name) for phase in chain]
     try:
         with locks.deploy_lock(run.store.folder):
-            for step in in_steps(chain):
-                if step[0].name == choice.first_change(chain):
-                    _confirm(run, choice)
-                carry_out(run, step, together=not servers.changes_running(run))
+            _carry_out(run, choice, chain)
         batches.raise_failed(run)
     except K3sError as raised:
         error = batches.failure(run, raised)
@@ -103,6 +102,23 @@ def deploy(
         raise stopped from None
     run.end()
     return run.report
+
+
+def _carry_out(run: Run, choice: Choice, chain: Sequence[Phase]) -> None:
+    """Run the phases; what an earlier run has left away is put back before the first change, or before it fails."""
+    changes = choice.first_change(chain)
+    try:
+        for step in in_steps(chain):
+            if step[0].name == changes:
+                _confirm(run, choice)
+                put_back.put_back(run)
+            carry_out(run, step, together=not servers.changes_running(run))
+    except K3sError as error:
+        begun = not changes or run.report.phase(changes).state != "not begun"
+        if not begun and not isinstance(error, (Declined, Interrupted)):
+            with suppress(K3sError):
+                put_back.put_back(run)
+        raise
 
 
 def _outcome(error: K3sError) -> Outcome:

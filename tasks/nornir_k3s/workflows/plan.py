@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,7 @@ def plan(
         answer = kubeconfig_probe.probe(run.store.folder / "kubeconfig")
         if answer.error:
             run.report.notes.append(f"the kubeconfig would be written again: {answer.error}")
-    if "agents" in names:
-        run.report.notes += _drains(run)
+    run.report.notes += _drains(run, names)
     hosts = {name: _host(run, name, names) for name in run.names}
     return Plan(
         cluster=run.cluster.name,
@@ -63,11 +62,11 @@ def plan(
     )
 
 
-def _drains(run: Run) -> Iterator[str]:
-    names = batches.restarting(run, run.chosen(member.name for member in run.of("agents")))
+def _drains(run: Run, phases: Sequence[str]) -> Iterator[str]:
+    names = [name for name in run.names if run.member(name).role in phases and run.planned(name).starts_k3s]
     if moving := drain.wanted(run, names):
         yield f"{few(moving)} would be drained first, and uncordoned when K3s is ready again"
-    if left := drain.left_cordoned(run, names):
+    if left := drain.left_cordoned(run):
         yield f"{few(left)} would be uncordoned: an earlier run has cordoned it, and was interrupted"
 
 
