@@ -14,6 +14,7 @@ K3sError                 exit 1
  │  └ NotReady           exit 1   timeout while waiting for a condition
  ├ PreflightFailed       exit 1   problems found before the first change
  ├ Declined              exit 6   the operator did not confirm
+ ├ OutsideWindow         exit 7   K3s may not restart now: outside the maintenance window
  ├ Busy                  exit 5   another run is in progress on the cluster
  ├ HostsFailed                    several hosts' errors; the exit code of the first, 4 where one is unreachable
  └ Interrupted           exit 130 stopped by the operator
@@ -169,6 +170,12 @@ class Declined(K3sError):
     """The operator did not confirm the change of a running cluster: nothing was changed, and nothing is wrong."""
 
     exit_code = 6
+
+
+class OutsideWindow(K3sError):
+    """K3s may not restart on nodes that run now: it is outside the window; what was begun is complete."""
+
+    exit_code = 7
 
 
 class Busy(K3sError):

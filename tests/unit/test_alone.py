@@ -22,7 +22,7 @@ from nornir_k3s import K3sError, NotReady, k3s_converge, k3s_facts
 from nornir_k3s.artifacts.source import Source
 from nornir_k3s.model.host_facts import HostFacts, UnitState
 from nornir_k3s.model.k3s_facts import Api, NodeState
-from nornir_k3s.phases import alone, drain, rolling, rotation, stage
+from nornir_k3s.phases import alone, drain, rolling, rotation, stage, window
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
@@ -191,6 +191,15 @@ def test_a_first_agent_that_fails_leaves_the_others_untouched(hosts: Hosts, work
     hosts.read()
     assert not errors(hosts.converge(named(*AGENTS), nr))
     assert sorted(hosts.order) == AGENTS
+
+
+def test_nothing_restarts_outside_the_window(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "closed", lambda _: "(x), which opens y")
+    hosts.read()
+    said = errors(hosts.converge(named("s1", "a1", "a2")))
+    assert set(said) == {"s1", "a1", "a2"}
+    assert all("only in the window (x), which opens y" in text for text in said.values())
+    assert hosts.order == []
 
 
 def test_agents_are_drained_before_k3s_is_replaced(hosts: Hosts) -> None:

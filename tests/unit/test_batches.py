@@ -27,6 +27,7 @@ from nornir_k3s.errors import (
     InventoryError,
     K3sError,
     NotReady,
+    OutsideWindow,
     PreflightFailed,
 )
 from nornir_k3s.model.cluster import Cluster
@@ -34,8 +35,8 @@ from nornir_k3s.model.host_facts import HostFacts, Ledger, UnitState
 from nornir_k3s.model.k3s_facts import Api, NodeState
 from nornir_k3s.model.plan import Plan
 from nornir_k3s.model.report import PhaseReport
-from nornir_k3s.model.settings import RollingUpdate
-from nornir_k3s.phases import agents, batches, drain, put_back, registration, stage, verify
+from nornir_k3s.model.rolling_update import RollingUpdate
+from nornir_k3s.phases import agents, batches, drain, put_back, registration, servers, stage, verify, window
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.report import terminal
@@ -442,6 +443,42 @@ def test_a_run_that_changes_nothing_puts_back_what_an_earlier_one_has_left(
     with pytest.raises(PreflightFailed):
         workflow.deploy(run.nr, base=tmp_path, state=tmp_path / "state", choice=Choice(until=until))
     assert rolling.scripts == ([] if until else ["release_nodes a5"])
+
+
+def test_no_further_batch_begins_when_the_window_has_closed(rolling: Rolling) -> None:
+    rolling.patch.setattr(window, "closed", lambda run: "(x), which opens y" if len(run.done) > 1 else "")
+    error = rolling.error(rolling.run())
+    assert isinstance(error, OutsideWindow)
+    assert "K3s restarts on a3, a4, a5, a6, a7 only in the window (x), which opens y" in str(error)
+    assert rolling.asked == [["a1"], ["a2"]]
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_run_outside_the_window_changes_nothing_if_k3s_would_restart(
+    rolling: Rolling, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, quiet: bool
+) -> None:
+    monkeypatch.setattr(window, "closed", lambda _: "(x), which opens y")
+    seen = list[str]()
+    before = Phase("before", "", lambda run: seen.extend(run.names))
+    monkeypatch.setattr(workflow, "phases", lambda: (before, agents.PHASE))
+    rolling.quiet = AGENTS if quiet else ()
+    run = rolling.run()
+    run.facts["s1"] = replace(run.facts["s1"], api=replace(run.facts["s1"].api, ready=True))
+    rolling.patch.setattr(servers, "changes_running", lambda _: False)
+    only_agents = Run.planned
+
+    def planned(this: Run, name: str) -> Any:
+        return SimpleNamespace(**{**vars(only_agents(this, name)), "starts_k3s": name in AGENTS and not quiet})
+
+    monkeypatch.setattr(Run, "planned", planned)
+    monkeypatch.setattr(workflow, "prepare", lambda *_, **__: run)
+    if quiet:
+        workflow.deploy(run.nr, base=tmp_path, state=tmp_path / "state")
+        return
+    with pytest.raises(OutsideWindow) as caught:
+        workflow.deploy(run.nr, base=tmp_path, state=tmp_path / "state")
+    report = caught.value.report
+    assert (report.outcome, report.exit_code, seen, rolling.asked) == ("postponed", 7, [], [])
 
 
 def test_agents_need_not_be_drained(rolling: Rolling) -> None:

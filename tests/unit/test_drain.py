@@ -12,7 +12,7 @@ from k3s_standin.kubedrain import Drainer
 
 from nornir_k3s import k3s
 from nornir_k3s.apply import drain
-from nornir_k3s.model.settings import Drain
+from nornir_k3s.model.rolling_update import Drain
 
 # Nodes are files; a drain fails for a node whose file `NAME.blocked` is there.
 KUBECTL = """#!/bin/sh

@@ -43,6 +43,7 @@ PUBLIC = [
     "K3sError",
     "NotReady",
     "OutcomeUnknown",
+    "OutsideWindow",
     "Plan",
     "plan",
     "PreflightFailed",
@@ -75,4 +76,4 @@ def test_exit_codes_are_the_documented_ones() -> None:
     codes = {
         kind.exit_code for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.K3sError)
     }
-    assert codes == {1, 2, 4, 5, 6, 130}
+    assert codes == {1, 2, 4, 5, 6, 7, 130}

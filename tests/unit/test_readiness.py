@@ -249,10 +249,26 @@ def test_what_a_server_s_node_said_before_its_start_does_not_count(
     assert answer.missing == missing
 
 
-@pytest.mark.parametrize(("deadline", "seconds"), [(1, 1), (7.5, 8), (600, readiness.CHUNK)])
+@pytest.mark.parametrize(
+    ("limits", "begun", "seconds"),
+    [
+        ((1, None), 0, 1),
+        ((7.5, None), 0, 8),
+        ((600, None), 0, readiness.CHUNK),
+        ((600, "10s"), 4.5, 6),
+        ((600, 10), 60, 1),
+        ((5, "1h"), 4.5, 5),
+        ((600, "10s"), None, readiness.CHUNK),
+    ],
+)
 def test_a_host_waits_no_longer_than_the_deadline(
-    load: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch, deadline: float, seconds: int
+    load: Callable[..., Cluster],
+    monkeypatch: pytest.MonkeyPatch,
+    limits: tuple[float, int | str | None],
+    begun: float | None,
+    seconds: int,
 ) -> None:
+    deadline, of_node = limits
     scripts: list[str] = []
 
     def run(script: str, **_: Any) -> Any:
@@ -262,7 +278,8 @@ def test_a_host_waits_no_longer_than_the_deadline(
     monkeypatch.setattr(host_tasks, "session_of", lambda *_: SimpleNamespace(run=run, stop=threading.Event()))
     known: Any = SimpleNamespace(
         deadlines={"agent": deadline},
-        cluster=load(),
+        begun={} if begun is None else {"a1": time.monotonic() - begun},
+        cluster=load({"rolling_update": {"deadline": of_node}}),
         member=load().member,
         tell=lambda *_: None,
         is_node_ready=lambda _: False,
@@ -287,6 +304,7 @@ def test_an_agent_whose_policies_do_not_start_is_restarted_once_after_a_minute(
     report = HostReport(role="agents")
     known: Any = SimpleNamespace(
         deadlines={"agent": 9, "apply": 9},
+        begun={},
         cluster=cluster,
         member=cluster.member,
         tell=lambda *_: None,

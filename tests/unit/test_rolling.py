@@ -87,6 +87,7 @@ class Stage:
             member=self.cluster.member,
             report=SimpleNamespace(hosts={self.name: report}),
             ready_again=set(),
+            begun={},
         )
         rolling.change_node(SimpleNamespace(host=SimpleNamespace(name=self.name)), run)  # type: ignore[arg-type]  # all it uses
         return report

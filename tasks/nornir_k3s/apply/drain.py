@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from nornir_k3s import k3s, shell
 from nornir_k3s.apply import script
 from nornir_k3s.model.paths import STATE
-from nornir_k3s.model.settings import Drain
+from nornir_k3s.model.rolling_update import Drain
 from nornir_k3s.records import SAY, decoded, read
 
 

@@ -20,6 +20,7 @@ exit codes:
   4    a host is unreachable
   5    another run is in progress on the cluster
   6    declined: the question was answered with no
+  7    outside rolling_update.window: K3s restarts on no further node
   130  interrupted
 """
 
@@ -97,6 +98,9 @@ def _selection(parser: Parser) -> None:
         "--skip-unreachable",
         action="store_true",
         help="go on without load balancers that are down, as without agents, unless one may hold the VIP; exit code 4",
+    )
+    parser.add_argument(
+        "--ignore-window", action="store_true", help="restart K3s outside rolling_update.window, too; else exit code 7"
     )
     parser.add_argument("--until", type=phase, metavar="PHASE", help="stop after this phase")
     parser.add_argument(

@@ -66,7 +66,8 @@ def _keep(report: Report, ctx: Session, args: argparse.Namespace) -> None:
 def _choice(ctx: Session, args: argparse.Namespace) -> Choice:
     until = "preflight" if args.preflight_only else args.until or ""
     asks = sys.stdin.isatty() and ctx.err.is_terminal and not args.yes
-    return Choice(args.limit, until, args.only or "", _confirm(ctx) if asks else None, args.skip_unreachable)
+    confirm = _confirm(ctx) if asks else None
+    return Choice(args.limit, until, args.only or "", confirm, args.skip_unreachable, args.ignore_window)
 
 
 def _confirm(ctx: Session) -> Callable[[Mapping[str, Sequence[str]]], bool]:

@@ -21,7 +21,8 @@ def run(args: argparse.Namespace) -> int:
 
 def show(ctx: Session, args: argparse.Namespace) -> int:
     """Show what a deploy would do; nothing is changed. With --exit-code: 3 when something would be."""
-    choice = Choice(args.limit, args.until or "", args.only or "", skip_unreachable=args.skip_unreachable)
+    more = {"skip_unreachable": args.skip_unreachable, "ignore_window": args.ignore_window}
+    choice = Choice(args.limit, args.until or "", args.only or "", **more)
     found = plan(ctx.nr, **ctx.arguments, choice=choice)
     if args.json:
         write_text(args.json, found.model_dump_json(indent=2))

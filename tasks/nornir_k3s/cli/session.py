@@ -19,7 +19,7 @@ from nornir.core.processor import Processor
 from nornir_k3s.cli import debug_log
 from nornir_k3s.cli.arguments import CONFIG
 from nornir_k3s.cli.console import Screen, Verbose
-from nornir_k3s.errors import Declined, Interrupted, K3sError, UsageError
+from nornir_k3s.errors import Declined, Interrupted, K3sError, OutsideWindow, UsageError
 from nornir_k3s.inventory import config, placeholders
 from nornir_k3s.plugins.progress import Progress
 
@@ -74,6 +74,9 @@ def run(args: argparse.Namespace, work: Callable[[Session, argparse.Namespace], 
         return Interrupted.exit_code
     except Declined as error:
         err.print(error.message, markup=False)
+        return error.exit_code
+    except OutsideWindow as error:
+        err.print(str(error), markup=False)
         return error.exit_code
     except K3sError as error:
         err.print(f"error: {error}", markup=False)

@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, Tag, WithJsonSchema, field_validator
 from nornir_k3s import k3s
 from nornir_k3s.model.load_balancer import LoadBalancer
 from nornir_k3s.model.registration import Registration
+from nornir_k3s.model.rolling_update import RollingUpdate
 from nornir_k3s.model.settings import (
     Artifacts,
     DatastoreFields,
@@ -18,7 +19,6 @@ from nornir_k3s.model.settings import (
     KnownDifference,
     ManagedDatastore,
     Proxy,
-    RollingUpdate,
 )
 from nornir_k3s.model.value_types import LocalPath, PathOrReference, Reference, Strict
 

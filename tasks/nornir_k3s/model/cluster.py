@@ -12,6 +12,7 @@ from nornir_k3s.model.datastore_keys import Keys
 from nornir_k3s.model.load_balancer import LoadBalancer
 from nornir_k3s.model.masking import has_credentials
 from nornir_k3s.model.registration import Registration
+from nornir_k3s.model.rolling_update import RollingUpdate
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.settings import (
     Artifacts,
@@ -21,7 +22,6 @@ from nornir_k3s.model.settings import (
     KnownDifference,
     ManagedDatastore,
     Proxy,
-    RollingUpdate,
 )
 
 Setting = str | int | bool | Secret | list[Any]  # of texts, and Secrets where references were

@@ -12,7 +12,7 @@ from nornir_k3s.errors import K3sError
 from nornir_k3s.model.finding import Finding
 
 FORMAT = 2
-Outcome = Literal["running", "ok", "failed", "interrupted", "declined"]
+Outcome = Literal["running", "ok", "failed", "interrupted", "declined", "postponed"]
 
 
 class _Record(BaseModel):

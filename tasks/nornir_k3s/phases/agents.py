@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nornir_k3s.phases import batches, drain, registration
+from nornir_k3s.phases import batches, drain, registration, window
 from nornir_k3s.phases.host_tasks import settle_agent
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.phases.rolling import change_node, change_one_of_many
@@ -24,6 +24,7 @@ def join(run: Run) -> None:
     first, *left = batches.restarting(run, names) or [""]
     beside = [name for name in names if name not in (first, *left)]
     drain.put_back(run)
+    window.require_open(run, window.restarting(run, ["agents"]))
     with drain.drained(run, [first] if first else []) as drained:
         run.phase("agents", [*beside, *drained], change_node, width=run.widths["agents"], spare=beside)
     drain.put_back(run)
@@ -31,6 +32,7 @@ def join(run: Run) -> None:
         batches.raise_failed(run)
     batches.require_few_failures(run, left)
     while left:
+        window.require_open(run, left)
         batch, left = batches.take(run, left)
         with drain.drained(run, batch) as drained:
             run.phase("agents", drained, change_one_of_many, width=run.widths["agents"], spare=drained)

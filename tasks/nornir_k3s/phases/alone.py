@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from nornir.core.task import Result, Task
 
 from nornir_k3s.errors import HostError, NotReady
 from nornir_k3s.model.together import few
-from nornir_k3s.phases import batches, drain, rolling, rotation
+from nornir_k3s.phases import batches, drain, rolling, rotation, window
 from nornir_k3s.planner import replaces_binary
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
@@ -26,6 +28,7 @@ def change_server(task: Task, shared: Shared) -> Result:
     name, run = task.host.name, shared.whole(task)
     if not run.planned(name).starts_k3s or not run.facts[name].ready:
         return rolling.change_node(task, run)
+    window.require_open(run, [name])
     _read_others(run)
     try:
         rotation.bring_all_back(run)
@@ -50,13 +53,20 @@ def change_agent(task: Task, shared: Shared) -> Result:
     _require_servers_first(run, name)
     stop = getattr(run.nr.runner, "stop", None)
     try:
-        with shared.turns.agent(run.cluster, name, stop), drain.drained(run, [name]) as able:
+        with shared.turns.agent(run.cluster, name, stop), _may_begin(run, name), drain.drained(run, [name]) as able:
             if not able:
                 raise run.failed[0]
             result = _change(task, run)
         return _released(run, name, result)
     finally:
         _tell(run)
+
+
+@contextmanager
+def _may_begin(run: Run, name: str) -> Iterator[None]:
+    """Check the window when the turn has come."""
+    window.require_open(run, [name])
+    yield
 
 
 def _released(run: Run, name: str, result: Result) -> Result:

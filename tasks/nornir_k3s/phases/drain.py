@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -13,7 +14,7 @@ from nornir_k3s.apply import drain as scripts
 from nornir_k3s.errors import K3sError, NotReady
 from nornir_k3s.model.cluster import NODES
 from nornir_k3s.model.k3s_facts import NodeState
-from nornir_k3s.model.settings import Drain
+from nornir_k3s.model.rolling_update import Drain
 from nornir_k3s.model.together import few
 from nornir_k3s.planner import replaces_binary
 from nornir_k3s.plugins.runner import K3sRunner
@@ -96,6 +97,7 @@ def drained(run: Run, names: Sequence[str]) -> Iterator[list[str]]:
         yield list(names)
         return
     run.draining.update(moving)
+    run.begun.update(dict.fromkeys(moving, time.monotonic()))
     try:
         run.phase("drain", moving, _note, spare=run.agents(moving))
         _drain(run, [name for name in moving if name not in run.left_out])
@@ -111,6 +113,8 @@ def _drain(run: Run, names: Sequence[str]) -> None:
     if not names:
         return
     settings = _settings(run, names[0])
+    if limit := run.cluster.rolling_update.deadline:
+        settings = settings.model_copy(update={"timeout": min(settings.timeout, limit)})
     script = scripts.drain([run.member(name).node_name for name in names], settings)
     found = _on_server(run, "drain", names, script, settings.timeout + 120)
     failed = {name: why for name, why in found.items() if why}

@@ -205,6 +205,12 @@ def _follow(run: Run, name: str, steps: Sequence[Step]) -> Callable[[str], None]
     return heard
 
 
+def _left_of_deadline(run: Run, name: str) -> float:
+    """Return how many seconds `rolling_update.deadline` leaves to a node that was begun, at least one."""
+    deadline, begin = run.cluster.rolling_update.deadline, run.begun.get(name)
+    return max(1, deadline - (time.monotonic() - begin)) if deadline and begin is not None else math.inf
+
+
 def _wait(
     task: Task,
     run: Run,
@@ -215,7 +221,8 @@ def _wait(
     limit: float | None = None,
 ) -> tuple[str, str]:
     """Return what the host printed at the end, and what its service still waits for."""
-    name, begin, limit = task.host.name, time.monotonic(), limit or run.deadlines[kind]
+    name, begin = task.host.name, time.monotonic()
+    limit = limit or min(run.deadlines[kind], _left_of_deadline(run, name))
     link = session_of(task, run)
     datastore = parse(run.cluster.endpoint).hosts if run.cluster.endpoint else ()
     last = readiness.Answer(ready=False, hopeless=False, missing="not checked yet", journal="")

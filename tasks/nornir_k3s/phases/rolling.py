@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 from nornir.core.task import Result, Task
 
@@ -42,6 +43,8 @@ def _change(task: Task, run: Run, then: str) -> Result:
     name = task.host.name
     plan = run.planned(name)
     worked = plan.facts.in_service or PREVIOUS in plan.facts.present
+    if plan.facts.in_service:
+        run.begun.setdefault(name, time.monotonic())
     try:
         if run.member(name).role == "servers":
             result = host_tasks.converge_server(task, run)
@@ -74,6 +77,7 @@ def _wait(task: Task, run: Run) -> None:
 def _rolled_back(task: Task, run: Run, error: HostError, then: str) -> NotReady:
     """Restore the previous files, and return the error with the result of that."""
     name = task.host.name
+    run.begun.pop(name, None)
     try:
         files = _restore(task, run, always=isinstance(error, NotReady))
     except HostError as failed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nornir_k3s import k3s
 from nornir_k3s.errors import UsageError
-from nornir_k3s.phases import datastore, drain, rolling, rotation
+from nornir_k3s.phases import datastore, drain, rolling, rotation, window
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.run.context import Run
 
@@ -73,6 +73,8 @@ def converge_others(run: Run) -> None:
     run.phase("servers", down, rolling.change_node)
     for name in sorted(names, key=lambda one: run.facts[one].ready):  # a ready one waits for the others
         if name not in down:
+            if run.facts[name].ready and run.planned(name).starts_k3s:
+                window.require_open(run, [name])
             if drain.wanted(run, [name]):
                 rotation.require_others(run, name)
             with drain.drained(run, [name]), rotation.out_of_rotation(run, name):

@@ -62,12 +62,14 @@ class Run:
         draining: Servers and agents that this run has begun to drain.
         uncordoned: Servers and agents whose nodes an earlier run has cordoned, and this one has uncordoned.
         still_cordoned: Why nodes are that could not be uncordoned; the run fails in the end.
+        begun: When the drain or the change of a server or agent began (time.monotonic).
         awaited: Agents whose node is Ready and whose service is not active yet, and since when (time.monotonic).
         limit: The only hosts that may be changed; None for all.
         away: Members of the last deploy that are not in this inventory.
         drift: Also read the facts that only a drift check needs.
         deep: Hash every large file.
         skip_unreachable: Leave out load balancers that are down, too, unless one may hold the VIP.
+        ignore_window: Restart K3s outside the maintenance window, too.
         left_out: Hosts that are down, and agents that have failed: the run goes on without them.
         failed: The errors of these agents.
         address: What was found at the registration address.
@@ -91,12 +93,14 @@ class Run:
     draining: set[str] = field(default_factory=set)
     uncordoned: set[str] = field(default_factory=set)
     still_cordoned: dict[str, K3sError] = field(default_factory=dict)
+    begun: dict[str, float] = field(default_factory=dict)
     awaited: dict[str, float] = field(default_factory=dict)
     limit: frozenset[str] | None = None
     away: frozenset[str] = frozenset()
     drift: bool = False
     deep: bool = False
     skip_unreachable: bool = False
+    ignore_window: bool = False
     left_out: set[str] = field(default_factory=set)
     failed: list[K3sError] = field(default_factory=list)
     unread: dict[str, str] = field(default_factory=dict)

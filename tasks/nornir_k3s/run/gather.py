@@ -88,6 +88,7 @@ def prepare(
         drift=drift,
         deep=deep,
         skip_unreachable=choice.skip_unreachable,
+        ignore_window=choice.ignore_window,
     )
     run.on_progress = next((p.bytes_done for p in nr.processors if hasattr(p, "bytes_done")), None)
     run.on_step = next((p.host_does for p in nr.processors if hasattr(p, "host_does")), None)

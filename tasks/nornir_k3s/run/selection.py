@@ -35,6 +35,7 @@ class Choice:
         until: The last phase.
         only: The only phase, after observe, artifacts and preflight.
         skip_unreachable: Go on without load balancers that are down, too, unless one may hold the VIP.
+        ignore_window: Restart K3s outside `rolling_update.window`, too.
         confirm: Called before a running cluster is changed, with the planned changes of each host; False aborts.
 
     Raises:
@@ -46,6 +47,7 @@ class Choice:
     only: str = ""
     confirm: Callable[[Mapping[str, Sequence[str]]], bool] | None = None
     skip_unreachable: bool = False
+    ignore_window: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a text as `limit`: its letters would be names of hosts."""

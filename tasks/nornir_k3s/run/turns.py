@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nornir_k3s.errors import Interrupted, NotReady
+from nornir_k3s.errors import Interrupted, NotReady, OutsideWindow
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.together import few
 
@@ -41,16 +41,21 @@ class Turns:
                     raise Interrupted(f"{name}: not started: the run was stopped")
                 self._agents.wait(0.2)
             self._restarting.add(name)
-        failed = True
+        failed = proved = False
         try:
             yield
-            failed = False
+            proved = True
+        except OutsideWindow:
+            raise
+        except BaseException:
+            failed = True
+            raise
         finally:
             with self._agents:
                 self._restarting.discard(name)
                 if failed:
                     self._failed.add(name)
-                else:
+                elif proved:
                     self._proved = cluster
                 self._agents.notify_all()
 

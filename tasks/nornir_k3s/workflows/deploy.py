@@ -9,7 +9,7 @@ from typing import Any
 
 from nornir.core import Nornir
 
-from nornir_k3s.errors import Declined, Interrupted, K3sError
+from nornir_k3s.errors import Declined, Interrupted, K3sError, OutsideWindow
 from nornir_k3s.model.report import Outcome, PhaseReport, Report
 from nornir_k3s.phases import (
     agents,
@@ -24,6 +24,7 @@ from nornir_k3s.phases import (
     stage,
     tidy,
     verify,
+    window,
 )
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.run import paths
@@ -110,6 +111,7 @@ def _carry_out(run: Run, choice: Choice, chain: Sequence[Phase]) -> None:
     try:
         for step in in_steps(chain):
             if step[0].name == changes:
+                window.require_open(run, window.restarting(run, [phase.name for phase in chain]))
                 _confirm(run, choice)
                 put_back.put_back(run)
             carry_out(run, step, together=not servers.changes_running(run))
@@ -124,6 +126,8 @@ def _carry_out(run: Run, choice: Choice, chain: Sequence[Phase]) -> None:
 def _outcome(error: K3sError) -> Outcome:
     if isinstance(error, Declined):
         return "declined"
+    if isinstance(error, OutsideWindow):
+        return "postponed"
     return "interrupted" if isinstance(error, Interrupted) else "failed"
 
 

@@ -10,7 +10,7 @@ from nornir.core import Nornir
 
 from nornir_k3s.model.plan import Change, HostPlan, Plan
 from nornir_k3s.model.together import few
-from nornir_k3s.phases import batches, drain, dump, observe, preflight, servers
+from nornir_k3s.phases import batches, drain, dump, observe, preflight, servers, window
 from nornir_k3s.run import gather, kubeconfig_probe, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
@@ -49,6 +49,8 @@ def plan(
         if answer.error:
             run.report.notes.append(f"the kubeconfig would be written again: {answer.error}")
     run.report.notes += _drains(run, names)
+    if (waiting := window.restarting(run, names)) and (text := window.closed(run)):
+        run.report.notes.append(f"now K3s would not restart on {few(waiting)}: only in the window {text}")
     hosts = {name: _host(run, name, names) for name in run.names}
     return Plan(
         cluster=run.cluster.name,
