@@ -199,6 +199,32 @@ def config(cluster: Site) -> Iterator[Callable[..., None]]:
     path.write_text(kept)
 
 
+LOSES = """SELECT MIN(id) INTO @first FROM kine WHERE name LIKE '/lost/%'; LOCK TABLES kine WRITE;
+DELETE FROM kine WHERE id >= @first; ALTER TABLE kine AUTO_INCREMENT = 1; UNLOCK TABLES"""  # as a restored dump does
+GAINS = """INSERT INTO kine (name, created, deleted, create_revision, prev_revision, lease, value, old_value)
+SELECT CONCAT('/lost/', seq), 1, 0, 0, 0, 0, '', '' FROM seq_1_to_5000"""
+
+
+def test_a_datastore_that_went_back_is_told_and_all_servers_restart_one_after_the_other(cluster: Site) -> None:
+    def sql(text: str) -> None:
+        cluster.lab.exec("db1", ["mariadb", "-e", text, "k3s"])
+
+    sql(GAINS)
+    check(cluster, "--no-history")
+    sql(LOSES)
+    try:
+        one = by_id(check(cluster, "--no-history", code=3))["cluster/revision:datastore"]
+        assert re.search(r"the datastore went back from revision \d+ to \d+", one["found"])
+        assert (one["severity"], one["fixed_by"]) == ("error", "deploy")
+        assert "the datastore went back from revision" in cluster.runbook("status.py").stdout
+        before = starts(cluster)
+    finally:
+        cluster.deploy("--yes")
+    touched = {key for key, text in starts(cluster).items() if before[key] != text}
+    assert touched == {(name, "k3s") for name in ("s1", "s2", "s3")}
+    settle(cluster)
+
+
 def test_limits_are_the_operator_s(cluster: Site, config: Callable[..., None]) -> None:
     config(certificate_days=400, latency_ms=0.001, rows=1, revisions=1)
     found = by_id(check(cluster, code=3))

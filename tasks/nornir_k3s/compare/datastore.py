@@ -1,4 +1,4 @@
-"""Health of the datastore: latency, connections, size, compaction.
+"""Health of the datastore: latency, connections, size, compaction, revisions that were lost.
 
 Sources: kine (rows before `compact_rev_key` are compacted every five minutes, but for the last 1000 revisions; a
 compaction that times out leaves the table growing without end); Kubernetes' API server compacts etcd likewise; etcd
@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.drift_limits import Limits
-from nornir_k3s.model.finding import Finding
+from nornir_k3s.model.finding import CLUSTER, Finding
 from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.model.went_back import WentBack
 
 _MIB = 1 << 20
 
@@ -34,6 +35,17 @@ def differences(cluster: Cluster, all_facts: Mapping[str, HostFacts], limits: Li
             if "datastore" in member.roles or (difference.kind, difference.subject) not in reported:
                 reported.add((difference.kind, difference.subject))
                 yield difference
+
+
+def went_back(back: WentBack | None) -> Iterator[Finding]:
+    """Yield that the datastore's newest revision is lower than it was."""
+    if back:
+        yield Finding(
+            host=CLUSTER, kind="revision", subject="datastore", found=f"{back}: what was written between is lost",
+            expected="a revision that only rises: servers answer from their caches",
+            remedy="find out what was restored, or failed over; deploy restarts one server after the other",
+            fixed_by="deploy", severity="error",
+        )  # fmt: skip
 
 
 def _latency(host: str, facts: HostFacts, limits: Limits) -> Iterator[Finding]:

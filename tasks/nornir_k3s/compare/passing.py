@@ -24,6 +24,8 @@ def hosts(cluster: Cluster, all_facts: Mapping[str, HostFacts], found: Iterable[
         check = one.subject if one.kind == CHECK else ""
         if one.kind in ("vip", "backend"):
             again |= {member.name for member in cluster.of("lb") if _moves(all_facts.get(member.name))}
+        elif one.kind == "revision":
+            again |= {member.name for member in cluster.members if set(member.roles) & {"datastore", "servers"}}
         elif one.severity != "note" and one.host in all_facts and (one.kind == "api" or check == "datastore"):
             again.add(one.host)
         elif one.severity == "error" and (one.kind == "kubeconfig" or check == "registration"):

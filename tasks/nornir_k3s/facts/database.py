@@ -38,7 +38,10 @@ SELECT kine.name, COALESCE(LENGTH(kine.value), 0) FROM {table} AS kine
   JOIN (SELECT MAX(id) AS id FROM {table} WHERE name LIKE '/bootstrap/%' GROUP BY name) AS newest ON kine.id = newest.id
   WHERE kine.deleted = 0
 """
-_BOOTSTRAP = f"SELECT '@database', 'bootstrap', b.* FROM ({BOOTSTRAP.format(table='kine')}) b;"  # noqa: S608 - constants
+_BOOTSTRAP = f"""
+SELECT '@database', 'bootstrap', b.* FROM ({BOOTSTRAP.format(table="kine")}) b;
+SELECT '@database', 'revision', COALESCE(MAX(id), 0), '' FROM kine;
+"""  # noqa: S608 - constants
 _HEALTH = f"""
 SELECT '@datastore_health', 'table', t.* FROM ({{}}) t;
 SELECT '@datastore_health', 'revisions', r.* FROM ({REVISIONS}) r;
@@ -68,6 +71,7 @@ class Database(Fact[datastore_facts.Database]):
             bootstrap={key: integer(size) for key, size in found.get("bootstrap", {}).items()},
             members=frozenset(found.get("member", ())),
             has_data="yes" in found["data"] if "data" in found else None,
+            revision=max(map(integer, found.get("revision", ())), default=0),
         )
 
 

@@ -45,6 +45,8 @@ fact_database_etcd() { # URL folder-of-certificates data-folder
       [ -z "$key" ] ||
         say database bootstrap "$key" "$(etcd_ctl get "$key" --print-value-only | tr -d '\n' | wc -c)"
     done
+    newest=$(etcd_ctl get compact_rev_key -w fields | sed -n 's/^"Revision" : *//p')
+    [ -z "$newest" ] || say database revision "$newest" ''
   fi
   if [ -d "$3/member" ]; then say database data yes ''; else say database data no ''; fi
 }

@@ -20,6 +20,7 @@ class Database:
         bootstrap: Keys of K3s' bootstrap rows, and the sizes of their values in bytes.
         members: Members of an etcd.
         has_data: Whether a member of an etcd has its data; None if unknown.
+        revision: The newest one; 0 if unknown.
     """
 
     alive: bool = False
@@ -30,6 +31,7 @@ class Database:
     bootstrap: Mapping[str, int] = field(default_factory=dict)
     members: frozenset[str] = frozenset()
     has_data: bool | None = None
+    revision: int = 0
 
 
 class Stored(NamedTuple):

@@ -41,6 +41,7 @@ KINDS: Mapping[str, str] = {
     "connections": "the datastore has free connections",
     "table": "K3s' table is not too large",
     "compaction": "the datastore is compacted",
+    "revision": "the datastore's newest revision is not lower than before",
     "disk": "a host has free disk space and inodes",
     "check": "the checks of the preflight: see docs/preflight.md",
     "unread": "all files of a host that was read could be compared",

@@ -17,6 +17,7 @@ from nornir_k3s.errors import (
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
+from nornir_k3s.state import revision
 
 _DOWN = (HostUnreachable, OutcomeUnknown)  # a host that hangs may take connections, and end no script
 
@@ -33,6 +34,8 @@ def observe(run: Run) -> None:
         except (HostError, HostsFailed) as error:
             _skip(run, error.errors if isinstance(error, HostsFailed) else [error])
     gather.look_at_address(run)
+    if run.store.keep:
+        revision.save(run.store, run.revision())
 
 
 def _skip(run: Run, errors: Sequence[K3sError]) -> None:

@@ -11,6 +11,7 @@ from nornir_k3s.model.family import DEBIAN, Family
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.host_spec import HostSpec, together
 from nornir_k3s.model.secret import Secret
+from nornir_k3s.model.went_back import WentBack
 from nornir_k3s.roles import agent, datastore, load_balancer, server
 
 
@@ -28,6 +29,7 @@ class Known:
         family: Its family of distributions at the last deploy.
         left: Servers and agents that are not in the inventory any more, and still belong to the cluster.
         nodes: The K3s version of each node, for servers and agents; None if no server lists them.
+        went_back: The datastore's newest revision is lower than it was, and this server may not know it.
     """
 
     bundle: Bundle | None = None
@@ -39,6 +41,7 @@ class Known:
     former_vips: tuple[str, ...] = ()
     left: tuple[Member, ...] = ()
     family: Family = DEBIAN
+    went_back: WentBack | None = None
 
 
 def desired_by_role(cluster: Cluster, member: Member, facts: HostFacts | None, known: Known) -> dict[str, HostSpec]:

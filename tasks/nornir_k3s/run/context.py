@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from nornir.core import Nornir
 from nornir.core.task import Result, Task
 
+from nornir_k3s import k3s
 from nornir_k3s.artifacts.source import OnProgress, Source
 from nornir_k3s.errors import HostError, HostsFailed, HostUnreachable, Interrupted, K3sError
 from nornir_k3s.facts import Query
@@ -28,7 +30,7 @@ from nornir_k3s.roles import left
 from nornir_k3s.roles.desired import Known, desired
 from nornir_k3s.roles.former_address import former_vips
 from nornir_k3s.ssh.session import Session
-from nornir_k3s.state import check_certificate, known_cluster, kubeconfig
+from nornir_k3s.state import check_certificate, known_cluster, kubeconfig, revision
 from nornir_k3s.state.store import Store
 
 log = logging.getLogger(__name__)
@@ -77,6 +79,7 @@ class Run:
         unread: Hosts that could not be read, and why, where that does not end the run.
         on_step: Gets a host's name and what it does now.
         thread: `phase`: the phase that this thread runs.
+        started: When the run began (time.time).
     """
 
     nr: Nornir
@@ -109,6 +112,7 @@ class Run:
     on_progress: OnProgress | None = None
     on_step: Callable[[str, str], None] | None = None
     thread: threading.local = field(default_factory=threading.local)
+    started: float = field(default_factory=time.time)
     _planned: dict[str, tuple[HostFacts, Known, PlannedHost]] = field(default_factory=dict)
 
     def member(self, name: str) -> Member:
@@ -166,7 +170,15 @@ class Run:
         former = former_vips(self.cluster, self.facts, self.done) if "lb" in member.roles else ()
         family = DEBIAN if facts else families.of((), [known_cluster.managers(self.store).get(name, "")]) or DEBIAN
         gone = left.members(self.cluster, self.facts)
-        return Known(bundle, self.ca_prefix, self.ca_certificate, check, packages, nodes, former, gone, family)
+        back = self.revision().back if member.role == "servers" and facts else None
+        return Known(bundle, self.ca_prefix, self.ca_certificate, check, packages, nodes, former, gone, family, back)
+
+    def revision(self) -> revision.Seen:
+        """Return what is known of the datastore's newest revision, and whether it was higher before."""
+        newest = max((one.database.revision for one in self.facts.values()), default=0)
+        units = [(one.unit(k3s.UNITS["server"]), one.skew) for one in self._servers()]
+        starts = [unit.started - skew for unit, skew in units if unit.active == "active"]
+        return revision.look(self.store, self.cluster, newest, now=self.started, starts=starts)
 
     def query(self, name: str) -> Query:
         """Return which facts to read from a host."""

@@ -26,7 +26,7 @@ class Store:
     def __init__(self, folder: Path, *, base: Path, keep: bool = True) -> None:
         self.folder = folder
         self.base = base
-        self._keep = keep
+        self.keep = keep
         self._staged: dict[str, Secret] = {}
 
     def secret(
@@ -61,7 +61,7 @@ class Store:
         Raises:
             UsageError: The folder cannot be written.
         """
-        for name, text in self._staged.items() if self._keep else ():
+        for name, text in self._staged.items() if self.keep else ():
             try:
                 self.write(name, text.reveal() + "\n")
             except OSError as error:

@@ -15,7 +15,7 @@ from typing import Any
 
 from nornir.core import Nornir
 
-from nornir_k3s.compare import certificate_expiry, compare, kubeconfig, load_balancers, passing
+from nornir_k3s.compare import certificate_expiry, compare, datastore, kubeconfig, load_balancers, passing
 from nornir_k3s.errors import Busy
 from nornir_k3s.model.drift_limits import Limits
 from nornir_k3s.model.drift_report import DriftReport, HostState
@@ -28,7 +28,7 @@ from nornir_k3s.run import gather, kubeconfig_probe, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
 from nornir_k3s.run.selection import Choice
-from nornir_k3s.state import locks
+from nornir_k3s.state import locks, revision
 
 # Maximum seconds: a check that a timer starts does not wait as long as a deploy for a host that is down.
 CONNECT, OBSERVE = 20.0, 60.0
@@ -106,6 +106,7 @@ def _read(run: Run, report: DriftReport, limits: Limits) -> None:
             gather.look_at_address(run, idle=idle)
         _no_deploy(run)
         found = _compared(run, answer, limits)
+    revision.save(run.store, run.revision())
     report.certificates = certificate_expiry.expiries(run.facts)
     if run.limit is not None:
         found = [one for one in found if one.host in run.limit]
@@ -123,6 +124,7 @@ def _no_deploy(run: Run) -> None:
 def _compared(run: Run, answer: KubeconfigAnswer, limits: Limits) -> list[Finding]:
     hosts, days = {name: run.planned(name) for name in run.names}, limits.certificate_days
     found = compare.differences(run.cluster, hosts, run.facts, limits, has_ca=bool(run.ca_prefix), address=run.address)
+    found += datastore.went_back(run.revision().back)
     found += kubeconfig.differences(run.cluster, "kubeconfig", answer, days=days, address=run.address)
     expiries = certificate_expiry.expiries(run.facts)
     return [*found, *certificate_expiry.differences(run.cluster, expiries, days=days, hosts=hosts)]

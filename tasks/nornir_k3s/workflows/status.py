@@ -28,6 +28,7 @@ from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
 from nornir_k3s.run.selection import Choice
+from nornir_k3s.state import revision
 
 CONNECT = 5.0  # seconds to wait for a host that is down
 SOON = 30  # days; K3s renews certificates when it starts with fewer than 120 days left (docs: cli/certificate.md)
@@ -66,6 +67,9 @@ def read(run: Run) -> Status:
     _fill(result, run.cluster, all_facts)
     result.problems = [f"{name} is unreachable" for name in result.unreachable]
     result.problems += _problems(result, run.cluster, all_facts)
+    newest = max((one.database.revision for one in all_facts.values()), default=0)
+    if back := revision.look(run.store, run.cluster, newest, now=run.started).back:
+        result.problems.append(f"{back}: run drift")
     result.problems += works.unreached(run.cluster, all_facts)
     result.problems += [f"{one.found}: {one.remedy}" for one in left_hosts.check(run.cluster, all_facts)]
     result.problems += [
