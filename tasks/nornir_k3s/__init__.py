@@ -1,8 +1,9 @@
 """A highly available K3s cluster on an external datastore, from a Nornir inventory.
 
 `deploy(nr)` is the whole chain, `plan(nr)` says what it would do, `drift(nr)` what no longer matches, `status(nr)` how
-the cluster is, `drill(nr)` breaks one thing after the other and measures; `k3s_facts` and the like are Nornir tasks of
-single steps. They take a Nornir of the caller's, print nothing and exit nowhere. docs/workflows.md has examples.
+the cluster is, `upgrade(nr, to="v1.36")` walks over minor versions, `drill(nr)` breaks one thing after the other and
+measures; `k3s_facts` and the like are Nornir tasks of single steps. They take your Nornir, print nothing and
+exit nowhere. docs/workflows.md has examples.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ __all__ = [
     "Report",
     "Status",
     "UnreadableAnswer",
+    "UpgradeReport",
     "UsageError",
     "deploy",
     "drift",
@@ -75,6 +77,7 @@ __all__ = [
     "k3s_ready",
     "plan",
     "status",
+    "upgrade",
 ]
 
 if TYPE_CHECKING:
@@ -84,6 +87,7 @@ if TYPE_CHECKING:
     from nornir_k3s.model.plan import Change, HostPlan, Plan
     from nornir_k3s.model.report import HostReport, Report
     from nornir_k3s.model.status import Status
+    from nornir_k3s.model.upgrade_report import UpgradeReport
     from nornir_k3s.run.selection import Choice
     from nornir_k3s.tasks import (
         Facts,
@@ -101,6 +105,7 @@ if TYPE_CHECKING:
     from nornir_k3s.workflows.drill import drill
     from nornir_k3s.workflows.plan import plan
     from nornir_k3s.workflows.status import status
+    from nornir_k3s.workflows.upgrade import upgrade
 else:
     # Each is brought when it is asked for: who only looks neither waits for nor loads what changes hosts.
     _PLACES = {
@@ -118,6 +123,8 @@ else:
         "model.status": "Status",
         "workflows.plan": "plan",
         "workflows.status": "status",
+        "model.upgrade_report": "UpgradeReport",
+        "workflows.upgrade": "upgrade",
     }
     _PLACE = {name: f"{__name__}.{module}" for module, names in _PLACES.items() for name in names.split()}
 

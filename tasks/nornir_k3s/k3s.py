@@ -102,6 +102,16 @@ def parse_version(text: str) -> Version:
     return Version(f"{base}{(candidate or '').replace('-', '')}+k3s{build}")
 
 
+def is_version(text: str) -> bool:
+    """Return whether this is a version of K3s."""
+    return _VERSION.match(text) is not None
+
+
+def minor(version: str) -> str:
+    """Return the minor version of a K3s version: `1.34`."""
+    return ".".join(map(str, parse_version(version).release[:2]))
+
+
 def unknown_settings(given: Iterable[str], known: frozenset[str]) -> list[str]:
     """Return a problem for each key that K3s does not have or that this tool sets itself."""
     problems = []

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nornir_k3s.artifacts.source import version_of
-from nornir_k3s.k3s import parse_version, same_minor
+from nornir_k3s.k3s import minor, parse_version, same_minor
 
 from .conftest import SHORT, Site, bare, eventually, unchanged
 
@@ -211,10 +211,21 @@ def test_a_pod_that_must_stay_keeps_its_agent_as_it_is(upgraded: tuple[Site, str
 
 def test_every_node_gets_it_and_nothing_of_the_old_one_is_left(upgraded: tuple[Site, str]) -> None:
     site, version = upgraded
-    use(site, "next", version)
+    (site.folder / "releases").mkdir()
+    (site.folder / "releases" / version).symlink_to(site.folder / "next")
+    use(site, "releases", site.version)
+    planned = site.runbook("upgrade.py", "--to", minor(version), "--plan")
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    assert f"a2: {site.version} → {version}\n" in planned.stdout
+    refused = site.runbook("upgrade.py", "--to", "v1.99", "--yes")
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert "which patch of 1.99 to take cannot be asked: name it with --via" in refused.stderr
     report = site.folder / "upgrade.json"
-    site.deploy("--yes", "--json", str(report))
-    told = json.loads(report.read_text())
+    done = site.runbook("upgrade.py", "--to", version, "--yes", "--write", "--json", str(report))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (step,) = json.loads(report.read_text())["steps"]
+    told = step["report"]
+    assert f"version: {version}\n" in (site.folder / "inventory" / "defaults.yaml").read_text()
     if pods(site):
         found = [one["found"] for one in told["findings"] if one["subject"] == "kube-system"]
         assert found == ["DaemonSet sick has 0 of 1 pods ready, before anything is changed"]

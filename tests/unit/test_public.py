@@ -51,6 +51,8 @@ PUBLIC = [
     "Status",
     "status",
     "UnreadableAnswer",
+    "upgrade",
+    "UpgradeReport",
     "UsageError",
 ]
 

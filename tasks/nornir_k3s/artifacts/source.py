@@ -34,16 +34,19 @@ class Source:
         cache: The folder for releases, and for what is known of large files.
         deep: Hash all files, also those that are unchanged since they were hashed.
         compare: Files are only compared: of a release, the published hashes are enough.
+        check: Look at a folder now, so that its problems are told before a host is contacted.
     """
 
-    def __init__(self, cluster: Cluster, cache: Path, *, deep: bool = False, compare: bool = False) -> None:
+    def __init__(
+        self, cluster: Cluster, cache: Path, *, deep: bool = False, compare: bool = False, check: bool = True
+    ) -> None:
         self._cluster = cluster
         self._cache = cache
         self._compare = compare
         self._files = KnownFiles(cache / "known-files.json", fresh=deep)
         self._found: dict[str, Bundle] = {}
-        if cluster.artifacts.folder:
-            self._folder(cluster.artifacts.folder)  # its problems are told before a host is contacted
+        if cluster.artifacts.folder and check:
+            self._folder(self._place())
 
     def known(self, arch: str) -> Bundle | None:
         """Return the bundle for an architecture where it was found already."""
@@ -57,13 +60,18 @@ class Source:
             Interrupted: The stop event was set.
         """
         if arch not in self._found:
-            folder = self._cluster.artifacts.folder
-            if folder:
-                self._found[arch] = self._folder(folder, arch)
+            if self._cluster.artifacts.folder:
+                self._found[arch] = self._folder(self._place(), arch)
             else:
                 self._found[arch] = self._release(arch, on_progress or (lambda *_: None), stop or threading.Event())
             self._files.save()  # only now: a refused inventory leaves nothing behind
         return self._found[arch]
+
+    def _place(self) -> Path:
+        """Return the folder, or the one in it that is named after the version."""
+        folder = self._cluster.artifacts.folder or Path()
+        own = folder / self._cluster.version
+        return own if own.is_dir() and not (folder / "k3s").is_file() else folder
 
     def _folder(self, folder: Path, arch: str = "") -> Bundle:
         """Use `k3s`, `install.sh`, `images/*.tar*` and, where there, `sha256sum*.txt`; `k3s-arm64` before `k3s`."""

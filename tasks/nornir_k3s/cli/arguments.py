@@ -151,6 +151,21 @@ def _phases_conflict(args: argparse.Namespace) -> str:
     return ""
 
 
+def _upgrade(parser: Parser) -> None:
+    _common(parser)
+    parser.add_argument("--to", required=True, metavar="VERSION", help="version at the end: v1.36 or v1.36.3+k3s1")
+    parser.add_argument(
+        "--via", type=names, default=(), metavar="VERSIONS", help="versions to take on the way (v1.35.7+k3s1,…)"
+    )
+    parser.add_argument("--plan", action="store_true", help="show the path, node by node; change nothing")
+    parser.add_argument("--yes", action="store_true", help="begin without asking")
+    parser.add_argument("--write", action="store_true", help="write the new version into the inventory at the end")
+    parser.add_argument(
+        "--skip-unreachable", action="store_true", help="go on without load balancers that are down; exit code 4"
+    )
+    _json(parser, "the report, or the path,")
+
+
 def _status(parser: Parser) -> None:
     _common(parser)
     _json(parser, "the status")
@@ -331,6 +346,12 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
     ),
     "deploy": Subcommand(
         "deploy the cluster, or change what differs from the inventory", _deploy, conflict=_phases_conflict
+    ),
+    "upgrade": Subcommand(
+        "upgrade K3s over one or several minor versions, each verified before the next one",
+        _upgrade,
+        more="It stops at the first step that fails, and says where the cluster stands. docs/upgrade.md has more.",
+        conflict=lambda args: "--plan excludes --write" if args.plan and args.write else "",
     ),
     "status": Subcommand(
         "show nodes, VIP, datastore and certificates; change nothing",

@@ -41,6 +41,7 @@ def load(
     base: Path,
     sources: Sources | None = None,
     away: Sequence[Member] = (),
+    version: str = "",
 ) -> Cluster:
     """Return the cluster that an inventory describes.
 
@@ -50,6 +51,7 @@ def load(
         base: The folder that relative paths in the inventory are relative to.
         sources: The files it was read from, if any: problems then come with file and line.
         away: Members that are not in this inventory because it was filtered.
+        version: Of K3s, instead of the inventory's.
 
     Raises:
         InventoryError: With every problem found.
@@ -59,7 +61,7 @@ def load(
         for name in circles:
             problems.other(f"{name}: the group contains itself through its parent groups", "groups", name, "groups")
         raise InventoryError(problems)
-    model = _model(inventory, problems)
+    model = _model(inventory, problems, version)
     groups = _groups(model, inventory)
     shared = {"servers": rules.typed(model.server), "agents": rules.typed(model.agent)} if model else {}
     if groups is None:  # which host has which role cannot be said
@@ -165,7 +167,7 @@ def _absolute_files(
     return datastore.model_copy(update={key: absolute(base, path) for key, path in paths.items() if path})
 
 
-def _model(inventory: Inventory, problems: Problems) -> ClusterModel | None:
+def _model(inventory: Inventory, problems: Problems, version: str) -> ClusterModel | None:
     for kind, entries in (("hosts", inventory.hosts), ("groups", inventory.groups)):
         for name in (name for name, entry in entries.items() if "k3s_cluster" in entry.data):
             text = f"{name}: `k3s_cluster` is for the whole cluster: move it to the `data` of the defaults file"
@@ -174,6 +176,7 @@ def _model(inventory: Inventory, problems: Problems) -> ClusterModel | None:
     if not isinstance(raw, dict):
         _no_settings(inventory.defaults.data, problems)
         return None
+    raw = {**raw, "version": version} if version else raw
     for key, known in (("server", k3s.SERVER_SETTINGS), ("agent", k3s.AGENT_SETTINGS)):
         if isinstance(raw.get(key), dict):
             for path, text in rules.settings(raw[key], known):

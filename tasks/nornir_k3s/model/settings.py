@@ -147,17 +147,25 @@ class DatastorePool(Strict):
 class Artifacts(Strict):
     """Where K3s comes from: a folder, or the release of the cluster's version from GitHub or a mirror."""
 
-    folder: LocalPath | None = Field(None, description="contains k3s, install.sh and, if the hosts cannot pull, images")
+    folder: LocalPath | None = Field(
+        None,
+        description="contains k3s, install.sh and, if the hosts cannot pull, images; or a folder of each version",
+    )
     url: Url | None = Field(
         None, description="a mirror with the same layout, or a reference; default: K3s' releases on GitHub"
+    )
+    channels: str = Field(
+        "",
+        pattern=r"^(https?://[^\s@]+)?$",
+        description="a mirror of https://update.k3s.io/v1-release/channels, for the newest patch of a minor version",
     )
     images: bool = Field(False, description="also copy the release's air-gap images to every server and agent")
     push: bool = Field(True, description="false: the hosts download from `url` themselves, with the same verification")
 
     @model_validator(mode="after")
     def _one_source(self) -> Artifacts:
-        if self.folder and (self.url or self.images or not self.push):
-            raise ValueError("with `folder` there is nothing to download: remove url, images and push")
+        if self.folder and (self.url or self.images or self.channels or not self.push):
+            raise ValueError("with `folder` there is nothing to download: remove url, channels, images and push")
         if self.images and not self.push:
             raise ValueError("images are always pushed: remove `images`, or `push: false`")
         return self

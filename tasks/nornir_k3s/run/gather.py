@@ -17,7 +17,7 @@ from nornir.core import Nornir
 from nornir.core.task import Result, Task
 
 from nornir_k3s import facts
-from nornir_k3s.artifacts import source as artifacts
+from nornir_k3s.artifacts.source import Source
 from nornir_k3s.checks import registration, upgrade
 from nornir_k3s.errors import UnreadableAnswer
 from nornir_k3s.facts import Fact, Query
@@ -50,6 +50,7 @@ def prepare(
     keep: bool = True,
     drift: bool = False,
     deep: bool = False,
+    artifacts: bool = True,
 ) -> Run:
     """Validate the inventory and the artefacts; no host is contacted.
 
@@ -58,6 +59,7 @@ def prepare(
         keep: Save what is generated on the controller.
         drift: Also read the facts that only a drift check needs.
         deep: Hash every large file, even if its size and times are unchanged.
+        artifacts: Check `artifacts.folder` now.
 
     Raises:
         UsageError: The inventory or an option is wrong.
@@ -68,7 +70,8 @@ def prepare(
     store = Store(state / name, base=base, keep=keep)
     earlier = known_cluster.members(store)
     away = [m for m in earlier if m.name not in nr.inventory.hosts and not options.get("whole")]
-    wanted = cluster.load(nr.inventory, store=store, base=base, sources=options.get("sources"), away=away)
+    sources, version = options.get("sources"), str(options.get("version") or "")
+    wanted = cluster.load(nr.inventory, store=store, base=base, sources=sources, away=away, version=version)
     if away:  # in the order of the last deploy: the priorities of load balancers depend on it
         order = {member.name: number for number, member in enumerate(earlier)}
         wanted = replace(wanted, members=tuple(sorted(wanted.members, key=lambda m: order.get(m.name, len(order)))))
@@ -78,7 +81,7 @@ def prepare(
     run = Run(
         nr,
         wanted,
-        artifacts.Source(wanted, Path(options.get("cache") or state / "cache"), deep=deep, compare=drift),
+        Source(wanted, Path(options.get("cache") or state / "cache"), deep=deep, compare=drift, check=artifacts),
         store,
         deadlines={**DEADLINES, **options.get("deadlines", {})},
         widths={**WIDTHS, **options.get("widths", {})},

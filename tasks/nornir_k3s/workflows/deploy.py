@@ -69,7 +69,7 @@ def deploy(
         state: The folder on the controller for generated secrets and the kubeconfig; by default that
             of `user_defined.k3s` in config.yaml, or `.state`.
         options: `deadlines` (seconds) and `widths` (hosts at the same time), by name; `cache` and `sources`; `whole`:
-            other members of the last deploy have left the cluster.
+            other members of the last deploy have left the cluster; `version`: of K3s, instead of the inventory's.
         choice: Hosts, phases and the confirmation; by default everything, without confirmation.
 
     Returns:
