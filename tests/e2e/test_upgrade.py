@@ -213,6 +213,11 @@ def test_every_node_gets_it_and_nothing_of_the_old_one_is_left(upgraded: tuple[S
     site, version = upgraded
     (site.folder / "releases").mkdir()
     (site.folder / "releases" / version).symlink_to(site.folder / "next")
+    use(site, "next", version)
+    planned = site.runbook("deploy.py", "--plan")
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    assert "upgrade of K3s, " in planned.stdout
+    assert f" a2: {site.version} → {version}, drained first\n" in planned.stdout
     use(site, "releases", site.version)
     planned = site.runbook("upgrade.py", "--to", minor(version), "--plan")
     assert planned.returncode == 0, planned.stdout + planned.stderr

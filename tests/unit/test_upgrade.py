@@ -14,11 +14,17 @@ import pytest
 
 from nornir_k3s import ArtifactError, Declined, HostsFailed, NotReady, UsageError
 from nornir_k3s.artifacts import channels, source
+from nornir_k3s.checks import upgrade as checks
 from nornir_k3s.cli import upgrade as command
 from nornir_k3s.model.cluster import Cluster
+from nornir_k3s.model.plan import NodeUpgrade, Plan
 from nornir_k3s.model.report import Report
 from nornir_k3s.model.settings import Artifacts
 from nornir_k3s.model.upgrade_report import UpgradeReport, UpgradeStep
+from nornir_k3s.phases import drain
+from nornir_k3s.report import terminal
+from nornir_k3s.run import gather
+from nornir_k3s.workflows import plan as planning
 from nornir_k3s.workflows import upgrade
 
 Load = Callable[..., Cluster]
@@ -97,11 +103,9 @@ class Walk:
         monkeypatch.setattr(channels, "newest", lambda _, minor: NEWEST.get(minor, ""))
         run = SimpleNamespace(cluster=cluster, facts={}, unread={}, member=cluster.member)
         monkeypatch.setattr(upgrade, "_read", lambda *_: run)
-        monkeypatch.setattr(upgrade.checks, "running", lambda *_: dict(self.nodes))
-        monkeypatch.setattr(
-            upgrade.gather, "prepare", lambda *_, options, **__: SimpleNamespace(version=options["version"])
-        )
-        monkeypatch.setattr(upgrade.gather, "find_artifacts", self.find)
+        monkeypatch.setattr(checks, "running", lambda *_: dict(self.nodes))
+        monkeypatch.setattr(gather, "prepare", lambda *_, options, **__: SimpleNamespace(version=options["version"]))
+        monkeypatch.setattr(gather, "find_artifacts", self.find)
         monkeypatch.setattr(upgrade, "deploy", self.deploy)
 
     def find(self, run: Any) -> None:
@@ -243,7 +247,12 @@ def test_a_channel_tells_the_newest_patch(server: tuple[str, dict[str, str]]) ->
 
 def test_a_mirror_without_channels_is_not_asked_and_neither_is_anybody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(channels, "_asked", lambda url, _: asked.append(url) or "")
+
+    def ask(url: str, _: str) -> str:
+        asked.append(url)
+        return ""
+
+    monkeypatch.setattr(channels, "_asked", ask)
     channels.newest(Artifacts(url="https://mirror.example.org/k3s"), "1.36")
     assert asked == []
     channels.newest(Artifacts(), "1.36")
@@ -311,3 +320,42 @@ def test_a_path_is_shown_node_by_node(walk: Walk, monkeypatch: pytest.MonkeyPatc
         "a1: v1.34.9+k3s1 → v1.35.8+k3s1 → v1.36.4+k3s1",
         "2 upgrades, each verified before the next one",
     ]
+
+
+def test_a_plan_shows_an_upgrade_node_by_node(monkeypatch: pytest.MonkeyPatch, load: Load) -> None:
+    cluster = load({"version": "v1.35.8+k3s1"})
+    versions = {"s1": "v1.34.9+k3s1", "s2": "v1.35.8+k3s1", "a1": "v1.34.9+k3s1"}
+    monkeypatch.setattr(checks, "running", lambda *_: versions)
+    monkeypatch.setattr(drain, "wanted", lambda _, names: list(names))
+    monkeypatch.setattr(planning, "_batches", lambda _: [["a1"]])
+    run: Any = SimpleNamespace(
+        cluster=cluster,
+        facts={name: SimpleNamespace(ready=name == "s2") for name in versions},
+        of=cluster.of,
+        chosen=list,
+        planned=lambda _: SimpleNamespace(starts_k3s=True),
+    )
+    both = list(planning._upgrade(run, ["servers", "agents"]))
+    assert [(one.host, one.running, one.version, one.drained) for one in both] == [
+        ("s1", "v1.34.9+k3s1", "v1.35.8+k3s1", False),
+        ("a1", "v1.34.9+k3s1", "v1.35.8+k3s1", True),
+    ]
+    assert [one.host for one in planning._upgrade(run, ["servers"])] == ["s1"]
+
+
+def test_the_plan_of_many_nodes_is_cut() -> None:
+    def shown(agents: int, size: int) -> list[str]:
+        names = [f"a{number}" for number in range(agents)]
+        nodes = [NodeUpgrade(host=name, running="v1", version="v2", drained=name != "s1") for name in ("s1", *names)]
+        batches = [names[:1], *(names[start : start + size] for start in range(1, agents, size))]
+        plan = Plan(cluster="c", version="v2", hosts={}, phases=[], upgrade=nodes, batches=batches)
+        return list(terminal._upgrade(plan))
+
+    assert shown(3, 2) == [
+        "upgrade of K3s, 4 nodes: v1 → v2",
+        "  1. s1: v1 → v2",
+        "  2. a0: v1 → v2, drained first",
+        "  3. a1, a2: v1 → v2, drained first",
+    ]
+    assert shown(200, 2)[-1] == "  … and 86 more batches"
+    assert len(shown(200, 20)) == 13

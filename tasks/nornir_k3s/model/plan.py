@@ -32,6 +32,15 @@ class HostPlan(BaseModel):
     changes: list[Change]
 
 
+class NodeUpgrade(BaseModel):
+    """A node that gets another version of K3s."""
+
+    host: str
+    running: str = Field(description="version of its node now")
+    version: str = Field(description="version that it gets")
+    drained: bool = Field(False, description="whether its pods are evicted first")
+
+
 class Plan(BaseModel):
     """The changes of every host, by name, and the findings of the preflight."""
 
@@ -41,6 +50,9 @@ class Plan(BaseModel):
     hosts: Mapping[str, HostPlan]
     batches: list[list[str]] = Field(
         default_factory=list, description="the agents that restart, in their order; the first one goes alone"
+    )
+    upgrade: list[NodeUpgrade] = Field(
+        default_factory=list, description="the nodes that get another version of K3s, in their order"
     )
     phases: list[str] = Field(description="the phases that would run")
     findings: list[Finding] = Field(default_factory=list)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -110,6 +110,8 @@ def show_plan(plan: Plan, console: Console) -> None:
                 if host.role == role and change.phase == phase
             ]
             _group_changes(phase, role, changes, console)
+    for line in _upgrade(plan):
+        console.print(line, soft_wrap=True, markup=False)
     _findings(plan.findings, console)
     show_notes(plan.notes, console)
     quiet = sorted(name for name, host in plan.hosts.items() if not host.changes)
@@ -119,6 +121,23 @@ def show_plan(plan: Plan, console: Console) -> None:
         console.print(_batches(plan.batches), soft_wrap=True)
     if plan.restarts:
         console.print(f"would be started, restarted or reloaded: {', '.join(plan.restarts)}", soft_wrap=True)
+
+
+def _upgrade(plan: Plan) -> Iterator[str]:
+    """Yield a line for each node that is upgraded, and one for each batch of agents."""
+    if not plan.upgrade:
+        return
+    ways = dict.fromkeys(f"{one.running} → {one.version}" for one in plan.upgrade)
+    yield f"upgrade of K3s, {len(plan.upgrade)} nodes: {'; '.join(ways)}"
+    nodes = {one.host: one for one in plan.upgrade}
+    batches = [[name for name in batch if name in nodes] for batch in plan.batches]
+    alone = [[name] for name in nodes if not any(name in batch for batch in batches)]
+    groups = [*alone, *filter(None, batches)]
+    for number, names in enumerate(groups[: 2 * FEW], 1):
+        way = "; ".join(dict.fromkeys(f"{nodes[name].running} → {nodes[name].version}" for name in names))
+        yield f"  {number}. {few(names)}: {way}{', drained first' if nodes[names[0]].drained else ''}"
+    if len(groups) > 2 * FEW:
+        yield f"  … and {len(groups) - 2 * FEW} more batches"
 
 
 def _batches(batches: Sequence[Sequence[str]]) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 from nornir.core import Nornir
 
-from nornir_k3s.model.plan import Change, HostPlan, Plan
+from nornir_k3s.checks import upgrade
+from nornir_k3s.model.plan import Change, HostPlan, NodeUpgrade, Plan
 from nornir_k3s.model.together import few
 from nornir_k3s.phases import batches, drain, dump, observe, preflight, servers, window
 from nornir_k3s.run import gather, kubeconfig_probe, paths
@@ -58,6 +59,7 @@ def plan(
         hosts=hosts,
         phases=names,
         batches=_batches(run) if "agents" in names else [],
+        upgrade=list(_upgrade(run, names)),
         findings=run.report.findings,
         notes=run.report.notes,
         skipped=run.report.skipped,
@@ -70,6 +72,18 @@ def _drains(run: Run, phases: Sequence[str]) -> Iterator[str]:
         yield f"{few(moving)} would be drained first, and uncordoned when K3s is ready again"
     if left := drain.left_cordoned(run):
         yield f"{few(left)} would be uncordoned: an earlier run has cordoned it, and was interrupted"
+
+
+def _upgrade(run: Run, phases: list[str]) -> Iterator[NodeUpgrade]:
+    """Yield the nodes that get another version of K3s: servers one by one, then agents by batch."""
+    versions = upgrade.running(run.cluster, run.facts)
+    servers = sorted((m.name for m in run.of("servers")), key=lambda name: run.facts[name].ready)
+    agents = [name for batch in _batches(run) for name in batch]
+    drained = drain.wanted(run, agents)
+    order = [*(servers if "servers" in phases else ()), *(agents if "agents" in phases else ())]
+    for name in run.chosen(order):
+        if versions.get(name, run.cluster.version) != run.cluster.version and run.planned(name).starts_k3s:
+            yield NodeUpgrade(host=name, running=versions[name], version=run.cluster.version, drained=name in drained)
 
 
 def _batches(run: Run) -> list[list[str]]:
