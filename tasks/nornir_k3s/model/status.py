@@ -39,6 +39,8 @@ class Status(BaseModel):
     format: int = Field(FORMAT, description="version of this format; it increases when a field changes its meaning")
     cluster: str
     version: str = Field(description="K3s version the inventory asks for")
+    newest: str = Field("", description="newest patch of its minor version, where that could be asked")
+    kubectl: str = Field("", description="version of kubectl on this machine, if there is one")
     url: str
     nodes: list[NodeStatus] = Field(default_factory=list)
     servers: dict[str, bool] = Field(default_factory=dict, description="whether each one's /readyz is ok")

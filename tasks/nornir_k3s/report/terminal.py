@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nornir_k3s import k3s
 from nornir_k3s.model.finding import Finding
 from nornir_k3s.model.report import HostReport, Report
 from nornir_k3s.model.together import FEW, few, hosts_by, together
@@ -173,6 +174,8 @@ def show_status(status: Status, console: Console, *, verbose: bool = False) -> N
         style = _STYLES["ok" if node.ready else "failed"]
         table.add_row(node.name, Text(state, style), ", ".join(node.roles) or "-", node.version)
     console.print(table)
+    if status.newest and k3s.parse_version(status.newest) > k3s.parse_version(status.version):
+        console.print(f"version {status.version}; the newest patch is {status.newest}", soft_wrap=True, markup=False)
     servers = ", ".join(f"{name} {'ready' if ready else 'NOT ready'}" for name, ready in status.servers.items())
     console.print(f"servers: {servers or 'none answered'}", soft_wrap=True)
     for name, balancer in status.balancers.items():

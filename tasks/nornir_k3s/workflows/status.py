@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from nornir.core import Nornir
 from nornir.core.task import Result, Task
 
-from nornir_k3s.checks import datastore, works
+from nornir_k3s import k3s
+from nornir_k3s.artifacts import channels
+from nornir_k3s.checks import datastore, skew, works
 from nornir_k3s.checks import left as left_hosts
 from nornir_k3s.compare import certificate_expiry, load_balancers
 from nornir_k3s.facts import Fact
@@ -24,7 +27,7 @@ from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.model.status import Balancer, Certificate, NodeStatus, Status
 from nornir_k3s.roles import left
-from nornir_k3s.run import gather, paths
+from nornir_k3s.run import gather, kubectl, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
 from nornir_k3s.run.selection import Choice
@@ -53,7 +56,14 @@ def status(
     options = complete(nr, options)
     options = {**options, "deadlines": {**options.get("deadlines", {}), "connect": CONNECT}}
     run = gather.prepare(nr, base=folders.base, state=folders.state, options=options, choice=Choice(), keep=False)
-    return read(run)
+    minor = k3s.minor(run.cluster.version)
+    with ThreadPoolExecutor(2, thread_name_prefix="versions") as pool:
+        newest, client = pool.submit(channels.newest, run.cluster.artifacts, minor), pool.submit(kubectl.version)
+        found = read(run)
+    found.newest, found.kubectl = newest.result(), client.result()
+    servers = [node.version for node in found.nodes if "control-plane" in node.roles]
+    found.notes += filter(None, [skew.kubectl(found.kubectl, servers)])
+    return found
 
 
 def read(run: Run) -> Status:
@@ -133,6 +143,7 @@ def _problems(result: Status, cluster: Cluster, all_facts: Mapping[str, HostFact
     by_name = {node.name: node for node in left.listed(cluster, all_facts) or []}
     members = (*cluster.of("servers"), *cluster.of("agents"))
     found += filter(None, (works.node_problem(cluster, member, by_name.get(member.node_name)) for member in members))
+    found += skew.problems(cluster, list(by_name.values()))
     if result.balancers:
         held = ((vip, load_balancers.holders(cluster, all_facts, vip)) for vip in cluster.vips)
         found += filter(None, (works.vip_problem(vip, names) for vip, names in held))
