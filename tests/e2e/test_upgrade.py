@@ -230,6 +230,8 @@ def test_every_node_gets_it_and_nothing_of_the_old_one_is_left(upgraded: tuple[S
     assert done.returncode == 0, done.stdout + done.stderr
     (step,) = json.loads(report.read_text())["steps"]
     told = step["report"]
+    assert told["way_back"]["version"] == site.version
+    assert told["way_back"]["dump"].startswith("db1:/var/lib/nornir-k3s/dumps/lab-")
     assert f"version: {version}\n" in (site.folder / "inventory" / "defaults.yaml").read_text()
     if pods(site):
         found = [one["found"] for one in told["findings"] if one["subject"] == "kube-system"]

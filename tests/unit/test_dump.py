@@ -19,7 +19,7 @@ from nornir_k3s.model.paths import STATE
 from nornir_k3s.phases import dump
 from nornir_k3s.roles.datastore_mysql import MARIADB
 
-SCRIPT = datastore_dump.script(MARIADB.recipe(), database="k3s", cluster="lab", token_fingerprint="0123456789ab")
+SCRIPT = datastore_dump.script(MARIADB.recipe("k3s"), database="k3s", cluster="lab", token_fingerprint="0123456789ab")
 
 
 def run(

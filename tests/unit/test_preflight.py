@@ -141,6 +141,7 @@ ELSEWHERE = {
     "node-ready",
     "kube-system",
     "install-variables",
+    "datastore-dump",
     "removed-argument",
     "deprecated",
     "removed-api",

@@ -28,6 +28,8 @@ def check(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Find
     pods = next((facts.system_pods for facts in all_facts.values() if facts.system_pods is not None), ())
     yield from _pods(pods)
     yield from _traefik(cluster, all_facts, names)
+    if upgrade.upgraded(cluster, all_facts):
+        yield from _dump(cluster)
     for name in names:
         if name in all_facts:
             yield from _variables(cluster, name, all_facts[name])
@@ -75,6 +77,13 @@ def _pods(pods: Sequence[SystemPod]) -> Iterator[Finding]:
             found = f"{owner} has {ready} of {count} pods ready, before anything is changed"
             remedy = "see why (kubectl -n kube-system describe pods): an upgrade does not cure it"
             yield problem(CLUSTER, "kube-system", found, "all of them ready", remedy, "warning")
+
+
+def _dump(cluster: Cluster) -> Iterator[Finding]:
+    if not cluster.is_managed and not getattr(cluster.datastore, "dump_command", None):
+        found = "nothing dumps the external datastore: K3s does not go back over a minor version without a dump"
+        remedy = "set `datastore.dump_command`, or dump it yourself and `accept: [datastore-dump]`"
+        yield problem(CLUSTER, "datastore-dump", found, "a dump from before the upgrade", remedy, "warning")
 
 
 def _traefik(cluster: Cluster, all_facts: Mapping[str, HostFacts], names: Sequence[str]) -> Iterator[Finding]:

@@ -13,8 +13,10 @@ class Recipe:
         suffix: The file name's suffix.
         size: Shell that prints the size of the data in KiB, rather too large than too small.
         write: Shell that writes the dump to `$draft`, and fails if it is incomplete.
+        restore: The command that brings a dump back, `FILE`, while K3s is stopped on all servers.
     """
 
     suffix: str
     size: str
     write: str
+    restore: str

@@ -114,6 +114,7 @@ CHECKS: Mapping[str, str] = {
     "traefik": "before an upgrade: the values of K3s' Traefik fit its new chart; `accept` it if they do",
     "node-ready": "before an upgrade: every node is Ready",
     "kube-system": "before an upgrade: the pods of kube-system are ready; they are compared with those afterwards",
+    "datastore-dump": "before an upgrade to another minor version: an external datastore is dumped, too",
     "install-variables": "before an upgrade: the unit's environment file, which is written anew, loses nothing",
     "removed-argument": "no argument (`kubelet-arg`, …) that its component does not have any more: it would not start",
     "deprecated": "no setting, and no argument of a component, that goes in a later version",

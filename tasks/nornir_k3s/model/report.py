@@ -63,6 +63,24 @@ class ErrorReport(_Record):
     next: str = Field(description="what to do")
 
 
+class WayBack(_Record):
+    """How to go back over an upgrade: K3s is not downgraded without its datastore's content from before."""
+
+    version: str = Field(description="K3s version that the cluster had")
+    dump: str = Field("", description="where the dump is: HOST:PATH, or what `datastore.dump_command` printed")
+    restore: str = Field("", description="the command that restores the dump, with K3s stopped on all servers")
+
+    def __str__(self) -> str:
+        """Return it as a sentence."""
+        if not self.dump:
+            return f"the way back to {self.version}: within the minor version only, because there is no dump"
+        how = f": {self.restore}" if self.restore else ""
+        return (
+            f"the way back to {self.version}: stop K3s on all servers, restore {self.dump}{how}, write `version: "
+            f"{self.version}`, deploy (docs/upgrade.md)"
+        )
+
+
 class Report(_Record):
     """What happened in one run over one cluster."""
 
@@ -80,6 +98,7 @@ class Report(_Record):
     hosts: dict[str, HostReport] = Field(default_factory=dict)
     skipped: list[str] = Field(default_factory=list, description="hosts that are down and were left out")
     phases: list[PhaseReport] = Field(default_factory=list)
+    way_back: WayBack | None = Field(None, description="of an upgrade: what leads back")
     findings: list[Finding] = Field(default_factory=list, description="of the preflight, errors and warnings")
     notes: list[str] = Field(default_factory=list, description="what else an operator should know")
     error: ErrorReport | None = None

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from nornir_k3s.model.endpoint import PORTS, Endpoint, Kind, addresses, build
 from nornir_k3s.model.secret import Secret
-from nornir_k3s.model.value_types import LocalPath, Parameter, Reference, Strict, Url
+from nornir_k3s.model.value_types import Command, LocalPath, Parameter, Reference, Strict, Url
 
 
 class ManagedDatastore(Strict):
@@ -39,6 +39,10 @@ class ExternalDatastore(Strict):
     cafile: LocalPath | None = Field(None, description="the CA that servers verify the datastore with; it is delivered")
     certfile: LocalPath | None = None
     keyfile: LocalPath | None = None
+    dump_command: Command | None = Field(
+        None,
+        description="run on this machine before K3s is replaced: words, or a text that is split as a shell would",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -70,6 +74,10 @@ class DatastoreFields(Strict):
     cafile: LocalPath | None = Field(None, description="the CA that servers verify the datastore with; it is delivered")
     certfile: LocalPath | None = None
     keyfile: LocalPath | None = None
+    dump_command: Command | None = Field(
+        None,
+        description="run on this machine before K3s is replaced: words, or a text that is split as a shell would",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> DatastoreFields:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -152,3 +153,18 @@ PathOrReference = Annotated[
     BeforeValidator(_path_or_reference),
     WithJsonSchema({"anyOf": [{"type": "string"}, *_REFERENCE_SCHEMA]}),
 ]
+
+
+def _command(value: Any) -> Any:  # noqa: ANN401 - what stands in the file
+    try:
+        words = shlex.split(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"it cannot be split into words: {error}") from None
+    if not isinstance(words, list) or not words or not all(isinstance(word, str) and word for word in words):
+        raise ValueError("it must be a program and its arguments: a list of words, or one text")
+    if any(has_credentials(word) for word in words):
+        raise ValueError("it has a URL with a password in it: everybody can see arguments; it is in the environment")
+    return words
+
+
+Command = Annotated[list[str], BeforeValidator(_command), WithJsonSchema(_WORDS)]

@@ -1,14 +1,19 @@
-"""Phase dump: dump the managed datastore before a run changes it or replaces K3s on a running cluster."""
+"""Phase dump: dump the datastore before a run replaces K3s on a running cluster, or changes a managed datastore."""
 
 from __future__ import annotations
+
+import threading
 
 from nornir.core.task import Result, Task
 
 from nornir_k3s import k3s
 from nornir_k3s.apply import datastore_dump
 from nornir_k3s.apply import script as apply
+from nornir_k3s.checks import upgrade
+from nornir_k3s.model.report import WayBack
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.roles import datastore
+from nornir_k3s.run import dump_command
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.gather import readable, session_of
 
@@ -21,20 +26,63 @@ def needed(run: Run) -> bool:
         packages = [step for step in plan.stage if step.kind == "packages"]
         if packages or any(step.kind != "database" for step in (*plan.by_role["datastore"], *plan.tidy)):
             return True
+    return _replaces_k3s(run)
+
+
+def command(run: Run) -> list[str]:
+    """Return the user's command that this run would begin with, or nothing."""
+    given = getattr(run.cluster.datastore, "dump_command", None)
+    return list(given) if given and run.ready_servers and _replaces_k3s(run) else []
+
+
+def _replaces_k3s(run: Run) -> bool:
     servers = [m.name for m in run.of("servers") if run.facts[m.name].ledger.installed]
     return any(step.target == k3s.BINARY for name in run.chosen(servers) for step in run.planned(name).stage)
 
 
 def dump(run: Run) -> None:
-    """Dump the managed datastore if the run could damage it."""
-    if not needed(run):
-        return
+    """Dump the datastore if the run could damage it, and note how to go back.
+
+    Raises:
+        K3sError: The dump failed.
+    """
+    place, restore = _dumped(run) if needed(run) else (_commanded(run), "")
+    if run.before_upgrade is not None and _replaces_k3s(run):
+        before = min(upgrade.running(run.cluster, run.facts).values(), key=k3s.parse_version)
+        run.report.way_back = WayBack(version=before, dump=place, restore=restore)
+        run.report.notes.append(str(run.report.way_back))
+
+
+def _dumped(run: Run) -> tuple[str, str]:
+    """Dump a managed datastore; return where it is, and the command that restores it."""
     # Every member of an etcd has all data; one that is down cannot be dumped.
     hosts = [m.name for m in run.of("datastore") if run.facts[m.name].database.alive][:1]
     if not hosts:
         run.report.notes.append("the datastore was not dumped: none of its hosts answers")
     for name, (path, size) in run.phase("dump", hosts, _dump_host).items():
         run.report.notes.append(f"{name}: dump of the datastore: {path} ({size / 1024:.0f} KiB)")
+        recipe = datastore.kind(run.cluster).dump(run.cluster, run.member(name))
+        return f"{name}:{path}", recipe.restore.replace("FILE", path)
+    return "", ""
+
+
+def _commanded(run: Run) -> str:
+    """Run the user's command; return where it says that the dump is."""
+    words = command(run)
+    if not words:
+        return ""
+    said = dump_command.run(
+        words,
+        dump_command.environment(run.cluster),
+        folder=run.store.base,
+        secrets=run.cluster.secrets(),
+        deadline=run.deadlines["dump"],
+        stop=getattr(run.nr.runner, "stop", None) or threading.Event(),
+    )
+    run.report.phase("dump").hosts.append("controller")
+    place = said or f"what {words[0]} wrote"
+    run.report.notes.append(f"dump of the datastore, by datastore.dump_command: {place}")
+    return place
 
 
 def _dump_host(task: Task, run: Run) -> Result:
@@ -53,4 +101,4 @@ def _dump_host(task: Task, run: Run) -> Result:
         return Result(host=task.host, result=datastore_dump.parse(answer.stdout))
 
 
-PHASE = Phase("dump", "dump the managed datastore before a change that could damage it", dump)
+PHASE = Phase("dump", "dump the datastore before a change that could damage it", dump)

@@ -82,7 +82,8 @@ class Etcd:
     def dump(self, cluster: Cluster, member: Member) -> Recipe:
         """Return how everything is written to a file, a snapshot."""
         size = shell.call("size_etcd", data_folder(cluster))
-        return Recipe("etcd", size, shell.call("write_etcd", url(member, PORT), FOLDER))
+        write = shell.call("write_etcd", url(member, PORT), FOLDER)
+        return Recipe("etcd", size, write, "etcdctl snapshot restore FILE (on every member)")
 
     def obsolete_users(self, cluster: Cluster, content: Database) -> list[str]:  # noqa: ARG002 - as every kind
         """Return nothing: there are no users."""

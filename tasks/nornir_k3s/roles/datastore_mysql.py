@@ -115,11 +115,12 @@ class MySQL:
 
     def dump(self, cluster: Cluster, member: Member) -> Recipe:  # noqa: ARG002 - as every kind
         """Return how to dump the database."""
-        return self.recipe()
+        return self.recipe(cluster.managed.database)
 
-    def recipe(self) -> Recipe:
-        """Return the same; it needs to know nothing of the cluster."""
-        return Recipe("sql.gz", f"size_mysql {self.client}", f"write_mysql {self.dumper}")
+    def recipe(self, database: str) -> Recipe:
+        """Return the same for a database of this name."""
+        restore = f"zcat FILE | {self.client} {database}"
+        return Recipe("sql.gz", f"size_mysql {self.client}", f"write_mysql {self.dumper}", restore)
 
     def obsolete_users(self, cluster: Cluster, content: Database) -> list[str]:
         """Return the users that no server needs any more: of earlier passwords and of removed servers."""

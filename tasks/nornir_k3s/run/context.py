@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 DEADLINES = {
     "connect": 60,
     "observe": 60,
+    "dump": 3600,
     "packages": 900,
     "push": 1800,
     "server": 600,

@@ -45,6 +45,8 @@ def plan(
     names = [phase.name for phase in chain]
     if "dump" in names and dump.needed(run):
         run.report.notes.append("the datastore would be dumped first")
+    if "dump" in names and (words := dump.command(run)):
+        run.report.notes.append(f"datastore.dump_command would run first: {words[0]}")
     if "verify" in names and run.ready_servers:
         answer = kubeconfig_probe.probe(run.store.folder / "kubeconfig")
         if answer.error:

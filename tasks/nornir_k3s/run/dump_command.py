@@ -1,0 +1,122 @@
+"""The user's own command that dumps an external datastore, run on the controller before K3s is replaced.
+
+Everything that it needs to log in is in its environment, by the names that the databases' own clients read: nothing is
+in its arguments. Sources: mariadb.com and dev.mysql.com, environment variables; PostgreSQL's manual, `libpq-envars`;
+etcd `etcdctl/README.md`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from nornir_k3s.errors import Interrupted, K3sError
+from nornir_k3s.model import masking
+from nornir_k3s.model.cluster import Cluster
+from nornir_k3s.model.endpoint import parse
+from nornir_k3s.model.secret import Secret
+
+_HINT = "nothing was changed: correct `datastore.dump_command`, then run deploy again"
+
+
+def environment(cluster: Cluster) -> dict[str, str]:
+    """Return the variables that say which datastore it is, and log in to it; some are secret."""
+    if cluster.endpoint is None:
+        return {}
+    endpoint = parse(cluster.endpoint)
+    (host, port), *_ = endpoint.hosts
+    found = {"K3S_CLUSTER": cluster.name, "DATASTORE_KIND": endpoint.kind}
+    files = {key: str(getattr(cluster.datastore, key, None) or "") for key in ("cafile", "certfile", "keyfile")}
+    if endpoint.kind == "etcd":
+        scheme = "https" if endpoint.tls else "http"
+        names = {"ETCDCTL_CACERT": "cafile", "ETCDCTL_CERT": "certfile", "ETCDCTL_KEY": "keyfile"}
+        found |= {"ETCDCTL_API": "3", "ETCDCTL_ENDPOINTS": f"{scheme}://{_bracketed(host)}:{port}"}
+        return found | {name: files[key] for name, key in names.items() if files[key]}
+    login = {"HOST": host, "PORT": str(port), "DATABASE": endpoint.database, "USER": endpoint.user}
+    login["PASSWORD"] = endpoint.password.reveal()
+    found |= {f"DATASTORE_{name}": value for name, value in login.items()}
+    found |= {f"DATASTORE_{key.upper()}": path for key, path in files.items() if path}
+    if endpoint.kind == "mysql":
+        return found | {"MYSQL_HOST": host, "MYSQL_TCP_PORT": str(port), "MYSQL_PWD": login["PASSWORD"]}
+    found |= {f"PG{name}": login[name] for name in ("PORT", "USER", "DATABASE", "PASSWORD")} | {"PGHOST": host}
+    names = {"PGSSLROOTCERT": "cafile", "PGSSLCERT": "certfile", "PGSSLKEY": "keyfile"}
+    found |= {name: files[key] for name, key in names.items() if files[key]}
+    mode = endpoint.parameters.get("sslmode") or ("verify-full" if files["cafile"] else "")
+    return found | ({"PGSSLMODE": mode} if mode else {})
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def run(
+    command: Sequence[str],
+    variables: Mapping[str, str],
+    *,
+    folder: Path,
+    secrets: Sequence[Secret],
+    deadline: float,
+    stop: threading.Event,
+) -> str:
+    """Run the command and return the last line that it printed, which is where the dump is.
+
+    Arguments:
+        variables: Added to its environment.
+        folder: It runs there.
+        secrets: Masked in what it printed.
+        deadline: Seconds.
+        stop: Ends it.
+
+    Raises:
+        K3sError: It cannot be started, failed, or took too long.
+        Interrupted: The stop event was set.
+    """
+    name = f"the dump command {command[0]}"
+    try:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # so that what it has started ends with it
+        )
+    except OSError as error:
+        raise K3sError(f"{name} cannot be started: {error.strerror}", hint=_HINT) from None
+    left = deadline
+    while True:
+        try:
+            out, err = process.communicate(timeout=0.2)
+            break
+        except subprocess.TimeoutExpired:
+            left -= 0.2
+            if stop.is_set() or left <= 0:
+                _end(process)
+                if stop.is_set():
+                    raise Interrupted(f"stopped in {name}", hint="run deploy again: nothing was changed") from None
+                raise K3sError(f"{name} took longer than {deadline:.0f} s", hint=_HINT) from None
+        except BaseException:
+            _end(process)
+            raise
+    out, err = (masking.without(text, secrets).strip() for text in (out, err))
+    if process.returncode:
+        lines = "\n".join(f"    {line}" for line in (err or out).splitlines()[-5:])
+        raise K3sError(f"{name} ended with status {process.returncode}\n{lines}".rstrip(), hint=_HINT)
+    return out.splitlines()[-1].strip() if out else ""
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=5)
+            return
