@@ -53,6 +53,9 @@ def test_pg_dump_needs_no_arguments(external: Callable[..., Cluster], tmp_path: 
     assert expected.items() <= found.items()
     assert found["DATASTORE_PASSWORD"] == "hu sh'"
     assert dump_command.environment(external())["PGSSLMODE"] == "verify-full"
+    several = dump_command.environment(external(hosts=["10.0.0.8", "10.0.0.9:5433"]))
+    assert (several["PGHOST"], several["PGPORT"]) == ("10.0.0.8,10.0.0.9", "5432,5433")
+    assert several["DATASTORE_HOST"] == "10.0.0.8"
 
 
 def test_mysqldump_gets_its_password_by_the_environment(external: Callable[..., Cluster]) -> None:

@@ -25,7 +25,7 @@ from nornir_k3s.model.secret import Secret
 from nornir_k3s.ssh.shell import wrap
 
 CASES = Path(__file__).resolve().parents[1] / "facts"
-NOT_READ = {"host", "skew", "datastore", "datastore_certificates"}
+NOT_READ = {"host", "skew", "skew_error", "datastore", "datastore_certificates"}
 NAMES = {fact.name for fact in facts.FACTS}
 
 

@@ -43,7 +43,9 @@ def environment(cluster: Cluster) -> dict[str, str]:
     found |= {f"DATASTORE_{key.upper()}": path for key, path in files.items() if path}
     if endpoint.kind == "mysql":
         return found | {"MYSQL_HOST": host, "MYSQL_TCP_PORT": str(port), "MYSQL_PWD": login["PASSWORD"]}
-    found |= {f"PG{name}": login[name] for name in ("PORT", "USER", "DATABASE", "PASSWORD")} | {"PGHOST": host}
+    found |= {f"PG{name}": login[name] for name in ("USER", "DATABASE", "PASSWORD")}
+    hosts, ports = zip(*endpoint.hosts, strict=True)  # of several, libpq takes the first that answers
+    found |= {"PGHOST": ",".join(hosts), "PGPORT": ",".join(map(str, ports))}
     names = {"PGSSLROOTCERT": "cafile", "PGSSLCERT": "certfile", "PGSSLKEY": "keyfile"}
     found |= {name: files[key] for name, key in names.items() if files[key]}
     mode = endpoint.parameters.get("sslmode") or ("verify-full" if files["cafile"] else "")

@@ -216,7 +216,8 @@ def _stopped(report: UpgradeReport, step: UpgradeStep, error: K3sError, now: Map
     report.nodes = now or report.nodes
     where = _stand(report) if now else "status shows which version each node runs"
     number = report.steps.index(step) + 1
-    error.message += f"\nthe upgrade has stopped at {step.version}, step {number} of {len(report.steps)}: {where}"
+    stopped = f"the upgrade has stopped at {step.version}, step {number} of {len(report.steps)}: {where}"
+    error.message += f"\n{stopped}; to go on, run upgrade again: the inventory asks for {report.inventory_version}"
     report.exit_code = error.exit_code
     report.error = ErrorReport(kind=type(error).__name__, message=error.message, next=error.hint)
     error.report = report
