@@ -10,7 +10,7 @@ import pytest
 from nornir_k3s.checks import preflight, upgrade
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.finding import Finding
-from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.model.host_facts import HostFacts, Ledger
 from nornir_k3s.model.k3s_facts import Api, NodeState, RequestedApi
 
 Load = Callable[..., Cluster]
@@ -124,3 +124,20 @@ def test_a_template_that_this_deploy_brings_counts(load: Load, tmp_path: Any) ->
 def test_a_patch_of_the_same_minor_is_not_asked_about(load: Load) -> None:
     template = {"containerd_templates": {"/x.tmpl": IMPORTS + BASE}}
     assert found(load({"version": "v1.36.3+k3s1"}), facts("v1.36.1+k3s1", a1=template)) == []
+
+
+@pytest.mark.parametrize(
+    ("installed", "by_us", "words"),
+    [
+        ("v1.33.3+k3s1", True, "K3s, which does not run, is v1.33.3+k3s1: v1.35.1+k3s1 skips a minor version"),
+        ("v1.34.3+k3s1", True, ""),
+        ("v1.36.3+k3s1", True, ""),  # a dump from before the upgrade was restored
+        ("v1.33.3+k3s1", False, ""),
+        ("", True, ""),
+    ],
+)
+def test_the_path_while_the_api_is_down(load: Load, installed: str, *, by_us: bool, words: str) -> None:
+    ledger = Ledger(installed="server 1" if by_us else "")
+    seen = {"s1": HostFacts("s1", ledger=ledger, installed_version=installed), "db1": HostFacts("db1")}
+    findings = found(load({"version": "v1.35.1+k3s1"}), seen)
+    assert [(one.host, one.found) for one in findings] == [("s1", words)] * bool(words)

@@ -58,6 +58,8 @@ def check(
     """
     versions = running(cluster, all_facts)
     yield from _path(cluster, versions)
+    if not versions:
+        yield from _path(cluster, _installed(cluster, all_facts), back=True)
     if limit is not None:
         yield from _order(cluster, versions, limit)
     if names := upgraded(cluster, all_facts):
@@ -67,11 +69,26 @@ def check(
                 yield from _templates(cluster, name, all_facts[name])
 
 
-def _path(cluster: Cluster, versions: Mapping[str, str]) -> Iterator[Finding]:
+def _installed(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> dict[str, str]:
+    """Return the versions of K3s that this tool has installed on hosts where it does not run."""
+    members = (*cluster.of("servers"), *cluster.of("agents"))
+    known = [all_facts[m.name] for m in members if m.name in all_facts and all_facts[m.name].ledger.installed]
+    return {one.host: one.installed_version for one in known if k3s.is_version(one.installed_version)}
+
+
+def _path(cluster: Cluster, versions: Mapping[str, str], *, back: bool = False) -> Iterator[Finding]:
+    """Yield nodes for which the wanted version is none of the next ones.
+
+    Arguments:
+        back: An earlier version is right: while K3s is stopped, a dump from before an upgrade may be restored.
+    """
     major, wanted = _minor(cluster.version)
     for name, version in versions.items():
-        found, (its_major, minor) = f"the node runs {version}", _minor(version)
+        its_major, minor = _minor(version)
+        found = f"{'K3s, which does not run, is' if back else 'the node runs'} {version}"
         if k3s.parse_version(cluster.version) < k3s.parse_version(version):
+            if back:
+                continue
             remedy = f"set version to {version} or newer in the inventory: K3s cannot be downgraded"
             yield problem(name, "version", found, f"not newer than {cluster.version}", remedy)
         elif major == its_major and wanted > minor + 1:

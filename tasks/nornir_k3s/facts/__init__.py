@@ -87,6 +87,7 @@ FACTS: tuple[Fact[Any], ...] = (
     upgrade.ContainerdTemplates(),
     upgrade.SystemPods(),
     upgrade.TraefikValues(),
+    upgrade.InstalledVersion(),
 )
 
 

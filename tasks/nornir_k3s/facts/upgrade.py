@@ -95,3 +95,17 @@ class TraefikValues(Fact[str]):
     def parse(self, records: Sequence[Record]) -> str:
         """Return it."""
         return records[0].take(1)[0]
+
+
+class InstalledVersion(Fact[str]):
+    """The version of the K3s on a host where it does not run; empty if it does not say."""
+
+    name, source, roles, when = "installed_version", "upgrade", NODES, "setup"
+
+    def arguments(self, query: Query) -> Iterable[object]:  # noqa: ARG002 - as every fact
+        """Ask K3s itself, which unpacks nothing for that."""
+        return (k3s.BINARY,)
+
+    def parse(self, records: Sequence[Record]) -> str:
+        """Return it."""
+        return records[0].take(1)[0]

@@ -27,3 +27,9 @@ fact_traefik_values() { # k3s
     *) say traefik_values others ;;
   esac
 }
+
+# Where K3s does not run, no node tells its version.
+fact_installed_version() { # k3s
+  [ -x "$1" ] || return 0
+  say installed_version "$(timeout 10 "$1" --version 2>/dev/null | sed -n 's/^k3s version \(v[^ ]*\).*/\1/p')"
+}

@@ -302,6 +302,7 @@ class HostFacts:
     requested_apis: tuple[RequestedApi, ...] = ()
     containerd_templates: Mapping[str, str] = field(default_factory=dict)
     system_pods: tuple[SystemPod, ...] | None = None
+    installed_version: str = ""  # of K3s, where it does not run
     traefik_values: str = ""  # the own values of its chart, as far as their names matter
     latency: Mapping[str, float] = field(default_factory=dict)  # milliseconds by address
     unreachable: tuple[Unreachable, ...] = ()
