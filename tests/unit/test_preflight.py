@@ -592,3 +592,11 @@ def test_services_of_others_are_taken_over_only_if_the_inventory_says_so(load: L
 def test_take_over_names_hosts_of_the_inventory(load: Load) -> None:
     with pytest.raises(InventoryError, match="there is no host 'db7'"):
         load({"take_over": ["db7"]})
+
+
+@pytest.mark.parametrize(("error", "told"), [(0.0, True), (0.1, True), (0.5, False), (13.0, False)])
+def test_a_clock_that_was_read_too_slowly_is_no_problem(load: Load, error: float, *, told: bool) -> None:
+    cluster = load()
+    seen = healthy(cluster)
+    seen["s1"] = changed(seen["s1"], skew=3.2, skew_error=error)
+    assert (("s1", "clock") in ids(cluster, seen)) is told

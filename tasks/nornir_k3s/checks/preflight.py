@@ -102,7 +102,7 @@ def _clocks(all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
         return
     middle = statistics.median(skews.values())
     for name, skew in skews.items():
-        if abs(skew - middle) > MAX_SKEW:
+        if abs(skew - middle) - all_facts[name].skew_error > MAX_SKEW:
             found = f"its clock is {skew - middle:+.1f} s off the others'"
             yield problem(name, "clock", found, f"within {MAX_SKEW:.0f} s", "run an NTP client on every host")
 

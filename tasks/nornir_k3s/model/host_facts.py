@@ -309,6 +309,7 @@ class HostFacts:
     # Not read by the script: the seconds that the clock is ahead of the controller's, and the results of probing an
     # external datastore.
     skew: float = 0.0
+    skew_error: float = 0.0  # by how much it may be wrong, because the answer took so long
     datastore: tuple[Finding, ...] = ()
     datastore_certificates: tuple[CertificateFile, ...] = ()
 

@@ -241,7 +241,9 @@ def _gathered(task: Task, run: Run, query: Query) -> HostFacts:
     )
     found = facts.parse(task.host.name, answer.stdout)
     # The clock is the first line, however long the others take.
-    return replace(found, skew=found.now - (begin + received[0]) / 2) if received else found
+    if not received:
+        return found
+    return replace(found, skew=found.now - (begin + received[0]) / 2, skew_error=(received[0] - begin) / 2)
 
 
 def read_facts(task: Task, run: Run, wanted: Collection[Fact[Any]], *, timeout: float = 60) -> HostFacts:
