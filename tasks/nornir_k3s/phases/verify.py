@@ -101,9 +101,10 @@ def _after_upgrade(run: Run, answer: HostFacts) -> None:
         return
     before = run.before_upgrade
     new = [node for node in answer.api.nodes or () if not node.schedulable and node.name not in before.cordoned]
-    agents = {member.node_name: member.name for member in run.of("agents") if not run.report.hosts[member.name].error}
-    drain.release(run, [agents[node.name] for node in new if node.ours and node.name in agents])
-    left = [node.name for node in new if not (node.ours and node.name in agents)]
+    members = [member for role in NODES for member in run.of(role)]
+    well = {member.node_name: member.name for member in members if not run.report.hosts[member.name].error}
+    drain.release(run, [well[node.name] for node in new if node.ours and node.name in well])
+    left = [node.name for node in new if not (node.ours and node.name in well)]
     if left:
         run.report.notes.append(f"cordoned since this run began: {', '.join(left)}; see kubectl uncordon")
     if gone := before_upgrade.gone(before.pods or (), answer.system_pods or ()):

@@ -81,8 +81,8 @@ def _upgrade(run: Run, phases: list[str]) -> Iterator[NodeUpgrade]:
     versions = upgrade.running(run.cluster, run.facts)
     servers = sorted((m.name for m in run.of("servers")), key=lambda name: run.facts[name].ready)
     agents = [name for batch in _batches(run) for name in batch]
-    drained = drain.wanted(run, agents)
     order = [*(servers if "servers" in phases else ()), *(agents if "agents" in phases else ())]
+    drained = drain.wanted(run, run.chosen(order))
     for name in run.chosen(order):
         if versions.get(name, run.cluster.version) != run.cluster.version and run.planned(name).starts_k3s:
             yield NodeUpgrade(host=name, running=versions[name], version=run.cluster.version, drained=name in drained)
