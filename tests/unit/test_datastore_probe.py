@@ -304,6 +304,17 @@ def test_whose_data_it_holds_how_many_it_lets_in_and_how_fast(load: Load) -> Non
     assert ids == ["datastore-settings", "datastore-latency", "clock"]
 
 
+def test_a_datastore_s_clock_is_wrong_where_no_slow_answer_explains_it(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for end, told in ((100.2, ["clock"]), (109.0, [])):
+        times = iter((100.0, end))
+        monkeypatch.setattr("nornir_k3s.datastore_probe.answers.time.time", lambda times=times: next(times))
+        answers = Answers(connections=500)
+        answers.clock(lambda: 108.5)
+        assert [one.subject for one in findings(load(), "db:3306", answers)] == told
+
+
 @pytest.mark.parametrize(
     ("endpoint", "writable", "problem"),
     [

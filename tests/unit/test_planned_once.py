@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -124,3 +125,24 @@ def test_a_host_of_another_family_is_asked_again_about_its_own_paths(
     gather.gather_facts(run)
     assert [len(asked[name]) for name in ("lb1", "lb2")] == [1, 2], "its family is known from the last deploy"
     assert "\nfact_packages dnf haproxy " in asked["lb1"][0]
+
+
+def test_a_clock_is_known_as_well_as_its_answer_was_fast(
+    nr: Nornir, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def session(task: Any, **_: Any) -> Any:
+        def run(*_: Any, on_line: Callable[[str], None], **__: Any) -> Any:
+            time.sleep(0.2)
+            on_line("@now\t1795608000.5")
+            return SimpleNamespace(stdout=BARE.replace("NAME", task.host.name), status=0)
+
+        return SimpleNamespace(run=run, round_trips=1)
+
+    monkeypatch.setattr(gather, "session", session)
+    run = gather.prepare(nr, base=tmp_path, state=tmp_path / "state", options={})
+    before = time.time()
+    gather.gather_facts(run)
+    for facts in run.facts.values():
+        assert facts.skew_error >= 0.1
+        read = 1795608000.5 - facts.skew  # the controller's clock, in the middle
+        assert before <= read - facts.skew_error <= read + facts.skew_error <= time.time()

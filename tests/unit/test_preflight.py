@@ -215,6 +215,29 @@ def test_our_own_services_ports_are_no_problem(load: Load) -> None:
     assert ids(cluster, seen) == set()
 
 
+@pytest.mark.parametrize(
+    ("own", "others", "told"),
+    [
+        ((4.3, 0.1), (0, 0.1), True),
+        ((4.3, 4.4), (0, 0.1), False),  # its answer took nine seconds
+        ((0, 0.1), (-4.3, 4.4), False),  # those of the others did
+        ((604.3, 4.4), (600, 0.1), False),  # the controller's own clock is wrong
+        ((10, 4.4), (0, 2), True),
+        ((-10, 4.4), (0, 2), True),
+    ],
+)
+def test_a_clock_is_wrong_where_no_slow_answer_explains_it(
+    load: Load, own: tuple[float, float], others: tuple[float, float], told: bool
+) -> None:
+    cluster = load()
+    seen = {
+        name: replace(facts, skew=skew, skew_error=margin)
+        for name, facts in healthy(cluster).items()
+        for skew, margin in [own if name == "s1" else others]
+    }
+    assert ids(cluster, seen) == ({("s1", "clock")} if told else set())
+
+
 def test_cgroup_v1_is_refused_from_the_version_that_refuses_it(load: Load) -> None:
     for version, settings, expected in (
         ("v1.34.9+k3s1", {}, False),

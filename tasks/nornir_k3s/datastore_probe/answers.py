@@ -36,7 +36,7 @@ class Answers:
         bootstrap: Sizes in bytes of K3s' bootstrap rows, by key: `/bootstrap/` and 12 hex digits.
         connections: The maximum number of connections; 0 if unknown.
         writable: Whether it is not a read-only replica.
-        skew: Seconds that its clock is ahead of the controller's.
+        skew, skew_error: Seconds that its clock is ahead of the controller's, and by how many this may be wrong.
         round_trips: Seconds of some small queries.
         health: Connections in use, size, compaction.
         expires: When its certificate expires, in seconds since 1970; 0 without a verified certificate.
@@ -49,6 +49,7 @@ class Answers:
     connections: int = 0
     writable: bool = True
     skew: float = 0
+    skew_error: float = 0
     round_trips: list[float] = field(default_factory=list)
     health: DatastoreHealth = field(default_factory=DatastoreHealth)
     expires: float = 0
@@ -64,7 +65,8 @@ class Answers:
     def clock(self, read: Callable[[], float]) -> None:
         """Compare its clock, in seconds since 1970, with the controller's."""
         begin = time.time()
-        self.skew = read() - (begin + time.time()) / 2
+        found, end = read(), time.time()
+        self.skew, self.skew_error = found - (begin + end) / 2, (end - begin) / 2
 
 
 def table_problems(*, id_type: str, unique: bool) -> list[Finding]:

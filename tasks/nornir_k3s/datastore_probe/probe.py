@@ -140,7 +140,7 @@ def findings(cluster: Cluster, address: str, answers: Answers) -> Iterator[Findi
         found = f"the datastore at {address} answers in {median * 1000:.0f} ms"
         wanted = f"at most {SLOW * 1000:.0f} ms"
         yield problem("datastore-latency", found, wanted, "move it closer to the servers", "warning")
-    if abs(answers.skew) > MAX_SKEW:
+    if abs(answers.skew) - answers.skew_error > MAX_SKEW:
         found = f"the clock of the datastore at {address} is {answers.skew:+.1f} s off the controller's"
         yield problem("clock", found, f"within {MAX_SKEW:.0f} s", "run an NTP client on both", "warning")
 
