@@ -31,7 +31,7 @@ from nornir_k3s.model.datastore_facts import DatastoreHealth
 from nornir_k3s.model.drift_limits import Limits
 from nornir_k3s.model.drift_report import CertificateExpiry
 from nornir_k3s.model.finding import Finding
-from nornir_k3s.model.host_facts import Address, HostFacts, Space, UnitState
+from nornir_k3s.model.host_facts import Address, HostFacts, Ledger, Space, UnitState
 from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.k3s_facts import Api, Backend, CertificateFile, NodeState
 from nornir_k3s.model.kubeconfig import KubeconfigAnswer
@@ -280,6 +280,13 @@ def lb(name: str, *rows: tuple[str, str], vip: bool = False) -> HostFacts:
 
 
 UP = (("s1", "UP"), ("s2", "UP"))
+
+
+def test_a_server_that_an_interrupted_run_has_drained_is_told_once(load: Callable[..., Cluster]) -> None:
+    """By the plan that brings it back; nothing is wrong with its network."""
+    one = lb("lb1", ("s1", "DRAIN"), ("s2", "DRAIN"), vip=True)
+    seen = {"lb1": replace(one, ledger=Ledger(drained=frozenset(["s2"]))), "lb2": lb("lb2", *UP)}
+    assert set(ids(load_balancers.differences(load(), seen))) == {"lb1/backend:s1"}
 
 
 @pytest.mark.parametrize(

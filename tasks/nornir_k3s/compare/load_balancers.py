@@ -69,7 +69,7 @@ def _backends(cluster: Cluster, host: str, facts: HostFacts, *, deploys: bool) -
                 expected="every server", remedy=does if deploys else f"systemctl reload {HAPROXY}",
                 fixed_by="deploy" if deploys else "person", severity="error",
             )  # fmt: skip
-        elif not backend.state.startswith("UP"):
+        elif not backend.state.startswith("UP") and server.node_name not in facts.ledger.drained:
             yield Finding(
                 host=host, kind="backend", subject=server.node_name,
                 found=f"HAProxy reports server {server.node_name} as {backend.state}", expected="UP",
