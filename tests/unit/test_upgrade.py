@@ -300,6 +300,10 @@ def test_the_inventory_s_line_is_named_or_written(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o640
     with pytest.raises(UsageError, match="does not say"):
         command._inventory(report_of(file, 4 - 3), write=True)
+    file.write_text(text)
+    there = report_of(file, 3).model_copy(update={"steps": [], "nodes": {"s1": "v1.35.8+k3s1", "a1": "v1.35.8+k3s1"}})
+    command._inventory(there, write=True)  # an earlier upgrade has not written it
+    assert file.read_text() == text.replace("'v1.34.9", "'v1.35.8")
     stopped = report_of(file, 4, "failed")
     command._inventory(stopped, write=True)
     assert stopped.notes == []

@@ -44,5 +44,8 @@ class UpgradeReport(BaseModel):
 
     @property
     def to(self) -> str:
-        """The last version of the path, or that of the inventory."""
-        return self.steps[-1].version if self.steps else self.inventory_version
+        """The last version of the path; without one, that of all nodes, or else that of the inventory."""
+        if self.steps:
+            return self.steps[-1].version
+        versions = set(self.nodes.values())
+        return versions.pop() if len(versions) == 1 else self.inventory_version

@@ -24,10 +24,10 @@ def show_path(report: UpgradeReport, console: Console) -> None:
 def show_end(report: UpgradeReport, console: Console) -> None:
     """Print the report of the last step that was begun, and where the cluster stands."""
     begun = [step.report for step in report.steps if step.report]
-    if begun:
-        show(begun[-1], console)
-    else:
+    if not begun:
         show_path(report, console)
+        return
+    show(begun[-1], console)
     for step in report.steps:
         console.print(f"{step.version}: {step.state}", markup=False)
     console.print(f"now: {_summary(report.nodes)}", soft_wrap=True, markup=False)
