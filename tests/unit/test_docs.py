@@ -152,3 +152,12 @@ def test_the_targets_of_make_that_are_named_exist() -> None:
     for page in PAGES:
         named = re.findall(r"(?:^    |`)make ([a-z]+)", page.read_text(), re.M)
         assert set(named) <= targets, page.name
+
+
+def test_the_versions_that_the_readme_calls_run_are_those_of_the_matrix() -> None:
+    run: dict[str, set[str]] = {}
+    for name, version in re.findall(r"^\| \w+ \| (\w+) ([\d.]+) \|", (DOCS / "tested.md").read_text(), re.M):
+        # PostgreSQL's second number is that of its fixes.
+        run.setdefault(name, set()).add(".".join(version.split(".")[: 1 if name == "PostgreSQL" else 2]))
+    rows = re.findall(r"^\| (\w+) \| ([\d., ]+) \|", (PROJECT / "README.md").read_text(), re.M)
+    assert {name: set(versions.split(", ")) for name, versions in rows} == run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,9 +43,25 @@ def test_the_table_has_what_passed_and_says_what_was_not_run(tmp_path: Path) -> 
             report("etcd", "3.5.16-4", "trixie", "managed", "deploy"),
         ],
     )
-    rows = [line for line in (tmp_path / "tested.md").read_text().splitlines() if line.startswith("| ")][1:]
-    assert rows == [
-        "| trixie | etcd 3.5.16 | managed | yes | not run | - | not run | not run |",
-        "| trixie | MariaDB 11.8.9 | external | yes | not run | not run | not run | - |",
-        "| sid | MySQL 9.7.4 | managed | yes | yes | not run | not run | yes |",
+    day = datetime.now(UTC).date()
+    expected = [
+        f"| trixie | etcd 3.5.16 | managed | yes | not run | - | not run | not run | {day} |",
+        f"| trixie | MariaDB 11.8.9 | external | yes | not run | not run | not run | - | {day} |",
+        f"| sid | MySQL 9.7.4 | managed | yes | yes | not run | not run | yes | {day} |",
     ]
+    assert rows(tmp_path) == expected
+    # Another run has only shown something of a newer version of one of them, and of one that is not there yet.
+    again = [
+        report("mysql", "9.7.5-1", "sid", "managed", "deploy"),
+        report("etcd", "3.4.23-4+b3", "bookworm", "managed", "deploy"),
+    ]
+    tested.write(tmp_path / "tested.md", again)
+    assert rows(tmp_path) == [
+        f"| bookworm | etcd 3.4.23 | managed | yes | not run | - | not run | not run | {day} |",
+        *expected[:2],
+        f"| sid | MySQL 9.7.5 | managed | yes | not run | not run | not run | not run | {day} |",
+    ]
+
+
+def rows(folder: Path) -> list[str]:
+    return [line for line in (folder / "tested.md").read_text().splitlines() if line.startswith("| ")][1:]
