@@ -148,6 +148,25 @@ def test_what_is_deprecated(load: Load, server: dict[str, Any], version: str, wo
     assert all(words in one.remedy for one in told)
 
 
+@pytest.mark.parametrize(
+    ("labels", "version", "told"),
+    [
+        (["master"], "v1.34.9+k3s1", True),
+        (["master"], "v1.33.9+k3s1", False),
+        (["master", "control-plane"], "v1.34.9+k3s1", False),
+        (["control-plane"], "v1.34.9+k3s1", False),
+    ],
+)
+def test_a_label_that_no_node_has_any_more(
+    load: Load, tmp_path: Any, labels: list[str], version: str, *, told: bool
+) -> None:
+    (tmp_path / "vip.yaml").write_text("".join(f"key: node-role.kubernetes.io/{one}\n---\n" for one in labels))
+    cluster = load({"version": version, "manifests": [str(tmp_path / "vip.yaml")]})
+    findings = [one for one in preflight.check(cluster, {}) if one.subject == "deprecated"]
+    assert [one.severity for one in findings] == ["warning"] * told
+    assert all("vip.yaml selects nodes by node-role.kubernetes.io/master" in one.found for one in findings)
+
+
 def test_pods_are_compared_with_those_before() -> None:
     before = (*pods("Deployment coredns", True, True), *pods("DaemonSet x", True, node="a2"), *pods("Pod y", False))
     after = pods("Deployment coredns", True, False)

@@ -2,7 +2,7 @@
 
 Sources: kubernetes `CHANGELOG` 1.31 (`--keep-terminated-pod-volumes`), 1.33 and 1.34 (`--cloud-provider`,
 `--cloud-config`), 1.35 (kubernetes#133779, `--pod-infra-container-image`), 1.37 (`--containerd`; `ipvs`);
-k3s `pkg/cli/cmds/server.go`.
+k3s `pkg/cli/cmds/server.go`, and its commits 729403345 and 1d2967e3f (label `master`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from nornir_k3s import k3s, k3s_settings
 from nornir_k3s.model.cluster import Cluster, Member, Setting
 from nornir_k3s.model.finding import CLUSTER, Finding, problem
 
+_MASTER, _CONTROL_PLANE = (f"node-role.kubernetes.io/{name}" for name in ("master", "control-plane"))
 # A component ends at once where it gets an argument that it does not know.
 REMOVED = {
     "kubelet-arg": {
@@ -49,6 +50,15 @@ def settings(cluster: Cluster) -> Iterator[Finding]:
         if instead := k3s_settings.deprecated(key, release):
             found = f"K3s {cluster.version} has deprecated the setting {key}"
             yield problem(CLUSTER, "deprecated", found, "settings that stay", f"write `{instead}`", "warning")
+
+
+def manifests(cluster: Cluster) -> Iterator[Finding]:
+    """Yield the inventory's manifests that select nodes by a label that K3s' nodes do not have any more."""
+    for file in cluster.files:
+        text = file.text.reveal()
+        if _MASTER in text and _CONTROL_PLANE not in text and _since(cluster.version, "1.34"):
+            found = f"{file.path} selects nodes by {_MASTER}, which no node has since K3s 1.34"
+            yield problem(CLUSTER, "deprecated", found, _CONTROL_PLANE, f"write {_CONTROL_PLANE} there", "warning")
 
 
 def _arguments(given: Setting) -> list[str]:

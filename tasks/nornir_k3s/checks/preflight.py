@@ -71,6 +71,7 @@ def check(
     findings += state.files(cluster, all_facts)
     findings += state.immutable_settings(cluster, all_facts)
     findings += arguments.settings(cluster)
+    findings += arguments.manifests(cluster)
     findings += upgrade.check(cluster, all_facts, limit=limit)
     findings += before_upgrade.check(cluster, all_facts)
     findings += state.reimaged(cluster, all_facts)
