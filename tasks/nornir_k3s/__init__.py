@@ -2,8 +2,8 @@
 
 `deploy(nr)` is the whole chain, `plan(nr)` says what it would do, `drift(nr)` what no longer matches, `status(nr)` how
 the cluster is, `upgrade(nr, to="v1.36")` walks over minor versions, `drill(nr)` breaks one thing after the other and
-measures; `k3s_facts` and the like are Nornir tasks of single steps. They take your Nornir, print nothing and
-exit nowhere. docs/workflows.md has examples.
+measures, `remove(nr, names)` takes nodes out; `k3s_facts` and the like are Nornir tasks of single steps. They take your
+Nornir, print nothing and exit nowhere. docs/workflows.md has examples.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ __all__ = [
     "OutsideWindow",
     "Plan",
     "PreflightFailed",
+    "Removal",
     "Report",
     "Status",
     "UnreadableAnswer",
@@ -75,7 +76,12 @@ __all__ = [
     "k3s_plan",
     "k3s_preflight",
     "k3s_ready",
+    "k3s_remove",
     "plan",
+    "plan_removal",
+    "plan_replacement",
+    "remove",
+    "replace",
     "status",
     "upgrade",
 ]
@@ -85,6 +91,7 @@ if TYPE_CHECKING:
     from nornir_k3s.model.drill_report import DrillPlan, DrillReport
     from nornir_k3s.model.finding import Finding
     from nornir_k3s.model.plan import Change, HostPlan, Plan
+    from nornir_k3s.model.removal import Removal
     from nornir_k3s.model.report import HostReport, Report
     from nornir_k3s.model.status import Status
     from nornir_k3s.model.upgrade_report import UpgradeReport
@@ -99,11 +106,14 @@ if TYPE_CHECKING:
         k3s_plan,
         k3s_preflight,
         k3s_ready,
+        k3s_remove,
     )
     from nornir_k3s.workflows.deploy import deploy
     from nornir_k3s.workflows.drift import drift
     from nornir_k3s.workflows.drill import drill
     from nornir_k3s.workflows.plan import plan
+    from nornir_k3s.workflows.remove import plan_removal, remove
+    from nornir_k3s.workflows.replace import plan_replacement, replace
     from nornir_k3s.workflows.status import status
     from nornir_k3s.workflows.upgrade import upgrade
 else:
@@ -113,7 +123,7 @@ else:
         "model.report": "HostReport Report",
         "model.drift_report": "DriftReport",
         "tasks": "Facts k3s_facts k3s_preflight k3s_plan k3s_converge"
-        " k3s_join k3s_load_balancer k3s_ready k3s_kubeconfig",
+        " k3s_join k3s_load_balancer k3s_ready k3s_kubeconfig k3s_remove",
         "run.selection": "Choice",
         "workflows.deploy": "deploy",
         "workflows.drift": "drift",
@@ -122,6 +132,9 @@ else:
         "model.plan": "Change HostPlan Plan",
         "model.status": "Status",
         "workflows.plan": "plan",
+        "model.removal": "Removal",
+        "workflows.remove": "plan_removal remove",
+        "workflows.replace": "plan_replacement replace",
         "workflows.status": "status",
         "model.upgrade_report": "UpgradeReport",
         "workflows.upgrade": "upgrade",

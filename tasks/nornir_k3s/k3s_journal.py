@@ -136,8 +136,8 @@ CAUSES: tuple[tuple[str, Cause], ...] = (
         "Node password rejected",
         Cause(
             "the cluster has a node of this name with another node password (a re-imaged host?)",
-            "on a server `k3s kubectl delete node {node}` and, before 1.34.2, `k3s kubectl -n kube-system delete "
-            "secret {node}.node-password.k3s`; then deploy again",
+            "`nornir-k3s replace {node}`; or on a server `k3s kubectl delete node {node}` and, before 1.34.2, "
+            "`k3s kubectl -n kube-system delete secret {node}.node-password.k3s`; then deploy again",
         ),
     ),
     (

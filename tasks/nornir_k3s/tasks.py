@@ -29,6 +29,7 @@ from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.shared import Shared, of
 from nornir_k3s.state import kubeconfig
+from nornir_k3s.workflows import remove as removal
 
 P = ParamSpec("P")
 
@@ -231,6 +232,26 @@ def k3s_load_balancer(task: Task, shared: Shared, *, dry_run: bool | None = None
 
 def _call(step: Callable[..., Result], task: Task, shared: Shared, **more: object) -> Result:
     return step.__wrapped__(task, shared, **more)  # type: ignore[attr-defined, no-any-return]  # set by `wraps`
+
+
+@_step
+def k3s_remove(task: Task, shared: Shared, *, lost: bool = False, dry_run: bool | None = None) -> Result:
+    """Take a server or an agent out of the cluster, as `remove` does; one host at a time, whatever the runner.
+
+    Arguments:
+        lost: The host is dead or gone for good: everything is done but its own part.
+        dry_run: Change nothing, but return what would be done; Nornir's own setting by default.
+    """
+    with shared.turns.servers:
+        run = shared.whole(task)
+        run.facts = {}
+        leaving = removal.read(run, [task.host.name], lost=lost)
+        planned = removal.planned(run, leaving, lost=lost)
+        said = [f"{name}: {summary}" for name, summaries in planned.changes.items() for summary in summaries]
+        if not task.is_dry_run(dry_run):
+            removal.carry_out_removal(run, leaving, lost=lost)
+            shared.run.facts.clear()
+    return Result(host=task.host, changed=True, result=said)
 
 
 @_step

@@ -179,6 +179,10 @@ def _all_ready(cluster: Site, host: str, since: int) -> None:
     assert cluster.nodes(since)[host], f"{host} has not reported since its start"
 
 
+def _not_ready(cluster: Site, host: str) -> None:
+    assert not cluster.nodes()[host]
+
+
 def test_a_host_that_was_installed_anew_is_told_from_the_node_it_replaces(cluster: Site) -> None:
     """Its node password is lost: the cluster refuses it until the old node is deleted."""
     since = now(cluster, "a2")
@@ -188,8 +192,9 @@ def test_a_host_that_was_installed_anew_is_told_from_the_node_it_replaces(cluste
     done = cluster.runbook("deploy.py")
     assert done.returncode == 1
     assert "kubectl delete node" in done.stderr
-    assert cluster.kubectl("delete", "node", "a2").returncode == 0
-    cluster.deploy()
+    eventually(lambda: _not_ready(cluster, "a2"))
+    done = cluster.runbook("replace.py", "a2", "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
     eventually(lambda: _all_ready(cluster, "a2", since))
 
 

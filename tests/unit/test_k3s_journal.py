@@ -134,7 +134,7 @@ def test_without_a_known_cause_the_last_word_itself_is_told(line: str, word: str
     [
         (
             "Node password rejected, duplicate hostname",
-            "on a server `k3s kubectl delete node s-3` and",
+            "`nornir-k3s replace s-3`; or on a server `k3s kubectl delete node s-3`",
         ),
         ("/v/cred/passwd newer than datastore and could", "move /v/cred/passwd to another folder"),
         ("/v/a, /v/b newer than datastore and could", "move /v/a /v/b to another folder"),

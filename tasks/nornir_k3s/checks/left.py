@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from nornir_k3s import k3s
 from nornir_k3s.model.cluster import Cluster, Member
 from nornir_k3s.model.finding import CLUSTER, Finding, problem
 from nornir_k3s.model.host_facts import HostFacts
@@ -46,10 +45,10 @@ def describe(cluster: Cluster, member: Member, node: NodeState | None, *, known:
 
 def remedy(member: Member) -> str:
     """Return what to do about it."""
-    unit = k3s.UNITS[member.role.removesuffix("s")].removesuffix(".service")
+    name = member.name
     return (
-        f"put it back into the inventory; or take it out: `{unit}-uninstall.sh` on it, `k3s kubectl delete node "
-        f"{member.node_name}` on a server, then deploy"
+        f"`nornir-k3s remove {name}` takes it out, `nornir-k3s remove --lost {name}` if the host is gone for good; "
+        "or put it back into the inventory"
     )
 
 

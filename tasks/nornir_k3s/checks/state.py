@@ -142,7 +142,8 @@ def reimaged(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[F
             continue
         found = f"the host was installed anew: node {name} exists, but not its password, /etc/rancher/node/password"
         remedy = (
-            f"restore that file; or on {server.host}: k3s kubectl delete node {name}; "
+            f"restore that file; or `nornir-k3s replace {member.name}`; or on {server.host}: "
+            f"k3s kubectl delete node {name}; "
             f"k3s kubectl -n kube-system delete secret {name}.node-password.k3s --ignore-not-found"
         )
         yield problem(member.name, "reimaged", found, "the node's password, or no such node", remedy)

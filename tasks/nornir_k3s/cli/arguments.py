@@ -209,6 +209,26 @@ def _drill_conflict(args: argparse.Namespace) -> str:
     return "--plan excludes --html and --svg" if args.plan and (args.html or args.svg) else ""
 
 
+def _remove(parser: Parser) -> None:
+    parser.add_argument("hosts", nargs="+", metavar="NAME", help="a server or an agent")
+    _common(parser)
+    parser.add_argument("--plan", action="store_true", help="show what would be done; change nothing")
+    parser.add_argument("--yes", action="store_true", help="begin without asking")
+    parser.add_argument(
+        "--lost", action="store_true", help="the hosts are dead or gone for good: do everything but their own part"
+    )
+    parser.add_argument("--write", action="store_true", help="also delete the hosts from the inventory's hosts.yaml")
+    _json(parser, "the report, or the plan,")
+
+
+def _replace(parser: Parser) -> None:
+    parser.add_argument("host", metavar="NAME", help="a server or an agent of the inventory")
+    _common(parser)
+    parser.add_argument("--plan", action="store_true", help="show what would be done; change nothing")
+    parser.add_argument("--yes", action="store_true", help="begin without asking")
+    _json(parser, "the report, or the plan,")
+
+
 def _hostkeys(parser: Parser) -> None:
     _common(parser)
     parser.add_argument("--yes", action="store_true", help="add new keys without asking")
@@ -369,6 +389,17 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
         _drill,
         more="It asks before it begins. Exit code 1: a limit was broken, or the cluster is not healthy.",
         conflict=_drill_conflict,
+    ),
+    "remove": Subcommand(
+        "take servers or agents out of the cluster, and K3s off them",
+        _remove,
+        more="Drained, out of every load balancer, K3s uninstalled, node and database user deleted. It asks once.",
+        conflict=lambda args: "--plan excludes --write" if args.plan and args.write else "",
+    ),
+    "replace": Subcommand(
+        "let a machine that was installed anew take the place of its node",
+        _replace,
+        more="The node and its password are deleted, then everything is deployed. It asks once.",
     ),
     "schedule": Subcommand(
         "run drift checks from a systemd timer on this machine", _schedule, conflict=_schedule_conflict

@@ -89,6 +89,12 @@ def read(path: Path, encoding: str = "utf-8") -> Source:
     return Source(path, None if problems else document.data, problems, document.root, document.values)
 
 
+def content(text: str) -> Any:  # noqa: ANN401 - whatever it says
+    """Return what a YAML text says; None where that cannot be read."""
+    document = _parse(text)
+    return None if document.problems else document.data
+
+
 @dataclass(frozen=True)
 class _Document:
     """What one text holds: its data, its tree of nodes, the value of each node, and problems with their lines."""

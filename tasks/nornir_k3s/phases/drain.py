@@ -146,6 +146,21 @@ def release(run: Run, names: Sequence[str]) -> None:
         run.still_cordoned[name] = NotReady(name, text, hint=hint)
 
 
+def empty(run: Run, names: Sequence[str]) -> dict[str, str]:
+    """Drain the nodes of hosts that leave; return by host why it failed, or nothing. A failed one is uncordoned.
+
+    Raises:
+        K3sError: The server cannot be asked.
+    """
+    found: dict[str, str] = {}
+    for role in NODES:
+        if same := [name for name in names if run.member(name).role == role]:
+            settings = _settings(run, same[0])
+            script = scripts.drain([run.member(name).node_name for name in same], settings)
+            found |= _on_server(run, "drain", same, script, settings.timeout + 120)
+    return found
+
+
 def _work_again(run: Run, names: Sequence[str]) -> list[str]:
     return [name for name in names if name in run.ready_again or not run.report.hosts[name].error]
 

@@ -17,6 +17,7 @@ from nornir_k3s.ssh.hostkeys import HostKeyReport, KeyState
 
 if TYPE_CHECKING:
     from nornir_k3s.model.plan import Change, Plan
+    from nornir_k3s.model.removal import Removal
     from nornir_k3s.model.status import Status
 
 _STYLES = {
@@ -139,6 +140,15 @@ def _upgrade(plan: Plan) -> Iterator[str]:
         yield f"  {number}. {few(names)}: {way}{', drained first' if nodes[names[0]].drained else ''}"
     if len(groups) > 2 * FEW:
         yield f"  … and {len(groups) - 2 * FEW} more batches"
+
+
+def show_removal(found: Removal, console: Console, *, verb: str = "remove", where: str = "from") -> None:
+    """Print what a removal does, by host."""
+    console.print(f"{verb} {', '.join(found.hosts)} {where} cluster {found.cluster}", soft_wrap=True, markup=False)
+    for name, summaries in found.changes.items():
+        for summary in summaries:
+            console.print(f"  {name}: {summary}", soft_wrap=True, markup=False)
+    show_notes(found.notes, console)
 
 
 def _batches(batches: Sequence[Sequence[str]]) -> str:

@@ -30,6 +30,12 @@ def stage_members(store: Store, known: Sequence[Member]) -> None:
         store.stage(_MEMBERS, Secret(text))
 
 
+def save_members(store: Store, known: Sequence[Member]) -> None:
+    """Save the members now."""
+    if store.read(_MEMBERS) != (text := _text(known)) + "\n":
+        store.write(_MEMBERS, text + "\n")
+
+
 def left(store: Store) -> list[Member]:
     """Return the servers and agents that have left the inventory and were not removed yet."""
     return _read(store, _LEFT)

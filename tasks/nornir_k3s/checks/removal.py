@@ -1,0 +1,84 @@
+"""What speaks against taking hosts out of a cluster. Pure: cluster and facts in, sentences out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from nornir_k3s.model.cluster import NODES, ROLES, Cluster, Member
+from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.model.suggest import closest
+from nornir_k3s.roles import left
+
+
+def find(cluster: Cluster, all_facts: Mapping[str, HostFacts], name: str) -> Member | None:
+    """Return the server or agent of this name, also one that has left the inventory."""
+    gone = (*left.members(cluster, all_facts), *cluster.left)
+    members = (*cluster.members, *gone)
+    nodes = (member for member in members if set(member.roles) & set(NODES))
+    return next((one for one in nodes if name in (one.name, one.node_name)), None)
+
+
+def unknown(cluster: Cluster, all_facts: Mapping[str, HostFacts], names: Sequence[str]) -> Iterator[str]:
+    """Yield why names are none of servers or agents of this cluster."""
+    known = [member.name for role in NODES for member in cluster.of(role)]
+    for name in names:
+        if find(cluster, all_facts, name):
+            continue
+        other = next((member for member in cluster.members if member.name == name), None)
+        near = closest(name, known)
+        if other:
+            yield f"{name} is neither a server nor an agent: take it out of group {', '.join(other.roles)}, then deploy"
+        else:
+            yield f"{name} is not in this cluster{f'; did you mean {near}?' if near else ''}"
+
+
+def refusals(
+    cluster: Cluster, all_facts: Mapping[str, HostFacts], leaving: Collection[Member], *, lost: bool
+) -> Iterator[str]:
+    """Yield what speaks against it.
+
+    Arguments:
+        leaving: The hosts to take out.
+        lost: They are dead or gone: nothing is done on them.
+    """
+    names = {member.name for member in leaving}
+    servers = [member.name for member in leaving if member.role == "servers"]
+    staying = [member for member in cluster.of("servers") if member.name not in names]
+    ready = [member for member in staying if member.name in all_facts and all_facts[member.name].ready]
+    if not staying:
+        yield f"{', '.join(servers)}: no server would be left"
+    elif not ready:
+        yield f"no server that stays is ready ({', '.join(one.name for one in staying)}): bring one back first"
+    elif servers and len(ready) < len(staying):
+        away = ", ".join(one.name for one in staying if one not in ready)
+        yield f"{', '.join(servers)}: server {away} is not ready: bring it back first, two servers are never away"
+    yield from _others(cluster, leaving)
+    yield from _address(cluster, all_facts, leaving, ready)
+    if lost:
+        nodes = {node.name for node in left.listed(cluster, all_facts) or () if node.ready}
+        alive = [member.name for member in leaving if member.node_name in nodes]
+        if alive:
+            yield f"{', '.join(alive)} is Ready, so K3s runs there: --lost is for hosts that are gone for good"
+
+
+def _others(cluster: Cluster, leaving: Collection[Member]) -> Iterator[str]:
+    for member in leaving:
+        if also := [role for role in ROLES if role in member.roles and role not in NODES]:
+            yield f"{member.name} is also of group {', '.join(also)}: take it out of that, deploy, then remove it"
+        if member.address == str(cluster.registration.address or ""):
+            yield f"{member.name} has the registration address {member.address}: move that first"
+
+
+def _address(
+    cluster: Cluster, all_facts: Mapping[str, HostFacts], leaving: Collection[Member], ready: Collection[Member]
+) -> Iterator[str]:
+    """Yield load balancers that would have no server that is up."""
+    if not any(member.role == "servers" for member in leaving) or not ready:
+        return
+    for balancer in cluster.of("lb"):
+        facts = all_facts.get(balancer.name)
+        if facts is None or not facts.backends:
+            continue
+        up = [one for one in ready if facts.backends.get(one.node_name, ("",))[0].startswith("UP")]
+        if not up:
+            yield f"HAProxy on {balancer.name} sees none of {', '.join(one.name for one in ready)} up"
