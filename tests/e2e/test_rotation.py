@@ -14,6 +14,8 @@ from .balancers import STAT, away, drained, states, watched
 from .conftest import Site, eventually, unchanged
 
 BALANCERS, SERVERS = ("lb1", "lb2"), ("s1", "s2", "s3")
+UNDO = "/var/lib/nornir-k3s/undo"
+ON_TRIAL = f"ls {UNDO} /etc/systemd/system/nornir-k3s-undo.* 2>/dev/null || :"
 NOTES = "ls /var/lib/nornir-k3s/drained 2>/dev/null || :"
 
 
@@ -40,7 +42,10 @@ def _all_up(cluster: Site) -> None:
 def test_each_server_leaves_before_it_restarts_and_comes_back(cluster: Site) -> None:
     cluster.edit(label("each"))
     with watched(cluster) as seen:
-        cluster.deploy("--yes")
+        cluster.deploy("--yes", "--try", "20m")
+    for server in SERVERS:
+        left = cluster.lab.exec(server, ["sh", "-c", ON_TRIAL]).stdout
+        assert left == "", "its change is confirmed"
     for balancer in BALANCERS:
         gone = [names for one, names in seen if one == balancer]
         assert set().union(*gone) == set(SERVERS), balancer

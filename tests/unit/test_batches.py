@@ -383,6 +383,14 @@ def test_each_group_has_its_own_options_besides_the_common_ones() -> None:
     assert (of_agents.timeout, of_agents.grace_period, of_agents.enabled) == (300, 9, False)
 
 
+def test_a_trial_has_the_name_of_its_option(load: Callable[..., Cluster]) -> None:
+    assert load({"rolling_update": {"try": "5m"}}).rolling_update.trial == 300
+    for given, words in (({"try": 5}, "rolling_update.try"), ({"tri": "5m"}, "did you mean `try`?")):
+        with pytest.raises(InventoryError) as caught:
+            load({"rolling_update": given})
+        assert words in str(caught.value)
+
+
 @pytest.mark.parametrize("timeout", ["5", "m", "0s", "25h", 0, 86401, True, 1.5, "-5m"])
 def test_what_is_no_time_is_refused(load: Callable[..., Cluster], timeout: Any) -> None:
     with pytest.raises(InventoryError) as caught:

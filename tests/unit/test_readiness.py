@@ -278,6 +278,7 @@ def test_a_host_waits_no_longer_than_the_deadline(
     monkeypatch.setattr(host_tasks, "session_of", lambda *_: SimpleNamespace(run=run, stop=threading.Event()))
     known: Any = SimpleNamespace(
         deadlines={"agent": deadline},
+        trial=0,
         begun={} if begun is None else {"a1": time.monotonic() - begun},
         cluster=load({"rolling_update": {"deadline": of_node}}),
         member=load().member,
@@ -304,6 +305,7 @@ def test_an_agent_whose_policies_do_not_start_is_restarted_once_after_a_minute(
     report = HostReport(role="agents")
     known: Any = SimpleNamespace(
         deadlines={"agent": 9, "apply": 9},
+        trial=0,
         begun={},
         cluster=cluster,
         member=cluster.member,

@@ -18,6 +18,7 @@ from nornir_k3s.model.k3s_facts import Api
 from nornir_k3s.model.paths import (
     PREVIOUS,
     STATE,
+    SYSTEMD,
 )
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.step import Step
@@ -51,6 +52,12 @@ class Host:
     def change(self, *steps: Step, seen: HostFacts | None = None, fails: bool = False) -> str:
         before = rollback.begin(SPEC, seen or ready())
         return self.run(apply.script(steps, SPEC, before=before).reveal(), fails=fails)
+
+    def put_on_trial(self, *steps: Step) -> str:
+        """Carry out a change that is on trial; return the script with which the host takes it back."""
+        before = rollback.begin(SPEC, ready(), trial=300).replace(SYSTEMD, str(self.root))
+        self.run(apply.script(steps, SPEC, before=before).reveal().replace(SYSTEMD, str(self.root)))
+        return (self.state / "undo").read_text().replace(SYSTEMD, str(self.root))
 
     def files(self) -> Files:
         return {path.name: (path.read_text(), path.stat().st_mode & 0o777) for path in self.etc.iterdir()}
@@ -241,3 +248,44 @@ def test_what_an_ended_run_has_left_is_removed_when_all_is_well() -> None:
 def test_others_may_look_into_folders_that_a_file_needs(host: Host) -> None:
     host.change(host.write("rancher/k3s/config.yaml", "new"))
     assert [path.stat().st_mode & 0o777 for path in (host.etc / "rancher", host.etc / "rancher" / "k3s")] == [0o755] * 2
+
+
+def units(host: Host) -> set[str]:
+    return {path.name for path in host.root.glob("nornir-k3s-undo.*")}
+
+
+def test_a_host_takes_a_change_on_trial_back_by_itself(host: Host) -> None:
+    before, (unit, timer) = host.files(), ("nornir-k3s-undo.service", "nornir-k3s-undo.timer")
+    undo = host.put_on_trial(host.write("config", "new\n"), host.write("more", "x\n"), START)
+    assert host.files() != before
+    assert units(host) == {unit, timer}
+    assert "OnActiveSec=300\n" in (host.root / timer).read_text()
+    assert f"ExecStart=/bin/sh {host.state}/undo\n" in (host.root / unit).read_text()
+    assert (host.state / "undo").stat().st_mode & 0o777 == 0o600
+    assert f"enable -q --now {timer}" in (host.root / "calls").read_text()
+    host.run(undo)
+    assert host.files() == before
+    assert units(host) == set()
+    assert not (host.state / "undo").exists()
+    confirm = apply.forget(UNIT, trial=True).replace(SYSTEMD, str(host.root))
+    host.run(confirm, fails=True)
+    host.run(undo)
+    assert host.files() == before
+
+
+def test_a_change_on_trial_that_is_confirmed_stays(host: Host) -> None:
+    undo = host.put_on_trial(host.write("config", "new\n"), START)
+    after = host.files()
+    host.run(apply.forget(UNIT, trial=True).replace(SYSTEMD, str(host.root)))
+    assert units(host) == set()
+    assert f"disable -q --now {'nornir-k3s-undo.timer'}" in (host.root / "calls").read_text()
+    host.run(undo, fails=True)  # it had begun, and waited for the lock
+    assert host.files() == after
+
+
+def test_another_change_without_a_trial_ends_the_one_before(host: Host) -> None:
+    host.put_on_trial(host.write("config", "new\n"), START)
+    before = rollback.begin(SPEC, ready())
+    script = apply.script([host.write("config", "newer\n"), START], SPEC, before=before).reveal()
+    host.run(script.replace(SYSTEMD, str(host.root)))
+    assert units(host) == set()

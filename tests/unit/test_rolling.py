@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nornir_k3s.apply import script as apply
-from nornir_k3s.errors import CommandFailed, HostError, Interrupted, NotReady, OutcomeUnknown
+from nornir_k3s.errors import CommandFailed, HostError, HostUnreachable, Interrupted, NotReady, OutcomeUnknown
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.host_facts import ArtifactState, HostFacts, UnitState
 from nornir_k3s.model.host_spec import Artifact, HostSpec, Install, Unit
@@ -49,10 +49,21 @@ class Stage:
     units: list[str] = field(default_factory=list)
     name: str = "s1"
     returns: bool = False
+    trial: int = 0
+    starts: bool = True
+    notes: list[str] = field(default_factory=list)
+    closed: int = 0
+    confirmed: Exception | None = None
+
+    def close(self) -> None:
+        self.closed += 1
 
     def run(self, script: str, **_: Any) -> Any:
         restoring = "\nrestore " in script
-        self.orders.append("restore" if restoring else "forget")
+        confirming = "\nstill_on_trial\n" in script.rpartition("STEP=")[2]
+        self.orders.append("restore" if restoring else "confirm" if confirming else "forget")
+        if confirming and self.confirmed:
+            raise self.confirmed
         self.units += re.findall(r"k3s(?:-agent)?\.service", script.rpartition("STEP=")[2])
         if restoring and self.restore:
             raise self.restore
@@ -81,13 +92,16 @@ class Stage:
         spec = HostSpec(artifacts=(artifact,), install=Install("server", "/i.sh", UNIT), units=(Unit(UNIT),))
         report = HostReport(role=f"{role}s")
         run: Any = SimpleNamespace(
-            planned=lambda _: SimpleNamespace(desired=spec, facts=self.seen, returns=self.returns),
+            planned=lambda _: SimpleNamespace(
+                desired=spec, facts=self.seen, returns=self.returns, starts_k3s=self.starts
+            ),
             deadlines={"apply": 1},
             cluster=self.cluster,
             member=self.cluster.member,
-            report=SimpleNamespace(hosts={self.name: report}),
+            report=SimpleNamespace(hosts={self.name: report}, notes=self.notes),
             ready_again=set(),
             begun={},
+            trial=self.trial,
         )
         rolling.change_node(SimpleNamespace(host=SimpleNamespace(name=self.name)), run)  # type: ignore[arg-type]  # all it uses
         return report
@@ -201,3 +215,48 @@ def test_one_of_many_agents_that_fails_stops_no_run(stage: Stage, monkeypatch: p
     stage.name, stage.seen = "a1", joined()
     error = stage.fail(monkeypatch)
     assert error.message.endswith("were restored (/etc/rancher/k3s/config.yaml), and it is ready again")
+
+
+def test_a_change_on_trial_is_confirmed_by_a_new_login_that_sees_it_ready(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.change, stage.trial = None, 300
+    stage.play(monkeypatch)
+    assert stage.orders == ["change", "wait", "confirm"]
+    assert stage.closed == 1
+    stage.orders, stage.starts = [], False
+    stage.play(monkeypatch)
+    assert stage.orders == ["change", "forget"], "nothing has restarted"
+
+
+@pytest.mark.parametrize("how", ["no login", "taken back"])
+def test_a_change_on_trial_that_cannot_be_confirmed_is_left_to_the_host(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    stage.change, stage.trial = None, 300
+    if how == "no login":
+        stage.back = HostUnreachable("s1", "no SSH connection")
+    else:
+        stage.confirmed = CommandFailed("s1", "removing the previous files", status=1, stderr="it was not confirmed")
+    error = stage.fail(monkeypatch)
+    assert "restore" not in stage.orders
+    assert "s1: the change was not confirmed, and the host takes it back 300 s after it began: " in error.message
+    assert ("no SSH connection" if how == "no login" else "it was not confirmed") in error.message
+
+
+def test_a_change_on_trial_that_fails_is_taken_back_at_once_where_that_is_possible(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.trial = 300
+    assert "it is ready again" in stage.fail(monkeypatch).message
+    assert stage.orders == ["change", "restore", "wait", "forget"]
+    stage.orders, stage.change = [], HostUnreachable("s1", "no SSH connection")
+    stage.fail(monkeypatch)
+    assert stage.orders == ["change"]
+    assert stage.notes == ["s1: it takes its change back itself 300 s after the change began"]
+
+
+def test_another_minor_version_is_not_tried(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.trial, stage.seen = 300, ready(installed="b" * 64)
+    assert "not touched: another minor version cannot be taken back" in stage.fail(monkeypatch).message
+    assert stage.orders == []

@@ -6,6 +6,8 @@ the new files (rollback.sh).
 
 from __future__ import annotations
 
+import base64
+
 from nornir_k3s import k3s, shell
 from nornir_k3s.apply import script
 from nornir_k3s.model.host_facts import HostFacts
@@ -26,12 +28,20 @@ def possible(spec: HostSpec, facts: HostFacts, *, returns: bool = False) -> bool
     return (facts.in_service or PREVIOUS in facts.present) and (returns or not replaces_binary(spec, facts))
 
 
-def begin(spec: HostSpec, facts: HostFacts, *, returns: bool = False) -> str:
-    """Return the first lines of a script that changes a server or agent; they keep the copies of an interrupted run."""
+def begin(spec: HostSpec, facts: HostFacts, *, returns: bool = False, trial: int = 0) -> str:
+    """Return the first lines of a script that changes a server or agent; they keep the copies of an interrupted run.
+
+    Arguments:
+        trial: Seconds after which the host itself takes the change back, unless that is cancelled; 0 for never.
+    """
     if not possible(spec, facts, returns=returns):
         return "drop_previous\n"
     binary = shell.call("list_binary", k3s.BINARY) + "\n" if replaces_binary(spec, facts) else ""
-    return f"mkdir -p -m 700 {PREVIOUS}\n: >>{PREVIOUS}/list\n{binary}"
+    later = "cancel_undo\n"
+    if trial and spec.install:
+        undo = script.restore(spec.install.unit, always=False)
+        later = shell.call("undo_later", trial, spec.install.unit, base64.b64encode(undo.encode()).decode()) + "\n"
+    return f"mkdir -p -m 700 {PREVIOUS}\n: >>{PREVIOUS}/list\n{binary}{later}"
 
 
 def keep_binary(*, running: bool) -> str:

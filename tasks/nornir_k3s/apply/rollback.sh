@@ -1,6 +1,29 @@
 # A server's files before a change. `list` has a line a file: what it was (ours, foreign, absent or binary), and its
 # path; copies lie below `root`, that of the binary is `binary` in STATE.
+# A change may be on trial: a timer of the host takes it back, also after a reboot, unless the controller confirms it before.
+UNDO=/etc/systemd/system/nornir-k3s-undo
+undo_later() { # seconds unit script-base64
+  cancel_undo
+  printf '%s' "$3" | base64 -d >"$STATE/undo.draft"
+  printf '[Unit]\nDescription=nornir-k3s: take back the change of %s that was not confirmed\n[Service]\nType=oneshot\n%s\n' \
+    "$2" "ExecStart=/bin/sh $STATE/undo" | usual_modes tee "$UNDO.service" >/dev/null
+  printf '[Timer]\nOnActiveSec=%s\nAccuracySec=1s\n[Install]\nWantedBy=timers.target\n' "$1" |
+    usual_modes tee "$UNDO.timer" >/dev/null
+  mv -f "$STATE/undo.draft" "$STATE/undo"
+  systemctl daemon-reload
+  systemctl enable -q --now "${UNDO##*/}.timer"
+}
+cancel_undo() {
+  [ -e "$STATE/undo" ] || return 0
+  systemctl disable -q --now "${UNDO##*/}.timer" || :
+  rm -f "$UNDO.timer" "$UNDO.service" "$STATE/undo"
+  systemctl daemon-reload
+}
+still_on_trial() {
+  [ -e "$STATE/undo" ] || { echo 'the host has taken the change back: it was not confirmed in time' >&2; return 1; }
+}
 drop_previous() { # under another name first: half of a record is never taken for one
+  cancel_undo
   rm -rf "$PREVIOUS".dropped
   [ ! -d "$PREVIOUS" ] || mv -fT "$PREVIOUS" "$PREVIOUS".dropped
   rm -rf "$PREVIOUS".dropped
@@ -60,7 +83,8 @@ put_back() { # unit what-it-was path
 restore() { # unit always; what was restarted is not done until it was seen ready: the next run would do it again
   [ -e "$PREVIOUS/list" ] || { echo 'no previous files are kept on this host' >&2; return 1; }
   while read -r was path; do put_back "$1" "$was" "$path"; done <"$PREVIOUS/list"
-  if [ "$2" = no ] && [ ! -e "$STATE/pending/$1" ] && systemctl is-active -q "$1"; then return 0; fi
-  act "$1" restart no ''
+  if [ "$2" = no ] && [ ! -e "$STATE/pending/$1" ] && systemctl is-active -q "$1"; then cancel_undo; return 0; fi
+  act "$1" restart no '' ''
   : >"$STATE/pending/$1"
+  cancel_undo
 }

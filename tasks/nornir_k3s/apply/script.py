@@ -46,9 +46,14 @@ def restart(unit: str) -> str:
     return wrapped(f"unit:{unit}", shell.call("act", unit, "restart", "no", "", ""))
 
 
-def forget(unit: str) -> str:
-    """Return the script that removes the rollback copies of a server that is ready."""
-    return wrapped("removing the previous files", f"drop_previous\nrm -f {STATE}/pending/{unit}")
+def forget(unit: str, *, trial: bool = False) -> str:
+    """Return the script that removes the rollback copies of a server that is ready.
+
+    Arguments:
+        trial: Only while the change is on trial: it fails if the host has taken it back.
+    """
+    check = "still_on_trial\n" if trial else ""
+    return wrapped("removing the previous files", f"{check}drop_previous\nrm -f {STATE}/pending/{unit}")
 
 
 def wrapped(what: str, lines: str) -> str:

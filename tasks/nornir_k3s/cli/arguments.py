@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nornir_k3s.cli.parser import PROGRAM, Parser, Version, faults, file, file_or_stdout, names, number, phase
+from nornir_k3s.cli.parser import PROGRAM, Parser, Version, faults, file, file_or_stdout, names, number, phase, time
 
 CONFIG = Path("config.yaml")
 K3S_VERSION = "v1.34.9+k3s1"  # of the inventory that `init` writes
@@ -101,6 +101,14 @@ def _selection(parser: Parser) -> None:
     )
     parser.add_argument(
         "--ignore-window", action="store_true", help="restart K3s outside rolling_update.window, too; else exit code 7"
+    )
+    parser.add_argument(
+        "--try",
+        dest="trial",
+        type=time,
+        default=0,
+        metavar="TIME",
+        help="servers and agents take a change back after this time, such as 5m, unless a new login confirms it before",
     )
     parser.add_argument("--until", type=phase, metavar="PHASE", help="stop after this phase")
     parser.add_argument(

@@ -67,7 +67,7 @@ def _choice(ctx: Session, args: argparse.Namespace) -> Choice:
     until = "preflight" if args.preflight_only else args.until or ""
     asks = sys.stdin.isatty() and ctx.err.is_terminal and not args.yes
     confirm = _confirm(ctx) if asks else None
-    return Choice(args.limit, until, args.only or "", confirm, args.skip_unreachable, args.ignore_window)
+    return Choice(args.limit, until, args.only or "", confirm, args.skip_unreachable, args.ignore_window, args.trial)
 
 
 def _confirm(ctx: Session) -> Callable[[Mapping[str, Sequence[str]]], bool]:

@@ -77,6 +77,21 @@ def file_or_stdout(text: str) -> Path:
     return Path("-") if text == "-" else file(text)
 
 
+def time(text: str) -> int:
+    """Return a time in seconds, long enough for K3s to restart in it."""
+    # Imported here: pydantic, which the help of a command does not need.
+    from nornir_k3s.model.rolling_update import SHORTEST_TRIAL  # noqa: PLC0415 - see above
+    from nornir_k3s.model.value_types import seconds  # noqa: PLC0415 - see above
+
+    try:
+        found = seconds(int(text) if text.isascii() and text.isdigit() else text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if found < SHORTEST_TRIAL:
+        raise argparse.ArgumentTypeError(f"at least {SHORTEST_TRIAL}s: K3s restarts meanwhile")
+    return found
+
+
 def number(least: int, most: int) -> Callable[[str], int]:
     """Return what reads a whole number between two others."""
 

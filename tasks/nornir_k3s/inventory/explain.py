@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from nornir_k3s.model.suggest import did_you_mean
 
@@ -73,12 +74,12 @@ def _known(model: type[BaseModel], path: tuple[str | int, ...]) -> set[str]:
     types: list[Any] = [model]
     for key in path:
         types = [found for kind in types for found in _below(kind, str(key))]
-    return {name for kind in types for part in _models(kind) for name in part.model_fields}
+    return {name for kind in types for part in _models(kind) for name in _fields(part)}
 
 
 def _below(kind: Any, key: str) -> Iterator[Any]:  # noqa: ANN401 - any type expression
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        fields = kind.model_fields
+        fields = _fields(kind)
         if "root" in fields:
             yield from _below(fields["root"].annotation, key)
         elif key in fields:
@@ -88,6 +89,11 @@ def _below(kind: Any, key: str) -> Iterator[Any]:  # noqa: ANN401 - any type exp
     else:
         for part in get_args(kind):
             yield from _below(part, key)
+
+
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return the fields of a mapping by the names that files have."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _models(kind: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 - any type expression

@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 from nornir_k3s.model.value_types import Seconds, Share, Strict
 from nornir_k3s.model.window import Window
 
+SHORTEST_TRIAL = 30  # seconds: K3s restarts meanwhile
+
 
 class Drain(Strict):
     """How the pods of a node are evicted before K3s is replaced on it; the names are those of `kubectl drain`."""
@@ -53,6 +55,12 @@ class RollingUpdate(Strict):
     window: Window | None = Field(None, description="when K3s may restart on nodes that run; default: at any time")
     deadline: Seconds | None = Field(
         None, description="for one node, from its drain until it is ready: seconds, or such as 20m; default: none"
+    )
+    trial: Seconds | None = Field(
+        None,
+        alias="try",
+        ge=SHORTEST_TRIAL,
+        description="as `deploy --try`: a node takes a change back after this time, unless a new login confirms it",
     )
     drain: DrainOfGroups = Field(
         default_factory=lambda: DrainOfGroups.model_validate({}), description="before K3s is replaced on a node"

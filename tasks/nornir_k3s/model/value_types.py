@@ -103,7 +103,15 @@ Share = Annotated[
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
-def _seconds(value: Any) -> Any:  # noqa: ANN401 - what stands in the file
+def seconds(value: Any) -> int:  # noqa: ANN401 - what stands in the file
+    """Return a time in seconds.
+
+    Arguments:
+        value: A number of seconds, or text such as 90s, 5m or 1h30m.
+
+    Raises:
+        ValueError: It is neither, or not from 1 s to 24 h.
+    """
     if isinstance(value, str) and re.fullmatch(r"([0-9]{1,6}[hms])+", value):
         value = sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"([0-9]+)([hms])", value))
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 86400:
@@ -113,7 +121,7 @@ def _seconds(value: Any) -> Any:  # noqa: ANN401 - what stands in the file
 
 Seconds = Annotated[
     int,
-    BeforeValidator(_seconds),
+    BeforeValidator(seconds),
     WithJsonSchema(
         {
             "anyOf": [

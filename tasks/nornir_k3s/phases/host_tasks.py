@@ -25,6 +25,7 @@ from nornir_k3s.run.context import Run
 from nornir_k3s.run.gather import readable, session_of
 from nornir_k3s.state import kubeconfig
 
+_CONFIRMED = 0.8  # of a trial; what is left is for the new login that confirms it
 SETTLED = 60  # seconds after which an agent is restarted whose node is Ready and whose service is not active
 
 
@@ -41,7 +42,7 @@ def converge_server(task: Task, run: Run) -> Result:
     """Bring a server to its desired state and wait until it is ready."""
     name = task.host.name
     plan = run.planned(name)
-    before = rollback.begin(plan.desired, plan.facts, returns=plan.returns)
+    before = rollback.begin(plan.desired, plan.facts, returns=plan.returns, trial=run.trial)
     result = apply_steps(task, run, plan.by_role["servers"], deadline=run.deadlines["apply"], before=before)
     fresh = wait_for_server(task, run)
     require_same_cluster(run, name, fresh)
@@ -100,7 +101,7 @@ def require_same_cluster(run: Run, name: str, fresh: HostFacts) -> None:
 def converge_agent(task: Task, run: Run) -> Result:
     """Bring an agent to its desired state and wait until it has joined."""
     plan = run.planned(task.host.name)
-    before = rollback.begin(plan.desired, plan.facts, returns=plan.returns)
+    before = rollback.begin(plan.desired, plan.facts, returns=plan.returns, trial=run.trial)
     result = apply_steps(task, run, plan.by_role["agents"], deadline=run.deadlines["apply"], before=before)
     wait_for_agent(task, run, version=run.cluster.version)
     run.done.add(task.host.name)
@@ -206,9 +207,10 @@ def _follow(run: Run, name: str, steps: Sequence[Step]) -> Callable[[str], None]
 
 
 def _left_of_deadline(run: Run, name: str) -> float:
-    """Return how many seconds `rolling_update.deadline` leaves to a node that was begun, at least one."""
-    deadline, begin = run.cluster.rolling_update.deadline, run.begun.get(name)
-    return max(1, deadline - (time.monotonic() - begin)) if deadline and begin is not None else math.inf
+    """Return how many seconds its deadline, or its trial, leaves to a node that was begun; at least one."""
+    begin = run.begun.get(name)
+    deadline = min(run.cluster.rolling_update.deadline or math.inf, run.trial * _CONFIRMED or math.inf)
+    return math.inf if begin is None else max(1, deadline - (time.monotonic() - begin))
 
 
 def _wait(

@@ -8,6 +8,7 @@ import time
 from nornir.core.task import Result, Task
 
 from nornir_k3s import k3s
+from nornir_k3s.apply import rollback
 from nornir_k3s.apply import script as apply
 from nornir_k3s.errors import CommandFailed, HostError, NotReady
 from nornir_k3s.model.paths import PREVIOUS
@@ -43,6 +44,9 @@ def _change(task: Task, run: Run, then: str) -> Result:
     name = task.host.name
     plan = run.planned(name)
     worked = plan.facts.in_service or PREVIOUS in plan.facts.present
+    on_trial = run.trial and plan.starts_k3s and plan.facts.in_service
+    if on_trial and not rollback.possible(plan.desired, plan.facts, returns=plan.returns):
+        raise NotReady(name, "not touched: another minor version cannot be taken back", hint="run deploy without --try")
     if plan.facts.in_service:
         run.begun.setdefault(name, time.monotonic())
     try:
@@ -57,9 +61,33 @@ def _change(task: Task, run: Run, then: str) -> Result:
             text = "no rollback: K3s is of another minor version: the older one may not start with the newer one's data"
             raise _added(name, error, text, hint=error.hint) from None
         raise _rolled_back(task, run, error, then) from None
-    if worked:
+    except HostError:
+        if on_trial:
+            run.report.notes.append(f"{name}: it takes its change back itself {run.trial} s after the change began")
+        raise
+    if on_trial:
+        _confirm(task, run)
+    elif worked:
         _forget(task, run)
     return result
+
+
+def _confirm(task: Task, run: Run) -> None:
+    """Confirm a change on trial: log in anew, and see that the node is ready; else the host takes it back.
+
+    Raises:
+        HostError: There is no way to log in any more, the node is not ready, or the host has taken the change back.
+    """
+    name = task.host.name
+    try:
+        gather.session_of(task, run).close()  # a connection that is there already may be the last one
+        _wait(task, run)
+        script = apply.forget(_unit(run, name), trial=True)
+        gather.session_of(task, run).run(script, what="confirming the change", timeout=60)
+    except HostError as error:
+        text = f"the change was not confirmed, and the host takes it back {run.trial} s after it began"
+        hint = "look at the host when it has; then correct the change, or run deploy without --try"
+        raise NotReady(name, f"{text}: {_message(name, error)}", hint=hint) from None
 
 
 def _unit(run: Run, name: str) -> str:

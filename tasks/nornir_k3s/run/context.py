@@ -73,6 +73,7 @@ class Run:
         deep: Hash every large file.
         skip_unreachable: Leave out load balancers that are down, too, unless one may hold the VIP.
         ignore_window: Restart K3s outside the maintenance window, too.
+        trial: Seconds after which a server or agent takes its change back unless it is confirmed; 0 for never.
         left_out: Hosts that are down, and agents that have failed: the run goes on without them.
         failed: The errors of these agents.
         address: What was found at the registration address.
@@ -105,6 +106,7 @@ class Run:
     deep: bool = False
     skip_unreachable: bool = False
     ignore_window: bool = False
+    trial: int = 0
     left_out: set[str] = field(default_factory=set)
     failed: list[K3sError] = field(default_factory=list)
     unread: dict[str, str] = field(default_factory=dict)

@@ -92,6 +92,7 @@ def prepare(
         deep=deep,
         skip_unreachable=choice.skip_unreachable,
         ignore_window=choice.ignore_window,
+        trial=choice.trial or wanted.rolling_update.trial or 0,
     )
     run.on_progress = next((p.bytes_done for p in nr.processors if hasattr(p, "bytes_done")), None)
     run.on_step = next((p.host_does for p in nr.processors if hasattr(p, "host_does")), None)

@@ -36,6 +36,7 @@ class Choice:
         only: The only phase, after observe, artifacts and preflight.
         skip_unreachable: Go on without load balancers that are down, too, unless one may hold the VIP.
         ignore_window: Restart K3s outside `rolling_update.window`, too.
+        trial: Seconds; servers and agents that run take their change back then, unless a new login confirms it before.
         confirm: Called before a running cluster is changed, with the planned changes of each host; False aborts.
 
     Raises:
@@ -48,6 +49,7 @@ class Choice:
     confirm: Callable[[Mapping[str, Sequence[str]]], bool] | None = None
     skip_unreachable: bool = False
     ignore_window: bool = False
+    trial: int = 0
 
     def __post_init__(self) -> None:
         """Refuse a text as `limit`: its letters would be names of hosts."""
