@@ -99,9 +99,7 @@ def _selection(parser: Parser) -> None:
         action="store_true",
         help="go on without load balancers that are down, as without agents, unless one may hold the VIP; exit code 4",
     )
-    parser.add_argument(
-        "--ignore-window", action="store_true", help="restart K3s outside rolling_update.window, too; else exit code 7"
-    )
+    _window(parser)
     parser.add_argument(
         "--try",
         dest="trial",
@@ -122,6 +120,12 @@ def _selection(parser: Parser) -> None:
 def _exit_code(parser: Parser) -> None:
     parser.add_argument(
         "--exit-code", action="store_true", help="with a plan: end with 3 if something would be changed"
+    )
+
+
+def _window(parser: Parser) -> None:
+    parser.add_argument(
+        "--ignore-window", action="store_true", help="restart K3s outside rolling_update.window, too; else exit code 7"
     )
 
 
@@ -171,6 +175,7 @@ def _upgrade(parser: Parser) -> None:
     parser.add_argument(
         "--skip-unreachable", action="store_true", help="go on without load balancers that are down; exit code 4"
     )
+    _window(parser)
     _json(parser, "the report, or the path,")
 
 

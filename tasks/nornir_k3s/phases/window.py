@@ -10,7 +10,7 @@ from nornir_k3s.model.cluster import NODES
 from nornir_k3s.model.together import few
 from nornir_k3s.run.context import Run
 
-_HINT = "run deploy then: it goes on where it stopped; before, --limit changes other hosts, --ignore-window these"
+_HINT = "run it again then: it goes on where it stopped; before, --ignore-window restarts K3s, --limit changes others"
 
 
 def restarting(run: Run, phases: Sequence[str] = NODES) -> list[str]:

@@ -99,7 +99,7 @@ def upgrade(
     Arguments:
         nr, base, state, options: As for `deploy`.
         to, via: As for `plan` of this module: the version at the end, and those between.
-        choice: Its `skip_unreachable` counts.
+        choice: Its `skip_unreachable`, `ignore_window` and `trial` count.
         confirm: Gets the path before the first change; returns whether to go on.
         tell: Gets one line at the beginning and the end of each step.
 
