@@ -368,11 +368,14 @@ def test_a_server_that_came_up_with_a_datastore_of_its_own_is_not_taken_for_read
 
 def test_a_living_cluster_s_datastore_is_dumped_before_its_host_is_changed(intact: Site) -> None:
     intact.deploy()
-    intact.lab.exec("db1", ["chmod", "600", "/etc/mysql/mariadb.conf.d/90-nornir-k3s.cnf"])
-    assert "the datastore would be dumped first" in intact.deploy("--plan").stdout
+    intact.lab.exec("db1", ["sh", "-c", "echo '# by hand' >>/etc/mysql/mariadb.conf.d/90-nornir-k3s.cnf"])
+    planned = intact.deploy("--plan").stdout
+    assert "the datastore would be dumped first" in planned
+    assert "db1: mariadb.service would restart: the API does not answer" in planned
     intact.deploy("--json", str(intact.folder / "out.json"))
     report = json.loads((intact.folder / "out.json").read_text())
     (note,) = [note for note in report["notes"] if ": dump of the datastore: " in note]
+    assert [note for note in report["notes"] if "mariadb.service has restarted; all servers were ready again" in note]
     path = note.split(": ")[2].split()[0]
     token = (intact.folder / ".state" / "lab" / "token").read_text().strip()
     assert hashlib.sha256(token.encode()).hexdigest()[:12] in path

@@ -11,7 +11,7 @@ from nornir.core import Nornir
 from nornir_k3s.checks import upgrade
 from nornir_k3s.model.plan import Change, HostPlan, NodeUpgrade, Plan
 from nornir_k3s.model.together import few
-from nornir_k3s.phases import batches, drain, dump, observe, preflight, servers, window
+from nornir_k3s.phases import batches, datastore, drain, dump, observe, preflight, servers, window
 from nornir_k3s.run import gather, kubeconfig_probe, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
@@ -47,6 +47,8 @@ def plan(
         run.report.notes.append("the datastore would be dumped first")
     if "dump" in names and (words := dump.command(run)):
         run.report.notes.append(f"datastore.dump_command would run first: {words[0]}")
+    if "datastore" in names:
+        run.report.notes += datastore.announced(run)
     if "verify" in names and run.ready_servers:
         answer = kubeconfig_probe.probe(run.store.folder / "kubeconfig")
         if answer.error:
