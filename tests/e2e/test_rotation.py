@@ -17,6 +17,11 @@ BALANCERS, SERVERS = ("lb1", "lb2"), ("s1", "s2", "s3")
 UNDO = "/var/lib/nornir-k3s/undo"
 ON_TRIAL = f"ls {UNDO} /etc/systemd/system/nornir-k3s-undo.* 2>/dev/null || :"
 NOTES = "ls /var/lib/nornir-k3s/drained 2>/dev/null || :"
+DROPIN = "/etc/systemd/system/k3s-agent.service.d"
+# K3s waits in its start until the test lets it go on: nobody sees it ready, and nobody confirms its change.
+HELD = f"""mkdir -p {DROPIN}
+printf '[Service]\nExecStartPre=/bin/sh -c "until [ -e /run/go ]; do sleep 0.2; done"\n' >{DROPIN}/held.conf
+systemctl daemon-reload"""
 
 
 def somebody_is_drained(site: Site) -> None:
@@ -90,6 +95,40 @@ def test_a_run_that_was_killed_leaves_nobody_out(cluster: Site) -> None:
     cluster.deploy("--yes")
     for balancer in BALANCERS:
         assert cluster.lab.exec(balancer, ["sh", "-c", NOTES]).stdout == ""
+    eventually(lambda: unchanged(cluster))
+
+
+def test_an_agent_takes_a_change_back_by_itself_that_nobody_confirms(cluster: Site) -> None:
+    """A change on trial; the timer's unit is started by hand, so that the test need not wait for it."""
+
+    def on_host(script: str) -> str:
+        return cluster.lab.exec("a1", ["sh", "-c", script], check=False).stdout.strip()
+
+    def begun() -> None:
+        assert on_host("systemctl is-active nornir-k3s-undo.timer") == "active"
+
+    def taken_back() -> None:
+        assert on_host("sha256sum </etc/rancher/k3s/config.yaml; systemctl is-active k3s-agent") == before
+        assert on_host(ON_TRIAL) == ""
+
+    before = on_host("sha256sum </etc/rancher/k3s/config.yaml; systemctl is-active k3s-agent")
+    inventory = cluster.folder / "inventory" / "defaults.yaml"
+    kept = inventory.read_text()
+    cluster.edit(lambda data: data["data"]["k3s_cluster"].setdefault("agent", {}).update({"node-label": ["on=trial"]}))
+    on_host(HELD)
+    running = cluster.start("deploy.py", "--yes", "--try", "10m")
+    try:
+        eventually(begun)
+    finally:
+        running.send_signal(signal.SIGKILL)
+        running.communicate()
+        inventory.write_text(kept)
+    on_host("touch /run/go")
+    cluster.lab.exec("a1", ["systemctl", "start", "nornir-k3s-undo.service"])  # it waits for the killed run's script
+    eventually(taken_back)
+    on_host(f"rm -r {DROPIN} /run/go; systemctl daemon-reload")
+    cluster.deploy("--yes")
+    taken_back()
     eventually(lambda: unchanged(cluster))
 
 
