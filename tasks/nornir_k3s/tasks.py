@@ -89,7 +89,7 @@ def k3s_facts(task: Task, shared: Shared) -> Result:
     """Read a host, always again; `result` is its `Facts`."""
     run = shared.run
     run.facts.pop(task.host.name, None)
-    shared.turns.forget(task.host.name)
+    shared.restarts.forget(task.host.name)
     facts = _facts_of(task, run)
     result = Facts(
         role=run.member(task.host.name).role,
@@ -177,10 +177,10 @@ def _converged(task: Task, shared: Shared, roles: Collection[str], *, dry_run: b
 def _role(task: Task, shared: Shared, role: str) -> Result:
     match role:
         case "servers":
-            with shared.turns.servers:
+            with shared.restarts.servers:
                 return _server(task, shared)
         case "lb":
-            with shared.turns.servers:
+            with shared.restarts.servers:
                 return host_tasks.converge_host(task, shared.run, role)
         case "agents":
             return alone.change_agent(task, shared)
@@ -242,7 +242,7 @@ def k3s_remove(task: Task, shared: Shared, *, lost: bool = False, dry_run: bool 
         lost: The host is dead or gone for good: everything is done but its own part.
         dry_run: Change nothing, but return what would be done; Nornir's own setting by default.
     """
-    with shared.turns.servers:
+    with shared.restarts.servers:
         run = shared.whole(task)
         run.facts = {}
         leaving = removal.read(run, [task.host.name], lost=lost)
@@ -280,7 +280,7 @@ def k3s_kubeconfig(task: Task, shared: Shared) -> Result:
     facts = _facts_of(task, run)
     if not facts.kubeconfig:
         raise NotReady(task.host.name, "no kubeconfig yet", hint="run k3s_converge on it first")
-    with shared.turns.servers:  # all servers give the same
+    with shared.restarts.servers:  # all servers give the same
         before = run.store.read(kubeconfig.FILE)
         path = kubeconfig.keep(run.store, facts.kubeconfig, server=run.cluster.url, name=run.cluster.name)
     return Result(host=task.host, changed=run.store.read(kubeconfig.FILE) != before, result=str(path))

@@ -317,7 +317,7 @@ def main_pids(site: Site) -> list[str]:
 def test_no_request_is_lost_while_the_load_balancers_change(cluster: Site, change: str) -> None:
     """The one with the VIP is the last, or the only one that keepalived runs on. On a busy machine the VIP may move."""
     told = cluster.folder / "changed.json"
-    for number in range(1, 4):
+    for number in range(1, 7):
         eventually(partial(all_servers_are, cluster, "UP"))
         k3s, holder = k3s_starts(cluster), eventually(cluster.holder)
         new = {"stats": {"port": 8405 + number}} if change == "its port" else {"virtual_router_id": 51 + number}

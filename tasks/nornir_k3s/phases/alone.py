@@ -1,4 +1,4 @@
-"""Servers and agents that are changed by a Nornir task each: with the rotation, the drain and the turns of a deploy."""
+"""Servers and agents that a Nornir task changes each: with the rotation, the drain and the limits of a deploy."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def change_agent(task: Task, shared: Shared) -> Result:
     _require_servers_first(run, name)
     stop = getattr(run.nr.runner, "stop", None)
     try:
-        with shared.turns.agent(run.cluster, name, stop), _may_begin(run, name), drain.drained(run, [name]) as able:
+        with shared.restarts.agent(run.cluster, name, stop), _may_begin(run, name), drain.drained(run, [name]) as able:
             if not able:
                 raise run.failed[0]
             result = _change(task, run)

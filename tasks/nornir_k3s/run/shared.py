@@ -18,7 +18,7 @@ from nornir_k3s.model.report import HostReport
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
-from nornir_k3s.run.turns import Turns
+from nornir_k3s.run.restarts import Restarts
 
 
 class _Family:
@@ -27,7 +27,7 @@ class _Family:
     def __init__(self) -> None:
         self.facts: dict[str, HostFacts] = {}
         self.hosts: dict[str, Host] = {}
-        self.turns = Turns()
+        self.restarts = Restarts()
 
 
 class Shared:
@@ -36,7 +36,7 @@ class Shared:
     def __init__(self, run: Run, family: _Family) -> None:
         run.facts = family.facts
         self.run = run
-        self.turns = family.turns
+        self.restarts = family.restarts
         self._hosts = family.hosts
 
     def whole(self, task: Task) -> Run:

@@ -1,4 +1,4 @@
-"""Turns: where each host's change is a Nornir task of its own, servers restart one by one, agents in batches."""
+"""Restarts: where each host's change is a Nornir task of its own, servers restart one by one, agents in batches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nornir_k3s.model.together import few
 _HINT = "correct what it failed of, then run k3s_facts and k3s_converge on it, and after that on the others"
 
 
-class Turns:
+class Restarts:
     """Who of a cluster's hosts may restart K3s now, whatever the runner."""
 
     def __init__(self) -> None:
