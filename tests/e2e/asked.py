@@ -30,12 +30,13 @@ class Asked:
     """Asks with credentials what only the datastore knows, each time on a new connection."""
 
     def __init__(self, site: Site, path: str = "/api/v1/namespaces/default") -> None:
-        self.count, self.lost, self._path = 0, list[Lost](), path
+        self.count, self.lost, self._site, self._path = 0, list[Lost](), site, path
         self._to: Access = access(site.kubeconfig)
         self._ended, self._pool = threading.Event(), ThreadPoolExecutor(64)
         self._ticker = threading.Thread(target=self._tick)
 
     def __enter__(self) -> Asked:
+        self._before = self._disturbances()
         self._ticker.start()
         return self
 
@@ -43,6 +44,20 @@ class Asked:
         self._ended.set()
         self._ticker.join()
         self._pool.shutdown()
+
+    def lost_none(self) -> None:
+        """Nothing was lost, unless a machine that is too busy has moved the VIP, or a server has lost its leases."""
+        assert self.count
+        assert not self.lost or self._disturbances() != self._before, self
+
+    def _disturbances(self) -> list[str]:
+        count = {
+            "lb1": "journalctl -t nornir-k3s -o cat | grep -c 'the VIP'",
+            "s1": "journalctl -u k3s -o cat | grep -c 'leaderelection lost'",
+        }
+        same = {"lb2": "lb1", "s2": "s1", "s3": "s1"}
+        hosts = (*count, *same)
+        return [self._site.lab.exec(n, ["sh", "-c", count[same.get(n, n)]], check=False).stdout for n in hosts]
 
     def __repr__(self) -> str:
         return f"{len(self.lost)} of {self.count} lost: {self.lost[:5]}"

@@ -221,13 +221,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     site = Site(folder, lab, version)
     # Three labs share this machine: a VIP that moves because its holder was late is not what most tests are about.
     site.edit(lambda data: data["data"]["k3s_cluster"].update(version=version, lb={"advert_int": 1}))
-    if (
-        parse_version(version) >= parse_version("v1.35.0+k3s1")
-        and not Path("/sys/fs/cgroup/cgroup.controllers").exists()
-    ):
-        # Such a kubelet runs on a machine with cgroup v1 only when it is told to.
-        for role in ("server", "agent"):
-            site.edit(partial(allow_cgroup_v1, role=role))
+    accept_cgroup_v1(site, version)
     lab.down()
     lab.up()
     try:
@@ -236,7 +230,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         lab.down()
 
 
-def allow_cgroup_v1(defaults: dict[str, Any], role: str) -> None:
+def accept_cgroup_v1(site: Site, version: str) -> None:
+    """Have a kubelet of this version run on a machine with cgroup v1: from 1.35 on it does only when it is told to."""
+    if parse_version(version) < parse_version("v1.35.0+k3s1") or Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        return
+    for role in ("server", "agent"):
+        site.edit(partial(_accept_cgroup_v1, role=role))
+
+
+def _accept_cgroup_v1(defaults: dict[str, Any], role: str) -> None:
     defaults["data"]["k3s_cluster"].setdefault(role, {})["kubelet-arg"] = ["fail-cgroupv1=false"]
 
 

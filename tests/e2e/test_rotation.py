@@ -10,6 +10,7 @@ import pytest
 
 from nornir_k3s.apply import rotation
 
+from .asked import Asked
 from .balancers import STAT, away, drained, states, watched
 from .conftest import Site, eventually, unchanged
 
@@ -46,8 +47,9 @@ def _all_up(cluster: Site) -> None:
 
 def test_each_server_leaves_before_it_restarts_and_comes_back(cluster: Site) -> None:
     cluster.edit(label("each"))
-    with watched(cluster) as seen:
+    with watched(cluster) as seen, Asked(cluster) as asked:
         cluster.deploy("--yes", "--try", "20m")
+    asked.lost_none()
     for server in SERVERS:
         left = cluster.lab.exec(server, ["sh", "-c", ON_TRIAL]).stdout
         assert left == "", "its change is confirmed"

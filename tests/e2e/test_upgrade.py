@@ -13,7 +13,10 @@ import pytest
 from nornir_k3s.artifacts.source import version_of
 from nornir_k3s.k3s import minor, parse_version, same_minor
 
-from .conftest import SHORT, Site, bare, eventually, unchanged
+from . import killed
+from .asked import Asked
+from .balancers import BALANCERS, away
+from .conftest import SHORT, Site, accept_cgroup_v1, bare, eventually, unchanged
 
 HOSTS = ("s1", "s2", "s3", "a1", "a2")
 # In front of the real file: a server that ends at its start, and everything else as ever.
@@ -53,6 +56,7 @@ def upgraded(site: Site) -> Iterator[tuple[Site, str]]:
     version = version_of(following / "k3s")
     assert version
     with bare(site):
+        accept_cgroup_v1(site, following_minor(version))  # which older ones take, too
         site.edit_config(lambda data: data["user_defined"]["k3s"]["deadlines"].update(connect=5))
         site.lab.poweroff("a2")
         try:
@@ -64,6 +68,11 @@ def upgraded(site: Site) -> Iterator[tuple[Site, str]]:
         assert set(site.nodes()) == {"s1", "s2", "s3", "a1"}, "an agent that is down stops nothing else"
         site.deploy()
         yield site, version
+
+
+def following_minor(version: str) -> str:
+    release = parse_version(version).release
+    return f"v{release[0]}.{release[1] + 1}.1+k3s1"
 
 
 def use(site: Site, folder: str, version: str) -> None:
@@ -170,10 +179,12 @@ def test_an_agent_whose_containerd_ends_gets_its_k3s_back(upgraded: tuple[Site, 
     run_pods(site)
     before = {host: started(site, host) for host in HOSTS}
     try:
-        done = site.runbook("deploy.py", "--yes")
+        with Asked(site) as asked:
+            done = site.runbook("deploy.py", "--yes")
     finally:
         site.lab.exec("a1", ["sh", "-c", MEND])
     assert done.returncode == 1, done.stdout + done.stderr
+    asked.lost_none()
     for words in (
         "a1: not ready: ",
         "it ended 3 times; containerd has ended, and K3s with it",
@@ -248,6 +259,7 @@ def test_every_node_gets_it_and_nothing_of_the_old_one_is_left(upgraded: tuple[S
     eventually(lambda: unchanged(site))
 
 
+LEFT = "cd /var/lib/nornir-k3s; ls -d binary previous cordoned drained/* pending/* 2>/dev/null; :"
 TEMPLATE = "/var/lib/rancher/k3s/agent/etc/containerd/config-v3.toml.tmpl"
 
 
@@ -275,3 +287,29 @@ def test_what_stands_in_the_way_of_a_minor_version_is_told_before_anything_happe
     finally:
         site.lab.exec("a1", ["rm", "-f", TEMPLATE])
         (site.folder / "inventory" / "defaults.yaml").write_text(kept)
+
+
+def test_a_minor_version_comes_to_every_node_wherever_a_run_is_killed(
+    upgraded: tuple[Site, str], request: pytest.FixtureRequest
+) -> None:
+    """And no request is lost."""
+    site, version = upgraded
+    if os.environ.get("K3S_BUNDLE"):
+        pytest.skip("K3S_BUNDLE_NEXT was the last version that there is")
+    from build import build  # noqa: PLC0415 - needs PyInstaller, which a real release does not
+
+    version = following_minor(version)
+    build(site.folder / "minor", version=version, delays=SHORT)
+    use(site, "minor", version)
+    with Asked(site) as asked:
+        killed.upgrade(site, killed.ALL if request.config.getoption("--matrix") else killed.PARTS)
+    asked.lost_none()
+    assert versions(site) == {version}
+    assert site.nodes() == dict.fromkeys(HOSTS, True)
+    assert cordoned(site) == set()
+    assert {balancer: away(site, balancer) for balancer in BALANCERS} == {balancer: set() for balancer in BALANCERS}
+    for host in (*HOSTS, *BALANCERS):
+        left = site.lab.exec(host, ["sh", "-c", LEFT])
+        assert left.stdout == "", host
+    assert "nothing to change" in site.deploy().stdout
+    eventually(lambda: unchanged(site))
