@@ -305,7 +305,7 @@ def _restart_reason(cluster: Cluster, member: Member, spec: HostSpec, facts: Hos
         return ""
     if expiring := [one.path for one in facts.certificates if _is_renewed(one, facts.now, state.started)]:
         return f"it renews {', '.join(expiring)} when it starts"
-    if known.went_back and state.started <= known.went_back.since + facts.skew:
+    if known.went_back and state.started <= known.went_back.since + facts.skew + facts.skew_error:
         return f"{known.went_back}, and the server answers from its caches"
     if known.nodes is None or facts.now - state.changed < SETTLED:
         return ""
