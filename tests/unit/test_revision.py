@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from nornir_k3s.compare import datastore, passing
+from nornir_k3s.datastore_probe.probe import probe
 from nornir_k3s.model.cluster import Cluster
+from nornir_k3s.model.host_facts import HostFacts, Unreachable
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.went_back import WentBack
 from nornir_k3s.planner import plan_host
@@ -82,3 +84,9 @@ def test_it_is_an_error_of_drift_that_a_deploy_repairs_after_a_second_look(load:
     assert (one.id, one.severity, one.fixed_by) == ("cluster/revision:datastore", "error", "deploy")
     assert "went back from revision 9 to 4" in one.found
     assert passing.hosts(load(), {}, [one]) == {"db1", "s1", "s2"}
+
+
+def test_a_datastore_that_no_server_reaches_has_no_revision(load: Load) -> None:
+    outside = replace(load(), endpoint=Secret("mysql://k3s:pw@tcp(10.0.0.9:3306)/k3s"))
+    facts = HostFacts("s1", unreachable=(Unreachable("10.0.0.9:3306", "Connection refused"),))
+    assert probe(outside, facts, None, test_rights=True).database.revision == 0  # type: ignore[arg-type]  # no connection

@@ -32,7 +32,7 @@ class Version(argparse.Action):
     """Print the version; reading the metadata of the package takes longer than all the rest of `--help`."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - see above
+        from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - slow
 
         try:
             found = version(PROGRAM)
@@ -79,9 +79,8 @@ def file_or_stdout(text: str) -> Path:
 
 def time(text: str) -> int:
     """Return a time in seconds, long enough for K3s to restart in it."""
-    # Imported here: pydantic, which the help of a command does not need.
-    from nornir_k3s.model.rolling_update import SHORTEST_TRIAL  # noqa: PLC0415 - see above
-    from nornir_k3s.model.value_types import seconds  # noqa: PLC0415 - see above
+    from nornir_k3s.model.rolling_update import SHORTEST_TRIAL  # noqa: PLC0415 - loads pydantic, as no help needs
+    from nornir_k3s.model.value_types import seconds  # noqa: PLC0415 - loads pydantic, as no help needs
 
     try:
         found = seconds(int(text) if text.isascii() and text.isdigit() else text)
