@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make demo   a highly available cluster on eight hosts of this machine (Debian, root)"
-	@echo "make test   all tests, end to end on such hosts included (Debian, root, about half an hour)"
+	@echo "make test   all tests, end to end on such hosts included (Debian, root, half an hour to 40 minutes)"
 	@echo "make test-matrix  each datastore on each release of Debian (half an hour); writes docs/tested.md"
 	@echo "make down   remove the demo's hosts and everything they left on this machine"
 	@echo "make bench  how long it takes, compared with the same work by hand over OpenSSH (Debian, root; bench/README.md)"
