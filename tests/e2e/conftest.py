@@ -35,7 +35,10 @@ PREFIX = f"10.79.{WORKER}"
 VIP = f"{PREFIX}.100"
 DB = f"{PREFIX}.11"
 # Whose commands are measured for the coverage, too: they go everywhere once, and are half of all.
-MEASURED = ("deploy", "drift", "drill", "failures", "operator", "rotation", "schedule", "upgrade", "workflows")
+MEASURED = (
+    *("deploy", "drift", "drill", "external_datastore_checks", "failures", "load_balancers", "nodes", "operator"),
+    *("registration", "rotation", "schedule", "upgrade", "workflows"),
+)
 # Seconds. What a server takes on its way to Ready is not what these tests are about.
 SHORT = {"BOOTSTRAP": 0.05, "START": 0.1, "NODE": 0.1, "READY": 0.1, "KUBELET": 0.1, "STOP": 0.2}
 
