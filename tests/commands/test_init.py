@@ -11,8 +11,8 @@ import pytest
 from nornir import InitNornir
 from ruamel.yaml import YAML
 
-from nornir_k3s.cli.arguments import K3S_VERSION
 from nornir_k3s.cli.init import FILES
+from nornir_k3s.cli.options_of_setup import K3S_VERSION
 from nornir_k3s.inventory import cluster, config
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.state.store import Store

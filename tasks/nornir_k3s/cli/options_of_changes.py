@@ -1,0 +1,78 @@
+"""The options of the subcommands that change a cluster."""
+
+from __future__ import annotations
+
+import argparse
+
+from nornir_k3s.cli import options
+from nornir_k3s.cli.parser import Parser, names
+
+
+def deploy(parser: Parser) -> None:
+    """Add the options of `deploy`."""
+    options.common(parser)
+    parser.add_argument("--plan", action="store_true", help="show what would be changed, with diffs; change nothing")
+    options.exit_code(parser)
+    parser.add_argument("--preflight-only", action="store_true", help="check every host, report all problems, and stop")
+    options.selection(parser)
+    parser.add_argument("--list-phases", action="store_true", help="list the phases and exit")
+    parser.add_argument("--yes", action="store_true", help="do not ask before a running cluster is changed")
+    options.json_file(parser, "the report, or the plan,")
+
+
+def plan(parser: Parser) -> None:
+    """Add the options of `plan`."""
+    options.common(parser)
+    options.selection(parser)
+    options.exit_code(parser)
+    options.json_file(parser, "the plan")
+
+
+def phases_conflict(args: argparse.Namespace) -> str:
+    """Return which options of `deploy` and `plan` exclude each other."""
+    if args.until and args.only:
+        return "--until and --only exclude each other"
+    if getattr(args, "preflight_only", False) and (args.until or args.only or args.plan):
+        return "--preflight-only excludes --plan, --until and --only"
+    if args.exit_code and not getattr(args, "plan", True):
+        return "--exit-code needs --plan"
+    return ""
+
+
+def upgrade(parser: Parser) -> None:
+    """Add the options of `upgrade`."""
+    options.common(parser)
+    parser.add_argument("--to", required=True, metavar="VERSION", help="version at the end: v1.36 or v1.36.3+k3s1")
+    parser.add_argument(
+        "--via", type=names, default=(), metavar="VERSIONS", help="versions to take on the way (v1.35.7+k3s1,…)"
+    )
+    parser.add_argument("--plan", action="store_true", help="show the path, node by node; change nothing")
+    parser.add_argument("--yes", action="store_true", help="begin without asking")
+    parser.add_argument("--write", action="store_true", help="write the new version into the inventory at the end")
+    parser.add_argument(
+        "--skip-unreachable", action="store_true", help="go on without load balancers that are down; exit code 4"
+    )
+    options.window(parser)
+    options.json_file(parser, "the report, or the path,")
+
+
+def remove(parser: Parser) -> None:
+    """Add the options of `remove`."""
+    parser.add_argument("hosts", nargs="+", metavar="NAME", help="a server or an agent")
+    options.common(parser)
+    parser.add_argument("--plan", action="store_true", help="show what would be done; change nothing")
+    parser.add_argument("--yes", action="store_true", help="begin without asking")
+    parser.add_argument(
+        "--lost", action="store_true", help="the hosts are dead or gone for good: do everything but their own part"
+    )
+    parser.add_argument("--write", action="store_true", help="also delete the hosts from the inventory's hosts.yaml")
+    options.json_file(parser, "the report, or the plan,")
+
+
+def replace(parser: Parser) -> None:
+    """Add the options of `replace`."""
+    parser.add_argument("host", metavar="NAME", help="a server or an agent of the inventory")
+    options.common(parser)
+    parser.add_argument("--plan", action="store_true", help="show what would be done; change nothing")
+    parser.add_argument("--yes", action="store_true", help="begin without asking")
+    options.json_file(parser, "the report, or the plan,")
