@@ -2,8 +2,8 @@
 
 `deploy(nr)` is the whole chain, `plan(nr)` says what it would do, `drift(nr)` what no longer matches, `status(nr)` how
 the cluster is, `upgrade(nr, to="v1.36")` walks over minor versions, `drill(nr)` breaks one thing after the other and
-measures, `remove(nr, names)` takes nodes out; `k3s_facts` and the like are Nornir tasks of single steps. They take your
-Nornir, print nothing and exit nowhere. docs/workflows.md has examples.
+measures, `remove(nr, names)` takes nodes out, `rotate(nr, what)` gives new secrets; `k3s_facts` and the like are Nornir
+tasks of single steps. They take your Nornir, print nothing and exit nowhere. docs/workflows.md has examples.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ __all__ = [
     "PreflightFailed",
     "Removal",
     "Report",
+    "Rotation",
     "Status",
     "UnreadableAnswer",
     "UpgradeReport",
@@ -80,8 +81,10 @@ __all__ = [
     "plan",
     "plan_removal",
     "plan_replacement",
+    "plan_rotation",
     "remove",
     "replace",
+    "rotate",
     "status",
     "upgrade",
 ]
@@ -93,6 +96,7 @@ if TYPE_CHECKING:
     from nornir_k3s.model.plan import Change, HostPlan, Plan
     from nornir_k3s.model.removal import Removal
     from nornir_k3s.model.report import HostReport, Report
+    from nornir_k3s.model.rotation import Rotation
     from nornir_k3s.model.status import Status
     from nornir_k3s.model.upgrade_report import UpgradeReport
     from nornir_k3s.run.selection import Choice
@@ -114,6 +118,7 @@ if TYPE_CHECKING:
     from nornir_k3s.workflows.plan import plan
     from nornir_k3s.workflows.remove import plan_removal, remove
     from nornir_k3s.workflows.replace import plan_replacement, replace
+    from nornir_k3s.workflows.rotate import plan_rotation, rotate
     from nornir_k3s.workflows.status import status
     from nornir_k3s.workflows.upgrade import upgrade
 else:
@@ -135,6 +140,8 @@ else:
         "model.removal": "Removal",
         "workflows.remove": "plan_removal remove",
         "workflows.replace": "plan_replacement replace",
+        "model.rotation": "Rotation",
+        "workflows.rotate": "plan_rotation rotate",
         "workflows.status": "status",
         "model.upgrade_report": "UpgradeReport",
         "workflows.upgrade": "upgrade",

@@ -130,6 +130,11 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
         changes.replace,
         more="The node and its password are deleted, then everything is deployed. It asks once.",
     ),
+    "rotate": Subcommand(
+        "give a running cluster a new secret in place of an old one",
+        changes.rotate,
+        more="It asks once. K3s restarts on one server at a time. A run that was killed is finished by the next one.",
+    ),
     "schedule": Subcommand(
         "run drift checks from a systemd timer on this machine", checks.schedule, conflict=checks.schedule_conflict
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 
 from nornir_k3s.cli import options
 from nornir_k3s.cli.parser import Parser, names
@@ -75,4 +76,21 @@ def replace(parser: Parser) -> None:
     options.common(parser)
     parser.add_argument("--plan", action="store_true", help="show what would be done; change nothing")
     parser.add_argument("--yes", action="store_true", help="begin without asking")
+    options.json_file(parser, "the report, or the plan,")
+
+
+# What can be rotated, in the order of the help; `workflows/rotate.py` has how.
+ROTATED: Mapping[str, str] = {
+    "database-password": "the password of the managed datastore",
+}
+
+
+def rotate(parser: Parser) -> None:
+    """Add the options of `rotate`."""
+    what = "; ".join(f"{name}: {text}" for name, text in ROTATED.items())
+    parser.add_argument("what", choices=tuple(ROTATED), metavar="WHAT", help=what)
+    options.common(parser)
+    parser.add_argument("--plan", action="store_true", help="show what would be done; change nothing")
+    parser.add_argument("--yes", action="store_true", help="begin without asking")
+    options.window(parser)
     options.json_file(parser, "the report, or the plan,")

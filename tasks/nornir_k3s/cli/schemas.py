@@ -12,14 +12,20 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from nornir_k3s import DriftReport, DrillPlan, DrillReport, Plan, Removal, Report, Status, UpgradeReport
+from nornir_k3s import DriftReport, DrillPlan, DrillReport, Plan, Removal, Report, Rotation, Status, UpgradeReport
 from nornir_k3s.inventory.file_models import SCHEMAS, json_schema
 
 
 def documents() -> dict[str, dict[str, Any]]:
-    """Return every schema: config, hosts, groups and defaults; report, plan, status, drift, drill, upgrade, removal."""
+    """Return every schema: config, hosts, groups and defaults; report, plan, status, drift, drill, upgrade, …."""
     written: dict[str, type[BaseModel]] = {"report": Report, "plan": Plan, "status": Status, "drift": DriftReport}
-    written |= {"drill": DrillReport, "drill-plan": DrillPlan, "upgrade": UpgradeReport, "removal": Removal}
+    written |= {
+        "drill": DrillReport,
+        "drill-plan": DrillPlan,
+        "upgrade": UpgradeReport,
+        "removal": Removal,
+        "rotation": Rotation,
+    }
     return {kind: json_schema(kind) for kind in SCHEMAS} | {
         name: model.model_json_schema(mode="serialization") for name, model in written.items()
     }

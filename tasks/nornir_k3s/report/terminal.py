@@ -18,6 +18,7 @@ from nornir_k3s.ssh.hostkeys import HostKeyReport, KeyState
 if TYPE_CHECKING:
     from nornir_k3s.model.plan import Change, Plan
     from nornir_k3s.model.removal import Removal
+    from nornir_k3s.model.rotation import Rotation
     from nornir_k3s.model.status import Status
 
 _STYLES = {
@@ -148,6 +149,14 @@ def show_removal(found: Removal, console: Console, *, verb: str = "remove", wher
     for name, summaries in found.changes.items():
         for summary in summaries:
             console.print(f"  {name}: {summary}", soft_wrap=True, markup=False)
+    show_notes(found.notes, console)
+
+
+def show_rotation(found: Rotation, console: Console) -> None:
+    """Print what a rotation does, in order."""
+    console.print(f"rotate {found.what} of cluster {found.cluster}", soft_wrap=True, markup=False)
+    for step in found.steps:
+        console.print(f"  {few(step.hosts)}: {step.what}", soft_wrap=True, markup=False)
     show_notes(found.notes, console)
 
 

@@ -67,7 +67,7 @@ def prepare(
     options = complete(nr, options)
     settings = nr.inventory.defaults.data.get("k3s_cluster")
     name = str(settings.get("name", "cluster")) if isinstance(settings, dict) else "cluster"
-    store = Store(state / name, base=base, keep=keep)
+    store = Store(state / name, base=base, keep=keep, fresh=options.get("fresh", ()))
     earlier = known_cluster.members(store)
     away = [m for m in earlier if m.name not in nr.inventory.hosts and not options.get("whole")]
     sources, version = options.get("sources"), str(options.get("version") or "")

@@ -16,7 +16,7 @@ from nornir_k3s.model.drill_limits import DrillOptions
 from nornir_k3s.model.suggest import did_you_mean
 from nornir_k3s.run.context import DEADLINES, WIDTHS
 
-_KEYS = ("deadlines", "widths", "cache", "sources", "whole", "limits", "keep_runs", "drill", "version")
+_KEYS = ("deadlines", "widths", "cache", "sources", "whole", "limits", "keep_runs", "drill", "version", "fresh")
 
 
 def configured(nr: Nornir) -> Options | None:

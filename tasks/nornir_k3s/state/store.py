@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,16 @@ class Store:
         folder: Created with mode 0700 by the first write.
         base: What relative paths in references are relative to.
         keep: False: `commit` writes nothing; generated secrets exist for this run only.
+        fresh: Generated secrets that are made anew, whatever is saved.
 
     Generated secrets and staged files are written by `commit`, after everything else was validated.
     """
 
-    def __init__(self, folder: Path, *, base: Path, keep: bool = True) -> None:
+    def __init__(self, folder: Path, *, base: Path, keep: bool = True, fresh: Collection[str] = ()) -> None:
         self.folder = folder
         self.base = base
         self.keep = keep
+        self.fresh = fresh
         self._staged: dict[str, Secret] = {}
 
     def secret(
@@ -44,7 +46,7 @@ class Store:
         """
         if reference is not None:
             return resolve(reference, self.base)
-        saved = self.read(name)
+        saved = None if name in self.fresh else self.read(name)
         if saved is not None:
             return Secret(saved.strip())
         if make is None:
