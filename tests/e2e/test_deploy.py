@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nornir_k3s.roles import haproxy
+
 from .certificates import certificate
 from .conftest import VIP, Site, eventually, make_bare, unchanged_files
 
@@ -154,7 +156,7 @@ def ended_health_check(cluster: Site, tmp_path: Path) -> Iterator[None]:
     """The certificate of the health check has ended on both load balancers: no server passes it."""
     certificate(tmp_path)
     pem = (tmp_path / "expired.crt").read_text() + (tmp_path / "db.key").read_text()
-    path = "/etc/haproxy/k3s-check.pem"
+    path = haproxy.CHECK_CERT
     kept = {name: cluster.lab.exec(name, ["cat", path]).stdout for name in ("lb1", "lb2")}
 
     def put(contents: dict[str, str], state: str) -> None:
@@ -199,7 +201,9 @@ def test_a_stopped_server_is_brought_back_alone(cluster: Site) -> None:
     assert after == before
 
 
+@pytest.mark.usefixtures("ended_health_check")
 def test_a_changed_setting_rolls_over_the_servers_one_at_a_time(cluster: Site) -> None:
+    """The certificate of the health check, which has ended, is renewed first: HAProxy would see no server up again."""
     cluster.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"kube-apiserver-arg": ["event-ttl=1h"]}))
     cluster.deploy()
     starts = []
@@ -213,4 +217,6 @@ def test_a_changed_setting_rolls_over_the_servers_one_at_a_time(cluster: Site) -
     ordered = sorted(starts)
     for (_, ready), (begun, _) in itertools.pairwise(ordered):
         assert ready <= begun, "a server was restarted before the one before it was ready"
+    for name in ("lb1", "lb2"):
+        assert "DOWN" not in cluster.lab.exec(name, ["sh", "-c", STATES]).stdout.split()
     assert "nothing to change" in cluster.deploy().stdout

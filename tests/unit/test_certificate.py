@@ -45,7 +45,7 @@ def test_a_certificate_is_kept_0600_and_belongs_to_its_cluster(tmp_path: Path) -
 def test_one_that_ends_soon_is_made_anew(tmp_path: Path) -> None:
     store = Store(tmp_path / "state", base=tmp_path)
     csr, key = check_certificate.request()
-    check_certificate.save(store, CA, signed(csr, 30), key)
+    check_certificate.save(store, CA, signed(csr, 80), key)
     assert not check_certificate.load(store, CA)
 
 

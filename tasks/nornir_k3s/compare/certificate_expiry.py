@@ -15,8 +15,10 @@ from nornir_k3s.model.drift_report import CertificateExpiry
 from nornir_k3s.model.finding import CLUSTER, Finding, Severity
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.planner import PlannedHost
+from nornir_k3s.roles import server
 
 SOON = 7  # days; what expires earlier is an error, and a deploy renews it where it can
+OURS = 30  # the same for what every deploy renews from 90 days before its end: there was none for two months
 
 
 def expiries(all_facts: Mapping[str, HostFacts]) -> list[CertificateExpiry]:
@@ -50,7 +52,7 @@ def differences(
         renewed = _renewed(one, hosts.get(one.host))
         if one.days >= days and not (renewed and one.days < SOON):
             continue
-        severity: Severity = "warning" if one.days >= SOON else "error"
+        severity: Severity = "warning" if one.days >= (OURS if _is_ours(cluster, one) else SOON) else "error"
         yield Finding(
             host=one.host, kind="certificate", subject=one.path, found=f"{when(one)}, on {one.ends:%Y-%m-%d}",
             expected=f"valid for at least {days} days", remedy=renewed or remedy(cluster, one),
@@ -74,6 +76,16 @@ def _renewed(one: CertificateExpiry, host: PlannedHost | None) -> str:
     return ""
 
 
+def _is_ours(cluster: Cluster, one: CertificateExpiry) -> bool:
+    """Return whether any deploy renews it in its last 90 days."""
+    return not (one.authority or one.host == CLUSTER or one.path.startswith(k3s.DATA) or _is_given(cluster, one))
+
+
+def _is_given(cluster: Cluster, one: CertificateExpiry) -> bool:
+    """Return whether it is a copy of a file that the inventory names."""
+    return one.path.startswith(f"{server.FOLDER}/") and not cluster.is_managed
+
+
 def remedy(cluster: Cluster, one: CertificateExpiry) -> str:
     """Return what renews a certificate."""
     if one.authority:
@@ -83,6 +95,6 @@ def remedy(cluster: Cluster, one: CertificateExpiry) -> str:
     if one.path.startswith(k3s.DATA):
         unit = k3s.UNITS["server" if cluster.member(one.host).role == "servers" else "agent"]
         return f"restart {unit} on this host, one host at a time: K3s renews its certificates when it starts"
-    if cluster.member(one.host).role == "servers" and not cluster.is_managed:
+    if _is_given(cluster, one):
         return "renew the file that the inventory names, then deploy"
     return "deploy: it renews the certificate in its last months"

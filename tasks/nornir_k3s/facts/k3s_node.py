@@ -66,14 +66,19 @@ class NodePassword(Fact[bool]):
 
 # Those of K3s (docs.k3s.io `cli/certificate.md`), and those that a deploy writes.
 _CERTIFICATES = {
-    "servers": (f"{k3s.DATA}/server/tls/*.crt", f"{server.FOLDER}/datastore-certfile.pem"),
+    "servers": (
+        *(f"{k3s.DATA}/{folder}/*.crt" for folder in ("server/tls", "server/tls/etcd", "server/tls/kube-*", "agent")),
+        f"{server.FOLDER}/datastore-cafile.pem",
+        f"{server.FOLDER}/datastore-certfile.pem",
+    ),
     "agents": (f"{k3s.DATA}/agent/*.crt",),
     "lb": (haproxy.CHECK_CERT,),
     "datastore": tuple(
         dict.fromkeys(
-            f"{one.at('*').folder}/{'cert.pem' if kind == 'etcd' else 'nornir-k3s-cert.pem'}"
+            f"{one.at('*').folder}/{'' if kind == 'etcd' else 'nornir-k3s-'}{name}.pem"
             for kind in datastore.KINDS
             for one in family.every(kind)
+            for name in ("cert", "ca")
         )
     ),
 }

@@ -7,16 +7,15 @@ from dataclasses import replace
 
 from nornir.core.task import Result, Task
 
-from nornir_k3s.apply import check_certificate as signing
 from nornir_k3s.apply import script as apply
 from nornir_k3s.facts.network import Addresses
+from nornir_k3s.phases import check_certificate
 from nornir_k3s.phases.host_tasks import converge_host
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.phases.servers import require_ready
 from nornir_k3s.roles import keepalived
 from nornir_k3s.run.context import Run
-from nornir_k3s.run.gather import read_facts, readable, session_of
-from nornir_k3s.state import check_certificate
+from nornir_k3s.run.gather import read_facts, session_of
 
 
 def converge(run: Run) -> None:
@@ -26,8 +25,8 @@ def converge(run: Run) -> None:
     any more stop after that.
     """
     balancers = run.chosen(m.name for m in run.of("lb"))
-    if balancers and not check_certificate.load(run.store, run.ca_prefix):
-        run.phase("check certificate", [require_ready(run)], _sign)
+    if balancers and check_certificate.is_missing(run):
+        check_certificate.sign(run, require_ready(run))
     names = [name for name in balancers if run.planned(name).by_role["lb"]]
     if _serving(run):
         for name in _in_order(run, names):  # the next one only if this one has not failed
@@ -86,16 +85,6 @@ def _has_vip(task: Task, run: Run) -> Result:
 
 def _converge(task: Task, run: Run) -> Result:
     return converge_host(task, run, "lb")
-
-
-def _sign(task: Task, run: Run) -> Result:
-    """Have the cluster sign the health check certificate, and save it on the controller."""
-    csr, key = check_certificate.request()
-    answer = session_of(task, run).run(signing.script(csr), what="signing the health check certificate", timeout=120)
-    with readable(task.host.name):
-        certificate = signing.parse(answer.stdout)
-    check_certificate.save(run.store, run.ca_prefix, certificate, key)
-    return Result(host=task.host, changed=False)
 
 
 PHASE = Phase("load-balancers", "HAProxy and keepalived: the fixed registration address", converge, beside="servers")

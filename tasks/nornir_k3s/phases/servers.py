@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nornir_k3s import k3s
 from nornir_k3s.errors import UsageError
-from nornir_k3s.phases import datastore, drain, rolling, rotation, window
+from nornir_k3s.phases import check_certificate, datastore, drain, rolling, rotation, window
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.run.context import Run
 
@@ -71,6 +71,8 @@ def converge_others(run: Run) -> None:
     down = [name for name in names if not _runs(run, name)]
     require_ready(run)
     run.phase("servers", down, rolling.change_node)
+    if any(run.planned(name).starts_k3s for name in names if name not in down):
+        check_certificate.renew_ended(run)
     for name in sorted(names, key=lambda one: run.facts[one].ready):  # a ready one waits for the others
         if name not in down:
             if run.facts[name].ready and run.planned(name).starts_k3s:

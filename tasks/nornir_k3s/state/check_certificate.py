@@ -14,7 +14,7 @@ from nornir_k3s.state import certificates
 from nornir_k3s.state.store import Store
 
 NAME = "lb-check"
-RENEW_BEFORE = timedelta(days=60)
+RENEW_BEFORE = timedelta(days=90)
 
 
 def load(store: Store, ca_prefix: str) -> Secret:
