@@ -2,8 +2,9 @@
 
 `deploy(nr)` is the whole chain, `plan(nr)` says what it would do, `drift(nr)` what no longer matches, `status(nr)` how
 the cluster is, `upgrade(nr, to="v1.36")` walks over minor versions, `drill(nr)` breaks one thing after the other and
-measures, `remove(nr, names)` takes nodes out, `rotate(nr, what)` gives new secrets; `k3s_facts` and the like are Nornir
-tasks of single steps. They take your Nornir, print nothing and exit nowhere. docs/workflows.md has examples.
+measures, `remove(nr, names)` takes nodes out, `backup(nr)` saves all data, `rotate(nr, what)` gives new secrets;
+`k3s_facts` and the like are Nornir tasks of single steps. They take your Nornir, print nothing and exit nowhere.
+docs/workflows.md has examples.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from nornir_k3s.errors import (
 __all__ = [
     "ArtifactError",
     "AuthenticationFailed",
+    "Backup",
     "Busy",
     "Change",
     "Choice",
@@ -66,9 +68,11 @@ __all__ = [
     "UnreadableAnswer",
     "UpgradeReport",
     "UsageError",
+    "backup",
     "deploy",
     "drift",
     "drill",
+    "k3s_backup",
     "k3s_converge",
     "k3s_facts",
     "k3s_join",
@@ -79,6 +83,7 @@ __all__ = [
     "k3s_ready",
     "k3s_remove",
     "plan",
+    "plan_backup",
     "plan_removal",
     "plan_replacement",
     "plan_rotation",
@@ -90,6 +95,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from nornir_k3s.model.backup import Backup
     from nornir_k3s.model.drift_report import DriftReport
     from nornir_k3s.model.drill_report import DrillPlan, DrillReport
     from nornir_k3s.model.finding import Finding
@@ -102,6 +108,7 @@ if TYPE_CHECKING:
     from nornir_k3s.run.selection import Choice
     from nornir_k3s.tasks import (
         Facts,
+        k3s_backup,
         k3s_converge,
         k3s_facts,
         k3s_join,
@@ -112,6 +119,7 @@ if TYPE_CHECKING:
         k3s_ready,
         k3s_remove,
     )
+    from nornir_k3s.workflows.backup import backup, plan_backup
     from nornir_k3s.workflows.deploy import deploy
     from nornir_k3s.workflows.drift import drift
     from nornir_k3s.workflows.drill import drill
@@ -128,8 +136,10 @@ else:
         "model.report": "HostReport Report",
         "model.drift_report": "DriftReport",
         "tasks": "Facts k3s_facts k3s_preflight k3s_plan k3s_converge"
-        " k3s_join k3s_load_balancer k3s_ready k3s_kubeconfig k3s_remove",
+        " k3s_backup k3s_join k3s_load_balancer k3s_ready k3s_kubeconfig k3s_remove",
         "run.selection": "Choice",
+        "model.backup": "Backup",
+        "workflows.backup": "backup plan_backup",
         "workflows.deploy": "deploy",
         "workflows.drift": "drift",
         "model.drill_report": "DrillPlan DrillReport",

@@ -30,6 +30,7 @@ from nornir_k3s.run.context import Run
 from nornir_k3s.run.shared import Shared, of
 from nornir_k3s.state import kubeconfig
 from nornir_k3s.workflows import remove as removal
+from nornir_k3s.workflows.backup import backup, plan_backup
 
 P = ParamSpec("P")
 
@@ -252,6 +253,29 @@ def k3s_remove(task: Task, shared: Shared, *, lost: bool = False, dry_run: bool 
             removal.carry_out_removal(run, leaving, lost=lost)
             shared.run.facts.clear()
     return Result(host=task.host, changed=True, result=said)
+
+
+@_step
+def k3s_backup(task: Task, shared: Shared, *, dry_run: bool | None = None) -> Result:
+    """Make a backup, as `backup` does, with the options of config.yaml; `result` is its `Backup`.
+
+    It is made on one host of the datastore; others are skipped.
+
+    Arguments:
+        dry_run: Change nothing, but return the plan; Nornir's own setting by default.
+    """
+    run = shared.whole(task)
+    own = [member.name for member in run.cluster.of("datastore") if member.name in run.present]
+    if task.host.name not in own[:1]:
+        return Result(host=task.host, result="not the host that backups are made on", severity_level=logging.DEBUG)
+    arguments: dict[str, Any] = {
+        "base": run.store.base,
+        "state": run.store.folder.parent,
+        "options": {"whole": not run.away},
+    }
+    with shared.restarts.servers:
+        report = (plan_backup if task.is_dry_run(dry_run) else backup)(run.nr, **arguments)
+    return Result(host=task.host, changed=not report.planned, result=report)
 
 
 @_step

@@ -116,6 +116,26 @@ def test_print_writes_nothing(home: Path) -> None:
     assert not (home / "calls").exists()
 
 
+def test_backups_have_a_timer_of_their_own(home: Path) -> None:
+    config = home / "config.yaml"
+    config.write_text(config.read_text().replace("my state", "my state, backup: {folder: saved}"))
+    done = schedule(home, "print", "--job", "backup", own=os.geteuid() != 0)
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "nornir-k3s-backup-prod.timer",
+        "Backup of a K3s cluster",
+        "OnCalendar=daily",
+        "TimeoutStartSec=7200",
+    ):
+        assert words in done.stdout
+    assert f"{PROJECT}/runbooks/backup.py --config" in done.stdout
+    assert "SuccessExitStatus" not in done.stdout
+    if os.geteuid() == 0:
+        assert f"ReadWritePaths=-{home}/saved" in done.stdout
+    assert schedule(home, "install", "--job", "backup").returncode == 0
+    assert (units(home) / "nornir-k3s-backup-prod.timer").exists()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="the system's timer is root's")
 def test_the_system_s_checks_run_as_the_user_whose_state_it_is(home: Path) -> None:
     assert "User=" not in schedule(home, "print", own=False).stdout

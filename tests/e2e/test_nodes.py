@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 from .conftest import PREFIX, Site, eventually, unchanged, unchanged_files
@@ -115,3 +116,20 @@ def forgotten(site: Site) -> None:
 
 def dead(site: Site, name: str) -> None:
     assert not site.nodes()[name]
+
+
+def test_a_backup_has_all_data(cluster: Site) -> None:
+    folder, path = cluster.folder / "backups", cluster.folder / "backup.json"
+    before = cluster.processes()
+    done = cluster.runbook("backup.py", "--to", str(folder), "--keep", "1", "--json", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(path.read_text())
+    (file,) = folder.iterdir()
+    assert report["place"] == str(file)
+    parts = {one["name"] for one in report["manifest"]["parts"]}
+    assert {"datastore.sql.gz", "token", "servers/s1/config.yaml", "servers/s3/config.yaml"} <= parts
+    assert report["manifest"]["revision"] > 0
+    script = f"tar -xOf {file} datastore.sql.gz | zcat | grep -cE '^(CREATE TABLE `kine`|-- Dump completed)'"
+    assert subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout == "2\n"
+    assert not cluster.lab.exec("db1", ["ls", "/var/lib/nornir-k3s/backup"]).stdout
+    assert cluster.processes() == before

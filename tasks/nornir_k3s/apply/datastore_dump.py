@@ -15,8 +15,10 @@ FOLDER = f"{STATE}/dumps"
 KEPT = 5
 
 
-def script(recipe: Recipe, *, database: str, cluster: str, token_fingerprint: str) -> str:
-    """Return shell lines that dump one database to FOLDER, mode 0600, and keep the newest KEPT dumps of the cluster.
+def script(
+    recipe: Recipe, *, database: str, cluster: str, token_fingerprint: str, folder: str = FOLDER, kept: int = KEPT
+) -> str:
+    """Return shell lines that dump one database to a folder, mode 0600, and keep the newest dumps of the cluster there.
 
     They print `dump`, the file's path and its size in bytes. A dump with its final name is always complete. If there is
     not enough disk space, or the dump fails, the script fails and older dumps stay.
@@ -26,8 +28,10 @@ def script(recipe: Recipe, *, database: str, cluster: str, token_fingerprint: st
         database: Its name.
         cluster: The cluster's name.
         token_fingerprint: Of the token that the data needs.
+        folder: On the host.
+        kept: How many stay.
     """
-    words = (database, FOLDER, cluster, token_fingerprint, recipe.suffix, KEPT, recipe.size, recipe.write)
+    words = (database, folder, cluster, token_fingerprint, recipe.suffix, kept, recipe.size, recipe.write)
     return shell.source("apply/datastore_dump.sh") + shell.call("dump", *words)
 
 

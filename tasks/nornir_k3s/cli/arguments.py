@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nornir_k3s.cli import options_of_changes as changes
 from nornir_k3s.cli import options_of_checks as checks
+from nornir_k3s.cli import options_of_data as data
 from nornir_k3s.cli import options_of_setup as setup
 from nornir_k3s.cli.parser import PROGRAM, Parser, Version
 
@@ -135,8 +136,16 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
         changes.rotate,
         more="It asks once. K3s restarts on one server at a time. A run that was killed is finished by the next one.",
     ),
+    "backup": Subcommand(
+        "back the cluster up: the datastore's dump, tokens and settings in one file",
+        data.backup,
+        more="Nothing restarts. `nornir-k3s schedule install --job backup` runs it from a timer.",
+        conflict=lambda args: "--to and --command exclude each other" if args.to and args.command else "",
+    ),
     "schedule": Subcommand(
-        "run drift checks from a systemd timer on this machine", checks.schedule, conflict=checks.schedule_conflict
+        "run drift checks, or backups, from a systemd timer on this machine",
+        checks.schedule,
+        conflict=checks.schedule_conflict,
     ),
     "lab": Subcommand("boot the hosts of an inventory on this machine, for tests", setup.lab, more="It needs root."),
     "completion": Subcommand(

@@ -6,7 +6,7 @@ import argparse
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def main(words: Sequence[str] | None = None) -> int:
     script = Path(sys.argv[0]).absolute()
     installed = script.name == parser.prog and os.access(script, os.X_OK)
     program = [str(script)] if installed else [sys.executable, "-m", "nornir_k3s.cli"]
-    return _run(args, [*program, "drift"])
+    return _run(args, {job: [*program, job] for job in ("drift", "backup")})
 
 
 def runbook(name: str, folder: Path) -> int:
@@ -42,14 +42,14 @@ def runbook(name: str, folder: Path) -> int:
     """
     _open_streams()
     args = arguments.subcommand(name, config=folder.parent / "config.yaml").parse_args()
-    return _run(args, [sys.executable, str(folder / "drift.py")])
+    return _run(args, {job: [sys.executable, str(folder / f"{job}.py")] for job in ("drift", "backup")})
 
 
-def _run(args: argparse.Namespace, drift: Sequence[str]) -> int:
+def _run(args: argparse.Namespace, jobs: Mapping[str, Sequence[str]]) -> int:
     # Imported modules are no garbage; searching them for some takes as long as connecting to all hosts. `session.run`
     # turns the collector on again.
     gc.disable()
-    args.drift = drift  # what a timer starts
+    args.jobs = jobs  # what timers start
     if problem := args.conflict(args):
         args.parser.error(problem)
     try:

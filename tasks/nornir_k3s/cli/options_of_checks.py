@@ -64,7 +64,10 @@ def schedule(parser: Parser) -> None:
         "action", choices=("install", "status", "remove", "print"), help="`print` shows the units and writes nothing"
     )
     parser.add_argument(
-        "--calendar", default="hourly", metavar="WHEN", help="when, as in systemd.time(7) (default: %(default)s)"
+        "--job", choices=("drift", "backup"), default="drift", help="what it runs; each has a timer (default: drift)"
+    )
+    parser.add_argument(
+        "--calendar", metavar="WHEN", help="when, as in systemd.time(7) (default: hourly; backups: daily)"
     )
     parser.add_argument(
         "--jitter", type=int, default=300, metavar="SECONDS", help="delay each run by up to this (default: %(default)s)"
@@ -72,9 +75,8 @@ def schedule(parser: Parser) -> None:
     parser.add_argument(
         "--deadline",
         type=int,
-        default=300,
         metavar="SECONDS",
-        help="stop a run that takes longer (default: %(default)s)",
+        help="stop a run that takes longer (default: 300; backups: 7200)",
     )
     parser.add_argument("--user", action="store_true", help="use your own systemd manager, even as root")
     parser.add_argument(
@@ -92,4 +94,7 @@ def schedule(parser: Parser) -> None:
 
 def schedule_conflict(args: argparse.Namespace) -> str:
     """Return which options of `schedule` are out of range."""
-    return "--jitter and --deadline are seconds" if args.jitter < 0 or args.deadline < 1 else ""
+    if args.job == "backup" and (args.html or args.metrics):
+        return "--html and --metrics are of drift checks"
+    wrong = args.jitter < 0 or (args.deadline is not None and args.deadline < 1)
+    return "--jitter and --deadline are seconds" if wrong else ""

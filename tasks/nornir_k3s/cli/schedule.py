@@ -40,29 +40,34 @@ def schedule(ctx: Session, args: argparse.Namespace) -> Schedule:
     """
     settings = ctx.nr.inventory.defaults.data.get("k3s_cluster") or {}
     cluster = str(settings.get("name", "cluster")) if isinstance(settings, dict) else "cluster"
-    command = [*args.drift, "--config", str(ctx.config.path)]
+    command = [*args.jobs[args.job], "--config", str(ctx.config.path)]
     if args.inventory:
         command += ["--inventory", str(args.inventory.resolve())]
     writes = [ctx.config.state.resolve(), ctx.config.cache.resolve()]
+    own = ctx.arguments["options"]["backup"]
+    if args.job == "backup" and own.folder and not own.command:
+        writes.append(own.folder.resolve())
+    calendar = args.calendar or ("hourly" if args.job == "drift" else "daily")
     for name in ("html", "metrics"):
         if path := getattr(args, name):
             if not path.resolve().parent.is_dir():
                 raise UsageError(f"--{name}: {path.resolve().parent} is not a folder")
             command += [f"--{name}", str(path.resolve())]
             writes.append(path.resolve().parent)
-    words = [*command, args.calendar, args.run_as, args.on_failure]
+    words = [*command, calendar, args.run_as, args.on_failure]
     if any(character in word for word in words for character in '\n\r"'):
         raise UsageError("a path or an option has a line break or a quote in it: a systemd unit cannot hold it")
     system = os.geteuid() == 0 and not args.user
     if args.run_as and not system:
         raise UsageError("--run-as needs root and the system's systemd", hint="without it the checks run as you")
     return Schedule(
-        name=f"nornir-k3s-drift-{cluster}",
+        name=f"nornir-k3s-{args.job}-{cluster}",
+        job=args.job,
         command=command,
         writes=list(dict.fromkeys(writes)),
-        calendar=args.calendar,
+        calendar=calendar,
         jitter=args.jitter,
-        deadline=args.deadline,
+        deadline=args.deadline or (300 if args.job == "drift" else 7200),
         user=args.run_as or owner(ctx.config.state),
         on_failure=args.on_failure,
         system=system,
@@ -120,7 +125,7 @@ def install(wanted: Schedule, ctx: Session) -> int:
     systemctl(wanted, "daemon-reload")
     systemctl(wanted, "enable", f"{wanted.name}.timer")
     systemctl(wanted, "restart", f"{wanted.name}.timer")
-    user = f"; the checks run as {wanted.user}" if wanted.user and wanted.system else ""
+    user = f"; it runs as {wanted.user}" if wanted.user and wanted.system else ""
     ctx.out.print(f"installed: {where / wanted.name}.timer and .service{user}", soft_wrap=True)
     if not wanted.system:
         ctx.out.print("next: `loginctl enable-linger` lets it run while you are not logged in", soft_wrap=True)
@@ -147,7 +152,7 @@ def status(wanted: Schedule, ctx: Session) -> int:
     ended = service.get("ExecMainExitTimestamp")
     code = service.get("ExecMainStatus", "")
     words = {
-        "0": "no drift",
+        "0": "no drift" if wanted.job == "drift" else "a backup was made",
         str(DRIFT): "drift",
         str(HostUnreachable.exit_code): "a host could not be read",
         str(BUSY): "a deploy was in progress",

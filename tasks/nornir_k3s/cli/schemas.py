@@ -12,7 +12,18 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from nornir_k3s import DriftReport, DrillPlan, DrillReport, Plan, Removal, Report, Rotation, Status, UpgradeReport
+from nornir_k3s import (
+    Backup,
+    DriftReport,
+    DrillPlan,
+    DrillReport,
+    Plan,
+    Removal,
+    Report,
+    Rotation,
+    Status,
+    UpgradeReport,
+)
 from nornir_k3s.inventory.file_models import SCHEMAS, json_schema
 
 
@@ -25,6 +36,7 @@ def documents() -> dict[str, dict[str, Any]]:
         "upgrade": UpgradeReport,
         "removal": Removal,
         "rotation": Rotation,
+        "backup": Backup,
     }
     return {kind: json_schema(kind) for kind in SCHEMAS} | {
         name: model.model_json_schema(mode="serialization") for name, model in written.items()

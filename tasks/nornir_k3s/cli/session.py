@@ -46,6 +46,7 @@ class Session:
             "whole": True,  # nobody has filtered it
             "drill": self.config.options.drill,
             "keep_runs": self.config.options.drift.keep_runs,
+            "backup": self.config.options.backup.below(self.config.path.parent.absolute()),
         }
         return {"base": self.config.base, "state": self.config.state, "options": options}
 

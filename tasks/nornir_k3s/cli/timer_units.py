@@ -45,7 +45,7 @@ class Schedule:
     """When and how the checks of one cluster run.
 
     Arguments:
-        name: Of the units: nornir-k3s-drift and, where there are several clusters, its name.
+        name: Of the units: nornir-k3s-, the job and the cluster's name.
         command: What is run: `nornir-k3s drift` or the runbook, with its arguments.
         writes: Folders that it writes to; one that is missing is left out.
         calendar: As systemd.time(7) reads it.
@@ -54,6 +54,7 @@ class Schedule:
         user: Who runs it; the system's manager only, root where empty.
         on_failure: The unit that is started when a run fails; drift is no failure.
         system: Units of the system's manager; otherwise of the user's own.
+        job: drift or backup.
     """
 
     name: str
@@ -65,18 +66,21 @@ class Schedule:
     user: str = ""
     on_failure: str = ""
     system: bool = True
+    job: str = "drift"
 
     def units(self) -> Mapping[str, str]:
         """Return the texts of the service and the timer, by file name."""
         return {f"{self.name}.service": self._service(), f"{self.name}.timer": self._timer()}
 
     def _service(self) -> str:
-        lines = [HEADER, "[Unit]", "Description=Drift check of a K3s cluster (nornir-k3s)"]
+        what = "Drift check" if self.job == "drift" else "Backup"
+        lines = [HEADER, "[Unit]", f"Description={what} of a K3s cluster (nornir-k3s)"]
         lines += ["Wants=network-online.target", "After=network-online.target"] if self.system else []
         lines += [f"OnFailure={self.on_failure}"] if self.on_failure else []
         lines += ["", "[Service]", "Type=oneshot", f"ExecStart={' '.join(map(_quoted, self.command))}"]
         # Drift is the result of a check, and a check gives way to a deploy: neither is a failure.
-        lines += [f"SuccessExitStatus={DRIFT} {BUSY}", f"TimeoutStartSec={self.deadline}", "TimeoutStopSec=10"]
+        lines += [f"SuccessExitStatus={DRIFT} {BUSY}"] if self.job == "drift" else []
+        lines += [f"TimeoutStartSec={self.deadline}", "TimeoutStopSec=10"]
         lines.append("Environment=NO_COLOR=1")
         lines += [f"User={self.user}"] if self.user and self.system else []
         lines.append((_HARDENED if self.system else _HARDENED_USER).rstrip())
@@ -85,11 +89,12 @@ class Schedule:
         return "\n".join(lines) + "\n"
 
     def _timer(self) -> str:
+        what = "checked for drift" if self.job == "drift" else "backed up"
         return "\n".join(
             [
                 HEADER,
                 "[Unit]",
-                "Description=When the K3s cluster is checked for drift (nornir-k3s)",
+                f"Description=When the K3s cluster is {what} (nornir-k3s)",
                 "",
                 "[Timer]",
                 f"OnCalendar={self.calendar}",

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, WithJsonSchema
 
 from nornir_k3s import k3s
 from nornir_k3s.inventory.schema import ClusterModel, settings_schema
+from nornir_k3s.model.backup import BackupOptions
 from nornir_k3s.model.drift_limits import Limits
 from nornir_k3s.model.drill_limits import DrillOptions
 from nornir_k3s.model.value_types import LocalPath, Reference, Strict
@@ -116,6 +117,7 @@ class Options(Strict):
     deadlines: dict[Wait, Annotated[float, Field(gt=0, le=86400)]] = Field(default_factory=dict, description="seconds")
     drift: DriftOptions = Field(default_factory=lambda: DriftOptions.model_validate({}))
     drill: DrillOptions = Field(default_factory=lambda: DrillOptions.model_validate({}))
+    backup: BackupOptions = Field(default_factory=lambda: BackupOptions.model_validate({}))
 
 
 class UserDefined(BaseModel):

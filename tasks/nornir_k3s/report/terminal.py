@@ -16,6 +16,7 @@ from nornir_k3s.model.together import FEW, few, hosts_by, together
 from nornir_k3s.ssh.hostkeys import HostKeyReport, KeyState
 
 if TYPE_CHECKING:
+    from nornir_k3s.model.backup import Backup
     from nornir_k3s.model.plan import Change, Plan
     from nornir_k3s.model.removal import Removal
     from nornir_k3s.model.rotation import Rotation
@@ -157,6 +158,20 @@ def show_rotation(found: Rotation, console: Console) -> None:
     console.print(f"rotate {found.what} of cluster {found.cluster}", soft_wrap=True, markup=False)
     for step in found.steps:
         console.print(f"  {few(step.hosts)}: {step.what}", soft_wrap=True, markup=False)
+    show_notes(found.notes, console)
+
+
+def show_backup(found: Backup, console: Console) -> None:
+    """Print what a backup does, or where it is."""
+    if found.planned:
+        console.print(f"back cluster {found.cluster} up", soft_wrap=True, markup=False)
+        for step in found.steps:
+            console.print(f"  {step}", soft_wrap=True, markup=False)
+    else:
+        console.print(f"backup: {found.place}, {found.bytes / 1024:.0f} KiB", soft_wrap=True, markup=False)
+        console.print(f"SHA-256: {found.sha256}", soft_wrap=True, markup=False)
+    for path in found.removed:
+        console.print(f"removed: {path}", soft_wrap=True, markup=False)
     show_notes(found.notes, console)
 
 

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from nornir_k3s.errors import Interrupted, K3sError
 from nornir_k3s.model import masking
@@ -64,6 +65,9 @@ def run(
     secrets: Sequence[Secret],
     deadline: float,
     stop: threading.Event,
+    stdin: IO[bytes] | None = None,
+    what: str = "the dump command",
+    hint: str = _HINT,
 ) -> str:
     """Run the command and return the last line that it printed, which is where the dump is.
 
@@ -73,18 +77,21 @@ def run(
         secrets: Masked in what it printed.
         deadline: Seconds.
         stop: Ends it.
+        stdin: What it reads; nothing by default.
+        what: What it is, for messages.
+        hint: What to do where it fails.
 
     Raises:
         K3sError: It cannot be started, failed, or took too long.
         Interrupted: The stop event was set.
     """
-    name = f"the dump command {command[0]}"
+    name = f"{what} {command[0]}"
     try:
         process = subprocess.Popen(
             command,
             cwd=folder,
             env={**os.environ, **variables},
-            stdin=subprocess.DEVNULL,
+            stdin=stdin or subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -92,7 +99,7 @@ def run(
             start_new_session=True,  # so that what it has started ends with it
         )
     except OSError as error:
-        raise K3sError(f"{name} cannot be started: {error.strerror}", hint=_HINT) from None
+        raise K3sError(f"{name} cannot be started: {error.strerror}", hint=hint) from None
     left = deadline
     while True:
         try:
@@ -103,15 +110,15 @@ def run(
             if stop.is_set() or left <= 0:
                 _end(process)
                 if stop.is_set():
-                    raise Interrupted(f"stopped in {name}", hint="run deploy again: nothing was changed") from None
-                raise K3sError(f"{name} took longer than {deadline:.0f} s", hint=_HINT) from None
+                    raise Interrupted(f"stopped in {name}", hint="run it again: nothing was changed") from None
+                raise K3sError(f"{name} took longer than {deadline:.0f} s", hint=hint) from None
         except BaseException:
             _end(process)
             raise
     out, err = (masking.without(text, secrets).strip() for text in (out, err))
     if process.returncode:
         lines = "\n".join(f"    {line}" for line in (err or out).splitlines()[-5:])
-        raise K3sError(f"{name} ended with status {process.returncode}\n{lines}".rstrip(), hint=_HINT)
+        raise K3sError(f"{name} ended with status {process.returncode}\n{lines}".rstrip(), hint=hint)
     return out.splitlines()[-1].strip() if out else ""
 
 

@@ -11,12 +11,16 @@ from pydantic import ValidationError
 from nornir_k3s.errors import UsageError
 from nornir_k3s.inventory.explain import explain
 from nornir_k3s.inventory.file_models import Options
+from nornir_k3s.model.backup import BackupOptions
 from nornir_k3s.model.drift_limits import Limits
 from nornir_k3s.model.drill_limits import DrillOptions
 from nornir_k3s.model.suggest import did_you_mean
 from nornir_k3s.run.context import DEADLINES, WIDTHS
 
-_KEYS = ("deadlines", "widths", "cache", "sources", "whole", "limits", "keep_runs", "drill", "version", "fresh")
+_KEYS = (
+    *("deadlines", "widths", "cache", "sources", "whole", "limits", "keep_runs", "drill", "version", "fresh"),
+    "backup",
+)
 
 
 def configured(nr: Nornir) -> Options | None:
@@ -49,7 +53,13 @@ def complete(nr: Nornir, options: Mapping[str, Any] | None) -> dict[str, Any]:
     own = configured(nr)
     if own is None:
         return given
-    more = {"cache": own.cache, "limits": own.drift.limits, "keep_runs": own.drift.keep_runs, "drill": own.drill}
+    more: dict[str, Any] = {
+        "backup": own.backup,
+        "cache": own.cache,
+        "limits": own.drift.limits,
+        "keep_runs": own.drift.keep_runs,
+        "drill": own.drill,
+    }
     merged = {key: {**getattr(own, key), **(given.get(key) or {})} for key in ("deadlines", "widths")}
     return {**{key: value for key, value in more.items() if value is not None}, **given, **merged}
 
@@ -72,7 +82,7 @@ def check(options: Mapping[str, Any]) -> None:
             for name, value in given.items()
             if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0
         ]
-    for key, model in (("limits", Limits), ("drill", DrillOptions)):
+    for key, model in (("limits", Limits), ("drill", DrillOptions), ("backup", BackupOptions)):
         try:
             model.model_validate(options.get(key) or {})
         except ValidationError as error:

@@ -1,0 +1,25 @@
+"""The options of the subcommands that save and restore a cluster's data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nornir_k3s.cli.options import common, json_file
+from nornir_k3s.cli.parser import Parser, number
+
+
+def backup(parser: Parser) -> None:
+    """Add the options of `backup`."""
+    common(parser)
+    parser.add_argument("--plan", action="store_true", help="show what would be done; contact no host")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="write the file there (default: as config.yaml says)")
+    parser.add_argument(
+        "--command", default="", metavar="COMMAND", help="pass the file to this command's standard input instead"
+    )
+    parser.add_argument(
+        "--keep", type=number(1, 100_000), metavar="N", help="newest backups that stay in the folder (default: 14)"
+    )
+    parser.add_argument(
+        "--certificate", type=Path, metavar="FILE", help="encrypt for the key of this certificate (PEM, RSA or EC)"
+    )
+    json_file(parser, "the report, or the plan,")

@@ -1,0 +1,87 @@
+"""A backup: its options, the manifest in its file, and the report of a run that makes one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from nornir_k3s.model.report import ErrorReport
+from nornir_k3s.model.value_types import Command, LocalPath, Strict
+
+FORMAT = 1  # of the file, and of the report
+KEPT = 14
+
+
+class BackupOptions(Strict):
+    """Where backups go, and who can read them."""
+
+    folder: LocalPath | None = Field(None, description="default: backups in the cluster's folder below state")
+    command: Command | None = Field(
+        None, description="gets the file on its standard input, instead of the folder: words, or a text"
+    )
+    keep: int = Field(KEPT, ge=1, le=100_000, description="newest backups that stay in the folder")
+    certificate: LocalPath | None = Field(
+        None, description="encrypt for the key of this certificate, PEM with RSA or EC, with openssl"
+    )
+
+    def below(self, base: Path) -> BackupOptions:
+        """Return the options with absolute paths."""
+        names = ("folder", "certificate")
+        return self.model_copy(update={key: base / path.expanduser() for key in names if (path := getattr(self, key))})
+
+
+class Part(BaseModel):
+    """One part of a backup's file."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class Node(BaseModel):
+    """A server or agent when the backup was made."""
+
+    name: str = Field(description="its node's name")
+    role: Literal["servers", "agents"]
+    address: str
+
+
+class Manifest(BaseModel):
+    """What a backup's file has in it; without secrets."""
+
+    format: int = Field(FORMAT, description="version of this format; it increases when a field changes its meaning")
+    cluster: str
+    ca: str = Field("", description="`K10` and the hash of the cluster's CA; empty if no server could be read")
+    created: datetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
+    k3s_version: str = Field(description="the newest one that a node ran")
+    datastore: str = Field(description="mariadb, mysql, postgresql or etcd: the kind that the dump is of")
+    database: str = ""
+    revision: int = Field(0, description="newest revision of the datastore before the dump; 0 if unknown")
+    token: str = Field(description="first 12 hex digits of the token's SHA-256, as in the datastore's own key")
+    nodes: list[Node] = Field(default_factory=list)
+    parts: list[Part] = Field(default_factory=list)
+
+    def part(self, name: str) -> Part | None:
+        """Return a part by its name."""
+        return next((one for one in self.parts if one.name == name), None)
+
+
+class Backup(BaseModel):
+    """The report of a run that makes a backup, or the plan of one."""
+
+    format: int = Field(FORMAT, description="version of this format; it increases when a field changes its meaning")
+    cluster: str
+    planned: bool = Field(False, description="nothing was done")
+    outcome: Literal["running", "ok", "failed", "interrupted"] = "running"
+    place: str = Field("", description="the file, or what the command printed last")
+    encrypted: bool = False
+    bytes: int = 0
+    sha256: str = Field("", description="of the file")
+    manifest: Manifest | None = None
+    removed: list[str] = Field(default_factory=list, description="older backups that were removed from the folder")
+    steps: list[str] = Field(default_factory=list, description="what is done, or would be")
+    notes: list[str] = Field(default_factory=list, description="what else an operator should know")
+    error: ErrorReport | None = None

@@ -1,0 +1,113 @@
+"""What a backup reads: a dump of the datastore, and the settings of servers. The dump is removed from its host."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from nornir.core.task import Result, Task
+
+from nornir_k3s import k3s, records, shell
+from nornir_k3s.apply import datastore_dump
+from nornir_k3s.apply import script as apply
+from nornir_k3s.errors import K3sError, UnreadableAnswer
+from nornir_k3s.model.paths import STATE
+from nornir_k3s.model.secret import Secret
+from nornir_k3s.roles import datastore
+from nornir_k3s.run.context import Run
+from nornir_k3s.run.gather import readable, session_of
+from nornir_k3s.ssh.session import Session
+
+FOLDER = f"{STATE}/backup"  # on the datastore's host, until the dump is on the controller
+PIECE = 16 << 20
+ENCRYPTION = f"{k3s.DATA}/server/cred/encryption-config.json"
+# Parts of each server, by the names of their files.
+FILES = {"config.yaml": k3s.CONFIG, "encryption-config.json": ENCRYPTION}
+
+
+@dataclass(frozen=True)
+class Dumped:
+    """A dump on the controller.
+
+    Arguments:
+        name: Of its part.
+        path: Of the file.
+    """
+
+    name: str
+    path: Path
+
+
+def dump(run: Run, target: Path) -> Dumped:
+    """Dump a managed datastore to a file on this machine, 0600.
+
+    Raises:
+        K3sError: No host of the datastore answers, or the dump failed.
+    """
+    # Every member of an etcd has all data.
+    hosts = [member.name for member in run.of("datastore") if run.facts[member.name].database.alive][:1]
+    if not hosts:
+        raise K3sError("the datastore cannot be dumped: none of its hosts answers", hint="run status; then again")
+
+    def dump_host(task: Task, run: Run) -> Result:
+        return Result(host=task.host, result=_dump_host(task, run, target))
+
+    (suffix,) = run.phase("dump", hosts, dump_host).values()
+    return Dumped(f"datastore.{suffix}", target)
+
+
+def _dump_host(task: Task, run: Run, target: Path) -> str:
+    cluster, member = run.cluster, run.member(task.host.name)
+    recipe, link = datastore.kind(cluster).dump(cluster, member), session_of(task, run)
+    lines = datastore_dump.script(
+        recipe,
+        database=cluster.managed.database,
+        cluster=cluster.name,
+        token_fingerprint=cluster.token.fingerprint(),
+        folder=FOLDER,
+        kept=1,
+    )
+    run.tell(member.name, "dumping the datastore")
+    answer = link.run(apply.wrapped("the dump", lines), what="dumping the datastore", timeout=run.deadlines["dump"])
+    with readable(member.name):
+        path, size = datastore_dump.parse(answer.stdout)
+        _fetch(link, path, size, target, run)
+    gone = apply.wrapped("the dump", shell.call("rm", "-f", path))
+    link.run(gone, what="removing the dump", timeout=run.deadlines["apply"])
+    return recipe.suffix
+
+
+def _fetch(link: Session, path: str, size: int, target: Path, run: Run) -> None:
+    """Copy a file of a host to this machine, in pieces, and compare its hash."""
+    digest, known = hashlib.sha256(), f"{records.SAY}{shell.source('apply/fetch.sh')}"
+    with target.open("wb") as file:
+        for number in range(-(-size // PIECE)):
+            run.tell(link.host, f"fetching the dump ({number * PIECE >> 20} of {size >> 20} MiB)")
+            script = known + shell.call("piece", path, number)
+            answer = link.run(script, what="fetching the dump", timeout=run.deadlines["push"])
+            (word,) = records.read(answer.stdout, whole=False)["piece"][-1].take(1)
+            block = base64.b64decode(word)
+            digest.update(block)
+            file.write(block)
+    answer = link.run(known + shell.call("hash_of", path), what="hashing the dump", timeout=run.deadlines["push"])
+    (expected,) = records.read(answer.stdout, whole=False)["hash"][-1].take(1)
+    if digest.hexdigest() != expected:
+        raise UnreadableAnswer(link.host, f"{path} has the SHA-256 {expected}, {digest.hexdigest()} has arrived")
+
+
+def settings(run: Run) -> dict[str, Secret]:
+    """Return the parts that are read from servers, `servers/NAME/FILE`; one that cannot be read is only a note."""
+    names = [member.name for member in run.of("servers")]
+    found = run.phase("server settings", names, _settings_of, lenient=names)
+    return {f"servers/{name}/{file}": text for name, files in found.items() if files for file, text in files.items()}
+
+
+def _settings_of(task: Task, run: Run) -> Result:
+    calls = "\n".join(shell.call("file", name, path) for name, path in FILES.items())
+    script = f"{records.SAY}{shell.source('apply/fetch.sh')}{calls}\n"
+    answer = session_of(task, run).run(script, what="reading its settings", timeout=run.deadlines["observe"])
+    with readable(task.host.name):
+        taken = [record.take(2) for record in records.read(answer.stdout, whole=False).get("file", ())]
+        return Result(host=task.host, result={name: Secret(records.decoded(word)) for name, word in taken})

@@ -1,0 +1,296 @@
+"""backup: one file with the datastore's dump and what the data are useless without."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from nornir.core import Nornir
+
+from nornir_k3s import k3s
+from nornir_k3s.checks import upgrade
+from nornir_k3s.errors import Interrupted, K3sError, UsageError
+from nornir_k3s.model.backup import Backup, BackupOptions, Manifest, Node
+from nornir_k3s.model.cluster import NODES
+from nornir_k3s.model.report import ErrorReport
+from nornir_k3s.model.secret import Secret
+from nornir_k3s.phases import backup as parts
+from nornir_k3s.phases import servers
+from nornir_k3s.run import dump_command, gather, paths
+from nornir_k3s.run.context import Run
+from nornir_k3s.run.options import complete
+from nornir_k3s.state import backup_file, backups, encryption, locks, revision
+
+SUFFIX = ".backup.tar"
+_MOMENT = "%Y%m%dT%H%M%SZ"
+_HINT = "no backup was made: correct the command, then run it again"
+
+
+def backup(
+    nr: Nornir,
+    *,
+    base: Path | str | None = None,
+    state: Path | str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Backup:
+    """Make a backup: the datastore's dump, tokens, settings of servers, encryption config, and a manifest, in one file.
+
+    Nothing restarts, and no deploy runs meanwhile. A killed run leaves no file that looks whole.
+
+    Arguments:
+        nr: A Nornir with the datastore and the servers of the cluster.
+        base, state: As for `deploy`.
+        options: As for `deploy`, and `backup`: a `BackupOptions`, or a mapping of its fields.
+
+    Returns:
+        The report.
+
+    Raises:
+        UsageError: An option is wrong.
+        K3sError: There is no backup; its `report` has what was done.
+        Busy: A deploy is in progress.
+    """
+    run, wanted = prepare(nr, base, state, options)
+    report = planned(run, wanted).model_copy(update={"planned": False})
+    try:
+        with locks.deploy_lock(run.store.folder):
+            read(run)
+            make(run, wanted, report)
+    except (K3sError, KeyboardInterrupt) as raised:
+        error = raised if isinstance(raised, K3sError) else Interrupted("stopped", hint="run it again")
+        report.outcome = "interrupted" if isinstance(error, Interrupted) else "failed"
+        report.error = ErrorReport(kind=type(error).__name__, message=error.message, next=error.hint)
+        error.report = report
+        raise error from None
+    return report
+
+
+def read(run: Run) -> None:
+    """Read the datastore and the servers; only where nothing else could be dumped must they be reachable.
+
+    Raises:
+        HostUnreachable: The only host of the datastore is down.
+    """
+    stores, nodes = ([n for n in _names(run, role) if n in run.present] for role in ("datastore", "servers"))
+    spare = {*nodes, *(stores if len(stores) > 1 else ())} - set(stores if len(stores) == 1 else ())
+    run.phase("observe", dict.fromkeys([*stores, *nodes]), gather.gather_host, lenient=spare)
+
+
+def plan_backup(
+    nr: Nornir,
+    *,
+    base: Path | str | None = None,
+    state: Path | str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Backup:
+    """Return what `backup` would do; no host is contacted.
+
+    Arguments:
+        nr, base, state, options: As for `backup`.
+
+    Raises:
+        UsageError: The inventory or an option is wrong.
+    """
+    return planned(*prepare(nr, base, state, options))
+
+
+def prepare(
+    nr: Nornir, base: Path | str | None, state: Path | str | None, options: Mapping[str, Any] | None
+) -> tuple[Run, BackupOptions]:
+    """Return the run of a backup, and where it goes; no host is contacted.
+
+    Raises:
+        UsageError: The inventory or an option is wrong.
+    """
+    folders, given = paths.of(nr, base, state), complete(nr, options)
+    run = gather.prepare(nr, base=folders.base, state=folders.state, options=given, keep=False, artifacts=False)
+    wanted = BackupOptions.model_validate(given.get("backup") or {})
+    if wanted.certificate and not wanted.certificate.is_file():
+        raise UsageError(
+            f"{wanted.certificate} is not a file", hint="give the certificate that backups are encrypted for"
+        )
+    if not run.cluster.is_managed:
+        raise UsageError("an external datastore is not backed up yet", hint="use its own tools")
+    if run.away and not (run.cluster.of("datastore") and set(_names(run, "datastore")) & set(run.present)):
+        raise UsageError("the datastore is not in this inventory", hint="run with the whole inventory")
+    return run, wanted
+
+
+def _names(run: Run, role: str) -> list[str]:
+    return [member.name for member in run.cluster.of(role)]
+
+
+def planned(run: Run, wanted: BackupOptions) -> Backup:
+    """Return what a backup does in this run."""
+    kind = run.cluster.managed.kind
+    steps = [f"dump the {kind} on {' or '.join(_names(run, 'datastore'))}, and remove the dump there afterwards"]
+    steps.append("read config.yaml and the encryption config of each server")
+    what = (
+        f"put both, and the cluster's {'tokens' if run.cluster.agent_token else 'token'}, into one file with a manifest"
+    )
+    steps.append(what)
+    if wanted.certificate:
+        steps.append(f"encrypt it for the key of {wanted.certificate}")
+    if wanted.command:
+        steps.append(f"pass it to {wanted.command[0]} on its standard input")
+    else:
+        steps.append(f"write it to {_folder(run, wanted)}, and keep the newest {wanted.keep} there")
+    report = Backup(cluster=run.cluster.name, planned=True, encrypted=bool(wanted.certificate), steps=steps)
+    if not wanted.certificate:
+        report.notes.append("it is not encrypted: whoever has the file has the cluster's token and data")
+    return report
+
+
+def _folder(run: Run, wanted: BackupOptions) -> Path:
+    return wanted.folder or run.store.folder / "backups"
+
+
+def make(run: Run, wanted: BackupOptions, report: Backup) -> None:
+    """Make a backup in a run whose hosts were read, and add what was done to the report.
+
+    Raises:
+        K3sError: There is none.
+    """
+    require_token(run)
+    seen = run.revision()
+    if seen.back:
+        report.notes.append(f"{seen.back}; this is a backup of what is there now")
+    with _drafts(run.store.folder) as folder:
+        dumped = parts.dump(run, _private(folder, "dump"))
+        content: dict[str, Path | Secret] = {dumped.name: dumped.path, "token": run.cluster.token}
+        if run.cluster.agent_token:
+            content["agent-token"] = run.cluster.agent_token
+        own = parts.settings(run)
+        missing = [name for name in _names(run, "servers") if not any(key.split("/")[1] == name for key in own)]
+        if missing:
+            report.notes.append(f"without the settings of {', '.join(missing)}: not read")
+        whole = _private(folder, "file")
+        report.manifest = backup_file.write(whole, _manifest(run), content | own)
+        name = f"{run.cluster.name}-{report.manifest.created:{_MOMENT}}{SUFFIX}"
+        if wanted.certificate:
+            encrypted, name = _private(folder, "encrypted"), name + encryption.SUFFIX
+            encryption.encrypt(whole, encrypted, wanted.certificate)
+            whole = encrypted
+        with whole.open("rb") as file:
+            report.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        report.bytes = whole.stat().st_size
+        if wanted.command:
+            report.place = _pass(run, wanted.command, whole, name)
+        else:
+            report.place = str(_keep(_folder(run, wanted), whole, name))
+            report.removed = _thin_out(_folder(run, wanted), run.cluster.name, wanted.keep)
+    revision.save(run.store, seen)
+    made = backups.Made(report.manifest.created.isoformat(), report.place)
+    backups.save(run.store, backups.Known(made, backups.known(run.store).verified))
+    report.notes += [note for note in run.report.notes if note not in report.notes]
+    report.outcome = "ok"
+
+
+def require_token(run: Run) -> None:
+    """Check that the token opens the data: without the right one a backup cannot be restored.
+
+    Raises:
+        K3sError: The datastore has no data of this token.
+    """
+    if not servers.has_data(run):
+        if not any(run.facts[name].database.alive for name in _names(run, "datastore") if name in run.facts):
+            return  # told by the dump
+        text = "the datastore has no data of the cluster's token: a backup could not be restored"
+        raise K3sError(
+            text, hint="deploy the cluster first; after a rotation of the token, give the new one as `token`"
+        )
+
+
+def _manifest(run: Run) -> Manifest:
+    cluster = run.cluster
+    found = list(upgrade.running(cluster, run.facts).values())
+    found += [one.installed_version for one in run.facts.values() if k3s.is_version(one.installed_version)]
+    nodes = [Node(name=m.node_name, role=m.role, address=m.address) for m in cluster.members if m.role in NODES]
+    return Manifest(
+        cluster=cluster.name,
+        ca=run.ca_prefix,
+        k3s_version=max(found, key=k3s.parse_version, default=cluster.version),
+        datastore=cluster.managed.kind,
+        database=cluster.managed.database,
+        revision=max((one.database.revision for one in run.facts.values()), default=0),
+        token=cluster.token.fingerprint(),
+        nodes=nodes,
+    )
+
+
+@contextmanager
+def _drafts(state: Path) -> Iterator[Path]:
+    """Make a folder for files that are not whole yet; those of killed runs go."""
+    for old in state.glob(".backup.*/*"):
+        old.unlink()
+    for old in state.glob(".backup.*"):
+        old.rmdir()
+    try:
+        with tempfile.TemporaryDirectory(prefix=".backup.", dir=state) as folder:
+            yield Path(folder)
+    except OSError as error:
+        where = error.filename or state
+        raise UsageError(
+            f"{where} cannot be written: {error.strerror}", hint="see `backup.folder` and `state`"
+        ) from None
+
+
+def _private(folder: Path, name: str) -> Path:
+    path = folder / name
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    return path
+
+
+def _keep(folder: Path, whole: Path, name: str) -> Path:
+    """Move a whole file to the folder, also one of another file system: it has its name when it is complete."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = folder / f".{name}"
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        with whole.open("rb") as source, os.fdopen(descriptor, "wb") as file:
+            while block := source.read(1 << 20):
+                file.write(block)
+            file.flush()
+            os.fsync(descriptor)
+        return draft.rename(folder / name)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+
+
+def _thin_out(folder: Path, cluster: str, keep: int) -> list[str]:
+    """Remove all but the newest backups of this cluster from the folder, and drafts of killed runs."""
+    pattern = re.compile(
+        rf"\.?{re.escape(cluster)}-\d{{8}}T\d{{6}}Z{re.escape(SUFFIX)}({re.escape(encryption.SUFFIX)})?"
+    )
+    found = sorted((path for path in folder.iterdir() if pattern.fullmatch(path.name)), key=lambda path: path.name)
+    drafts = [path for path in found if path.name.startswith(".")]
+    old = [path for path in found if path not in drafts][:-keep]
+    for path in (*drafts, *old):
+        path.unlink()
+    return [str(path) for path in old]
+
+
+def _pass(run: Run, command: Sequence[str], whole: Path, name: str) -> str:
+    with whole.open("rb") as file:
+        said = dump_command.run(
+            command,
+            {"K3S_CLUSTER": run.cluster.name, "K3S_BACKUP": name},
+            folder=run.store.base,
+            secrets=run.cluster.secrets(),
+            deadline=run.deadlines["dump"],
+            stop=getattr(run.nr.runner, "stop", None) or threading.Event(),
+            stdin=file,
+            what="the backup command",
+            hint=_HINT,
+        )
+    return said or f"{name}, which {command[0]} got"
