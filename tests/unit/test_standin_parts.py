@@ -70,7 +70,7 @@ def test_the_bootstrap_row_is_locked_filled_and_read_back(store: Store, server: 
     entry = store.get(bootstrap.key_of("secret"))
     assert entry
     assert entry.value == b"", "the lock"
-    bootstrap.make_files(server, "secret", "secret", encrypt=False)
+    bootstrap.make_files(server, "secret", "secret")
     bootstrap.save(store, server, "secret")
     entry = store.get(bootstrap.key_of("secret"))
     assert entry
@@ -90,7 +90,7 @@ def test_the_bootstrap_row_is_locked_filled_and_read_back(store: Store, server: 
 
 def test_another_token_and_newer_files_are_fatal_in_k3s_words(store: Store, server: Path) -> None:
     bootstrap.prepare(store, server, "secret")
-    bootstrap.make_files(server, "secret", "secret", encrypt=False)
+    bootstrap.make_files(server, "secret", "secret")
     bootstrap.save(store, server, "secret")
     with pytest.raises(Fatal, match=r"^bootstrap data already found and encrypted with different token$"):
         bootstrap.prepare(store, server, "other")

@@ -10,6 +10,7 @@ from k3s_standin.httpd import Answer, Request, json_answer, status, text_answer
 from k3s_standin.kinds import KINDS
 from k3s_standin.log import log
 from k3s_standin.resources import Resources, Target, target
+from k3s_standin.sealed import Undecryptable
 from k3s_standin.store import Store, StoreError
 
 PUBLIC = ("/healthz", "/livez", "/readyz", "/version", "/version/")
@@ -95,6 +96,8 @@ class ApiServer:
             return status(401, "Unauthorized", "Unauthorized")
         try:
             return self._answer(request)
+        except Undecryptable as error:
+            return status(500, f"Internal error occurred: {error}", "InternalError")
         except StoreError as error:
             return status(500, f"rpc error: code = Unknown desc = {error}", "InternalError")
 

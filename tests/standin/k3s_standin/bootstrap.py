@@ -73,7 +73,7 @@ def _derive(password: str, salt: str) -> bytes:
     return PBKDF2HMAC(hashes.SHA1(), 32, salt.encode(), 4096).derive(password.encode())
 
 
-def make_files(server: Path, password: str, agent_password: str, *, encrypt: bool) -> None:
+def make_files(server: Path, password: str, agent_password: str) -> None:
     """Make what is missing on disk: authorities, keys, passwords."""
     for name, title in AUTHORITIES.items():
         path = server / "tls" / f"{name}.crt"
@@ -88,16 +88,6 @@ def make_files(server: Path, password: str, agent_password: str, *, encrypt: boo
         "cred/ipsec.psk": secrets.token_hex(48),
         "cred/passwd": users,
     }
-    if encrypt:
-        keys = [{"name": "aescbckey", "secret": base64.b64encode(os.urandom(32)).decode()}]
-        resources = [{"resources": ["secrets"], "providers": [{"aescbc": {"keys": keys}}, {"identity": {}}]}]
-        config = json.dumps(
-            {"kind": "EncryptionConfiguration", "apiVersion": "apiserver.config.k8s.io/v1", "resources": resources}
-        )
-        texts |= {
-            "cred/encryption-config.json": config,
-            "cred/encryption-state.json": f"start-{hashlib.sha256(config.encode()).hexdigest()}",
-        }
     for name, text in texts.items():
         if not (server / name).exists():
             write(server / name, text)

@@ -37,10 +37,14 @@ def _run(command: str, argv: list[str]) -> int:
         from k3s_standin import certificate
 
         return certificate.run(argv)
-    if command in ("token", "secrets-encrypt"):
+    if command == "token":
         from k3s_standin import tokencmd
 
-        return tokencmd.run(argv) if command == "token" else tokencmd.encryption(argv)
+        return tokencmd.run(argv)
+    if command == "secrets-encrypt":
+        from k3s_standin import encryptcmd
+
+        return encryptcmd.run(argv)
     if command == "check-config":
         print(f"\nVerifying binaries in {os.environ.get('K3S_STANDIN_HOME', '.')}/bin:\n- sha256sum: good\n")
         print("STATUS: pass")

@@ -8,14 +8,14 @@ import secrets
 import socket
 import threading
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
-from k3s_standin import bootstrap, certs, config, credentials, host, images, nodes, tokens
+from k3s_standin import bootstrap, certs, config, credentials, events, host, images, nodes, tokens
 from k3s_standin.apiserver import ApiServer, Pulse
 from k3s_standin.control import Control
 from k3s_standin.effective import check_versions, effective, pods, services
+from k3s_standin.encryption import Encryption
 from k3s_standin.endpoint import parse
 from k3s_standin.httpd import Answer, Request, Server
 from k3s_standin.kubelet import Kubelet
@@ -23,6 +23,7 @@ from k3s_standin.log import Fatal, log
 from k3s_standin.places import data_dir, folder, link, write
 from k3s_standin.process import delay, hold, log_to, on_stop, ready, title
 from k3s_standin.resources import PASSWORD, Resources, defaults
+from k3s_standin.sealed import Sealed
 from k3s_standin.serving import Serving, wanted_names
 from k3s_standin.store import Store, StoreError, open_sqlite, open_store
 from k3s_standin.supervisor import Supervisor, node_certificate
@@ -75,7 +76,7 @@ class _Server:
         credentials.folders(self.server)
         password = _password(self.settings, self.server)
         log("info", f"Starting k3s {self.version} (ae112bdf)")
-        self.store = self._datastore()
+        self.store = Sealed(self._datastore())
         self._kine_socket()
         log("info", "Opening etcd client connection with endpoints [unix://kine.sock]")
         first = self._bootstrap(password)
@@ -83,8 +84,11 @@ class _Server:
         agent_token = str(self.settings.get("agent-token") or "")
         self.agent_password = tokens.parse(agent_token).password if agent_token else self.password
         if first:
-            encrypt = bool(self.settings.get("secrets-encryption"))
-            bootstrap.make_files(self.server, self.password, self.agent_password, encrypt=encrypt)
+            bootstrap.make_files(self.server, self.password, self.agent_password)
+        self.encryption = Encryption(
+            self.store, self.server, self.name, on=bool(self.settings.get("secrets-encryption"))
+        )
+        self.encryption.begin(self.password)
         credentials.write_server(self.server, self.settings, self.port)
         self._listen()
         self._supervise(first=first)
@@ -133,7 +137,9 @@ class _Server:
         names = wanted_names(self.settings, self.name, self.addresses)
         self.serving = Serving(self.server, credentials.pair(self.server, "server-ca"), names, self.port)
         shown = effective(self.settings, self.server, self.addresses[0], self.port)
-        self.supervisor = Supervisor(self.store, self.server, self.password, self.agent_password, shown)
+        self.supervisor = Supervisor(
+            self.store, self.server, self.password, self.agent_password, shown, self.encryption
+        )
         self.pulse = Pulse(self.store)
         resources = Resources(self.store, pods(self.settings, self.addresses[0])[0])
         advertised = str(self.settings.get("advertise-address") or self.addresses[0])
@@ -213,24 +219,11 @@ class _Server:
         before = self.store.get(PASSWORD.format(self.name)) is not None
         if not self.supervisor.password_fits(self.name, self.node_password):
             why = f"unable to verify password for node {self.name}: hash does not match"
-            self._event(
-                "Warning", "NodePasswordValidationFailed", f"Deferred node password secret validation failed: {why}"
-            )
+            text = f"Deferred node password secret validation failed: {why}"
+            events.record(self.store, self.name, "Warning", "NodePasswordValidationFailed", text)
         elif before:
             text = "Deferred node password secret validation complete"
-            self._event("Normal", "NodePasswordValidationComplete", text)
-
-    def _event(self, kind: str, reason: str, message: str) -> None:
-        name, now = f"{self.name}.{secrets.token_hex(8)}", nodes.stamp()
-        item = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"name": name, "namespace": "default", "creationTimestamp": now, "uid": str(uuid.uuid4())},
-            "involvedObject": {"kind": "Node", "name": self.name, "uid": self.name},
-            "type": kind, "reason": reason, "message": message, "count": 1,
-            "firstTimestamp": now, "lastTimestamp": now, "source": {"component": "k3s-node-password"},
-        }  # fmt: skip
-        self.store.create(f"/registry/events/default/{name}", json.dumps(item).encode())
+            events.record(self.store, self.name, "Normal", "NodePasswordValidationComplete", text)
 
     def _token_files(self) -> None:
         digest = tokens.ca_hash(self.server / "tls" / "server-ca.crt")
@@ -263,6 +256,7 @@ class _Server:
         self.control = Control(self.store, self.server, self.name, self.addresses[0], self.port, self.serving)
         self._until_stored(lambda: defaults(self.store, services(self.settings, self.addresses[0])[0]))
         self._until_stored(self.control.announce)
+        self.encryption.wait_until_readable()
         self._until_stored(self._verify_password)
         self.api.ready = True
         self.supervisor.phase = "ready"
@@ -278,6 +272,7 @@ class _Server:
         self.held.append(hold("0.0.0.0", port, "Error: kubelet exited: failed to listen and serve"))
         if not self.settings.get("disable-agent"):
             kubelet.start()
+            self.encryption.announce()
 
     def _node(self) -> dict[str, Any]:
         node = nodes.describe(self.name, "server", self.settings, self.args, self.version, self.addresses)

@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 from k3s_standin import bootstrap, certs, credentials, nodes, tokens
+from k3s_standin.encryption import Encryption, Refused
 from k3s_standin.httpd import Answer, Request, json_answer, status, text_answer
 from k3s_standin.log import log
 from k3s_standin.places import write
@@ -35,8 +36,16 @@ REJECTED = (
 class Supervisor:
     """The state of one server that these answers depend on."""
 
-    def __init__(self, store: Store, server: Path, password: str, agent_password: str, config: dict[str, Any]) -> None:
-        self.store, self.server, self.config = store, server, config
+    def __init__(
+        self,
+        store: Store,
+        server: Path,
+        password: str,
+        agent_password: str,
+        config: dict[str, Any],
+        encryption: Encryption,
+    ) -> None:
+        self.store, self.server, self.config, self.encryption = store, server, config, encryption
         self.password, self.agent_password = password, agent_password
         self.phase = "starting"  # then "core", then "ready"
 
@@ -91,6 +100,7 @@ class Supervisor:
         servers_only: dict[str, Callable[[Request], Answer]] = {
             "token": self._token,
             "encrypt/status": self._encryption,
+            "encrypt/config": self._encryption,
             "server-bootstrap": lambda r: self._failed(r, 400, "etcd disabled", "BadRequest"),
         }
         if role != ("server" if name in servers_only else "agent"):
@@ -173,8 +183,19 @@ class Supervisor:
         bootstrap.rotate(self.store, self.server, old, new)
         return text_answer("")
 
-    def _encryption(self, _: Request) -> Answer:
-        return json_answer({"enable": (self.server / "cred" / "encryption-config.json").exists(), "stage": "start"})
+    def _encryption(self, request: Request) -> Answer:
+        """Show the state of the keys of secrets, or change it; why not is only in the journal."""
+        try:
+            if self.phase != "ready":
+                raise Refused("runtime core not ready")
+            if request.method == "GET":
+                return json_answer(self.encryption.status())
+            self.encryption.change(json.loads(request.body or b"{}"))
+        except Refused as error:
+            number = f"secret-encrypt error ID {secrets.randbelow(100_000):05}"
+            log("error", f"{number}: {error}")
+            return self._failed(request, 400, f"see server log for details: {number}", "BadRequest")
+        return text_answer("")
 
     def _tunnel(self, request: Request) -> Answer:
         if "upgrade" not in request.headers.get("Connection", "").lower():

@@ -1,4 +1,4 @@
-"""`k3s token generate | create | list | delete | rotate` and `k3s secrets-encrypt status` (pkg/cli/token)."""
+"""`k3s token generate | create | list | delete | rotate` (pkg/cli/token)."""
 
 from __future__ import annotations
 
@@ -125,17 +125,3 @@ def _rotate(options: dict[str, str]) -> None:
     new = options.get("--new-token") or secrets.token_hex(16)
     _server(options, "PUT", "/v1-k3s/token", json.dumps({"newToken": new}).encode())
     print("Token rotated, restart k3s nodes with new token")
-
-
-def encryption(argv: list[str]) -> int:
-    """Run `k3s secrets-encrypt status`."""
-    verb, options, _ = _split(argv)
-    if verb != "status":
-        raise Fatal(f"Error: only status is in this stand-in, not {verb}")
-    status = json.loads(_server(options, "GET", "/v1-k3s/encrypt/status"))
-    if not status["enable"]:
-        print("Encryption Status: Disabled, no configuration file found")
-        return 0
-    print("Encryption Status: Enabled\nCurrent Rotation Stage: start\nServer Encryption Hashes: All hashes match\n")
-    print("Active  Key Type  Name\n------  --------  ----\n *      AES-CBC   aescbckey")
-    return 0
