@@ -23,6 +23,7 @@ CONFIG = "/etc/rancher/k3s/config.yaml"
 RESOLV_CONFS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
 BINARY = "/usr/local/bin/k3s"
 DATA = "/var/lib/rancher/k3s"
+PASSWD = f"{DATA}/server/cred/passwd"  # the tokens, as this server had them when it started
 API_PORT = 6443
 SHARED_PORT = 7443  # of a load balancer on a host that runs K3s, where it has API_PORT
 # What else K3s and its kubelet, kube-proxy and containerd listen on.

@@ -269,7 +269,12 @@ def plan_host(cluster: Cluster, member: Member, facts: HostFacts, known: Known) 
         for role, part in parts.items()
     }
     tidy: list[Step] = []
-    if (reason := _restart_reason(cluster, member, spec := together(parts.values()), facts, known)) and spec.install:
+    spec, reason = together(parts.values()), ""
+    if _has_other_token(cluster, member, facts, known):
+        steps["servers"].insert(0, _forget_passwd())
+        reason = "its own files have another token than the datastore"
+    reason = reason or _restart_reason(cluster, member, spec, facts, known)
+    if reason and spec.install:
         steps[member.role] = _with_restart(steps[member.role], spec.install.unit, spec, reason)
     if "datastore" in steps:
         steps["datastore"] += datastore.steps(cluster, facts.database)
@@ -292,6 +297,18 @@ def _with_restart(steps: list[Step], name: str, spec: HostSpec, reason: str) -> 
     unit = next(one for one in spec.units if one.name == name)
     steps = [step for step in steps if step.target != name]
     return [*steps, Step("unit", name, f"restart {name}: {reason}", payload=unit, action="restart")]
+
+
+def _has_other_token(cluster: Cluster, member: Member, facts: HostFacts, known: Known) -> bool:
+    """Return whether a server's files are of another token than the datastore's data, which is the right one."""
+    wanted = cluster.token.fingerprint()
+    return member.role == "servers" and known.stored == wanted and facts.server.token not in ("", wanted)
+
+
+def _forget_passwd() -> Step:
+    """Return the step without which K3s may end with `newer than datastore`; it makes the file anew when it starts."""
+    summary = f"remove {k3s.PASSWD}, which has another token: K3s takes the right one from the datastore"
+    return Step("remove", k3s.PASSWD, summary, payload=Secret(shell.call("forget", k3s.PASSWD)))
 
 
 def _restart_reason(cluster: Cluster, member: Member, spec: HostSpec, facts: HostFacts, known: Known) -> str:

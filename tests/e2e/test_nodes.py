@@ -133,3 +133,68 @@ def test_a_backup_has_all_data(cluster: Site) -> None:
     assert subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout == "2\n"
     assert not cluster.lab.exec("db1", ["ls", "/var/lib/nornir-k3s/backup"]).stdout
     assert cluster.processes() == before
+
+
+TOKEN = "/var/lib/rancher/k3s/server/token"
+
+
+def tokens(site: Site) -> dict[str, str]:
+    """Return the token of each server."""
+    found = {name: site.lab.exec(name, ["cat", TOKEN]).stdout.strip() for name in ("s1", "s2", "s3")}
+    return {name: text.rpartition(":")[2] for name, text in found.items()}
+
+
+def saved(site: Site) -> str:
+    return (site.folder / ".state" / "lab" / "token").read_text().strip()
+
+
+def all_have(site: Site, token: str) -> None:
+    """Every server has this token and starts with it; the agents have what joins with it."""
+    assert saved(site) == token
+    assert tokens(site) == dict.fromkeys(("s1", "s2", "s3"), token)
+    for name in ("s1", "s2", "s3", "a1", "a2"):
+        config = site.lab.exec(name, ["cat", "/etc/rancher/k3s/config.yaml"]).stdout
+        assert token in config, name
+    assert all(site.nodes().values())
+    eventually(lambda: unchanged(site))
+
+
+def test_a_rotation_of_the_token_that_was_killed_is_finished_by_a_deploy(cluster: Site) -> None:
+    before, path = tokens(cluster)["s1"], cluster.folder / "rotation.json"
+    done = cluster.runbook("rotate.py", "token", "--plan", "--json", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(path.read_text())["steps"][0] == {"hosts": ["db1"], "what": "dump the datastore"}
+    assert tokens(cluster) == dict.fromkeys(("s1", "s2", "s3"), before)
+    killed = cluster.start("rotate.py", "token", "--yes")
+
+    def rotated() -> None:
+        assert before not in tokens(cluster).values() or len(set(tokens(cluster).values())) > 1 or killed.poll()
+
+    eventually(rotated, deadline=300)
+    killed.kill()
+    killed.communicate()
+    new = tokens(cluster)["s1"]
+    assert new != before
+    cluster.deploy("--yes")
+    all_have(cluster, new)
+    old = next((cluster.folder / ".state" / "lab").glob("token-*"))
+    assert old.read_text().strip() == before
+    assert old.stat().st_mode & 0o777 == 0o600
+    assert new not in "".join(log.read_text() for log in (cluster.folder / ".state" / "lab").rglob("*.log"))
+
+
+def test_a_rotation_that_was_begun_by_hand_is_finished_and_a_refused_one_healed(cluster: Site) -> None:
+    """The second one is refused, and leaves another token on its server, whose K3s would not start any more."""
+    cluster.lab.exec("s2", ["k3s", "token", "rotate"])
+    new = tokens(cluster)["s2"]
+    old = saved(cluster)
+    refused = cluster.lab.exec("s3", ["sh", "-c", f"K3S_TOKEN={old} k3s token rotate"], check=False)
+    assert refused.returncode == 1, refused.stdout
+    assert len(set(tokens(cluster).values())) == 3
+    cluster.lab.exec("s1", ["systemctl", "restart", "--no-block", "k3s"])  # it has the old one, and dies
+    done = cluster.runbook("rotate.py", "token", "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    all_have(cluster, new)
+    for name in ("s1", "s3"):
+        cluster.lab.exec(name, ["systemctl", "restart", "k3s"])
+    eventually(lambda: unchanged(cluster))

@@ -64,10 +64,16 @@ class Node:
         own = {"K3S_STANDIN_ETC": str(self.home / "etc"), "K3S_STANDIN_ANY_ROUTE": "1", "PYTHONPATH": str(STANDIN)}
         return {**os.environ, **quick, **own, **more}
 
-    def run(self, *argv: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    def run(self, *argv: str, text: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "k3s_standin.main", *argv]
         return subprocess.run(
-            command, env=self.environment(), input=text, capture_output=True, text=True, timeout=60, check=False
+            command,
+            env=self.environment(**environ),
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
 
     def kubectl(self, *argv: str, text: str = "") -> subprocess.CompletedProcess[str]:
@@ -375,7 +381,8 @@ def test_tokens_are_made_listed_and_rotated(tmp_path: Path) -> None:
     agent.stop()
     server = f"https://127.0.0.1:{node.port}"
     done = node.run("token", "rotate", *where, "--server", server, "--token", "secret", "--new-token", "fresh")
-    assert done.stdout == "Token rotated, restart k3s nodes with new token\n"
+    assert "WARNING" in done.stdout
+    assert done.stdout.endswith("\nToken rotated, restart k3s nodes with new token\n")
     assert (node.home / "data/server/token").read_text().endswith("::server:fresh\n")
     node.stop()
     node.settings[node.settings.index("secret")] = "fresh"
@@ -387,6 +394,63 @@ def test_tokens_are_made_listed_and_rotated(tmp_path: Path) -> None:
     assert {one["Status"] for one in found} == {"OK"}
     assert {"Filename", "Subject", "Issuer", "Usages", "ExpiryTime", "ResidualTime", "Status"} == set(found[0])
     node.stop()
+
+
+def test_a_rotation_of_the_token_is_refused_as_observed(tmp_path: Path) -> None:
+    node = new_server(tmp_path / "r", "--token", "secret")
+    node.start()
+    ready(node, "s1")
+    where = ["--data-dir", f"{node.home}/data", "--server", f"https://127.0.0.1:{node.port}"]
+    token = node.home / "data/server/token"
+    prefix = token.read_text().split("::")[0]
+
+    def rotate(*options: str, **environ: str) -> str:
+        done = node.run("token", "rotate", *where, *options, **environ)
+        return "" if done.returncode == 0 else done.stderr
+
+    kept = token.read_text()
+    assert "Error: not authorized" in rotate(K3S_TOKEN="wrong")
+    assert "token CA hash does not match" in rotate(K3S_TOKEN=f"K10{'a' * 64}::server:secret")
+    assert "connection refused" in rotate("--server", "https://127.0.0.1:9")
+    assert "no such file" in node.run("token", "rotate", "--data-dir", f"{tmp_path}/agent").stderr
+    assert "Internal error occurred: token error ID" in rotate("--new-token", "abcdef.0123456789abcdef")
+    says(node, "failed to normalize server token")
+    assert token.read_text() == kept
+    assert rotate(K3S_TOKEN=f"{prefix}::server:secret") == ""
+    made = token.read_text().strip().removeprefix(f"{prefix}::server:")
+    assert re.fullmatch("[0-9a-f]{32}", made)
+    assert node.ask("/v1-k3s/readyz", credentials="node:secret")[0] == 200, "the process keeps its own"
+    assert node.ask("/v1-k3s/readyz", credentials=f"node:{made}")[0] == 401
+    # Another server's passwd still has the old token, which no row of the datastore has any more.
+    passwd = node.home / "data/server/cred/passwd"
+    passwd.write_text(passwd.read_text().replace(made, "secret"))
+    assert "Internal error occurred: token error ID" in rotate(K3S_TOKEN="secret")
+    says(node, "bootstrap data already found and encrypted with different token")
+    assert not token.read_text().endswith(f"{made}\n"), "it is written before the datastore is asked"
+    node.stop()
+    node.settings[node.settings.index("secret")] = made
+    os.utime(passwd, (2**31, 2**31))
+    node.start()
+    says(node, f"{passwd} newer than datastore and could cause a cluster outage")
+    node.stop()
+    passwd.unlink()
+    node.start()
+    says(node, "k3s is up and running")
+    node.stop()
+    # One with another agent token starts once (pkg/daemons/control/deps: genUsers), and never again.
+    node.start("--agent-token", "agents")
+    ready(node, "s1")
+    node.stop()
+    os.utime(passwd, (2**31, 2**31))
+    node.start("--agent-token", "agents")
+    node_ends(node, "newer than datastore")
+
+
+@patiently
+def node_ends(node: Node, words: str) -> None:
+    assert node.process
+    assert node.process.poll() == 1
+    assert words in node.journal.splitlines()[-1]
 
 
 def test_readyz_listed_and_ready_are_three_conditions(tmp_path: Path) -> None:

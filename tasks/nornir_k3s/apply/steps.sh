@@ -52,6 +52,10 @@ remove() { # path unit
   unlist "$1"
   say did "$STEP" changed
 }
+forget() { # path: of K3s, which makes it anew
+  rm -f "$1"
+  say did "$STEP" changed
+}
 # A URL may hold a password: it goes to the client on stdin, and messages have the one without. A draft stays where the
 # connection breaks, and is continued.
 fetch() { # url url-as-shown path sha256

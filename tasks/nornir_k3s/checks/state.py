@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from nornir_k3s import k3s
-from nornir_k3s.checks import other_installs
+from nornir_k3s.checks import other_installs, token
 from nornir_k3s.inventory import rules
 from nornir_k3s.model.cluster import (
     Cluster,
@@ -41,7 +41,8 @@ def files(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Find
     """Yield servers and agents whose files belong to another token or another CA."""
     servers = [member for member in cluster.of("servers") if member.name in all_facts]
     running = [ca for m in servers if (o := all_facts[m.name]).ready and (ca := o.server.ca_certificate)]
-    rotated = _rotated(cluster, all_facts)
+    # After a rotation, a server from before starts with this token, and takes its files from the datastore.
+    rotated = token.stored(all_facts) == cluster.token.fingerprint()
     for member in servers:
         facts = all_facts[member.name]
         if facts.server.token and facts.server.token != cluster.token.fingerprint():
@@ -54,19 +55,9 @@ def files(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Find
             yield from _agent_files(member, all_facts[member.name], running)
 
 
-def _rotated(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> bool:
-    """Return whether the datastore's data are encrypted with this token, and no other.
-
-    A server with another token is one from before `k3s token rotate`: it starts with this one, and takes its files from
-    the datastore (k3s: pkg/cluster/bootstrap.go, ReconcileBootstrapData).
-    """
-    sizes = [one for facts in all_facts.values() for one in facts.database.bootstrap.items()]
-    return {name for name, _ in sizes} == {k3s.bootstrap_key(cluster.token)} and all(size for _, size in sizes)
-
-
 def _token(cluster: Cluster, member: Member, facts: HostFacts) -> Finding:
     found = f"the server was set up with another token, of fingerprint {facts.server.token}"
-    remedy = "set that token in the inventory; to change it, see docs/datastores.md, Another token"
+    remedy = "set that token in the inventory; to change it, `nornir-k3s rotate token`"
     if not facts.ready:
         remedy += f". If the host has left that cluster: move {k3s.DATA}/server to another folder, and keep it"
     return problem(member.name, "token", found, f"fingerprint {cluster.token.fingerprint()}", remedy)

@@ -81,6 +81,7 @@ def replace(parser: Parser) -> None:
 
 # What can be rotated, in the order of the help; `workflows/rotate.py` has how.
 ROTATED: Mapping[str, str] = {
+    "token": "the token of the cluster",
     "database-password": "the password of the managed datastore",
 }
 

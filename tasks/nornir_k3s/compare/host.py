@@ -63,9 +63,11 @@ def _step(host: str, spec: HostSpec, facts: HostFacts, step: Step, steps: Sequen
         case "file":
             yield _file(host, facts, step, steps)
         case "remove" if step.target != PREVIOUS:
+            other = "it has another token than the datastore: K3s may not start again"
             yield Finding(
-                host=host, kind="file", subject=step.target, found="the inventory no longer needs this file",
-                expected="no such file", remedy=f"the next deploy removes it{_then(steps)}", fixed_by="deploy",
+                host=host, kind="file", subject=step.target, expected="no such file", fixed_by="deploy",
+                found=other if step.target == k3s.PASSWD else "the inventory no longer needs this file",
+                remedy=f"the next deploy removes it{_then(steps)}",
             )  # fmt: skip
         case "database":
             yield Finding(

@@ -149,10 +149,6 @@ class PasswordRefused(Fact[int]):
 
 def halves(cluster: Cluster, member: Member) -> tuple[str, str]:
     """Return a kubeconfig for the user `node` in two halves, between which the CA's certificate belongs; secret."""
-    bound = str(cluster.settings_of(member).get("bind-address") or "")
-    host = bound if k3s.binds_one_address(bound) else "127.0.0.1"
-    host = f"[{host}]" if ":" in host else host
-    port = cluster.server.get("https-listen-port", k3s.API_PORT)
     password = (cluster.agent_token or cluster.token).reveal()
     mark = "CA"
     text = json.dumps(
@@ -165,13 +161,21 @@ def halves(cluster: Cluster, member: Member) -> tuple[str, str]:
             "clusters": [
                 {
                     "name": "k3s",
-                    "cluster": {"server": f"https://{host}:{port}", "certificate-authority-data": mark},
+                    "cluster": {"server": own_url(cluster, member), "certificate-authority-data": mark},
                 }
             ],
         }
     )
     head, _, tail = text.rpartition(mark)
     return head, tail
+
+
+def own_url(cluster: Cluster, member: Member) -> str:
+    """Return the URL at which a server answers itself."""
+    bound = str(cluster.settings_of(member).get("bind-address") or "")
+    host = bound if k3s.binds_one_address(bound) else "127.0.0.1"
+    host = f"[{host}]" if ":" in host else host
+    return f"https://{host}:{cluster.server.get('https-listen-port', k3s.API_PORT)}"
 
 
 def _encoded(text: str) -> str:

@@ -105,6 +105,7 @@ def _cluster(
         name=model.name,
         version=model.version,
         token=token,
+        token_given=model.token is not None,
         agent_token=resolved["agent_token"],
         registration=shared_hosts.registration(model, found),
         datastore=_absolute_files(model.datastore, base),

@@ -90,6 +90,7 @@ class Cluster:
         notes: What the inventory says that people may not have meant.
         former_vips: Those of before a change that load balancers hold until no host uses them.
         hidden: Notes about settings of groups or of the whole cluster that nearer ones hide.
+        token_given: The inventory refers to the token: it is the user's, and never changed by this tool.
         left: Servers and agents that were members and are not in the inventory any more, until they were removed.
     """
 
@@ -121,6 +122,7 @@ class Cluster:
     hidden: tuple[str, ...] = ()
     former_vips: tuple[str, ...] = ()
     left: tuple[Member, ...] = ()
+    token_given: bool = False
     rolling_update: RollingUpdate = field(default_factory=lambda: RollingUpdate.model_validate({}))
 
     def of(self, role: str) -> tuple[Member, ...]:

@@ -31,8 +31,7 @@ def needed(run: Run) -> bool:
 
 def command(run: Run) -> list[str]:
     """Return the user's command that this run would begin with, or nothing."""
-    given = getattr(run.cluster.datastore, "dump_command", None)
-    return list(given) if given and run.ready_servers and _replaces_k3s(run) else []
+    return _given(run) if run.ready_servers and _replaces_k3s(run) else []
 
 
 def _replaces_k3s(run: Run) -> bool:
@@ -46,7 +45,7 @@ def dump(run: Run) -> None:
     Raises:
         K3sError: The dump failed.
     """
-    place, restore = _dumped(run) if needed(run) else (_commanded(run), "")
+    place, restore = _dumped(run) if needed(run) else (_commanded(run, command(run)), "")
     if run.before_upgrade is not None and _replaces_k3s(run):
         before = min(upgrade.running(run.cluster, run.facts).values(), key=k3s.parse_version)
         run.report.way_back = WayBack(version=before, dump=place, restore=restore)
@@ -66,9 +65,32 @@ def _dumped(run: Run) -> tuple[str, str]:
     return "", ""
 
 
-def _commanded(run: Run) -> str:
+def now(run: Run) -> None:
+    """Dump the datastore, whatever else the run does.
+
+    Raises:
+        K3sError: The dump failed.
+    """
+    if run.cluster.is_managed:
+        _dumped(run)
+    elif not _commanded(run, _given(run)):
+        run.report.notes.append(announced(run))
+
+
+def announced(run: Run) -> str:
+    """Return what `now` does."""
+    if run.cluster.is_managed:
+        return "dump the datastore"
+    words = _given(run)
+    return f"run datastore.dump_command: {words[0]}" if words else "the datastore is not dumped: no dump_command"
+
+
+def _given(run: Run) -> list[str]:
+    return list(getattr(run.cluster.datastore, "dump_command", None) or [])
+
+
+def _commanded(run: Run, words: list[str]) -> str:
     """Run the user's command; return where it says that the dump is."""
-    words = command(run)
     if not words:
         return ""
     said = dump_command.run(

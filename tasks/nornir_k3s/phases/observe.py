@@ -14,6 +14,7 @@ from nornir_k3s.errors import (
     OutcomeUnknown,
     PreflightFailed,
 )
+from nornir_k3s.phases import token
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
@@ -28,7 +29,7 @@ def observe(run: Run) -> None:
     Raises:
         K3sError: A host cannot be read; with the problems of those that were.
     """
-    for read in (gather.gather_facts, gather.look_at_upgrade):
+    for read in (gather.gather_facts, token.adopt, gather.look_at_upgrade):
         try:
             read(run)
         except (HostError, HostsFailed) as error:

@@ -12,7 +12,7 @@ from nornir_k3s.apply import rollback
 from nornir_k3s.apply import script as apply
 from nornir_k3s.errors import CommandFailed, HostError, NotReady
 from nornir_k3s.model.paths import PREVIOUS
-from nornir_k3s.phases import host_tasks
+from nornir_k3s.phases import host_tasks, token
 from nornir_k3s.planner import replaces_binary
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
@@ -51,6 +51,8 @@ def _change(task: Task, run: Run, then: str) -> Result:
         run.begun.setdefault(name, time.monotonic())
     try:
         if run.member(name).role == "servers":
+            if token.is_behind(run, name):
+                token.write_host(task, run)
             result = host_tasks.converge_server(task, run)
         else:
             result = host_tasks.converge_agent(task, run)

@@ -30,6 +30,7 @@ class Known:
         left: Servers and agents that are not in the inventory any more, and still belong to the cluster.
         nodes: The K3s version of each node, for servers and agents; None if no server lists them.
         went_back: The datastore's newest revision is lower than it was, and this server may not know it.
+        stored: The fingerprint of the token that the datastore's data are encrypted with.
     """
 
     bundle: Bundle | None = None
@@ -42,6 +43,7 @@ class Known:
     left: tuple[Member, ...] = ()
     family: Family = DEBIAN
     went_back: WentBack | None = None
+    stored: str = ""
 
 
 def desired_by_role(cluster: Cluster, member: Member, facts: HostFacts | None, known: Known) -> dict[str, HostSpec]:

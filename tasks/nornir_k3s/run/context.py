@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nornir.core import Nornir
@@ -14,6 +14,7 @@ from nornir.core.task import Result, Task
 
 from nornir_k3s import k3s
 from nornir_k3s.artifacts.source import OnProgress, Source
+from nornir_k3s.checks import token
 from nornir_k3s.errors import HostError, HostsFailed, HostUnreachable, Interrupted, K3sError
 from nornir_k3s.facts import Query
 from nornir_k3s.model import family as families
@@ -174,7 +175,10 @@ class Run:
         family = DEBIAN if facts else families.of((), [known_cluster.managers(self.store).get(name, "")]) or DEBIAN
         gone = left.members(self.cluster, self.facts)
         back = self.revision().back if member.role == "servers" and facts else None
-        return Known(bundle, self.ca_prefix, self.ca_certificate, check, packages, nodes, former, gone, family, back)
+        stored = token.stored(self.facts) if member.role == "servers" else ""
+        return Known(
+            bundle, self.ca_prefix, self.ca_certificate, check, packages, nodes, former, gone, family, back, stored
+        )
 
     def revision(self) -> revision.Seen:
         """Return what is known of the datastore's newest revision, and whether it was higher before."""
@@ -199,6 +203,11 @@ class Run:
         plan = plan_host(self.cluster, self.member(name), facts, known)
         self._planned[name] = facts, known, plan
         return plan
+
+    def use_token(self, token: Secret) -> None:
+        """Use another token from now on: every plan depends on it."""
+        self.cluster = replace(self.cluster, token=token)
+        self._planned.clear()
 
     def keep_kubeconfig(self, text: str) -> None:
         """Save an administrator's kubeconfig for the registration address on the controller.

@@ -23,6 +23,7 @@ from nornir_k3s.phases import (
     servers,
     stage,
     tidy,
+    token,
     verify,
     window,
 )
@@ -44,6 +45,7 @@ def phases() -> tuple[Phase, ...]:
         dump.PHASE,
         stage.PHASE,
         datastore.PHASE,
+        token.PHASE,
         servers.FIRST,
         servers.PHASE,
         load_balancers.PHASE,

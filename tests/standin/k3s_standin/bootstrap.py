@@ -82,15 +82,19 @@ def make_files(server: Path, password: str, agent_password: str) -> None:
             certificate, key = certs.authority(title)
             write(path, certificate, 0o644)
             write(path.with_suffix(".key"), key)
-    users = f"{agent_password},node,node,k3s:agent\n{password},server,server,k3s:server\n"
-    texts = {
-        "tls/service.key": certs.new_key(),
-        "cred/ipsec.psk": secrets.token_hex(48),
-        "cred/passwd": users,
-    }
+    ensure_users(server, password, agent_password)
+    texts = {"tls/service.key": certs.new_key(), "cred/ipsec.psk": secrets.token_hex(48)}
     for name, text in texts.items():
         if not (server / name).exists():
             write(server / name, text)
+
+
+def ensure_users(server: Path, password: str, agent_password: str) -> None:
+    """Write the passwords of servers and agents, if others are there (pkg/daemons/control/deps, genUsers)."""
+    path = server / "cred" / "passwd"
+    users = f"{agent_password},node,node,k3s:agent\n{password},server,server,k3s:server\n"
+    if not path.exists() or path.read_text() != users:
+        write(path, users)
 
 
 def prepare(store: Store, server: Path, password: str) -> bool:
@@ -135,6 +139,8 @@ def _reconcile(server: Path, data: dict[str, dict[str, str]]) -> None:
             f"{', '.join(newer)} newer than datastore and could cause a cluster outage."
             " Remove the file(s) from disk and restart to be recreated from datastore."
         )
+    for path in differ:
+        log("warning", f"{path} will be updated from the datastore.")
     if differ:
         log("warning", "Updating bootstrap data on disk from datastore")
     for path, (content, at) in stored.items():
@@ -175,6 +181,8 @@ def content(server: Path) -> dict[str, Any]:
 
 def rotate(store: Store, server: Path, old: str, new: str) -> None:
     """Store the data under another token, forget the row of the old one, and save what is on disk now."""
+    log("info", f"created bootstrap key {key_of(new)}")
+    log("info", "Saving cluster bootstrap data to datastore")
     for _ in range(2):
         store.put(key_of(new), seal(new, json.dumps(content(server)).encode()))
         store.delete(key_of(old))

@@ -85,6 +85,7 @@ class _Server:
         self.agent_password = tokens.parse(agent_token).password if agent_token else self.password
         if first:
             bootstrap.make_files(self.server, self.password, self.agent_password)
+        bootstrap.ensure_users(self.server, self.password, self.agent_password)
         self.encryption = Encryption(
             self.store, self.server, self.name, on=bool(self.settings.get("secrets-encryption"))
         )

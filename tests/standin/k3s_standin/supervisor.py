@@ -169,17 +169,18 @@ class Supervisor:
 
         This process goes on with the old one; the datastore's old key comes from passwd.
         """
-        new = str(json.loads(request.body or b"{}").get("newToken") or "")
-        if not new:
-            return self._failed(request, 400, "new token is required", "BadRequest")
+        given = str(json.loads(request.body or b"{}").get("newToken") or "") or secrets.token_hex(16)
+        if tokens.BOOTSTRAP.fullmatch(given):
+            return self._refused(request, "token", tokens.NOT_NORMAL)
+        new = tokens.parse(given).password
         digest = tokens.ca_hash(self.server / "tls" / "server-ca.crt")
         passwd = self.server / "cred" / "passwd"
         same = self.agent_password == self.password
         old = next(line for line in passwd.read_text().splitlines() if line.endswith("k3s:server")).partition(",")[0]
-        write(passwd, f"{new if same else self.agent_password},node,node,k3s:agent\n{new},server,server,k3s:server\n")
+        bootstrap.ensure_users(self.server, new, new if same else self.agent_password)
         write(self.server / "token", tokens.full(digest, "server", new) + "\n")
         if self.store.get(bootstrap.key_of(old)) is None:
-            return self._failed(request, 500, f"token error ID 93962: {bootstrap.DIFFERENT}", "InternalError")
+            return self._refused(request, "token", bootstrap.DIFFERENT)
         bootstrap.rotate(self.store, self.server, old, new)
         return text_answer("")
 
@@ -196,6 +197,12 @@ class Supervisor:
             log("error", f"{number}: {error}")
             return self._failed(request, 400, f"see server log for details: {number}", "BadRequest")
         return text_answer("")
+
+    def _refused(self, request: Request, what: str, why: str) -> Answer:
+        """Answer with a number alone; why is in the journal (pkg/util/apierrors.go, SendErrorWithID)."""
+        number = f"{what} error ID {secrets.randbelow(90000) + 10000}"
+        log("error", f"{number}: {why}")
+        return self._failed(request, 500, number, "InternalError")
 
     def _tunnel(self, request: Request) -> Answer:
         if "upgrade" not in request.headers.get("Connection", "").lower():

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import os
 import secrets
 import string
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,12 +17,20 @@ from k3s_standin import tokens
 from k3s_standin.balancer import Failure, ask, context
 from k3s_standin.kinds import KINDS
 from k3s_standin.kubeclient import Client, KubectlError
-from k3s_standin.log import Fatal
+from k3s_standin.log import Fatal, log
 from k3s_standin.places import DATA
 from k3s_standin.printers import duration
 
 _LETTERS = string.ascii_lowercase + string.digits
 _SECRETS = KINDS["secrets"]
+KEEP = (
+    "Recommended to keep a record of the old token. If restoring from a snapshot, you must use the token associated"
+    " with that snapshot."
+)
+NO_HASH = (
+    "Cluster CA certificate is not trusted by the host CA bundle, but the token does not include a CA hash. Use the full"
+    " token from the server's node-token file to enable Cluster CA validation."
+)
 
 
 def run(argv: list[str]) -> int:
@@ -106,22 +117,39 @@ def _data(options: dict[str, str]) -> Path:
 
 
 def _server(options: dict[str, str], method: str, path: str, body: bytes | None = None) -> bytes:
+    """Ask a server as its administrator, with the token given or kept on disk (pkg/clientaccess/token.go)."""
     server = _data(options) / "server"
-    text = options.get("--token") or (server / "token").read_text().strip()
-    credential = base64.b64encode(f"server:{tokens.parse(text).password}".encode()).decode()
-    address = (options.get("--server") or "https://127.0.0.1:6443").split("//")[1].rstrip("/")
-    headers = {"Authorization": f"Basic {credential}"}
-    tls = context(server / "tls" / "server-ca.crt")
+    text = options.get("--token") or os.environ.get("K3S_TOKEN", "")
     try:
-        code, data = ask(address, method, path, tls=tls, headers=headers, body=body)
-    except Failure as error:
-        raise Fatal(f"Error: {error}") from None
+        token = tokens.parse(text or (server / "token").read_text().strip())
+    except OSError as error:
+        raise Fatal(f"Error: open {error.filename}: no such file or directory") from None
+    url = (options.get("--server") or os.environ.get("K3S_URL") or "https://127.0.0.1:6443").rstrip("/")
+    address = url.split("//")[1]
+    try:
+        authority = ask(address, "GET", "/cacerts", tls=context(None))[1]
+    except Failure:
+        refused = f'Get "{url}/cacerts": dial tcp {address}: connect: connection refused'
+        raise Fatal(f"Error: failed to get CA certs: {refused}") from None
+    digest = hashlib.sha256(authority).hexdigest()
+    if not token.ca_hash:
+        log("warning", NO_HASH)
+    elif token.ca_hash != digest:
+        words = "token CA hash does not match the Cluster CA certificate hash"
+        raise Fatal(f"Error: {words}: {token.ca_hash} != {digest}")
+    credential = base64.b64encode(f"server:{token.password}".encode()).decode()
+    headers = {"Authorization": f"Basic {credential}"}
+    code, data = ask(address, method, path, tls=context(None), headers=headers, body=body)
+    if code == 401:
+        raise Fatal("Error: not authorized")
     if code != 200:
-        raise Fatal(f"Error: {address}: {data.decode(errors='replace').strip()}")
+        message = json.loads(data)["message"]
+        raise Fatal(f"Error: Internal error occurred: {message}" if code == 500 else f"Error: {message}")
     return data
 
 
 def _rotate(options: dict[str, str]) -> None:
-    new = options.get("--new-token") or secrets.token_hex(16)
-    _server(options, "PUT", "/v1-k3s/token", json.dumps({"newToken": new}).encode())
+    print(f"\033[33mWARNING\033[0m: {KEEP}", flush=True)
+    _server(options, "PUT", "/v1-k3s/token", json.dumps({"newToken": options.get("--new-token", "")}).encode())
+    time.sleep(0.2)  # K3s: a second
     print("Token rotated, restart k3s nodes with new token")

@@ -1,0 +1,145 @@
+"""Rotate the token: K3s makes up a new one on one server, all servers have it written at once, then restart in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nornir.core import Nornir
+
+from nornir_k3s.checks import token as checks
+from nornir_k3s.errors import Declined, Interrupted, K3sError, UsageError
+from nornir_k3s.model.report import PhaseReport, Report
+from nornir_k3s.model.rotation import Rotation
+from nornir_k3s.model.together import few
+from nornir_k3s.phases import datastore, dump, observe, preflight, token, window
+from nornir_k3s.phases.phase import Phase
+from nornir_k3s.roles import left
+from nornir_k3s.run import gather, paths
+from nornir_k3s.run.context import Run
+from nornir_k3s.run.selection import Choice
+from nornir_k3s.state import locks, tokens
+from nornir_k3s.workflows.chain import carry_out
+from nornir_k3s.workflows.deploy import deploy
+
+PHASES = (
+    Phase("dump", "dump the datastore", dump.now),
+    Phase("rotate", "have K3s make up a new token, on one server", token.rotate),
+    datastore.PHASE,  # the name of its user depends on the token
+    token.PHASE,
+)
+AGAIN = "run it again, or deploy: it goes on where this one ended"
+
+
+def plan(
+    nr: Nornir, *, base: Path | str | None, state: Path | str | None, options: Mapping[str, Any] | None
+) -> Rotation:
+    """Return what `rotate` would do; nothing is changed.
+
+    Raises:
+        K3sError: As `rotate` does before its first change.
+    """
+    folders = paths.of(nr, base, state)
+    run = gather.prepare(nr, base=folders.base, state=folders.state, options=options or {}, keep=False)
+    return _planned(run, begun=_look(run))
+
+
+def rotate(
+    nr: Nornir,
+    *,
+    base: Path | str | None,
+    state: Path | str | None,
+    options: Mapping[str, Any] | None,
+    ignore_window: bool,
+    confirm: Callable[[Rotation], bool] | None,
+) -> Report:
+    """Rotate the token, or finish a rotation that has begun, by hand or by a run that was killed.
+
+    Raises:
+        UsageError: It cannot be rotated now; nothing was changed.
+        K3sError: As `deploy` does; the next run, or the next deploy, goes on where it ended.
+    """
+    choice, folders = Choice(ignore_window=ignore_window), paths.of(nr, base, state)
+    run = gather.prepare(nr, base=folders.base, state=folders.state, options=options or {}, choice=choice)
+    with locks.deploy_lock(run.store.folder):
+        begun = _look(run)
+        window.require_open(run, run.ready_servers)
+        if confirm and not confirm(_planned(run, begun=begun)):
+            raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes rotates without asking")
+        if not begun:
+            _carry_out(run)
+    report = deploy(nr, base=base, state=state, options=options, choice=choice)
+    report.notes = list(dict.fromkeys([*run.report.notes, *report.notes]))
+    return report
+
+
+def _look(run: Run) -> bool:
+    """Read all hosts; return whether a rotation has begun, and must be finished before another one.
+
+    Raises:
+        UsageError: It cannot be rotated now.
+        PreflightFailed: A deploy would fail, too.
+    """
+    before = run.cluster.token
+    observe.observe(run)
+    observe.find_artifacts(run)
+    preflight.check(run)
+    if run.cluster.token != before or checks.others(run.cluster, run.facts):
+        return True
+    if any(token.is_behind(run, member.name) for member in run.of("servers")):
+        return True
+    if problems := list(_refusals(run)):
+        raise UsageError("; ".join(problems), hint="nothing was changed")
+    return False
+
+
+def _refusals(run: Run) -> list[str]:
+    found = []
+    if run.cluster.token_given:
+        found.append(
+            "`token` of the inventory refers to it: on one server run `k3s token rotate --new-token NEW`, change the"
+            " secret where it refers to, then run deploy: it finishes the rotation"
+        )
+    servers = [member.name for member in run.cluster.of("servers")]
+    if lacking := [name for name in servers if name not in run.ready_servers]:
+        found.append(f"{few(lacking)} {'is' if len(lacking) == 1 else 'are'} not ready: every server must be")
+    if gone := [one.name for one in left.members(run.cluster, run.facts) if one.role == "servers"]:
+        found.append(f"{few(gone)}: K3s runs there, and would not start again: remove it, or add it to the inventory")
+    if changing := [name for name in run.names if run.planned(name).steps]:
+        found.append(f"a deploy would change {few(changing)}: run it first")
+    return found
+
+
+def _planned(run: Run, *, begun: bool) -> Rotation:
+    found = Rotation(cluster=run.cluster.name, what="token")
+    servers, stores = ([m.name for m in run.of(role)] for role in ("servers", "datastore"))
+    users = run.cluster.is_managed and run.cluster.managed.kind != "etcd"
+    kept = run.store.folder / f"{tokens.NAME}-{run.cluster.token.fingerprint()}"
+    if begun:
+        found.notes.append("a rotation has begun: this finishes it; run it again to rotate once more")
+    else:
+        found.add(stores[:1] or ["controller"], dump.announced(run))
+        found.add(run.ready_servers[:1], "k3s token rotate: K3s makes up a new token")
+        found.add(["controller"], f"save it; {kept} has the old one, for older dumps")
+    found.add(stores if users else [], "create a user of the database: its name depends on the token")
+    found.add(servers, "write the token into config.yaml, and restart nothing yet")
+    found.add(servers, "restart k3s.service, one after the other, each out of rotation")
+    if not run.cluster.agent_token:
+        found.add([m.name for m in run.of("agents")], "write it, restart k3s-agent.service: one first, then batches")
+    found.add(stores if users else [], "remove the user of before")
+    if text := window.closed(run):
+        found.notes.append(f"now K3s would not restart: only in the window {text}")
+    return found
+
+
+def _carry_out(run: Run) -> None:
+    run.report.phases = [PhaseReport(name=phase.name) for phase in PHASES]
+    try:
+        for phase in PHASES:
+            carry_out(run, [phase], together=False)
+    except (K3sError, KeyboardInterrupt) as raised:
+        error = raised if isinstance(raised, K3sError) else Interrupted("stopped between two phases", hint=AGAIN)
+        run.report.end(error, "interrupted" if isinstance(error, Interrupted) else "failed")
+        error.report = run.report
+        raise error from None
