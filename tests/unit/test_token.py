@@ -174,7 +174,7 @@ def test_the_preflight_says_where_the_new_token_is(load: Load) -> None:
     facts["db1"] = changed(facts["db1"], database=encrypted(NEW))
     facts["s1"] = changed(facts["s1"], api={"ready": True}, server=files(NEW))
     told = {one.subject: one.remedy for one in preflight.check(cluster, facts)}
-    assert told["foreign-data"] == f"after `k3s token rotate`, s1 has the new one in {k3s.DATA}/server/token: set it"
+    assert told["foreign-data"] == f"set the token that s1 has in {k3s.DATA}/server/token"
     facts["s1"] = changed(facts["s1"], server=files(cluster.token))
     told = {one.subject: one.remedy for one in preflight.check(cluster, facts)}
     assert told["foreign-data"] == "set that cluster's token, or use another database"

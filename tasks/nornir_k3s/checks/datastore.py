@@ -73,7 +73,7 @@ def _bootstrap(cluster: Cluster, host: str, facts: HostFacts, all_facts: Mapping
             found = f"the datastore has the data of a cluster with another token (bootstrap key {name})"
             remedy = "set that cluster's token, or use another database"
             if holders := [one.host for one in all_facts.values() if one.server.token == name.rpartition("/")[2]]:
-                remedy = f"after `k3s token rotate`, {holders[0]} has the new one in {k3s.DATA}/server/token: set it"
+                remedy = f"set the token that {holders[0]} has in {k3s.DATA}/server/token"
             yield problem(host, "foreign-data", found, f"bootstrap key {own}, this token's, or no data", remedy)
         elif size == 0 and not _running(cluster, all_facts):
             found = "an interrupted first start left an empty lock in the datastore"
