@@ -39,11 +39,11 @@ def fresh(site: Site, rounds: int) -> Measure:
     measure = Measure("fresh deploy, eight bare hosts", "s", 1.25)
     for number in range(1, rounds + 1):
         site.reset()
-        measure.ours.append(report_seconds(f"fresh {number}, ours", site.deploy()))
-        ours = site.result()
-        site.reset()
         measure.peer.append(report_seconds(f"fresh {number}, peer", site.by_hand("deploy")))
-        compare(ours, site.result())
+        peer = site.result()
+        site.reset()
+        measure.ours.append(report_seconds(f"fresh {number}, ours", site.deploy()))
+        compare(site.result(), peer)
     return measure
 
 
@@ -71,6 +71,20 @@ def drift(site: Site, rounds: int) -> Measure:
     for number in range(1, rounds + 1):
         measure.ours.append(report_seconds(f"drift {number}, ours", site.drift()))
         measure.peer.append(by_ssh(site, f"drift {number}", names))
+    return measure
+
+
+def upgrade(site: Site, rounds: int) -> Measure:
+    """On a finished cluster: to the next patch of K3s, one node after the other."""
+    measure = Measure("upgrade, one node after the other", "s", 1.15)
+    write_scripts(site, drift=False)
+    for number in range(1, rounds + 1):
+        site.newer()
+        measure.ours.append(report_seconds(f"upgrade {number}, ours", site.deploy("--yes")))
+        ours = site.result()
+        site.newer()
+        measure.peer.append(report_seconds(f"upgrade {number}, peer", site.by_hand("upgrade")))
+        compare(ours, site.result())
     return measure
 
 
@@ -202,10 +216,11 @@ def on_a_cluster(measure: Callable[[Site, int], Measure]) -> Callable[[Site, int
     return run
 
 
-# In this order: the cluster that `second` deploys also brings the files of both sides into the cache for `fresh`.
+# In this order: the cluster of `fresh` is that of those after it. An upgrade leaves another K3s, so it is the last.
 MEASURES: dict[str, Callable[[Site, int], Measure]] = {
     "load": load,
     "push": push,
+    "fresh": fresh,
     "second": second,
     "drift": drift,
     "pyinfra": pyinfra,
@@ -213,7 +228,7 @@ MEASURES: dict[str, Callable[[Site, int], Measure]] = {
     "memory": memory,
     "failover": on_a_cluster(failover),
     "moves": on_a_cluster(moves),
-    "fresh": fresh,
+    "upgrade": upgrade,
 }
 
 
@@ -224,6 +239,7 @@ def main() -> int:
         "--only", choices=sorted(MEASURES), action="append", help="run this measure only; can be repeated"
     )
     parser.add_argument("--rounds", type=int, default=3, help="rounds, each side in turn (default: %(default)s)")
+    parser.add_argument("--short", action="store_true", help="with a stand-in that has short delays: to try the bench")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to a file")
     options = parser.parse_args()
     wanted = options.only or list(MEASURES)
@@ -234,7 +250,7 @@ def main() -> int:
         signal.signal(number, signal.default_int_handler)
     before = os.getloadavg()[0]
     try:
-        with open_site(hosts=set(wanted) != {"load"}) as site:
+        with open_site(hosts=set(wanted) != {"load"}, short=options.short) as site:
             facts = machine(site, before)
             results = {name: run(site, options.rounds) for name, run in MEASURES.items() if name in wanted}
     except (BenchError, K3sError, subprocess.CalledProcessError) as error:

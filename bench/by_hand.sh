@@ -3,6 +3,7 @@
 # parallel does, and nothing is checked before it is changed.
 #
 #   by_hand.sh deploy FOLDER    make a cluster of eight bare hosts, and write its FOLDER/by-hand.kubeconfig
+#   by_hand.sh upgrade FOLDER   replace K3s by that in FOLDER/next, of the version FOLDER/version, one node after the other
 #   by_hand.sh gather FOLDER    run the script FOLDER/scripts/HOST on each host in parallel
 #   by_hand.sh push FOLDER      copy FOLDER/file to /var/tmp/bench of the five nodes in parallel
 #
@@ -382,6 +383,112 @@ systemctl restart haproxy keepalived
 END
 }
 
+# --- a newer K3s, one node after the other; a server is out of the rotation of both load balancers meanwhile
+
+dump_datastore() {
+  on db1 'sh -s' <<'END'
+set -e
+umask 077
+mariadb-dump --single-transaction --hex-blob "$(mariadb -N -e "SHOW DATABASES LIKE 'k3s%'")" | gzip >/root/k3s.sql.gz
+END
+}
+
+stage_newer() {
+  put "$folder/next/k3s" "$1" /usr/local/bin/k3s.new 755
+}
+
+# haproxy HOST COMMAND SERVER: take a server out and wait for its sessions, or bring it back and wait until it is up
+haproxy() {
+  on "$1" 'sh -s' <<END
+ask() {
+  perl -e 'use IO::Socket::UNIX; print {\$s = IO::Socket::UNIX->new(Peer => shift)} "@ARGV\n"; print while <\$s>' \
+    /run/haproxy/admin.sock "\$@"
+}
+entries() { ask show stat | awk -F, '\$2 == "$3" { print \$1, \$5, \$18 }'; }
+for backend in servers checks all; do ask set server \$backend/$3 state $2 >/dev/null; done
+tries=0
+case $2 in
+  drain)
+    while entries | awk '{ n += \$2 } END { exit !n }' && [ \$tries -lt 25 ]; do
+      sleep 0.2
+      tries=\$((tries + 1))
+    done
+    ;;
+  ready) while entries | grep -qvE ' (UP|no)'; do sleep 0.2; done ;;
+esac
+END
+}
+
+take_out() {
+  haproxy "$1" drain "$moving"
+}
+
+bring_back() {
+  haproxy "$1" ready "$moving"
+}
+
+# What says that the node of a host is Ready again, as its kubelet has said since the start, with the new version.
+ready_again() {
+  cat <<END
+until [ "\$said" = "True $version" ] && [ "\$(date -d "\$posted" +%s)" -ge "\$start" ]; do
+  sleep 0.3
+  told=\$(k3s kubectl $2 get node $1 -o 'jsonpath={.status.conditions[?(@.type=="Ready")].lastHeartbeatTime} \
+{.status.conditions[?(@.type=="Ready")].status} {.status.nodeInfo.kubeletVersion}' 2>/dev/null </dev/null)
+  posted=\${told%% *} said=\${told#* }
+done
+END
+}
+
+restart_server() {
+  on "$1" 'sh -s' <<END
+mv /usr/local/bin/k3s.new /usr/local/bin/k3s
+start=\$(date +%s)
+systemctl restart k3s || exit 1
+until [ "\$(k3s kubectl get --raw /readyz 2>/dev/null </dev/null)" = ok ]; do sleep 0.3; done
+$(ready_again "$1" '')
+END
+}
+
+restart_agent() {
+  on "$1" 'sh -s' <<END
+mv /usr/local/bin/k3s.new /usr/local/bin/k3s
+start=\$(date +%s)
+systemctl restart k3s-agent || exit 1
+$(ready_again "$1" "--kubeconfig=/var/lib/rancher/k3s/agent/kubelet.kubeconfig --server=https://$vip:6443")
+END
+}
+
+upgrade() {
+  shared="-o ControlMaster=auto -o ControlPersist=600 -o ControlPath=$folder/%n.ssh"
+  trap 'close_connections' EXIT
+  trap 'exit 143' HUP INT TERM
+  version=$(cat "$folder/version")
+  each open_connection $everybody
+  dump_datastore &
+  dump=$!
+  each stage_newer $servers $agents
+  joined $dump
+  progress 'the newer K3s is on all nodes, the datastore is dumped'
+  for moving in $servers; do
+    each take_out $balancers
+    restart_server "$moving"
+    each bring_back $balancers
+    progress "$moving is ready"
+  done
+  for agent in $agents; do
+    on s1 "sh -c 'k3s kubectl drain $agent --ignore-daemonsets --delete-emptydir-data'" </dev/null >/dev/null
+    restart_agent "$agent"
+    on s1 "k3s kubectl uncordon $agent" </dev/null >/dev/null
+    progress "$agent is ready"
+  done
+  on s1 'sh -s' <<END
+until [ "\$(k3s kubectl --server=https://$vip:6443 get nodes --no-headers 2>/dev/null | grep -c " Ready .*$version")" = 5 ]; do
+  sleep 0.3
+done
+END
+  progress 'five nodes are Ready through the VIP'
+}
+
 # --- actions
 
 # Print progress; the benchmark shows it with the time.
@@ -455,6 +562,7 @@ push_to() {
 
 case $work in
   deploy) deploy ;;
+  upgrade) upgrade ;;
   gather) each gather_from $everybody ;;
   push) each push_to $servers $agents ;;
 esac

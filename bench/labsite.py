@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -37,13 +38,21 @@ class Site:
     Arguments:
         folder: Config, inventory, secrets and artefacts.
         lab: The hosts.
+        version: Of K3s.
         bundle: Which K3s, as text.
+        short: Whether a stand-in has short delays.
+        patches: How many patches the newest one that was asked for is newer.
+        bare: Whether the hosts are as they were booted.
         deployed: Whether a cluster that our side deployed runs on the hosts.
     """
 
     folder: Path
     lab: Lab
+    version: str
     bundle: str
+    short: bool = False
+    patches: int = 0
+    bare: bool = False
     deployed: bool = False
 
     def boot(self) -> None:
@@ -61,15 +70,34 @@ class Site:
     def reset(self) -> None:
         """Replace all hosts by bare ones, and remove the state that our side keeps of the last cluster."""
         self.deployed = False
-        self._runbook("lab.py", "down")
-        self.boot()
+        if not self.bare:
+            self._runbook("lab.py", "down")
+            self.boot()
+        self.bare = False
+        self._ask_for(self.version, "bundle")
         shutil.rmtree(self.folder / ".state", ignore_errors=True)
 
-    def deploy(self) -> Timing:
+    def deploy(self, *arguments: str) -> Timing:
         """Run our side as an operator does."""
-        done = self._runbook("deploy.py")
+        done = self._runbook("deploy.py", *arguments)
         self.deployed = True
         return done
+
+    def newer(self) -> None:
+        """Put the stand-in of the next patch into the folder `next`, and ask for it in the inventory."""
+        self.patches += 1
+        major, minor, patch = parse_version(self.version).release
+        version = f"v{major}.{minor}.{patch + self.patches}+k3s1"
+        builder = PROJECT / "tests" / "standin" / "build.py"
+        command = [sys.executable, str(builder), "--out", str(self.folder / "next"), "--version", version]
+        command += ["--short"] if self.short else []
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        (self.folder / "version").write_text(version)
+        self._ask_for(version, "next")
+
+    def _ask_for(self, version: str, folder: str) -> None:
+        wanted = {"version": version, "artifacts": {"folder": f"../{folder}"}}
+        _edit(self.folder / "inventory" / "defaults.yaml", lambda data: data["data"]["k3s_cluster"].update(wanted))
 
     def warm_up(self) -> None:
         """Run our side without changing anything."""
@@ -153,6 +181,9 @@ class Site:
             text = self.lab.exec(host.name, ["sh", "-c", script, "result.sh", host.name]).stdout
             for secret in secrets:
                 text = text.replace(secret, "SECRET")
+            for folder in ("bundle", "next"):
+                if (binary := self.folder / folder / "k3s").exists():
+                    text = text.replace(hashlib.sha256(binary.read_bytes()).hexdigest(), folder)
             text = (
                 re.sub(r"K10[0-9a-f]{64}", "K10", text)
                 .replace("nornir-k3s-check", "check")
@@ -182,11 +213,12 @@ def nornir(inventory: Path) -> Nornir:
 
 
 @contextlib.contextmanager
-def open_site(*, hosts: bool) -> Iterator[Site]:
+def open_site(*, hosts: bool, short: bool = False) -> Iterator[Site]:
     """Create the folder and boot the hosts; both are removed at the end, also after an error.
 
     Arguments:
         hosts: False creates the folder only.
+        short: Use a stand-in with short delays.
     """
     # A lock for the whole machine, which ends with this process.
     with socket.socket(socket.AF_UNIX) as lock, tempfile.TemporaryDirectory(prefix="k3s-bench-") as name:
@@ -196,8 +228,8 @@ def open_site(*, hosts: bool) -> Iterator[Site]:
             raise BenchError("another benchmark is running on this machine") from None
         folder = Path(name)
         _write_inventory(folder)
-        bundle = _bundle(folder) if hosts else "none"
-        site = Site(folder, Lab.from_inventory(folder / "config.yaml"), bundle)
+        version, bundle = _bundle(folder, short=short) if hosts else ("none", "none")
+        site = Site(folder, Lab.from_inventory(folder / "config.yaml"), version, bundle, short)
         if not hosts:
             yield site
             return
@@ -205,6 +237,7 @@ def open_site(*, hosts: bool) -> Iterator[Site]:
             site.lab.down()  # left by a run that was killed
             print("booting eight hosts", flush=True)
             site.boot()
+            site.bare = True
             site.warm_up()
             yield site
         finally:
@@ -231,9 +264,10 @@ def _write_inventory(folder: Path) -> None:
     _edit(folder / "inventory" / "defaults.yaml", set_secrets)
 
 
-def _bundle(folder: Path) -> str:
-    """Prepare the artefacts, and set their K3s version in the inventory; return what they are, as text."""
+def _bundle(folder: Path, *, short: bool) -> tuple[str, str]:
+    """Prepare the artefacts, and set their K3s version in the inventory; return it, and what they are, as text."""
     command = [sys.executable, str(PROJECT / "tests" / "bundle.py"), str(folder / "bundle"), "--no-download"]
+    command += ["--short"] if short else []
     printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1]
     version = version_of(folder / "bundle" / "k3s")
     if version is None:
@@ -250,7 +284,7 @@ def _bundle(folder: Path) -> str:
 
     _edit(folder / "inventory" / "defaults.yaml", set_version)
     (folder / "settings").write_text(f"kubelet-arg:\n- {argument}\n" if argument else "")
-    return f"{version}: " + printed.partition(" holds ")[2]
+    return version, f"{version}: " + printed.partition(" holds ")[2]
 
 
 def _edit(path: Path, change: Any) -> None:  # noqa: ANN401 - edits the mapping of the file

@@ -83,5 +83,8 @@ def _get(url: str) -> bytes:
 
 if __name__ == "__main__":
     target = Path(sys.argv[1])
-    said = prepare(target, download="--no-download" not in sys.argv)
+    from build import SHORT
+
+    delays = SHORT if "--short" in sys.argv else None
+    said = prepare(target, download="--no-download" not in sys.argv, delays=delays)
     print(f"bundle: {target} holds {said}", flush=True)

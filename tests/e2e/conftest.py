@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from build import SHORT
 from ruamel.yaml import YAML
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
@@ -39,8 +40,6 @@ MEASURED = (
     *("deploy", "drift", "drill", "external_datastore_checks", "failures", "load_balancers", "nodes", "operator"),
     *("registration", "rotation", "schedule", "upgrade", "workflows"),
 )
-# Seconds. What a server takes on its way to Ready is not what these tests are about.
-SHORT = {"BOOTSTRAP": 0.05, "START": 0.1, "NODE": 0.1, "READY": 0.1, "KUBELET": 0.1, "STOP": 0.2}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

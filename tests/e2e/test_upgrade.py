@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from build import SHORT
 
 from nornir_k3s.artifacts.source import version_of
 from nornir_k3s.k3s import minor, parse_version, same_minor
@@ -16,7 +17,7 @@ from nornir_k3s.k3s import minor, parse_version, same_minor
 from . import killed
 from .asked import Asked
 from .balancers import BALANCERS, away
-from .conftest import SHORT, Site, accept_cgroup_v1, bare, eventually, unchanged
+from .conftest import Site, accept_cgroup_v1, bare, eventually, unchanged
 
 HOSTS = ("s1", "s2", "s3", "a1", "a2")
 # In front of the real file: a server that ends at its start, and everything else as ever.
