@@ -2,9 +2,9 @@
 
 `deploy(nr)` is the whole chain, `plan(nr)` says what it would do, `drift(nr)` what no longer matches, `status(nr)` how
 the cluster is, `upgrade(nr, to="v1.36")` walks over minor versions, `drill(nr)` breaks one thing after the other and
-measures, `remove(nr, names)` takes nodes out, `backup(nr)` saves all data, `rotate(nr, what)` gives new secrets;
-`k3s_facts` and the like are Nornir tasks of single steps. They take your Nornir, print nothing and exit nowhere.
-docs/workflows.md has examples.
+measures, `remove(nr, names)` takes nodes out, `backup(nr)` saves all data, `restore(nr, file)` brings them back,
+`rotate(nr, what)` gives new secrets; `k3s_facts` and the like are Nornir tasks of single steps. They take your Nornir,
+print nothing and exit nowhere. docs/workflows.md has examples.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ __all__ = [
     "PreflightFailed",
     "Removal",
     "Report",
+    "Restoration",
     "Rotation",
     "Status",
     "UnreadableAnswer",
@@ -86,9 +87,11 @@ __all__ = [
     "plan_backup",
     "plan_removal",
     "plan_replacement",
+    "plan_restore",
     "plan_rotation",
     "remove",
     "replace",
+    "restore",
     "rotate",
     "status",
     "upgrade",
@@ -102,6 +105,7 @@ if TYPE_CHECKING:
     from nornir_k3s.model.plan import Change, HostPlan, Plan
     from nornir_k3s.model.removal import Removal
     from nornir_k3s.model.report import HostReport, Report
+    from nornir_k3s.model.restoration import Restoration
     from nornir_k3s.model.rotation import Rotation
     from nornir_k3s.model.status import Status
     from nornir_k3s.model.upgrade_report import UpgradeReport
@@ -126,6 +130,7 @@ if TYPE_CHECKING:
     from nornir_k3s.workflows.plan import plan
     from nornir_k3s.workflows.remove import plan_removal, remove
     from nornir_k3s.workflows.replace import plan_replacement, replace
+    from nornir_k3s.workflows.restore import plan_restore, restore
     from nornir_k3s.workflows.rotate import plan_rotation, rotate
     from nornir_k3s.workflows.status import status
     from nornir_k3s.workflows.upgrade import upgrade
@@ -139,7 +144,9 @@ else:
         " k3s_backup k3s_join k3s_load_balancer k3s_ready k3s_kubeconfig k3s_remove",
         "run.selection": "Choice",
         "model.backup": "Backup",
+        "model.restoration": "Restoration",
         "workflows.backup": "backup plan_backup",
+        "workflows.restore": "plan_restore restore",
         "workflows.deploy": "deploy",
         "workflows.drift": "drift",
         "model.drill_report": "DrillPlan DrillReport",

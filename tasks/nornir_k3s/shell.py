@@ -15,6 +15,11 @@ def source(name: str) -> str:
     return (_PACKAGE / name).read_text()
 
 
+def quoted(word: str) -> str:
+    """Return a word as a shell reads it."""
+    return shlex.quote(word)
+
+
 def call(function: str, *arguments: object) -> str:
     """Return the line that calls a shell function; arguments of functions are in no process list."""
     return shlex.join([function, *map(str, arguments)])

@@ -1,18 +1,22 @@
-"""What the command `backup` reads from its options and config.yaml, writes and returns."""
+"""What the commands `backup` and `restore` read from its options and config.yaml, ask, write and return."""
 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from nornir_k3s import Backup, K3sError
-from nornir_k3s.cli import backup
+from nornir_k3s import Backup, Declined, K3sError, Report, Restoration
+from nornir_k3s.cli import backup, restore
 from nornir_k3s.cli.arguments import SUBCOMMANDS
 from nornir_k3s.inventory import config
-from nornir_k3s.model.backup import BackupOptions
+from nornir_k3s.model.backup import BackupOptions, Manifest
 
 from .test_command_ends import Ctx, ctx, parsed
 
@@ -97,3 +101,84 @@ def test_paths_of_the_configuration_are_relative_to_it(tmp_path: Path) -> None:
     found = config.load(tmp_path / "config.yaml").options.backup
     assert found.below(tmp_path) == BackupOptions(folder=tmp_path / "mine", command=["cat", "x"])
     assert found.keep == 14
+
+
+PLAN = Restoration(
+    cluster="test",
+    file="x.tar",
+    manifest=Manifest(
+        cluster="test",
+        k3s_version="v1.34.9+k3s1",
+        datastore="mariadb",
+        token="0" * 12,
+        created=datetime(2026, 11, 26, tzinfo=UTC),
+    ),
+    changes={"s1": ["stop K3s"]},
+    notes=["a note"],
+)
+SHOWN = ["restore cluster test from x.tar, of 2026-11-26 00:00:00 UTC", "  s1: stop K3s", "note: a note"]
+
+
+class Restored:
+    """The workflow of a restore."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.error: K3sError | None = None
+        self.ran = False
+        patch.setattr(restore, "restore", self.restored)
+        patch.setattr(restore, "plan_restore", lambda _nr, _file, **_: PLAN)
+
+    def restored(self, *_: object, confirm: Callable[[Restoration], bool] | None, **__: object) -> Report:
+        if confirm and not confirm(PLAN):
+            raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes")
+        if self.error:
+            raise self.error
+        self.ran = True
+        return Report(cluster="test")
+
+
+@pytest.fixture
+def restored(ctx: Ctx, monkeypatch: pytest.MonkeyPatch) -> Restored:
+    return Restored(monkeypatch)
+
+
+def test_the_plan_of_a_restore_is_shown_and_written(restored: Restored, ctx: Ctx, tmp_path: Path) -> None:
+    assert restore.run(parsed("restore", "x.tar", "--plan", "--json", str(tmp_path / "plan"))) == 0
+    assert ctx.said.splitlines() == SHOWN
+    assert json.loads((tmp_path / "plan").read_text())["changes"] == {"s1": ["stop K3s"]}
+    assert restore.run(parsed("restore", "x.tar", "--plan")) == 0
+    assert not restored.ran
+
+
+def test_without_a_terminal_it_needs_yes(restored: Restored, ctx: Ctx) -> None:
+    assert restore.run(parsed("restore", "x.tar")) == 2
+    assert ctx.said.splitlines()[:3] == SHOWN
+    assert "--yes" in ctx.said
+    assert not restored.ran
+    assert restore.run(parsed("restore", "x.tar", "--yes")) == 0
+    assert restored.ran
+
+
+@pytest.mark.parametrize(("answer", "code"), [("test", 0), (" test ", 0), ("y", 6), ("", 6), (None, 6)])
+def test_it_asks_for_the_name_of_the_cluster(
+    restored: Restored, ctx: Ctx, monkeypatch: pytest.MonkeyPatch, answer: str | None, code: int
+) -> None:
+    def typed(*_: object, **__: object) -> str:
+        if answer is None:
+            raise EOFError
+        return answer
+
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr(type(ctx.err), "is_terminal", True)
+    monkeypatch.setattr(ctx.err, "input", typed)
+    assert restore.run(parsed("restore", "x.tar")) == code
+    assert restored.ran is (code == 0)
+
+
+def test_a_restore_that_failed_shows_its_report(restored: Restored, ctx: Ctx, tmp_path: Path) -> None:
+    for report in (Report(cluster="test", notes=["half"]), None):
+        restored.error = K3sError("s1: it broke")
+        restored.error.report = report
+        assert restore.run(parsed("restore", "x.tar", "--yes", "--json", str(tmp_path / "out"))) == 1
+    assert json.loads((tmp_path / "out").read_text())["notes"] == ["half"]
+    assert "s1: it broke" in ctx.said

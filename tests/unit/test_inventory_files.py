@@ -28,7 +28,19 @@ def test_all_schemas_are_written_and_are_schemas(tmp_path: Path) -> None:
     written = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
     files, reports = (
         {"config", "hosts", "groups", "defaults"},
-        {"report", "plan", "status", "drift", "drill", "drill-plan", "upgrade", "removal", "rotation", "backup"},
+        {
+            "report",
+            "plan",
+            "status",
+            "drift",
+            "drill",
+            "drill-plan",
+            "upgrade",
+            "removal",
+            "rotation",
+            "backup",
+            "restoration",
+        },
     )
     assert set(written) == files | reports
     for schema in written.values():

@@ -142,6 +142,11 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
         more="Nothing restarts. `nornir-k3s schedule install --job backup` runs it from a timer.",
         conflict=lambda args: "--to and --command exclude each other" if args.to and args.command else "",
     ),
+    "restore": Subcommand(
+        "bring the whole cluster back from a backup, onto the same hosts or new ones",
+        data.restore,
+        more="All servers stop; the data there are kept aside. It asks for the cluster's name, or needs --yes.",
+    ),
     "schedule": Subcommand(
         "run drift checks, or backups, from a systemd timer on this machine",
         checks.schedule,

@@ -23,3 +23,15 @@ def backup(parser: Parser) -> None:
         "--certificate", type=Path, metavar="FILE", help="encrypt for the key of this certificate (PEM, RSA or EC)"
     )
     json_file(parser, "the report, or the plan,")
+
+
+def restore(parser: Parser) -> None:
+    """Add the options of `restore`."""
+    parser.add_argument("file", type=Path, metavar="FILE", help="a file that `backup` has written")
+    common(parser)
+    parser.add_argument("--plan", action="store_true", help="show what would be done; change nothing")
+    parser.add_argument("--yes", action="store_true", help="begin without asking")
+    parser.add_argument(
+        "--key", type=Path, metavar="FILE", help="private key of an encrypted backup, PEM without a passphrase"
+    )
+    json_file(parser, "the report, or the plan,")

@@ -20,6 +20,7 @@ from nornir_k3s import (
     Plan,
     Removal,
     Report,
+    Restoration,
     Rotation,
     Status,
     UpgradeReport,
@@ -37,6 +38,7 @@ def documents() -> dict[str, dict[str, Any]]:
         "removal": Removal,
         "rotation": Rotation,
         "backup": Backup,
+        "restoration": Restoration,
     }
     return {kind: json_schema(kind) for kind in SCHEMAS} | {
         name: model.model_json_schema(mode="serialization") for name, model in written.items()

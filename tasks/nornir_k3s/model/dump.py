@@ -13,6 +13,8 @@ class Recipe:
         suffix: The file name's suffix.
         size: Shell that prints the size of the data in KiB, rather too large than too small.
         write: Shell that writes the dump to `$draft`, and fails if it is incomplete.
+        replace: Shell that puts the dump `$file` in place of the content (`apply/restore.sh`), which is kept under a
+            name with `$number` in it.
         restore: The command that brings a dump back, `FILE`, while K3s is stopped on all servers.
     """
 
@@ -20,3 +22,4 @@ class Recipe:
     size: str
     write: str
     restore: str
+    replace: str

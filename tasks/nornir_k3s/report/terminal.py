@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nornir_k3s.model.backup import Backup
     from nornir_k3s.model.plan import Change, Plan
     from nornir_k3s.model.removal import Removal
+    from nornir_k3s.model.restoration import Restoration
     from nornir_k3s.model.rotation import Rotation
     from nornir_k3s.model.status import Status
 
@@ -172,6 +173,16 @@ def show_backup(found: Backup, console: Console) -> None:
         console.print(f"SHA-256: {found.sha256}", soft_wrap=True, markup=False)
     for path in found.removed:
         console.print(f"removed: {path}", soft_wrap=True, markup=False)
+    show_notes(found.notes, console)
+
+
+def show_restoration(found: Restoration, console: Console) -> None:
+    """Print what a restore does, by host."""
+    text = f"restore cluster {found.cluster} from {found.file}, of {found.manifest.created:%Y-%m-%d %H:%M:%S} UTC"
+    console.print(text, soft_wrap=True, markup=False)
+    for name, summaries in found.changes.items():
+        for summary in summaries:
+            console.print(f"  {name}: {summary}", soft_wrap=True, markup=False)
     show_notes(found.notes, console)
 
 

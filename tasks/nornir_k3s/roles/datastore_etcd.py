@@ -38,7 +38,6 @@ class Etcd:
 
     def spec(self, cluster: Cluster, member: Member, service: Service) -> HostSpec:
         """Return the desired state of a member's host."""
-        members = cluster.of("datastore")
         settings = {
             "NAME": member.name,
             "DATA_DIR": data_folder(cluster),
@@ -46,7 +45,7 @@ class Etcd:
             "ADVERTISE_CLIENT_URLS": url(member, PORT),
             "LISTEN_PEER_URLS": url(member, PEERS),
             "INITIAL_ADVERTISE_PEER_URLS": url(member, PEERS),
-            "INITIAL_CLUSTER": ",".join(f"{one.name}={url(one, PEERS)}" for one in members),
+            "INITIAL_CLUSTER": _peers(cluster),
             "INITIAL_CLUSTER_TOKEN": cluster.name,
             "INITIAL_CLUSTER_STATE": "new",
             "CLIENT_CERT_AUTH": "true",
@@ -83,7 +82,15 @@ class Etcd:
         """Return how everything is written to a file, a snapshot."""
         size = shell.call("size_etcd", data_folder(cluster))
         write = shell.call("write_etcd", url(member, PORT), FOLDER)
-        return Recipe("etcd", size, write, "etcdctl snapshot restore FILE (on every member)")
+        options = {
+            "name": member.name,
+            "initial-cluster": _peers(cluster),
+            "initial-cluster-token": cluster.name,
+            "initial-advertise-peer-urls": url(member, PEERS),
+        }
+        words = [f"--{key}={value}" for key, value in options.items()]
+        replace = shell.call("replace_etcd", url(member, PORT), FOLDER, data_folder(cluster), *words)
+        return Recipe("etcd", size, write, "etcdctl snapshot restore FILE (on every member)", replace)
 
     def obsolete_users(self, cluster: Cluster, content: Database) -> list[str]:  # noqa: ARG002 - as every kind
         """Return nothing: there are no users."""
@@ -92,6 +99,10 @@ class Etcd:
     def tidy(self, users: Sequence[str]) -> Secret:  # noqa: ARG002 - as every kind
         """Return no script: there are no users."""
         return Secret("")
+
+
+def _peers(cluster: Cluster) -> str:
+    return ",".join(f"{one.name}={url(one, PEERS)}" for one in cluster.of("datastore"))
 
 
 def url(member: Member, port: int) -> str:

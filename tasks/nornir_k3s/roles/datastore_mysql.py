@@ -120,7 +120,8 @@ class MySQL:
     def recipe(self, database: str) -> Recipe:
         """Return the same for a database of this name."""
         restore = f"zcat FILE | {self.client} {database}"
-        return Recipe("sql.gz", f"size_mysql {self.client}", f"write_mysql {self.dumper}", restore)
+        replace = shell.call("replace_mysql", self.client, database)
+        return Recipe("sql.gz", f"size_mysql {self.client}", f"write_mysql {self.dumper}", restore, replace)
 
     def obsolete_users(self, cluster: Cluster, content: Database) -> list[str]:
         """Return the users that no server needs any more: of earlier passwords and of removed servers."""

@@ -126,3 +126,15 @@ def text(path: Path, name: str) -> Secret | None:
         if name not in archive.getnames():
             return None
         return Secret(_content(archive, archive.getmember(name)).read(_LARGEST).decode())
+
+
+def extract(path: Path, name: str, target: Path) -> None:
+    """Write a part to a file that exists; the backup's file was checked.
+
+    Raises:
+        OSError: The target cannot be written.
+    """
+    with tarfile.open(path, "r:") as archive, target.open("wb") as file:
+        stream = _content(archive, archive.getmember(name))
+        while block := stream.read(_BLOCK):
+            file.write(block)

@@ -47,6 +47,19 @@ def decrypt(source: Path, target: Path, key: Path) -> None:
         raise UsageError(f"{source} cannot be decrypted with {key}: {said}", hint="it is damaged, or for another key")
 
 
+def is_encrypted(path: Path) -> bool:
+    """Return whether a file is encrypted: CMS begins with a SEQUENCE (X.690), a tar with a name.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(1) == b"\x30"
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+
+
 def _openssl(words: list[str], source: Path, target: Path) -> str:
     """Run openssl cms; return what it says of a failure."""
     command = ["openssl", "cms", *words, "-binary", "-in", str(source), "-out", str(target)]

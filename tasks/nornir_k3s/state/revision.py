@@ -59,6 +59,11 @@ def save(store: Store, seen: Seen) -> None:
         store.write(_FILE, json.dumps(asdict(seen)) + "\n")
 
 
+def forget(store: Store) -> None:
+    """Forget what was seen: the datastore goes back on purpose, and no server runs."""
+    (store.folder / _FILE).unlink(missing_ok=True)
+
+
 def _load(store: Store) -> Seen | None:
     text = store.read(_FILE)
     if text is None:

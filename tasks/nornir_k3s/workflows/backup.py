@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -26,7 +25,7 @@ from nornir_k3s.phases import servers
 from nornir_k3s.run import dump_command, gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
-from nornir_k3s.state import backup_file, backups, encryption, locks, revision
+from nornir_k3s.state import backup_file, backups, drafts, encryption, locks, revision
 
 SUFFIX = ".backup.tar"
 _MOMENT = "%Y%m%dT%H%M%SZ"
@@ -163,7 +162,7 @@ def make(run: Run, wanted: BackupOptions, report: Backup) -> None:
     if seen.back:
         report.notes.append(f"{seen.back}; this is a backup of what is there now")
     with _drafts(run.store.folder) as folder:
-        dumped = parts.dump(run, _private(folder, "dump"))
+        dumped = parts.dump(run, drafts.private(folder, "dump"))
         content: dict[str, Path | Secret] = {dumped.name: dumped.path, "token": run.cluster.token}
         if run.cluster.agent_token:
             content["agent-token"] = run.cluster.agent_token
@@ -171,11 +170,11 @@ def make(run: Run, wanted: BackupOptions, report: Backup) -> None:
         missing = [name for name in _names(run, "servers") if not any(key.split("/")[1] == name for key in own)]
         if missing:
             report.notes.append(f"without the settings of {', '.join(missing)}: not read")
-        whole = _private(folder, "file")
+        whole = drafts.private(folder, "file")
         report.manifest = backup_file.write(whole, _manifest(run), content | own)
         name = f"{run.cluster.name}-{report.manifest.created:{_MOMENT}}{SUFFIX}"
         if wanted.certificate:
-            encrypted, name = _private(folder, "encrypted"), name + encryption.SUFFIX
+            encrypted, name = drafts.private(folder, "encrypted"), name + encryption.SUFFIX
             encryption.encrypt(whole, encrypted, wanted.certificate)
             whole = encrypted
         with whole.open("rb") as file:
@@ -228,24 +227,14 @@ def _manifest(run: Run) -> Manifest:
 @contextmanager
 def _drafts(state: Path) -> Iterator[Path]:
     """Make a folder for files that are not whole yet; those of killed runs go."""
-    for old in state.glob(".backup.*/*"):
-        old.unlink()
-    for old in state.glob(".backup.*"):
-        old.rmdir()
+    drafts.clean(state, "backup")
     try:
-        with tempfile.TemporaryDirectory(prefix=".backup.", dir=state) as folder:
-            yield Path(folder)
+        with drafts.folder(state, "backup") as folder:
+            yield folder
     except OSError as error:
         where = error.filename or state
-        raise UsageError(
-            f"{where} cannot be written: {error.strerror}", hint="see `backup.folder` and `state`"
-        ) from None
-
-
-def _private(folder: Path, name: str) -> Path:
-    path = folder / name
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    return path
+        hint = "see `backup.folder` and `state`"
+        raise UsageError(f"{where} cannot be written: {error.strerror}", hint=hint) from None
 
 
 def _keep(folder: Path, whole: Path, name: str) -> Path:

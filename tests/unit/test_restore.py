@@ -1,0 +1,521 @@
+"""A restore: what it refuses, its order, what a killed run leaves to the next, and its scripts in a real shell."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from nornir.core import Nornir
+from nornir.core.configuration import Config
+from nornir.core.state import GlobalState
+from nornir.core.task import Result, Task
+
+from nornir_k3s import Declined, K3sError, Report, UsageError, k3s, plan_backup, plan_restore, restore
+from nornir_k3s.apply import restore as scripts
+from nornir_k3s.model.backup import Manifest, Node, Part
+from nornir_k3s.model.datastore_facts import Database
+from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.model.k3s_facts import Api, NodeState, ServerFiles
+from nornir_k3s.model.paths import STATE
+from nornir_k3s.model.secret import Secret
+from nornir_k3s.phases import restore as phases
+from nornir_k3s.plugins.runner import K3sRunner
+from nornir_k3s.roles import datastore
+from nornir_k3s.run import gather
+from nornir_k3s.run.context import Run
+from nornir_k3s.run.selection import Choice
+from nornir_k3s.state import backup_file, drafts, encryption, restoring, revision
+from nornir_k3s.state.restoring import Restoring
+from nornir_k3s.workflows import restore as workflow
+
+from .conftest import HOSTS, SETTINGS, inventory
+from .test_backup import TOKEN, key_pair, nornir
+from .test_left import prepared
+
+NODES = [
+    Node(name="s1", role="servers", address="10.0.0.12"),
+    Node(name="s2", role="servers", address="10.0.0.13"),
+    Node(name="a1", role="agents", address="10.0.0.14"),
+]
+CA = "K10" + "c" * 64
+
+
+def backup(folder: Path, **changes: Any) -> Path:
+    """Write a backup of the cluster, with some fields of its manifest changed."""
+    fields: dict[str, Any] = {
+        "cluster": "test",
+        "ca": CA,
+        "k3s_version": SETTINGS["version"],
+        "datastore": "mariadb",
+        "revision": 77,
+        "token": Secret(TOKEN).fingerprint(),
+        "nodes": NODES,
+    }
+    (folder / "dump").write_bytes(gzip.compress(b"rows"))
+    path = drafts.private(folder, f"{len(list(folder.iterdir()))}.backup.tar")
+    parts: dict[str, Path | Secret] = {"datastore.sql.gz": folder / "dump", "token": Secret(TOKEN)}
+    backup_file.write(path, Manifest(**{**fields, **changes}), parts)
+    return path
+
+
+class Hosts:
+    """Hosts without a shell: what was done on them, and in which order."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.folder, self.did = folder, list[str]()
+        self.alive, self.ca, self.fails = True, CA, ""
+        self.bare: set[str] = set()
+        self.nodes = ["s1", "s2", "a1"]
+        self.down: set[str] = set()
+        patch.setattr(gather, "gather_host", self.gathered)
+        patch.setattr(phases, "session_of", self.session)
+        patch.setattr(phases, "apply_steps", self.applied)
+        patch.setattr(workflow, "deploy", self.deploy)
+
+    def gathered(self, task: Task, run: Run) -> Result:
+        name = task.host.name
+        if name in self.down:
+            raise K3sError(f"{name}: down")
+        roles = {name: ("control-plane",) if name[0] == "s" else () for name in self.nodes}
+        nodes = tuple(
+            NodeState(one, True, "v1.34.9+k3s1", found, address=f"10.0.0.{one}") for one, found in roles.items()
+        )
+        facts = HostFacts(name, database=Database(alive=self.alive), node_password=name not in self.bare)
+        if name[0] == "s":
+            facts = replace(facts, api=Api(ready=True, nodes=nodes), server=ServerFiles(ca_prefix=self.ca))
+        run.facts[name] = facts
+        return Result(host=task.host)
+
+    def session(self, task: Task, _: Run) -> Any:
+        def run(_: str, *, what: str, **__: Any) -> Any:
+            if self.fails and self.fails in what:
+                self.fails = ""
+                raise K3sError(f"{task.host.name}: {what} failed", hint="look")
+            self.did.append(f"{what} {task.host.name}")
+            return SimpleNamespace(stdout="")
+
+        def push(source: Path, target: str, *, sha256: str, **_: Any) -> None:
+            assert hashlib.sha256(source.read_bytes()).hexdigest() == sha256
+            assert target == f"{STATE}/restore/dump.sql.gz"
+            self.did.append(f"push {task.host.name}")
+
+        return SimpleNamespace(run=run, push=push)
+
+    def applied(self, task: Task, _: Run, steps: Any, **__: Any) -> Result:
+        self.did += [step.summary for step in steps]
+        return Result(host=task.host)
+
+    def deploy(self, _nr: Any, *, choice: Choice, state: Path, **_: Any) -> Report:
+        token = (state / "test" / "token").read_text().strip() if (state / "test" / "token").exists() else ""
+        self.did.append(f"deploy {choice.until} {token}".strip())
+        self.bare.clear()
+        self.alive = True
+        return Report(cluster="test")
+
+    def restore(self, file: Path, **more: Any) -> Report:
+        given = {key: more.pop(key) for key in list(more) if key not in ("confirm", "key")}
+        state = self.folder / "state"
+        return restore(nornir(**given), file, base=self.folder, state=state, options={"whole": True}, **more)
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hosts:
+    monkeypatch.setenv("TOKEN", TOKEN)
+    return Hosts(tmp_path, monkeypatch)
+
+
+STOPPED = ["stopping K3s s1", "stopping K3s s2"]
+REPLACED = ["push db1", "restoring the datastore db1"]
+
+
+def test_the_order(hosts: Hosts, tmp_path: Path) -> None:
+    run = gather.prepare(nornir(), base=tmp_path, state=tmp_path / "state", options={"whole": True})
+    revision.save(run.store, replace(revision.look(run.store, run.cluster, 99, now=0), revision=99))
+    report = hosts.restore(backup(tmp_path))
+    assert sorted(hosts.did[:2]) == STOPPED
+    assert hosts.did[2:] == [*REPLACED, "deploy"]
+    assert "what was written since the backup is lost" in " ".join(report.notes)
+    assert restoring.load(run.store) is None
+    assert run.store.read("revision.json") is None, "the datastore went back on purpose"
+    assert not list((tmp_path / "state" / "test").glob(".restore*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "words"),
+    [
+        ({"cluster": "prod"}, {}, "it is a backup of cluster prod, and this one is test"),
+        ({"datastore": "postgresql"}, {}, "has the data of a postgresql, and the datastore is a mariadb"),
+        ({"k3s_version": "v1.35.1+k3s1"}, {}, "its nodes ran v1.35.1.k3s1, and the inventory has the older v1.34.9"),
+        ({"token": "0" * 12}, {}, "its token has the fingerprint 000000000000, and the `token` of the inventory"),
+        ({"token": "0" * 12, "ca": "K10" + "d" * 64}, {"token": None}, "neither its token nor its CA are"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    hosts: Hosts, tmp_path: Path, changes: dict[str, Any], settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        hosts.restore(backup(tmp_path, **changes), **settings)
+    assert caught.value.hint == "nothing was changed"
+    assert not hosts.did
+
+
+def test_every_reason_is_told_at_once(hosts: Hosts, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"of cluster prod.*older v1\.34\.9"):
+        hosts.restore(backup(tmp_path, cluster="prod", k3s_version="v1.36.1+k3s1"))
+
+
+def test_a_damaged_file_is_refused(hosts: Hosts, tmp_path: Path) -> None:
+    path = backup(tmp_path)
+    path.write_bytes(path.read_bytes().replace(TOKEN.encode(), b"x" * len(TOKEN)))
+    with pytest.raises(UsageError, match="token has another hash"):
+        hosts.restore(path)
+    with pytest.raises(UsageError, match="cannot be read"):
+        hosts.restore(tmp_path / "nothing")
+    assert not hosts.did
+
+
+def test_servers_that_are_down_or_not_in_the_inventory_keep_it_from_beginning(hosts: Hosts, tmp_path: Path) -> None:
+    hosts.nodes.append("s9")
+    with pytest.raises(UsageError, match="server s9 is not in the inventory and may run"):
+        hosts.restore(backup(tmp_path))
+    hosts.nodes.remove("s9")
+    hosts.down = {"a1", "lb1"}
+    hosts.restore(backup(tmp_path))
+    hosts.did.clear()
+    hosts.down = {"s2"}
+    with pytest.raises(K3sError, match="s2: down"):
+        hosts.restore(backup(tmp_path))
+    assert not hosts.did
+
+
+def test_an_external_datastore_is_refused(hosts: Hosts, tmp_path: Path) -> None:
+    given = {**SETTINGS, "artifacts": {}, "token": {"env": "TOKEN"}}
+    given["datastore"] = {"kind": "mariadb", "hosts": ["10.0.0.8"], "password": {"env": "TOKEN"}}
+    some = {name: host for name, host in HOSTS.items() if name != "db1"}
+    nr = Nornir(inventory=inventory(given, some, {}), runner=K3sRunner(), config=Config(), data=GlobalState())
+    for work in (plan_restore, restore):
+        with pytest.raises(UsageError, match="this one is external"):
+            work(nr, backup(tmp_path), base=tmp_path, state=tmp_path / "state")
+    with pytest.raises(UsageError, match="external datastore is not backed up yet"):
+        plan_backup(nr, base=tmp_path, state=tmp_path / "state")
+
+
+def test_a_filtered_inventory_is_refused(hosts: Hosts, tmp_path: Path) -> None:
+    gather.prepare(nornir(), base=tmp_path, state=tmp_path / "state", options={})
+    some = nornir().filter(filter_func=lambda host: host.name != "s2")
+    with pytest.raises(UsageError, match="s2: not in this inventory"):
+        plan_restore(some, backup(tmp_path), base=tmp_path, state=tmp_path / "state")
+
+
+def test_the_plan_changes_nothing(hosts: Hosts, tmp_path: Path) -> None:
+    file = backup(tmp_path, nodes=[*NODES[1:], Node(name="s7", role="servers", address="10.0.0.17")])
+    hosts.bare = {"a1"}
+    found = plan_restore(nornir(version="v1.35.1+k3s1"), file, base=tmp_path, state=tmp_path / "state")
+    assert not hosts.did
+    assert found.gone == ["s7"]
+    assert found.changes["s2"] == ["stop K3s", "start K3s with the restored data"]
+    assert "revision 77" in found.changes["db1"][1]
+    assert found.changes["a1"] == ["join anew: it was installed since, and has no password of its node"]
+    assert "cluster" not in found.changes
+    assert found.notes[:2] == [
+        "node s7 of the backup is not in the inventory: `nornir-k3s remove s7 --lost`",
+        "s1: not in the backup; joined as new",
+    ]
+    assert "another minor version" in found.notes[-1]
+    assert not (tmp_path / "state" / "test" / "restore.json").exists()
+
+
+def test_no_is_no(hosts: Hosts, tmp_path: Path) -> None:
+    with pytest.raises(Declined):
+        hosts.restore(backup(tmp_path), confirm=lambda _: False)
+    assert not hosts.did
+    assert not (tmp_path / "state" / "test" / "restore.json").exists()
+
+
+def test_the_token_of_the_backup_becomes_the_cluster_s(hosts: Hosts, tmp_path: Path) -> None:
+    state = tmp_path / "state" / "test"
+    state.mkdir(parents=True)
+    (state / "token").write_text("rotated\n")
+    hosts.restore(backup(tmp_path), token=None)
+    assert hosts.did[-1].split() == ["deploy", TOKEN]
+    (kept,) = state.glob("token.before-restore-*")
+    assert kept.read_text() == "rotated\n"
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
+def test_onto_new_hosts(hosts: Hosts, tmp_path: Path) -> None:
+    """The datastore is set up first; agents' nodes and servers' node passwords go when a server runs."""
+    hosts.bare, hosts.alive, hosts.ca = {"s1", "s2", "a1"}, False, ""
+    hosts.restore(backup(tmp_path), token=None)
+    steps = [one.removesuffix(TOKEN).strip() for one in hosts.did]
+    assert steps[2:] == [
+        "deploy datastore",
+        *REPLACED,
+        "deploy servers",
+        "deleting node passwords s1",
+        "delete node a1 and its secret a1.node-password.k3s",
+        "deploy",
+    ]
+    assert not list((tmp_path / "state" / "test").glob("token.before*"))
+
+
+@pytest.mark.parametrize("where", ["stopping", "restoring", "deleting"])
+def test_a_run_that_was_killed_is_finished(hosts: Hosts, tmp_path: Path, where: str) -> None:
+    hosts.bare = {"a1", "s2"}
+    file, hosts.fails = backup(tmp_path), where
+    with pytest.raises(K3sError, match=where) as caught:
+        hosts.restore(file)
+    assert "run the same command again" in caught.value.hint
+    first = restoring.load(gather.prepare(nornir(), base=tmp_path, state=tmp_path / "state", options={}).store)
+    assert first is not None
+    assert first.replaced == (where == "deleting")
+    hosts.did.clear()
+    hosts.restore(file)
+    assert ("push db1" in hosts.did) == (where != "deleting")
+    assert "deleting node passwords s1" in hosts.did
+    assert "delete node a1 and its secret a1.node-password.k3s" in hosts.did
+
+
+def test_another_file_begins_anew(hosts: Hosts, tmp_path: Path) -> None:
+    hosts.fails = "deleting"
+    hosts.bare = {"s2"}
+    with pytest.raises(K3sError):
+        hosts.restore(backup(tmp_path))
+    hosts.did.clear()
+    hosts.restore(backup(tmp_path, revision=78))
+    assert "push db1" in hosts.did
+    assert "deleting node passwords s1" in hosts.did
+    hosts.fails, hosts.bare = "stopping", set()
+    with pytest.raises(K3sError):
+        hosts.restore(backup(tmp_path, revision=79))
+    hosts.restore(backup(tmp_path, revision=80))
+
+
+def test_an_encrypted_one_needs_its_key(hosts: Hosts, tmp_path: Path) -> None:
+    key, certificate = key_pair(tmp_path)
+    encrypted = drafts.private(tmp_path, "encrypted")
+    encryption.encrypt(backup(tmp_path), encrypted, certificate)
+    with pytest.raises(UsageError, match="is encrypted") as caught:
+        hosts.restore(encrypted)
+    assert "--key" in caught.value.hint
+    hosts.restore(encrypted, key=key)
+    assert hosts.did[-1].startswith("deploy")
+    assert not list((tmp_path / "state" / "test").glob(".restore*"))
+
+
+def shell(folder: Path, script: str, **programs: str) -> subprocess.CompletedProcess[str]:
+    """Run a script with programs that only note how they were called."""
+    for name, text in {"systemctl": "echo loaded", "sync": "", **programs}.items():
+        (folder / name).write_text(f'#!/bin/sh\necho "{name} $*" >>{folder}/log\n{text}\n')
+        (folder / name).chmod(0o755)
+    text = script.replace(STATE, str(folder / "state")).replace(k3s.DATA, str(folder / "k3s"))
+    environ = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
+    return subprocess.run(["sh"], input=text, env=environ, capture_output=True, text=True, check=False)
+
+
+def files(folder: Path, *, encryption: str = "") -> None:
+    """Make a server's files of the backup's token and CA."""
+    server = folder / "k3s" / "server"
+    (server / "tls").mkdir(parents=True)
+    (server / "cred").mkdir()
+    (server / "token").write_text(f"{CA}::server:{TOKEN}\n")
+    if encryption:
+        (server / "cred" / "encryption-config.json").write_text(encryption)
+
+
+@pytest.mark.parametrize(
+    ("changes", "encryption", "aside"),
+    [
+        ({}, "", False),
+        ({}, "{}", True),
+        ({"ca": "K10" + "d" * 64}, "", True),
+        ({"token": "0" * 12}, "", True),
+        ({"parts": []}, "{}", False),  # nothing is known of that server
+        ({"parts": ["config.yaml", "encryption-config.json"]}, "{}", False),
+        ({"parts": ["config.yaml", "encryption-config.json"]}, "", True),
+    ],
+)
+def test_files_that_do_not_fit_are_put_aside(
+    tmp_path: Path, changes: dict[str, Any], encryption: str, *, aside: bool
+) -> None:
+    files(tmp_path, encryption=encryption)
+    digest = hashlib.sha256(b"{}").hexdigest()
+    given = {**changes, "parts": changes.get("parts", ["config.yaml"])}
+    given["parts"] = [Part(name=f"servers/s1/{name}", bytes=2, sha256=digest) for name in given["parts"]]
+    fields = {"ca": CA, "token": Secret(TOKEN).fingerprint(), **given}
+    manifest = Manifest(cluster="test", k3s_version="v1.34.9+k3s1", datastore="mariadb", **fields)
+    for _ in range(2):
+        done = shell(tmp_path, scripts.stop(manifest, "s1", number="abcd"))
+        assert done.returncode == 0, done.stderr
+    server = tmp_path / "k3s" / "server"
+    assert (server / "tls").exists() is not aside
+    assert (server / "before-restore-abcd" / "tls").exists() is aside
+    assert "systemctl stop k3s.service" in (tmp_path / "log").read_text()
+
+
+def test_a_bare_host_has_nothing_to_stop(tmp_path: Path) -> None:
+    manifest = Manifest(cluster="test", k3s_version="v1.34.9+k3s1", datastore="mariadb", token="0" * 12)
+    done = shell(tmp_path, scripts.stop(manifest, "s1", number="abcd"), systemctl="echo not-found")
+    assert done.returncode == 0, done.stderr
+    assert "stop" not in (tmp_path / "log").read_text()
+
+
+# A MariaDB whose databases are folders, and tables files in them.
+MARIADB = r"""
+cd DATA
+for word; do last=$word; done
+case $last in
+  SELECT*) schema=${last#*table_schema = \'}; schema=${schema%%\'*}; [ -e "$schema/kine" ] && echo 1 || echo 0 ;;
+  DROP*CREATE*) name=${last##* }; rm -rf "$name"; mkdir "$name" ;;
+  CREATE*RENAME*) [ ! -e FAIL ] || { mkdir -p "k3s_old_abcd"; exit 1; }
+    mkdir -p k3s_old_abcd; mv k3s/kine k3s_old_abcd/kine; mv k3s_new_abcd/kine k3s/kine ;;
+  RENAME*) mv k3s_new_abcd/kine k3s/kine ;;
+  DROP*) rm -rf "${last##* }" ;;
+  *) cat >"$1/kine"; [ -s "$1/kine" ] || rm "$1/kine" ;;
+esac
+"""
+
+
+def mariadb(folder: Path) -> tuple[str, Callable[[str], str]]:
+    data = folder / "data"
+    (data / "k3s").mkdir(parents=True)
+    (folder / "dump.gz").write_bytes(gzip.compress(b"restored"))
+    run = prepared_run(folder)
+    recipe = datastore.kind(run.cluster).dump(run.cluster, run.cluster.member("db1"))
+    script = scripts.replace(recipe, str(folder / "dump.gz"), number="abcd")
+
+    def table(name: str) -> str:
+        path = data / name / "kine"
+        return path.read_text() if path.exists() else ""
+
+    return script, table
+
+
+def prepared_run(folder: Path) -> Run:
+    return prepared({"db1": ("10.0.0.11", "datastore"), "s1": ("10.0.0.12", "servers")} | LB, folder)
+
+
+LB = {"lb1": ("10.0.0.15", "lb"), "lb2": ("10.0.0.16", "lb")}
+
+
+def test_the_tables_change_places_at_once(tmp_path: Path) -> None:
+    script, table = mariadb(tmp_path)
+    program = MARIADB.replace("DATA", str(tmp_path / "data"))
+    (tmp_path / "data" / "k3s" / "kine").write_text("old")
+    (tmp_path / "data" / "FAIL").touch()
+    done = shell(tmp_path, script, mariadb=program)
+    assert done.returncode != 0
+    assert table("k3s") == "old", "nothing is lost when it fails"
+    (tmp_path / "data" / "FAIL").unlink()
+    done = shell(tmp_path, script, mariadb=program)
+    assert done.returncode == 0, done.stderr
+    assert (table("k3s"), table("k3s_old_abcd"), table("k3s_new_abcd")) == ("restored", "old", "")
+    assert not (tmp_path / "dump.gz").exists()
+    (tmp_path / "data" / "k3s" / "kine").write_text("restored, and more")
+    done = shell(tmp_path, script, mariadb=program)  # killed before it was noted
+    assert done.returncode == 0, done.stderr
+    assert (table("k3s"), table("k3s_old_abcd")) == ("restored, and more", "old")
+
+
+def test_an_empty_database_has_nothing_to_keep(tmp_path: Path) -> None:
+    script, table = mariadb(tmp_path)
+    done = shell(tmp_path, script, mariadb=MARIADB.replace("DATA", str(tmp_path / "data")))
+    assert done.returncode == 0, done.stderr
+    assert (table("k3s"), table("k3s_old_abcd")) == ("restored", "")
+
+
+def test_a_dump_without_rows_replaces_nothing(tmp_path: Path) -> None:
+    script, table = mariadb(tmp_path)
+    (tmp_path / "data" / "k3s" / "kine").write_text("old")
+    for content in (gzip.compress(b""), gzip.compress(b"x" * 9000)[:-20]):
+        (tmp_path / "dump.gz").write_bytes(content)
+        done = shell(tmp_path, script, mariadb=MARIADB.replace("DATA", str(tmp_path / "data")))
+        assert (done.returncode != 0, "has no table kine" in done.stderr) == (True, True)
+        assert table("k3s") == "old"
+
+
+# A PostgreSQL whose databases are files.
+PSQL = r"""
+shift 3; cd FOLDER
+for word; do last=$word; done
+case $last in
+  "SELECT COUNT"*) name=${last#*datname = \'}; name=${name%%\'*}; [ -e "$name" ] && echo 1 || echo 0 ;;
+  "CREATE DATABASE"*) set -- $last; : >"$3" ;;
+  "DROP DATABASE"*) rm -f "${last##* }" ;;
+  "ALTER DATABASE"*) set -- $last; [ ! -e FAIL ] || [ "$3" = k3s ] || exit 1; mv -T "$3" "$6" ;;
+  "SELECT to_regclass"*) for word; do case $word in k3s_*) [ ! -s "$word" ] || echo kine ;; esac; done ;;
+esac
+"""
+RESTORE = r"""
+case $4 in
+  psql) shift 4; exec FOLDER/psql -u postgres -- "$@" ;;
+  pg_restore) shift 3; for word; do last=$word; done; cat >"DATA/$last" ;;
+esac
+"""
+
+
+def test_a_postgresql_is_replaced_and_kept(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "k3s").write_text("old")
+    run = prepared_run(tmp_path)
+    cluster = replace(run.cluster, datastore=run.cluster.managed.model_copy(update={"kind": "postgresql"}))
+    recipe = datastore.kind(cluster).dump(cluster, cluster.member("db1"))
+    script = scripts.replace(recipe, str(tmp_path / "dump"), number="abcd")
+    programs = {
+        "psql": PSQL.replace("FOLDER", str(data)),
+        "runuser": RESTORE.replace("DATA", str(data)).replace("FOLDER", str(tmp_path)),
+    }
+    (data / "FAIL").touch()
+    (tmp_path / "dump").write_text("restored")
+    done = shell(tmp_path, script, **programs)
+    assert done.returncode != 0, "killed between the two renames"
+    assert (data / "k3s_old_abcd").read_text() == "old"
+    (data / "FAIL").unlink()
+    for _ in range(2):
+        (tmp_path / "dump").write_text("restored")
+        done = shell(tmp_path, script, **programs)
+        assert done.returncode == 0, done.stderr
+        assert {path.name: path.read_text() for path in data.iterdir()} == {"k3s": "restored", "k3s_old_abcd": "old"}
+
+
+@pytest.mark.parametrize("tool", ["etcdutl", "etcdctl"])
+def test_an_etcd_is_replaced_and_kept(tmp_path: Path, tool: str) -> None:
+    run = prepared_run(tmp_path)
+    cluster = replace(run.cluster, datastore=run.cluster.managed.model_copy(update={"kind": "etcd"}))
+    recipe = datastore.kind(cluster).dump(cluster, cluster.member("db1"))
+    assert "--initial-cluster=db1=https://10.0.0.11:2380" in recipe.replace
+    data = tmp_path / "etcd"
+    (data / "test" / "member").mkdir(parents=True)
+    (data / "test" / "old").touch()
+    script = scripts.replace(recipe, str(tmp_path / "dump"), number="abcd").replace("/var/lib/etcd", str(data))
+    restores = 'for word; do [ "$last" != --data-dir ] || mkdir -p "$word"; last=$word; done'
+    programs = {"etcdctl": restores, "chown": "", tool: restores}
+    done = shell(tmp_path, script, **{**programs, tool: "echo no room >&2; exit 1"})
+    assert (done.returncode != 0, "no room" in done.stderr) == (True, True)
+    assert (data / "test" / "old").exists()
+    for _ in range(2):
+        done = shell(tmp_path, script, **programs)
+        assert done.returncode == 0, done.stderr
+        assert (data / "test.old_abcd" / "old").exists()
+        assert not (data / "test" / "old").exists()
+    said = (tmp_path / "log").read_text()
+    assert said.index("systemctl stop etcd") < said.index("snapshot restore") < said.index("systemctl start --no-block")
+
+
+def test_what_is_known_of_a_restore_is_kept(tmp_path: Path) -> None:
+    run = prepared_run(tmp_path)
+    assert restoring.load(run.store) is None
+    begun = Restoring("abc", anew=("s1",))
+    restoring.save(run.store, begun)
+    assert restoring.load(run.store) == begun
+    restoring.save(run.store, None)
+    assert restoring.load(run.store) is None
