@@ -118,11 +118,17 @@ def dead(site: Site, name: str) -> None:
     assert not site.nodes()[name]
 
 
+def namespace(site: Site, name: str) -> None:
+    site.kubectl("create", "namespace", name)
+    found = site.kubectl("get", "namespace", name, "-o", "name")
+    assert found.stdout.strip() == f"namespace/{name}", found.stderr
+
+
 def test_a_cluster_comes_back_from_a_backup(cluster: Site) -> None:
     """What was written since is gone; the first run of the restore is killed; agents go on."""
     folder, path = cluster.folder / "backups", cluster.folder / "backup.json"
     before = cluster.processes()
-    cluster.kubectl("create", "namespace", "before")
+    eventually(lambda: namespace(cluster, "before"))
     done = cluster.runbook("backup.py", "--to", str(folder), "--keep", "1", "--json", str(path))
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(path.read_text())
@@ -134,7 +140,7 @@ def test_a_cluster_comes_back_from_a_backup(cluster: Site) -> None:
     assert subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout == "2\n"
     assert not cluster.lab.exec("db1", ["ls", "/var/lib/nornir-k3s/backup"]).stdout
     assert cluster.processes() == before
-    cluster.kubectl("create", "namespace", "after")
+    eventually(lambda: namespace(cluster, "after"))
     planned = cluster.runbook("restore.py", str(file), "--plan")
     assert planned.returncode == 0, planned.stdout + planned.stderr
     assert "s2: stop K3s" in planned.stdout
@@ -145,7 +151,7 @@ def test_a_cluster_comes_back_from_a_backup(cluster: Site) -> None:
         state = cluster.lab.exec("s2", ["systemctl", "is-active", "k3s"], check=False).stdout
         assert state.strip() != "active" or killed.poll() is not None
 
-    eventually(stopped)
+    eventually(stopped, deadline=300)
     killed.kill()
     killed.communicate()
     done = cluster.runbook("restore.py", str(file), "--yes")

@@ -69,6 +69,30 @@ class Manifest(BaseModel):
         return next((one for one in self.parts if one.name == name), None)
 
 
+class LastBackups(BaseModel):
+    """When the last backup was made from this machine, and the last one that was verified."""
+
+    made: datetime | None = None
+    verified: datetime | None = Field(None, description="restored into a scratch database, and compared")
+    place: str = Field("", description="of the last one")
+
+    def __str__(self) -> str:
+        """Return their ages as a sentence; empty where there is none."""
+        if self.made is None:
+            return ""
+        verified = f"the last verified one is {_age(self.verified)}" if self.verified else "none was verified"
+        return f"the last backup is {_age(self.made)} ({self.place}), {verified}"
+
+
+def _age(moment: datetime) -> str:
+    hours = (datetime.now(UTC) - moment).total_seconds() / 3600
+    for unit, size in (("day", 24), ("hour", 1)):
+        if hours >= 2 * size or (unit == "hour" and hours >= 1):
+            count = int(hours // size)
+            return f"{count} {unit}{'s' * (count != 1)} old"
+    return "less than an hour old"
+
+
 class Backup(BaseModel):
     """The report of a run that makes a backup, or the plan of one."""
 
@@ -78,6 +102,7 @@ class Backup(BaseModel):
     outcome: Literal["running", "ok", "failed", "interrupted"] = "running"
     place: str = Field("", description="the file, or what the command printed last")
     encrypted: bool = False
+    verified: bool = Field(False, description="the dump was restored into a scratch database, and compared")
     bytes: int = 0
     sha256: str = Field("", description="of the file")
     manifest: Manifest | None = None

@@ -21,4 +21,5 @@ class Limits(Strict):
     connections_percent: int = Field(80, ge=1, le=100, description="connections of the datastore in use")
     rows: int = Field(1_000_000, ge=1, description="rows of K3s' table in a database")
     table_mib: int = Field(4096, ge=0, description="size of K3s' table, or of etcd's data, in MiB")
+    backup_days: float = Field(7, gt=0, description="age of the last backup, where there is one, in days")
     revisions: int = Field(100_000, ge=1, description="revisions since the last compaction")

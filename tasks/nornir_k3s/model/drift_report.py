@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, computed_field
 
+from nornir_k3s.model.backup import LastBackups
 from nornir_k3s.model.finding import Finding
 
 FORMAT = 2
@@ -65,6 +66,7 @@ class DriftReport(BaseModel):
         default_factory=dict, description="by load balancer: the state of each server in HAProxy"
     )
     datastore: list[str] = Field(default_factory=list, description="addresses of an external datastore")
+    backups: LastBackups = Field(default_factory=LastBackups, description="the last one, and the last verified one")
     notes: list[str] = Field(default_factory=list, description="what else an operator should know")
 
     @computed_field(description="number of errors, warnings, notes and accepted findings")

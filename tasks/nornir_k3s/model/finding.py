@@ -42,6 +42,7 @@ KINDS: Mapping[str, str] = {
     "table": "K3s' table is not too large",
     "compaction": "the datastore is compacted",
     "revision": "the datastore's newest revision is not lower than before",
+    "backup": "the last backup, if one was made from this machine, is not too old",
     "disk": "a host has free disk space and inodes",
     "check": "the checks of the preflight: see docs/preflight.md",
     "unread": "all files of a host that was read could be compared",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field, computed_field
 
+from nornir_k3s.model.backup import LastBackups
+
 FORMAT = 1
 
 
@@ -47,6 +49,7 @@ class Status(BaseModel):
     balancers: dict[str, Balancer] = Field(default_factory=dict)
     datastore: dict[str, str] = Field(default_factory=dict, description="state of each of its hosts or addresses")
     certificates: list[Certificate] = Field(default_factory=list, description="the first to expire first")
+    backups: LastBackups = Field(default_factory=LastBackups, description="the last one, and the last verified one")
     unreachable: list[str] = Field(default_factory=list)
     problems: list[str] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list, description="what else an operator should know; ids in brackets")

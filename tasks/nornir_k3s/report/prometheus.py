@@ -6,6 +6,7 @@ Source: Prometheus' text-based exposition format, version 0.0.4.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 
 from nornir_k3s.model.drift_report import DriftReport
 
@@ -16,6 +17,8 @@ _HELP = {
     "last_run_timestamp_seconds": "When the last check began.",
     "duration_seconds": "How long the last check took.",
     "exit_code": "Exit code of the last check: 0 nothing, 3 drift, 4 a host could not be read.",
+    "backup_age_seconds": "Age of the last backup.",
+    "verified_backup_age_seconds": "Age of the last backup that was verified.",
     "vip_holders": "Load balancers that have the VIP; expected is exactly one.",
     "backend_up": "Whether a server is up in a load balancer.",
 }
@@ -33,6 +36,8 @@ def metrics(report: DriftReport) -> str:
         "last_run_timestamp_seconds": [({}, round(report.started.timestamp(), 3))],
         "duration_seconds": [({}, report.seconds)],
         "exit_code": [({}, report.exit_code)],
+        "backup_age_seconds": _age(report, report.backups.made),
+        "verified_backup_age_seconds": _age(report, report.backups.verified),
         "vip_holders": [({}, len(report.holders))] if any("lb" in one.roles for one in report.hosts.values()) else [],
         "backend_up": [
             ({"host": name, "server": server}, int(state.startswith("UP")))
@@ -41,6 +46,10 @@ def metrics(report: DriftReport) -> str:
         ],
     }
     return "".join(_family(name, report.cluster, rows) for name, rows in samples.items() if rows)
+
+
+def _age(report: DriftReport, moment: datetime | None) -> list[tuple[dict[str, str], float]]:
+    return [({}, round((report.started - moment).total_seconds(), 3))] if moment else []
 
 
 def _family(name: str, cluster: str, rows: Iterable[tuple[Mapping[str, str], float]]) -> str:

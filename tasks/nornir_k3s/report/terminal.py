@@ -237,6 +237,8 @@ def show_status(status: Status, console: Console, *, verbose: bool = False) -> N
         )
     for one in status.certificates if verbose else ():
         console.print(f"  {one.days} days: {one.path} on {one.host}", soft_wrap=True, markup=False)
+    if status.backups.made:
+        console.print(str(status.backups), soft_wrap=True, markup=False)
     show_notes(status.notes, console)
     for problem in status.problems:
         console.print(f"problem: {problem}", style=_STYLES["failed"], soft_wrap=True, markup=False)

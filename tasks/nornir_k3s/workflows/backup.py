@@ -186,8 +186,7 @@ def make(run: Run, wanted: BackupOptions, report: Backup) -> None:
             report.place = str(_keep(_folder(run, wanted), whole, name))
             report.removed = _thin_out(_folder(run, wanted), run.cluster.name, wanted.keep)
     revision.save(run.store, seen)
-    made = backups.Made(report.manifest.created.isoformat(), report.place)
-    backups.save(run.store, backups.Known(made, backups.known(run.store).verified))
+    backups.save(run.store, report.manifest.created, report.place, verified=report.verified)
     report.notes += [note for note in run.report.notes if note not in report.notes]
     report.outcome = "ok"
 

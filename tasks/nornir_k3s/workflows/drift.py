@@ -15,7 +15,7 @@ from typing import Any
 
 from nornir.core import Nornir
 
-from nornir_k3s.compare import certificate_expiry, compare, datastore, kubeconfig, load_balancers, passing
+from nornir_k3s.compare import backup, certificate_expiry, compare, datastore, kubeconfig, load_balancers, passing
 from nornir_k3s.errors import Busy
 from nornir_k3s.model.drift_limits import Limits
 from nornir_k3s.model.drift_report import DriftReport, HostState
@@ -28,7 +28,7 @@ from nornir_k3s.run import gather, kubeconfig_probe, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
 from nornir_k3s.run.selection import Choice
-from nornir_k3s.state import locks, revision
+from nornir_k3s.state import backups, locks, revision
 
 # Maximum seconds: a check that a timer starts does not wait as long as a deploy for a host that is down.
 CONNECT, OBSERVE = 20.0, 60.0
@@ -107,11 +107,14 @@ def _read(run: Run, report: DriftReport, limits: Limits) -> None:
         _no_deploy(run)
         found = _compared(run, answer, limits)
     revision.save(run.store, run.revision())
+    report.backups = backups.last(run.store)
+    found += backup.differences(report.backups, limits, datetime.now(UTC))
     report.certificates = certificate_expiry.expiries(run.facts)
     if run.limit is not None:
         found = [one for one in found if one.host in run.limit]
     marked, notes = compare.accepted(compare.ordered(found), run.cluster.known_drift, datetime.now(UTC).date())
     report.differences, report.notes = marked, notes if run.limit is None else []
+    report.notes += [str(report.backups)] if report.backups.made else []
     report.notes += [*run.cluster.notes, *(note for note in run.report.notes if note.startswith("left out"))]
     _fill(run, report, names)
 

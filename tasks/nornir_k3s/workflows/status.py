@@ -31,7 +31,7 @@ from nornir_k3s.run import gather, kubectl, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
 from nornir_k3s.run.selection import Choice
-from nornir_k3s.state import revision
+from nornir_k3s.state import backups, revision
 
 CONNECT = 5.0  # seconds to wait for a host that is down
 SOON = 30  # days; K3s renews certificates when it starts with fewer than 120 days left (docs: cli/certificate.md)
@@ -73,6 +73,7 @@ def read(run: Run) -> Status:
     all_facts = {name: value for name, value in results.items() if isinstance(value, HostFacts)}
     result = Status(cluster=run.cluster.name, version=run.cluster.version, url=run.cluster.url)
     result.notes = list(run.cluster.notes)
+    result.backups = backups.last(run.store)
     result.unreachable = [name for name in names if name not in all_facts]
     _fill(result, run.cluster, all_facts)
     result.problems = [f"{name} is unreachable" for name in result.unreachable]
