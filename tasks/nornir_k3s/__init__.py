@@ -63,6 +63,7 @@ __all__ = [
     "PreflightFailed",
     "Removal",
     "Report",
+    "Reset",
     "Restoration",
     "Rotation",
     "Status",
@@ -83,14 +84,17 @@ __all__ = [
     "k3s_preflight",
     "k3s_ready",
     "k3s_remove",
+    "k3s_reset",
     "plan",
     "plan_backup",
     "plan_removal",
     "plan_replacement",
+    "plan_reset",
     "plan_restore",
     "plan_rotation",
     "remove",
     "replace",
+    "reset",
     "restore",
     "rotate",
     "status",
@@ -105,6 +109,7 @@ if TYPE_CHECKING:
     from nornir_k3s.model.plan import Change, HostPlan, Plan
     from nornir_k3s.model.removal import Removal
     from nornir_k3s.model.report import HostReport, Report
+    from nornir_k3s.model.reset import Reset
     from nornir_k3s.model.restoration import Restoration
     from nornir_k3s.model.rotation import Rotation
     from nornir_k3s.model.status import Status
@@ -122,6 +127,7 @@ if TYPE_CHECKING:
         k3s_preflight,
         k3s_ready,
         k3s_remove,
+        k3s_reset,
     )
     from nornir_k3s.workflows.backup import backup, plan_backup
     from nornir_k3s.workflows.deploy import deploy
@@ -130,6 +136,7 @@ if TYPE_CHECKING:
     from nornir_k3s.workflows.plan import plan
     from nornir_k3s.workflows.remove import plan_removal, remove
     from nornir_k3s.workflows.replace import plan_replacement, replace
+    from nornir_k3s.workflows.reset import plan_reset, reset
     from nornir_k3s.workflows.restore import plan_restore, restore
     from nornir_k3s.workflows.rotate import plan_rotation, rotate
     from nornir_k3s.workflows.status import status
@@ -141,7 +148,7 @@ else:
         "model.report": "HostReport Report",
         "model.drift_report": "DriftReport",
         "tasks": "Facts k3s_facts k3s_preflight k3s_plan k3s_converge"
-        " k3s_backup k3s_join k3s_load_balancer k3s_ready k3s_kubeconfig k3s_remove",
+        " k3s_backup k3s_join k3s_load_balancer k3s_ready k3s_kubeconfig k3s_remove k3s_reset",
         "run.selection": "Choice",
         "model.backup": "Backup",
         "model.restoration": "Restoration",
@@ -157,6 +164,8 @@ else:
         "model.removal": "Removal",
         "workflows.remove": "plan_removal remove",
         "workflows.replace": "plan_replacement replace",
+        "model.reset": "Reset",
+        "workflows.reset": "plan_reset reset",
         "model.rotation": "Rotation",
         "workflows.rotate": "plan_rotation rotate",
         "workflows.status": "status",

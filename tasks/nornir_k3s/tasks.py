@@ -24,12 +24,14 @@ from nornir_k3s.errors import K3sError, NotReady, UsageError
 from nornir_k3s.model.cluster import NODES
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.phases import alone, host_tasks, servers, stage
+from nornir_k3s.phases import reset as resets
 from nornir_k3s.roles import left
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.shared import Shared, of
 from nornir_k3s.state import kubeconfig
 from nornir_k3s.workflows import remove as removal
+from nornir_k3s.workflows import reset
 from nornir_k3s.workflows.backup import backup, plan_backup
 
 P = ParamSpec("P")
@@ -276,6 +278,22 @@ def k3s_backup(task: Task, shared: Shared, *, dry_run: bool | None = None) -> Re
     with shared.restarts.servers:
         report = (plan_backup if task.is_dry_run(dry_run) else backup)(run.nr, **arguments)
     return Result(host=task.host, changed=not report.planned, result=report)
+
+
+@_step
+def k3s_reset(task: Task, shared: Shared, *, dry_run: bool | None = None) -> Result:
+    """Make this host what it was before, as `reset` does; a datastore stays.
+
+    Arguments:
+        dry_run: Change nothing, but return what would be done; Nornir's own setting by default.
+    """
+    run = shared.run
+    resets.read_host(task, run)
+    steps = reset.steps(run, data_stay=True).hosts[task.host.name]
+    if steps and not task.is_dry_run(dry_run):
+        resets.apply_to_host(task, run, steps)
+    run.facts.pop(task.host.name)
+    return Result(host=task.host, changed=bool(steps), result=[step.summary for step in steps])
 
 
 @_step

@@ -37,9 +37,10 @@ def test_all_schemas_are_written_and_are_schemas(tmp_path: Path) -> None:
             "drill-plan",
             "upgrade",
             "removal",
-            "rotation",
             "backup",
+            "reset",
             "restoration",
+            "rotation",
         },
     )
     assert set(written) == files | reports

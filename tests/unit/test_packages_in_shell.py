@@ -151,7 +151,7 @@ def test_apt_restarts_nothing_and_asks_nothing(bin_: Path) -> None:
     told = f"echo $DEBIAN_FRONTEND $NEEDRESTART_MODE $NEEDRESTART_SUSPEND >>{bin_.parent}/told"
     put(bin_, dpkg="exit 0", dpkg_query="exit 0", apt_get=told)
     assert run(bin_, "apply/steps.sh", "install_packages apt haproxy").returncode == 0
-    assert (bin_.parent / "told").read_text() == "noninteractive l 1\n" * 2, "Ubuntu's needrestart would restart K3s"
+    assert (bin_.parent / "told").read_text() == "noninteractive l 1\n" * 3, "Ubuntu's needrestart would restart K3s"
 
 
 def test_first_data_are_made_once(tmp_path: Path, bin_: Path) -> None:

@@ -173,7 +173,8 @@ def script(folder: Path, lines: str, **programs: str) -> subprocess.CompletedPro
         (folder / name).write_text(f'#!/bin/sh\necho "{name} $*" >>{folder}/log\n{text}\n')
         (folder / name).chmod(0o755)
     text = shell.source("apply/removal.sh").replace("/usr/local/bin", str(folder)).replace("/etc/systemd", str(folder))
-    head = f'set -eu\nSTATE={folder}/state STEP=x\nsay() {{ echo "$@"; }}\nusual_modes() {{ "$@"; }}\n'
+    head = f"set -eu\nSTATE={folder}/state STEP=x UNDO={folder}/nornir-k3s-undo\n"
+    head += 'say() { echo "$@"; }\nusual_modes() { "$@"; }\n'
     environ = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
     return subprocess.run(["sh"], input=head + text + lines, env=environ, capture_output=True, text=True, check=False)
 
@@ -185,9 +186,16 @@ def test_a_host_is_as_it_was_before(tmp_path: Path) -> None:
         path.write_text("new")
     theirs.with_name("theirs.before-nornir-k3s").write_text("old")
     (tmp_path / "state" / "files").write_text(f"{ours}\n{theirs}\n{tmp_path}/gone\n")
+    for name in ("made", "made/below", "used"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "used" / "file").touch()
+    (tmp_path / "nornir-k3s-undo.timer").touch()
+    (tmp_path / "state" / "folders").write_text(f"{tmp_path}/made\n{tmp_path}/made/below\n{tmp_path}/used\n")
     for _ in range(2):  # a run that was killed is run again
         assert script(tmp_path, "forget_host\n").stdout == "did x changed\n"
         assert (ours.exists(), theirs.read_text(), (tmp_path / "state").exists()) == (False, "old", False)
+    left = [(tmp_path / name).exists() for name in ("made", "used", "nornir-k3s-undo.timer")]
+    assert left == [False, True, False], "folders that are empty now, and the timer of a change on trial"
 
 
 def test_what_k3s_own_script_has_not_done_is_done(tmp_path: Path) -> None:
@@ -240,7 +248,7 @@ def test_one_that_left_the_inventory_is_reached_as_its_group_is(tmp_path: Path) 
     prepared(THREE, tmp_path)
     run = prepared(HOSTS, tmp_path)
     (member,) = run.cluster.left
-    remove._add(run, [member])
+    remove.add(run, [member])
     host = run.nr.inventory.hosts["s3"]
     assert (host.hostname, [group.name for group in host.groups]) == ("10.0.0.19", ["servers"])
     assert run.cluster.left == ()

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from nornir_k3s import shell
 from nornir_k3s.model.dump import Recipe
-from nornir_k3s.model.paths import STATE
+from nornir_k3s.model.paths import DUMPS as FOLDER
 from nornir_k3s.records import RecordError, integer, read
 
-FOLDER = f"{STATE}/dumps"
 KEPT = 5
 
 

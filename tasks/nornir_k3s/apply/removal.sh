@@ -1,6 +1,10 @@
 # A host leaves the cluster: K3s goes with its own script, then what this tool has put there, its folder last.
 # K3s' script removes itself at its end (k3s: install.sh, create_uninstall).
 uninstall_k3s() { # unit-without-suffix
+  uninstall_unit "$1"
+  say did "$STEP" changed
+}
+uninstall_unit() { # unit-without-suffix
   script=/usr/local/bin/$1-uninstall.sh unit=/etc/systemd/system/$1.service
   if [ -x "$script" ]; then
     usual_modes env -i PATH="$PATH" HOME=/root "$script" >"$STATE/uninstall.log" 2>&1 || {
@@ -12,7 +16,6 @@ uninstall_k3s() { # unit-without-suffix
     systemctl disable -q --now "$1.service"
     rm -f "$unit" "$unit.env"
   fi
-  say did "$STEP" changed
 }
 give_back() { # path: as it was before
   if [ -e "$1.before-nornir-k3s" ] || [ -L "$1.before-nornir-k3s" ]; then mv -fT "$1.before-nornir-k3s" "$1"
@@ -23,9 +26,19 @@ forget_host() {
   if [ -f "$STATE/files" ]; then
     while read -r path; do give_back "$path"; done <"$STATE/files"
   fi
+  forget_trial
+  forget_folders
   systemctl daemon-reload
   rm -rf "$STATE"
   say did "$STEP" changed
+}
+forget_trial() { # a change that its timer would take back
+  [ ! -e "$UNDO.timer" ] || systemctl disable -q --now "${UNDO##*/}.timer" || :
+  rm -f "$UNDO.timer" "$UNDO.service"
+}
+forget_folders() { # those that it made, unless something is in them
+  [ -f "$STATE/folders" ] || return 0
+  sort -r "$STATE/folders" | while IFS= read -r path; do rmdir "$path" 2>/dev/null || :; done
 }
 # Since 1.34.2 the secret goes with the node, some seconds later; in earlier ones it stays (k3s: pkg/nodepassword). A host
 # that waits with another password registers its node again at once.

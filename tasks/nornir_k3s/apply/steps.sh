@@ -1,6 +1,12 @@
 # Scripts run with umask 077, for their own files. What others make or read has the mode that it usually has.
 usual_modes() ( umask 022; "$@" ) # command...
-folder() { [ -d "$1" ] || usual_modes mkdir -p "$1"; } # path
+folder() { # path; those that it makes are noted first
+  [ -d "$1" ] || { note_folders "$1"; usual_modes mkdir -p "$1"; }
+}
+note_folders() { # path
+  [ -d "$1" ] || { note "$1" "$STATE/folders"; note_folders "$(dirname "$1")"; }
+}
+note() { grep -qsxF "$1" "$2" || printf '%s\n' "$1" >>"$2"; } # line file
 # The steps of a plan. Each looks again before it acts, and says `did` when it has ended.
 # Its own ledger says which files are ours; anything else is kept beside before it is replaced.
 keep_foreign() {
@@ -126,7 +132,7 @@ install_packages() { # manager name...
   shift
   # Noted first: a run that is killed here must not take what it has installed for another's.
   for name in "$@"; do
-    "has_$manager" "$name" || grep -qsxF "$name" "$STATE/packages" || printf '%s\n' "$name" >>"$STATE/packages"
+    "has_$manager" "$name" || note "$name" "$STATE/packages"
   done
   "install_with_$manager" "$@"
   say did "$STEP" changed
@@ -139,6 +145,9 @@ install_with_apt() { # name...
   export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l NEEDRESTART_SUSPEND=1
   quietly dpkg --configure -a
   apt update
+  # Those that come along, too; what is upgraded for them has its old version in brackets.
+  apt-get -s -o Debug::NoLocking=true --no-install-recommends install "$@" 2>/dev/null |
+    sed -n 's/^Inst \([^ ]*\) (.*/\1/p' | while read -r name; do note "$name" "$STATE/packages"; done
   apt -o Dpkg::Options::=--force-confold --no-install-recommends install "$@"
   dpkg-query -W -f '@package\t${Package}\t${Version}\n' "$@"
 }
@@ -148,6 +157,7 @@ install_with_dnf() { # name...; it waits by itself while another dnf runs
   rpm -q --qf '@package\t%{NAME}\t%{VERSION}-%{RELEASE}\n' "$@"
 }
 allow() { # SELinux boolean, also after a reboot
+  note "$1" "$STATE/booleans"
   setsebool -P "$1" on
   say did "$STEP" changed
 }

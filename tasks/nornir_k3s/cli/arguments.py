@@ -131,6 +131,12 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
         changes.replace,
         more="The node and its password are deleted, then everything is deployed. It asks once.",
     ),
+    "reset": Subcommand(
+        "take a whole cluster down: every host becomes what it was before",
+        changes.reset,
+        more="K3s, HAProxy, keepalived and this tool's files go, and what was there before comes back. It asks once,"
+        " and separately for the datastore, by the cluster's name. A run that was killed is finished by the next one.",
+    ),
     "rotate": Subcommand(
         "give a running cluster a new secret in place of an old one",
         changes.rotate,

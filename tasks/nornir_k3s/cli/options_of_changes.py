@@ -70,6 +70,20 @@ def remove(parser: Parser) -> None:
     options.json_file(parser, "the report, or the plan,")
 
 
+def reset(parser: Parser) -> None:
+    """Add the options of `reset`."""
+    options.common(parser)
+    parser.add_argument("--plan", action="store_true", help="show what would be done; change nothing")
+    parser.add_argument("--yes", action="store_true", help="begin without asking; the datastore stays")
+    parser.add_argument(
+        "--datastore", default="", metavar="CLUSTER", help="delete the datastore, too: the name of the cluster"
+    )
+    parser.add_argument(
+        "--lost", type=names, default=(), metavar="NAMES", help="hosts that are gone for good: do nothing on them"
+    )
+    options.json_file(parser, "the report, or the plan,")
+
+
 def replace(parser: Parser) -> None:
     """Add the options of `replace`."""
     parser.add_argument("host", metavar="NAME", help="a server or an agent of the inventory")

@@ -18,6 +18,7 @@ from nornir_k3s.facts import (
     k3s_server,
     kernel,
     load_balancer,
+    made,
     network,
     others,
     packages,
@@ -88,6 +89,7 @@ FACTS: tuple[Fact[Any], ...] = (
     upgrade.SystemPods(),
     upgrade.TraefikValues(),
     upgrade.InstalledVersion(),
+    made.MadeByUs(),
 )
 
 
@@ -98,7 +100,8 @@ def script(query: Query, facts: Iterable[Fact[Any]] | None = None) -> str:
         facts: Only these, whatever their `when`; by default all that a deploy, or a drift check, needs.
     """
     wanted = [(fact, fact.when_for(query)) for fact in FACTS] if facts is None else [(fact, "always") for fact in facts]
-    wanted = [(fact, when) for fact, when in wanted if when != "upgrade" and (when != "drift" or query.drift)]
+    left = ("upgrade", "reset", *(() if query.drift else ("drift",)))
+    wanted = [(fact, when) for fact, when in wanted if when not in left]
     calls = {fact: list(fact.calls(query)) for fact, _ in wanted}
     sources = dict.fromkeys(f"facts/{fact.source}.sh" for fact, _ in wanted if calls[fact])
     lines = [SAY, *(shell.source(name) for name in sources)]

@@ -24,6 +24,8 @@ class Service:
         socket: Where it takes commands.
         scripts: Where programs lie that it runs.
         booleans: SELinux' booleans that must be on.
+        traces: Folders that its packages leave when they are removed.
+        accounts: Users and groups that they leave.
     """
 
     packages: tuple[str, ...] = ()
@@ -35,6 +37,8 @@ class Service:
     socket: str = ""
     scripts: str = ""
     booleans: tuple[str, ...] = ()
+    traces: tuple[str, ...] = ()
+    accounts: tuple[str, ...] = ()
 
     def at(self, version: str) -> Service:
         """Return it with this version in its paths."""
@@ -98,27 +102,46 @@ DEBIAN = Family(
             unit="mariadb.service",
             folder="/etc/mysql",
             config="/etc/mysql/mariadb.conf.d/90-nornir-k3s.cnf",
+            traces=("/var/lib/mysql", "/etc/mysql", "/var/log/mysql"),
+            accounts=("mysql",),
         ),
         "mysql": Service(
             packages=("mysql-server",),
             unit="mysql.service",
             folder="/etc/mysql",
             config="/etc/mysql/mysql.conf.d/zz-nornir-k3s.cnf",  # after mysqld.cnf
+            traces=("/var/lib/mysql", "/var/lib/mysql-files", "/var/lib/mysql-keyring", "/etc/mysql", "/var/log/mysql"),
+            accounts=("mysql",),
         ),
         "postgresql": Service(
             packages=("postgresql",),
             unit="postgresql@{version}-main.service",
             folder="/etc/postgresql/{version}/main",
             config="/etc/postgresql/{version}/main/conf.d/90-nornir-k3s.conf",
+            traces=("/var/lib/postgresql", "/etc/postgresql", "/etc/postgresql-common", "/var/log/postgresql"),
+            accounts=("postgres",),
         ),
         "etcd": Service(
             packages=("etcd-server", "etcd-client"),
             unit="etcd.service",
             folder="/etc/nornir-k3s-etcd",
             config="/etc/default/etcd",
+            traces=("/var/lib/etcd", "/etc/nornir-k3s-etcd"),
+            accounts=("etcd",),
         ),
-        "haproxy": Service(packages=("haproxy",), unit="haproxy.service", socket="/run/haproxy/admin.sock"),
-        "keepalived": Service(packages=("keepalived",), unit="keepalived.service", scripts="/etc/keepalived"),
+        "haproxy": Service(
+            packages=("haproxy",),
+            unit="haproxy.service",
+            socket="/run/haproxy/admin.sock",
+            traces=("/var/lib/haproxy", "/etc/haproxy"),
+            accounts=("haproxy",),
+        ),
+        "keepalived": Service(
+            packages=("keepalived",),
+            unit="keepalived.service",
+            scripts="/etc/keepalived",
+            traces=("/etc/keepalived",),
+        ),
     },
 )
 # Clients are named: without weak dependencies a server may come without. Its etcd is no package of RHEL's own.
@@ -135,12 +158,16 @@ RHEL = Family(
             unit="mariadb.service",
             folder="/etc/my.cnf.d",
             config="/etc/my.cnf.d/zz-nornir-k3s.cnf",  # after mariadb-server.cnf
+            traces=("/var/lib/mysql", "/var/log/mariadb"),
+            accounts=("mysql",),
         ),
         "mysql": Service(
             packages=("mysql-server", "mysql"),
             unit="mysqld.service",
             folder="/etc/my.cnf.d",
             config="/etc/my.cnf.d/zz-nornir-k3s.cnf",  # after mysql-server.cnf
+            traces=("/var/lib/mysql", "/var/lib/mysql-files", "/var/lib/mysql-keyring", "/var/log/mysql"),
+            accounts=("mysql",),
         ),
         "postgresql": Service(
             packages=("postgresql-server", "postgresql"),
@@ -149,6 +176,8 @@ RHEL = Family(
             config="/var/lib/pgsql/data/postgresql.conf",
             data="/var/lib/pgsql/data/PG_VERSION",
             initialize="postgresql-setup --initdb",
+            traces=("/var/lib/pgsql",),
+            accounts=("postgres",),
         ),
         # Perl, which sends HAProxy commands, is part of a minimal installation of Debian only.
         "haproxy": Service(
@@ -156,8 +185,15 @@ RHEL = Family(
             unit="haproxy.service",
             socket="/var/lib/haproxy/stats",
             booleans=("haproxy_connect_any",),
+            traces=("/var/lib/haproxy", "/etc/haproxy"),
+            accounts=("haproxy",),
         ),
-        "keepalived": Service(packages=("keepalived",), unit="keepalived.service", scripts="/usr/libexec/keepalived"),
+        "keepalived": Service(
+            packages=("keepalived",),
+            unit="keepalived.service",
+            scripts="/usr/libexec/keepalived",
+            traces=("/etc/keepalived", "/usr/libexec/keepalived"),
+        ),
     },
 )
 FAMILIES = (DEBIAN, RHEL)

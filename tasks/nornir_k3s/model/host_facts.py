@@ -176,6 +176,33 @@ class Ledger:
     locked: bool = False
 
 
+@dataclass(frozen=True)
+class Made:
+    """What this tool has put on the host.
+
+    Arguments:
+        state: Its folder is there.
+        k3s: It has put K3s there.
+        files: Those that it wrote, and whether a copy of what was there before is kept.
+        copies: Files that were there before and are not any more, although a copy is.
+        packages: Those that it has installed, with what came along.
+        booleans: Those of SELinux that it has turned on.
+        stopped: Units that an interrupted reset has stopped, or was about to restart.
+        password: K3s has gone, and has left the password of the node.
+        dumps: Of the datastore.
+    """
+
+    state: bool = False
+    k3s: bool = False
+    files: Mapping[str, bool] = field(default_factory=dict)
+    copies: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    booleans: tuple[str, ...] = ()
+    stopped: frozenset[str] = frozenset()
+    password: bool = False
+    dumps: tuple[str, ...] = ()
+
+
 class Mount(NamedTuple):
     """The file system of a path that exists or will exist."""
 
@@ -274,6 +301,7 @@ class HostFacts:
     artifacts: Mapping[str, ArtifactState] = field(default_factory=dict)
     present: frozenset[str] = frozenset()
     ledger: Ledger = field(default_factory=Ledger)
+    made: Made = field(default_factory=Made)
     units: Mapping[str, UnitState] = field(default_factory=dict)
     missing_links: tuple[str, ...] = ()
     foreign_units: tuple[str, ...] = ()

@@ -5,5 +5,6 @@ from __future__ import annotations
 STATE = "/var/lib/nornir-k3s"
 INSTALLER = f"{STATE}/install.sh"
 PREVIOUS = f"{STATE}/previous"  # rollback copies of a server's files
+DUMPS = f"{STATE}/dumps"
 IMAGES = "/var/lib/rancher/k3s/agent/images"
 SYSTEMD = "/etc/systemd/system"  # where K3s' installer writes its unit

@@ -147,12 +147,15 @@ def settle_agent(task: Task, run: Run) -> Result:
     return Result(host=task.host)
 
 
-def apply_steps(task: Task, run: Run, steps: Sequence[Step], *, deadline: float, before: str = "") -> Result:
+def apply_steps(
+    task: Task, run: Run, steps: Sequence[Step], *, deadline: float, before: str = "", spec: HostSpec | None = None
+) -> Result:
     """Apply these steps on this host, in one script.
 
     Arguments:
         deadline: Seconds.
         before: Shell lines that run first.
+        spec: The host's desired state; by default that of its plan.
 
     Raises:
         NotReady: A unit failed; with its journal.
@@ -161,7 +164,7 @@ def apply_steps(task: Task, run: Run, steps: Sequence[Step], *, deadline: float,
     name = task.host.name
     if not steps:
         return Result(host=task.host, changed=False)
-    script = apply.script(steps, run.planned(name).desired, before=before)
+    script = apply.script(steps, spec or run.planned(name).desired, before=before)
     answer = session_of(task, run).run(
         script.reveal(),
         what="applying",

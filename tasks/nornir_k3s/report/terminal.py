@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nornir_k3s.model.backup import Backup
     from nornir_k3s.model.plan import Change, Plan
     from nornir_k3s.model.removal import Removal
+    from nornir_k3s.model.reset import Reset
     from nornir_k3s.model.restoration import Restoration
     from nornir_k3s.model.rotation import Rotation
     from nornir_k3s.model.status import Status
@@ -148,9 +149,7 @@ def _upgrade(plan: Plan) -> Iterator[str]:
 def show_removal(found: Removal, console: Console, *, verb: str = "remove", where: str = "from") -> None:
     """Print what a removal does, by host."""
     console.print(f"{verb} {', '.join(found.hosts)} {where} cluster {found.cluster}", soft_wrap=True, markup=False)
-    for name, summaries in found.changes.items():
-        for summary in summaries:
-            console.print(f"  {name}: {summary}", soft_wrap=True, markup=False)
+    _by_host(found.changes, console)
     show_notes(found.notes, console)
 
 
@@ -184,6 +183,29 @@ def show_restoration(found: Restoration, console: Console) -> None:
         for summary in summaries:
             console.print(f"  {name}: {summary}", soft_wrap=True, markup=False)
     show_notes(found.notes, console)
+
+
+def show_reset(found: Reset, console: Console) -> None:
+    """Print what a reset does, by host."""
+    console.print(f"reset cluster {found.cluster}", soft_wrap=True, markup=False)
+    _by_host(found.changes, console)
+    if found.datastore:
+        show_datastore(found, console)
+    if not found.changes and not found.datastore:
+        console.print("  nothing of this tool is left on its hosts", soft_wrap=True)
+    show_notes(found.notes, console)
+
+
+def show_datastore(found: Reset, console: Console) -> None:
+    """Print what is done to the datastore, which is asked for separately."""
+    console.print(f"datastore of cluster {found.cluster}, only if that is asked for:", soft_wrap=True, markup=False)
+    _by_host(found.datastore, console)
+
+
+def _by_host(changes: Mapping[str, Sequence[str]], console: Console) -> None:
+    for name, summaries in changes.items():
+        for summary in summaries:
+            console.print(f"  {name}: {summary}", soft_wrap=True, markup=False)
 
 
 def _batches(batches: Sequence[Sequence[str]]) -> str:

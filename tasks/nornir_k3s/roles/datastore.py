@@ -48,6 +48,12 @@ class Managed(Protocol):
     def tidy(self, users: Sequence[str]) -> Secret:
         """Return a script that removes these users."""
 
+    def own_users(self, cluster: Cluster, content: Database) -> list[str]:
+        """Return all users of this cluster."""
+
+    def drop(self, cluster: Cluster, users: Sequence[str]) -> Secret:
+        """Return a script that removes the cluster's database and these users."""
+
 
 KINDS: Mapping[str, Managed] = {"mariadb": MARIADB, "mysql": MYSQL, "postgresql": POSTGRESQL, "etcd": ETCD}
 

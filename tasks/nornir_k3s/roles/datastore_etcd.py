@@ -100,6 +100,14 @@ class Etcd:
         """Return no script: there are no users."""
         return Secret("")
 
+    def own_users(self, cluster: Cluster, content: Database) -> list[str]:  # noqa: ARG002 - as every kind
+        """Return nothing: there are no users."""
+        return []
+
+    def drop(self, cluster: Cluster, users: Sequence[str]) -> Secret:  # noqa: ARG002 - as every kind
+        """Return a script that removes the member's data."""
+        return Secret(f'systemctl stop etcd.service\nrm -rf {data_folder(cluster)}\nsay did "$STEP" changed\n')
+
 
 def _peers(cluster: Cluster) -> str:
     return ",".join(f"{one.name}={url(one, PEERS)}" for one in cluster.of("datastore"))

@@ -135,6 +135,15 @@ class MySQL:
         names = [name.rpartition("@") for name in users]
         return self._statements([f"DROP USER IF EXISTS '{user}'@'{host}';" for user, _, host in names])
 
+    def own_users(self, cluster: Cluster, content: Database) -> list[str]:
+        """Return the users of this cluster: of every password and server."""
+        return [name for name in content.users if name.rpartition("@")[0] in logins(cluster, content.users)]
+
+    def drop(self, cluster: Cluster, users: Sequence[str]) -> Secret:
+        """Return a script that removes the cluster's database and these users."""
+        drop = f"DROP DATABASE IF EXISTS `{cluster.managed.database}`;"
+        return Secret(self._statements([drop]).reveal() + self.tidy(users).reveal())
+
     def _statements(self, lines: Sequence[str]) -> Secret:
         return Secret(shell.call("mysql_statements", self.client) + " <<'SQL'\n" + "\n".join(lines) + "\nSQL\n")
 

@@ -134,6 +134,15 @@ REVOKE ALL ON DATABASE {database} FROM PUBLIC;
         """Return a script that removes these users."""
         return _statements("\n".join(f"DROP ROLE IF EXISTS {user};" for user in users))
 
+    def own_users(self, cluster: Cluster, content: Database) -> list[str]:
+        """Return the users of this cluster: of every password, and the one that owns everything."""
+        return [*sorted(logins(cluster, content.users)), cluster.managed.user]
+
+    def drop(self, cluster: Cluster, users: Sequence[str]) -> Secret:
+        """Return a script that removes the cluster's database and these users."""
+        drop = f"DROP DATABASE IF EXISTS {cluster.managed.database} WITH (FORCE);"
+        return Secret(_statements(drop).reveal() + self.tidy(users).reveal())
+
 
 def verifier(password: Secret) -> str:
     """Return the verifier that PostgreSQL stores of a password, to compare passwords without showing them."""

@@ -106,17 +106,22 @@ def read(run: Run, names: Sequence[str], *, lost: bool) -> list[Member]:
     roles = ("lb", "datastore") if _may_be_servers(run, names) else ()
     others = [m.name for role in roles for m in run.cluster.of(role) if m.name not in run.away]
     run.phase("observe", dict.fromkeys([*others, *servers]), gather.gather_host, lenient=servers)
-    _refuse(checks.unknown(run.cluster, run.facts, names))
+    refuse(checks.unknown(run.cluster, run.facts, names))
     found = (checks.find(run.cluster, run.facts, name) for name in dict.fromkeys(names))
     leaving = list({member.name: member for member in found if member}.values())
-    _refuse([*_filtered(run, names), *checks.refusals(run.cluster, run.facts, leaving, lost=lost)])
-    _add(run, leaving)
+    refuse([*_filtered(run, names), *checks.refusals(run.cluster, run.facts, leaving, lost=lost)])
+    add(run, leaving)
     if not lost:
         _reach(run, [member.name for member in leaving if member.name not in run.facts])
     return leaving
 
 
-def _refuse(problems: Iterable[str]) -> None:
+def refuse(problems: Iterable[str]) -> None:
+    """Raise all problems as one error; nothing was changed.
+
+    Raises:
+        UsageError: There are some.
+    """
     if found := list(problems):
         raise UsageError("; ".join(found), hint="nothing was changed")
 
@@ -133,7 +138,7 @@ def _filtered(run: Run, names: Sequence[str]) -> list[str]:
     return [f"{', '.join(away)}: not in this inventory: a removal needs the whole one"] if away else []
 
 
-def _add(run: Run, leaving: Sequence[Member]) -> None:
+def add(run: Run, leaving: Sequence[Member]) -> None:
     """Add those that have left the inventory to this run, with what their group and the defaults say."""
     gone = [member for member in leaving if member.name not in run.nr.inventory.hosts]
     inventory = run.nr.inventory

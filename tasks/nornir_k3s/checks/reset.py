@@ -1,0 +1,47 @@
+"""What speaks against taking a cluster down. Pure: cluster and facts in, sentences out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+
+from nornir_k3s.model.cluster import Cluster
+from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.model.suggest import did_you_mean
+
+
+def filtered(away: Collection[str]) -> Iterator[str]:
+    """Yield that hosts of the cluster are not in this inventory."""
+    if away:
+        yield f"{', '.join(sorted(away))}: not in this inventory: a reset needs the whole one"
+
+
+def unknown(names: Collection[str], lost: Collection[str]) -> Iterator[str]:
+    """Yield lost hosts that are none of the cluster."""
+    yield from (f"{one} is not in this cluster{did_you_mean(one, names)}" for one in lost if one not in names)
+
+
+def refusals(cluster: Cluster, all_facts: Mapping[str, HostFacts], ca: str) -> Iterator[str]:
+    """Yield servers of another cluster: an address may be wrong.
+
+    Arguments:
+        ca: The hash of the cluster's CA, as the last deploy has seen it; empty if unknown.
+    """
+    for member in cluster.of("servers"):
+        facts = all_facts.get(member.name)
+        if facts and facts.made.state and ca and facts.server.ca_prefix not in ("", ca):
+            yield f"{member.name} is a server of another cluster: its CA is not the one of {cluster.name}"
+
+
+def data(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[str]:
+    """Yield hosts of a managed datastore whose content is not known."""
+    for member in cluster.of("datastore") if cluster.is_managed and cluster.managed.kind != "etcd" else ():
+        facts = all_facts.get(member.name)
+        if facts is None or facts.database.alive:
+            continue
+        service = facts.family.service(cluster.managed.kind)
+        if not set(service.packages[:1]) & set(facts.made.packages) or service.main in facts.made.stopped:
+            continue
+        yield (
+            f"{member.name}: {service.main} does not answer, and may have more than this cluster's data: start it, or"
+            " leave the datastore out"
+        )
