@@ -56,6 +56,7 @@ __all__ = [
     "Interrupted",
     "InventoryError",
     "K3sError",
+    "Move",
     "NotReady",
     "OutcomeUnknown",
     "OutsideWindow",
@@ -85,8 +86,11 @@ __all__ = [
     "k3s_ready",
     "k3s_remove",
     "k3s_reset",
+    "move",
+    "move_back",
     "plan",
     "plan_backup",
+    "plan_move",
     "plan_removal",
     "plan_replacement",
     "plan_reset",
@@ -106,6 +110,7 @@ if TYPE_CHECKING:
     from nornir_k3s.model.drift_report import DriftReport
     from nornir_k3s.model.drill_report import DrillPlan, DrillReport
     from nornir_k3s.model.finding import Finding
+    from nornir_k3s.model.move import Move
     from nornir_k3s.model.plan import Change, HostPlan, Plan
     from nornir_k3s.model.removal import Removal
     from nornir_k3s.model.report import HostReport, Report
@@ -133,6 +138,7 @@ if TYPE_CHECKING:
     from nornir_k3s.workflows.deploy import deploy
     from nornir_k3s.workflows.drift import drift
     from nornir_k3s.workflows.drill import drill
+    from nornir_k3s.workflows.move import move, move_back, plan_move
     from nornir_k3s.workflows.plan import plan
     from nornir_k3s.workflows.remove import plan_removal, remove
     from nornir_k3s.workflows.replace import plan_replacement, replace
@@ -158,6 +164,8 @@ else:
         "workflows.drift": "drift",
         "model.drill_report": "DrillPlan DrillReport",
         "workflows.drill": "drill",
+        "model.move": "Move",
+        "workflows.move": "move move_back plan_move",
         "model.plan": "Change HostPlan Plan",
         "model.status": "Status",
         "workflows.plan": "plan",

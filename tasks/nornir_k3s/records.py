@@ -78,7 +78,16 @@ def decoded(word: str) -> str:
     Raises:
         RecordError: It is not base64.
     """
+    return data(word).decode(errors="replace")
+
+
+def data(word: str) -> bytes:
+    """Return the bytes that came base64-encoded.
+
+    Raises:
+        RecordError: It is not base64.
+    """
     try:
-        return base64.b64decode(word, validate=True).decode(errors="replace")
+        return base64.b64decode(word, validate=True)
     except ValueError:
         raise RecordError(f"{word[:_SHOWN]!r} is not base64") from None

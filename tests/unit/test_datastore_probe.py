@@ -497,7 +497,7 @@ def test_a_pooler_that_keeps_sessions(monkeypatch: pytest.MonkeyPatch, version: 
         cursor = SimpleNamespace(execute=lambda _: None, fetchall=lambda: [(process,)], description=True)
         return SimpleNamespace(cursor=lambda: cursor, close=lambda: None, _backend_key_data=bytes(8))
 
-    monkeypatch.setattr(postgresql, "_login", lambda *_: connected(8))
+    monkeypatch.setattr(postgresql, "login", lambda *_: connected(8))
     connector: Any = SimpleNamespace(version=version)
     (one,) = postgresql._pooled(connected(7), ENDPOINT, connector)
     assert (one.subject, one.severity) == (id_, severity)

@@ -41,6 +41,7 @@ def test_all_schemas_are_written_and_are_schemas(tmp_path: Path) -> None:
             "reset",
             "restoration",
             "rotation",
+            "move",
         },
     )
     assert set(written) == files | reports

@@ -30,6 +30,7 @@ from nornir_k3s.model.host_facts import (
     VrrpRouter,
 )
 from nornir_k3s.model.k3s_facts import NodeState, SettingsFile
+from nornir_k3s.model.paths import MOVING
 from tests.unit.conftest import BOTH, HOSTS, ONLY_V6
 from tests.unit.hosts import changed
 
@@ -116,6 +117,7 @@ ONE_OF_EACH: list[tuple[str, dict[str, Any], str]] = [
     ("a1", {"extra_settings": (SettingsFile("/etc/default/k3s-agent", ("K3S_DATA_DIR",), 1),)}, "extra-settings"),
     ("s1", {"units": {"k3s.service": UnitState(command=f"{k3s.BINARY} server --cluster-init")}}, "extra-settings"),
     ("s1", {"present": {SQLITE}}, "sqlite"),
+    ("s1", {"present": {MOVING}}, "moving"),
     ("s1", {"server": {"token": "0" * 12}}, "token"),
     ("db1", {"repositories": {"unavailable": ("mysql-server",)}}, "packages"),
     ("db1", {"database": {"bootstrap": {"/bootstrap/000000000000": 11833}}}, "foreign-data"),

@@ -39,7 +39,7 @@ def check(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Find
             yield problem(name, "packages", found, package, remedy)
         if cluster.is_managed:
             yield from stored.check(cluster, name, facts)
-    yield from _emptied(cluster, probed, all_facts)
+    yield from emptied(cluster, probed, all_facts)
     yield from _certified(probed)
     yield from single_host(cluster)
     if cluster.is_managed and cluster.managed.kind == "etcd":
@@ -85,9 +85,8 @@ def _running(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[str]:
     return [m.name for m in cluster.of("servers") if m.name in all_facts and all_facts[m.name].ready]
 
 
-def _emptied(
-    cluster: Cluster, probed: Mapping[str, HostFacts], all_facts: Mapping[str, HostFacts]
-) -> Iterator[Finding]:
+def emptied(cluster: Cluster, probed: Mapping[str, HostFacts], all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
+    """Yield the addresses of the datastore that lack the data of servers that run."""
     running = _running(cluster, all_facts)
     if not running or not probed:
         return
@@ -98,7 +97,7 @@ def _emptied(
         # A datastore that is down cannot be queried; a managed one that was never set up is certainly empty.
         if alive or (cluster.is_managed and not facts.packages):
             text = f"{', '.join(running)} run, but this datastore has no data of their cluster"
-            remedy = "use the datastore that they use: with this one they would become another cluster"
+            remedy = "use the datastore that they use, or take the data along with `nornir-k3s move`"
             yield problem(name, "datastore-moved", text, "the cluster's data", remedy)
 
 

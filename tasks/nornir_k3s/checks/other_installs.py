@@ -16,6 +16,7 @@ from nornir_k3s import k3s
 from nornir_k3s.model.cluster import Cluster, Member
 from nornir_k3s.model.finding import Finding, problem
 from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.model.paths import MOVED
 from nornir_k3s.roles import agent, node, server
 
 SQLITE = f"{k3s.DATA}/server/db/state.db"
@@ -35,13 +36,18 @@ def check(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Findin
     yield from _settings(cluster, member, facts, own)
     if own not in facts.foreign_units:
         yield from _flags(member, facts, own)
-    if member.role == "servers" and SQLITE in facts.present and not _has_endpoint(facts):
+    if member.role == "servers" and on_sqlite(facts) and MOVED not in facts.present:
         found = "files of SQLite in server/db: this host was a cluster of its own, whose objects would be lost"
         remedy = (
-            f"use another host if that cluster is needed; else move it away: systemctl disable --now {own}; "
+            f"if its objects are needed: `nornir-k3s move`; else move it away: systemctl disable --now {own}; "
             f"mv {k3s.DATA}/server {k3s.DATA}/server.before"
         )
         yield problem(member.name, "sqlite", found, "no SQLite, or a server that uses a datastore endpoint", remedy)
+
+
+def on_sqlite(facts: HostFacts) -> bool:
+    """Return whether the K3s of this server keeps its data in SQLite, as far as its files tell."""
+    return SQLITE in facts.present and not _has_endpoint(facts)
 
 
 def flags(command: str) -> dict[str, object]:

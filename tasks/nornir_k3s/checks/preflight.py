@@ -12,6 +12,7 @@ from nornir_k3s.checks import (
     host,
     left,
     load_balancers,
+    moving,
     named_files,
     names,
     network,
@@ -76,6 +77,7 @@ def check(
     findings += before_upgrade.check(cluster, all_facts)
     findings += state.reimaged(cluster, all_facts)
     findings += left.check(cluster, all_facts)
+    findings += moving.check(cluster, all_facts)
     findings += _workloads(cluster)
     findings = [finding.accept(cluster.accept) for finding in findings]
     return sorted(findings, key=lambda f: _ORDER.index(f.level))

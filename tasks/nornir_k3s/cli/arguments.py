@@ -153,6 +153,12 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
         data.restore,
         more="All servers stop; the data there are kept aside. It asks for the cluster's name, or needs --yes.",
     ),
+    "move": Subcommand(
+        "move the data to the datastore that the inventory describes, then deploy",
+        data.move,
+        more="From SQLite or a database to a database. K3s is stopped on all servers while it is copied. It asks once.",
+        conflict=lambda args: "--plan excludes --back" if args.plan and args.back else "",
+    ),
     "schedule": Subcommand(
         "run drift checks, or backups, from a systemd timer on this machine",
         checks.schedule,

@@ -1,10 +1,10 @@
-"""The options of the subcommands that save and restore a cluster's data."""
+"""The options of the subcommands that save, restore and move a cluster's data."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from nornir_k3s.cli.options import common, json_file
+from nornir_k3s.cli.options import common, json_file, window
 from nornir_k3s.cli.parser import Parser, number
 
 
@@ -34,4 +34,16 @@ def restore(parser: Parser) -> None:
     parser.add_argument(
         "--key", type=Path, metavar="FILE", help="private key of an encrypted backup, PEM without a passphrase"
     )
+    json_file(parser, "the report, or the plan,")
+
+
+def move(parser: Parser) -> None:
+    """Add the options of `move`."""
+    common(parser)
+    parser.add_argument("--plan", action="store_true", help="show what would be done; change nothing")
+    parser.add_argument("--yes", action="store_true", help="begin without asking")
+    parser.add_argument(
+        "--back", action="store_true", help="start K3s again as it was before a move that was interrupted"
+    )
+    window(parser)
     json_file(parser, "the report, or the plan,")

@@ -17,6 +17,7 @@ from nornir_k3s import (
     DriftReport,
     DrillPlan,
     DrillReport,
+    Move,
     Plan,
     Removal,
     Report,
@@ -41,6 +42,7 @@ def documents() -> dict[str, dict[str, Any]]:
         "rotation": Rotation,
         "backup": Backup,
         "restoration": Restoration,
+        "move": Move,
     }
     return {kind: json_schema(kind) for kind in SCHEMAS} | {
         name: model.model_json_schema(mode="serialization") for name, model in written.items()

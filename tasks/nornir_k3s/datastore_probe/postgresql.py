@@ -69,7 +69,7 @@ def ask(endpoint: Endpoint, connector: Connector) -> Answers:
         ssl.SSLError: The TLS handshake failed.
     """
     try:
-        connection = _login(endpoint, connector)
+        connection = login(endpoint, connector)
     except (pg8000.dbapi.DatabaseError, pg8000.dbapi.InterfaceError) as error:
         problem = postgresql_refusal.refused(error, endpoint, connector.version)
         if postgresql_refusal.code_of(error) == "3D000" and _may_create(endpoint, connector):
@@ -84,7 +84,7 @@ def ask(endpoint: Endpoint, connector: Connector) -> Answers:
         connection.close()
 
 
-def _login(endpoint: Endpoint, connector: Connector) -> Any:  # noqa: ANN401 - its types are of no use here
+def login(endpoint: Endpoint, connector: Connector) -> Any:  # noqa: ANN401 - its types are of no use here
     """Try the ways of the endpoint's sslmode as pgx does: the next one, unless user, password or database is wrong."""
     sent = parameters.runtime(endpoint.parameters, connector.version)
     application = sent.pop("application_name", "nornir-k3s")
@@ -134,7 +134,7 @@ def ways(endpoint: Endpoint, given: tls.Context | None) -> list[tls.Context | No
 
 def _may_create(endpoint: Endpoint, connector: Connector) -> bool:
     try:
-        connection = _login(replace(endpoint, database=_MAINTENANCE), connector)
+        connection = login(replace(endpoint, database=_MAINTENANCE), connector)
     except (pg8000.dbapi.DatabaseError, pg8000.dbapi.InterfaceError, OSError):
         return False
     try:
@@ -232,7 +232,7 @@ def _pooled(connection: Any, endpoint: Endpoint, connector: Connector) -> list[F
     first = _query(connection)
     if not key or int.from_bytes(key[:4], "big", signed=True) == _process(first):
         return []
-    other = _login(endpoint, connector)
+    other = login(endpoint, connector)
     try:
         second = _query(other)
         ours, theirs = {_process(first)}, {_process(second)}

@@ -8,3 +8,5 @@ PREVIOUS = f"{STATE}/previous"  # rollback copies of a server's files
 DUMPS = f"{STATE}/dumps"
 IMAGES = "/var/lib/rancher/k3s/agent/images"
 SYSTEMD = "/etc/systemd/system"  # where K3s' installer writes its unit
+MOVING = f"{STATE}/moving"  # K3s is stopped while its datastore is copied
+MOVED = f"{STATE}/moved"  # what leads back to the datastore from before a move

@@ -17,6 +17,7 @@ from nornir_k3s.ssh.hostkeys import HostKeyReport, KeyState
 
 if TYPE_CHECKING:
     from nornir_k3s.model.backup import Backup
+    from nornir_k3s.model.move import Move
     from nornir_k3s.model.plan import Change, Plan
     from nornir_k3s.model.removal import Removal
     from nornir_k3s.model.reset import Reset
@@ -200,6 +201,14 @@ def show_datastore(found: Reset, console: Console) -> None:
     """Print what is done to the datastore, which is asked for separately."""
     console.print(f"datastore of cluster {found.cluster}, only if that is asked for:", soft_wrap=True, markup=False)
     _by_host(found.datastore, console)
+
+
+def show_move(found: Move, console: Console) -> None:
+    """Print what a move does, by host."""
+    console.print(f"move cluster {found.cluster}", soft_wrap=True, markup=False)
+    console.print(f"  from {found.origin}\n  to {found.target}", soft_wrap=True, markup=False)
+    _by_host(found.changes, console)
+    show_notes(found.notes, console)
 
 
 def _by_host(changes: Mapping[str, Sequence[str]], console: Console) -> None:

@@ -17,6 +17,8 @@ from nornir_k3s.model.cluster import (
 from nornir_k3s.model.host_spec import File, HostSpec, Install, Unit, settings_yaml
 from nornir_k3s.model.paths import (
     INSTALLER,
+    MOVED,
+    MOVING,
     PREVIOUS,
     SYSTEMD,
 )
@@ -67,6 +69,11 @@ def datastore_files(cluster: Cluster) -> dict[str, str]:
     return {key: f"{key}.pem" for key, field in names.items() if getattr(cluster.datastore, field, None)}
 
 
+def tls_texts(cluster: Cluster) -> dict[str, Secret]:
+    """Return the texts of the TLS files for the datastore, by K3s' setting."""
+    return {key: _tls_file(cluster, key) for key in datastore_files(cluster)}
+
+
 def _tls_file(cluster: Cluster, setting: str) -> Secret:
     if cluster.keys:
         mine = {"cafile": Secret(cluster.keys.ca), "certfile": Secret(cluster.keys.client.certificate)}
@@ -97,6 +104,8 @@ def spec(cluster: Cluster, member: Member, bundle: Bundle | None) -> HostSpec:
             f"{SYSTEMD}/{k3s.UNITS['agent']}",
             f"{SYSTEMD}/{unit}",
             PREVIOUS,
+            MOVING,
+            MOVED,
             *named(settings(cluster, member)),
         ),
     )

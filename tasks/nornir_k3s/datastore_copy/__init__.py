@@ -1,0 +1,1 @@
+"""Copying K3s' table from one SQL database to another, row for row."""

@@ -1,0 +1,261 @@
+"""K3s' table is copied row for row; what the drivers of real databases do runs end to end."""
+
+from __future__ import annotations
+
+import sqlite3
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import paramiko
+import pg8000.dbapi
+import pymysql
+import pytest
+from k3s_standin.datastore_sql import sqlite_store
+
+from nornir_k3s.datastore_copy import connect, table
+from nornir_k3s.datastore_copy.connect import Files
+from nornir_k3s.datastore_copy.table import DRAFT, MYSQL, POSTGRESQL, Table, fill
+from nornir_k3s.datastore_probe import mysql_login, postgresql, tls
+from nornir_k3s.datastore_probe.answers import ProbeFailed, problem
+from nornir_k3s.errors import K3sError
+from nornir_k3s.model.endpoint import parse
+from nornir_k3s.model.secret import Secret
+
+MARIADB = parse(Secret("mysql://u:hush@tcp(10.0.0.9:3306)/k3s"))
+SEVERAL = parse(Secret("postgres://u:hush@10.0.0.8:5432,10.0.0.9:5432/k3s"))
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Iterator[Table]:
+    """What K3s leaves after changes, a deletion, and a compaction."""
+    path = tmp_path / "old.db"
+    store = sqlite_store(path)
+    for number in range(450):
+        store.create(f"/registry/configmaps/default/c{number}", b"x" * (number * 20))
+    store.put("/registry/configmaps/default/c7", "ü\0'\"\\%s?".encode())
+    store.delete("/registry/configmaps/default/c9")
+    with connect.sqlite(path) as found:
+        found._query("DELETE FROM kine WHERE id IN (3, 4, 200)")
+        yield found
+
+
+def test_every_row_arrives_as_it_was_and_ids_go_on(
+    source: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "_BYTES", 100_000)
+    with connect.sqlite(tmp_path / "new.db") as new:
+        new.begin()
+        new.insert([(1, "left of an interrupted run", 1, 0, 0, 0, 0, None, None)])
+        new.begin()
+        found = fill(source, new)
+        new.index()
+        assert not new.exists(), "K3s does not find it before it is whole"
+        assert found == source.content() == new.content(DRAFT)
+        assert (found.rows, found.newest) == source.size()
+        new.publish(found.newest)
+        assert (new.exists(), new.exists(DRAFT)) == (True, False)
+        assert list(new.rows()) == list(source.rows())
+    later = sqlite_store(tmp_path / "new.db")
+    later.put("/registry/configmaps/default/new", b"")
+    assert later.revision() == found.newest + 1
+    assert later.get("/registry/configmaps/default/c9") is None
+    entry = later.get("/registry/configmaps/default/c7")
+    assert entry is not None
+    assert entry.value == "ü\0'\"\\%s?".encode()
+
+
+def test_a_changed_value_another_order_and_null_are_other_contents(source: Table) -> None:
+    before = source.content()
+    for statement in (
+        "UPDATE kine SET value = value || x'00' WHERE id = 20",
+        "UPDATE kine SET old_value = x'' WHERE id = 20",
+        "UPDATE kine SET name = name || 'x' WHERE id = 20",
+        "UPDATE kine SET id = 4 WHERE id = 20",
+    ):
+        source._query(statement)
+        assert source.content().sha256 != before.sha256, statement
+        before = source.content()
+
+
+def test_names_that_a_column_that_ignores_case_cannot_hold(source: Table) -> None:
+    assert source.alike() == []
+    for name in ("/registry/clusterroles/View", "/registry/clusterroles/view", "/registry/clusterroles/view"):
+        source._query("INSERT INTO kine (name, prev_revision) VALUES (?, (SELECT MAX(id) FROM kine))", [name])
+    assert source.alike() == ["/registry/clusterroles/View"]
+
+
+def test_what_drivers_return_is_one_form() -> None:
+    rows = [
+        (b"5", "n", 1, 0, None, b"3", 0, bytearray(b"x"), "text"),
+        (5, b"n", 1, 0, None, 3, 0, memoryview(b"x"), b"text"),
+    ]
+    assert [table._normal(row) for row in rows] == [(5, "n", 1, 0, None, 3, 0, b"x", b"text")] * 2
+
+
+@pytest.mark.parametrize("dialect", [MYSQL, POSTGRESQL])
+def test_a_draft_becomes_the_table_at_once_with_the_sequence_after_its_newest_row(dialect: table.Dialect) -> None:
+    said: list[str] = []
+    cursor = SimpleNamespace(execute=lambda text, *_: said.append(text), close=lambda: None, description=None)
+    drafted = Table(SimpleNamespace(cursor=lambda: cursor), dialect, ())
+    drafted.index()
+    drafted.publish(4711)
+    assert sum("UNIQUE" in one for one in said) == 1
+    if dialect is POSTGRESQL:
+        assert (said[-5], said[-1]) == ("BEGIN", "COMMIT")
+        assert f"SELECT setval('{DRAFT}_id_seq', 4711)" in said
+        assert any("(name, id DESC, deleted)" in one for one in said)
+    else:
+        assert said[-1] == f"RENAME TABLE {DRAFT} TO kine"
+
+
+class Connection:
+    """What two drivers have in common; it says what it was asked."""
+
+    def __init__(self, *answers: list[tuple[Any, ...]], fails: Exception | None = None) -> None:
+        self.answers, self.fails, self.asked, self.closed = list(answers), fails, list[str](), False
+
+    def execute(self, text: str, *_: object) -> None:
+        self.asked.append(text)
+        if self.fails:
+            raise self.fails
+
+    def cursor(self) -> Any:
+        return SimpleNamespace(
+            execute=self.execute,
+            fetchall=lambda: self.answers.pop(0),
+            close=lambda: None,
+            description="rows",
+        )
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def opened(endpoint: Any = MARIADB, **files: Path) -> Any:
+    return connect.opened(endpoint, Files(**files), SimpleNamespace(), "v1.34.9+k3s1")  # type: ignore[arg-type]  # its transport
+
+
+def test_a_database_is_opened_as_k3s_does_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Connection([], [], [(1,)])
+    monkeypatch.setattr(mysql_login, "connect", lambda *_: made)
+    with opened() as found:
+        assert found.exists()
+    assert made.asked[:2] == ["SET autocommit = 1", "USE `k3s`"]
+    assert made.closed
+
+
+def test_of_several_hosts_the_one_that_takes_writes_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    replica, primary = Connection([(True,)]), Connection([(False,)])
+    both = iter((replica, primary))
+    monkeypatch.setattr(postgresql, "login", lambda *_: next(both))
+    with opened(SEVERAL) as found:
+        assert found._connection is primary
+    assert replica.closed
+    assert primary.closed
+    again = iter((Connection([(True,)]), Connection([(True,)])))
+    monkeypatch.setattr(postgresql, "login", lambda *_: next(again))
+    with pytest.raises(K3sError, match=r"10\.0\.0\.8:5432: it is a read-only replica; 10\.0\.0\.9"), opened(SEVERAL):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ProbeFailed(problem("datastore-login", "the database refuses user u", "a login", "")), "refuses user u"),
+        (paramiko.ChannelException(1, "Administratively prohibited"), "Administratively prohibited"),
+        (ssl.SSLError("handshake failed"), "handshake failed"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_why_it_cannot_be_opened_is_told_without_a_secret(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(connect, "_mysql", fails)
+    with pytest.raises(K3sError, match=words) as caught, opened():
+        pass
+    assert "hush" not in str(caught.value)
+
+
+def test_what_a_driver_says_to_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raises(error: Exception) -> Any:
+        def fails(*_: object) -> None:
+            raise error
+
+        return fails
+
+    denied = pymysql.err.OperationalError(1130, "Host is not allowed")
+    monkeypatch.setattr(mysql_login, "connect", raises(denied))
+    with pytest.raises(K3sError, match="does not allow connections from this server's address"), opened():
+        pass
+    denied.__cause__ = ssl.SSLError("wrong version number")
+    with pytest.raises(K3sError, match="wrong version number"), opened():
+        pass
+    refused = pg8000.dbapi.DatabaseError({"C": "28P01", "M": "password authentication failed"})
+    monkeypatch.setattr(postgresql, "login", raises(refused))
+    with pytest.raises(K3sError, match=r"10\.0\.0\.8:5432: .*10\.0\.0\.9:5432: "), opened(SEVERAL):
+        pass
+
+
+def test_a_database_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Connection(fails=pymysql.err.OperationalError(1049, "Unknown database 'k3s'"))
+    monkeypatch.setattr(mysql_login, "connect", lambda *_: made)
+    with pytest.raises(K3sError, match="Unknown database"), opened():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (pg8000.dbapi.DatabaseError({"M": "permission denied"}), "permission denied"),
+        (pg8000.dbapi.DatabaseError({}), "no reason given"),
+        (pymysql.err.OperationalError(1142, "CREATE command denied"), "CREATE command denied"),
+        (sqlite3.OperationalError("no such table"), "no such table"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_what_a_statement_failed_with_is_told(error: Exception, words: str) -> None:
+    one = Table(Connection(fails=error), POSTGRESQL, (type(error),))
+    one.name = "the new datastore"
+    with pytest.raises(K3sError, match=f"the new datastore: {words}"):
+        one.exists()
+    one = Table(Connection(fails=ZeroDivisionError()), POSTGRESQL, (pg8000.dbapi.DatabaseError,))
+    with pytest.raises(ZeroDivisionError):
+        one.exists()
+
+
+def test_tls_files_are_used_and_the_way_is_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    contexts, ways = list[Any](), list[Any]()
+
+    def context(*files: object) -> str:
+        contexts.append(files)
+        return "context"
+
+    monkeypatch.setattr(tls, "context", context)
+
+    def connects(_: object, connector: Any, used: object) -> Any:
+        contexts.append(used)
+        connector.connect()
+        return Connection([], [])
+
+    class Forward:
+        def __init__(self, *where: object, **_: object) -> None:
+            ways.append(where[1:])
+
+        def __enter__(self) -> None:
+            ways.append("open")
+
+        def __exit__(self, *_: object) -> None:
+            ways.append("closed")
+
+    monkeypatch.setattr(connect, "forward", Forward)
+    monkeypatch.setattr(mysql_login, "connect", connects)
+    with opened(cafile=Path("/ca.pem")):
+        assert ways == [("10.0.0.9", 3306), "open"]
+    assert ways[-1] == "closed"
+    assert contexts == [(Path("/ca.pem"), None, None), "context"]
