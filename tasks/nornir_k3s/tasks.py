@@ -261,13 +261,14 @@ def k3s_remove(task: Task, shared: Shared, *, lost: bool = False, dry_run: bool 
 def k3s_backup(task: Task, shared: Shared, *, dry_run: bool | None = None) -> Result:
     """Make a backup, as `backup` does, with the options of config.yaml; `result` is its `Backup`.
 
-    It is made on one host of the datastore; others are skipped.
+    It is made on one host of the datastore, or with an external one on a server; others are skipped.
 
     Arguments:
         dry_run: Change nothing, but return the plan; Nornir's own setting by default.
     """
     run = shared.whole(task)
-    own = [member.name for member in run.cluster.of("datastore") if member.name in run.present]
+    roles = ("datastore",) if run.cluster.is_managed else ("servers",)
+    own = [member.name for role in roles for member in run.cluster.of(role) if member.name in run.present]
     if task.host.name not in own[:1]:
         return Result(host=task.host, result="not the host that backups are made on", severity_level=logging.DEBUG)
     arguments: dict[str, Any] = {

@@ -194,6 +194,13 @@ def health(site: Site) -> set[str]:
     return {one["kind"] for one in json.loads(found.read_text())["differences"] if not one["accepted"]} - other
 
 
+def namespace(site: Site, name: str) -> None:
+    """Create a namespace, and see that it is there."""
+    site.kubectl("create", "namespace", name)
+    found = site.kubectl("get", "namespace", name, "-o", "name")
+    assert found.stdout.strip() == f"namespace/{name}", found.stderr
+
+
 def unchanged(site: Site) -> None:
     """A drift check finds nothing, with one command a host."""
     done = site.runbook("drift.py", "--no-history")

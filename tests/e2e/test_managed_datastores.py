@@ -26,6 +26,7 @@ from .conftest import (
     bare,
     eventually,
     health,
+    namespace,
     rotate_token,
     unchanged,
     upgrade,
@@ -338,6 +339,23 @@ def test_what_is_changed_on_its_host_is_found_and_put_right_after_a_dump(
     complaints = managed.lab.exec("db1", ["sh", "-c", COMPLAINTS[kind]], check=False).stdout
     assert complaints == ""
     proved(managed, kind, "managed", "drift", "dump")
+
+
+def test_it_comes_back_from_a_backup(managed: Site, kind: str, request: pytest.FixtureRequest) -> None:
+    if not request.config.getoption("--matrix"):
+        pytest.skip("a part of the matrix: test_nodes.py does the same with a MariaDB")
+    folder = managed.folder / f"backups of {kind}"
+    for name in ("before", "after"):
+        eventually(partial(namespace, managed, name))
+        if name == "before":
+            done = managed.runbook("backup.py", "--to", str(folder), "--verify")
+            assert done.returncode == 0, done.stdout + done.stderr
+    (file,) = folder.iterdir()
+    done = managed.runbook("restore.py", str(file), "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = managed.kubectl("get", "namespaces", "-o", "name").stdout.split()
+    assert ("namespace/before" in found, "namespace/after" in found) == (True, False)
+    eventually(lambda: unchanged(managed))
 
 
 def address(site: Site, host: str) -> str:

@@ -6,7 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from .conftest import PREFIX, Site, eventually, unchanged, unchanged_files
+from .conftest import PREFIX, Site, eventually, namespace, unchanged, unchanged_files
 
 
 def users(site: Site) -> list[str]:
@@ -118,22 +118,16 @@ def dead(site: Site, name: str) -> None:
     assert not site.nodes()[name]
 
 
-def namespace(site: Site, name: str) -> None:
-    site.kubectl("create", "namespace", name)
-    found = site.kubectl("get", "namespace", name, "-o", "name")
-    assert found.stdout.strip() == f"namespace/{name}", found.stderr
-
-
 def test_a_cluster_comes_back_from_a_backup(cluster: Site) -> None:
     """What was written since is gone; the first run of the restore is killed; agents go on."""
     folder, path = cluster.folder / "backups", cluster.folder / "backup.json"
     before = cluster.processes()
     eventually(lambda: namespace(cluster, "before"))
-    done = cluster.runbook("backup.py", "--to", str(folder), "--keep", "1", "--json", str(path))
+    done = cluster.runbook("backup.py", "--to", str(folder), "--keep", "1", "--verify", "--json", str(path))
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(path.read_text())
     (file,) = folder.iterdir()
-    assert report["place"] == str(file)
+    assert (report["place"], report["verified"]) == (str(file), True)
     parts = {one["name"] for one in report["manifest"]["parts"]}
     assert {"datastore.sql.gz", "token", "servers/s1/config.yaml", "servers/s3/config.yaml"} <= parts
     script = f"tar -xOf {file} datastore.sql.gz | zcat | grep -cE '^(CREATE TABLE `kine`|-- Dump completed)'"

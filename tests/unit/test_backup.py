@@ -252,6 +252,62 @@ def test_servers_that_are_down_are_only_told(hosts: Hosts, tmp_path: Path) -> No
     assert (report.manifest.k3s_version, report.manifest.ca) == (SETTINGS["version"], "")
 
 
+def test_a_dump_is_verified_in_a_scratch_database(hosts: Hosts, tmp_path: Path) -> None:
+    """The stand-in for a MariaDB says what the scratch database has got; the second dump is that."""
+    scratch, dump = tmp_path / "scratch.sql", f"*) cat {tmp_path}/dump.sql ;; esac"
+    answers = "case $* in *SELECT*kine*) echo {} ;; *SELECT*) echo 100 ;; *verify) cat >{} ;; esac"
+    hosts.program("mariadb", answers.format(1, scratch))
+    hosts.program("mariadb-dump", f"case $* in *k3s_verify) echo '-- of now'; cat {scratch} ;; {dump}")
+    report = make(tmp_path, verify=True)
+    assert report.verified
+    assert report.manifest is not None
+    run = gather.prepare(nornir(), base=tmp_path, state=tmp_path / "state", options={"whole": True})
+    assert backups.last(run.store).verified == report.manifest.created
+    hosts.program("mariadb-dump", f"case $* in *k3s_verify) echo less ;; {dump}")
+    with pytest.raises(K3sError, match="that differs from it"):
+        make(tmp_path, verify=True)
+    assert len(list((tmp_path / "state" / "test" / "backups").iterdir())) == 1
+    hosts.program("mariadb", answers.format(0, "/dev/null"))
+    with pytest.raises(K3sError, match="the dump has no table kine"):
+        make(tmp_path, verify=True)
+    options = {"backup": {"verify": True}}
+    assert "scratch" in plan_backup(nornir(), base=tmp_path, state=tmp_path / "state", options=options).steps[1]
+
+
+def external(**fields: Any) -> Nornir:
+    """Return a cluster with an external PostgreSQL."""
+    store = {"kind": "postgresql", "hosts": ["10.0.0.8"], "password": {"env": "TOKEN"}, **fields}
+    given = {**copy.deepcopy(SETTINGS), "artifacts": {}, "token": {"env": "TOKEN"}, "datastore": store}
+    some = {name: host for name, host in HOSTS.items() if name != "db1"}
+    return Nornir(inventory=inventory(given, some, {}), runner=K3sRunner(), config=Config(), data=GlobalState())
+
+
+def test_an_external_datastore_is_dumped_by_the_user_s_command(hosts: Hosts, tmp_path: Path) -> None:
+    nr = external(dump_command=["sh", "-c", f'echo "of $PGHOST" >{tmp_path}/own.dump; echo {tmp_path}/own.dump'])
+    report = make(tmp_path, nr, verify=True)
+    assert content(Path(report.place))["datastore.dump"].decode() == "of 10.0.0.8\n"
+    assert report.manifest is not None
+    assert (report.manifest.datastore, report.verified) == ("postgresql", False)
+    assert "not verified: the datastore is external" in report.notes
+    report = make(tmp_path, external(dump_command=["sh", "-c", "echo s3://bucket/x"]))
+    assert "the dump is not in the file: sh put it to s3://bucket/x" in report.notes
+    assert "datastore.dump" not in content(Path(report.place))
+    with pytest.raises(K3sError, match="ended with status 3"):
+        make(tmp_path, external(dump_command=["sh", "-c", "exit 3"]))
+    found = plan_backup(external(dump_command="pg_dump x"), base=tmp_path, state=tmp_path / "state")
+    assert found.steps[0] == "dump the postgresql with pg_dump (datastore.dump_command)"
+    with pytest.raises(UsageError, match="dumped by a command of yours"):
+        make(tmp_path, external())
+
+
+def test_the_task_of_an_external_one_runs_on_one_server(hosts: Hosts, tmp_path: Path) -> None:
+    nr = external(dump_command=["sh", "-c", "echo elsewhere"])
+    results = nr.run(task=k3s_backup, base=tmp_path, state=tmp_path / "state")
+    assert not results.failed
+    assert results["s1"].changed
+    assert "not the host" in results["s2"].result
+
+
 def test_a_datastore_that_went_back_is_told(hosts: Hosts, tmp_path: Path) -> None:
     make(tmp_path)
     hosts.revision = 70
@@ -280,7 +336,7 @@ def test_folders_that_cannot_be_written(hosts: Hosts, tmp_path: Path, monkeypatc
 
 
 def test_ctrl_c_is_told(hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(*_: Any) -> None:
+    def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(parts, "dump", stop)

@@ -56,10 +56,10 @@ def test_the_options_win_over_the_configuration(work: Work, ctx: Ctx, tmp_path: 
         "removed: /srv/old",
         "note: a note",
     ]
-    words = ("--to", str(tmp_path), "--keep", "3", "--certificate", "c.pem")
+    words = ("--to", str(tmp_path), "--keep", "3", "--certificate", "c.pem", "--verify")
     assert backup.run(parsed("backup", *words)) == 0
     assert (work.options.folder, work.options.keep) == (tmp_path, 3)
-    assert work.options.certificate == Path("c.pem").absolute()
+    assert (work.options.certificate, work.options.verify) == (Path("c.pem").absolute(), True)
     assert backup.run(parsed("backup", "--command", "sh -c 'cat >x'")) == 0
     assert work.options.command == ["sh", "-c", "cat >x"]
 

@@ -22,6 +22,7 @@ from nornir_k3s import Declined, K3sError, Report, UsageError, k3s, plan_backup,
 from nornir_k3s.apply import restore as scripts
 from nornir_k3s.model.backup import Manifest, Node, Part
 from nornir_k3s.model.datastore_facts import Database
+from nornir_k3s.model.dump import Recipe
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.k3s_facts import Api, NodeState, ServerFiles
 from nornir_k3s.model.paths import STATE
@@ -121,7 +122,7 @@ class Hosts:
         return Report(cluster="test")
 
     def restore(self, file: Path, **more: Any) -> Report:
-        given = {key: more.pop(key) for key in list(more) if key not in ("confirm", "key")}
+        given = {key: more.pop(key) for key in list(more) if key not in ("confirm", "key", "lost")}
         state = self.folder / "state"
         return restore(nornir(**given), file, base=self.folder, state=state, options={"whole": True}, **more)
 
@@ -167,6 +168,14 @@ def test_what_does_not_fit_is_refused(
     assert not hosts.did
 
 
+def test_a_dump_of_somebody_s_own_is_refused(hosts: Hosts, tmp_path: Path) -> None:
+    path = drafts.private(tmp_path, "own.tar")
+    manifest = backup_file.check(backup(tmp_path))
+    backup_file.write(path, manifest, {"token": Secret(TOKEN)})
+    with pytest.raises(UsageError, match=r"no part datastore\.sql\.gz"):
+        hosts.restore(path)
+
+
 def test_every_reason_is_told_at_once(hosts: Hosts, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"of cluster prod.*older v1\.34\.9"):
         hosts.restore(backup(tmp_path, cluster="prod", k3s_version="v1.36.1+k3s1"))
@@ -186,6 +195,8 @@ def test_servers_that_are_down_or_not_in_the_inventory_keep_it_from_beginning(ho
     hosts.nodes.append("s9")
     with pytest.raises(UsageError, match="server s9 is not in the inventory and may run"):
         hosts.restore(backup(tmp_path))
+    hosts.restore(backup(tmp_path), lost=["s9"])
+    hosts.did.clear()
     hosts.nodes.remove("s9")
     hosts.down = {"a1", "lb1"}
     hosts.restore(backup(tmp_path))
@@ -204,7 +215,7 @@ def test_an_external_datastore_is_refused(hosts: Hosts, tmp_path: Path) -> None:
     for work in (plan_restore, restore):
         with pytest.raises(UsageError, match="this one is external"):
             work(nr, backup(tmp_path), base=tmp_path, state=tmp_path / "state")
-    with pytest.raises(UsageError, match="external datastore is not backed up yet"):
+    with pytest.raises(UsageError, match="dumped by a command of yours"):
         plan_backup(nr, base=tmp_path, state=tmp_path / "state")
 
 
@@ -282,6 +293,16 @@ def test_a_run_that_was_killed_is_finished(hosts: Hosts, tmp_path: Path, where: 
     assert ("push db1" in hosts.did) == (where != "deleting")
     assert "deleting node passwords s1" in hosts.did
     assert "delete node a1 and its secret a1.node-password.k3s" in hosts.did
+
+
+def test_a_server_of_the_backup_does_not_keep_it_from_being_finished(hosts: Hosts, tmp_path: Path) -> None:
+    hosts.fails, hosts.bare = "deleting", {"s2"}
+    file = backup(tmp_path, nodes=[*NODES, Node(name="s9", role="servers", address="10.0.0.19")])
+    with pytest.raises(K3sError, match="deleting"):
+        hosts.restore(file)
+    hosts.nodes.append("s9")
+    report = hosts.restore(file)
+    assert "node s9 of the backup is not in the inventory: `nornir-k3s remove s9 --lost`" in report.notes
 
 
 def test_another_file_begins_anew(hosts: Hosts, tmp_path: Path) -> None:
@@ -390,7 +411,7 @@ def mariadb(folder: Path) -> tuple[str, Callable[[str], str]]:
     (folder / "dump.gz").write_bytes(gzip.compress(b"restored"))
     run = prepared_run(folder)
     recipe = datastore.kind(run.cluster).dump(run.cluster, run.cluster.member("db1"))
-    script = scripts.replace(recipe, str(folder / "dump.gz"), number="abcd")
+    script = scripts.replace(recipe, str(folder / "dump.gz"), database="k3s", number="abcd")
 
     def table(name: str) -> str:
         path = data / name / "kine"
@@ -469,7 +490,7 @@ def test_a_postgresql_is_replaced_and_kept(tmp_path: Path) -> None:
     run = prepared_run(tmp_path)
     cluster = replace(run.cluster, datastore=run.cluster.managed.model_copy(update={"kind": "postgresql"}))
     recipe = datastore.kind(cluster).dump(cluster, cluster.member("db1"))
-    script = scripts.replace(recipe, str(tmp_path / "dump"), number="abcd")
+    script = scripts.replace(recipe, str(tmp_path / "dump"), database="k3s", number="abcd")
     programs = {
         "psql": PSQL.replace("FOLDER", str(data)),
         "runuser": RESTORE.replace("DATA", str(data)).replace("FOLDER", str(tmp_path)),
@@ -496,7 +517,9 @@ def test_an_etcd_is_replaced_and_kept(tmp_path: Path, tool: str) -> None:
     data = tmp_path / "etcd"
     (data / "test" / "member").mkdir(parents=True)
     (data / "test" / "old").touch()
-    script = scripts.replace(recipe, str(tmp_path / "dump"), number="abcd").replace("/var/lib/etcd", str(data))
+    script = scripts.replace(recipe, str(tmp_path / "dump"), database="k3s", number="abcd").replace(
+        "/var/lib/etcd", str(data)
+    )
     restores = 'for word; do [ "$last" != --data-dir ] || mkdir -p "$word"; last=$word; done'
     programs = {"etcdctl": restores, "chown": "", tool: restores}
     done = shell(tmp_path, script, **{**programs, tool: "echo no room >&2; exit 1"})
@@ -509,6 +532,51 @@ def test_an_etcd_is_replaced_and_kept(tmp_path: Path, tool: str) -> None:
         assert not (data / "test" / "old").exists()
     said = (tmp_path / "log").read_text()
     assert said.index("systemctl stop etcd") < said.index("snapshot restore") < said.index("systemctl start --no-block")
+
+
+def recipe_of(folder: Path, kind: str) -> Recipe:
+    run = prepared_run(folder)
+    cluster = replace(run.cluster, datastore=run.cluster.managed.model_copy(update={"kind": kind}))
+    return datastore.kind(cluster).dump(cluster, cluster.member("db1"))
+
+
+@pytest.mark.parametrize(("again", "equal"), [("restored", True), ("restore", False)])
+def test_a_postgresql_s_dump_is_verified(tmp_path: Path, again: str, *, equal: bool) -> None:
+    (tmp_path / "dump").write_text("restored")
+    script = scripts.verify(recipe_of(tmp_path, "postgresql"), str(tmp_path / "dump"), database="k3s")
+    psql = "case $* in *pg_database_size*) echo 100 ;; *to_regclass*) echo kine ;; esac"
+    runuser = f"""
+case "$*" in
+  *psql*) shift 4; exec {tmp_path}/psql "$@" ;;
+  *pg_dump*) printf '{again}' ;;
+  *pg_restore*-d*) cat >/dev/null ;;
+  *pg_restore*) printf '%s\\n' "-- of $$" "\\restrict $$"; cat; echo ;;
+esac
+"""
+    done = shell(tmp_path, script, psql=psql, runuser=runuser)
+    assert (done.returncode == 0) is equal, done.stderr
+    assert ("differs from it" in done.stderr) is not equal
+    assert "DROP DATABASE k3s_verify" in (tmp_path / "log").read_text().splitlines()[-1]
+
+
+@pytest.mark.parametrize(("tool", "revision"), [("etcdutl", 7), ("etcdctl", 7), ("etcdctl", 6)])
+def test_an_etcd_s_snapshot_is_verified(tmp_path: Path, tool: str, revision: int) -> None:
+    (tmp_path / "dump").write_text("restored")
+    (tmp_path / "etcd" / "test" / "member" / "snap").mkdir(parents=True)
+    script = scripts.verify(recipe_of(tmp_path, "etcd"), str(tmp_path / "dump"), database="k3s")
+    script = script.replace("/var/lib/etcd", str(tmp_path / "etcd"))
+    line = f"case $* in *status*/dump*) echo 'aa, 7, 4, 1 MB' ;; *status*) echo 'bb, {revision}, 5, 1 MB' ;; esac"
+    done = shell(tmp_path, script, **{"etcdctl": line, tool: line})
+    assert (done.returncode == 0) is (revision == 7), done.stderr
+    assert ("differs from it" in done.stderr) is (revision != 7)
+    assert "--data-dir" in (tmp_path / "log").read_text()
+
+
+def test_a_copy_needs_room(tmp_path: Path) -> None:
+    script = scripts.verify(recipe_of(tmp_path, "mariadb"), str(tmp_path / "dump"), database="k3s")
+    done = shell(tmp_path, script, mariadb="echo 99999999999")
+    assert done.returncode != 0
+    assert "make room" in done.stderr
 
 
 def test_what_is_known_of_a_restore_is_kept(tmp_path: Path) -> None:

@@ -26,11 +26,28 @@ def stop(manifest: Manifest, name: str, *, number: str) -> str:
     return _script("stop K3s", "", number, call)
 
 
-def replace(recipe: Recipe, file: str, *, number: str) -> str:
-    """Return the script that replaces the content of a datastore by a dump; the old one is kept."""
-    return _script("restore the datastore", file, number, f"{recipe.replace}\nrm -f {shell.quoted(file)}")
+def replace(recipe: Recipe, file: str, *, database: str, number: str) -> str:
+    """Return the script that replaces the content of a datastore by a dump; the old one is kept.
+
+    Arguments:
+        file: The dump on its host; it is removed.
+        database: Of the content.
+        number: Names what is kept.
+    """
+    lines = f"{_room(recipe, database)}{recipe.replace}\nrm -f {shell.quoted(file)}"
+    return _script("restore the datastore", file, number, lines)
+
+
+def verify(recipe: Recipe, file: str, *, database: str) -> str:
+    """Return the script that restores a dump into a scratch database, and compares; it fails if they differ."""
+    return _script("verify the dump", file, "", _room(recipe, database) + recipe.verify)
+
+
+def _room(recipe: Recipe, database: str) -> str:
+    return f"database={shell.quoted(database)}\n{shell.call('room', recipe.size)}\n"
 
 
 def _script(step: str, file: str, number: str, lines: str) -> str:
+    sources = "".join(shell.source(f"apply/{name}.sh") for name in ("datastore_dump", "restore", "verify"))
     head = f"mkdir -p {FOLDER}\nfile={shell.quoted(file)} number={shell.quoted(number)}\n"
-    return apply.wrapped(step, f"{shell.source('apply/restore.sh')}{head}{lines}\n")
+    return apply.wrapped(step, f"{sources}{head}{lines}\n")

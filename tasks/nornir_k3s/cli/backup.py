@@ -44,6 +44,8 @@ def with_options(ctx: Session, args: argparse.Namespace) -> dict[str, Any]:
     given: Mapping[str, Any] = ctx.arguments["options"]
     own: BackupOptions = given["backup"]
     changed: dict[str, Any] = {"keep": args.keep} if args.keep else {}
+    if args.verify:
+        changed["verify"] = True
     if args.certificate:
         changed["certificate"] = args.certificate.absolute()
     if args.to:

@@ -22,6 +22,9 @@ def backup(parser: Parser) -> None:
     parser.add_argument(
         "--certificate", type=Path, metavar="FILE", help="encrypt for the key of this certificate (PEM, RSA or EC)"
     )
+    parser.add_argument(
+        "--verify", action="store_true", help="restore the dump into a scratch database of its host, and compare"
+    )
     json_file(parser, "the report, or the plan,")
 
 
@@ -33,6 +36,13 @@ def restore(parser: Parser) -> None:
     parser.add_argument("--yes", action="store_true", help="begin without asking")
     parser.add_argument(
         "--key", type=Path, metavar="FILE", help="private key of an encrypted backup, PEM without a passphrase"
+    )
+    parser.add_argument(
+        "--lost",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a server that is not in the inventory any more, and is dead or gone for good",
     )
     json_file(parser, "the report, or the plan,")
 

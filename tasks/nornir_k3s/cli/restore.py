@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _plan(ctx: Session, args: argparse.Namespace) -> int:
-    found = plan_restore(ctx.nr, args.file, key=args.key, **ctx.arguments)
+    found = plan_restore(ctx.nr, args.file, key=args.key, lost=args.lost, **ctx.arguments)
     if args.json:
         write_text(args.json, found.model_dump_json(indent=2))
     terminal.show_restoration(found, ctx.report_console(args.json))
@@ -33,11 +33,12 @@ def _work(ctx: Session, args: argparse.Namespace) -> int:
     """Ask, restore, and show the report, also when it fails."""
     confirm = _confirming(ctx, args)
     if confirm is None and not args.yes:
-        terminal.show_restoration(plan_restore(ctx.nr, args.file, key=args.key, **ctx.arguments), ctx.err)
+        found = plan_restore(ctx.nr, args.file, key=args.key, lost=args.lost, **ctx.arguments)
+        terminal.show_restoration(found, ctx.err)
         raise remove.no_terminal()
     arguments: dict[str, Any] = {**ctx.arguments, "confirm": confirm}
     try:
-        report = restore(ctx.nr, args.file, key=args.key, **arguments)
+        report = restore(ctx.nr, args.file, key=args.key, lost=args.lost, **arguments)
     except Declined:
         raise
     except K3sError as error:

@@ -27,6 +27,10 @@ class BackupOptions(Strict):
         None, description="encrypt for the key of this certificate, PEM with RSA or EC, with openssl"
     )
 
+    verify: bool = Field(
+        False, description="restore the dump into a scratch database of the datastore's host, and compare"
+    )
+
     def below(self, base: Path) -> BackupOptions:
         """Return the options with absolute paths."""
         names = ("folder", "certificate")

@@ -15,6 +15,7 @@ class Recipe:
         write: Shell that writes the dump to `$draft`, and fails if it is incomplete.
         replace: Shell that puts the dump `$file` in place of the content (`apply/restore.sh`), which is kept under a
             name with `$number` in it.
+        verify: Shell that puts `$file` into a scratch database of the same kind, and compares it with the dump of that.
         restore: The command that brings a dump back, `FILE`, while K3s is stopped on all servers.
     """
 
@@ -23,3 +24,4 @@ class Recipe:
     write: str
     restore: str
     replace: str
+    verify: str

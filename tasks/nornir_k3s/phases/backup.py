@@ -10,7 +10,7 @@ from pathlib import Path
 from nornir.core.task import Result, Task
 
 from nornir_k3s import k3s, records, shell
-from nornir_k3s.apply import datastore_dump
+from nornir_k3s.apply import datastore_dump, restore
 from nornir_k3s.apply import script as apply
 from nornir_k3s.errors import K3sError, UnreadableAnswer
 from nornir_k3s.model.paths import STATE
@@ -40,8 +40,11 @@ class Dumped:
     path: Path
 
 
-def dump(run: Run, target: Path) -> Dumped:
+def dump(run: Run, target: Path, *, verify: bool = False) -> Dumped:
     """Dump a managed datastore to a file on this machine, 0600.
+
+    Arguments:
+        verify: Restore the dump into a scratch database of its host, and compare.
 
     Raises:
         K3sError: No host of the datastore answers, or the dump failed.
@@ -52,13 +55,13 @@ def dump(run: Run, target: Path) -> Dumped:
         raise K3sError("the datastore cannot be dumped: none of its hosts answers", hint="run status; then again")
 
     def dump_host(task: Task, run: Run) -> Result:
-        return Result(host=task.host, result=_dump_host(task, run, target))
+        return Result(host=task.host, result=_dump_host(task, run, target, verify=verify))
 
     (suffix,) = run.phase("dump", hosts, dump_host).values()
     return Dumped(f"datastore.{suffix}", target)
 
 
-def _dump_host(task: Task, run: Run, target: Path) -> str:
+def _dump_host(task: Task, run: Run, target: Path, *, verify: bool) -> str:
     cluster, member = run.cluster, run.member(task.host.name)
     recipe, link = datastore.kind(cluster).dump(cluster, member), session_of(task, run)
     lines = datastore_dump.script(
@@ -74,6 +77,10 @@ def _dump_host(task: Task, run: Run, target: Path) -> str:
     with readable(member.name):
         path, size = datastore_dump.parse(answer.stdout)
         _fetch(link, path, size, target, run)
+    if verify:
+        run.tell(member.name, "verifying the dump")
+        script = restore.verify(recipe, path, database=cluster.managed.database)
+        link.run(script, what="verifying the dump", timeout=run.deadlines["dump"])
     gone = apply.wrapped("the dump", shell.call("rm", "-f", path))
     link.run(gone, what="removing the dump", timeout=run.deadlines["apply"])
     return recipe.suffix

@@ -40,7 +40,7 @@ def replace(run: Run, dump: Path, sha256: str, *, number: str) -> None:
         run.tell(member.name, "sending the dump")
         link.push(dump, file, sha256=sha256, timeout=run.deadlines["push"])
         run.tell(member.name, "restoring the datastore")
-        script = apply.replace(recipe, file, number=number)
+        script = apply.replace(recipe, file, database=run.cluster.managed.database, number=number)
         link.run(script, what="restoring the datastore", timeout=run.deadlines["dump"], secrets=run.cluster.secrets())
         return Result(host=task.host, changed=True)
 

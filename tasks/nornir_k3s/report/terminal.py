@@ -169,7 +169,8 @@ def show_backup(found: Backup, console: Console) -> None:
         for step in found.steps:
             console.print(f"  {step}", soft_wrap=True, markup=False)
     else:
-        console.print(f"backup: {found.place}, {found.bytes / 1024:.0f} KiB", soft_wrap=True, markup=False)
+        verified = ", verified" if found.verified else ""
+        console.print(f"backup: {found.place}, {found.bytes / 1024:.0f} KiB{verified}", soft_wrap=True, markup=False)
         console.print(f"SHA-256: {found.sha256}", soft_wrap=True, markup=False)
     for path in found.removed:
         console.print(f"removed: {path}", soft_wrap=True, markup=False)

@@ -89,8 +89,9 @@ class Etcd:
             "initial-advertise-peer-urls": url(member, PEERS),
         }
         words = [f"--{key}={value}" for key, value in options.items()]
+        verify = shell.call("verify_etcd", data_folder(cluster))
         replace = shell.call("replace_etcd", url(member, PORT), FOLDER, data_folder(cluster), *words)
-        return Recipe("etcd", size, write, "etcdctl snapshot restore FILE (on every member)", replace)
+        return Recipe("etcd", size, write, "etcdctl snapshot restore FILE (on every member)", replace, verify)
 
     def obsolete_users(self, cluster: Cluster, content: Database) -> list[str]:  # noqa: ARG002 - as every kind
         """Return nothing: there are no users."""

@@ -121,7 +121,8 @@ class MySQL:
         """Return the same for a database of this name."""
         restore = f"zcat FILE | {self.client} {database}"
         replace = shell.call("replace_mysql", self.client, database)
-        return Recipe("sql.gz", f"size_mysql {self.client}", f"write_mysql {self.dumper}", restore, replace)
+        verify = f"verify_mysql {self.client} {database} {self.dumper}"
+        return Recipe("sql.gz", f"size_mysql {self.client}", f"write_mysql {self.dumper}", restore, replace, verify)
 
     def obsolete_users(self, cluster: Cluster, content: Database) -> list[str]:
         """Return the users that no server needs any more: of earlier passwords and of removed servers."""

@@ -121,8 +121,9 @@ REVOKE ALL ON DATABASE {database} FROM PUBLIC;
     def dump(self, cluster: Cluster, member: Member) -> Recipe:  # noqa: ARG002 - as every kind
         """Return how the database is written to a file, for pg_restore."""
         restore = f"pg_restore --clean --if-exists -d {cluster.managed.database} FILE"
-        replace = shell.call("replace_postgresql", cluster.managed.database, cluster.managed.user)
-        return Recipe("pgdump", "size_postgresql", "write_postgresql", restore, replace)
+        words = cluster.managed.database, cluster.managed.user
+        replace, verify = shell.call("replace_postgresql", *words), shell.call("verify_postgresql", *words)
+        return Recipe("pgdump", "size_postgresql", "write_postgresql", restore, replace, verify)
 
     def obsolete_users(self, cluster: Cluster, content: Database) -> list[str]:
         """Return the users that no server needs any more: of earlier passwords, unless one that has left runs."""

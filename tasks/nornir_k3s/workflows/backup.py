@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from nornir_k3s.checks import upgrade
 from nornir_k3s.errors import Interrupted, K3sError, UsageError
 from nornir_k3s.model.backup import Backup, BackupOptions, Manifest, Node
 from nornir_k3s.model.cluster import NODES
+from nornir_k3s.model.endpoint import parse
 from nornir_k3s.model.report import ErrorReport
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.phases import backup as parts
@@ -25,10 +24,8 @@ from nornir_k3s.phases import servers
 from nornir_k3s.run import dump_command, gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
-from nornir_k3s.state import backup_file, backups, drafts, encryption, locks, revision
+from nornir_k3s.state import backup_file, backup_folder, backups, drafts, encryption, locks, revision
 
-SUFFIX = ".backup.tar"
-_MOMENT = "%Y%m%dT%H%M%SZ"
 _HINT = "no backup was made: correct the command, then run it again"
 
 
@@ -115,9 +112,14 @@ def prepare(
         raise UsageError(
             f"{wanted.certificate} is not a file", hint="give the certificate that backups are encrypted for"
         )
-    if not run.cluster.is_managed:
-        raise UsageError("an external datastore is not backed up yet", hint="use its own tools")
-    if run.away and not (run.cluster.of("datastore") and set(_names(run, "datastore")) & set(run.present)):
+    if not run.cluster.is_managed and not _dump_command(run):
+        text = "an external datastore is dumped by a command of yours, and `datastore.dump_command` is not set"
+        raise UsageError(text, hint="docs/day2.md, Backup, shows one")
+    if (
+        run.away
+        and run.cluster.is_managed
+        and not (run.cluster.of("datastore") and set(_names(run, "datastore")) & set(run.present))
+    ):
         raise UsageError("the datastore is not in this inventory", hint="run with the whole inventory")
     return run, wanted
 
@@ -128,8 +130,13 @@ def _names(run: Run, role: str) -> list[str]:
 
 def planned(run: Run, wanted: BackupOptions) -> Backup:
     """Return what a backup does in this run."""
-    kind = run.cluster.managed.kind
-    steps = [f"dump the {kind} on {' or '.join(_names(run, 'datastore'))}, and remove the dump there afterwards"]
+    if run.cluster.is_managed:
+        where = " or ".join(_names(run, "datastore"))
+        steps = [f"dump the {_kind(run)} on {where}, and remove the dump there afterwards"]
+    else:
+        steps = [f"dump the {_kind(run)} with {_dump_command(run)[0]} (datastore.dump_command)"]
+    if wanted.verify and run.cluster.is_managed:
+        steps.append("restore the dump into a scratch database there, compare, and remove it")
     steps.append("read config.yaml and the encryption config of each server")
     what = (
         f"put both, and the cluster's {'tokens' if run.cluster.agent_token else 'token'}, into one file with a manifest"
@@ -144,7 +151,19 @@ def planned(run: Run, wanted: BackupOptions) -> Backup:
     report = Backup(cluster=run.cluster.name, planned=True, encrypted=bool(wanted.certificate), steps=steps)
     if not wanted.certificate:
         report.notes.append("it is not encrypted: whoever has the file has the cluster's token and data")
+    if wanted.verify and not run.cluster.is_managed:
+        report.notes.append("not verified: the datastore is external")
     return report
+
+
+def _kind(run: Run) -> str:
+    """Return the kind of the datastore: of an external one, the protocol that it speaks."""
+    endpoint = run.cluster.endpoint
+    return parse(endpoint).kind if endpoint else run.cluster.managed.kind
+
+
+def _dump_command(run: Run) -> Sequence[str]:
+    return getattr(run.cluster.datastore, "dump_command", None) or ()
 
 
 def _folder(run: Run, wanted: BackupOptions) -> Path:
@@ -162,8 +181,13 @@ def make(run: Run, wanted: BackupOptions, report: Backup) -> None:
     if seen.back:
         report.notes.append(f"{seen.back}; this is a backup of what is there now")
     with _drafts(run.store.folder) as folder:
-        dumped = parts.dump(run, drafts.private(folder, "dump"))
-        content: dict[str, Path | Secret] = {dumped.name: dumped.path, "token": run.cluster.token}
+        content: dict[str, Path | Secret] = {}
+        if run.cluster.is_managed:
+            dumped = parts.dump(run, drafts.private(folder, "dump"), verify=wanted.verify)
+            report.verified, content[dumped.name] = wanted.verify, dumped.path
+        else:
+            content |= _commanded(run, report)
+        content["token"] = run.cluster.token
         if run.cluster.agent_token:
             content["agent-token"] = run.cluster.agent_token
         own = parts.settings(run)
@@ -172,7 +196,7 @@ def make(run: Run, wanted: BackupOptions, report: Backup) -> None:
             report.notes.append(f"without the settings of {', '.join(missing)}: not read")
         whole = drafts.private(folder, "file")
         report.manifest = backup_file.write(whole, _manifest(run), content | own)
-        name = f"{run.cluster.name}-{report.manifest.created:{_MOMENT}}{SUFFIX}"
+        name = backup_folder.name(run.cluster.name, report.manifest.created)
         if wanted.certificate:
             encrypted, name = drafts.private(folder, "encrypted"), name + encryption.SUFFIX
             encryption.encrypt(whole, encrypted, wanted.certificate)
@@ -183,12 +207,30 @@ def make(run: Run, wanted: BackupOptions, report: Backup) -> None:
         if wanted.command:
             report.place = _pass(run, wanted.command, whole, name)
         else:
-            report.place = str(_keep(_folder(run, wanted), whole, name))
-            report.removed = _thin_out(_folder(run, wanted), run.cluster.name, wanted.keep)
+            report.place = str(backup_folder.keep(_folder(run, wanted), whole, name))
+            report.removed = backup_folder.thin_out(_folder(run, wanted), run.cluster.name, wanted.keep)
     revision.save(run.store, seen)
     backups.save(run.store, report.manifest.created, report.place, verified=report.verified)
     report.notes += [note for note in run.report.notes if note not in report.notes]
     report.outcome = "ok"
+
+
+def _commanded(run: Run, report: Backup) -> dict[str, Path | Secret]:
+    """Run the user's command that dumps the datastore; the file that it names is a part of the backup."""
+    words = _dump_command(run)
+    said = dump_command.run(
+        words,
+        dump_command.environment(run.cluster),
+        folder=run.store.base,
+        secrets=run.cluster.secrets(),
+        deadline=run.deadlines["dump"],
+        stop=getattr(run.nr.runner, "stop", None) or threading.Event(),
+        hint=_HINT,
+    )
+    if said and (path := run.store.base / said).is_file():
+        return {"datastore.dump": path}
+    report.notes.append(f"the dump is not in the file: {words[0]} put it to {said or 'where it does not say'}")
+    return {}
 
 
 def require_token(run: Run) -> None:
@@ -198,7 +240,7 @@ def require_token(run: Run) -> None:
         K3sError: The datastore has no data of this token.
     """
     if not servers.has_data(run):
-        if not any(run.facts[name].database.alive for name in _names(run, "datastore") if name in run.facts):
+        if not any(one.database.alive for one in run.facts.values()):
             return  # told by the dump
         text = "the datastore has no data of the cluster's token: a backup could not be restored"
         raise K3sError(
@@ -215,8 +257,8 @@ def _manifest(run: Run) -> Manifest:
         cluster=cluster.name,
         ca=run.ca_prefix,
         k3s_version=max(found, key=k3s.parse_version, default=cluster.version),
-        datastore=cluster.managed.kind,
-        database=cluster.managed.database,
+        datastore=_kind(run),
+        database=cluster.managed.database if cluster.is_managed else "",
         revision=max((one.database.revision for one in run.facts.values()), default=0),
         token=cluster.token.fingerprint(),
         nodes=nodes,
@@ -234,38 +276,6 @@ def _drafts(state: Path) -> Iterator[Path]:
         where = error.filename or state
         hint = "see `backup.folder` and `state`"
         raise UsageError(f"{where} cannot be written: {error.strerror}", hint=hint) from None
-
-
-def _keep(folder: Path, whole: Path, name: str) -> Path:
-    """Move a whole file to the folder, also one of another file system: it has its name when it is complete."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = folder / f".{name}"
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with whole.open("rb") as source, os.fdopen(descriptor, "wb") as file:
-            while block := source.read(1 << 20):
-                file.write(block)
-            file.flush()
-            os.fsync(descriptor)
-        return draft.rename(folder / name)
-    except BaseException:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise
-
-
-def _thin_out(folder: Path, cluster: str, keep: int) -> list[str]:
-    """Remove all but the newest backups of this cluster from the folder, and drafts of killed runs."""
-    pattern = re.compile(
-        rf"\.?{re.escape(cluster)}-\d{{8}}T\d{{6}}Z{re.escape(SUFFIX)}({re.escape(encryption.SUFFIX)})?"
-    )
-    found = sorted((path for path in folder.iterdir() if pattern.fullmatch(path.name)), key=lambda path: path.name)
-    drafts = [path for path in found if path.name.startswith(".")]
-    old = [path for path in found if path not in drafts][:-keep]
-    for path in (*drafts, *old):
-        path.unlink()
-    return [str(path) for path in old]
 
 
 def _pass(run: Run, command: Sequence[str], whole: Path, name: str) -> str:

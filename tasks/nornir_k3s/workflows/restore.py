@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,13 +19,13 @@ from nornir_k3s.model.finding import CLUSTER
 from nornir_k3s.model.report import PhaseReport, Report
 from nornir_k3s.model.restoration import Restoration
 from nornir_k3s.phases import restore as hosts
-from nornir_k3s.roles import left
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
 from nornir_k3s.run.selection import Choice
-from nornir_k3s.state import backup_file, drafts, encryption, known_cluster, locks, restoring, revision
+from nornir_k3s.state import backup_file, drafts, encryption, locks, restoring, revision
 from nornir_k3s.state.restoring import Restoring
+from nornir_k3s.workflows import restore_fits as fits
 from nornir_k3s.workflows.deploy import deploy
 
 _AGAIN = "run the same command again: it goes on where this one ended"
@@ -45,6 +45,7 @@ def restore(
     file: Path | str,
     *,
     key: Path | str | None = None,
+    lost: Collection[str] = (),
     base: Path | str | None = None,
     state: Path | str | None = None,
     options: Mapping[str, Any] | None = None,
@@ -58,6 +59,7 @@ def restore(
         nr: A Nornir with all hosts of the cluster.
         file: The backup.
         key: The private key of an encrypted one, PEM without a passphrase.
+        lost: Servers that are not in the inventory any more, and are dead or gone for good.
         base, state, options: As for `deploy`.
         confirm: Called with the plan before the first change; False aborts.
 
@@ -76,7 +78,7 @@ def restore(
         with locks.deploy_lock(run.store.folder):
             drafts.clean(run.store.folder, "restore", keep=folder)
             backup = _open(run, Path(file), key, folder)
-            _read(run, backup)
+            _read(run, backup, lost)
             plan = _planned(run, backup, Path(file))
             if confirm and not confirm(plan):
                 raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes restores without asking")
@@ -97,6 +99,7 @@ def plan_restore(
     file: Path | str,
     *,
     key: Path | str | None = None,
+    lost: Collection[str] = (),
     base: Path | str | None = None,
     state: Path | str | None = None,
     options: Mapping[str, Any] | None = None,
@@ -104,7 +107,7 @@ def plan_restore(
     """Return what `restore` would do; nothing is changed.
 
     Arguments:
-        nr, file, key, base, state, options: As for `restore`.
+        nr, file, key, lost, base, state, options: As for `restore`.
 
     Raises:
         K3sError: As `restore` does before its first change.
@@ -112,7 +115,7 @@ def plan_restore(
     run = _prepare(nr, {"base": base, "state": state, "options": options})
     with drafts.folder(run.store.folder, "restore-plan") as folder:
         backup = _open(run, Path(file), key, folder)
-        _read(run, backup)
+        _read(run, backup, lost)
         return _planned(run, backup, Path(file))
 
 
@@ -151,7 +154,7 @@ def _open(run: Run, file: Path, key: Path | str | None, folder: Path) -> _Opened
     return _Opened(path, manifest, begun)
 
 
-def _read(run: Run, backup: _Opened) -> None:
+def _read(run: Run, backup: _Opened, lost: Collection[str]) -> None:
     """Read all hosts, and refuse what does not fit, all of it at once.
 
     Raises:
@@ -159,44 +162,14 @@ def _read(run: Run, backup: _Opened) -> None:
         HostUnreachable: A server or a host of the datastore is down.
     """
     spare = {name for name in run.present if not {"servers", "datastore"} & set(run.member(name).roles)}
-    problems = list(_of_another(run, backup.manifest))
+    problems = list(fits.of_another(run, backup.manifest))
     if not problems:
         run.phase("observe", run.present, gather.gather_host, width=run.widths["stage"], lenient=spare)
-        problems = [*_other_ca(run, backup.manifest), *_would_write(run)]
+        problems = list(fits.other_ca(run, backup.manifest))
+        if not backup.begun.replaced:  # afterwards it is the backup that lists servers
+            problems += fits.would_write(run, lost)
     if problems:
         raise UsageError("; ".join(problems), hint="nothing was changed")
-
-
-def _of_another(run: Run, manifest: Manifest) -> Iterator[str]:
-    cluster = run.cluster
-    if manifest.cluster != cluster.name:
-        yield f"it is a backup of cluster {manifest.cluster}, and this one is {cluster.name}"
-    if manifest.datastore != cluster.managed.kind:
-        yield f"it has the data of a {manifest.datastore}, and the datastore is a {cluster.managed.kind}"
-    if k3s.parse_version(cluster.version) < k3s.parse_version(manifest.k3s_version):
-        yield f"its nodes ran {manifest.k3s_version}, and the inventory has the older {cluster.version}"
-    if _token_is_given(run) and cluster.token.fingerprint() != manifest.token:
-        yield (
-            f"its token has the fingerprint {manifest.token}, and the `token` of the inventory "
-            f"{cluster.token.fingerprint()}: give the token that the cluster had then"
-        )
-
-
-def _token_is_given(run: Run) -> bool:
-    return bool(run.nr.inventory.defaults.data["k3s_cluster"].get("token"))
-
-
-def _other_ca(run: Run, manifest: Manifest) -> Iterator[str]:
-    known = run.ca_prefix or known_cluster.ca(run.store)[0]
-    if known and manifest.ca and known != manifest.ca and run.cluster.token.fingerprint() != manifest.token:
-        yield "it is of another cluster: neither its token nor its CA are those of this one"
-
-
-def _would_write(run: Run) -> Iterator[str]:
-    """Yield servers that would go on and write to the restored data."""
-    for member in left.members(run.cluster, run.facts):
-        if member.role == "servers":
-            yield f"server {member.name} is not in the inventory and may run: add it, or remove it first"
 
 
 def _planned(run: Run, backup: _Opened, file: Path) -> Restoration:
@@ -243,7 +216,7 @@ def _begin(run: Run, backup: _Opened) -> _Opened:
     restoring.save(run.store, begun)
     token = backup_file.text(backup.path, "token")
     before = run.store.read("token")
-    if token is not None and not _token_is_given(run) and (before or "").strip() != token.reveal():
+    if token is not None and not fits.token_is_given(run) and (before or "").strip() != token.reveal():
         if before is not None:
             run.store.write(f"token.before-restore-{begun.number}", before)
         run.store.write("token", token.reveal() + "\n")
@@ -260,7 +233,7 @@ def _carry_out(nr: Nornir, run: Run, backup: _Opened, folder: Path, arguments: M
     if any(not run.facts[name].database.alive for name in stores):  # new hosts
         deploy(nr, **arguments, choice=Choice(until="datastore", ignore_window=True))
     dump = drafts.private(folder, "dump")
-    part = next(one for one in backup.manifest.parts if one.name.startswith("datastore."))
+    part = next(one for one in backup.manifest.parts if one.name == fits.dump_part(run))
     backup_file.extract(backup.path, part.name, dump)
     with locks.deploy_lock(run.store.folder), _phases(run):
         hosts.replace(run, dump, part.sha256, number=backup.begun.number)

@@ -1,0 +1,55 @@
+"""Whether a backup fits a cluster: what keeps a restore from beginning."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from nornir_k3s import k3s
+from nornir_k3s.model.backup import Manifest
+from nornir_k3s.roles import datastore, left
+from nornir_k3s.run.context import Run
+from nornir_k3s.state import known_cluster
+
+
+def of_another(run: Run, manifest: Manifest) -> Iterator[str]:
+    """Yield what can be told before a host is contacted: another cluster, kind, token, or a K3s that is too old."""
+    cluster = run.cluster
+    if manifest.cluster != cluster.name:
+        yield f"it is a backup of cluster {manifest.cluster}, and this one is {cluster.name}"
+    if manifest.datastore != cluster.managed.kind:
+        yield f"it has the data of a {manifest.datastore}, and the datastore is a {cluster.managed.kind}"
+    elif manifest.part(dump_part(run)) is None:
+        yield f"it has no part {dump_part(run)}: its dump is of a command of its own"
+    if k3s.parse_version(cluster.version) < k3s.parse_version(manifest.k3s_version):
+        yield f"its nodes ran {manifest.k3s_version}, and the inventory has the older {cluster.version}"
+    if token_is_given(run) and cluster.token.fingerprint() != manifest.token:
+        yield (
+            f"its token has the fingerprint {manifest.token}, and the `token` of the inventory "
+            f"{cluster.token.fingerprint()}: give the token that the cluster had then"
+        )
+
+
+def dump_part(run: Run) -> str:
+    """Return the name of the part that has the datastore's dump."""
+    member = run.cluster.of("datastore")[0]
+    return f"datastore.{datastore.kind(run.cluster).dump(run.cluster, member).suffix}"
+
+
+def token_is_given(run: Run) -> bool:
+    """Return whether the inventory has the token; else this tool keeps it."""
+    return bool(run.nr.inventory.defaults.data["k3s_cluster"].get("token"))
+
+
+def other_ca(run: Run, manifest: Manifest) -> Iterator[str]:
+    """Yield that neither token nor CA are those of the cluster."""
+    known = run.ca_prefix or known_cluster.ca(run.store)[0]
+    if known and manifest.ca and known != manifest.ca and run.cluster.token.fingerprint() != manifest.token:
+        yield "it is of another cluster: neither its token nor its CA are those of this one"
+
+
+def would_write(run: Run, lost: Collection[str]) -> Iterator[str]:
+    """Yield servers that would go on and write to the restored data."""
+    for member in left.members(run.cluster, run.facts):
+        if member.role == "servers" and member.name not in lost:
+            text = f"server {member.name} is not in the inventory and may run"
+            yield f"{text}: add it, remove it first, or, if it is gone for good, add --lost {member.name}"
