@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from tests import preloaded
+
 PROJECT = Path(__file__).resolve().parents[2]
 K3S = """#!/bin/sh
 echo 'k3s version v1.34.9+k3s1 (abcdef12)'
@@ -29,11 +31,13 @@ class Place:
     def run(self, name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a runbook, `NAME.py`, or a subcommand of `nornir-k3s`."""
         program = [str(PROJECT / "runbooks" / name)] if name.endswith(".py") else ["-m", "nornir_k3s.cli", name]
-        command = [sys.executable, *program, "--config", str(self.folder / "config.yaml")]
+        command = [*program, "--config", str(self.folder / "config.yaml"), *arguments]
         env = {"PATH": "/usr/bin:/bin", "HOME": str(self.folder), "LC_ALL": "C.UTF-8", **environment}
         env |= {name: value for name, value in os.environ.items() if name.startswith(("COVERAGE_", "PYTHONPATH"))}
+        if name.endswith(".py") and not environment:
+            return preloaded.run(command, cwd="/", environment=env, timeout=300)
         return subprocess.run(
-            [*command, *arguments],
+            [sys.executable, *command],
             cwd="/",
             env=env,
             stdin=subprocess.DEVNULL,
