@@ -145,6 +145,7 @@ ELSEWHERE = {
     "install-variables",
     "datastore-dump",
     "removed-argument",
+    "feature-gate",
     "deprecated",
     "removed-api",
     "containerd-template",

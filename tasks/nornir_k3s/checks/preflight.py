@@ -9,6 +9,7 @@ from nornir_k3s.checks import (
     arguments,
     before_upgrade,
     datastore,
+    feature_gates,
     host,
     left,
     load_balancers,
@@ -61,6 +62,7 @@ def check(
             findings += other_installs.check(cluster, member, facts)
             findings += named_files.check(cluster, member, facts)
             findings += arguments.check(cluster, member)
+            findings += feature_gates.check(cluster, member)
     findings += _same_machine(cluster, all_facts)
     findings += _clocks(all_facts)
     findings += network.cni(cluster)

@@ -118,6 +118,7 @@ CHECKS: Mapping[str, str] = {
     "kube-system": "before an upgrade: the pods of kube-system are ready; they are compared with those afterwards",
     "datastore-dump": "before an upgrade to another minor version: an external datastore is dumped, too",
     "install-variables": "before an upgrade: the unit's environment file, which is written anew, loses nothing",
+    "feature-gate": "no feature gate of a component that the version does not have, or has locked: it would not start",
     "removed-argument": "no argument (`kubelet-arg`, …) that its component does not have any more: it would not start",
     "deprecated": "no setting, and no argument of a component, that goes in a later version",
     "left": "no host has left the inventory that is still a node of the cluster",
