@@ -152,6 +152,7 @@ def test_what_is_only_partly_ours_loses_our_part(load: Load, kind: str) -> None:
     installed = replace(facts, made=Made(state=True, packages=service.packages), others=(Served("x", "database y"),))
     assert said(scripts.of_datastore(cluster, installed))[-2].startswith("restart ")
     assert scripts.is_alone(cluster, replace(installed, others=()))
+    assert scripts.is_alone(cluster, replace(installed, others=(Served("x", "database k3s_old_7"),)))
     assert not scripts.is_alone(cluster, HostFacts("db1", distribution=("rhel",))), "RHEL has no etcd, for one"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 from nornir_k3s import shell
@@ -90,9 +91,14 @@ def is_datastore(path: str) -> bool:
 
 
 def is_alone(cluster: Cluster, facts: HostFacts) -> bool:
-    """Return whether a datastore was installed by this tool, and has nothing but this cluster's data."""
-    service = facts.family.service(cluster.managed.kind)
-    return service.packages[0] in facts.made.packages and not facts.others if service.packages else False
+    """Return whether a datastore was installed by this tool, and has nothing but this cluster's data.
+
+    A restore has kept what was there before beside it.
+    """
+    service, database = facts.family.service(cluster.managed.kind), re.escape(cluster.managed.database)
+    ours = re.compile(rf"database {database}_(new|old|verify)(_\d+)?")
+    others = [one for one in facts.others if not ours.fullmatch(one.what)]
+    return service.packages[0] in facts.made.packages and not others if service.packages else False
 
 
 def has_datastore(facts: HostFacts) -> bool:
