@@ -15,6 +15,7 @@ import pytest
 from nornir_k3s import ArtifactError, Declined, HostsFailed, NotReady, UsageError
 from nornir_k3s.artifacts import channels, source
 from nornir_k3s.checks import upgrade as checks
+from nornir_k3s.cli import arguments
 from nornir_k3s.cli import upgrade as command
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.plan import NodeUpgrade, Plan
@@ -24,6 +25,7 @@ from nornir_k3s.model.upgrade_report import UpgradeReport, UpgradeStep
 from nornir_k3s.phases import drain
 from nornir_k3s.report import terminal
 from nornir_k3s.run import gather
+from nornir_k3s.run.selection import Choice
 from nornir_k3s.workflows import plan as planning
 from nornir_k3s.workflows import upgrade
 
@@ -198,6 +200,16 @@ def test_it_asks_once_with_the_path(walk: Walk) -> None:
     walk.run(confirm=confirm)
     assert len(seen) == 2
     assert walk.done == seen[0]
+
+
+def test_only_an_upgrade_that_can_be_taken_back_is_on_trial(walk: Walk) -> None:
+    with pytest.raises(UsageError, match="does not go back over a minor version"):
+        walk.run(choice=Choice(trial=300), confirm=lambda _: True)
+    assert walk.done == []
+    assert walk.run("v1.34", choice=Choice(trial=300)).exit_code == 0
+    assert walk.done == ["v1.34.11+k3s1"]
+    args = arguments.subcommand("upgrade", Path("c")).parse_args(["--to", "v1.34", "--try", "5m"])
+    assert args.trial == 300
 
 
 def test_a_cluster_that_is_there_already_needs_nothing(walk: Walk) -> None:

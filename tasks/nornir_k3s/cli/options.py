@@ -33,6 +33,18 @@ def selection(parser: Parser) -> None:
         help="go on without load balancers that are down, as without agents, unless one may hold the VIP; exit code 4",
     )
     window(parser)
+    trial(parser)
+    parser.add_argument("--until", type=phase, metavar="PHASE", help="stop after this phase")
+    parser.add_argument(
+        "--only",
+        type=phase,
+        metavar="PHASE",
+        help="run only this phase, and those before it that only read",
+    )
+
+
+def trial(parser: Parser) -> None:
+    """Add the time of a change on trial."""
     parser.add_argument(
         "--try",
         dest="trial",
@@ -40,13 +52,6 @@ def selection(parser: Parser) -> None:
         default=0,
         metavar="TIME",
         help="servers and agents take a change back after this time, such as 5m, unless a new login confirms it before",
-    )
-    parser.add_argument("--until", type=phase, metavar="PHASE", help="stop after this phase")
-    parser.add_argument(
-        "--only",
-        type=phase,
-        metavar="PHASE",
-        help="run only this phase, and those before it that only read",
     )
 
 

@@ -54,6 +54,7 @@ def upgrade(parser: Parser) -> None:
         "--skip-unreachable", action="store_true", help="go on without load balancers that are down; exit code 4"
     )
     options.window(parser)
+    options.trial(parser)
     options.json_file(parser, "the report, or the path,")
 
 

@@ -46,7 +46,7 @@ def _work(ctx: Session, args: argparse.Namespace) -> int:
             **ctx.arguments,
             to=args.to,
             via=args.via,
-            choice=Choice(skip_unreachable=args.skip_unreachable, ignore_window=args.ignore_window),
+            choice=Choice(skip_unreachable=args.skip_unreachable, ignore_window=args.ignore_window, trial=args.trial),
             confirm=confirm if asks else None,
             tell=lambda text: ctx.err.print(text, markup=False, soft_wrap=True),
         )

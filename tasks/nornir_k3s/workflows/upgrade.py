@@ -113,6 +113,9 @@ def upgrade(
     asked, said = choice or Choice(), tell or (lambda _: None)
     given: dict[str, Any] = {"base": base, "state": state, "options": options}
     report = plan(nr, to=to, via=via, **given)
+    if asked.trial and _crosses_minor(report):
+        text = "a change on trial (--try) must be one that can be taken back: K3s does not go back over a minor version"
+        raise UsageError(text, hint="upgrade without --try; nothing was changed")
     if report.steps and confirm is not None and not confirm(report):
         raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes upgrades without asking")
     for number, step in enumerate(report.steps, 1):
@@ -222,3 +225,11 @@ def _stopped(report: UpgradeReport, step: UpgradeStep, error: K3sError, now: Map
     report.error = ErrorReport(kind=type(error).__name__, message=error.message, next=error.hint)
     error.report = report
     return error
+
+
+def _crosses_minor(report: UpgradeReport) -> bool:
+    return any(
+        not k3s.same_minor(report.nodes.get(name, ""), version)
+        for name, versions in report.ways.items()
+        for version in versions
+    )
