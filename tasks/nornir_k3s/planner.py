@@ -320,16 +320,34 @@ def _restart_reason(cluster: Cluster, member: Member, spec: HostSpec, facts: Hos
     state = facts.unit(spec.install.unit) if spec.install else UnitState()
     if state.active != "active":
         return ""
-    if expiring := [one.path for one in facts.certificates if _is_renewed(one, facts.now, state.started)]:
+    return _must_read(member, facts, known, state.started) or _registers(cluster, member, facts, known, state)
+
+
+def _must_read(member: Member, facts: HostFacts, known: Known, started: int) -> str:
+    """Return what K3s does only when it starts, to what it has read before; nothing if it need not."""
+    if expiring := [one.path for one in facts.certificates if _is_renewed(one, facts.now, started)]:
         return f"it renews {', '.join(expiring)} when it starts"
-    if known.went_back and state.started <= known.went_back.since + facts.skew + facts.skew_error:
+    if member.role == "servers" and _reads_keys(facts, known, started):
+        return "it reads the keys of secrets when it starts"
+    if known.went_back and started <= known.went_back.since + facts.skew + facts.skew_error:
         return f"{known.went_back}, and the server answers from its caches"
+    return ""
+
+
+def _registers(cluster: Cluster, member: Member, facts: HostFacts, known: Known, state: UnitState) -> str:
+    """Return why the node must be registered anew; nothing if it need not."""
     if known.nodes is None or facts.now - state.changed < SETTLED:
         return ""
     version = known.nodes.get(member.node_name)
     if version is None:
         return f"node {member.node_name} is not listed"
     return f"node {member.node_name} runs {version}" if version != cluster.version else ""
+
+
+def _reads_keys(facts: HostFacts, known: Known, started: int) -> bool:
+    """Return whether the keys of secrets have changed since a server started (docs.k3s.io `cli/secrets-encrypt.md`)."""
+    own = facts.encryption
+    return bool(known.keys) and (own.sha256 != known.keys or (own.restarts and own.written > started))
 
 
 def _is_renewed(one: CertificateFile, now: float, started: int) -> bool:

@@ -137,6 +137,7 @@ ELSEWHERE = {
     "interface",
     "leftovers",
     "for-ever",
+    "encryption",
     "version",
     "skew",
     "traefik",
@@ -309,13 +310,18 @@ def test_what_a_cluster_can_never_change_is_refused(load: Load) -> None:
 
 
 @pytest.mark.parametrize(("running", "wanted"), [("", True), ("secrets-encryption: true\n", False)])
-def test_encryption_of_secrets_is_not_turned_on_or_off_in_a_running_cluster(
+def test_encryption_of_secrets_is_turned_on_or_off_in_a_running_cluster_only_with_all_servers(
     load: Load, running: str, *, wanted: bool
 ) -> None:
     cluster = load({"server": {"secrets-encryption": wanted}})
     seen = healthy(cluster)
-    seen["s1"] = changed(seen["s1"], api={"ready": True}, files={k3s.CONFIG: FileState("file", text=running)})
-    assert ids(cluster, seen) == {("s1", "for-ever")}
+    files = {k3s.CONFIG: FileState("file", text=running)}
+    units = {"k3s.service": UnitState("loaded", "active")}
+    seen["s1"] = changed(seen["s1"], api={"ready": True}, files=files, units=units)
+    assert ids(cluster, seen) == {("cluster", "encryption")}, "s2 is not ready"
+    seen["s2"] = changed(seen["s2"], api={"ready": True}, files=files, units=units)
+    (note,) = (f for f in preflight.check(cluster, seen) if f.subject == "encryption")
+    assert note.severity == "note"
     same = load({"server": {"secrets-encryption": not wanted}})
     assert ids(same, seen) == set()
 

@@ -56,6 +56,7 @@ class Server:
 
 def three(folder: Path, *, on: bool) -> list[Server]:
     """Return three servers of a new cluster."""
+    folder.mkdir(parents=True, exist_ok=True)
     raw, found = sqlite_store(folder / "state.db"), []
     for name in ("s1", "s2", "s3"):
         label = {"node-role.kubernetes.io/control-plane": "true"}

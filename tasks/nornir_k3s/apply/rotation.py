@@ -5,21 +5,24 @@ Source: HAProxy's management guide, `set server`: with `drain` a server keeps it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from nornir_k3s import shell
 from nornir_k3s.apply import script
 from nornir_k3s.records import integer, read
 from nornir_k3s.roles import load_balancer
 
 
-def leave(server: str, *, sessions: int, after: int) -> str:
+def leave(server: str, *, sessions: int, after: int, together: Sequence[str] = ()) -> str:
     """Return the script that takes a server out, and waits until its sessions have ended.
 
     Arguments:
         server: Its name in HAProxy.
         sessions: Seconds to wait for its sessions; watches may last longer.
         after: Seconds after which the host itself brings it back, whatever happens to this run.
+        together: Others that stay out; by default only one server is out.
     """
-    return _script(server, shell.call("leave", server, sessions, after))
+    return _script(server, shell.call("leave", server, sessions, after, " ".join(together)))
 
 
 def come_back(server: str, *, seconds: int) -> str:

@@ -26,9 +26,10 @@ back() { # server
   cancelled "$1"
 }
 
-leave() { # server seconds-for-sessions seconds-until-it-comes-back
+leave() { # server seconds-for-sessions seconds-until-it-comes-back servers-that-stay-out
   mkdir -p "$STATE/drained"
   for other in "$STATE"/drained/*; do
+    case " $4 " in *" ${other##*/} "*) continue ;; esac
     [ ! -e "$other" ] || back "${other##*/}"
   done
   [ -n "$(entries "$1")" ] || { say rotation "$1" absent 0; return 0; }

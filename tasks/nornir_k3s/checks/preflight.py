@@ -9,6 +9,7 @@ from nornir_k3s.checks import (
     arguments,
     before_upgrade,
     datastore,
+    encryption,
     feature_gates,
     host,
     left,
@@ -73,6 +74,7 @@ def check(
     findings += datastore.check(cluster, all_facts)
     findings += state.files(cluster, all_facts)
     findings += state.immutable_settings(cluster, all_facts)
+    findings += encryption.check(cluster, all_facts, limit)
     findings += arguments.settings(cluster)
     findings += arguments.manifests(cluster)
     findings += upgrade.check(cluster, all_facts, limit=limit)

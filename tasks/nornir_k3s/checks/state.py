@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from nornir_k3s import k3s
-from nornir_k3s.checks import other_installs, token
+from nornir_k3s.checks import encryption, other_installs, token
 from nornir_k3s.inventory import rules
 from nornir_k3s.model.cluster import (
     Cluster,
@@ -95,8 +95,8 @@ def _agent_files(member: Member, facts: HostFacts, running: Sequence[str]) -> It
 
 _IMMUTABLE = {
     **dict.fromkeys(rules.CIDRS, "it cannot be changed after the first start"),
-    # Each server would create a key of its own: the next one cannot read the cluster's secrets any more.
-    "secrets-encryption": "a running cluster breaks when it is turned on or off",
+    # Of a K3s that another tool has installed; phase servers turns it on and off on our own.
+    encryption.SETTING: "it is turned on or off when the servers have been taken over",
 }
 
 
@@ -107,7 +107,10 @@ def immutable_settings(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> 
         if not facts or not (facts.ready or k3s.UNITS["server"] in facts.foreign_units):
             continue
         settings = other_installs.running(facts, cluster.server)
+        foreign = k3s.UNITS["server"] in facts.foreign_units
         for key, why in _IMMUTABLE.items():
+            if key == encryption.SETTING and not foreign:
+                continue
             running = _in_force(cluster, settings, key)
             wanted = _in_force(cluster, cluster.server, key)
             if running != wanted:

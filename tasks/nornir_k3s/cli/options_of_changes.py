@@ -98,6 +98,7 @@ def replace(parser: Parser) -> None:
 ROTATED: Mapping[str, str] = {
     "token": "the token of the cluster",
     "database-password": "the password of the managed datastore",
+    "encryption": "the keys with which secrets are encrypted in the datastore",
 }
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import date
 
 from nornir_k3s.checks import preflight
-from nornir_k3s.compare import datastore, effective_config, host, load_balancers, nodes
+from nornir_k3s.compare import datastore, effective_config, encryption, host, load_balancers, nodes
 from nornir_k3s.model.address_answer import AddressAnswer
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.drift_limits import Limits
@@ -50,6 +50,7 @@ def differences(
         found += host.differences(cluster, compared)
     started = [name for name, planned in hosts.items() if planned.starts_k3s]
     found += nodes.differences(cluster, all_facts, listed, started=started, address=address)
+    found += encryption.differences(cluster, all_facts)
     found += effective_config.differences(cluster, all_facts, listed or ())
     loaded = [name for name, planned in hosts.items() if planned.acts_on(load_balancers.HAPROXY)]
     found += load_balancers.differences(cluster, all_facts, loaded=loaded)

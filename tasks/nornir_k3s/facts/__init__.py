@@ -13,6 +13,7 @@ from nornir_k3s import k3s, shell
 from nornir_k3s.errors import UnreadableAnswer
 from nornir_k3s.facts import (
     database,
+    encryption,
     files,
     k3s_node,
     k3s_server,
@@ -69,6 +70,7 @@ FACTS: tuple[Fact[Any], ...] = (
     kernel.Booleans(),
     k3s_server.ServerFiles(),
     k3s_server.Api(),
+    encryption.Encryption(),
     k3s_server.Kubeconfig(),
     k3s_server.EffectiveConfig(),
     k3s_server.PasswordRefused(),

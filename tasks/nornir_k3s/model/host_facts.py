@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from nornir_k3s.model import family as families
 from nornir_k3s.model.datastore_facts import Database, DatastoreHealth, Stored
+from nornir_k3s.model.encryption import Encryption
 from nornir_k3s.model.finding import Finding
 from nornir_k3s.model.k3s_facts import Api, Backend, CertificateFile, RequestedApi, ServerFiles, SettingsFile, SystemPod
 
@@ -312,6 +313,7 @@ class HostFacts:
     selinux: Selinux = field(default_factory=Selinux)
     booleans: Mapping[str, str] = field(default_factory=dict)  # `on` or `off`, while SELinux is enforcing
     server: ServerFiles = field(default_factory=ServerFiles)
+    encryption: Encryption = field(default_factory=Encryption)
     agent_ca: str = ""
     node_password: bool = True
     registration: str | None = None  # why an agent does not reach the registration address; None if it was not asked

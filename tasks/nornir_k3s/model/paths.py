@@ -4,6 +4,7 @@ from __future__ import annotations
 
 STATE = "/var/lib/nornir-k3s"
 INSTALLER = f"{STATE}/install.sh"
+KEYS_NOTE = f"{STATE}/encryption"  # what a run is doing to the keys of secrets
 PREVIOUS = f"{STATE}/previous"  # rollback copies of a server's files
 DUMPS = f"{STATE}/dumps"
 IMAGES = "/var/lib/rancher/k3s/agent/images"

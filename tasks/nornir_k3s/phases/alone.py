@@ -10,7 +10,7 @@ from nornir.core.task import Result, Task
 
 from nornir_k3s.errors import HostError, NotReady
 from nornir_k3s.model.together import few
-from nornir_k3s.phases import batches, drain, rolling, rotation, window
+from nornir_k3s.phases import batches, drain, encryption, rolling, rotation, window
 from nornir_k3s.planner import replaces_binary
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
@@ -26,6 +26,7 @@ def change_server(task: Task, shared: Shared) -> Result:
         K3sError: It did not get ready, or another server is not.
     """
     name, run = task.host.name, shared.whole(task)
+    encryption.require_settled(run)
     if not run.planned(name).starts_k3s or not run.facts[name].ready:
         return rolling.change_node(task, run)
     window.require_open(run, [name])

@@ -61,6 +61,33 @@ def leaving(run: Run, name: str, balancers: Sequence[str]) -> Iterator[None]:
     run.phase("back in rotation", balancers, _coming_back(run, name, seconds=math.ceil(run.deadlines["verify"])))
 
 
+@contextmanager
+def others_out(run: Run, names: Sequence[str]) -> Iterator[Callable[[str], None]]:
+    """Take several servers out of rotation together, while one that is not among them serves alone.
+
+    Yields:
+        What brings one of them back, and waits until it is up.
+
+    Raises:
+        NotReady: A load balancer does not see one up again.
+    """
+    balancers, out = _balancers(run), list(names)
+
+    def come_back(name: str) -> None:
+        out.remove(name)
+        run.phase("back in rotation", balancers, _coming_back(run, name, seconds=math.ceil(run.deadlines["verify"])))
+
+    try:
+        for name in names:
+            run.phase("out of rotation", balancers, _leaving(run, name, together=names))
+        yield come_back
+    except BaseException:
+        for name in out:
+            with suppress(K3sError, KeyboardInterrupt):  # the load balancers' own timers do it
+                bring_back(_begun_anew(run, balancers), name, balancers)
+        raise
+
+
 def bring_back(run: Run, name: str, balancers: Sequence[str]) -> None:
     """Bring a server back into rotation, and do not wait until it is up.
 
@@ -121,14 +148,15 @@ def _ready(task: Task, run: Run) -> Result:
     return Result(host=task.host, result=read_facts(task, run, [DirectApi()]).ready)
 
 
-def _leaving(run: Run, name: str) -> Callable[[Task, Run], Result]:
+def _leaving(run: Run, name: str, together: Sequence[str] = ()) -> Callable[[Task, Run], Result]:
     server = run.member(name).node_name
-    after = math.ceil(run.deadlines["server"] + 2 * run.deadlines["apply"])
+    others = [run.member(other).node_name for other in together]
+    after = math.ceil(run.deadlines["server"] + 2 * run.deadlines["apply"]) * max(1, len(others))
 
     def leave(task: Task, run: Run) -> Result:
         link = session_of(task, run)
         answer = link.run(
-            scripts.leave(server, sessions=SESSIONS, after=after),
+            scripts.leave(server, sessions=SESSIONS, after=after, together=others),
             what=f"taking {server} out of rotation",
             timeout=SESSIONS + 60,
         )

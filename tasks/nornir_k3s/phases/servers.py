@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nornir_k3s import k3s
 from nornir_k3s.errors import UsageError
-from nornir_k3s.phases import check_certificate, datastore, drain, rolling, rotation, window
+from nornir_k3s.phases import check_certificate, datastore, drain, encryption, rolling, running_server
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.run.context import Run
 
@@ -66,6 +66,7 @@ def converge_others(run: Run) -> None:
     """Start servers that do not run together, then change the others one at a time: never two of them down."""
     if run.away and not run.of("servers"):
         return
+    encryption.converge(run)
     names = [m.name for m in run.of("servers") if run.planned(m.name).by_role["servers"] or not run.facts[m.name].ready]
     names = [name for name in run.chosen(names) if name not in run.done]
     down = [name for name in names if not _runs(run, name)]
@@ -75,12 +76,7 @@ def converge_others(run: Run) -> None:
         check_certificate.renew_ended(run)
     for name in sorted(names, key=lambda one: run.facts[one].ready):  # a ready one waits for the others
         if name not in down:
-            if run.facts[name].ready and run.planned(name).starts_k3s:
-                window.require_open(run, [name])
-            if drain.wanted(run, [name]):
-                rotation.require_others(run, name)
-            with drain.drained(run, [name]), rotation.out_of_rotation(run, name):
-                run.phase("servers", [name], rolling.change_node, width=1)
+            running_server.change(run, name)
     drain.put_back(run)
 
 

@@ -31,6 +31,7 @@ class Known:
         nodes: The K3s version of each node, for servers and agents; None if no server lists them.
         went_back: The datastore's newest revision is lower than it was, and this server may not know it.
         stored: The fingerprint of the token that the datastore's data are encrypted with.
+        keys: The hash of the keys of secrets that each server must have, while they are changed.
     """
 
     bundle: Bundle | None = None
@@ -44,6 +45,7 @@ class Known:
     family: Family = DEBIAN
     went_back: WentBack | None = None
     stored: str = ""
+    keys: str = ""
 
 
 def desired_by_role(cluster: Cluster, member: Member, facts: HostFacts | None, known: Known) -> dict[str, HostSpec]:

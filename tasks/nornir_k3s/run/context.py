@@ -14,7 +14,7 @@ from nornir.core.task import Result, Task
 
 from nornir_k3s import k3s
 from nornir_k3s.artifacts.source import OnProgress, Source
-from nornir_k3s.checks import token
+from nornir_k3s.checks import encryption, token
 from nornir_k3s.errors import HostError, HostsFailed, HostUnreachable, Interrupted, K3sError
 from nornir_k3s.facts import Query
 from nornir_k3s.model import family as families
@@ -175,10 +175,10 @@ class Run:
         family = DEBIAN if facts else families.of((), [known_cluster.managers(self.store).get(name, "")]) or DEBIAN
         gone = left.members(self.cluster, self.facts)
         back = self.revision().back if member.role == "servers" and facts else None
-        stored = token.stored(self.facts) if member.role == "servers" else ""
-        return Known(
-            bundle, self.ca_prefix, self.ca_certificate, check, packages, nodes, former, gone, family, back, stored
-        )
+        known = Known(bundle, self.ca_prefix, self.ca_certificate, check, packages, nodes, former, gone, family, back)
+        if member.role != "servers":
+            return known
+        return replace(known, stored=token.stored(self.facts), keys=encryption.changing(self.facts))
 
     def revision(self) -> revision.Seen:
         """Return what is known of the datastore's newest revision, and whether it was higher before."""

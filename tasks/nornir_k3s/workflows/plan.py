@@ -11,7 +11,7 @@ from nornir.core import Nornir
 from nornir_k3s.checks import upgrade
 from nornir_k3s.model.plan import Change, HostPlan, NodeUpgrade, Plan
 from nornir_k3s.model.together import few
-from nornir_k3s.phases import batches, datastore, drain, dump, observe, preflight, servers, window
+from nornir_k3s.phases import batches, datastore, drain, dump, encryption, observe, preflight, servers, window
 from nornir_k3s.run import gather, kubeconfig_probe, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
@@ -53,6 +53,8 @@ def plan(
         answer = kubeconfig_probe.probe(run.store.folder / "kubeconfig")
         if answer.error:
             run.report.notes.append(f"the kubeconfig would be written again: {answer.error}")
+    if "servers" in names:
+        run.report.notes += encryption.announced(run)
     run.report.notes += _drains(run, names)
     if (waiting := window.restarting(run, names)) and (text := window.closed(run)):
         run.report.notes.append(f"now K3s would not restart on {few(waiting)}: only in the window {text}")

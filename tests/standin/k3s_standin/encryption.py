@@ -226,14 +226,21 @@ class Encryption:
         providers: list[dict[str, Any]] = [{"aescbc": {"keys": keys}}, {"identity": {}}]
         resources = [{"resources": ["secrets"], "providers": providers if writes else providers[::-1]}]
         head = {"kind": "EncryptionConfiguration", "apiVersion": "apiserver.config.k8s.io/v1"}
-        write(self.config, json.dumps({**head, "resources": resources}, separators=(",", ":")))
+        _replace(self.config, json.dumps({**head, "resources": resources}, separators=(",", ":")))
         if stage:
-            write(self.state, f"{stage}-{self._hash()}")
+            _replace(self.state, f"{stage}-{self._hash()}")
 
     def _save(self) -> None:
         log("info", "Saving cluster bootstrap data to datastore")
         content = json.dumps(bootstrap.content(self.server)).encode()
         self.store.put(bootstrap.key_of(self.password), bootstrap.seal(self.password, content))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file that others may read at the same time."""
+    draft = path.with_suffix(".draft")
+    write(draft, text)
+    draft.replace(path)
 
 
 def _new_key(name: str) -> dict[str, str]:

@@ -1,0 +1,143 @@
+"""Encryption of secrets in the datastore: what is to be done on a cluster that runs, and what speaks against it.
+
+A server that starts with `secrets-encryption` where there are no keys yet makes one of its own, which is saved nowhere
+else: two such servers cannot read each other's secrets, and `rotate-keys` while others run loses what they write (k3s:
+pkg/secretsencrypt, pkg/server/handlers/secrets-encrypt.go; docs.k3s.io `cli/secrets-encrypt.md`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Literal
+
+from nornir_k3s import k3s
+from nornir_k3s.checks import other_installs, token
+from nornir_k3s.model.cluster import Cluster, Member
+from nornir_k3s.model.encryption import PREPARE, ROTATE
+from nornir_k3s.model.finding import CLUSTER, Finding, problem
+from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.model.together import few
+
+Goal = Literal["", "enable", "disable", "rotate", "forget"]
+SETTING = "secrets-encryption"
+
+
+def wanted(cluster: Cluster) -> bool:
+    """Return whether the inventory wants secrets encrypted."""
+    return bool(k3s.boolean(cluster.server.get(SETTING, False)))
+
+
+def is_on(cluster: Cluster, facts: HostFacts) -> bool:
+    """Return whether a server's own configuration, or its unit, has the setting."""
+    return bool(k3s.boolean(other_installs.running(facts, cluster.server).get(SETTING, False)))
+
+
+def goal(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Goal:
+    """Return what must be done to the keys of a cluster that runs: also what an interrupted run was at."""
+    on = [is_on(cluster, all_facts[member.name]) for member in running(cluster, all_facts)]
+    if not on:
+        return ""
+    if wanted(cluster) and not all(on):
+        return "enable"
+    if not wanted(cluster) and any(on):
+        return "disable"
+    if any(facts.encryption.goal for facts in all_facts.values()):
+        return "rotate" if wanted(cluster) else "forget"
+    return ""
+
+
+def running(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[Member]:
+    """Return the servers that were read and whose K3s, installed by this tool, runs."""
+    unit, read = k3s.UNITS["server"], [member for member in cluster.of("servers") if member.name in all_facts]
+    ours = [one for one in read if unit not in all_facts[one.name].foreign_units]
+    return [one for one in ours if all_facts[one.name].unit(unit).active == "active"]
+
+
+def lead(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> str:
+    """Return the server that is asked for new keys: where that began, else where the newest are, or the first."""
+
+    def order(name: str) -> tuple[bool, int]:
+        own = all_facts[name].encryption
+        return bool(own.goal), own.written
+
+    return max((member.name for member in running(cluster, all_facts)), key=order)
+
+
+def changing(all_facts: Mapping[str, HostFacts]) -> str:
+    """Return the hash of the keys on the server where a run changes them; empty if none does."""
+    return next((one.encryption.sha256 for one in all_facts.values() if one.encryption.goal), "")
+
+
+def check(cluster: Cluster, all_facts: Mapping[str, HostFacts], limit: Collection[str] | None) -> Iterator[Finding]:
+    """Yield why encryption of secrets cannot be turned on or off now; a note if it will be."""
+    what = goal(cluster, all_facts)
+    if not what:
+        yield from _stopped(cluster, all_facts)
+        return
+    servers = [member.name for member in cluster.of("servers")]
+    if limit is not None and not set(servers) & set(limit):
+        return
+    problems = list(_refusals(cluster, all_facts, limit))
+    for found, remedy in problems:
+        yield problem(CLUSTER, "encryption", found, "keys that all servers get one after the other", remedy)
+    if what != "forget" and not problems:
+        done = {
+            "enable": "turned on",
+            "disable": "turned off",
+            "rotate": "given new keys: an earlier run was interrupted",
+        }
+        found = f"encryption of secrets is {done[what]}, with {lead(cluster, all_facts)} as the first server"
+        again = "each server restarts up to three times, one after the other"
+        yield problem(CLUSTER, "encryption", found, "the inventory's setting", again, "note")
+
+
+def _refusals(
+    cluster: Cluster, all_facts: Mapping[str, HostFacts], limit: Collection[str] | None
+) -> Iterator[tuple[str, str]]:
+    servers = [member.name for member in cluster.of("servers")]
+    if unready := [name for name in servers if not (name in all_facts and all_facts[name].ready)]:
+        yield f"the keys of secrets cannot change: {few(unready)} is not ready", "bring it back, or let it join, first"
+    if limit is not None and (left := [name for name in servers if name not in limit]):
+        yield f"the keys of secrets change on all servers, and --limit leaves out {few(left)}", "run without --limit"
+    yield from refused(cluster, all_facts)
+
+
+def refused(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[tuple[str, str]]:
+    """Yield why K3s, or what is on the servers, does not allow new keys: what was found, and what to do."""
+    if cluster.server.get("secrets-encryption-provider") == "secretbox":
+        text = (
+            "K3s can prepare new keys of aescbc only: with secretbox it replaces them at once, under the other servers"
+        )
+        yield text, "remove secrets-encryption-provider, or do it by hand with only one server running"
+    if before := token.others(cluster, all_facts):
+        text = f"the token of {few(before)} is not the cluster's: K3s would save the keys with the old one"
+        yield text, "deploy what ends the rotation of the token first, without another change of secrets-encryption"
+    if apart := unrelated(cluster, all_facts):
+        text = f"{few(apart)} have made a key each, which no other server has"
+        yield text, "see docs/day2.md, Servers with different keys"
+
+
+def unrelated(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[str]:
+    """Return servers whose keys do not come from each other: each has made its own, or they were rotated at once."""
+    found = {
+        member.name: own
+        for member in running(cluster, all_facts)
+        if (own := all_facts[member.name].encryption).sha256 and is_on(cluster, all_facts[member.name])
+    }
+    if len({own.sha256 for own in found.values()}) < 2:
+        return []
+    staged = {own.stage for own in found.values()} & {PREPARE, ROTATE}
+    noted = any(facts.encryption.goal for facts in all_facts.values())
+    return [] if staged or noted else sorted(found)
+
+
+def _stopped(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
+    """Yield servers of a cluster that is down: they would start with another setting than they have stopped with."""
+    if any(facts.ready for facts in all_facts.values()):
+        return
+    for member in cluster.of("servers"):
+        facts = all_facts.get(member.name)
+        if facts and facts.server.token and is_on(cluster, facts) != wanted(cluster):
+            found = f"the server is down, and has {SETTING} {str(is_on(cluster, facts)).lower()}"
+            remedy = "restore the old value, deploy, then change it: it must be done while the servers run"
+            yield problem(member.name, "encryption", found, "the inventory's on a server that runs", remedy)
