@@ -458,6 +458,11 @@ $(ready_again "$1" "--kubeconfig=/var/lib/rancher/k3s/agent/kubelet.kubeconfig -
 END
 }
 
+# A server that has lost its lease on a busy machine ends, and answers again a little later.
+through_s1() {
+  until on s1 "k3s kubectl $*" </dev/null >/dev/null; do sleep 1; done
+}
+
 upgrade() {
   shared="-o ControlMaster=auto -o ControlPersist=600 -o ControlPath=$folder/%n.ssh"
   trap 'close_connections' EXIT
@@ -476,9 +481,9 @@ upgrade() {
     progress "$moving is ready"
   done
   for agent in $agents; do
-    on s1 "sh -c 'k3s kubectl drain $agent --ignore-daemonsets --delete-emptydir-data'" </dev/null >/dev/null
+    through_s1 drain "$agent" --ignore-daemonsets --delete-emptydir-data
     restart_agent "$agent"
-    on s1 "k3s kubectl uncordon $agent" </dev/null >/dev/null
+    through_s1 uncordon "$agent"
     progress "$agent is ready"
   done
   on s1 'sh -s' <<END
