@@ -23,7 +23,7 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 _MOST = 1 << 17  # bytes of a request
 _COVERAGE = "COVERAGE_PROCESS_CONFIG"
@@ -67,7 +67,7 @@ class Preloaded:
         """Run a script with arguments as `subprocess.run` does."""
         request = json.dumps({"words": words, "cwd": cwd, "environment": dict(environment)}).encode()
         (read, write), begin = os.pipe(), time.monotonic()
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, os.fdopen(read) as told:
+        with _file() as out, _file() as err, os.fdopen(read) as told:
             with self._lock:
                 socket.send_fds(self._socket, [request], [out.fileno(), err.fileno(), write])
             os.close(write)
@@ -79,10 +79,14 @@ class Preloaded:
             said = []
             for file in (out, err):
                 file.seek(0)
-                said.append(file.read().decode())
+                said.append(file.read())
         if status == -signal.SIGKILL and time.monotonic() - begin >= timeout:
             raise subprocess.TimeoutExpired(list(words), timeout, *said)
         return subprocess.CompletedProcess(list(words), status, *said)
+
+
+def _file() -> IO[str]:
+    return tempfile.TemporaryFile("w+", encoding="utf-8")
 
 
 def _kill(pid: int) -> None:
