@@ -37,6 +37,7 @@ from nornir_k3s.phases import moving, observe
 from nornir_k3s.roles import datastore
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
+from nornir_k3s.run.selection import Choice
 from nornir_k3s.workflows import move
 
 from .conftest import HOSTS, SETTINGS
@@ -380,16 +381,17 @@ def test_the_preflight_of_a_move_expects_what_it_changes(run: Run, monkeypatch: 
     assert run.report.findings == [other]
 
 
+DEPLOY = "deploy outside the window, too"
+
+
 @pytest.fixture
 def steps(run: Run, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the workflow does, in order; the hosts are read from the run."""
     said: list[str] = []
 
     def does(what: str, result: object = None) -> Any:
-        def work(*_: object, **__: object) -> Any:
-            said.append(what)
-            if isinstance(result, Exception):
-                raise result
+        def work(*_: object, choice: Choice | None = None, **__: object) -> Any:
+            said.append(what + (" outside the window, too" if choice and choice.ignore_window else ""))
             return result
 
         return work
@@ -413,7 +415,7 @@ def steps(run: Run, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.usefixtures("steps")
 def test_the_order_and_the_report(run: Run, steps: list[str], tmp_path: Path) -> None:
     report = move.move(nr(HOSTS), base=tmp_path, state=tmp_path / "state")
-    assert steps == ["observe", "artifacts", "preflight", "prepare", "rehearse", "copy", "deploy"]
+    assert steps == ["observe", "artifacts", "preflight", "prepare", "rehearse", "copy", DEPLOY]
     assert report.notes[0].startswith("copied and compared: 3 rows up to id 9, SHA-256 aaaa")
     assert f"keep their settings of before in {MOVED}" in report.notes[1]
     assert [phase.name for phase in report.phases] == ["preflight", "prepare", "copy"]
@@ -421,7 +423,7 @@ def test_the_order_and_the_report(run: Run, steps: list[str], tmp_path: Path) ->
     run.facts = seen(WANTED, server("s2", running=False))
     steps.clear()
     move.move(nr(HOSTS), base=tmp_path, state=tmp_path / "state", confirm=lambda plan: "copy" not in str(plan.changes))
-    assert steps == ["observe", "artifacts", "preflight", "deploy"], "servers have begun with the new datastore"
+    assert steps == ["observe", "artifacts", "preflight", DEPLOY], "servers have begun with the new datastore"
 
 
 def test_no_and_every_reason_at_once_before_anything_is_changed(run: Run, steps: list[str], tmp_path: Path) -> None:

@@ -92,6 +92,9 @@ class Content:
     newest: int = 0
     sha256: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.rows} rows up to id {self.newest}, SHA-256 {self.sha256[:12]}"
+
 
 class Table:
     """K3s' table on a connection in autocommit mode.

@@ -206,7 +206,7 @@ def copy(run: Run, way: Way) -> Content:
         written = new.content(DRAFT)
         if written != found or old.size() != (found.rows, found.newest):
             new.drop()
-            raise K3sError(f"the copy differs: {_shown(written)} instead of {_shown(found)}", hint="run it again")
+            raise K3sError(f"the copy differs: {written} instead of {found}", hint="run it again")
         new.publish(found.newest)
         return found
 
@@ -226,10 +226,6 @@ def _same(run: Run, old: Table, new: Table) -> Content:
     raise UsageError(
         text, hint="nothing is overwritten: use an empty database, or drop its table kine if it is not needed"
     )
-
-
-def _shown(content: Content) -> str:
-    return f"{content.rows} rows up to id {content.newest}, SHA-256 {content.sha256[:12]}"
 
 
 def fetch(run: Run, name: str, paths: Mapping[str, Path]) -> None:

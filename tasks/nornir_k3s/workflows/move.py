@@ -18,6 +18,7 @@ from nornir_k3s.phases.phase import Phase
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
+from nornir_k3s.run.selection import Choice
 from nornir_k3s.state import locks
 from nornir_k3s.workflows.chain import carry_out
 from nornir_k3s.workflows.deploy import deploy
@@ -200,9 +201,7 @@ def _carry_out(run: Run, confirm: Callable[[Move], bool] | None) -> None:
 
     def copy(run: Run) -> None:
         found = moving.stop_and_copy(run, way)
-        run.report.notes.append(
-            f"copied and compared: {found.rows} rows up to id {found.newest}, SHA-256 {found.sha256[:12]}"
-        )
+        run.report.notes.append(f"copied and compared: {found}")
         run.report.notes.append(_way_back(str(way.origin)))
 
     carry_out(run, [Phase("prepare", "set up the new datastore, while the cluster runs on", prepare)], together=False)
@@ -216,7 +215,8 @@ def _deploy(run: Run, nr: Nornir, **arguments: Any) -> Report:  # noqa: ANN401 -
         K3sError: As `deploy`; the data are in the new datastore.
     """
     try:
-        report = deploy(nr, **arguments)
+        # Servers are stopped: a window that has closed meanwhile must not keep them so.
+        report = deploy(nr, **arguments, choice=Choice(ignore_window=True))
     except K3sError as error:
         error.message += "\nthe data are in the new datastore, compared"
         error.hint = f"{error.hint}; then run `nornir-k3s move` again" if error.hint else AGAIN
