@@ -26,7 +26,7 @@ from nornir_k3s.model.encryption import Encryption
 from nornir_k3s.model.host_facts import FileState, HostFacts, UnitState
 from nornir_k3s.model.k3s_facts import Api, ServerFiles
 from nornir_k3s.model.rotation import Rotation
-from nornir_k3s.phases import drain, encryption, observe, put_back, rolling, rotation
+from nornir_k3s.phases import drain, encryption, host_tasks, observe, put_back, rolling, rotation, servers
 from nornir_k3s.roles.desired import Known
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
@@ -56,12 +56,14 @@ class Living:
         def planned(run: Run, name: str) -> Any:
             return self._planned(run, name)
 
+        self.starting = set[str]()  # K3s was restarted there, and is not ready yet
         self.last = 0  # the action that is not done any more; 0 for none
         monkeypatch.setattr(gather, "gather_host", self._gathered)
         monkeypatch.setattr(gather, "session_of", self._keys)
         monkeypatch.setattr(rotation, "session_of", self._balancer)
         monkeypatch.setattr(rotation, "read_facts", lambda task, *_: self.facts(task.host.name))
         monkeypatch.setattr(rolling, "change_node", self._change)
+        monkeypatch.setattr(host_tasks, "wait_for_server", lambda task, _: self.starting.discard(task.host.name))
         monkeypatch.setattr(Run, "planned", planned)
         monkeypatch.setattr(drain, "wanted", lambda *_: [])
         monkeypatch.setattr(drain, "drained", self._drained)
@@ -89,12 +91,15 @@ class Living:
             written = self.written.setdefault(sha256, self.tick)
             writes = '"providers":[{"identity"' not in text
             keys = Encryption(sha256, state.read_text().partition("-")[0], writes, written, self.notes[name])
-        unit = UnitState("loaded", "active", "running", "enabled", 0, self.started[name], self.started[name])
+        active = "activating" if name in self.starting else "active"
+        unit = UnitState("loaded", active, "running", "enabled", 0, self.started[name], self.started[name])
         text = f"secrets-encryption: {str(self.setting[name]).lower()}\n"
         files = {k3s.CONFIG: FileState("file", text=text)}
         server = ServerFiles(token=self.token)
         units = {"k3s.service": unit}
-        return HostFacts(name, units=units, api=Api(ready=True), files=files, encryption=keys, server=server)
+        return HostFacts(
+            name, units=units, api=Api(ready=name not in self.starting), files=files, encryption=keys, server=server
+        )
 
     def _gathered(self, task: Task, run: Run) -> Result:
         run.facts[task.host.name] = self.facts(task.host.name)
@@ -120,16 +125,24 @@ class Living:
 
     def _change(self, task: Task, run: Run) -> Result:
         name = task.host.name
-        self._act(f"restart {name}")
+        try:
+            self._act(f"restart {name}")
+        except NotReady:  # the host goes on with what it was told
+            self._restart(name, on=checks.wanted(run.cluster))
+            self.starting.add(name)
+            raise
+        self._restart(name, on=checks.wanted(run.cluster))
+        self.serve()
+        return Result(host=task.host, changed=True)
+
+    def _restart(self, name: str, *, on: bool) -> None:
         self.tick += 1
-        self.setting[name] = checks.wanted(run.cluster)
+        self.setting[name] = on
         one = self.servers[name]
         one.on = self.setting[name]
         one.start()
         self.started[name] = self.tick
         one.now.store.list("/registry/secrets/")  # it would not get ready
-        self.serve()
-        return Result(host=task.host, changed=True)
 
     def serve(self) -> None:
         """Write a secret through each server that serves, and read all secrets through each of them."""
@@ -430,6 +443,24 @@ def test_a_cluster_that_is_down_does_not_start_with_another_setting(living: Make
     assert [f.host for f in checks.check(run.cluster, run.facts, None)] == list(NAMES)
     fresh = {name: replace(facts, server=ServerFiles()) for name, facts in run.facts.items()}
     assert list(checks.check(run.cluster, fresh, None)) == []
+
+
+def test_a_server_that_an_interrupted_run_has_restarted_is_waited_for(living: Make) -> None:
+    one = living(on=True)
+    one.starting |= set(NAMES)
+    run = one.run(on=False)
+    assert {f.host for f in checks.check(run.cluster, run.facts, None)} == set(NAMES), "nothing was begun"
+    one.notes["s1"] = "disable"
+    run = one.run(on=False)
+    assert not [f for f in checks.check(run.cluster, run.facts, None) if f.severity == "error"]
+    servers.start_first(run)
+    assert run.ready_servers == list(NAMES)
+    assert one.order == [], "no server has started with another setting"
+    one.starting.add("s2")
+    run = one.run(on=True)
+    assert list(rotate_encryption._refusals(run)) == []
+    one.notes["s1"] = ""
+    assert list(rotate_encryption._refusals(one.run(on=True)))
 
 
 def test_the_plan_says_who_is_out_of_rotation_together(living: Make) -> None:

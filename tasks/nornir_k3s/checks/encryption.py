@@ -41,7 +41,7 @@ def goal(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Goal:
         return "enable"
     if not wanted(cluster) and any(on):
         return "disable"
-    if any(facts.encryption.goal for facts in all_facts.values()):
+    if begun(all_facts):
         return "rotate" if wanted(cluster) else "forget"
     return ""
 
@@ -61,6 +61,11 @@ def lead(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> str:
         return bool(own.goal), own.written
 
     return max((member.name for member in running(cluster, all_facts)), key=order)
+
+
+def begun(all_facts: Mapping[str, HostFacts]) -> bool:
+    """Return whether an earlier run has begun to change keys, and was interrupted."""
+    return any(facts.encryption.goal for facts in all_facts.values())
 
 
 def changing(all_facts: Mapping[str, HostFacts]) -> str:
@@ -95,11 +100,22 @@ def _refusals(
     cluster: Cluster, all_facts: Mapping[str, HostFacts], limit: Collection[str] | None
 ) -> Iterator[tuple[str, str]]:
     servers = [member.name for member in cluster.of("servers")]
-    if unready := [name for name in servers if not (name in all_facts and all_facts[name].ready)]:
+    if unready := [name for name in servers if not _gets_ready(all_facts, name)]:
         yield f"the keys of secrets cannot change: {few(unready)} is not ready", "bring it back, or let it join, first"
     if limit is not None and (left := [name for name in servers if name not in limit]):
         yield f"the keys of secrets change on all servers, and --limit leaves out {few(left)}", "run without --limit"
     yield from refused(cluster, all_facts)
+
+
+def _gets_ready(all_facts: Mapping[str, HostFacts], name: str) -> bool:
+    """Return whether a server is ready, or is waited for: an interrupted run may have restarted it just now."""
+    return name in all_facts and (all_facts[name].ready or name in restarting(all_facts))
+
+
+def restarting(all_facts: Mapping[str, HostFacts]) -> list[str]:
+    """Return the servers that an interrupted change of keys may have restarted just now."""
+    states = {name: facts.unit(k3s.UNITS["server"]).active for name, facts in all_facts.items() if not facts.ready}
+    return [name for name, state in states.items() if begun(all_facts) and state in ("active", "activating")]
 
 
 def refused(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[tuple[str, str]]:
@@ -127,13 +143,12 @@ def unrelated(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[str]
     if len({own.sha256 for own in found.values()}) < 2:
         return []
     staged = {own.stage for own in found.values()} & {PREPARE, ROTATE}
-    noted = any(facts.encryption.goal for facts in all_facts.values())
-    return [] if staged or noted else sorted(found)
+    return [] if staged or begun(all_facts) else sorted(found)
 
 
 def _stopped(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
     """Yield servers of a cluster that is down: they would start with another setting than they have stopped with."""
-    if any(facts.ready for facts in all_facts.values()):
+    if any(facts.ready for facts in all_facts.values()) or restarting(all_facts):
         return
     for member in cluster.of("servers"):
         facts = all_facts.get(member.name)

@@ -16,7 +16,7 @@ from nornir_k3s.checks import encryption as checks
 from nornir_k3s.errors import NotReady, UsageError
 from nornir_k3s.model.encryption import DISABLED, ENABLING, PREPARE, ROTATE, ROTATING
 from nornir_k3s.model.together import few
-from nornir_k3s.phases import check_certificate, drain, rolling, rotation, running_server, window
+from nornir_k3s.phases import check_certificate, drain, host_tasks, rolling, rotation, running_server, window
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
 
@@ -31,6 +31,7 @@ def converge(run: Run) -> None:
         UsageError: It cannot be done with these hosts.
         K3sError: A step failed.
     """
+    resume(run)
     goal = checks.goal(run.cluster, run.facts)
     if not goal or not run.chosen(member.name for member in run.of("servers")):
         return
@@ -46,6 +47,22 @@ def converge(run: Run) -> None:
             turn(run, lead)
         case _:
             _do(run, lead, "finish", scripts.finish(match=False))
+
+
+def resume(run: Run) -> None:
+    """Wait for the servers that an interrupted run has restarted just now: their setting may be the one of before.
+
+    Raises:
+        NotReady: One does not get ready.
+    """
+    if names := [name for name in checks.restarting(run.facts) if name in run.nr.inventory.hosts]:
+        run.phase("servers", names, _wait)
+        _read(run)
+
+
+def _wait(task: Task, run: Run) -> Result:
+    host_tasks.wait_for_server(task, run)
+    return Result(host=task.host)
 
 
 def require_possible(run: Run) -> None:
@@ -76,6 +93,7 @@ def rotate(run: Run) -> None:
     Raises:
         K3sError: A step failed.
     """
+    resume(run)
     check_certificate.renew_ended(run)
     lead = checks.lead(run.cluster, run.facts)
     if not run.facts[lead].encryption.goal:

@@ -11,6 +11,8 @@ from nornir_k3s.run.context import Run
 
 def start_first(run: Run) -> None:
     """Start one server alone and wait until it is ready; skipped if the cluster has a ready server."""
+    if not run.ready_servers:
+        encryption.resume(run)
     if run.ready_servers:
         return
     if run.away and not run.of("servers"):

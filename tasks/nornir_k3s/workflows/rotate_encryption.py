@@ -115,7 +115,8 @@ def _refusals(run: Run) -> Iterator[tuple[str, str]]:
     goal = checks.goal(run.cluster, run.facts)
     if goal == "enable":
         yield "encryption of secrets is not on yet on all servers", "run nornir-k3s deploy"
-    if unready := [m.name for m in run.cluster.of("servers") if m.name not in run.ready_servers]:
+    waited = {*run.ready_servers, *checks.restarting(run.facts)}
+    if unready := [m.name for m in run.cluster.of("servers") if m.name not in waited]:
         yield f"{few(unready)} is not ready: the keys change on all servers", "bring it back, or let it join, first"
         return
     yield from checks.refused(run.cluster, run.facts)
