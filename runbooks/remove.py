@@ -1,4 +1,4 @@
-"""Take servers or agents out of the cluster, and K3s off them."""
+"""Take servers, agents or load balancers out of the cluster."""
 
 from common import run
 

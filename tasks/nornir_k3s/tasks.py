@@ -239,7 +239,7 @@ def _call(step: Callable[..., Result], task: Task, shared: Shared, **more: objec
 
 @_step
 def k3s_remove(task: Task, shared: Shared, *, lost: bool = False, dry_run: bool | None = None) -> Result:
-    """Take a server or an agent out of the cluster, as `remove` does; one host at a time, whatever the runner.
+    """Take a host out of the cluster, as `remove` does; one host at a time, whatever the runner.
 
     Arguments:
         lost: The host is dead or gone for good: everything is done but its own part.

@@ -202,3 +202,43 @@ def test_a_node_s_address_is_its_first_internal_one() -> None:
     addresses = '[{"type": "Hostname", "address": "x"}, {"type": "InternalIP", "address": "10.0.0.1"}]'
     (found,) = read_nodes(f'{{"items": [{{"metadata": {{"name": "x"}}, "status": {{"addresses": {addresses}}}}}]}}')
     assert found.address == "10.0.0.1"
+
+
+LB3 = Member("lb3", "lb", "10.0.0.17", "lb3")
+DB0 = Member("db0", "datastore", "10.0.0.10", "db0")
+
+
+def test_load_balancers_that_left_are_remembered_until_they_are_removed(tmp_path: Path) -> None:
+    three = {**HOSTS, "lb3": ("10.0.0.17", "lb")}
+    prepared(three, tmp_path)
+    for _ in range(2):
+        run = prepared(HOSTS, tmp_path)
+        assert (names(run.cluster.left), names(run.cluster.left_others)) == ([], ["lb3"])
+    run.facts = listing() | {"s2": HostFacts("s2")}
+    tidy.tidy(run)
+    run = prepared(HOSTS, tmp_path)
+    assert names(run.cluster.left_others) == ["lb3"], "whether it runs on cannot be seen from the cluster"
+    assert prepared(three, tmp_path).cluster.left_others == (), "it came back"
+    filtered = prepared({name: host for name, host in HOSTS.items() if name != "lb2"}, tmp_path, whole=False)
+    assert (filtered.cluster.left_others, filtered.away) == ((), frozenset({"lb2", "lb3"}))
+
+
+def test_one_without_a_role_is_still_in_the_inventory(tmp_path: Path) -> None:
+    three = {**HOSTS, "lb3": ("10.0.0.17", "lb")}
+    prepared(three, tmp_path)
+    changed = nr(three)
+    changed.inventory.hosts["lb3"].groups.clear()
+    run = gather.prepare(changed, base=tmp_path, state=tmp_path / "state", options={"whole": True})
+    assert run.cluster.left_others == (), "the user knows of it"
+
+
+def test_preflight_drift_and_status_tell_of_them(load: Load) -> None:
+    cluster = replace(load(), left_others=(LB3, DB0))
+    told = [(one.subject, one.severity, one.found, one.remedy) for one in checks.check(cluster, listing())]
+    assert [one[:2] for one in told] == [("left", "warning")] * 2
+    assert "load balancer lb3 is not in the inventory" in told[0][2]
+    assert "`nornir-k3s remove lb3` takes it down, `nornir-k3s remove --lost lb3` if the host is gone" in told[0][3]
+    assert "db0 is not in the inventory, and was a host of the datastore" in told[1][2]
+    assert "`nornir-k3s remove --lost db0` ends this warning" in told[1][3]
+    found = [one.id for one in compared.differences(cluster, listing(), ()) if one.kind == "stranger"]
+    assert found == ["cluster/stranger:lb3", "cluster/stranger:db0"]

@@ -88,9 +88,9 @@ def test_the_last_server_and_one_with_other_roles_are_refused(load: Load) -> Non
 
 def test_names_that_are_not_of_this_cluster(load: Load) -> None:
     cluster = replace(load(), left=(Member("s9", "servers", "10.0.0.29", "s9"),))
-    told = list(checks.unknown(cluster, seen(), ["s1", "s3", "s9", "lb1", "s22"]))
+    told = list(checks.unknown(cluster, seen(), ["s1", "s3", "s9", "lb1", "db1", "s22"]))
     assert told == [
-        "lb1 is neither a server nor an agent: take it out of group lb, then deploy",
+        "db1 has the datastore: without it there is no cluster; `reset` takes the whole one down",
         "s22 is not in this cluster; did you mean s2?",
     ], "s3 is a node, and s9 is remembered, although neither is in the inventory"
 

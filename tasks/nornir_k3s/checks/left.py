@@ -1,4 +1,4 @@
-"""Hosts that left the inventory and not the cluster: they still run K3s, and are nodes."""
+"""Hosts that left the inventory and not the cluster: they still run K3s and are nodes, or hold the VIP."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.roles import left
 
+EXPECTED_OTHERS = "hosts of the inventory only"
 EXPECTED = "nodes of the inventory only"
 
 
@@ -20,6 +21,24 @@ def check(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Find
     for member in left.members(cluster, all_facts):
         found = describe(cluster, member, by_name.get(member.node_name), known=nodes is not None)
         yield problem(CLUSTER, "left", found, EXPECTED, remedy(member), "warning")
+    for member in cluster.left_others:
+        yield problem(CLUSTER, "left", describe_other(member), EXPECTED_OTHERS, remedy_other(member), "warning")
+
+
+def describe_other(member: Member) -> str:
+    """Return what a load balancer or a host of the datastore may go on with that has left the inventory."""
+    if "lb" in member.roles:
+        return f"load balancer {member.name} is not in the inventory, and was not removed: it may hold the VIP, too"
+    return f"{member.name} is not in the inventory, and was a host of the datastore: service and data are still there"
+
+
+def remedy_other(member: Member) -> str:
+    """Return what to do about it."""
+    gone = f"`nornir-k3s remove --lost {member.name}`"
+    if "lb" in member.roles:
+        now = f"`nornir-k3s remove {member.name}` takes it down"
+        return f"{now}, {gone} if the host is gone for good; or put it back into the inventory"
+    return f"if its data are not needed any more, stop the service there; {gone} ends this warning"
 
 
 def describe(cluster: Cluster, member: Member, node: NodeState | None, *, known: bool = True) -> str:

@@ -7,27 +7,32 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from nornir_k3s.model.cluster import NODES, ROLES, Cluster, Member
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.suggest import closest
-from nornir_k3s.roles import left
+from nornir_k3s.roles import left, load_balancer
 
 
 def find(cluster: Cluster, all_facts: Mapping[str, HostFacts], name: str) -> Member | None:
-    """Return the server or agent of this name, also one that has left the inventory."""
+    """Return the server, agent or load balancer of this name, also one that has left the inventory.
+
+    Of hosts of the datastore only those that have left it: they can be forgotten.
+    """
     gone = (*left.members(cluster, all_facts), *cluster.left)
     members = (*cluster.members, *gone)
     nodes = (member for member in members if set(member.roles) & set(NODES))
-    return next((one for one in nodes if name in (one.name, one.node_name)), None)
+    balancers = (member for member in cluster.members if member.roles == ("lb",))
+    found = (*nodes, *balancers, *cluster.left_others)
+    return next((one for one in found if name in (one.name, one.node_name)), None)
 
 
 def unknown(cluster: Cluster, all_facts: Mapping[str, HostFacts], names: Sequence[str]) -> Iterator[str]:
-    """Yield why names are none of servers or agents of this cluster."""
-    known = [member.name for role in NODES for member in cluster.of(role)]
+    """Yield why names are none that can be removed from this cluster."""
+    known = [member.name for role in (*NODES, "lb") for member in cluster.of(role)]
     for name in names:
         if find(cluster, all_facts, name):
             continue
         other = next((member for member in cluster.members if member.name == name), None)
         near = closest(name, known)
         if other:
-            yield f"{name} is neither a server nor an agent: take it out of group {', '.join(other.roles)}, then deploy"
+            yield f"{name} has the datastore: without it there is no cluster; `reset` takes the whole one down"
         else:
             yield f"{name} is not in this cluster{f'; did you mean {near}?' if near else ''}"
 
@@ -41,6 +46,9 @@ def refusals(
         leaving: The hosts to take out.
         lost: They are dead or gone: nothing is done on them.
     """
+    yield from _balancers(cluster, all_facts, leaving, lost=lost)
+    if not any(set(member.roles) & set(NODES) for member in leaving):
+        return
     names = {member.name for member in leaving}
     servers = [member.name for member in leaving if member.role == "servers"]
     staying = [member for member in cluster.of("servers") if member.name not in names]
@@ -59,6 +67,28 @@ def refusals(
         alive = [member.name for member in leaving if member.node_name in nodes]
         if alive:
             yield f"{', '.join(alive)} is Ready, so K3s runs there: --lost is for hosts that are gone for good"
+
+
+def _balancers(
+    cluster: Cluster, all_facts: Mapping[str, HostFacts], leaving: Collection[Member], *, lost: bool
+) -> Iterator[str]:
+    """Yield what speaks against it for load balancers, and for hosts of the datastore that have left."""
+    balancers = [member.name for member in leaving if member.roles == ("lb",)]
+    staying = [member for member in cluster.of("lb") if member.name not in balancers]
+    active = [one for one in staying if one.name in all_facts and _serves(all_facts[one.name])]
+    if balancers and not staying:
+        yield f"{', '.join(balancers)}: no load balancer would be left"
+    elif balancers and not active:
+        yield f"HAProxy or keepalived is down on {', '.join(one.name for one in staying)}: bring them back first"
+    if balancers and not any(facts.ready for facts in all_facts.values()):
+        yield "no server is ready, whose CA the load balancers need: bring one back first"
+    for member in leaving:
+        if member.role == "datastore" and not lost:
+            yield f"{member.name} was a host of the datastore: what is there is yours to stop; --lost forgets it"
+
+
+def _serves(facts: HostFacts) -> bool:
+    return all(facts.unit(name).active == "active" for name in load_balancer.UNITS)
 
 
 def _others(cluster: Cluster, leaving: Collection[Member]) -> Iterator[str]:

@@ -121,7 +121,7 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
         conflict=checks.drill_conflict,
     ),
     "remove": Subcommand(
-        "take servers or agents out of the cluster, and K3s off them",
+        "take servers, agents or load balancers out of the cluster",
         changes.remove,
         more="Drained, out of every load balancer, K3s uninstalled, node and database user deleted. It asks once.",
         conflict=lambda args: "--plan excludes --write" if args.plan and args.write else "",

@@ -60,7 +60,7 @@ def upgrade(parser: Parser) -> None:
 
 def remove(parser: Parser) -> None:
     """Add the options of `remove`."""
-    parser.add_argument("hosts", nargs="+", metavar="NAME", help="a server or an agent")
+    parser.add_argument("hosts", nargs="+", metavar="NAME", help="a server, an agent or a load balancer")
     options.common(parser)
     parser.add_argument("--plan", action="store_true", help="show what would be done; change nothing")
     parser.add_argument("--yes", action="store_true", help="begin without asking")

@@ -1,4 +1,4 @@
-"""`nornir-k3s remove`: take servers or agents out of the cluster."""
+"""`nornir-k3s remove`: take servers, agents or load balancers out of the cluster."""
 
 from __future__ import annotations
 

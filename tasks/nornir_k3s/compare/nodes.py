@@ -44,6 +44,7 @@ def differences(
         started: The hosts whose K3s the next deploy starts or restarts.
         address: What was found at the registration address.
     """
+    yield from _strange_others(cluster)
     yield from _servers(cluster, all_facts, needed=not works.reached_by_others(all_facts, address))
     yield from _agents(cluster, all_facts)
     if nodes is None:
@@ -73,6 +74,15 @@ def _strangers(
         yield Finding(
             host=CLUSTER, kind="stranger", subject=name, found=found, expected=left_hosts.EXPECTED, remedy=remedy,
             since=at(node.since) if node and not node.ready else None,
+        )  # fmt: skip
+
+
+def _strange_others(cluster: Cluster) -> Iterator[Finding]:
+    """Yield load balancers and hosts of the datastore that have left the inventory."""
+    for one in cluster.left_others:
+        yield Finding(
+            host=CLUSTER, kind="stranger", subject=one.name, found=left_hosts.describe_other(one),
+            expected=left_hosts.EXPECTED_OTHERS, remedy=left_hosts.remedy_other(one),
         )  # fmt: skip
 
 

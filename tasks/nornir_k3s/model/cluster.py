@@ -92,6 +92,7 @@ class Cluster:
         hidden: Notes about settings of groups or of the whole cluster that nearer ones hide.
         token_given: The inventory refers to the token: it is the user's, and never changed by this tool.
         left: Servers and agents that were members and are not in the inventory any more, until they were removed.
+        left_others: The same of load balancers and hosts of the datastore.
     """
 
     name: str
@@ -123,6 +124,7 @@ class Cluster:
     former_vips: tuple[str, ...] = ()
     left: tuple[Member, ...] = ()
     token_given: bool = False
+    left_others: tuple[Member, ...] = ()
     rolling_update: RollingUpdate = field(default_factory=lambda: RollingUpdate.model_validate({}))
 
     def of(self, role: str) -> tuple[Member, ...]:

@@ -28,7 +28,7 @@ KINDS: Mapping[str, str] = {
     "database": "the managed datastore has its database, users and rights",
     "setting": "the effective settings of servers and agents are those of the inventory, the same on all servers",
     "node": "every server and agent is a node, Ready, schedulable, with its role, version and node password",
-    "stranger": "every node has a host in the inventory",
+    "stranger": "every node has a host in the inventory, and no load balancer has left it without being removed",
     "label": "a node has the labels of the inventory",
     "taint": "a node has the taints of the inventory, and no others",
     "backend": "each server is up in each load balancer",
@@ -123,7 +123,7 @@ CHECKS: Mapping[str, str] = {
     "feature-gate": "no feature gate of a component that the version does not have, or has locked: it would not start",
     "removed-argument": "no argument (`kubelet-arg`, …) that its component does not have any more: it would not start",
     "deprecated": "no setting, and no argument of a component, that goes in a later version",
-    "left": "no host has left the inventory that is still a node of the cluster",
+    "left": "no host has left the inventory that is still a node, a load balancer or a host of the datastore",
     "no-agents": "there is a host for workloads",
 }
 

@@ -8,11 +8,12 @@ from dataclasses import replace
 from nornir.core.task import Result, Task
 
 from nornir_k3s.apply import removal as scripts
+from nornir_k3s.apply import reset as resets
 from nornir_k3s.errors import NotReady
-from nornir_k3s.model.cluster import Member
+from nornir_k3s.model.cluster import NODES, Member
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.step import Step
-from nornir_k3s.phases import datastore, drain, load_balancers
+from nornir_k3s.phases import datastore, drain, load_balancers, reset
 from nornir_k3s.phases.host_tasks import apply_steps
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.phases.servers import require_ready
@@ -30,16 +31,18 @@ def phases(leaving: Collection[Member], *, lost: bool, anew: bool = False) -> tu
     """
 
     def on_hosts(run: Run) -> None:
-        names = [] if lost else [member.name for member in leaving]
+        names = [] if lost else [member.name for member in leaving if is_node(member)]
         run.phase("uninstall", names, _uninstall)
 
     def nodes(run: Run) -> None:
-        steps = [scripts.of_node(member.node_name, anew=anew) for member in leaving]
+        steps = [scripts.of_node(member.node_name, anew=anew) for member in leaving if is_node(member)]
+        if not steps:
+            return
         run.phase("node", [require_ready(without(run, leaving))], _applies(steps))
 
     return (
         Phase("drain", "move the pods to other nodes", lambda run: None if lost else _drain(run, leaving)),
-        Phase("load-balancers", "take servers out of HAProxy", lambda run: _leave_balancers(run, leaving)),
+        Phase("load-balancers", "take servers out of HAProxy", lambda run: _leave_balancers(run, leaving, lost=lost)),
         Phase("uninstall", "uninstall K3s, remove this tool's files", on_hosts),
         Phase("node", "delete the node and its password", nodes),
         Phase("datastore", "remove the database user", lambda run: _leave_datastore(run, leaving)),
@@ -51,8 +54,10 @@ def without(run: Run, leaving: Collection[Member]) -> Run:
     names, nodes = {member.name for member in leaving}, {member.node_name for member in leaving}
     members = tuple(member for member in run.cluster.members if member.name not in names)
     gone = tuple(member for member in run.cluster.left if member.name not in names)
+    others = tuple(member for member in run.cluster.left_others if member.name not in names)
     facts = {name: _forgetting(one, nodes) for name, one in run.facts.items() if name not in names}
-    return replace(run, cluster=replace(run.cluster, members=members, left=gone), facts=facts, _planned={})
+    cluster = replace(run.cluster, members=members, left=gone, left_others=others)
+    return replace(run, cluster=cluster, facts=facts, _planned={})
 
 
 def _forgetting(facts: HostFacts, nodes: Collection[str]) -> HostFacts:
@@ -84,8 +89,26 @@ def _drain(run: Run, leaving: Collection[Member]) -> None:
         raise NotReady(name, f"not removed, because its node could not be drained\n{lines}", hint=_HINT)
 
 
-def _leave_balancers(run: Run, leaving: Collection[Member]) -> None:
-    if any(member.role == "servers" for member in leaving):
+def is_node(member: Member) -> bool:
+    """Return whether a host is a server or an agent."""
+    return member.role in NODES
+
+
+def balancers(leaving: Collection[Member]) -> list[str]:
+    """Return those of the hosts that are load balancers, and nothing else."""
+    return [member.name for member in leaving if member.roles == ("lb",)]
+
+
+def changes_balancers(leaving: Collection[Member]) -> bool:
+    """Return whether the load balancers that stay must know of it."""
+    return any(member.role == "servers" for member in leaving) or bool(balancers(leaving))
+
+
+def _leave_balancers(run: Run, leaving: Collection[Member], *, lost: bool) -> None:
+    """Take load balancers down: they give the VIP away; then those that stay learn who has gone."""
+    if not lost:
+        run.phase("uninstall", balancers(leaving), _take_down)
+    if changes_balancers(leaving):
         load_balancers.converge(without(run, leaving))
 
 
@@ -96,6 +119,11 @@ def _leave_datastore(run: Run, leaving: Collection[Member]) -> None:
     datastore.prepare(later)
     for member in later.of("datastore"):
         later.phase("datastore", [member.name], _applies(later.planned(member.name).tidy))
+
+
+def _take_down(task: Task, run: Run) -> Result:
+    facts = run.facts[task.host.name]
+    return reset.apply_to_host(task, run, resets.on_host(run.cluster, facts, data_stay=True))
 
 
 def _uninstall(task: Task, run: Run) -> Result:

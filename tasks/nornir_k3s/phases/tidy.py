@@ -21,7 +21,8 @@ def tidy(run: Run) -> None:
     moved = all(m.name in run.done or not registration.moves(run, m.name) for m in run.of("agents"))
     whole = all(len(run.of(role)) == len(run.cluster.of(role)) for role in ("servers", "agents", "lb"))
     if left.listed(run.cluster, run.facts) is not None:
-        known_cluster.save_left(run.store, left.members(run.cluster, run.facts))
+        gone = left.members(run.cluster, run.facts)
+        known_cluster.save_left(run.store, [*gone, *run.cluster.left_others])
     if run.limit is None and current and moved and whole:
         run.phase("tidy", [name for name in run.names if run.planned(name).tidy], _tidy_host, width=1)
         _release_vips(run)

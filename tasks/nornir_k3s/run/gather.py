@@ -75,9 +75,10 @@ def prepare(
     if away:  # in the order of the last deploy: the priorities of load balancers depend on it
         order = {member.name: number for number, member in enumerate(earlier)}
         wanted = replace(wanted, members=tuple(sorted(wanted.members, key=lambda m: order.get(m.name, len(order)))))
-    wanted = replace(wanted, left=_left(wanted, [*earlier, *known_cluster.left(store)], away))
+    before = [*earlier, *known_cluster.left(store)]
+    wanted = replace(wanted, left=_left(wanted, before, away), left_others=_left_others(nr, wanted, before, away))
     known_cluster.stage_members(store, wanted.members)
-    known_cluster.stage_left(store, wanted.left)
+    known_cluster.stage_left(store, [*wanted.left, *wanted.left_others])
     run = Run(
         nr,
         wanted,
@@ -105,6 +106,17 @@ def _left(wanted: Cluster, earlier: Sequence[Member], away: Sequence[Member]) ->
     nodes = [member for role in NODES for member in wanted.of(role)]
     known = {name for one in (*nodes, *away) for name in (one.name, one.node_name, one.address)}
     gone = [one for one in earlier if one.role in NODES and not known & {one.name, one.node_name, one.address}]
+    return tuple({one.name: one for one in gone}.values())
+
+
+def _left_others(nr: Nornir, wanted: Cluster, earlier: Sequence[Member], away: Sequence[Member]) -> tuple[Member, ...]:
+    """Return load balancers and hosts of the datastore that were members, and that the inventory does not have.
+
+    One that has no role any more, or another one, is still in it: deploy takes down what it must not go on with.
+    """
+    there = {member.address for member in (*wanted.members, *away)}
+    names = {*nr.inventory.hosts, *(member.name for member in away)}
+    gone = [one for one in earlier if one.role not in NODES and one.name not in names and one.address not in there]
     return tuple({one.name: one for one in gone}.values())
 
 

@@ -1,4 +1,4 @@
-"""remove: takes servers and agents out of the cluster, and K3s off them."""
+"""remove: takes servers, agents and load balancers out of the cluster."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from nornir.core import Nornir
 from nornir.core.inventory import Host, ParentGroups
 
 from nornir_k3s.apply import removal as scripts
+from nornir_k3s.apply import reset as resets
 from nornir_k3s.checks import removal as checks
 from nornir_k3s.errors import Declined, HostUnreachable, Interrupted, K3sError, UsageError
 from nornir_k3s.model.cluster import Member
 from nornir_k3s.model.finding import CLUSTER
 from nornir_k3s.model.removal import Removal
 from nornir_k3s.model.report import HostReport, PhaseReport, Report
-from nornir_k3s.phases import removal
+from nornir_k3s.model.step import Step
+from nornir_k3s.phases import removal, reset
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
@@ -38,6 +40,8 @@ def remove(
     confirm: Callable[[Removal], bool] | None = None,
 ) -> Report:
     """Take servers and agents out of the cluster: drained, out of every load balancer, K3s uninstalled, node deleted.
+
+    Of load balancers keepalived and HAProxy go; the VIP moves to another one.
 
     Arguments:
         nr: A Nornir with the load balancers, the datastore and the servers of the cluster; those that leave may have
@@ -101,7 +105,7 @@ def read(run: Run, names: Sequence[str], *, lost: bool) -> list[Member]:
         HostUnreachable: A host is down that takes part.
     """
     if not names:
-        raise UsageError("no host is named", hint="name the servers or agents to remove")
+        raise UsageError("no host is named", hint="name the servers, agents or load balancers to remove")
     servers = [m.name for m in run.cluster.of("servers") if m.name not in run.away and not (lost and m.name in names)]
     roles = ("lb", "datastore") if _may_be_servers(run, names) else ()
     others = [m.name for role in roles for m in run.cluster.of(role) if m.name not in run.away]
@@ -113,6 +117,7 @@ def read(run: Run, names: Sequence[str], *, lost: bool) -> list[Member]:
     add(run, leaving)
     if not lost:
         _reach(run, [member.name for member in leaving if member.name not in run.facts])
+        run.phase("observe", removal.balancers(leaving), reset.read_host)
     return leaving
 
 
@@ -149,7 +154,8 @@ def add(run: Run, leaving: Sequence[Member]) -> None:
         )
     new = [member for member in leaving if member.name not in {one.name for one in run.cluster.members}]
     kept = tuple(one for one in run.cluster.left if one.name not in {member.name for member in new})
-    run.cluster = replace(run.cluster, members=(*run.cluster.members, *new), left=kept)
+    others = tuple(one for one in run.cluster.left_others if one.name not in {member.name for member in new})
+    run.cluster = replace(run.cluster, members=(*run.cluster.members, *new), left=kept, left_others=others)
     for member in leaving:
         run.report.hosts.setdefault(member.name, HostReport(role=member.role, roles=list(member.roles)))
 
@@ -169,16 +175,23 @@ def planned(run: Run, leaving: Sequence[Member], *, lost: bool) -> Removal:
     later, changes = removal.without(run, leaving), dict[str, list[str]]()
     for member in leaving if not lost else ():
         drained = [f"drain node {member.node_name}"] if member in removal.drained(run, leaving) else []
-        changes[member.name] = [*drained, *(step.summary for step in scripts.on_host(member))]
-    if any(member.role == "servers" for member in leaving):
+        changes[member.name] = [*drained, *(step.summary for step in _on_host(run, member))]
+    if removal.changes_balancers(leaving):
         for other in (*later.of("lb"), *later.of("datastore")):
             plan = later.planned(other.name)
             steps = [step for role in ("lb", "datastore") for step in plan.by_role.get(role, ())]
             if said := [step.summary for step in (*steps, *plan.tidy)]:
                 changes[other.name] = said
-    changes[CLUSTER] = [scripts.of_node(member.node_name).summary for member in leaving]
+    if nodes := [scripts.of_node(member.node_name).summary for member in leaving if removal.is_node(member)]:
+        changes[CLUSTER] = nodes
     names = [member.name for member in leaving]
     return Removal(cluster=run.cluster.name, hosts=names, lost=lost, changes=changes, notes=_todo(run, leaving))
+
+
+def _on_host(run: Run, member: Member) -> list[Step]:
+    if removal.is_node(member):
+        return scripts.on_host(member)
+    return resets.on_host(run.cluster, run.facts[member.name], data_stay=True)
 
 
 def _todo(run: Run, leaving: Sequence[Member]) -> list[str]:

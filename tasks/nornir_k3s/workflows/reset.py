@@ -104,7 +104,7 @@ def read(run: Run, lost: Collection[str]) -> None:
         UsageError: It is refused.
         HostUnreachable: A host is down that is not lost.
     """
-    remove.add(run, run.cluster.left)
+    remove.add(run, [*run.cluster.left, *run.cluster.left_others])
     names = [member.name for member in run.cluster.members]
     remove.refuse([*checks.filtered(run.away), *checks.unknown(names, lost)])
     try:
