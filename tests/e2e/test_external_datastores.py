@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from . import moves
 from .certificates import certificate
 from .conftest import (
     DB,
@@ -264,6 +265,28 @@ def test_bare_hosts_become_a_cluster_on_it(
     proved(outside, service, "external", "password change")
     if service == "mariadb" and outside.lab.exec("db1", ["mariadbd", "--version"]).stdout.count("10.11"):
         upgraded(outside)
+    if service == "mariadb":
+        moved_to_postgresql(outside)
+
+
+def moved_to_postgresql(site: Site) -> None:
+    """From the external database to one of another kind, which this tool sets up: every object is the same."""
+    moves.fill(site)
+    before = moves.objects(site)
+    with unchanged_files(site):
+        site.edit(lambda hosts: hosts["db1"].update(groups=["datastore"]), "hosts.yaml")
+        site.edit(lambda data: data["data"]["k3s_cluster"].update(datastore={"kind": "postgresql"}))
+        done = site.runbook("deploy.py", "--yes")
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "take the data along with `nornir-k3s move`" in done.stderr
+        done = site.runbook("move.py", "--yes")
+        assert done.returncode == 0, done.stdout + done.stderr
+        moves.same(site, before)
+        eventually(lambda: ready(site))
+        ask = ["runuser", "-u", "postgres", "--", "psql", "-At", "k3s", "-c"]
+        said = site.lab.exec("db1", [*ask, "SELECT last_value >= (SELECT MAX(id) FROM kine) FROM kine_id_seq"])
+        assert said.stdout == "t\n"
+        eventually(lambda: unchanged(site))
 
 
 def without_snapshot_isolation(site: Site) -> None:

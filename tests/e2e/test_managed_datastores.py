@@ -16,6 +16,7 @@ import pytest
 from nornir_k3s.state import datastore_keys
 from nornir_k3s.state.store import Store
 
+from . import moves
 from .balancers import BALANCERS, Held, watched
 from .conftest import (
     DB,
@@ -68,8 +69,34 @@ def managed(request: pytest.FixtureRequest, site: Site) -> Iterator[Site]:
         for host, group in GROUPS[kind].items():
             site.edit(partial(put_into, host=host, group=group), "hosts.yaml")
         site.lab.exec(LIKE_RHEL, ["sh", "-s"], input=(Path(__file__).parent / "rhel_lookalike.sh").read_text())
-        site.deploy()
+        if kind == "mysql":
+            moved_from_sqlite(site)
+        else:
+            site.deploy()
         yield site
+
+
+def moved_from_sqlite(site: Site) -> None:
+    """Make the cluster from one server on SQLite; the run that moves it is killed, and run again."""
+    moves.install_single_server(site)
+    moves.fill(site)
+    state = site.folder / ".state" / "lab"
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (state / "token").write_text(moves.TOKEN + "\n")
+    refused = site.runbook("deploy.py", "--yes")
+    assert refused.returncode == 1, refused.stdout + refused.stderr
+    assert "nornir-k3s move" in refused.stderr
+    before, path = moves.objects(site), site.folder / "move.json"
+    done = site.runbook("move.py", "--plan", "--json", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(path.read_text())["changes"]["s1"] == ["stop K3s until the copy is whole"]
+    moves.kill_while_stopped(site, "s1")
+    done = site.runbook("move.py", "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    moves.same(site, before)
+    kept = site.lab.exec("s1", ["cat", "/var/lib/nornir-k3s/moved/config.yaml"]).stdout
+    assert moves.TOKEN in kept, "what leads back"
+    assert site.runbook("move.py", "--plan").returncode == 2, "there is nothing to move"
 
 
 def put_into(hosts: dict[str, Any], host: str, group: str) -> None:
