@@ -530,6 +530,9 @@ def test_an_etcd_is_replaced_and_kept(tmp_path: Path, tool: str) -> None:
         assert done.returncode == 0, done.stderr
         assert (data / "test.old_abcd" / "old").exists()
         assert not (data / "test" / "old").exists()
+    sick = f"case $* in *health*) exit 1 ;; esac; {restores}"
+    done = shell(tmp_path, script, **{**programs, "etcdctl": sick, "sleep": ""})
+    assert (done.returncode != 0, "etcd is not healthy" in done.stderr) == (True, True)
     said = (tmp_path / "log").read_text()
     assert said.index("systemctl stop etcd") < said.index("snapshot restore") < said.index("systemctl start --no-block")
 

@@ -82,5 +82,10 @@ replace_etcd() { # URL folder-of-certificates data-folder option...
   fi
   if [ ! -e "$data" ]; then mv -T "$new" "$data"; fi
   systemctl start --no-block etcd.service
-  wait_for etcd_alive "$url" "$pems"
+  n=0
+  until etcd_alive "$url" "$pems"; do # it is when most of its members are back
+    n=$((n + 1))
+    [ "$n" -lt 600 ] || { echo 'etcd is not healthy with the restored data: see journalctl -u etcd' >&2; return 1; }
+    sleep 0.5
+  done
 }
