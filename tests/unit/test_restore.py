@@ -534,6 +534,7 @@ def test_an_etcd_is_replaced_and_kept(tmp_path: Path, tool: str) -> None:
     done = shell(tmp_path, script, **{**programs, "etcdctl": sick, "sleep": ""})
     assert (done.returncode != 0, "etcd is not healthy" in done.stderr) == (True, True)
     said = (tmp_path / "log").read_text()
+    assert "--initial-cluster-token=test-abcd" in said, "no member of before is taken for one of these"
     assert said.index("systemctl stop etcd") < said.index("snapshot restore") < said.index("systemctl start --no-block")
 
 

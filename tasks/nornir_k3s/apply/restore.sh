@@ -76,7 +76,8 @@ replace_etcd() { # URL folder-of-certificates data-folder option...
   shift 3
   systemctl stop etcd.service
   if [ ! -e "$old" ]; then
-    import_etcd "$new" "$@"
+    # As another cluster: members that still run with the old data would mix their log with this one.
+    import_etcd "$new" "$@" "--initial-cluster-token=${data##*/}-$number"
     chown -R etcd:etcd "$new"
     if [ -e "$data" ]; then mv -T "$data" "$old"; fi
   fi

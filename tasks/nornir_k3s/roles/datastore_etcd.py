@@ -85,7 +85,6 @@ class Etcd:
         options = {
             "name": member.name,
             "initial-cluster": _peers(cluster),
-            "initial-cluster-token": cluster.name,
             "initial-advertise-peer-urls": url(member, PEERS),
         }
         words = [f"--{key}={value}" for key, value in options.items()]
