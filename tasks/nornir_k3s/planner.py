@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from nornir_k3s import k3s, shell
 from nornir_k3s.model import masking
-from nornir_k3s.model.cluster import Cluster, Member
+from nornir_k3s.model.cluster import NODES, Cluster, Member
 from nornir_k3s.model.host_facts import ArtifactState, FileState, HostFacts, UnitState
 from nornir_k3s.model.host_spec import File, Forget, Gone, HostSpec, Packages, Unit, together
 from nornir_k3s.model.k3s_facts import CertificateFile
@@ -285,6 +285,11 @@ def plan_host(cluster: Cluster, member: Member, facts: HostFacts, known: Known) 
         steps["lb"] = former.load_balancer_steps(facts.ledger.files)  # another load balancer takes the VIP
     else:
         tidy += former.load_balancer_steps(facts.ledger.files)  # agents use it until they have moved
+    if spec.install and member.role == "servers" and known.new_ca not in ("", facts.server.ca_certificate):
+        reason = "it takes the new CA from the datastore when it starts"
+        steps["servers"] = _with_restart(steps["servers"], spec.install.unit, spec, reason)
+    if member.role in NODES and known.renew:
+        steps[member.role] = _renewed(steps[member.role], member, spec, facts, known.renew)
     returns = k3s.same_minor((known.nodes or {}).get(member.node_name, ""), cluster.version)
     by_role = {role: tuple(of_role) for role, of_role in steps.items()}
     return PlannedHost(member, spec, facts, tuple(stage(spec, facts)), by_role, tuple(tidy), returns)
@@ -309,6 +314,27 @@ def _forget_passwd() -> Step:
     """Return the step without which K3s may end with `newer than datastore`; it makes the file anew when it starts."""
     summary = f"remove {k3s.PASSWD}, which has another token: K3s takes the right one from the datastore"
     return Step("remove", k3s.PASSWD, summary, payload=Secret(shell.call("forget", k3s.PASSWD)))
+
+
+def _renewed(steps: list[Step], member: Member, spec: HostSpec, facts: HostFacts, since: float) -> list[Step]:
+    """Return the steps with those that make K3s' certificates anew, if some are older.
+
+    A server makes them when it starts where there are none (docs.k3s.io `cli/certificate.md`), an agent always does.
+    """
+    before = since + facts.skew - facts.skew_error
+    own = (one for one in facts.certificates if one.path.startswith(f"{k3s.DATA}/") and one.path.endswith(".crt"))
+    own = (one for one in own if not one.authority)
+    if not spec.install or all(one.written >= before for one in own):
+        return steps
+    unit = spec.install.unit
+    steps = _with_restart(steps, unit, spec, "it makes its certificates anew when it starts")
+    if member.role != "servers":
+        return steps
+    call = shell.source("apply/certificates.sh") + shell.call("drop_certificates", k3s.BINARY, unit, k3s.DATA)
+    summary = "delete K3s' certificates with `k3s certificate rotate`"
+    # At once before the restart: until then, what reads one of these files fails.
+    last = next(number for number, step in enumerate(steps) if step.target == unit)
+    return [*steps[:last], Step("certificates", unit, summary, payload=Secret(call)), *steps[last:]]
 
 
 def _restart_reason(cluster: Cluster, member: Member, spec: HostSpec, facts: HostFacts, known: Known) -> str:

@@ -25,9 +25,9 @@ ALL = (
 )
 
 
-def killed(site: Site, line: str) -> None:
-    """Start a deploy, and kill it as soon as it prints such a line."""
-    running, said = site.start("deploy.py", "--yes"), ""
+def killed(site: Site, line: str, *command: str) -> None:
+    """Start a command, `deploy --yes` by default, and kill it as soon as it prints such a line."""
+    running, said = site.start(*(command or ("deploy.py", "--yes"))), ""
     assert running.stdout
     try:
         for one in running.stdout:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import signal
+import ssl
 from typing import Any
 
 import pytest
 
 from nornir_k3s.apply import rotation
+from nornir_k3s.model import pem
+from nornir_k3s.roles import haproxy
 
 from .asked import Asked
 from .balancers import STAT, away, drained, states, watched
-from .conftest import Site, eventually, unchanged
+from .conftest import VIP, Site, eventually, unchanged
+from .killed import killed
 
 BALANCERS, SERVERS = ("lb1", "lb2"), ("s1", "s2", "s3")
 UNDO = "/var/lib/nornir-k3s/undo"
@@ -97,6 +101,74 @@ def test_a_run_that_was_killed_leaves_nobody_out(cluster: Site) -> None:
     cluster.deploy("--yes")
     for balancer in BALANCERS:
         assert cluster.lab.exec(balancer, ["sh", "-c", NOTES]).stdout == ""
+    eventually(lambda: unchanged(cluster))
+
+
+LEAVES = """cd /var/lib/rancher/k3s 2>/dev/null || cd /
+for one in server/tls/client-admin.crt agent/client-kubelet.crt server/tls/server-ca.crt /etc/haproxy/k3s-check.pem; do
+  if [ -e "$one" ]; then sha256sum "$one"; fi
+done"""
+# What a run leaves that is killed between the two: K3s has deleted its certificates, and was not restarted.
+BETWEEN = """cd /var/lib/nornir-k3s
+: >pending/k3s.service
+date +%s >certificates
+k3s certificate rotate"""
+
+
+def test_certificates_are_made_anew_also_by_runs_that_were_killed(
+    cluster: Site, request: pytest.FixtureRequest
+) -> None:
+    def leaves() -> dict[str, dict[str, str]]:
+        hosts = (*SERVERS, "a1", "a2", *BALANCERS)
+        lines = {name: cluster.lab.exec(name, ["sh", "-c", LEAVES]).stdout.splitlines() for name in hosts}
+        return {name: {line.split()[1]: line.split()[0] for line in of} for name, of in lines.items()}
+
+    def kept(now: dict[str, dict[str, str]]) -> set[tuple[str, str]]:
+        return {(name, path) for name, files in now.items() for path in files if files[path] == before[name][path]}
+
+    before, started, first = leaves(), cluster.processes(), ""
+    if request.config.getoption("--matrix"):  # it takes long, and what comes below is killed, too
+        killed(cluster, "servers: 1 host, 1 changed", "rotate.py", "certificates", "--yes")
+        first, *_ = (name for name in SERVERS if cluster.processes()[name] != started[name])
+    with_new = cluster.processes()
+    cluster.lab.exec("s2" if first != "s2" else "s3", ["sh", "-c", BETWEEN])
+    done = cluster.runbook("rotate.py", "certificates", "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert kept(leaves()) == {(name, "server/tls/server-ca.crt") for name in SERVERS}, "the CA stays, and nothing else"
+    assert not first or cluster.processes()[first] == with_new[first], "what was done is not done again"
+    for name in SERVERS:
+        assert cluster.lab.exec(name, ["sh", "-c", "ls -d /var/lib/rancher/k3s/server/tls-*"], check=False).stdout == ""
+    eventually(lambda: unchanged(cluster))
+
+
+def test_the_cas_are_made_anew_also_by_a_run_that_was_killed(cluster: Site, request: pytest.FixtureRequest) -> None:
+    if not request.config.getoption("--matrix"):
+        pytest.skip("servers restart twice, agents once: minutes, for what the tests of units prove, too")
+
+    def text(host: str, path: str) -> str:
+        return cluster.lab.exec(host, ["cat", path]).stdout
+
+    def signer() -> str:
+        (one,) = pem.certificates(ssl.get_server_certificate((VIP, 6443)))
+        return one.issuer.rfc4514_string()
+
+    ca = "/var/lib/rancher/k3s/server/tls/server-ca.crt"
+    before = text("s1", ca)
+    killed(cluster, "servers: 1 host, 1 changed", "rotate.py", "ca", "--yes")
+    cluster.answers()
+    assert {text(name, ca) == before for name in SERVERS} == {True, False}
+    done = cluster.runbook("rotate.py", "ca", "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = text("s1", ca)
+    first, *_ = pem.certificates(after)
+    assert after.endswith(before)
+    assert {text(name, ca) for name in SERVERS} == {after}
+    assert {text(name, haproxy.SERVER_CA) for name in BALANCERS} == {after}
+    assert signer() == first.subject.rfc4514_string()
+    prefix = text("s1", "/var/lib/rancher/k3s/server/token")[:67]
+    assert all(prefix in text(name, "/etc/rancher/k3s/config.yaml") for name in ("a1", "a2"))
+    assert not list(cluster.folder.glob("**/ca-rotation.json"))
+    cluster.answers()
     eventually(lambda: unchanged(cluster))
 
 

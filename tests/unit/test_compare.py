@@ -430,7 +430,13 @@ def test_certificates_that_end_soon_the_first_first(load: Callable[..., Cluster]
     assert set(told) == {"old", "soon", "ca"}
     assert told["old"].severity == "error"
     assert told["soon"].found.startswith("expires in 10 days")
-    assert "rotate-ca" in told["ca"].remedy
+    assert "renew it where it was made" in told["ca"].remedy
+
+
+def test_k3s_own_cas_are_renewed_by_a_command(load: Callable[..., Cluster]) -> None:
+    path = f"{k3s.DATA}/server/tls/server-ca.crt"
+    one = CertificateExpiry(host="s1", path=path, ends=datetime.now(UTC) + timedelta(days=9), authority=True)
+    assert "nornir-k3s rotate ca" in certificate_expiry.remedy(load(), one)
 
 
 @pytest.mark.parametrize(

@@ -139,3 +139,11 @@ def test_a_database_that_lets_nobody_look_is_not_taken_for_an_empty_one(
 def test_databases_of_mysql_count_where_mariadb_is_wanted(program: Callable[[str, str], str], tmp_path: Path) -> None:
     path = program("mysql", "printf '%s\\n' information_schema mysql shop")
     assert lines("others", "fact_others", tmp_path, "mariadb", "k3s", path=path) == ["@others\tmysql\tdatabase shop"]
+
+
+@pytest.mark.parametrize("separator", [":", ": "])
+def test_the_certificate_of_k3s_port_is_read_and_its_key_is_not(tmp_path: Path, separator: str) -> None:
+    secret = tmp_path / "dynamic-cert.json"
+    secret.write_text(f'{{"kind":"Secret","data"{separator}{{"tls.crt"{separator}"UEVN","tls.key"{separator}"S0VZ"}}}}')
+    (found,) = lines("k3s_node", "fact_certificates", secret, tmp_path / "none.json")
+    assert found == f"@certificates\t{secret}\tUEVN\t{int(secret.stat().st_mtime)}"

@@ -41,6 +41,8 @@ class Deploy:
     done: list[str] = field(default_factory=list)
     ready_servers: Sequence[str] = ("s1", "s2")
     ca_prefix: str = CA
+    new_ca: str = ""
+    trusts: Sequence[str] = ()
     deadlines: dict[str, int] = field(default_factory=lambda: {"apply": 1})
     away: Sequence[str] = ()
 
@@ -57,9 +59,12 @@ class Deploy:
     def chosen(self, names: Sequence[str]) -> list[str]:
         return [name for name in names if name in self.limit]
 
+    def check_certificate(self) -> Any:
+        return state.load(self.store, self.ca_prefix)
+
     def planned(self, name: str) -> Any:
         targets = (haproxy.SERVER_CA, haproxy.CHECK_CERT, haproxy.CONFIG, "haproxy.service", "keepalived.service")
-        steps = tuple(Step("file", target, target) for target in targets)
+        steps = tuple(Step("file", target, target) for target in targets[name in self.trusts :])
         return SimpleNamespace(by_role={"lb": steps, "servers": steps}, starts_k3s=name in ("s1", "s2"))
 
     def phase(self, title: str, names: Sequence[str], task: Any, **_: Any) -> dict[str, Any]:
@@ -110,6 +115,12 @@ def test_nothing_is_renewed_early_that_has_not_expired(deploy: Callable[..., Any
     run = deploy(5, 500)
     check_certificate.renew_ended(run)
     assert not run.done
+
+
+def test_a_load_balancer_trusts_a_new_ca_before_a_server_restarts_with_it(deploy: Callable[..., Any]) -> None:
+    run = deploy(500, 500, new_ca="PEM", trusts=["lb2"])
+    check_certificate.renew_ended(run)
+    assert [one for one in run.done if one.startswith("check certificate")] == ["check certificate lb1"]
 
 
 def test_a_run_of_other_hosts_is_refused(deploy: Callable[..., Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from nornir_k3s import k3s
+from nornir_k3s.checks import preflight
 from nornir_k3s.compare import certificate_expiry, compare
 from nornir_k3s.errors import NotReady
 from nornir_k3s.model.bundle import Bundle
@@ -214,7 +215,8 @@ def test_servers_whose_certificates_have_expired_restart_one_at_a_time(
     plans = {name: plan_host(cluster, cluster.member(name), one, known(cluster, ())) for name, one in facts.items()}
     phases: list[list[str]] = []
     run: Any = SimpleNamespace(
-        cluster=cluster, away=(), done=set(), facts=facts, planned=plans.get, chosen=list, ready_servers=["s1"],
+        cluster=cluster, away=(), new_ca="", done=set(), facts=facts, planned=plans.get, chosen=list,
+        ready_servers=["s1"],
         of=lambda group: cluster.of(group) if group == "servers" else [],
         phase=lambda _, names, *__, **___: phases.append(list(names)),
     )  # fmt: skip
@@ -225,6 +227,29 @@ def test_servers_whose_certificates_have_expired_restart_one_at_a_time(
     assert [names for names in phases if names] == [["s1"], ["s2"]]
     path = f"{k3s.DATA}/server/tls/client-admin.crt"
     assert [step.summary for step in plans["s1"].steps] == [f"restart {SERVER}: it renews {path} when it starts"]
+
+
+def test_certificates_that_have_all_expired_keep_no_deploy_from_renewing_them(load: Load) -> None:
+    """Of a cluster that nobody restarted for a year: no server answers kubectl, no agent reaches the API."""
+    cluster = load()
+    names = [member.name for member in cluster.members]
+    well = {name: converged(cluster, name) for name in names}
+    ended = {
+        name: expiring(one, at=NOW - 9, written=1) if name in ("s1", "s2", "a1") else one for name, one in well.items()
+    }
+    for name in ("s1", "s2"):
+        ended[name] = changed(ended[name], api={"ready": False, "nodes": None, "through_address": False})
+    ended["a1"] = changed(ended["a1"], registration="Unauthorized")
+
+    def errors(facts: dict[str, HostFacts]) -> set[str]:
+        return {one.id for one in preflight.check(cluster, facts) if one.severity == "error"}
+
+    assert errors(ended) <= errors(well)
+    known_now = known(cluster, ())
+    restarts = {
+        name: plan_host(cluster, cluster.member(name), one, known_now).starts_k3s for name, one in ended.items()
+    }
+    assert {name for name, starts in restarts.items() if starts} == {"s1", "s2", "a1"}
 
 
 @pytest.mark.parametrize(

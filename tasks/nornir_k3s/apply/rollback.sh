@@ -28,6 +28,14 @@ drop_previous() { # under another name first: half of a record is never taken fo
   [ ! -d "$PREVIOUS" ] || mv -fT "$PREVIOUS" "$PREVIOUS".dropped
   rm -rf "$PREVIOUS".dropped
   rm -f "$STATE/binary"
+  drop_former_certificates
+}
+drop_former_certificates() { # what `k3s certificate rotate` has kept since the note was made
+  [ -s "$STATE/certificates" ] || return 0
+  for folder in /var/lib/rancher/k3s/server/tls-[0-9]*; do
+    if [ -d "$folder" ] && [ "${folder##*-}" -ge "$(cat "$STATE/certificates")" ]; then rm -rf "$folder"; fi
+  done
+  rm -f "$STATE/certificates"
 }
 keep_binary() { # path running; where it can be another name of the same file, it takes no space
   [ -f "$1" ] || return 0

@@ -70,7 +70,10 @@ def _server_ca(member: Member, facts: HostFacts, running: Sequence[str]) -> Iter
         return
     if facts.ready or own & newest:
         found = "it has another CA than other servers, as from before a rotation of the CA"
-        remedy = "restart k3s on one server after the other: each takes the CA from the datastore when it starts"
+        remedy = (
+            "run nornir-k3s rotate ca again if it was interrupted; or restart k3s on one server after the other: "
+            "each takes the CA from the datastore when it starts"
+        )
         yield problem(member.name, "leftovers", found, "the same CA on all servers", remedy, "warning")
         return
     found = f"{k3s.DATA}/server/tls has another CA than the running cluster: files of a failed start"

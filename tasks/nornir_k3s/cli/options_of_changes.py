@@ -97,6 +97,8 @@ def replace(parser: Parser) -> None:
 # What can be rotated, in the order of the help; `workflows/rotate.py` has how.
 ROTATED: Mapping[str, str] = {
     "token": "the token of the cluster",
+    "ca": "the CAs of K3s, then all its certificates",
+    "certificates": "all certificates of K3s but the CAs, and that of the load balancers' health check",
     "database-password": "the password of the managed datastore",
     "encryption": "the keys with which secrets are encrypted in the datastore",
 }

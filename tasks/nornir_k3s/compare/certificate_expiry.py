@@ -1,7 +1,7 @@
 """When certificates expire: K3s' own, those of the datastore, and that of the load balancers' health check.
 
 Source: docs.k3s.io `cli/certificate.md`: K3s renews its certificates when it starts with fewer than 120 days left (90
-before the releases of late 2024); its CAs last ten years and are renewed by hand.
+before the releases of late 2024); its CAs last ten years.
 """
 
 from __future__ import annotations
@@ -89,12 +89,14 @@ def _is_given(cluster: Cluster, one: CertificateExpiry) -> bool:
 def remedy(cluster: Cluster, one: CertificateExpiry) -> str:
     """Return what renews a certificate."""
     if one.authority:
-        return "renew the CA by hand: docs.k3s.io, cli/certificate (`k3s certificate rotate-ca`)"
+        if one.path.startswith(k3s.DATA):
+            return "give the cluster new CAs: nornir-k3s rotate ca"
+        return "renew it where it was made, then deploy"
     if one.host == CLUSTER:
         return "renew it: K3s cannot connect after that"
     if one.path.startswith(k3s.DATA):
         unit = k3s.UNITS["server" if cluster.member(one.host).role == "servers" else "agent"]
-        return f"restart {unit} on this host, one host at a time: K3s renews its certificates when it starts"
+        return f"restart {unit} on this host, one host at a time, or run nornir-k3s rotate certificates"
     if _is_given(cluster, one):
         return "renew the file that the inventory names, then deploy"
     return "deploy: it renews the certificate in its last months"

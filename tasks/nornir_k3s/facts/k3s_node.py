@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import ssl
-from collections.abc import Iterable, Iterator, Sequence
-
-from cryptography import x509
+from collections.abc import Iterable, Sequence
 
 from nornir_k3s import k3s
 from nornir_k3s.facts.fact import Fact, Query
-from nornir_k3s.model import family
+from nornir_k3s.model import family, pem
 from nornir_k3s.model.cluster import NODES
 from nornir_k3s.model.k3s_facts import CertificateFile, SettingsFile
 from nornir_k3s.records import Record, decoded, integer
 from nornir_k3s.roles import datastore, haproxy, server
-
-# Version 3, then the serial number 0, which K3s' own CAs have (rancher/dynamiclistener, `NewSelfSignedCACert`). X.509
-# does not allow it: cryptography warns, and will refuse it.
-_SERIAL_0, _SERIAL_1 = b"\xa0\x03\x02\x01\x02\x02\x01\x00", b"\xa0\x03\x02\x01\x02\x02\x01\x01"
-_PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
 class AgentCA(Fact[str]):
@@ -68,6 +59,7 @@ class NodePassword(Fact[bool]):
 _CERTIFICATES = {
     "servers": (
         *(f"{k3s.DATA}/{folder}/*.crt" for folder in ("server/tls", "server/tls/etcd", "server/tls/kube-*", "agent")),
+        f"{k3s.DATA}/server/tls/dynamic-cert.json",
         f"{server.FOLDER}/datastore-cafile.pem",
         f"{server.FOLDER}/datastore-certfile.pem",
     ),
@@ -98,20 +90,11 @@ class Certificates(Fact[tuple[CertificateFile, ...]]):
         found = []
         for record in records:
             path, text, written = record.take(3)
-            if certificates := list(_certificates(decoded(text))):
+            if certificates := list(pem.certificates(decoded(text))):  # K3s may just be writing it
                 first = min(certificates, key=lambda one: one.not_valid_after_utc)
-                authority = first.subject == first.issuer or path.endswith("-ca.crt")
+                authority = first.subject == first.issuer or path.endswith(("-ca.crt", "-ca.nochain.crt"))
                 found.append(CertificateFile(path, first.not_valid_after_utc, authority, integer(written)))
         return tuple(found)
-
-
-def _certificates(text: str) -> Iterator[x509.Certificate]:
-    for pem in _PEM.findall(text):
-        try:
-            der = ssl.PEM_cert_to_DER_cert(pem)
-            yield x509.load_der_x509_certificate(der.replace(_SERIAL_0, _SERIAL_1, 1))
-        except ValueError:
-            continue  # K3s is just writing it
 
 
 class ExtraSettings(Fact[tuple[SettingsFile, ...]]):

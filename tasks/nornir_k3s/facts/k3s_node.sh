@@ -22,12 +22,15 @@ fact_node_password() { # data-folder
   else say node_password no; fi
 }
 
-# A file may also hold a private key, which stays on the host.
+# A file may also hold a private key, which stays on the host. K3s keeps that of its port as a Secret, in JSON.
 fact_certificates() { # pattern...
   for pattern in "$@"; do
     for path in $pattern; do
       [ -f "$path" ] || continue
-      pem=$(sed -n '/-----BEGIN CERT/,/-----END CERT/p' "$path" 2>/dev/null | base64 -w0)
+      case $path in
+        *.json) pem=$(sed -n 's/.*"tls\.crt": *"\([A-Za-z0-9+/=]*\)".*/\1/p' "$path" 2>/dev/null) ;;
+        *) pem=$(sed -n '/-----BEGIN CERT/,/-----END CERT/p' "$path" 2>/dev/null | base64 -w0) ;;
+      esac
       say certificates "$path" "$pem" "$(stat -c %Y "$path" 2>/dev/null || echo 0)"
     done
   done

@@ -16,7 +16,9 @@ class Change(BaseModel):
 
     id: str = Field(description="HOST/KIND:TARGET; the same in every run, and in the report's `changes` after HOST/")
     phase: str = Field(description="the phase of deploy that makes it")
-    kind: str = Field(description="packages, artifact, install, file, remove, unit, database, rotation or selinux")
+    kind: str = Field(
+        description="packages, artifact, install, file, remove, unit, database, rotation, selinux, certificates"
+    )
     target: str
     summary: str
     action: str | None = Field(None, description="of units: start, restart, reload or enable")

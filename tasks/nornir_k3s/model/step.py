@@ -8,7 +8,9 @@ from typing import Literal
 from nornir_k3s.model.host_spec import Artifact, File, Forget, Gone, Install, Packages, Retired, Unit
 from nornir_k3s.model.secret import Secret
 
-Kind = Literal["packages", "artifact", "install", "file", "remove", "database", "unit", "rotation", "selinux"]
+Kind = Literal[
+    "packages", "artifact", "install", "file", "remove", "database", "unit", "rotation", "selinux", "certificates"
+]
 Action = Literal["start", "restart", "reload", "enable", "stop"]
 
 

@@ -18,7 +18,7 @@ from nornir_k3s.state import check_certificate
 
 def is_missing(run: Run) -> bool:
     """Return whether the controller has none of this cluster that lasts."""
-    return not check_certificate.load(run.store, run.ca_prefix)
+    return not run.check_certificate()
 
 
 def sign(run: Run, server: str) -> None:
@@ -37,14 +37,23 @@ def ended(run: Run) -> list[str]:
     ]
 
 
+def _distrusting(run: Run) -> list[str]:
+    """Return the load balancers that do not have the new CA of the servers yet."""
+    if not run.new_ca:
+        return []
+    plans = {member.name: run.planned(member.name).by_role["lb"] for member in run.of("lb")}
+    return [name for name, steps in plans.items() if any(step.target == haproxy.SERVER_CA for step in steps)]
+
+
 def renew_ended(run: Run) -> None:
-    """Renew expired ones before a server restarts: HAProxy would not see that one up again.
+    """Renew expired ones before a server restarts, or trust its new CA: HAProxy would not see that one up again.
 
     Raises:
         UsageError: The run is limited to other hosts.
     """
     names = ended(run)
     if not names:
+        run.phase("check certificate", _distrusting(run), _renew, width=1)
         return
     if missing := [name for name in names if name not in run.chosen(names)]:
         text = f"the certificate of the health check has expired on {few(missing)}: HAProxy sees no server up"

@@ -46,6 +46,9 @@ def converge_server(task: Task, run: Run) -> Result:
     result = apply_steps(task, run, plan.by_role["servers"], deadline=run.deadlines["apply"], before=before)
     fresh = wait_for_server(task, run)
     require_same_cluster(run, name, fresh)
+    if run.new_ca not in ("", fresh.server.ca_certificate):
+        text = "it has started with the old CA: the datastore does not have the new one"
+        raise NotReady(name, text, hint="run `rotate ca` again; see journalctl -u k3s for what it read at its start")
     api = replace(fresh.api, ready=True)
     run.facts[name] = replace(run.facts[name], server=fresh.server, api=api, kubeconfig=fresh.kubeconfig)
     run.done.add(name)

@@ -32,6 +32,8 @@ class Known:
         went_back: The datastore's newest revision is lower than it was, and this server may not know it.
         stored: The fingerprint of the token that the datastore's data are encrypted with.
         keys: The hash of the keys of secrets that each server must have, while they are changed.
+        new_ca: The certificates that replace `ca_certificate`, PEM: K3s has stored them in the datastore.
+        renew: Certificates of K3s that are older are made anew, in seconds since the epoch; 0 for none.
     """
 
     bundle: Bundle | None = None
@@ -46,6 +48,8 @@ class Known:
     went_back: WentBack | None = None
     stored: str = ""
     keys: str = ""
+    renew: float = 0
+    new_ca: str = ""
 
 
 def desired_by_role(cluster: Cluster, member: Member, facts: HostFacts | None, known: Known) -> dict[str, HostSpec]:
@@ -81,7 +85,7 @@ def _of_role(role: str, cluster: Cluster, member: Member, facts: HostFacts | Non
                 member,
                 interface=interface,
                 check_pem=known.check_certificate,
-                server_ca=known.ca_certificate,
+                server_ca=known.new_ca or known.ca_certificate,
                 round_trips=facts.round_trips if facts else load_balancer.NOTHING,
                 family=family,
             )

@@ -74,6 +74,8 @@ class Run:
         deep: Hash every large file.
         skip_unreachable: Leave out load balancers that are down, too, unless one may hold the VIP.
         ignore_window: Restart K3s outside the maintenance window, too.
+        renew: Certificates that are older are made anew, in seconds since the epoch; 0 for none.
+        new_ca: Certificates that replace the CA of the servers, PEM, which K3s has stored in the datastore.
         trial: Seconds after which a server or agent takes its change back unless it is confirmed; 0 for never.
         left_out: Hosts that are down, and agents that have failed: the run goes on without them.
         failed: The errors of these agents.
@@ -108,6 +110,8 @@ class Run:
     skip_unreachable: bool = False
     ignore_window: bool = False
     trial: int = 0
+    renew: float = 0
+    new_ca: str = ""
     left_out: set[str] = field(default_factory=set)
     failed: list[K3sError] = field(default_factory=list)
     unread: dict[str, str] = field(default_factory=dict)
@@ -168,7 +172,7 @@ class Run:
         if "datastore" in member.roles and not facts:
             packages = known_cluster.packages(self.store).get(name, {})
         bundle = self.source.known(facts.system.arch) if facts else None
-        check = check_certificate.load(self.store, self.ca_prefix) if "lb" in member.roles else Secret("")
+        check = self.check_certificate() if "lb" in member.roles else Secret("")
         listed = next((one.api.nodes for one in self._servers() if one.api.nodes is not None), None)
         nodes = {node.name: node.version for node in listed} if listed is not None and member.role in NODES else None
         former = former_vips(self.cluster, self.facts, self.done) if "lb" in member.roles else ()
@@ -176,9 +180,14 @@ class Run:
         gone = left.members(self.cluster, self.facts)
         back = self.revision().back if member.role == "servers" and facts else None
         known = Known(bundle, self.ca_prefix, self.ca_certificate, check, packages, nodes, former, gone, family, back)
+        known = replace(known, renew=self.renew, new_ca=self.new_ca)
         if member.role != "servers":
             return known
         return replace(known, stored=token.stored(self.facts), keys=encryption.changing(self.facts))
+
+    def check_certificate(self) -> Secret:
+        """Return certificate and key of the load balancers' health check; empty where none lasts."""
+        return check_certificate.load(self.store, self.ca_prefix, since=self.renew)
 
     def revision(self) -> revision.Seen:
         """Return what is known of the datastore's newest revision, and whether it was higher before."""

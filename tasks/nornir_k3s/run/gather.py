@@ -94,6 +94,8 @@ def prepare(
         skip_unreachable=choice.skip_unreachable,
         ignore_window=choice.ignore_window,
         trial=choice.trial or wanted.rolling_update.trial or 0,
+        renew=float(options.get("renew") or 0),
+        new_ca=str(options.get("new_ca") or ""),
     )
     run.on_progress = next((p.bytes_done for p in nr.processors if hasattr(p, "bytes_done")), None)
     run.on_step = next((p.host_does for p in nr.processors if hasattr(p, "host_does")), None)

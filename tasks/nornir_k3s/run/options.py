@@ -19,7 +19,7 @@ from nornir_k3s.run.context import DEADLINES, WIDTHS
 
 _KEYS = (
     *("deadlines", "widths", "cache", "sources", "whole", "limits", "keep_runs", "drill", "version", "fresh"),
-    "backup",
+    *("backup", "renew", "new_ca"),
 )
 
 

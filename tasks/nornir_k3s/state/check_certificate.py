@@ -7,6 +7,7 @@ Source: Kubernetes `certificates.k8s.io`, signer `kubernetes.io/kube-apiserver-c
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 
 from nornir_k3s.model.secret import Secret
@@ -17,14 +18,17 @@ NAME = "lb-check"
 RENEW_BEFORE = timedelta(days=90)
 
 
-def load(store: Store, ca_prefix: str) -> Secret:
+def load(store: Store, ca_prefix: str, *, since: float = 0) -> Secret:
     """Return certificate and key as HAProxy reads them; empty where there is none of this cluster, or it expires soon.
 
     Arguments:
         ca_prefix: `K10` and the hash of the cluster's CA; another cluster's certificate does not count.
+        since: Nor does one that was signed earlier, in seconds since the epoch.
     """
     text = store.read(f"{NAME}.json")
     saved = json.loads(text) if text and ca_prefix else {}
+    if saved.get("signed", 0) < since:
+        return Secret("")
     if saved.get("ca") == ca_prefix and certificates.valid_for(saved["certificate"], RENEW_BEFORE, datetime.now(UTC)):
         return Secret(saved["certificate"] + saved["key"])
     return Secret("")
@@ -38,5 +42,5 @@ def request() -> tuple[str, Secret]:
 
 def save(store: Store, ca_prefix: str, certificate: str, key: Secret) -> None:
     """Save a signed certificate with its key and the CA it belongs to."""
-    text = json.dumps({"ca": ca_prefix, "certificate": certificate, "key": key.reveal()})
+    text = json.dumps({"ca": ca_prefix, "certificate": certificate, "key": key.reveal(), "signed": time.time()})
     store.write(f"{NAME}.json", text + "\n")

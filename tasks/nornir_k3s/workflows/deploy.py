@@ -71,7 +71,9 @@ def deploy(
         state: The folder on the controller for generated secrets and the kubeconfig; by default that
             of `user_defined.k3s` in config.yaml, or `.state`.
         options: `deadlines` (seconds) and `widths` (hosts at the same time), by name; `cache` and `sources`; `whole`:
-            other members of the last deploy have left the cluster; `version`: of K3s, instead of the inventory's.
+            other members of the last deploy have left the cluster; `version`: of K3s, instead of the inventory's;
+            `renew`: a time in seconds since the epoch: K3s' certificates that are older are made anew; `new_ca`: CA
+            certificates, PEM, that K3s has stored in the datastore and servers take when they restart.
         choice: Hosts, phases and the confirmation; by default everything, without confirmation.
 
     Returns:

@@ -13,7 +13,13 @@ from nornir_k3s.errors import UsageError
 from nornir_k3s.model.report import Report
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.model.suggest import did_you_mean
-from nornir_k3s.workflows import rotate_database_password, rotate_encryption, rotate_token
+from nornir_k3s.workflows import (
+    rotate_ca,
+    rotate_certificates,
+    rotate_database_password,
+    rotate_encryption,
+    rotate_token,
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,8 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "token": Kind(rotate_token.plan, rotate_token.rotate),
+    "ca": Kind(rotate_ca.plan, rotate_ca.rotate),
+    "certificates": Kind(rotate_certificates.plan, rotate_certificates.rotate),
     "database-password": Kind(rotate_database_password.plan, rotate_database_password.rotate),
     "encryption": Kind(rotate_encryption.plan, rotate_encryption.rotate),
 }
@@ -50,7 +58,7 @@ def rotate(
 
     Arguments:
         nr: A Nornir with all hosts of the cluster.
-        what: `token`, `database-password` or `encryption`.
+        what: `token`, `ca`, `certificates`, `database-password` or `encryption`.
         base, state, options: As for `deploy`.
         ignore_window: K3s restarts outside the maintenance window, too.
         confirm: Called with the plan before the first change; False aborts.

@@ -13,7 +13,6 @@ from nornir_k3s.errors import Declined, UsageError
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.report import Report
 from nornir_k3s.model.rotation import Rotation
-from nornir_k3s.model.together import hosts_by
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
@@ -92,11 +91,8 @@ def _planned(nr: Nornir, run: Run, arguments: Mapping[str, Any]) -> Rotation:
     """Return the plan of a deploy with another password."""
     options = {**(arguments["options"] or {}), "fresh": (NAME,)}
     deployed = plans.plan(nr, base=arguments["base"], state=arguments["state"], options=options)
-    found = Rotation(cluster=run.cluster.name, what="database-password", notes=deployed.notes)
+    found = Rotation(cluster=run.cluster.name, what="database-password")
     found.add(["controller"], f"make a new password, {run.store.folder / NAME}")
-    for phase in deployed.phases:
-        changes = [(name, one) for name, host in deployed.hosts.items() for one in host.changes if one.phase == phase]
-        for summary, names in hosts_by((name, one.summary) for name, one in changes).items():
-            found.add(names, summary)
+    found.add_deploy(deployed)
     found.add([member.name for member in run.cluster.of("datastore")], "remove the user with the old password")
     return found

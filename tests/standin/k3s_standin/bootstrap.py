@@ -141,6 +141,8 @@ def _reconcile(server: Path, data: dict[str, dict[str, str]]) -> None:
         )
     for path in differ:
         log("warning", f"{path} will be updated from the datastore.")
+    for path in differ:
+        log("warning", f"{path} will be updated from the datastore.")
     if differ:
         log("warning", "Updating bootstrap data on disk from datastore")
     for path, (content, at) in stored.items():
@@ -166,6 +168,12 @@ def save(store: Store, server: Path, password: str) -> None:
         return
     log("info", "Bootstrap key lock is held")
     store.put(key, seal(password, json.dumps(content(server)).encode()))
+
+
+def put(store: Store, password: str, found: dict[str, Any]) -> None:
+    """Store other data, sealed with the token."""
+    log("info", "Saving cluster bootstrap data to datastore")
+    store.put(key_of(password), seal(password, json.dumps(found).encode()))
 
 
 def content(server: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import sys
@@ -14,6 +15,7 @@ import yaml
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from k3s_standin import bootstrap, tokencmd
 from k3s_standin.certs import RENEW_BELOW, common_name, load
 from k3s_standin.log import Fatal, log
 from k3s_standin.places import DATA, write
@@ -45,6 +47,8 @@ def run(argv: list[str]) -> int:
             raise Fatal(f"service {name} is not recognized")
     if words == ["rotate"]:
         return _rotate(data, services)
+    if words == ["rotate-ca"]:
+        return _rotate_ca(data, options)
     if words == ["check"]:
         return _check(data, services, options.get("output") or options.get("o") or "text")
     raise Fatal(f"Error: No help topic for '{' '.join(words)}'")
@@ -68,25 +72,52 @@ def _files(data: Path, services: list[str]) -> list[Path]:
 
 
 def _rotate(data: Path, services: list[str]) -> int:
-    stamp = int(time.time())
-    for folder in (data / "server" / "tls", data / "agent"):
-        if folder.name == "tls" and folder.exists():
-            log("info", "Server detected, rotating agent and server certificates")
-            shutil.copytree(folder, f"{folder}-{stamp}")
-            log(
-                "info",
-                f"Successfully backed up certificates to {folder}-{stamp}, please restart k3s server or agent to rotate certificates",
-            )
-        elif folder.exists() and list(folder.glob("*.crt")):
-            (folder / f"tls-{stamp}").mkdir()
-            for path in folder.glob("*.crt"):
-                shutil.copy2(path, folder / f"tls-{stamp}")
+    tls, server = data / "server" / "tls", (data / "server").exists()
+    kept = f"Server detected, rotating {'agent and server' if server else 'agent'} certificates"
+    log("info", kept if server else kept.replace("Server", "Agent"))
+    backup = (data / ("server" if server else "agent")) / f"tls-{int(time.time())}"
+    if server:
+        shutil.copytree(tls, backup, dirs_exist_ok=True)
+    backup.mkdir(exist_ok=True)
     for path in _files(data, services):
-        path.unlink()
-        path.with_suffix(".key").unlink(missing_ok=True)
-    if "k3s-server" in services and (data / "server" / "tls").exists():
-        (data / "server" / "tls" / "dynamic-cert.json").unlink(missing_ok=True)
-        write(data / "server" / "tls" / "dynamic-cert-regenerate", "")
+        for one in (path, path.with_suffix(".key")):
+            if one.parent == data / "agent" and one.exists():
+                shutil.copy2(one, backup)
+    if server and "k3s-server" in services:
+        write(tls / "dynamic-cert-regenerate", "")
+        log("info", "Rotating dynamic listener certificate")
+    for service in services:
+        if _SERVICES[service]:
+            log("info", f"Rotating certificates for {service}")
+        for path in _files(data, [service]):
+            path.unlink()
+            path.with_suffix(".key").unlink(missing_ok=True)
+    log(
+        "info",
+        f"Successfully backed up certificates to {backup}, please restart k3s server or agent to rotate certificates",
+    )
+    return 0
+
+
+def _rotate_ca(data: Path, options: dict[str, str]) -> int:
+    """Send what is in the folder to the server; what is missing there is only a warning."""
+    found, tls = {}, Path(options.get("path") or data / "server" / "rotate-ca")
+    for name, relative in bootstrap.FILES.items():
+        path = tls / relative
+        if not relative.startswith("tls/"):
+            continue
+        if path.exists():
+            content = base64.b64encode(path.read_bytes()).decode()
+            found[name] = {"Timestamp": datetime.now(UTC).isoformat(), "Content": content}
+        else:
+            log("warning", f"failed to stat {name}: stat {path}: no such file or directory")
+    where = f"/v1-k3s/cert/cacerts?force={options.get('force') or 'false'}"
+    asked = {"--data-dir": str(data)} | {f"--{key}": options[key] for key in ("server", "token") if key in options}
+    try:
+        tokencmd.ask_server(asked, "PUT", where, json.dumps(found).encode())
+    except Fatal as error:
+        raise Fatal(str(error).replace("Error: ", "Error: see server log for details: ", 1)) from None
+    print("certificates saved to datastore")
     return 0
 
 
@@ -99,9 +130,7 @@ def _check(data: Path, services: list[str], form: str) -> int:
     found = [_one(path.name, one) for path in _files(data, services) for one in _read(path)]
     if form in ("json", "yaml"):
         whole = {"Certificates": found}
-        print(
-            json.dumps(whole, indent=1) if form == "json" else yaml.safe_dump(whole), end="\n" if form == "json" else ""
-        )
+        print(json.dumps(whole) if form == "json" else yaml.safe_dump(whole), end="\n" if form == "json" else "")
     elif form == "table":
         _table(found)
     elif form == "text":

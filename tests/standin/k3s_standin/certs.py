@@ -155,6 +155,22 @@ def fits(path: Path, issuer: Pair, sans: Sequence[str] = ()) -> bool:
     return lasting and set(sans) <= names(certificate)
 
 
+def leads(one: x509.Certificate, between: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]) -> bool:
+    """Tell whether a certificate leads to one of these roots."""
+    if any(issued(one, root) for root in roots):
+        return True
+    return any(leads(other, [c for c in between if c != other], roots) for other in between if issued(one, other))
+
+
+def issued(one: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Tell whether one certificate has signed another."""
+    try:
+        one.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return one.subject != issuer.subject
+
+
 def names(certificate: x509.Certificate) -> set[str]:
     """Return the names and addresses a certificate is for."""
     try:

@@ -56,7 +56,7 @@ class Serving:
         fresh = self.tls / "dynamic-cert-regenerate"
         entry = store.get(SECRET)
         shared = _pem_of(entry.json()) if entry else None
-        if shared and not fresh.exists() and self._good(shared[0]) and set(self.names) <= _names(shared[0]):
+        if shared and not fresh.exists() and self._trusted(shared[0]) and set(self.names) <= _names(shared[0]):
             if shared != self.pem:
                 self._use(shared)
             return
@@ -70,6 +70,11 @@ class Serving:
         shown = " ".join(f"listener.cattle.io/cn-{one}:{one}" for one in sans)
         log("info", f"Active TLS secret kube-system/k3s-serving (ver=) (count {len(sans)}): map[{shown}]")
         self._use(made)
+
+    def _trusted(self, pem: str) -> bool:
+        """Tell whether an authority of before or of now has signed it: it is shared while some servers have the old one."""
+        one, *_ = certs.load(pem)
+        return self._good(pem) or any(certs.issued(one, ca) for ca in certs.load(self.ca[0]))
 
     def _good(self, pem: str) -> bool:
         path = self.tls / "temporary-certs" / "candidate.crt"

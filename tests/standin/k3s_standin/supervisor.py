@@ -99,6 +99,7 @@ class Supervisor:
             return self._failed(request, 401, "not authorized", "Unauthorized")
         servers_only: dict[str, Callable[[Request], Answer]] = {
             "token": self._token,
+            "cert/cacerts": self._authorities,
             "encrypt/status": self._encryption,
             "encrypt/config": self._encryption,
             "server-bootstrap": lambda r: self._failed(r, 400, "etcd disabled", "BadRequest"),
@@ -184,6 +185,17 @@ class Supervisor:
         bootstrap.rotate(self.store, self.server, old, new)
         return text_answer("")
 
+    def _authorities(self, request: Request) -> Answer:
+        """Store other authorities, if those of now lead to them (pkg/server/handlers/cert.go)."""
+        before = bootstrap.content(self.server)
+        given: dict[str, Any] = json.loads(request.body or b"{}")
+        why = [f"{name}: {text}" for name in given if (text := _unfit(name, given, before))]
+        if why and request.query.get("force") != "true":
+            text = f"failed to validate new CA certificates and keys: {', '.join(why)}"
+            return self._refused(request, "certificate", text)
+        bootstrap.put(self.store, self.password, before | given)
+        return text_answer("")
+
     def _encryption(self, request: Request) -> Answer:
         """Show the state of the keys of secrets, or change it; why not is only in the journal."""
         try:
@@ -210,6 +222,26 @@ class Supervisor:
         name = request.user.removeprefix("system:node:") or request.headers.get("k3s-Node-Name", "")
         log("info", f"Handling backend connection request [{name}]")
         return Answer(101, "", b"", tunnel=echo)
+
+
+def _unfit(name: str, given: dict[str, Any], before: dict[str, Any]) -> str:
+    """Return why K3s does not take this file."""
+
+    def text(found: dict[str, Any], of: str) -> str:
+        return base64.b64decode(found[of]["Content"]).decode()
+
+    if not name.endswith("CA"):
+        return ""
+    bundle, old = certs.load(text(given, name)), certs.load(text(before, name))
+    if len(bundle) == 1:
+        return (
+            "new CA bundle contains only a single certificate but should include root or intermediate CA certificates"
+        )
+    if not certs.leads(bundle[0], bundle[1:], old):
+        return "new CA cert cannot be verified using old CA chain: x509: certificate signed by unknown authority"
+    if certs.public_key(text(given, f"{name}Key")) != bundle[0].public_key():
+        return "new CA cert and key cannot be loaded as X590KeyPair: tls: private key does not match public key"
+    return ""
 
 
 def echo(connection: socket.socket) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
 import secrets
@@ -116,7 +115,7 @@ def _data(options: dict[str, str]) -> Path:
     return Path(options.get("--data-dir") or DATA)
 
 
-def _server(options: dict[str, str], method: str, path: str, body: bytes | None = None) -> bytes:
+def ask_server(options: dict[str, str], method: str, path: str, body: bytes | None = None) -> bytes:
     """Ask a server as its administrator, with the token given or kept on disk (pkg/clientaccess/token.go)."""
     server = _data(options) / "server"
     text = options.get("--token") or os.environ.get("K3S_TOKEN", "")
@@ -131,7 +130,7 @@ def _server(options: dict[str, str], method: str, path: str, body: bytes | None 
     except Failure:
         refused = f'Get "{url}/cacerts": dial tcp {address}: connect: connection refused'
         raise Fatal(f"Error: failed to get CA certs: {refused}") from None
-    digest = hashlib.sha256(authority).hexdigest()
+    digest = tokens.hash_of(authority.decode())
     if not token.ca_hash:
         log("warning", NO_HASH)
     elif token.ca_hash != digest:
@@ -150,6 +149,6 @@ def _server(options: dict[str, str], method: str, path: str, body: bytes | None 
 
 def _rotate(options: dict[str, str]) -> None:
     print(f"\033[33mWARNING\033[0m: {KEEP}", flush=True)
-    _server(options, "PUT", "/v1-k3s/token", json.dumps({"newToken": options.get("--new-token", "")}).encode())
+    ask_server(options, "PUT", "/v1-k3s/token", json.dumps({"newToken": options.get("--new-token", "")}).encode())
     time.sleep(0.2)  # K3s: a second
     print("Token rotated, restart k3s nodes with new token")

@@ -7,6 +7,9 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cryptography.hazmat.primitives import serialization
+
+from k3s_standin import certs
 from k3s_standin.log import Fatal
 
 BOOTSTRAP = re.compile(r"[a-z0-9]{6}\.[a-z0-9]{16}")
@@ -58,7 +61,15 @@ def server_password(text: str) -> str:
 
 def ca_hash(path: Path) -> str:
     """Return the hash that full tokens carry: of the CA file as `/cacerts` serves it."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hash_of(path.read_text())
+
+
+def hash_of(text: str) -> str:
+    """Return the hash of a CA: of the file, or of the root where it has several (pkg/clientaccess/token.go, hashCA)."""
+    found = certs.load(text)
+    roots = [one for one in found[1:] if one.subject == one.issuer == found[0].issuer]
+    content = roots[0].public_bytes(serialization.Encoding.DER) if roots else text.encode()
+    return hashlib.sha256(content).hexdigest()
 
 
 def full(digest: str, user: str, password: str) -> str:

@@ -1,0 +1,146 @@
+"""Rotate the CAs of K3s: new ones, signed by the old ones too, come to all hosts; then all certificates are made anew.
+
+Source: docs.k3s.io `cli/certificate.md`. Servers restart twice: while some have the old CA, they share a certificate of
+port 6443 that it has signed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from nornir.core import Nornir
+
+from nornir_k3s.errors import Declined, UsageError
+from nornir_k3s.model.report import Report
+from nornir_k3s.model.rotation import Rotation
+from nornir_k3s.phases import cluster_ca
+from nornir_k3s.run import gather, paths
+from nornir_k3s.run.context import Run
+from nornir_k3s.run.selection import Choice
+from nornir_k3s.state import cluster_ca as state_of
+from nornir_k3s.state import locks
+from nornir_k3s.workflows import plan as plans
+from nornir_k3s.workflows.deploy import deploy
+
+BUNDLE = "server-ca.crt"
+
+
+def plan(
+    nr: Nornir, *, base: Path | str | None, state: Path | str | None, options: Mapping[str, Any] | None
+) -> Rotation:
+    """Return what `rotate` would do; nothing is changed.
+
+    Raises:
+        K3sError: As `rotate` does before its first change.
+    """
+    arguments = {"base": base, "state": state, "options": options}
+    return _planned(nr, _look(nr, arguments), arguments)
+
+
+def rotate(
+    nr: Nornir,
+    *,
+    base: Path | str | None,
+    state: Path | str | None,
+    options: Mapping[str, Any] | None,
+    ignore_window: bool,
+    confirm: Callable[[Rotation], bool] | None,
+) -> Report:
+    """Make new CAs, have K3s store them, and bring them to all hosts.
+
+    Raises:
+        UsageError: K3s has not made the present ones, or a server is not ready; nothing was changed.
+        K3sError: K3s refuses them, or as `deploy` does.
+    """
+    arguments: dict[str, Any] = {"base": base, "state": state, "options": options}
+    run = _look(nr, arguments)
+    found = _planned(nr, run, arguments)
+    if confirm and not confirm(found):
+        raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes rotates without asking")
+    files, restarted = state_of.load(run.store)
+    whole = Choice(ignore_window=ignore_window)
+    first = None
+    if not restarted:
+        with locks.deploy_lock(run.store.folder):
+            files = files or _made(run)
+            cluster_ca.store(run, run.ready_servers[0], files)
+        first = deploy(nr, **_with(arguments, new_ca=files[BUNDLE].reveal()), choice=whole)
+        restarted = time.time()
+        state_of.save(run.store, files, restarted)
+    servers = tuple(member.name for member in run.cluster.of("servers"))
+    report = deploy(nr, **_with(arguments, renew=restarted), choice=Choice(limit=servers, ignore_window=ignore_window))
+    (run.store.folder / state_of.FILE).unlink(missing_ok=True)
+    return _joined(first, report)
+
+
+def _with(arguments: Mapping[str, Any], **more: object) -> dict[str, Any]:
+    return {**arguments, "options": {**(arguments["options"] or {}), **more}}
+
+
+def _look(nr: Nornir, arguments: Mapping[str, Any]) -> Run:
+    """Return a run that has read the servers.
+
+    Raises:
+        UsageError: One of them is not ready, or not in this inventory.
+    """
+    folders = paths.of(nr, arguments["base"], arguments["state"])
+    given = arguments["options"] or {}
+    run = gather.prepare(nr, base=folders.base, state=folders.state, options=given, artifacts=False)
+    servers = [member.name for member in run.cluster.of("servers")]
+    run.phase("observe", [name for name in servers if name not in run.away], gather.gather_host)
+    if missing := [name for name in servers if name not in run.ready_servers]:
+        text = f"{', '.join(missing)} is not ready: every server must get the new CA"
+        raise UsageError(text, hint="nothing was changed; run deploy first")
+    return run
+
+
+def _made(run: Run) -> state_of.Files:
+    """Return the files of new CAs, and save them: a run that is killed goes on with the same ones.
+
+    Raises:
+        UsageError: K3s has not made the present ones.
+    """
+    try:
+        files = state_of.renewed(cluster_ca.read(run, run.ready_servers[0]), datetime.now(UTC))
+    except ValueError as error:
+        hint = "nothing was changed; for CAs of your own see docs.k3s.io, cli/certificate: `k3s certificate rotate-ca`"
+        raise UsageError(str(error), hint=hint) from None
+    state_of.save(run.store, files)
+    return files
+
+
+def _planned(nr: Nornir, run: Run, arguments: Mapping[str, Any]) -> Rotation:
+    """Return the plan; the preflight of the deploy is part of it."""
+    files, restarted = state_of.load(run.store)
+    bundle = files[BUNDLE].reveal() if files else "a new one"
+    given = _with(arguments, renew=restarted) if restarted else _with(arguments, new_ca=bundle)
+    deployed = plans.plan(nr, **given)
+    found = Rotation(cluster=run.cluster.name, what="ca")
+    servers = [member.name for member in run.cluster.of("servers")]
+    if not restarted:
+        if not files:
+            found.add(["controller"], f"make new CAs, signed by the old ones, too: {run.store.folder / state_of.FILE}")
+        found.add([run.ready_servers[0]], "store them in the datastore with `k3s certificate rotate-ca`")
+    found.add_deploy(deployed)
+    if not restarted:
+        agents, balancers = ([member.name for member in run.cluster.of(role)] for role in ("agents", "lb"))
+        found.add(agents, "restart k3s-agent.service with the new CA's hash in the token")
+        found.add(balancers, "renew the certificate of the health check")
+        found.add(servers, "make all certificates anew, and restart k3s.service a second time")
+    if files:
+        found.notes.append("it goes on with a rotation that was interrupted")
+    found.notes.append("kubeconfigs that others have go on while the old CA lasts; give them the new one")
+    return found
+
+
+def _joined(first: Report | None, report: Report) -> Report:
+    """Return the report of the second deploy, with the changes of the first."""
+    for name, host in report.hosts.items():
+        if first is not None and name in first.hosts:
+            host.changes = [*first.hosts[name].changes, *host.changes]
+            host.restarts = [*first.hosts[name].restarts, *host.restarts]
+    return report
