@@ -86,6 +86,7 @@ __all__ = [
     "k3s_ready",
     "k3s_remove",
     "k3s_reset",
+    "k3s_rotate",
     "move",
     "move_back",
     "plan",
@@ -133,6 +134,7 @@ if TYPE_CHECKING:
         k3s_ready,
         k3s_remove,
         k3s_reset,
+        k3s_rotate,
     )
     from nornir_k3s.workflows.backup import backup, plan_backup
     from nornir_k3s.workflows.deploy import deploy
@@ -154,7 +156,8 @@ else:
         "model.report": "HostReport Report",
         "model.drift_report": "DriftReport",
         "tasks": "Facts k3s_facts k3s_preflight k3s_plan k3s_converge"
-        " k3s_backup k3s_join k3s_load_balancer k3s_ready k3s_kubeconfig k3s_remove k3s_reset",
+        " k3s_backup k3s_join k3s_load_balancer k3s_ready k3s_kubeconfig k3s_remove k3s_reset"
+        " k3s_rotate",
         "run.selection": "Choice",
         "model.backup": "Backup",
         "model.restoration": "Restoration",

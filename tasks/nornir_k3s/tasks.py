@@ -28,11 +28,12 @@ from nornir_k3s.phases import reset as resets
 from nornir_k3s.roles import left
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
-from nornir_k3s.run.shared import Shared, of
+from nornir_k3s.run.shared import Shared, forget, of
 from nornir_k3s.state import kubeconfig
 from nornir_k3s.workflows import remove as removal
 from nornir_k3s.workflows import reset
 from nornir_k3s.workflows.backup import backup, plan_backup
+from nornir_k3s.workflows.rotate import plan_rotation, rotate
 
 P = ParamSpec("P")
 
@@ -295,6 +296,34 @@ def k3s_reset(task: Task, shared: Shared, *, dry_run: bool | None = None) -> Res
         resets.apply_to_host(task, run, steps)
     run.facts.pop(task.host.name)
     return Result(host=task.host, changed=bool(steps), result=[step.summary for step in steps])
+
+
+@_step
+def k3s_rotate(task: Task, shared: Shared, *, what: str, dry_run: bool | None = None) -> Result:
+    """Rotate a secret of the cluster, as `rotate` does; `result` is its `Report`, of a dry run its `Rotation`.
+
+    It is done once, by the first server of the inventory; others are skipped.
+
+    Arguments:
+        what: As for `rotate`.
+        dry_run: Change nothing, but return the plan; Nornir's own setting by default.
+    """
+    run = shared.whole(task)
+    if task.host.name != next(member.name for member in run.cluster.of("servers")):
+        return Result(host=task.host, result="not the first server", severity_level=logging.DEBUG)
+    arguments: dict[str, Any] = {
+        "base": run.store.base,
+        "state": run.store.folder.parent,
+        "options": {"whole": not run.away},
+    }
+    if task.is_dry_run(dry_run):
+        return Result(host=task.host, changed=True, result=plan_rotation(run.nr, what, **arguments))
+    with shared.restarts.servers:
+        try:
+            report = rotate(run.nr, what, **arguments)
+        finally:
+            forget(shared)
+    return Result(host=task.host, changed=True, result=report)
 
 
 @_step

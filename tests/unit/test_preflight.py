@@ -119,6 +119,7 @@ ONE_OF_EACH: list[tuple[str, dict[str, Any], str]] = [
     ("s1", {"present": {SQLITE}}, "sqlite"),
     ("s1", {"present": {MOVING}}, "moving"),
     ("s1", {"server": {"token": "0" * 12}}, "token"),
+    ("s1", {"api": {"ready": True}, "files": {k3s.CONFIG: FileState("file", text="agent-token: x\n")}}, "agent-token"),
     ("db1", {"repositories": {"unavailable": ("mysql-server",)}}, "packages"),
     ("db1", {"database": {"bootstrap": {"/bootstrap/000000000000": 11833}}}, "foreign-data"),
     ("db1", {"database": {"versions": (("MariaDB", "11.8.3-MariaDB"),)}}, "datastore-version"),

@@ -45,6 +45,7 @@ PUBLIC = [
     "k3s_ready",
     "k3s_remove",
     "k3s_reset",
+    "k3s_rotate",
     "K3sError",
     "Move",
     "move",

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from nornir_k3s import tasks
 from nornir_k3s.cli import options_of_changes
 from nornir_k3s.cli import rotate as command
 from nornir_k3s.errors import Busy, Declined, UsageError
@@ -17,6 +18,7 @@ from nornir_k3s.model.plan import Change, HostPlan, Plan
 from nornir_k3s.model.report import Report
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.model.secret import Secret
+from nornir_k3s.run import shared
 from nornir_k3s.state import locks
 from nornir_k3s.state.store import Store
 from nornir_k3s.workflows import plan as plans
@@ -151,6 +153,28 @@ def test_a_cluster_without_a_password_yet_is_deployed_first(deployed: Deployed) 
     deployed.file.unlink()
     with pytest.raises(UsageError, match="has no password of its datastore yet"):
         deployed.rotate()
+
+
+def test_the_task_rotates_once_and_later_tasks_begin_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, Any]] = []
+
+    def work(_: object, what: str, **given: Any) -> Report:
+        asked.append((what, given["options"]))
+        return Report(cluster="test")
+
+    monkeypatch.setattr(tasks, "rotate", work)
+    monkeypatch.setattr(tasks, "plan_rotation", returns(PLANNED))
+    team = nr(HOSTS)
+    before = None
+    for dry in (True, False):
+        results = team.run(task=tasks.k3s_rotate, base=tmp_path, state=tmp_path / "state", what="token", dry_run=dry)
+        assert not results.failed, results["s1"].exception
+        assert isinstance(results["s1"].result, Rotation if dry else Report)
+        assert "not the first server" in results["s2"].result
+        now = shared._shared_by_nornir.get(team)
+        assert dry or now is not before, "another host may have begun anew already"
+        before = now
+    assert asked == [("token", {"whole": True})]
 
 
 # What the command asks, shows and writes.

@@ -18,16 +18,26 @@ from nornir_k3s.apply import token as scripts
 from nornir_k3s.checks import preflight
 from nornir_k3s.checks import token as checks
 from nornir_k3s.compare import host
-from nornir_k3s.errors import CommandFailed, Declined, HostError, Interrupted, K3sError, OutsideWindow, UsageError
+from nornir_k3s.errors import (
+    CommandFailed,
+    Declined,
+    HostError,
+    Interrupted,
+    K3sError,
+    OutsideWindow,
+    PreflightFailed,
+    UsageError,
+)
 from nornir_k3s.model.cluster import Cluster, Member
 from nornir_k3s.model.datastore_facts import Database
+from nornir_k3s.model.finding import Finding
 from nornir_k3s.model.host_facts import FileState, HostFacts
 from nornir_k3s.model.k3s_facts import Api, ServerFiles
 from nornir_k3s.model.paths import STATE
 from nornir_k3s.model.report import Report
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.model.secret import Secret
-from nornir_k3s.phases import dump, observe, token, window
+from nornir_k3s.phases import dump, observe, servers, token, window
 from nornir_k3s.phases import preflight as preflight_phase
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.planner import plan_host
@@ -102,6 +112,36 @@ def test_the_old_token_is_kept_by_the_name_that_its_dumps_have(tmp_path: Path) -
     assert run.store.read(name) == old.reveal() + "\n"
     assert prepared(HOSTS, tmp_path).cluster.token == NEW
     assert (run.store.folder / name).stat().st_mode & 0o777 == 0o600
+
+
+def test_another_agent_token_is_no_plain_change_of_a_running_server(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "agents").write_text("agents-only\n")
+    cluster = load({"agent_token": {"file": str(tmp_path / "agents")}})
+    facts = seen(cluster, stored=cluster.token)
+
+    def told(cluster: Cluster, text: str | None, **api: bool) -> list[Finding]:
+        state = {k3s.CONFIG: FileState("file", text=text)}
+        facts["s1"] = changed(facts["s1"], files=state, api={"ready": True, **api})
+        return list(checks.check(cluster, facts))
+
+    for text, other in (
+        (None, False),
+        ("agent-token: agents-only\n", False),
+        ("'agent-token': 'agents-only'\ndebug: true\n", False),
+        ("agent-token: another\n", True),
+        ("token: x\n", True),
+    ):
+        assert bool(told(cluster, text)) is other, text
+    (found,) = told(cluster, "token: x\n")
+    assert (found.subject, found.severity) == ("agent-token", "error")
+    assert "rotate agent-token" in found.remedy
+    assert told(cluster, "token: x\n", ready=False) == [], "one that starts takes it from the datastore"
+    (found,) = told(replace(cluster, token_given=True), "token: x\n")
+    assert found.severity == "warning"
+    assert "k3s token rotate" in found.remedy
+    (found,) = told(replace(cluster, agent_token=None), "agent-token: one too many\n")
+    facts["s2"] = changed(facts["s2"], server=files(NEW))
+    assert told(cluster, "token: x\n") == [], "a rotation is under way, and takes it along"
 
 
 # What is done on a server.
@@ -300,8 +340,8 @@ class Rotated(Site):
         self.steps: tuple[str, ...] = ()
         known_cluster.save_ca(self.run().store, CA, "PEM")
         monkeypatch.setattr(observe, "observe", self._observe)
-        for module, name in ((observe, "find_artifacts"), (preflight_phase, "check")):
-            monkeypatch.setattr(module, name, lambda _: None)
+        for module, name in ((observe, "find_artifacts"), (preflight_phase, "check_all_but")):
+            monkeypatch.setattr(module, name, lambda *_: None)
         monkeypatch.setattr(rotate_token, "deploy", self._deploy)
         monkeypatch.setattr(rotate_token, "PHASES", tuple(map(self._noting, rotate_token.PHASES)))
         monkeypatch.setattr(Run, "planned", lambda *_: SimpleNamespace(steps=self.steps))
@@ -340,7 +380,7 @@ def test_the_token_is_rotated_after_a_dump_and_before_a_deploy(rotated: Rotated)
         return True
 
     report = rotated.rotate(confirm=confirm, ignore_window=True)
-    assert rotated.dumped == ["dump", "rotate", "datastore", "token"]
+    assert rotated.dumped == ["dump", "agent-token", "rotate", "datastore", "token"]
     assert rotated.deploys[0]["choice"].ignore_window
     assert report.notes == ["looked", "deployed"]
     assert [step.hosts for step in asked[0].steps] == [
@@ -391,6 +431,58 @@ def test_what_keeps_it_from_beginning_is_told_at_once(rotated: Rotated) -> None:
     assert rotated.dumped == []
 
 
+def test_another_agent_token_begins_with_one_server(rotated: Rotated) -> None:
+    begin = rotate_token.PHASES[1].name
+    assert begin == "agent-token"
+    with pytest.raises(UsageError, match="agents join with the token: nornir-k3s rotate token"):
+        rotated.rotate(agent=True)
+
+    def other(run: Run) -> None:
+        run.cluster = replace(run.cluster, agent_token=Secret("agents"))
+        with_config(run, {"s1": "agent-token: agents\n", "s2": "agent-token: before\n"})
+
+    rotated.begun = other
+    plan = rotate_token.plan(nr(HOSTS), base=rotated.folder, state=rotated.folder / "state", options=None, agent=True)
+    assert plan.what == "agent-token"
+    assert [(step.hosts, step.what) for step in plan.steps[1:3]] == [
+        (["s1"], "restart k3s.service with the other agent token"),
+        (["s1"], "k3s token rotate: K3s makes up a new token"),
+    ], "it runs with it already"
+    rotated.rotate(agent=True)
+    assert rotated.dumped == ["dump", "agent-token", "rotate", "datastore", "token"]
+
+    def same(run: Run) -> None:
+        run.cluster = replace(run.cluster, agent_token=Secret("agents"))
+
+    rotated.begun = same
+    with pytest.raises(UsageError, match="change the secret that `agent_token` refers to"):
+        rotated.rotate(agent=True)
+
+
+def test_a_server_restarts_with_another_agent_token_unless_one_has(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = site.run()
+    run.facts = seen(run.cluster, stored=run.cluster.token)
+    with_config(run, dict.fromkeys(("s1", "s2"), "agent-token: one too many\n"))
+    limits: list[Any] = []
+    monkeypatch.setattr(servers, "converge_others", lambda run: limits.append(run.limit))
+    rotate_token._begin(run)
+    assert limits == [{"s1"}]
+    with_config(run, {"s2": "debug: true\n"})
+    rotate_token._begin(run)
+    assert limits == [{"s1"}], "s2 runs without one"
+
+
+def test_a_preflight_may_leave_out_what_a_rotation_cures(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = site.run()
+    finding = Finding(
+        host="s1", kind="check", subject="agent-token", found="x", expected="y", remedy="z", severity="error"
+    )
+    monkeypatch.setattr(preflight, "check", lambda *_, **__: [finding])
+    preflight_phase.check_all_but(run, "agent-token")
+    with pytest.raises(PreflightFailed):
+        preflight_phase.check(run)
+
+
 def test_nothing_begins_outside_the_window(rotated: Rotated) -> None:
     rotated.patch.setattr(window, "closed", lambda run: "" if run.ignore_window else "Mon")
     assert "only in the window Mon" in rotated.plan().notes[0]
@@ -411,13 +503,13 @@ def test_a_step_that_fails_ends_it_with_the_report(
     def fail(_: Run) -> None:
         raise error
 
-    first, *more = rotate_token.PHASES
-    rotated.patch.setattr(rotate_token, "PHASES", (first, replace(more[0], work=fail), *more[1:]))
+    *first, phase = rotate_token.PHASES[:3]
+    rotated.patch.setattr(rotate_token, "PHASES", (*first, replace(phase, work=fail), *rotate_token.PHASES[3:]))
     with pytest.raises(kind) as caught:
         rotated.rotate()
     report = caught.value.report
     assert isinstance(report, Report)
-    assert [phase.state for phase in report.phases][2:] == ["not begun", "not begun"]
+    assert [phase.state for phase in report.phases][3:] == ["not begun", "not begun"]
     assert rotated.deploys == []
 
 

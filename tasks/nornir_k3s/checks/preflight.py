@@ -21,6 +21,7 @@ from nornir_k3s.checks import (
     other_installs,
     registration,
     state,
+    token,
     upgrade,
 )
 from nornir_k3s.model.address_answer import AddressAnswer
@@ -73,6 +74,7 @@ def check(
     findings += registration.check(cluster, all_facts, address)
     findings += datastore.check(cluster, all_facts)
     findings += state.files(cluster, all_facts)
+    findings += token.check(cluster, all_facts)
     findings += state.immutable_settings(cluster, all_facts)
     findings += encryption.check(cluster, all_facts, limit)
     findings += arguments.settings(cluster)

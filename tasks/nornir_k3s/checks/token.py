@@ -8,12 +8,15 @@ pkg/cluster/storage.go).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from nornir_k3s import k3s
 from nornir_k3s.model.cluster import Cluster
+from nornir_k3s.model.finding import Finding, Severity, problem
 from nornir_k3s.model.host_facts import HostFacts
-from nornir_k3s.model.host_spec import HostSpec
+from nornir_k3s.model.host_spec import HostSpec, settings_yaml
+
+_AGENT = "agent-token"
 
 
 def stored(all_facts: Mapping[str, HostFacts]) -> str:
@@ -47,9 +50,38 @@ def is_stale(spec: HostSpec, facts: HostFacts) -> bool:
     """Return whether a server's config.yaml has another token than it must have."""
     state = facts.files.get(k3s.CONFIG)
     wanted = next((file.text.reveal() for file in spec.files if file.path == k3s.CONFIG), "")
-    return state is not None and state.text is not None and _line(state.text) != _line(wanted)
+    return state is not None and state.text is not None and _line(state.text, "token") != _line(wanted, "token")
 
 
-def _line(text: str) -> str:
-    found = re.search(r"""^["']?token["']?[ \t]*:[ \t]*(.*?)[ \t]*$""", text, re.M)
+def has_other_agent_token(cluster: Cluster, facts: HostFacts) -> bool:
+    """Return whether a server has another agent token in its config.yaml than the inventory, or one too many."""
+    state = facts.files.get(k3s.CONFIG)
+    own = settings_yaml({_AGENT: cluster.agent_token}).reveal() if cluster.agent_token else ""
+    return state is not None and state.text is not None and _line(state.text, _AGENT) != _line(own, _AGENT)
+
+
+def check(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
+    """Yield running servers that a deploy would give another agent token.
+
+    Each would start with it once, and write it into its cred/passwd, which is newer than the datastore's then: K3s ends
+    at every start after that (k3s: pkg/daemons/control/deps, genUsers; pkg/cluster/bootstrap.go). What saves that file
+    in the datastore is `k3s token rotate` on that server.
+    """
+    if others(cluster, all_facts):
+        return  # a rotation is under way
+    remedy = "nornir-k3s rotate agent-token"
+    if cluster.token_given:
+        remedy = "after the deploy, on one server: `k3s token rotate --new-token NEW`; change `token`, deploy again"
+    for member in cluster.of("servers"):
+        facts = all_facts.get(member.name)
+        if facts and facts.ready and has_other_agent_token(cluster, facts):
+            found = (
+                "the server runs with another agent token: with a changed one alone, K3s starts once and never again"
+            )
+            severity: Severity = "warning" if cluster.token_given else "error"
+            yield problem(member.name, "agent-token", found, "the inventory's", remedy, severity)
+
+
+def _line(text: str, key: str) -> str:
+    found = re.search(rf"""^["']?{key}["']?[ \t]*:[ \t]*(.*?)[ \t]*$""", text, re.M)
     return found[1].strip("\"'") if found else ""

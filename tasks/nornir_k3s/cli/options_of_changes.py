@@ -97,6 +97,7 @@ def replace(parser: Parser) -> None:
 # What can be rotated, in the order of the help; `workflows/rotate.py` has how.
 ROTATED: Mapping[str, str] = {
     "token": "the token of the cluster",
+    "agent-token": "the token that lets agents join, which the inventory refers to; with it the token",
     "ca": "the CAs of K3s, then all its certificates",
     "certificates": "all certificates of K3s but the CAs, and that of the load balancers' health check",
     "database-password": "the password of the managed datastore",

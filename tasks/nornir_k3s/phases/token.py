@@ -43,13 +43,19 @@ def take(run: Run, new: Secret, why: str) -> None:
     run.use_token(new)
 
 
+def first(run: Run) -> str:
+    """Return the server that K3s rotates the token on: a ready one, which runs with the agent token already."""
+    ready = run.ready_servers
+    return next((name for name in ready if not checks.has_other_agent_token(run.cluster, run.facts[name])), ready[0])
+
+
 def rotate(run: Run) -> None:
     """Rotate the token on one server, and use the new one from now on.
 
     Raises:
         CommandFailed: K3s refused.
     """
-    name = run.ready_servers[0]
+    name = first(run)
     new: Secret = run.phase("token", [name], _rotate)[name]
     take(run, new, f"the token was rotated on {name}")
 

@@ -69,6 +69,15 @@ def _family(nr: Nornir) -> _Family:
     return _families[id(groups)]
 
 
+def forget(shared: Shared) -> None:
+    """Have later tasks begin anew: what the controller has saved is another one now."""
+    with _creating:
+        for nr, one in list(_shared_by_nornir.items()):
+            if one.restarts is shared.restarts:
+                del _shared_by_nornir[nr]
+        shared.run.facts.clear()
+
+
 def of(task: Task, base: Path | str | None, state: Path | str | None, options: Mapping[str, Any] | None) -> Shared:
     """Return what this task shares with others.
 

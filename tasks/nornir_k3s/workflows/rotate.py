@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "token": Kind(rotate_token.plan, rotate_token.rotate),
+    "agent-token": Kind(partial(rotate_token.plan, agent=True), partial(rotate_token.rotate, agent=True)),
     "ca": Kind(rotate_ca.plan, rotate_ca.rotate),
     "certificates": Kind(rotate_certificates.plan, rotate_certificates.rotate),
     "database-password": Kind(rotate_database_password.plan, rotate_database_password.rotate),
@@ -58,7 +60,7 @@ def rotate(
 
     Arguments:
         nr: A Nornir with all hosts of the cluster.
-        what: `token`, `ca`, `certificates`, `database-password` or `encryption`.
+        what: `token`, `agent-token`, `ca`, `certificates`, `database-password` or `encryption`.
         base, state, options: As for `deploy`.
         ignore_window: K3s restarts outside the maintenance window, too.
         confirm: Called with the plan before the first change; False aborts.
