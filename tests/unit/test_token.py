@@ -325,6 +325,9 @@ def test_all_servers_get_the_new_token_before_one_restarts(site: Site, monkeypat
     assert site.scripts == [("s1", k3s.CONFIG)], "what else differs waits for its restart"
     run.facts["db1"] = HostFacts("db1", database=encrypted(NEW))
     assert not token.is_behind(run, "s1"), "the datastore has another one"
+    site.scripts.clear()
+    token.write_now(run)
+    assert sorted(site.scripts) == [("s1", k3s.CONFIG), ("s2", k3s.CONFIG)]
 
 
 # The workflow.
@@ -416,6 +419,7 @@ def test_what_keeps_it_from_beginning_is_told_at_once(rotated: Rotated) -> None:
         gone = Member("s9", "servers", "10.0.0.29", "s9")
         run.cluster = replace(run.cluster, token_given=True, left=(gone,))
         run.facts["s2"] = changed(run.facts["s2"], api={"ready": False})
+        run.facts["db1"] = HostFacts("db1")
 
     rotated.begun, rotated.steps = trouble, ("a change",)
     with pytest.raises(UsageError) as caught:
@@ -423,6 +427,7 @@ def test_what_keeps_it_from_beginning_is_told_at_once(rotated: Rotated) -> None:
     for words in (
         "`token` of the inventory refers to it",
         "s2 is not ready",
+        "the datastore does not say which token",
         "s9: K3s runs there",
         "would change",
         "run it first",

@@ -41,7 +41,7 @@ PHASES = (
     Phase("agent-token", "restart one server with another agent token", _begin),
     Phase("rotate", "have K3s make up a new token, on one server", token.rotate),
     datastore.PHASE,  # the name of its user depends on the token
-    token.PHASE,
+    Phase("token", token.PHASE.summary, token.write_now),
 )
 AGAIN = "run it again, or deploy: it goes on where this one ended"
 
@@ -128,6 +128,8 @@ def _refusals(run: Run, *, agent: bool) -> list[str]:
             " secret where it refers to, then run deploy: it finishes the rotation"
         )
     names = [member.name for member in run.cluster.of("servers")]
+    if checks.stored(run.facts) != run.cluster.token.fingerprint():
+        found.append("the datastore does not say which token its data are encrypted with: nobody could finish this")
     if lacking := [name for name in names if name not in run.ready_servers]:
         found.append(f"{few(lacking)} {'is' if len(lacking) == 1 else 'are'} not ready: every server must be")
     if gone := [one.name for one in left.members(run.cluster, run.facts) if one.role == "servers"]:
