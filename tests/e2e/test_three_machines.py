@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from .conftest import PREFIX, VIP, Site, bare, eventually, unchanged
+from .had import had
 
 MACHINES = ("s1", "s2", "s3")
+BEFORE: dict[str, set[str]] = {}  # what the hosts had
 URL = f"https://{VIP}:7443"
 
 
@@ -27,6 +29,7 @@ def three(site: Site) -> Iterator[Site]:
             hosts[name].update(groups=["datastore", "servers", "lb"])
 
     with bare(site):
+        BEFORE.update(had(site, (*MACHINES, "a1")))
         site.edit(lambda data: data["data"]["k3s_cluster"].update(datastore={"kind": "etcd"}))
         site.edit(alone, "hosts.yaml")
         site.deploy()
@@ -159,8 +162,12 @@ def test_k3s_may_leave_the_vip_its_own_port(three: Site) -> None:
         for name in ("lb1", "lb2"):
             hosts[name].update(groups=[], data={"k3s_role": "none"})
 
+    done = three.runbook("remove.py", "lb2", "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not there(three, "lb2", "/usr/sbin/haproxy")
+    assert f"{PREFIX}.18" not in three.lab.exec("lb1", ["cat", "/etc/keepalived/keepalived.conf"]).stdout
+    eventually(three.answers)
     three.lab.reset("lb1")
-    three.lab.reset("lb2")
     three.edit(together, "hosts.yaml")
     three.deploy("--yes")
     (holder,) = holders(three)
@@ -169,3 +176,49 @@ def test_k3s_may_leave_the_vip_its_own_port(three: Site) -> None:
     assert listening.count(":6443 ") == 2, listening
     assert three.nodes() == dict.fromkeys((*MACHINES, "a1"), True)
     eventually(lambda: unchanged(three))
+
+
+def test_all_goes_but_the_data_and_they_bring_it_back(three: Site) -> None:
+    """The reset is killed, and run again."""
+    kept = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kept"}, "data": {"key": "value"}}
+    path = three.folder / "kept.json"
+    path.write_text(json.dumps(kept))
+    done = three.kubectl("create", "-f", str(path))
+    assert done.returncode == 0, done.stderr
+    killed = three.start("reset.py", "--yes")
+
+    def begun() -> None:
+        assert killed.poll() is not None or not there(three, "a1", "/usr/local/bin/k3s")
+
+    eventually(begun, 300)
+    killed.kill()
+    killed.communicate()
+    done = three.runbook("reset.py", "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the datastore on s1, s2, s3 stays" in done.stdout
+    for name in MACHINES:
+        gone = ("/usr/local/bin/k3s", "/etc/rancher/k3s", "/usr/sbin/haproxy", "/etc/keepalived", "/var/lib/haproxy")
+        assert [path for path in gone if there(three, name, path)] == [], name
+        assert three.lab.exec(name, ["systemctl", "is-active", "etcd"], check=False).stdout.strip() == "active"
+    (now,) = had(three, ["a1"]).values()
+    assert {line for line in now - BEFORE["a1"] if "/etc/rancher" not in line} == set()
+    assert there(three, "a1", "/etc/rancher/node/password")
+    three.deploy("--yes")
+    assert three.kubectl("get", "configmap", "kept", "-o", "jsonpath={.data.key}").stdout == "value"
+    assert three.nodes() == dict.fromkeys((*MACHINES, "a1"), True)
+
+
+def test_nothing_is_left_that_was_not_there_before(three: Site) -> None:
+    state = three.folder / ".state" / "lab"
+    token = (state / "token").read_text()
+    assert three.runbook("reset.py", "--yes", "--datastore", "prod").returncode == 2
+    done = three.runbook("reset.py", "--yes", "--datastore", "lab")
+    assert done.returncode == 0, done.stdout + done.stderr
+    now = had(three, BEFORE)
+    assert {name: now[name] ^ lines for name, lines in BEFORE.items()} == {name: set[str]() for name in BEFORE}
+    assert not state.exists()
+    assert token in [(path / "token").read_text() for path in state.parent.glob("lab.reset-*")]
+
+
+def there(site: Site, name: str, path: str) -> bool:
+    return site.lab.exec(name, ["test", "-e", path], check=False).returncode == 0
