@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,7 @@ def test_bare_hosts_become_a_cluster_on_it(
         return
     if service == "mysql":
         roles_and_tls(outside)
+        backed_up(outside)
     another_user(outside)
     another_ca(outside, service)
     proved(outside, service, "external", "password change")
@@ -267,6 +269,24 @@ def test_bare_hosts_become_a_cluster_on_it(
         upgraded(outside)
     if service == "mariadb" and request.config.getoption("--matrix"):
         moved_to_postgresql(outside)
+
+
+def backed_up(site: Site) -> None:
+    """The user's own command dumps it; what that needs to log in is in its environment."""
+    script = (
+        'f=$PWD/own.dump; printf "%s of %s, %s" "$DATASTORE_DATABASE" "$DATASTORE_USER" "$MYSQL_PWD" >"$f"; echo "$f"'
+    )
+    site.edit(lambda data: data["data"]["k3s_cluster"]["datastore"].update(dump_command=["sh", "-c", script]))
+    folder = site.folder / "backups"
+    done = site.runbook("backup.py", "--to", str(folder))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = folder.iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+    with tarfile.open(path) as file:
+        part = file.extractfile("datastore.dump")
+        assert part
+        assert part.read().decode() == f"k3s-prod of ops, {PASSWORD}"
+    assert PASSWORD not in done.stdout + done.stderr
 
 
 def moved_to_postgresql(site: Site) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import ssl
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -49,8 +50,19 @@ def _all_up(cluster: Site) -> None:
     eventually(lambda: all_up(cluster))
 
 
+def window(**more: Any) -> Any:
+    return lambda data: data["data"]["k3s_cluster"].update(rolling_update=more)
+
+
 def test_each_server_leaves_before_it_restarts_and_comes_back(cluster: Site) -> None:
+    """And only in the maintenance window."""
     cluster.edit(label("each"))
+    opens = datetime.now(UTC) + timedelta(days=3)
+    cluster.edit(window(window={"days": [f"{opens:%A}".lower()]}))
+    done = cluster.runbook("deploy.py", "--yes")
+    assert done.returncode == 7, done.stdout + done.stderr
+    assert f"which opens {opens:%a %Y-%m-%d} 00:00 UTC" in done.stderr
+    cluster.edit(window())
     with watched(cluster) as seen, Asked(cluster) as asked:
         cluster.deploy("--yes", "--try", "20m")
     asked.lost_none()
