@@ -137,11 +137,12 @@ def test_what_is_only_partly_ours_loses_our_part(load: Load, kind: str) -> None:
     steps = scripts.of_datastore(cluster, facts)
     assert said(steps)[1:] == [
         f"put {service.config} back as it was before",
-        f"restart {service.main}, which was there before or has more than this cluster's data",
+        f"restart {service.main}, which was there before",
         "remove the notes of this tool, /var/lib/nornir-k3s",
     ]
     script = reveal(steps[0])
     assert f"leave_unit {service.main} run" in script
+    assert reveal(steps[2]).endswith(f"as_before {service.main}")
     assert "other" not in script.rpartition("leave_unit")[2]
     drops = {
         "postgresql": ["DROP DATABASE IF EXISTS k3s WITH (FORCE)", "DROP ROLE IF EXISTS k3s_0123abcd;", "EXISTS k3s;"],
@@ -151,7 +152,12 @@ def test_what_is_only_partly_ours_loses_our_part(load: Load, kind: str) -> None:
         assert one in script
     installed = replace(facts, made=Made(state=True, packages=service.packages), others=(Served("x", "database y"),))
     assert said(scripts.of_datastore(cluster, installed))[-2].startswith("restart ")
+    assert reveal(scripts.of_datastore(cluster, installed)[-2]).endswith(f"keep_running {service.main}")
     assert scripts.is_alone(cluster, replace(installed, others=()))
+    shared = replace(installed.made, stopped=frozenset([service.main]), shared=frozenset([service.main]))
+    killed = replace(installed, made=shared, others=(), database=Database())
+    assert not scripts.is_alone(cluster, killed), "an earlier run has seen data of others there"
+    assert bool([*checks.data(cluster, {"db1": killed})]) == (kind != "etcd")
     assert scripts.is_alone(cluster, replace(installed, others=(Served("x", "database k3s_old_7"),)))
     assert not scripts.is_alone(cluster, HostFacts("db1", distribution=("rhel",))), "RHEL has no etcd, for one"
 

@@ -54,18 +54,26 @@ esac"""
 
 
 def test_what_k3s_own_script_leaves_goes(tmp_path: Path) -> None:
-    for path in ("etc/rancher/node", "var/lib/rancher/k3s/agent", "var/log/pods", "var/lib/kubelet", "var/lib/cni"):
+    for path in (
+        "etc/rancher/node",
+        "var/lib/rancher/k3s/agent",
+        "var/log/containers",
+        "var/log/pods",
+        "var/lib/kubelet",
+        "var/lib/cni",
+    ):
         (tmp_path / path).mkdir(parents=True)
     (tmp_path / "etc/rancher/node/password").touch()
     image = tmp_path / "var/lib/rancher/k3s/agent/k3s.tar"
     image.touch()
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "receipts").write_text(f"{image}\t1 2 3 4\tsum\n")
-    before = f"path {tmp_path}/var/lib/cni\n"
+    before = f"path {tmp_path}/var/lib/cni\npath {tmp_path}/var/log/containers\n"
     done = script(tmp_path, "reset_k3s 10.42.0.0/16 '10.0.0.12 10.0.0.13' yes\n", before, ip=ROUTES)
     assert (done.stdout, done.stderr) == ("did x changed\n", "")
     assert (tmp_path / "etc/rancher/node/password").exists(), "the data stay, and know this password"
     assert not (tmp_path / "var/log/pods").exists()
+    assert (tmp_path / "var/log/containers").exists(), "it was there before"
     assert not (tmp_path / "var/lib/kubelet").exists()
     assert (tmp_path / "var/lib/cni").exists(), "it was there before"
     assert not (tmp_path / "var/lib/rancher").exists(), "K3s was never installed, and its artefacts were pushed"
@@ -120,12 +128,15 @@ def test_only_what_is_new_is_removed_after_the_packages(tmp_path: Path) -> None:
     for name in ("mysql", "theirs"):
         (tmp_path / "var/lib" / name).mkdir(parents=True)
     before = f"path {tmp_path}/var/lib/theirs\nuser theirs\ngroup theirs\n"
-    lines = f"drop_traces '{tmp_path}/var/lib/mysql {tmp_path}/var/lib/theirs' 'mysql theirs'\n"
-    assert script(tmp_path, lines, before).stdout == "did x changed\n"
+    lines = f"drop_traces apt mysql '{tmp_path}/var/lib/mysql {tmp_path}/var/lib/theirs' 'mysql theirs'\n"
+    gone = {"dpkg-query": "exit 1"}
+    assert script(tmp_path, lines, before).stdout == "did x same\n"
+    assert len([*(tmp_path / "var/lib").iterdir()]) == 2, "others need the package, and what is its"
+    assert script(tmp_path, lines, before, **gone).stdout == "did x changed\n"
     assert [path.name for path in (tmp_path / "var/lib").iterdir()] == ["theirs"]
     assert [one for one in log(tmp_path) if "del" in one] == ["userdel mysql", "groupdel mysql"]
     (tmp_path / "var/lib/mysql").mkdir()
-    assert script(tmp_path, lines).returncode == 0
+    assert script(tmp_path, lines, **gone).returncode == 0
     assert (tmp_path / "var/lib/mysql").exists(), "nobody has noted what there was before"
 
 
@@ -146,6 +157,15 @@ def test_a_unit_of_others_gets_its_state_back(tmp_path: Path, before: str, calls
     assert [one for one in said if one in calls] == calls
     assert (tmp_path / "state" / "stopped").read_text() == ""
     assert "setsebool -P a off" in log(tmp_path)
+
+
+def test_a_datastore_with_data_of_others_goes_on(tmp_path: Path) -> None:
+    done = script(tmp_path, "leave_unit x.service run\nkeep_running x.service\n", "user x\n")
+    assert done.stdout == "did x changed\n" * 2, done.stderr
+    said = [one.removeprefix("systemctl ") for one in log(tmp_path)]
+    assert "restart x.service" in said
+    assert not [one for one in said if one.startswith(("stop", "disable"))]
+    assert (tmp_path / "state" / "shared").read_text() == "x.service\n", "for a run that goes on from here"
 
 
 def test_the_notes_of_a_datastore_that_stays_are_kept(tmp_path: Path) -> None:

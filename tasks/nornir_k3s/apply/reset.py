@@ -77,8 +77,11 @@ def of_datastore(cluster: Cluster, facts: HostFacts) -> list[Step]:
         said = ", ".join([f"database {cluster.managed.database}", *users])
         script = _call("leave_unit", service.main, "run").reveal() + "\n" + kind.drop(cluster, users).reveal()
         steps = [Step("database", "inside", f"drop {said}", payload=Secret(script)), *files]
-        what = f"restart {service.main}, which was there before or has more than this cluster's data"
-        steps.append(Step("unit", service.main, what, payload=_call("as_before", service.main), action="restart"))
+        ours = set(service.packages[:1]) & set(made.packages)
+        why = "has more than this cluster's data" if ours else "was there before"
+        payload = _call("keep_running" if ours else "as_before", service.main)
+        what = f"restart {service.main}, which {why}"
+        steps.append(Step("unit", service.main, what, payload=payload, action="restart"))
     if made.dumps:
         what = f"remove {len(made.dumps)} dump(s) of the datastore"
         steps.append(Step("remove", DUMPS, what, payload=_call("remove_dumps")))
@@ -98,7 +101,9 @@ def is_alone(cluster: Cluster, facts: HostFacts) -> bool:
     service, database = facts.family.service(cluster.managed.kind), re.escape(cluster.managed.database)
     ours = re.compile(rf"database {database}_(new|old|verify)(_\d+)?")
     others = [one for one in facts.others if not ours.fullmatch(one.what)]
-    return service.packages[0] in facts.made.packages and not others if service.packages else False
+    if others or service.main in facts.made.shared:
+        return False
+    return bool(set(service.packages[:1]) & set(facts.made.packages))
 
 
 def has_datastore(facts: HostFacts) -> bool:
@@ -151,8 +156,9 @@ def _packages(names: Collection[str], services: Collection[Service], facts: Host
     for service in services:
         if service.packages[0] in names:
             traces, accounts = " ".join(service.traces), " ".join(service.accounts)
+            payload = _call("drop_traces", facts.family.manager, service.packages[0], traces, accounts)
             what = f"remove what {service.packages[0]} leaves: {', '.join((*service.traces, *service.accounts))}"
-            steps.append(Step("remove", service.packages[0], what, payload=_call("drop_traces", traces, accounts)))
+            steps.append(Step("remove", service.packages[0], what, payload=payload))
         else:
             what = f"restart {service.unit}, if it ran before"
             steps.append(Step("unit", service.unit, what, payload=_call("as_before", service.unit), action="restart"))

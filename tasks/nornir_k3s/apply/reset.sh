@@ -1,6 +1,7 @@
 # A host becomes what it was before this tool came. What it had then is in `before` (see prelude.sh); a host without that
 # note keeps what may have been there.
 is_new() { [ -s "$STATE/before" ] && ! grep -qxF "$1" "$STATE/before"; } # line
+was_there() { grep -qsxF "path $1" "$STATE/before"; } # path
 drop_new() { for path; do if is_new "path $path"; then rm -rf "$path" 2>/dev/null || :; fi; done; } # path...
 
 reset_k3s() { # pod-networks node-addresses, each separated by blanks; whether the data stay for which nodes have passwords
@@ -14,7 +15,8 @@ reset_k3s() { # pod-networks node-addresses, each separated by blanks; whether t
   fi
   # What K3s' own script leaves: the password of the node, logs of pods, routes of flannel's host-gw, kube-proxy's tables.
   [ "$3" = yes ] || rm -rf /etc/rancher/node
-  rm -rf /run/k3s /run/flannel /var/log/pods /var/log/containers
+  rm -rf /run/k3s /run/flannel
+  for path in /var/log/pods /var/log/containers; do was_there "$path" || rm -rf "$path"; done
   drop_new /var/lib/kubelet /var/lib/cni
   for path in /etc/rancher /var/lib/rancher; do
     [ ! -d "$path" ] || find "$path" -depth -xdev -type d -empty -delete 2>/dev/null || :
@@ -46,8 +48,9 @@ forget_password() {
   [ -s "$STATE/files" ] || [ -s "$STATE/packages" ] || rm -rf "$STATE" # it came with this script
   say did "$STEP" changed
 }
-leave_unit() { # unit stop-or-run: it gets its state of before at the end
+leave_unit() { # unit stop-or-run: it gets its state of before at the end; one that runs has data of others
   note "$1" "$STATE/stopped"
+  [ "$2" = stop ] || note "$1" "$STATE/shared"
   if [ "$2" = stop ] && [ "$(systemctl show -p LoadState --value "$1")" != not-found ]; then
     systemctl disable -q --now "$1"
   fi
@@ -97,10 +100,14 @@ purge_with_apt() { # name...
 purge_with_dnf() { # name...; what came along goes with them, unless something else needs it
   quietly dnf -qy remove "$@"
 }
-drop_traces() { # paths accounts, each separated by blanks: what packages leave
+drop_traces() { # manager package paths accounts, each of these separated by blanks: what packages leave
+  if "has_$1" "$2"; then # others need it, and what is its
+    say did "$STEP" same
+    return 0
+  fi
   # shellcheck disable=SC2086  # a list
-  drop_new $1
-  for name in $2; do
+  drop_new $3
+  for name in $4; do
     if is_new "user $name" && getent passwd "$name" >/dev/null; then userdel "$name" 2>/dev/null || :; fi
     if is_new "group $name" && getent group "$name" >/dev/null; then groupdel "$name" 2>/dev/null || :; fi
   done
@@ -118,6 +125,14 @@ as_before() { # unit: of a package that was there
   elif [ -s "$STATE/before" ]; then systemctl disable -q "$1"; fi
   systemctl reset-failed "$1" 2>/dev/null || :
   if is_new "active $1"; then systemctl stop "$1"; else systemctl restart "$1"; fi
+  unnote "$STATE/stopped" "$1"
+  say did "$STEP" changed
+}
+keep_running() { # unit: of a package that this tool has installed, with data of others
+  systemctl daemon-reload
+  rm -f "$STATE/pending/$1"
+  systemctl reset-failed "$1" 2>/dev/null || :
+  systemctl restart "$1"
   unnote "$STATE/stopped" "$1"
   say did "$STEP" changed
 }

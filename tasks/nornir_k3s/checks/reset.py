@@ -39,7 +39,8 @@ def data(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[str]:
         if facts is None or facts.database.alive:
             continue
         service = facts.family.service(cluster.managed.kind)
-        if not set(service.packages[:1]) & set(facts.made.packages) or service.main in facts.made.stopped:
+        stopped = service.main in facts.made.stopped - facts.made.shared
+        if stopped or not set(service.packages[:1]) & set(facts.made.packages):
             continue
         yield (
             f"{member.name}: {service.main} does not answer, and may have more than this cluster's data: start it, or"

@@ -35,6 +35,7 @@ class MadeByUs(Fact[Made]):
             packages=tuple(notes.get("package", ())),
             booleans=tuple(notes.get("boolean", ())),
             stopped=frozenset(notes.get("stopped", ())),
+            shared=frozenset(notes.get("shared", ())),
             password="password" in notes,
             dumps=tuple(notes.get("dump", ())),
         )

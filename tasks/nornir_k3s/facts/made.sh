@@ -16,8 +16,8 @@ fact_made() { # state-folder dumps-folder
     path=${path%.before-nornir-k3s}
     grep -qsxF "$path" "$1/files" || [ -e "$path" ] || say made copy "$path" ''
   done
-  for kind in package boolean stopped; do
-    case $kind in stopped) notes=$1/stopped ;; *) notes=$1/${kind}s ;; esac
+  for kind in package boolean stopped shared; do
+    case $kind in stopped | shared) notes=$1/$kind ;; *) notes=$1/${kind}s ;; esac
     if [ -r "$notes" ]; then while IFS= read -r name; do say made "$kind" "$name" ''; done <"$notes"; fi
   done
   for path in "$2"/*; do [ ! -f "$path" ] || say made dump "$path" ''; done

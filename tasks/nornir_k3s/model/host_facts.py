@@ -189,6 +189,7 @@ class Made:
         packages: Those that it has installed, with what came along.
         booleans: Those of SELinux that it has turned on.
         stopped: Units that an interrupted reset has stopped, or was about to restart.
+        shared: Those of them that have data of others.
         password: K3s has gone, and has left the password of the node.
         dumps: Of the datastore.
     """
@@ -200,6 +201,7 @@ class Made:
     packages: tuple[str, ...] = ()
     booleans: tuple[str, ...] = ()
     stopped: frozenset[str] = frozenset()
+    shared: frozenset[str] = frozenset()
     password: bool = False
     dumps: tuple[str, ...] = ()
 
