@@ -259,6 +259,17 @@ def test_all_goes_where_the_clusters_name_was_typed(deployed: dict[str, Any], tm
     assert any(kept.name in note for note in report.notes)
 
 
+def test_a_state_folder_that_cannot_be_renamed_is_told(
+    deployed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: object) -> Path:
+        raise OSError(16, "Device or resource busy")
+
+    monkeypatch.setattr(Path, "rename", busy)
+    notes = reset(nr(HOSTS), **deployed["arguments"], datastore=True).notes
+    assert any("test cannot be renamed (Device or resource busy)" in note for note in notes)
+
+
 def test_no_is_no(deployed: dict[str, Any]) -> None:
     with pytest.raises(Declined):
         reset(nr(HOSTS), **deployed["arguments"], confirm=lambda _: False)

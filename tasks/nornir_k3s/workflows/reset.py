@@ -190,5 +190,10 @@ def _forget(run: Run, *, data_stay: bool) -> None:
         return
     now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     kept = run.store.folder.with_name(f"{run.store.folder.name}.reset-{now}")
-    run.store.folder.rename(kept)
+    try:
+        run.store.folder.rename(kept)
+    except OSError as error:
+        text = f"{run.store.folder} cannot be renamed ({error.strerror}): move it away before this cluster is made anew"
+        run.report.notes = [text if "reset-DATE" in note else note for note in run.report.notes]
+        return
     run.report.notes = [note.replace(f"{kept.name[: -len(now)]}DATE", kept.name) for note in run.report.notes]
