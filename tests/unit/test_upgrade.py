@@ -329,7 +329,11 @@ def test_a_path_is_shown_node_by_node(walk: Walk, monkeypatch: pytest.MonkeyPatc
     found.ways = {"s1": found.path[1:], "s2": found.path, "a1": found.path}
     ctx: Any = SimpleNamespace(nr=None, arguments={}, report_console=lambda _: Console(width=200))
     monkeypatch.setattr(upgrade, "plan", lambda *_, **__: found)
-    assert command._plan(ctx, argparse.Namespace(to="v1.36", via=(), json=None)) == 0
+    asked = argparse.Namespace(to="v1.36", via=(), json=None, trial=0)
+    assert command._plan(ctx, asked) == 0
+    asked.trial = 300
+    with pytest.raises(UsageError, match="does not go back over a minor version"):
+        command._plan(ctx, asked)
     assert capsys.readouterr().out.splitlines() == [
         "s1: v1.35.8+k3s1 → v1.36.4+k3s1",
         "s2: v1.34.9+k3s1 → v1.35.8+k3s1 → v1.36.4+k3s1",

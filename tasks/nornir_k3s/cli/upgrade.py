@@ -26,6 +26,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _plan(ctx: Session, args: argparse.Namespace) -> int:
     found = upgrade.plan(ctx.nr, **ctx.arguments, to=args.to, via=args.via)
+    if args.trial:
+        upgrade.require_return(found)
     _json(args, found)
     upgrade_terminal.show_path(found, ctx.report_console(args.json))
     return 0

@@ -113,9 +113,8 @@ def upgrade(
     asked, said = choice or Choice(), tell or (lambda _: None)
     given: dict[str, Any] = {"base": base, "state": state, "options": options}
     report = plan(nr, to=to, via=via, **given)
-    if asked.trial and _crosses_minor(report):
-        text = "a change on trial (--try) must be one that can be taken back: K3s does not go back over a minor version"
-        raise UsageError(text, hint="upgrade without --try; nothing was changed")
+    if asked.trial:
+        require_return(report)
     if report.steps and confirm is not None and not confirm(report):
         raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes upgrades without asking")
     for number, step in enumerate(report.steps, 1):
@@ -138,6 +137,17 @@ def upgrade(
             break
         said(f"every node runs {step.version}")
     return report
+
+
+def require_return(report: UpgradeReport) -> None:
+    """Check that an upgrade on trial stays within a minor version.
+
+    Raises:
+        UsageError: It does not.
+    """
+    if _crosses_minor(report):
+        text = "a change on trial (--try) must be one that can be taken back: K3s does not go back over a minor version"
+        raise UsageError(text, hint="upgrade without --try; nothing was changed")
 
 
 def _read(nr: Nornir, folders: paths.Folders, options: Mapping[str, Any]) -> Run:
