@@ -19,6 +19,7 @@ from nornir_k3s.inventory.problems import Sources
 from nornir_k3s.inventory.yaml_reader import read
 from nornir_k3s.model.cluster import Cluster, Member
 from nornir_k3s.model.datastore_facts import Database
+from nornir_k3s.model.encryption import Encryption
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.k3s_facts import Api, Backend, NodeState
 from nornir_k3s.phases import removal
@@ -84,6 +85,14 @@ def test_the_last_server_and_one_with_other_roles_are_refused(load: Load) -> Non
     own = replace(cluster.member("s3"), address=str(cluster.registration.address))
     (told,) = checks.refusals(cluster, seen(), [own], lost=False)
     assert "has the registration address" in told
+
+
+def test_the_only_server_with_the_keys_of_secrets_stays(load: Load) -> None:
+    cluster, facts = load(hosts=THREE), seen()
+    facts["s3"] = replace(facts["s3"], encryption=Encryption(goal="enable"))
+    (told,) = checks.refusals(cluster, facts, [cluster.member("s3")], lost=False)
+    assert told.startswith("s3: the keys of secrets are changed from there")
+    assert not list(checks.refusals(cluster, facts, [cluster.member("s2")], lost=False))
 
 
 def test_names_that_are_not_of_this_cluster(load: Load) -> None:

@@ -60,6 +60,10 @@ def refusals(
     elif servers and len(ready) < len(staying):
         away = ", ".join(one.name for one in staying if one not in ready)
         yield f"{', '.join(servers)}: server {away} is not ready: bring it back first, two servers are never away"
+    keys = [one.name for one in leaving if one.name in all_facts and all_facts[one.name].encryption.goal]
+    if keys and not lost:
+        text = "the keys of secrets are changed from there, and the others may not have them yet"
+        yield f"{', '.join(keys)}: {text}: run deploy first, which ends that"
     yield from _others(cluster, leaving)
     yield from _address(cluster, all_facts, leaving, ready)
     if lost:
