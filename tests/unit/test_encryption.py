@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +17,7 @@ from k3s_standin.encryption import Refused
 from k3s_standin.store import StoreError
 from nornir.core.task import Result, Task
 
-from nornir_k3s import k3s, planner
+from nornir_k3s import k3s, planner, shell
 from nornir_k3s.apply import encryption as scripts
 from nornir_k3s.checks import encryption as checks
 from nornir_k3s.compare import encryption as compare
@@ -25,6 +26,7 @@ from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.encryption import Encryption
 from nornir_k3s.model.host_facts import FileState, HostFacts, UnitState
 from nornir_k3s.model.k3s_facts import Api, ServerFiles
+from nornir_k3s.model.paths import KEYS_NOTE, PREVIOUS
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.phases import drain, encryption, host_tasks, observe, put_back, rolling, rotation, servers
 from nornir_k3s.roles.desired import Known
@@ -63,6 +65,7 @@ class Living:
         monkeypatch.setattr(rotation, "session_of", self._balancer)
         monkeypatch.setattr(rotation, "read_facts", lambda task, *_: self.facts(task.host.name))
         monkeypatch.setattr(rolling, "change_node", self._change)
+        monkeypatch.setattr(rolling, "change_for_good", self._change)
         monkeypatch.setattr(host_tasks, "wait_for_server", lambda task, _: self.starting.discard(task.host.name))
         monkeypatch.setattr(Run, "planned", planned)
         monkeypatch.setattr(drain, "wanted", lambda *_: [])
@@ -270,6 +273,19 @@ def killed(one: Living, work: Callable[[Run], None], last: int, *, on: bool) -> 
         one.last = 0
 
 
+def test_nothing_is_prepared_where_no_key_was_made(tmp_path: Path) -> None:
+    folder = tmp_path / "server" / "cred"
+    folder.mkdir(parents=True)
+    call = ["sh", "-euc", f"{shell.source('apply/encryption.sh')}require_keys {tmp_path}"]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "K3s has made no encryption-config.json\n")
+    for name in ("config", "state"):
+        (folder / f"encryption-{name}.json").write_text("x")
+    assert subprocess.run(call, check=False).returncode == 0
+    text = scripts.prepare("")
+    assert text.rindex("require_keys ") < text.rindex("change_keys "), "the others would make keys of their own"
+
+
 def test_encryption_is_turned_on(living: Make) -> None:
     one = living(on=False)
     one.serve()
@@ -312,6 +328,35 @@ def test_keys_that_were_turned_off_are_used_again_and_replaced(living: Make) -> 
         last += 5
     one.settled(on=True)
     assert one.facts("s1").encryption.sha256 != old
+
+
+def test_what_was_turned_off_by_hand_or_half_is_turned_on_again(living: Make) -> None:
+    one = living(on=True)
+    one.serve()
+    asked_off = one.servers["s1"]
+    asked_off.now.change({"enable": False})
+    for name in NAMES:
+        one._restart(name, on=True)
+    run = one.run(on=True)
+    (told,) = compare.differences(run.cluster, run.facts)
+    assert (told.id, told.fixed_by) == ("cluster/encryption:disabled", "deploy")
+    assert encryption.announced(run) == [], "all have the keys: none leaves the rotation"
+    assert servers.changes_running(run), "nothing else changes beside"
+    noted = [f"note_keys {KEYS_NOTE} enable-again {k3s.DATA}", f"change_keys {k3s.BINARY} {k3s.DATA} enable"]
+    assert killed(one, encryption.converge, 3, on=True)
+    assert one.order[:2] == noted, "killed before it has noted that K3s has done it"
+    carried(one, encryption.converge, on=True)
+    one.settled(on=True)
+
+
+@pytest.mark.parametrize("last", [3, 6])
+def test_the_inventory_may_want_it_back_meanwhile(living: Make, last: int) -> None:
+    one = living(on=True)
+    one.serve()
+    assert killed(one, encryption.converge, last, on=False)
+    assert one.facts("s1").encryption.disabled
+    carried(one, encryption.converge, on=True)
+    one.settled(on=True)
 
 
 def test_a_rotation_by_hand_goes_on(living: Make) -> None:
@@ -461,6 +506,63 @@ def test_a_server_that_an_interrupted_run_has_restarted_is_waited_for(living: Ma
     assert list(rotate_encryption._refusals(run)) == []
     one.notes["s1"] = ""
     assert list(rotate_encryption._refusals(one.run(on=True)))
+
+
+def test_a_single_server_that_just_starts_is_the_first(living: Make) -> None:
+    one = living(on=True)
+    one.starting |= set(NAMES)
+    one.notes["s2"] = "rotate x"
+    run = one.run(on=True)
+    assert checks.lead(run.cluster, run.facts) == "s2"
+    assert rotate_encryption._planned(run).steps
+
+
+def test_a_cluster_that_is_down_half_way_is_to_be_started(living: Make) -> None:
+    one = living(on=False)
+    one.notes["s1"] = "enable"
+    run = one.run(on=True)
+    for name in NAMES:
+        run.facts[name] = replace(run.facts[name], api=Api(), units={})
+    assert {f.remedy for f in checks.check(run.cluster, run.facts, None)} == {
+        "start k3s.service on all servers, then deploy: it goes on with the change of the keys"
+    }
+
+
+def test_a_server_that_needs_the_inventory_of_now_gets_it(living: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(task: Task, _: Run) -> None:
+        raise NotReady(task.host.name, "not ready")
+
+    kept: list[str] = []
+    monkeypatch.setattr(rolling, "keep_change", lambda task, _: kept.append(task.host.name))
+    one = living(on=False)
+    one.notes["s1"] = "enable"
+    one.starting.add("s1")
+    run = one.run(on=True)
+    run.facts["s1"] = replace(run.facts["s1"], present=frozenset({PREVIOUS}))
+    encryption.resume(run)
+    assert (kept, one.order) == (["s1"], []), "it is ready: its former files never come back"
+    monkeypatch.setattr(host_tasks, "wait_for_server", never)
+    one.starting.add("s1")
+    run = one.run(on=True)
+    one.out |= {"s2", "s3"}
+    run.trial = 300
+    assert encryption._for_good(run).trial == 0
+    run.limit = frozenset({"a1"})
+    with pytest.raises(NotReady, match="s1: not ready"):
+        encryption.resume(run)
+    run.limit = None
+    run.nr.data.reset_failed_hosts()
+    encryption.resume(run)
+    assert one.order == ["restart s1"], "it went back, and may have written with its key"
+    one.starting = {"s2"}
+    with pytest.raises(NotReady, match="s2: not ready"):
+        encryption.resume(one.run(on=True))
+    assert one.order == ["restart s1"], "it would make a key of its own"
+    asked(one.servers["s1"], "prepare")
+    run = one.run(on=True)
+    one.out |= {"s3"}
+    encryption.resume(run)
+    assert one.order == ["restart s1", "restart s2"]
 
 
 def test_the_plan_says_who_is_out_of_rotation_together(living: Make) -> None:

@@ -217,6 +217,17 @@ def test_one_of_many_agents_that_fails_stops_no_run(stage: Stage, monkeypatch: p
     assert error.message.endswith("were restored (/etc/rancher/k3s/config.yaml), and it is ready again")
 
 
+def test_a_change_for_good_is_never_taken_back(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rolling, "change_node", rolling.change_for_good)
+    error = stage.fail(monkeypatch)
+    assert error.message.startswith("s1: not ready: service is activating\n")
+    assert "restored" not in error.message
+    assert stage.orders == ["change", "forget"], "no later run restores them either"
+    stage.orders, stage.change = [], None
+    stage.play(monkeypatch)
+    assert stage.orders == ["change", "forget"]
+
+
 def test_a_change_on_trial_is_confirmed_by_a_new_login_that_sees_it_ready(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,14 @@ def prepare(goal: str) -> str:
     Arguments:
         goal: To be noted first; nothing if there is a note.
     """
-    return _script("prepare", [*([_note(goal)] if goal else []), _change("prepare", f"{START} {FINISHED}")])
+    return _script(
+        "prepare",
+        [
+            *([_note(goal)] if goal else []),
+            shell.call("require_keys", k3s.DATA),
+            _change("prepare", f"{START} {FINISHED}"),
+        ],
+    )
 
 
 def rotate() -> str:
@@ -40,7 +47,7 @@ def reencrypt() -> str:
 
 
 def enable() -> str:
-    """Return the script that encrypts again with keys that were turned off; a rotation is to follow."""
+    """Return the script that encrypts again with keys that were turned off; a rotation is to follow, and noted last."""
     return _script("enable", [_change("enable", _ANY), _note(ROTATING)])
 
 

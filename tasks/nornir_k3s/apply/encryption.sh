@@ -49,6 +49,12 @@ wait_for_keys() { # k3s seconds
   [ "$(systemctl show -p ExecMainStartTimestamp k3s.service)" = "$started" ] ||
     { echo 'K3s was restarted while it encrypted secrets anew' >&2; return 1; }
 }
+# Without keys here, each of the others would make its own when it starts with the setting.
+require_keys() { # data-folder
+  for name in config state; do
+    [ -s "$1/server/cred/encryption-$name.json" ] || { echo "K3s has made no encryption-$name.json" >&2; return 1; }
+  done
+}
 require_stage() { # data-folder stage
   stage=$(cut -d- -f1 <"$1/server/cred/encryption-state.json")
   [ "$stage" = "$2" ] || { echo "the stage of the keys is $stage, expected $2: see the journal of K3s" >&2; return 1; }

@@ -37,13 +37,20 @@ def goal(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Goal:
     on = [is_on(cluster, all_facts[member.name]) for member in running(cluster, all_facts)]
     if not on:
         return ""
-    if wanted(cluster) and not all(on):
+    if wanted(cluster) and (not all(on) or is_disabled(cluster, all_facts)):
         return "enable"
     if not wanted(cluster) and any(on):
         return "disable"
     if begun(all_facts):
         return "rotate" if wanted(cluster) else "forget"
     return ""
+
+
+def is_disabled(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> bool:
+    """Return whether all servers have the setting, and K3s stores new secrets as they are: keys were turned off."""
+    found = [all_facts[member.name] for member in running(cluster, all_facts)]
+    on = bool(found) and all(is_on(cluster, facts) for facts in found)
+    return on and all_facts[lead(cluster, all_facts)].encryption.disabled
 
 
 def running(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[Member]:
@@ -54,13 +61,17 @@ def running(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[Member
 
 
 def lead(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> str:
-    """Return the server that is asked for new keys: where that began, else where the newest are, or the first."""
+    """Return the server that is asked for new keys: where that began, else where the newest are, or the first.
+
+    Of servers that all start just now, any: they are waited for.
+    """
+    read = [member for member in cluster.of("servers") if member.name in all_facts]
 
     def order(name: str) -> tuple[bool, int]:
         own = all_facts[name].encryption
         return bool(own.goal), own.written
 
-    return max((member.name for member in running(cluster, all_facts)), key=order)
+    return max((member.name for member in running(cluster, all_facts) or read), key=order)
 
 
 def begun(all_facts: Mapping[str, HostFacts]) -> bool:
@@ -150,9 +161,11 @@ def _stopped(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[F
     """Yield servers of a cluster that is down: they would start with another setting than they have stopped with."""
     if any(facts.ready for facts in all_facts.values()) or restarting(all_facts):
         return
+    remedy = "restore the old value, deploy, then change it: it must be done while the servers run"
+    if begun(all_facts):
+        remedy = "start k3s.service on all servers, then deploy: it goes on with the change of the keys"
     for member in cluster.of("servers"):
         facts = all_facts.get(member.name)
         if facts and facts.server.token and is_on(cluster, facts) != wanted(cluster):
             found = f"the server is down, and has {SETTING} {str(is_on(cluster, facts)).lower()}"
-            remedy = "restore the old value, deploy, then change it: it must be done while the servers run"
             yield problem(member.name, "encryption", found, "the inventory's on a server that runs", remedy)

@@ -25,6 +25,12 @@ def differences(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterato
             found="a run that changes the keys of secrets was interrupted",
             remedy="deploy goes on with it", fixed_by="deploy",
         )  # fmt: skip
+    elif checks.wanted(cluster) and checks.is_disabled(cluster, all_facts):
+        yield Finding(
+            host=CLUSTER, kind="encryption", subject="disabled", expected="secrets that are encrypted",
+            found="K3s stores new secrets as they are: somebody has used `k3s secrets-encrypt disable`",
+            remedy="deploy turns encryption on again, with a new key", fixed_by="deploy",
+        )  # fmt: skip
     elif half := {own.stage for own in keys.values()} & {PREPARE, ROTATE}:
         yield Finding(
             host=CLUSTER, kind="encryption", subject="stage", expected="a rotation that was carried through",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 START, PREPARE, ROTATE, FINISHED = "start", "prepare", "rotate", "reencrypt_finished"
 # What a run of this tool is at; noted on the server where it asks for new keys.
-ENABLING, DISABLING, DISABLED, ROTATING = "enable", "disable", "disabled", "rotate"
+ENABLING, ENABLING_AGAIN, DISABLING, DISABLED, ROTATING = "enable", "enable-again", "disable", "disabled", "rotate"
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Encryption:
         stage: Of their rotation: start, prepare, rotate or reencrypt_finished.
         writes: New secrets are encrypted with the first key; else they are stored as they are.
         written: When the file was last written, in seconds since the epoch (mtime).
-        goal: What an interrupted run was at: enable, disable, disabled, or rotate with the hash of the old file.
+        goal: What an interrupted run was at: enable, enable-again, disable, disabled, or rotate with the hash of the
+            old file.
     """
 
     sha256: str = ""
@@ -26,6 +27,11 @@ class Encryption:
     writes: bool = False
     written: int = 0
     goal: str = ""
+
+    @property
+    def disabled(self) -> bool:
+        """Whether there are keys, and new secrets are stored as they are."""
+        return bool(self.sha256) and not self.writes
 
     @property
     def restarts(self) -> bool:

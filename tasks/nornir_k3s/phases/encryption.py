@@ -14,9 +14,10 @@ from nornir_k3s.apply import encryption as scripts
 from nornir_k3s.apply import script as apply
 from nornir_k3s.checks import encryption as checks
 from nornir_k3s.errors import NotReady, UsageError
-from nornir_k3s.model.encryption import DISABLED, ENABLING, PREPARE, ROTATE, ROTATING
+from nornir_k3s.model.encryption import DISABLED, ENABLING, ENABLING_AGAIN, PREPARE, ROTATE, ROTATING, START
+from nornir_k3s.model.paths import PREVIOUS
 from nornir_k3s.model.together import few
-from nornir_k3s.phases import check_certificate, drain, host_tasks, rolling, rotation, running_server, window
+from nornir_k3s.phases import check_certificate, drain, host_tasks, rolling, rotation, running_server
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
 
@@ -35,6 +36,7 @@ def converge(run: Run) -> None:
     goal = checks.goal(run.cluster, run.facts)
     if not goal or not run.chosen(member.name for member in run.of("servers")):
         return
+    run = _for_good(run)
     require_possible(run)
     check_certificate.renew_ended(run)
     lead = checks.lead(run.cluster, run.facts)
@@ -56,13 +58,46 @@ def resume(run: Run) -> None:
         NotReady: One does not get ready.
     """
     if names := [name for name in checks.restarting(run.facts) if name in run.nr.inventory.hosts]:
-        run.phase("servers", names, _wait)
+        _for_good(run).phase("servers", names, _wait)
         _read(run)
 
 
 def _wait(task: Task, run: Run) -> Result:
-    host_tasks.wait_for_server(task, run)
+    """Wait for a server; where only the inventory of now helps it, give it that.
+
+    Raises:
+        NotReady: It does not get ready.
+    """
+    name = task.host.name
+    try:
+        host_tasks.wait_for_server(task, run)
+    except NotReady:
+        if not run.chosen([name]) or not run.planned(name).starts_k3s or not _helps(run, name):
+            raise
+        return rolling.change_for_good(task, run)
+    if PREVIOUS in run.facts[name].present:
+        rolling.keep_change(task, run)
     return Result(host=task.host)
+
+
+def _helps(run: Run, name: str) -> bool:
+    """Return whether a server that does not get ready may start with the inventory's setting."""
+    wanted, own = checks.wanted(run.cluster), run.facts[name].encryption
+    if wanted == checks.is_on(run.cluster, run.facts[name]):
+        return True
+    # Without it, it cannot read what others have written. The keys are its own, or those that `prepare` has saved.
+    saved = run.facts[checks.lead(run.cluster, run.facts)].encryption.stage not in ("", START)
+    return wanted and (own.goal == ENABLING or saved)
+
+
+def _for_good(run: Run) -> Run:
+    """Return the run without a trial: a server that took its setting back could not read what it has written."""
+    return replace(run, trial=0, _planned={}) if run.trial else run
+
+
+def pending(run: Run) -> bool:
+    """Return whether keys change in this run."""
+    return bool(checks.goal(run.cluster, run.facts))
 
 
 def require_possible(run: Run) -> None:
@@ -82,7 +117,7 @@ def require_settled(run: Run) -> None:
     Raises:
         UsageError: It would.
     """
-    if checks.goal(run.cluster, run.facts):
+    if pending(run):
         text = "encryption of secrets is turned on or off, or its keys rotate: all servers take part in that"
         raise UsageError(text, hint="run deploy")
 
@@ -93,6 +128,7 @@ def rotate(run: Run) -> None:
     Raises:
         K3sError: A step failed.
     """
+    run = _for_good(run)
     resume(run)
     check_certificate.renew_ended(run)
     lead = checks.lead(run.cluster, run.facts)
@@ -112,7 +148,7 @@ def turn(run: Run, lead: str) -> None:
     for _ in range(_ROUNDS):
         _restart(run, lead)
         own = run.facts[lead].encryption
-        if own.goal == ENABLING and not own.writes:
+        if own.goal == ENABLING_AGAIN:  # again, if a run was killed before it had noted that it is done
             _do(run, lead, "enable", scripts.enable())
         elif own.stage == PREPARE:
             _do(run, lead, "rotate", scripts.rotate())
@@ -129,9 +165,10 @@ def turn(run: Run, lead: str) -> None:
 
 def _enable(run: Run, lead: str) -> None:
     """Turn it on: one server makes keys and saves them with `prepare`; the others get these when they start."""
-    if run.facts[lead].encryption.goal != ENABLING:
-        _do(run, lead, "note", scripts.noted(ENABLING))
-    if not run.facts[lead].encryption.sha256 or run.facts[lead].encryption.writes:
+    goal = ENABLING_AGAIN if run.facts[lead].encryption.disabled else ENABLING
+    if run.facts[lead].encryption.goal not in (goal, ENABLING_AGAIN):
+        _do(run, lead, "note", scripts.noted(goal))
+    if run.facts[lead].encryption.goal == ENABLING:
         _first_keys(run, lead)
     turn(run, lead)
 
@@ -143,11 +180,10 @@ def _first_keys(run: Run, lead: str) -> None:
     others = [name for name in _servers(run) if name != lead and not _is_settled(run, name)]
     with rotation.others_out(run, others) as come_back:
         _do(run, lead, "prepare", scripts.prepare(""))
-        for name in others:
-            window.require_open(run, [name])
+        for name in others:  # also when the window closes meanwhile: without the keys they cannot read what is written
             rotation.require_others(run, name)
             with drain.drained(run, [name]):
-                run.phase("servers", [name], rolling.change_node, width=1)
+                run.phase("servers", [name], rolling.change_for_good, width=1)
             come_back(name)
     _read(run)
 
@@ -213,5 +249,7 @@ def announced(run: Run) -> list[str]:
     if checks.goal(run.cluster, run.facts) != "enable":
         return []
     lead = checks.lead(run.cluster, run.facts)
+    if run.facts[lead].encryption.disabled:
+        return []
     others = [name for name in _servers(run) if name != lead]
     return [f"{few(others)} would be out of rotation until each has the keys that {lead} makes"] if others else []

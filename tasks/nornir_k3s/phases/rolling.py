@@ -30,6 +30,30 @@ def change_node(task: Task, run: Run) -> Result:
     return _change(task, run, _STOPS)
 
 
+def change_for_good(task: Task, run: Run) -> Result:
+    """Do as `change_node`, without a way back: with its previous files it could not read the others' secrets.
+
+    Raises:
+        NotReady: It did not get ready.
+    """
+    try:
+        return _change(task, run, _STOPS, returns=False)
+    except HostError:
+        with contextlib.suppress(HostError):
+            keep_change(task, run)
+        raise
+
+
+def keep_change(task: Task, run: Run) -> None:
+    """Drop the previous files of a host, so that no later run restores them; what must restart is still noted.
+
+    Raises:
+        HostError: It cannot be reached.
+    """
+    script = apply.wrapped("keeping the change", "drop_previous")
+    gather.session_of(task, run).run(script, what="removing the previous files", timeout=60)
+
+
 def change_one_of_many(task: Task, run: Run) -> Result:
     """Do as `change_node` on an agent that the run goes on without if it fails.
 
@@ -39,7 +63,7 @@ def change_one_of_many(task: Task, run: Run) -> Result:
     return _change(task, run, "")
 
 
-def _change(task: Task, run: Run, then: str) -> Result:
+def _change(task: Task, run: Run, then: str, *, returns: bool = True) -> Result:
     """Change a host, and restore its previous files if that fails; `then` says what becomes of the run."""
     name = task.host.name
     plan = run.planned(name)
@@ -57,7 +81,7 @@ def _change(task: Task, run: Run, then: str) -> Result:
         else:
             result = host_tasks.converge_agent(task, run)
     except (NotReady, CommandFailed) as error:
-        if not worked or getattr(error, "status", 0) == apply.BUSY:
+        if not worked or not returns or getattr(error, "status", 0) == apply.BUSY:
             raise
         if replaces_binary(plan.desired, plan.facts) and not plan.returns:
             text = "no rollback: K3s is of another minor version: the older one may not start with the newer one's data"

@@ -90,7 +90,8 @@ def _runs(run: Run, name: str) -> bool:
 
 def changes_running(run: Run) -> bool:
     """Return whether a server that is ready would be changed."""
-    return any(run.planned(name).by_role["servers"] for name in run.ready_servers if name not in run.done)
+    changed = any(run.planned(name).by_role["servers"] for name in run.ready_servers if name not in run.done)
+    return changed or encryption.pending(run)
 
 
 FIRST = Phase("first-server", "start one server alone, until it is ready", start_first)
