@@ -140,6 +140,9 @@ def test_what_is_only_partly_ours_loses_our_part(load: Load, kind: str) -> None:
         f"restart {service.main}, which was there before",
         "remove the notes of this tool, /var/lib/nornir-k3s",
     ]
+    copy = f"{service.folder}/nornir-k3s-x.pem"
+    given = replace(facts, made=replace(facts.made, copies=(copy,)))
+    assert f"put {copy} back as it was before" in said(scripts.of_datastore(cluster, given))
     script = reveal(steps[0])
     assert f"leave_unit {service.main} run" in script
     assert reveal(steps[2]).endswith(f"as_before {service.main}")

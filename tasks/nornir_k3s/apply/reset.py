@@ -37,11 +37,7 @@ def on_host(cluster: Cluster, facts: HostFacts, *, data_stay: bool) -> list[Step
     services = [one for name in BALANCERS if _is_used(one := facts.family.service(name), made)]
     steps += [_stop(one.unit) for one in services]
     steps += _files([path for path in made.files if not is_datastore(path)], made)
-    steps += [
-        Step("remove", path, f"put {path} back as it was before", payload=_call("give_back_copy", path))
-        for path in made.copies
-        if not is_datastore(path)
-    ]
+    steps += _copies([path for path in made.copies if not is_datastore(path)])
     stays = has_datastore(facts)
     if services or not stays:
         theirs = _database_packages(facts.family)
@@ -68,6 +64,7 @@ def of_datastore(cluster: Cluster, facts: HostFacts) -> list[Step]:
     service = facts.family.service(cluster.managed.kind)
     installed = [name for name in made.packages if name in _database_packages(facts.family)]
     files = _files([path for path in made.files if is_datastore(path)], made)
+    files += _copies([path for path in made.copies if is_datastore(path)])
     if is_alone(cluster, facts):
         steps = [_stop(service.main, ", and with it the datastore"), *files]
         others = [name for name in made.packages if name not in installed]
@@ -141,6 +138,13 @@ def _is_used(service: Service, made: Made) -> bool:
 def _files(paths: Collection[str], made: Made) -> list[Step]:
     said = {path: f"put {path} back as it was before" if made.files[path] else f"remove {path}" for path in paths}
     return [Step("remove", path, said[path], payload=_call("give_back_file", path)) for path in sorted(paths)]
+
+
+def _copies(paths: Collection[str]) -> list[Step]:
+    return [
+        Step("remove", path, f"put {path} back as it was before", payload=_call("give_back_copy", path))
+        for path in paths
+    ]
 
 
 def _packages(names: Collection[str], services: Collection[Service], facts: HostFacts) -> list[Step]:
