@@ -187,6 +187,9 @@ def test_what_a_server_keeps_and_forgets(tmp_path: Path) -> None:
     assert said[:2] == ["disable -q k3s.service", "stop k3s.service"]
     scripted(tmp_path, scripts.end())
     assert ((state / "moving").exists(), kept.exists()) == (False, True)
+    config.write_text("of the second datastore")  # and then to a third one
+    scripted(tmp_path, scripts.stop())
+    assert kept.read_text() == "of the second datastore", "it leads back to the datastore from before this move"
     log.unlink()
     scripted(tmp_path, scripts.back())
     assert not kept.exists()

@@ -382,6 +382,17 @@ def test_files_that_do_not_fit_are_put_aside(
     assert "systemctl stop k3s.service" in (tmp_path / "log").read_text()
 
 
+def test_files_of_a_start_between_two_runs_are_put_aside_too(tmp_path: Path) -> None:
+    manifest = Manifest(cluster="test", k3s_version="v1.34.9+k3s1", datastore="mariadb", ca=CA, token="0" * 12)
+    for _ in range(2):  # K3s makes its files again
+        files(tmp_path)
+        done = shell(tmp_path, scripts.stop(manifest, "s1", number="abcd"))
+        assert done.returncode == 0, done.stderr
+    server = tmp_path / "k3s" / "server"
+    assert [path.name for path in server.iterdir()] == ["before-restore-abcd"]
+    assert len(list((server / "before-restore-abcd").glob("tls*"))) == 2, "nothing is overwritten"
+
+
 def test_a_bare_host_has_nothing_to_stop(tmp_path: Path) -> None:
     manifest = Manifest(cluster="test", k3s_version="v1.34.9+k3s1", datastore="mariadb", token="0" * 12)
     done = shell(tmp_path, scripts.stop(manifest, "s1", number="abcd"), systemctl="echo not-found")
@@ -396,9 +407,9 @@ for word; do last=$word; done
 case $last in
   SELECT*) schema=${last#*table_schema = \'}; schema=${schema%%\'*}; [ -e "$schema/kine" ] && echo 1 || echo 0 ;;
   DROP*CREATE*) name=${last##* }; rm -rf "$name"; mkdir "$name" ;;
-  CREATE*RENAME*) [ ! -e FAIL ] || { mkdir -p "k3s_old_abcd"; exit 1; }
+  CREATE*k3s_old_*RENAME*) [ ! -e FAIL ] || { mkdir -p "k3s_old_abcd"; exit 1; }
     mkdir -p k3s_old_abcd; mv k3s/kine k3s_old_abcd/kine; mv k3s_new_abcd/kine k3s/kine ;;
-  RENAME*) mv k3s_new_abcd/kine k3s/kine ;;
+  CREATE*RENAME*) mkdir -p k3s; mv k3s_new_abcd/kine k3s/kine ;;
   DROP*) rm -rf "${last##* }" ;;
   *) cat >"$1/kine"; [ -s "$1/kine" ] || rm "$1/kine" ;;
 esac
@@ -446,8 +457,11 @@ def test_the_tables_change_places_at_once(tmp_path: Path) -> None:
     assert (table("k3s"), table("k3s_old_abcd")) == ("restored, and more", "old")
 
 
-def test_an_empty_database_has_nothing_to_keep(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dropped", [False, True])
+def test_an_empty_database_has_nothing_to_keep(tmp_path: Path, *, dropped: bool) -> None:
     script, table = mariadb(tmp_path)
+    if dropped:
+        (tmp_path / "data" / "k3s").rmdir()
     done = shell(tmp_path, script, mariadb=MARIADB.replace("DATA", str(tmp_path / "data")))
     assert done.returncode == 0, done.stderr
     assert (table("k3s"), table("k3s_old_abcd")) == ("restored", "")
@@ -472,6 +486,7 @@ case $last in
   "CREATE DATABASE"*) set -- $last; : >"$3" ;;
   "DROP DATABASE"*) rm -f "${last##* }" ;;
   "ALTER DATABASE"*) set -- $last; [ ! -e FAIL ] || [ "$3" = k3s ] || exit 1; mv -T "$3" "$6" ;;
+  *"pg_database_size('"*) exit 1 ;; # it is an error where the database is missing
   "SELECT to_regclass"*) for word; do case $word in k3s_*) [ ! -s "$word" ] || echo kine ;; esac; done ;;
 esac
 """
@@ -506,6 +521,20 @@ def test_a_postgresql_is_replaced_and_kept(tmp_path: Path) -> None:
         done = shell(tmp_path, script, **programs)
         assert done.returncode == 0, done.stderr
         assert {path.name: path.read_text() for path in data.iterdir()} == {"k3s": "restored", "k3s_old_abcd": "old"}
+
+
+def test_a_postgresql_whose_database_was_dropped_gets_it_again(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    script = scripts.replace(recipe_of(tmp_path, "postgresql"), str(tmp_path / "dump"), database="k3s", number="abcd")
+    (tmp_path / "dump").write_text("restored")
+    programs = {
+        "psql": PSQL.replace("FOLDER", str(data)),
+        "runuser": RESTORE.replace("DATA", str(data)).replace("FOLDER", str(tmp_path)),
+    }
+    done = shell(tmp_path, script, **programs)
+    assert done.returncode == 0, done.stderr
+    assert {path.name: path.read_text() for path in data.iterdir()} == {"k3s": "restored"}
 
 
 @pytest.mark.parametrize("tool", ["etcdutl", "etcdctl"])

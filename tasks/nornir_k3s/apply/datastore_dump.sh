@@ -31,7 +31,7 @@ write_mysql() { # dumper...; a pipe ends as its last command does: whether the f
   { "$@" --single-transaction --routines=false --hex-blob "$database" || : >"$draft.failed"; } | gzip >"$draft"
   [ ! -e "$draft.failed" ]
 }
-size_postgresql() { postgresql -c "SELECT pg_database_size('$database') / 1024"; }
+size_postgresql() { postgresql -c "SELECT COALESCE(SUM(pg_database_size(oid)), 0)::bigint / 1024 FROM pg_database WHERE datname = '$database'"; }
 write_postgresql() { runuser -u postgres -- pg_dump -Fc "$database" >"$draft"; }
 size_etcd() { du -sk "$1/member/snap" | cut -f1; } # data-folder
 write_etcd() { etcd_ctl "$1" "$2" snapshot save "$draft" >/dev/null; } # URL folder-of-certificates

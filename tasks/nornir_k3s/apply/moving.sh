@@ -3,7 +3,8 @@
 stop_for_move() { # unit config moving moved
   umask 077
   mkdir -p "$4"
-  if [ -e "$2" ] && [ ! -e "$4/config.yaml" ]; then
+  # Those of an earlier move are of another datastore; a run of this one that was killed has left its mark.
+  if [ -e "$2" ] && { [ ! -e "$3" ] || [ ! -e "$4/config.yaml" ]; }; then
     cp -p "$2" "$4/.draft"
     mv -fT "$4/.draft" "$4/config.yaml"
   fi

@@ -9,7 +9,10 @@ stop_server() { # unit data CA token-fingerprint hash-of-the-encryption-config, 
     aside=$2/server/before-restore-$number
     ( umask 077; mkdir -p "$aside" )
     for name in tls cred token; do
-      if [ -e "$2/server/$name" ] && [ ! -e "$aside/$name" ]; then mv -T "$2/server/$name" "$aside/$name"; fi
+      [ -e "$2/server/$name" ] || continue
+      kept=$aside/$name
+      if [ -e "$kept" ]; then kept=$kept.$(date +%s%N); fi # K3s was started between two runs
+      mv -T "$2/server/$name" "$kept"
     done
   fi
   say did "$STEP" changed
@@ -40,7 +43,7 @@ replace_mysql() { # client database
     import_mysql "$1" "$new"
     if [ "$(rows "$1" "$2")" = 1 ]; then
       "$1" -e "CREATE DATABASE IF NOT EXISTS $old; RENAME TABLE $2.kine TO $old.kine, $new.kine TO $2.kine"
-    else "$1" -e "RENAME TABLE $new.kine TO $2.kine"; fi
+    else "$1" -e "CREATE DATABASE IF NOT EXISTS $2; RENAME TABLE $new.kine TO $2.kine"; fi
   fi
   "$1" -e "DROP DATABASE IF EXISTS $new"
 }
