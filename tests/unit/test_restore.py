@@ -33,7 +33,7 @@ from nornir_k3s.roles import datastore
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
-from nornir_k3s.state import backup_file, drafts, encryption, restoring, revision
+from nornir_k3s.state import backup_file, drafts, encryption, locks, restoring, revision
 from nornir_k3s.state.restoring import Restoring
 from nornir_k3s.workflows import restore as workflow
 
@@ -267,7 +267,8 @@ def test_onto_new_hosts(hosts: Hosts, tmp_path: Path) -> None:
     hosts.bare, hosts.alive, hosts.ca = {"s1", "s2", "a1"}, False, ""
     hosts.restore(backup(tmp_path), token=None)
     steps = [one.removesuffix(TOKEN).strip() for one in hosts.did]
-    assert steps[2:] == [
+    assert sorted(steps[3:5]) == STOPPED, "whatever has started them meanwhile"
+    assert [steps[2], *steps[5:]] == [
         "deploy datastore",
         *REPLACED,
         "deploy servers",
@@ -303,6 +304,56 @@ def test_a_server_of_the_backup_does_not_keep_it_from_being_finished(hosts: Host
     hosts.nodes.append("s9")
     report = hosts.restore(file)
     assert "node s9 of the backup is not in the inventory: `nornir-k3s remove s9 --lost`" in report.notes
+
+
+def test_a_run_that_only_finishes_one_says_so(hosts: Hosts, tmp_path: Path) -> None:
+    hosts.fails, hosts.bare = "deleting", {"s2"}
+    file = backup(tmp_path)
+    with pytest.raises(K3sError, match="deleting"):
+        hosts.restore(file)
+    plan = plan_restore(nornir(), file, base=tmp_path, state=tmp_path / "state")
+    assert "stop K3s" not in str(plan.changes)
+    (where,) = (note.rpartition(" ")[2] for note in plan.notes if "an earlier run has put these data in place" in note)
+    Path(where).unlink()
+    hosts.did.clear()
+    hosts.restore(file)
+    assert "push db1" in hosts.did
+
+
+def test_nobody_else_deploys_between_the_stop_and_the_data(
+    hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    took, lock = list[int](), locks.deploy_lock
+
+    def counted(folder: Path) -> Any:
+        took.append(len(hosts.did))
+        return lock(folder)
+
+    monkeypatch.setattr(locks, "deploy_lock", counted)
+    hosts.restore(backup(tmp_path))
+    assert took == [0, 0], "one lock for reading and the question, one from the stop to the data"
+
+
+def test_a_full_disk_is_told_before_anything_is_changed(
+    hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(backup_file, "extract", full)
+    with pytest.raises(UsageError, match="cannot be written: No space left") as caught:
+        hosts.restore(backup(tmp_path))
+    assert "nothing was changed" in caught.value.hint
+    assert not hosts.did
+    assert not (tmp_path / "state" / "test" / "restore.json").exists()
+
+
+def test_what_a_killed_plan_has_left_goes(hosts: Hosts, tmp_path: Path) -> None:
+    left = tmp_path / "state" / "test" / ".restore-plan.x"
+    left.mkdir(parents=True)
+    (left / "plain").write_text(TOKEN)
+    hosts.restore(backup(tmp_path))
+    assert not left.exists()
 
 
 def test_another_file_begins_anew(hosts: Hosts, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 from nornir_k3s.state.store import Store
 
-_FILE = "restore.json"
+FILE = "restore.json"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Restoring:
 
 def load(store: Store) -> Restoring | None:
     """Return the restore that was not finished, if any."""
-    text = store.read(_FILE)
+    text = store.read(FILE)
     if not text:
         return None
     found = json.loads(text)
@@ -40,6 +40,6 @@ def load(store: Store) -> Restoring | None:
 def save(store: Store, found: Restoring | None) -> None:
     """Save it; None: it is finished."""
     if found is None:
-        (store.folder / _FILE).unlink(missing_ok=True)
+        (store.folder / FILE).unlink(missing_ok=True)
     else:
-        store.write(_FILE, json.dumps(asdict(found)) + "\n")
+        store.write(FILE, json.dumps(asdict(found)) + "\n")

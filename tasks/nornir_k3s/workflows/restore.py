@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,17 +74,20 @@ def restore(
     """
     arguments: dict[str, Any] = {"base": base, "state": state, "options": options}
     run = _prepare(nr, arguments)
-    with drafts.folder(run.store.folder, "restore") as folder:
+    with _drafts(run.store.folder, "restore") as folder:
         with locks.deploy_lock(run.store.folder):
             drafts.clean(run.store.folder, "restore", keep=folder)
+            drafts.clean(run.store.folder, "restore-plan")
             backup = _open(run, Path(file), key, folder)
             _read(run, backup, lost)
             plan = _planned(run, backup, Path(file))
             if confirm and not confirm(plan):
                 raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes restores without asking")
+            dump = None if backup.begun.replaced else _extracted(run, backup, folder)
             backup = _begin(run, backup)
         try:
-            _carry_out(nr, run, backup, folder, arguments)
+            if dump:
+                _carry_out(nr, run, backup, dump, arguments)
             report = _deploy(nr, run, backup, arguments)
         except K3sError as error:
             error.hint = f"{error.hint}; then {_AGAIN}" if error.hint else _AGAIN
@@ -113,7 +116,7 @@ def plan_restore(
         K3sError: As `restore` does before its first change.
     """
     run = _prepare(nr, {"base": base, "state": state, "options": options})
-    with drafts.folder(run.store.folder, "restore-plan") as folder:
+    with _drafts(run.store.folder, "restore-plan") as folder:
         backup = _open(run, Path(file), key, folder)
         _read(run, backup, lost)
         return _planned(run, backup, Path(file))
@@ -142,7 +145,8 @@ def _open(run: Run, file: Path, key: Path | str | None, folder: Path) -> _Opened
     if encryption.is_encrypted(file):
         if key is None:
             raise UsageError(f"{file} is encrypted", hint="give the private key with --key")
-        path = drafts.private(folder, "plain")
+        with _writing(folder.parent):
+            path = drafts.private(folder, "plain")
         encryption.decrypt(file, path, Path(key))
     manifest = backup_file.check(path)
     sha256 = hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()
@@ -197,6 +201,11 @@ def _planned(run: Run, backup: _Opened, file: Path) -> Restoration:
     notes += [f"{', '.join(new)}: not in the backup; joined as new"] if new else []
     if not backup.begun.replaced:
         notes.append("what was written since the backup is lost to the cluster; pods of running agents go on")
+    else:
+        where = run.store.folder / restoring.FILE
+        notes.append(
+            f"an earlier run has put these data in place, this one finishes it; to do that again, remove {where}"
+        )
     if k3s.minor(cluster.version) != k3s.minor(manifest.k3s_version):
         notes.append(f"K3s {cluster.version} starts with the data of {manifest.k3s_version}: another minor version")
     return Restoration(cluster=cluster.name, file=str(file), manifest=manifest, changes=changes, gone=gone, notes=notes)
@@ -223,22 +232,51 @@ def _begin(run: Run, backup: _Opened) -> _Opened:
     return replace(backup, begun=begun)
 
 
-def _carry_out(nr: Nornir, run: Run, backup: _Opened, folder: Path, arguments: Mapping[str, Any]) -> None:
-    """Replace the content of the datastore, unless an earlier run has."""
-    if backup.begun.replaced:
-        return
+def _extracted(run: Run, backup: _Opened, folder: Path) -> Path:
+    """Return the dump in a file of its own, before anything changes: the disk may be full.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
+    with _writing(folder.parent):
+        dump = drafts.private(folder, "dump")
+        backup_file.extract(backup.path, fits.dump_part(run), dump)
+    return dump
+
+
+def _carry_out(nr: Nornir, run: Run, backup: _Opened, dump: Path, arguments: Mapping[str, Any]) -> None:
+    """Replace the content of the datastore; nobody else may start K3s between the stop and that."""
     stores = [member.name for member in run.cluster.of("datastore")]
+    new = any(not run.facts[name].database.alive for name in stores)
+    part = next(one for one in backup.manifest.parts if one.name == fits.dump_part(run))
+    if new:
+        with locks.deploy_lock(run.store.folder), _phases(run):
+            hosts.stop(run, backup.manifest, number=backup.begun.number)
+        deploy(nr, **arguments, choice=Choice(until="datastore", ignore_window=True))
     with locks.deploy_lock(run.store.folder), _phases(run):
         hosts.stop(run, backup.manifest, number=backup.begun.number)
-    if any(not run.facts[name].database.alive for name in stores):  # new hosts
-        deploy(nr, **arguments, choice=Choice(until="datastore", ignore_window=True))
-    dump = drafts.private(folder, "dump")
-    part = next(one for one in backup.manifest.parts if one.name == fits.dump_part(run))
-    backup_file.extract(backup.path, part.name, dump)
-    with locks.deploy_lock(run.store.folder), _phases(run):
         hosts.replace(run, dump, part.sha256, number=backup.begun.number)
         revision.forget(run.store)
         restoring.save(run.store, replace(backup.begun, replaced=True))
+
+
+@contextmanager
+def _drafts(state: Path, name: str) -> Iterator[Path]:
+    """Make a folder that goes at the end."""
+    with ExitStack() as stack:
+        with _writing(state):
+            folder = stack.enter_context(drafts.folder(state, name))
+        yield folder
+
+
+@contextmanager
+def _writing(state: Path) -> Iterator[None]:
+    """Have a disk that is full, or read-only, be an expected error."""
+    try:
+        yield
+    except OSError as error:
+        text = f"{state} cannot be written: {error.strerror}"
+        raise UsageError(text, hint="nothing was changed: make room there, or see `state`") from None
 
 
 @contextmanager
