@@ -271,6 +271,19 @@ def test_sqlite_is_copied_in_pieces_with_its_log_and_nothing_stays(
         moving.copy(run, way(run))
 
 
+def test_a_full_disk_here_is_an_expected_error(
+    run: Run, link: Link, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(moving, "fetch", full)
+    with pytest.raises(K3sError, match="moving: No space left on device\nK3s was started again"):
+        moving.stop_and_copy(run, way(run))
+    assert link.ran[-1] == "going back"
+    assert not (run.store.folder / moving.FOLDER).exists()
+
+
 def test_a_copy_that_differs_is_thrown_away(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(moving, "fill", lambda *_: Content(5, 5, "a" * 64))
     with pytest.raises(K3sError, match="the copy differs: 0 rows"):
@@ -496,6 +509,33 @@ def test_the_way_back_is_open_until_a_server_begins_with_the_new_datastore(
     move.move_back(nr(HOSTS), **given)
     assert link.ran == ["going back"] * 2, "the inventory has the old datastore again"
     assert steps == []
+
+
+@pytest.mark.usefixtures("steps")
+def test_servers_go_back_together_and_not_beside_a_whole_copy(
+    run: Run, link: Link, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gather, "gather_host", lambda task, _: Result(host=task.host))
+    given: dict[str, Any] = {"base": tmp_path, "state": tmp_path / "state"}
+    left = run.store.folder / moving.FOLDER
+    left.mkdir()
+    (left / "state.db").touch()
+    run.facts = seen(server("s1", OLD, MOVING, MOVED, running=False), server("s2", OLD, MOVED, running=False))
+    report = move.move_back(nr(HOSTS), **given)
+    assert link.ran == ["going back"] * 2, "one of them had been let go on already"
+    assert report.notes[-1].startswith("K3s was started on s1, s2")
+    assert not left.exists(), "secret files of a run that was killed"
+    link.ran.clear()
+    copied = {"db1": HostFacts("db1", database=Database(bootstrap={"/bootstrap/x": 9}))}
+    for config, files, words in (
+        (OLD, (), "the old one into the inventory"),
+        ("token: x\n", (SQLITE,), "drop its table"),
+    ):
+        run.facts = seen(server("s1", config, MOVING, MOVED, *files, running=False), bare("s2")) | copied
+        with pytest.raises(UsageError, match="the copy is whole") as caught:
+            move.move_back(nr(HOSTS), **given)
+        assert words in caught.value.hint
+    assert link.ran == []
 
 
 PLAN = Move(cluster="test", origin="SQLite", target="MariaDB", servers=["s1"], changes={"s1": ["stop K3s"]})

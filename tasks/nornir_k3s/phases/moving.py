@@ -117,9 +117,11 @@ def folder(run: Run) -> Iterator[Path]:
     """Yield an empty folder on the controller, 0700, for secret files; it is gone afterwards."""
     path = run.store.folder / FOLDER
     shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(mode=0o700)
     try:
+        path.mkdir(mode=0o700)
         yield path
+    except OSError as error:
+        raise K3sError(f"{error.filename or path}: {error.strerror or error}", hint="make room there") from None
     finally:
         shutil.rmtree(path, ignore_errors=True)
 

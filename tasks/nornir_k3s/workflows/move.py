@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,21 +106,39 @@ def move_back(
         nr, base, state, options: As for `move`.
 
     Raises:
-        UsageError: A server has begun with the new datastore: what it wrote there would be lost.
+        UsageError: A server has begun with the new datastore: what it wrote there would be lost; or the copy is whole.
         K3sError: It failed on a host.
     """
     run = _prepare(nr, base, state, options, keep=False)
     with locks.deploy_lock(run.store.folder):
-        run.phase("observe", [m.name for m in run.cluster.of("servers")], gather.gather_host)
+        own, stores = ([m.name for m in run.cluster.of(role)] for role in ("servers", "datastore"))
+        run.phase("observe", dict.fromkeys([*own, *stores]), gather.gather_host, lenient=set(stores) - set(own))
         stopped = checks.stopped(run.cluster, run.facts)  # no server has begun, whatever the inventory is by now
         if not stopped and (on_new := checks.switched(run.cluster, run.facts)):
             hint = f"run `nornir-k3s move` again; docs/day2.md says how to go back by hand, with {MOVED}"
             raise UsageError(f"{', '.join(on_new)} use the datastore of the inventory already", hint=hint)
-        names = stopped or moving.servers(run)
+        _require_no_copy(run, stopped)
+        names = list(dict.fromkeys([*stopped, *moving.servers(run)]))
         moving.go_back(run, names)
+        shutil.rmtree(run.store.folder / moving.FOLDER, ignore_errors=True)  # of a run that was killed
     run.report.notes.append(f"K3s was started on {', '.join(names)}, as it was before the move")
     run.end()
     return run.report
+
+
+def _require_no_copy(run: Run, stopped: Collection[str]) -> None:
+    """Check that no deploy could take servers to a copy that is older than what they run on by then.
+
+    Raises:
+        UsageError: The datastore of the inventory has the copy.
+    """
+    origins = {name: one for name, one in checks.origins(run.cluster, run.facts).items() if name in stopped}
+    if not origins or not any(facts.database.bootstrap for facts in run.facts.values()):
+        return
+    hint = "run `nornir-k3s move` again, which starts K3s there; to stay, put the old one into the inventory first"
+    if any(one.endpoint is None for one in origins.values()):
+        hint = "run `nornir-k3s move` again, which starts K3s there; to stay on SQLite, drop its table kine first"
+    raise UsageError("the copy is whole: the datastore of the inventory has the data already", hint=hint)
 
 
 def planned(run: Run) -> Move:
