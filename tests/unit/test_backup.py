@@ -155,6 +155,16 @@ def test_the_newest_stay(hosts: Hosts, tmp_path: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {*old[2:], *others, Path(report.place).name}
 
 
+def test_the_new_one_stays_though_the_clock_was_put_back(hosts: Hosts, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    later = "test-20990101T000000Z.backup.tar"
+    (folder / later).touch()
+    report = make(tmp_path, folder=folder, keep=1)
+    assert Path(report.place).is_file()
+    assert report.removed == []
+
+
 def key_pair(folder: Path) -> tuple[Path, Path]:
     key, certificate = folder / "key.pem", folder / "certificate.pem"
     words = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=backup", "-days", "3650"]
@@ -267,6 +277,7 @@ def test_a_dump_is_verified_in_a_scratch_database(hosts: Hosts, tmp_path: Path) 
     with pytest.raises(K3sError, match="that differs from it"):
         make(tmp_path, verify=True)
     assert len(list((tmp_path / "state" / "test" / "backups").iterdir())) == 1
+    assert not list((tmp_path / "host" / "backup").iterdir()), "the dump is removed from its host"
     hosts.program("mariadb", answers.format(0, "/dev/null"))
     with pytest.raises(K3sError, match="the dump has no table kine"):
         make(tmp_path, verify=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from nornir_k3s import Backup, Declined, K3sError, Report, Restoration
-from nornir_k3s.cli import backup, restore
+from nornir_k3s import Backup, Declined, K3sError, Report, Restoration, UsageError
+from nornir_k3s.cli import backup, restore, schedule
 from nornir_k3s.cli.arguments import SUBCOMMANDS
 from nornir_k3s.inventory import config
 from nornir_k3s.model.backup import BackupOptions, Manifest
@@ -101,6 +102,24 @@ def test_paths_of_the_configuration_are_relative_to_it(tmp_path: Path) -> None:
     found = config.load(tmp_path / "config.yaml").options.backup
     assert found.below(tmp_path) == BackupOptions(folder=tmp_path / "mine", command=["cat", "x"])
     assert found.keep == 14
+
+
+def test_a_folder_that_the_service_cannot_make_is_told_when_the_timer_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    given = {"backup": BackupOptions(folder=tmp_path / "new")}
+    found: Any = SimpleNamespace(
+        nr=SimpleNamespace(inventory=SimpleNamespace(defaults=SimpleNamespace(data={"k3s_cluster": {"name": "prod"}}))),
+        config=SimpleNamespace(path=tmp_path / "config.yaml", state=tmp_path, cache=tmp_path),
+        arguments={"options": given},
+    )
+    args = parsed("schedule", "install", "--job", "backup")
+    args.jobs = {"backup": ["nornir-k3s", "backup"]}
+    with pytest.raises(UsageError, match=r"backup\.folder: .*new is not a folder"):
+        schedule.schedule(found, args)
+    (tmp_path / "new").mkdir()
+    assert tmp_path / "new" in schedule.schedule(found, args).writes
 
 
 PLAN = Restoration(

@@ -45,8 +45,12 @@ def schedule(ctx: Session, args: argparse.Namespace) -> Schedule:
         command += ["--inventory", str(args.inventory.resolve())]
     writes = [ctx.config.state.resolve(), ctx.config.cache.resolve()]
     own = ctx.arguments["options"]["backup"]
+    system = os.geteuid() == 0 and not args.user
     if args.job == "backup" and own.folder and not own.command:
         writes.append(own.folder.resolve())
+        if system and args.action == "install" and not own.folder.is_dir():
+            hint = "make it, for the user that the backups run as: their service may write below it alone"
+            raise UsageError(f"backup.folder: {own.folder} is not a folder", hint=hint)
     calendar = args.calendar or ("hourly" if args.job == "drift" else "daily")
     for name in ("html", "metrics"):
         if path := getattr(args, name):
@@ -57,7 +61,6 @@ def schedule(ctx: Session, args: argparse.Namespace) -> Schedule:
     words = [*command, calendar, args.run_as, args.on_failure]
     if any(character in word for word in words for character in '\n\r"'):
         raise UsageError("a path or an option has a line break or a quote in it: a systemd unit cannot hold it")
-    system = os.geteuid() == 0 and not args.user
     if args.run_as and not system:
         raise UsageError("--run-as needs root and the system's systemd", hint="without it the checks run as you")
     return Schedule(

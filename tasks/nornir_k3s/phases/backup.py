@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,14 +77,24 @@ def _dump_host(task: Task, run: Run, target: Path, *, verify: bool) -> str:
     answer = link.run(apply.wrapped("the dump", lines), what="dumping the datastore", timeout=run.deadlines["dump"])
     with readable(member.name):
         path, size = datastore_dump.parse(answer.stdout)
-        _fetch(link, path, size, target, run)
-    if verify:
-        run.tell(member.name, "verifying the dump")
-        script = restore.verify(recipe, path, database=cluster.managed.database)
-        link.run(script, what="verifying the dump", timeout=run.deadlines["dump"])
+    try:
+        with readable(member.name):
+            _fetch(link, path, size, target, run)
+        if verify:
+            run.tell(member.name, "verifying the dump")
+            script = restore.verify(recipe, path, database=cluster.managed.database)
+            link.run(script, what="verifying the dump", timeout=run.deadlines["dump"])
+    except (K3sError, OSError):
+        with suppress(K3sError):
+            _remove(link, path, run)
+        raise
+    _remove(link, path, run)
+    return recipe.suffix
+
+
+def _remove(link: Session, path: str, run: Run) -> None:
     gone = apply.wrapped("the dump", shell.call("rm", "-f", path))
     link.run(gone, what="removing the dump", timeout=run.deadlines["apply"])
-    return recipe.suffix
 
 
 def _fetch(link: Session, path: str, size: int, target: Path, run: Run) -> None:

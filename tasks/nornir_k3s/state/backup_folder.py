@@ -37,14 +37,19 @@ def keep(folder: Path, whole: Path, name: str) -> Path:
         raise
 
 
-def thin_out(folder: Path, cluster: str, kept: int) -> list[str]:
-    """Remove all but the newest backups of this cluster from the folder, and drafts of killed runs."""
+def thin_out(folder: Path, cluster: str, kept: int, *, new: str = "") -> list[str]:
+    """Remove all but the newest backups of this cluster from the folder, and drafts of killed runs.
+
+    Arguments:
+        new: The name of one that stays: a clock that was put back makes it look old.
+    """
     pattern = re.compile(
         rf"\.?{re.escape(cluster)}-\d{{8}}T\d{{6}}Z{re.escape(SUFFIX)}({re.escape(encryption.SUFFIX)})?"
     )
     found = sorted((path for path in folder.iterdir() if pattern.fullmatch(path.name)), key=lambda path: path.name)
     drafts = [path for path in found if path.name.startswith(".")]
     old = [path for path in found if path not in drafts][:-kept]
+    old = [path for path in old if path.name != new]
     for path in (*drafts, *old):
         path.unlink()
     return [str(path) for path in old]

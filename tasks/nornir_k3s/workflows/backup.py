@@ -208,7 +208,8 @@ def make(run: Run, wanted: BackupOptions, report: Backup) -> None:
             report.place = _pass(run, wanted.command, whole, name)
         else:
             report.place = str(backup_folder.keep(_folder(run, wanted), whole, name))
-            report.removed = backup_folder.thin_out(_folder(run, wanted), run.cluster.name, wanted.keep)
+            folder_of = _folder(run, wanted)
+            report.removed = backup_folder.thin_out(folder_of, run.cluster.name, wanted.keep, new=name)
     revision.save(run.store, seen)
     backups.save(run.store, report.manifest.created, report.place, verified=report.verified)
     report.notes += [note for note in run.report.notes if note not in report.notes]
