@@ -96,7 +96,7 @@ def is_alone(cluster: Cluster, facts: HostFacts) -> bool:
     A restore has kept what was there before beside it.
     """
     service, database = facts.family.service(cluster.managed.kind), re.escape(cluster.managed.database)
-    ours = re.compile(rf"database {database}_(new|old|verify)(_\d+)?")
+    ours = re.compile(rf"database {database}_(new|old|verify)(_[0-9a-f]+)?")
     others = [one for one in facts.others if not ours.fullmatch(one.what)]
     if others or service.main in facts.made.shared:
         return False
