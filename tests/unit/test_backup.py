@@ -34,7 +34,7 @@ from nornir_k3s.phases import backup as parts
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
-from nornir_k3s.state import backup_file, backups, encryption
+from nornir_k3s.state import backup_file, backups, drafts, encryption
 
 from .conftest import HOSTS, SETTINGS, inventory
 
@@ -194,6 +194,18 @@ def test_an_encrypted_one_is_read_with_the_key_alone(hosts: Hosts, tmp_path: Pat
     assert plain.read_bytes() == b"", "nothing of it is used"
 
 
+def test_what_openssl_could_not_decrypt_is_not_encrypted(hosts: Hosts, tmp_path: Path) -> None:
+    """It encrypts files of any size, and decrypts none above 1.5 GiB."""
+    _, certificate = key_pair(tmp_path)
+    large, target = tmp_path / "large", drafts.private(tmp_path, "target")
+    with large.open("wb") as file:
+        file.truncate(1_500_000_000)  # it takes no room
+    with pytest.raises(UsageError, match="openssl cannot decrypt what is larger than 1335 MiB") as caught:
+        encryption.encrypt(large, target, certificate)
+    assert "age" in caught.value.hint
+    assert target.stat().st_size == 0
+
+
 def test_what_keeps_it_from_being_encrypted(hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="is not a file"):
         make(tmp_path, certificate=tmp_path / "none.pem")
@@ -211,7 +223,7 @@ def test_what_keeps_it_from_being_encrypted(hosts: Hosts, tmp_path: Path, monkey
     for found, words in ((missing, "openssl is not installed"), (late, "took longer")):
         monkeypatch.setattr(subprocess, "run", found)
         with pytest.raises(K3sError, match=words):
-            encryption.encrypt(tmp_path / "a", tmp_path / "b", tmp_path / "no.pem")
+            encryption.encrypt(tmp_path / "no.pem", tmp_path / "b", tmp_path / "no.pem")
 
 
 def test_a_command_gets_the_file(hosts: Hosts, tmp_path: Path) -> None:

@@ -13,6 +13,9 @@ from nornir_k3s.errors import K3sError, UsageError
 
 SUFFIX = ".cms"
 _DEADLINE = 3600
+_LARGEST = (
+    1_400_000_000  # bytes; openssl decrypts none above 1.5 GiB (`crypto/buffer/buffer.c`), though it encrypts them
+)
 
 
 def encrypt(source: Path, target: Path, certificate: Path) -> None:
@@ -23,8 +26,11 @@ def encrypt(source: Path, target: Path, certificate: Path) -> None:
         certificate: PEM, with a key of kind RSA or EC.
 
     Raises:
-        UsageError: openssl is missing, or refuses the certificate.
+        UsageError: openssl is missing, refuses the certificate, or could not decrypt a file of this size.
     """
+    if (size := source.stat().st_size) > _LARGEST:
+        text = f"the backup has {size >> 20} MiB, and openssl cannot decrypt what is larger than {_LARGEST >> 20} MiB"
+        raise UsageError(text, hint="encrypt it with another tool by `backup.command`, as docs/day2.md shows with age")
     words = ["-encrypt", "-stream", "-aes-256-gcm", "-outform", "DER", "-recip", str(certificate)]
     if said := _openssl(words, source, target):
         raise UsageError(
