@@ -18,15 +18,18 @@ from nornir.core.configuration import Config
 from nornir.core.state import GlobalState
 from nornir.core.task import Result, Task
 
-from nornir_k3s import Declined, K3sError, Report, UsageError, k3s, plan_backup, plan_restore, restore
+from nornir_k3s import Declined, K3sError, PreflightFailed, Report, UsageError, k3s, plan_backup, plan_restore, restore
 from nornir_k3s.apply import restore as scripts
+from nornir_k3s.checks import preflight as checks
 from nornir_k3s.model.backup import Manifest, Node, Part
 from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.dump import Recipe
+from nornir_k3s.model.finding import problem
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.k3s_facts import Api, NodeState, ServerFiles
 from nornir_k3s.model.paths import STATE
 from nornir_k3s.model.secret import Secret
+from nornir_k3s.phases import preflight
 from nornir_k3s.phases import restore as phases
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.roles import datastore
@@ -277,6 +280,26 @@ def test_onto_new_hosts(hosts: Hosts, tmp_path: Path) -> None:
         "deploy",
     ]
     assert not list((tmp_path / "state" / "test").glob("token.before*"))
+
+
+def test_a_new_host_of_the_datastore_is_set_up_before_it_has_data_and_nothing_else_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The servers that were stopped name the host that it had before."""
+    monkeypatch.setenv("TOKEN", TOKEN)
+    run = prepared_run(tmp_path)
+    moved = problem("s1", "datastore-moved", "K3s is stopped, and used another", "the data", "move")
+    monkeypatch.setattr(checks, "check", lambda *_, **__: [moved])
+    restoring.save(run.store, Restoring("abc"))
+    with pytest.raises(PreflightFailed):
+        preflight.check(run)
+    run.until = "datastore"
+    preflight.check(run)
+    restoring.save(run.store, None)
+    with pytest.raises(PreflightFailed):
+        preflight.check(run)
+    given: dict[str, Any] = {"base": tmp_path, "state": tmp_path / "state"}
+    assert gather.prepare(nornir(), **given, options={}, choice=Choice(until="datastore")).until == "datastore"
 
 
 @pytest.mark.parametrize("where", ["stopping", "restoring", "deleting"])

@@ -69,6 +69,7 @@ class Run:
         begun: When the drain or the change of a server or agent began (time.monotonic).
         awaited: Agents whose node is Ready and whose service is not active yet, and since when (time.monotonic).
         limit: The only hosts that may be changed; None for all.
+        until: The last phase that is carried out; empty for all.
         away: Members of the last deploy that are not in this inventory.
         drift: Also read the facts that only a drift check needs.
         deep: Hash every large file.
@@ -104,6 +105,7 @@ class Run:
     begun: dict[str, float] = field(default_factory=dict)
     awaited: dict[str, float] = field(default_factory=dict)
     limit: frozenset[str] | None = None
+    until: str = ""
     away: frozenset[str] = frozenset()
     drift: bool = False
     deep: bool = False

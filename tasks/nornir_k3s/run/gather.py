@@ -88,6 +88,7 @@ def prepare(
         widths={**WIDTHS, **options.get("widths", {})},
         report=_report(nr, wanted, away),
         limit=_limit(nr, wanted, choice, away),
+        until=choice.until,
         away=frozenset(member.name for member in away),
         drift=drift,
         deep=deep,
