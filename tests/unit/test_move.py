@@ -176,6 +176,9 @@ def test_what_a_server_keeps_and_forgets(tmp_path: Path) -> None:
     config.parent.mkdir()
     config.write_text(OLD)
     config.chmod(0o600)
+    pem = config.parent / "datastore-cafile.pem"
+    pem.write_text("old")
+    pem.chmod(0o600)
     for text in (OLD, "of a later run"):  # a run that was killed is run again
         config.write_text(text)
         scripted(tmp_path, scripts.stop())
@@ -190,6 +193,8 @@ def test_what_a_server_keeps_and_forgets(tmp_path: Path) -> None:
     config.write_text("of the second datastore")  # and then to a third one
     scripted(tmp_path, scripts.stop())
     assert kept.read_text() == "of the second datastore", "it leads back to the datastore from before this move"
+    kept_pem = kept.parent / "datastore-cafile.pem"
+    assert (kept_pem.read_text(), kept_pem.stat().st_mode & 0o777) == ("old", 0o600)
     log.unlink()
     scripted(tmp_path, scripts.back())
     assert not kept.exists()

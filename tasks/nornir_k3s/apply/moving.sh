@@ -5,6 +5,10 @@ stop_for_move() { # unit config moving moved
   mkdir -p "$4"
   # Those of an earlier move are of another datastore; a run of this one that was killed has left its mark.
   if [ -e "$2" ] && { [ ! -e "$3" ] || [ ! -e "$4/config.yaml" ]; }; then
+    rm -f "$4"/datastore-*.pem
+    for file in "${2%/*}"/datastore-*.pem; do # the next deploy writes those of the new one there
+      if [ -e "$file" ]; then cp -p "$file" "$4/"; fi
+    done
     cp -p "$2" "$4/.draft"
     mv -fT "$4/.draft" "$4/config.yaml"
   fi
