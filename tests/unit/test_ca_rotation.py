@@ -210,9 +210,16 @@ def test_a_server_that_comes_back_with_the_old_one_is_told(
     monkeypatch.setattr(host_tasks, "wait_for_server", lambda *_: fresh)
     monkeypatch.setattr(host_tasks, "require_same_cluster", lambda *_: None)
     monkeypatch.setattr(rollback, "begin", lambda *_, **__: "")
+    monkeypatch.setattr(host_tasks, "has_other_agent_token", lambda *_: False)
     plan = SimpleNamespace(desired=None, facts=fresh, returns=False, by_role={"servers": ()})
     run: Any = SimpleNamespace(
-        planned=lambda _: plan, trial=0, deadlines={"apply": 1}, new_ca="NEW", facts={"s1": fresh}, done=set()
+        planned=lambda _: plan,
+        trial=0,
+        deadlines={"apply": 1},
+        new_ca="NEW",
+        facts={"s1": fresh},
+        done=set(),
+        cluster=0,
     )
     task: Any = SimpleNamespace(host=SimpleNamespace(name="s1"))
     if told:

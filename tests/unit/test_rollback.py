@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -22,6 +25,7 @@ from nornir_k3s.model.paths import (
 )
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.step import Step
+from nornir_k3s.phases import host_tasks
 from nornir_k3s.planner import converge
 from tests.unit.hosts import changed
 
@@ -289,3 +293,38 @@ def test_another_change_without_a_trial_ends_the_one_before(host: Host) -> None:
     script = apply.script([host.write("config", "newer\n"), START], SPEC, before=before).reveal()
     host.run(script.replace(SYSTEMD, str(host.root)))
     assert units(host) == set()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_tokens_of_a_server_are_put_back_with_its_agent_token(
+    host: Host, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    """K3s writes another agent token there at once, and would end: the file is newer than the datastore then."""
+    passwd, scripts, facts = host.etc / "passwd", list[str](), ready()
+    passwd.write_text("of before\n")
+    os.utime(passwd, (1000, 1000))
+
+    def applied(_: object, __: object, steps: Sequence[Step], *, before: str, **___: object) -> str:
+        scripts.append(apply.script(steps, SPEC, before=before).reveal().replace(k3s.PASSWD, str(passwd)))
+        return "applied"
+
+    for name, work in (
+        ("apply_steps", applied),
+        ("wait_for_server", lambda *_: facts),
+        ("require_same_cluster", lambda *_: None),
+        ("has_other_agent_token", lambda *_: True),
+    ):
+        monkeypatch.setattr(host_tasks, name, work)
+    more = () if kept else (Step("remove", k3s.PASSWD, "", payload=Secret("true")),)
+    steps = (*more, host.write("config", "new\n"), START)
+    plan = SimpleNamespace(desired=SPEC, facts=facts, returns=False, by_role={"servers": steps})
+    run: Any = SimpleNamespace(
+        planned=lambda _: plan, trial=0, deadlines={"apply": 1}, new_ca="", facts={"s1": facts}, done=set(), cluster=0
+    )
+    host_tasks.converge_server(SimpleNamespace(host=SimpleNamespace(name="s1")), run)  # type: ignore[arg-type]  # a task
+    host.run(scripts[0])
+    passwd.write_text("of another agent token\n")
+    host.run(apply.restore(UNIT, always=False))
+    assert host.files()["config"][0] == "old\n"
+    assert (passwd.read_text() == "of before\n") is kept
+    assert (passwd.stat().st_mtime == 1000) is kept

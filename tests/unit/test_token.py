@@ -144,6 +144,22 @@ def test_another_agent_token_is_no_plain_change_of_a_running_server(load: Load, 
     assert told(cluster, "token: x\n") == [], "a rotation is under way, and takes it along"
 
 
+def test_neither_is_it_where_all_servers_are_down_that_have_the_cluster_s_data(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "agents").write_text("agents-only\n")
+    cluster = load({"agent_token": {"file": str(tmp_path / "agents")}})
+    facts = seen(cluster, stored=cluster.token)
+    for name in ("s1", "s2"):
+        state = {k3s.CONFIG: FileState("file", text="token: x\n")}
+        facts[name] = changed(facts[name], files=state, api={"ready": False}, server=files(cluster.token))
+    found = list(checks.check(cluster, facts))
+    assert [(one.host, one.severity) for one in found] == [("s1", "error"), ("s2", "error")]
+    assert "deploy with the agent token of before" in found[0].remedy
+    facts["s2"] = changed(facts["s2"], server=ServerFiles())
+    assert [one.host for one in checks.check(cluster, facts)] == ["s1"], "s2 has never started"
+    facts["db1"] = HostFacts("db1")
+    assert not list(checks.check(cluster, facts)), "a new cluster"
+
+
 # What is done on a server.
 
 K3S = """#!/bin/sh

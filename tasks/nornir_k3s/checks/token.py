@@ -61,7 +61,7 @@ def has_other_agent_token(cluster: Cluster, facts: HostFacts) -> bool:
 
 
 def check(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
-    """Yield running servers that a deploy would give another agent token.
+    """Yield servers that a deploy would give another agent token: running ones, and those of a cluster that is off.
 
     Each would start with it once, and write it into its cred/passwd, which is newer than the datastore's then: K3s ends
     at every start after that (k3s: pkg/daemons/control/deps, genUsers; pkg/cluster/bootstrap.go). What saves that file
@@ -69,17 +69,19 @@ def check(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Find
     """
     if others(cluster, all_facts):
         return  # a rotation is under way
+    servers = [all_facts[member.name] for member in cluster.of("servers") if member.name in all_facts]
+    concerned = [facts for facts in servers if facts.ready]
     remedy = "nornir-k3s rotate agent-token"
+    if not concerned and stored(all_facts):
+        concerned = [facts for facts in servers if facts.server.token]
+        remedy = f"deploy with the agent token of before, then change it and run {remedy}"
     if cluster.token_given:
         remedy = "after the deploy, on one server: `k3s token rotate --new-token NEW`; change `token`, deploy again"
-    for member in cluster.of("servers"):
-        facts = all_facts.get(member.name)
-        if facts and facts.ready and has_other_agent_token(cluster, facts):
-            found = (
-                "the server runs with another agent token: with a changed one alone, K3s starts once and never again"
-            )
+    for facts in concerned:
+        if has_other_agent_token(cluster, facts):
+            found = "the server has another agent token: with a changed one alone, K3s starts once and never again"
             severity: Severity = "warning" if cluster.token_given else "error"
-            yield problem(member.name, "agent-token", found, "the inventory's", remedy, severity)
+            yield problem(facts.host, "agent-token", found, "the inventory's", remedy, severity)
 
 
 def _line(text: str, key: str) -> str:

@@ -94,7 +94,7 @@ CHECKS: Mapping[str, str] = {
     "leftovers": "no certificates of another cluster, or of a failed start",
     "reimaged": "a host has the password of its node: the cluster refuses a host that was installed anew",
     "token": "a server was not set up with another token",
-    "agent-token": "running servers have the inventory's agent token: another one comes by `rotate agent-token`",
+    "agent-token": "servers have the inventory's agent token once they have run: another comes by `rotate agent-token`",
     "datastore": "each server can connect to every address of the datastore",
     "datastore-asked": "the external datastore can be checked from each server (sshd allows TCP forwarding)",
     "datastore-login": "an external datastore accepts K3s' user, from each server",

@@ -9,9 +9,10 @@ from dataclasses import replace
 
 from nornir.core.task import Result, Task
 
-from nornir_k3s import facts, k3s, k3s_journal
+from nornir_k3s import facts, k3s, k3s_journal, shell
 from nornir_k3s.apply import readiness, rollback
 from nornir_k3s.apply import script as apply
+from nornir_k3s.checks.token import has_other_agent_token
 from nornir_k3s.errors import CommandFailed, HostError, NotReady
 from nornir_k3s.facts.k3s_server import DirectApi, Kubeconfig, ServerFiles
 from nornir_k3s.model.cluster import Member
@@ -43,7 +44,10 @@ def converge_server(task: Task, run: Run) -> Result:
     name = task.host.name
     plan = run.planned(name)
     before = rollback.begin(plan.desired, plan.facts, returns=plan.returns, trial=run.trial)
-    result = apply_steps(task, run, plan.by_role["servers"], deadline=run.deadlines["apply"], before=before)
+    steps = plan.by_role["servers"]
+    if has_other_agent_token(run.cluster, plan.facts) and all(step.target != k3s.PASSWD for step in steps):
+        before += shell.call("keep_previous", k3s.PASSWD) + "\n"  # with the other one there, it would not start again
+    result = apply_steps(task, run, steps, deadline=run.deadlines["apply"], before=before)
     fresh = wait_for_server(task, run)
     require_same_cluster(run, name, fresh)
     if run.new_ca not in ("", fresh.server.ca_certificate):
