@@ -22,7 +22,7 @@ from nornir_k3s import k3s
 from nornir_k3s.apply import cluster_ca as scripts
 from nornir_k3s.apply import rollback
 from nornir_k3s.apply import script as apply
-from nornir_k3s.errors import Declined, NotReady, UnreadableAnswer, UsageError
+from nornir_k3s.errors import Declined, NotReady, OutsideWindow, UnreadableAnswer, UsageError
 from nornir_k3s.model import pem
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.host_facts import HostFacts
@@ -31,7 +31,7 @@ from nornir_k3s.model.plan import HostPlan, Plan
 from nornir_k3s.model.report import HostReport, Report
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.model.secret import Secret
-from nornir_k3s.phases import cluster_ca, host_tasks
+from nornir_k3s.phases import cluster_ca, host_tasks, window
 from nornir_k3s.planner import plan_host
 from nornir_k3s.roles import haproxy
 from nornir_k3s.roles.desired import Known
@@ -236,7 +236,8 @@ class Deploys:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, found: Mapping[str, Secret]) -> None:
         self.folder, self.found, self.given, self.stored = folder, found, list[dict[str, Any]](), list[Any]()
         self.file = folder / "state" / "test" / state.FILE
-        self.ready, self.fails = {"s1", "s2"}, 0
+        self.ready, self.fails, self.skips = {"s1", "s2"}, 0, list[str]()
+        self.limits: list[tuple[str, ...]] = []
         monkeypatch.setattr(gather, "gather_host", self._observe)
         monkeypatch.setattr(cluster_ca, "read", lambda *_: self.found)
         monkeypatch.setattr(cluster_ca, "store", lambda _, server, files: self.stored.append((server, files)))
@@ -254,10 +255,14 @@ class Deploys:
         if len(self.given) == self.fails:
             raise NotReady("s2", "not ready")
         hosts = {"s1": HostReport(role="servers", changes=[f"change {len(self.given)}"], restarts=["k3s.service"])}
-        return Report(cluster="test", hosts=hosts)
+        code = 4 if self.skips and not given["choice"].limit else 0
+        skipped = self.skips if code else []
+        notes = [f"note {len(self.given)}", "both"]
+        return Report(cluster="test", hosts=hosts, notes=notes, exit_code=code, skipped=skipped)
 
     def _plan(self, _: object, **given: Any) -> Plan:
         check(given["options"])
+        self.limits.append(given["choice"].limit)
         hosts = {"s1": HostPlan(role="servers", changes=[change("s1", "servers", "restart k3s.service")])}
         return Plan(cluster="test", version="v", hosts=hosts, phases=["servers"], batches=[])
 
@@ -339,6 +344,51 @@ def test_nothing_is_made_where_a_server_is_not_ready_or_the_cas_are_others(
     with pytest.raises(Declined):
         deploys.rotate(confirm=lambda _: False)
     assert not deploys.stored
+    assert not deploys.file.exists()
+
+
+def test_a_plan_saves_nothing_on_the_controller(deploys: Deploys) -> None:
+    deploys.plan()
+    assert not deploys.file.parent.exists()
+
+
+def test_nothing_is_stored_outside_the_window(deploys: Deploys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers that restart by themselves would take the new CAs, and agents with the old one's hash would not start."""
+    monkeypatch.setattr(window, "closed", lambda run: "" if run.ignore_window else "Mon")
+    with pytest.raises(OutsideWindow, match="nothing was changed: K3s restarts on s1, s2"):
+        deploys.rotate()
+    assert not deploys.stored
+    assert not deploys.file.exists()
+    deploys.rotate(ignore_window=True)
+    assert deploys.stored
+
+
+def test_the_report_has_what_both_deploys_left_out_and_noted(deploys: Deploys) -> None:
+    deploys.skips = ["a1"]
+    report = deploys.rotate()
+    assert (report.skipped, report.exit_code) == (["a1"], 4)
+    assert report.notes == ["note 1", "both", "note 2"]
+
+
+def test_what_is_left_of_it_is_planned_for_servers_alone(deploys: Deploys) -> None:
+    deploys.plan()
+    deploys.fails = 2
+    with pytest.raises(NotReady):
+        deploys.rotate()
+    deploys.plan()
+    assert deploys.limits == [(), (), ("s1", "s2")]
+
+
+@pytest.mark.parametrize(("fails", "ready"), [(1, {"s1"}), (2, {"s1"}), (2, set[str]())])
+def test_one_that_an_interrupted_run_has_restarted_need_not_be_ready(
+    deploys: Deploys, fails: int, ready: set[str]
+) -> None:
+    deploys.fails = fails
+    with pytest.raises(NotReady):
+        deploys.rotate()
+    deploys.fails, deploys.ready = 0, ready
+    deploys.plan()
+    deploys.rotate()
     assert not deploys.file.exists()
 
 

@@ -17,7 +17,7 @@ from nornir.core import Nornir
 from nornir_k3s.errors import Declined, UsageError
 from nornir_k3s.model.report import Report
 from nornir_k3s.model.rotation import Rotation
-from nornir_k3s.phases import cluster_ca
+from nornir_k3s.phases import cluster_ca, window
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
@@ -38,7 +38,7 @@ def plan(
         K3sError: As `rotate` does before its first change.
     """
     arguments = {"base": base, "state": state, "options": options}
-    return _planned(nr, _look(nr, arguments), arguments)
+    return _planned(nr, _look(nr, arguments, Choice()), arguments)
 
 
 def rotate(
@@ -54,15 +54,17 @@ def rotate(
 
     Raises:
         UsageError: K3s has not made the present ones, or a server is not ready; nothing was changed.
+        OutsideWindow: K3s may not restart now; nothing was changed.
         K3sError: K3s refuses them, or as `deploy` does.
     """
     arguments: dict[str, Any] = {"base": base, "state": state, "options": options}
-    run = _look(nr, arguments)
+    whole = Choice(ignore_window=ignore_window)
+    run = _look(nr, arguments, whole)
+    window.require_open(run, run.ready_servers)  # a server that restarts by itself takes CAs that are stored
     found = _planned(nr, run, arguments)
     if confirm and not confirm(found):
         raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes rotates without asking")
     files, restarted = state_of.load(run.store)
-    whole = Choice(ignore_window=ignore_window)
     first = None
     if not restarted:
         with locks.deploy_lock(run.store.folder):
@@ -71,8 +73,7 @@ def rotate(
         first = deploy(nr, **_with(arguments, new_ca=files[BUNDLE].reveal()), choice=whole)
         restarted = time.time()
         state_of.save(run.store, files, restarted)
-    servers = tuple(member.name for member in run.cluster.of("servers"))
-    report = deploy(nr, **_with(arguments, renew=restarted), choice=Choice(limit=servers, ignore_window=ignore_window))
+    report = deploy(nr, **_with(arguments, renew=restarted), choice=_only_servers(run))
     (run.store.folder / state_of.FILE).unlink(missing_ok=True)
     return _joined(first, report)
 
@@ -81,18 +82,25 @@ def _with(arguments: Mapping[str, Any], **more: object) -> dict[str, Any]:
     return {**arguments, "options": {**(arguments["options"] or {}), **more}}
 
 
-def _look(nr: Nornir, arguments: Mapping[str, Any]) -> Run:
-    """Return a run that has read the servers.
+def _only_servers(run: Run) -> Choice:
+    """Return the choice of the second restart."""
+    return Choice(limit=tuple(member.name for member in run.cluster.of("servers")), ignore_window=run.ignore_window)
+
+
+def _look(nr: Nornir, arguments: Mapping[str, Any], choice: Choice) -> Run:
+    """Return a run that has read the servers; what it generates on the controller is not saved.
 
     Raises:
-        UsageError: One of them is not ready, or not in this inventory.
+        UsageError: One of them is not in this inventory, or not ready where no rotation was interrupted.
     """
     folders = paths.of(nr, arguments["base"], arguments["state"])
-    given = arguments["options"] or {}
-    run = gather.prepare(nr, base=folders.base, state=folders.state, options=given, artifacts=False)
+    given: dict[str, Any] = {"options": arguments["options"] or {}, "choice": choice, "keep": False}
+    run = gather.prepare(nr, base=folders.base, state=folders.state, artifacts=False, **given)
     servers = [member.name for member in run.cluster.of("servers")]
     run.phase("observe", [name for name in servers if name not in run.away], gather.gather_host)
-    if missing := [name for name in servers if name not in run.ready_servers]:
+    files, restarted = state_of.load(run.store)
+    ready = [*run.ready_servers, *(set(run.facts) if restarted or (files and run.ready_servers) else ())]
+    if missing := [name for name in servers if name not in ready]:
         text = f"{', '.join(missing)} is not ready: every server must get the new CA"
         raise UsageError(text, hint="nothing was changed; run deploy first")
     return run
@@ -118,7 +126,8 @@ def _planned(nr: Nornir, run: Run, arguments: Mapping[str, Any]) -> Rotation:
     files, restarted = state_of.load(run.store)
     bundle = files[BUNDLE].reveal() if files else "a new one"
     given = _with(arguments, renew=restarted) if restarted else _with(arguments, new_ca=bundle)
-    deployed = plans.plan(nr, **given)
+    choice = _only_servers(run) if restarted else Choice(ignore_window=run.ignore_window)
+    deployed = plans.plan(nr, **given, choice=choice)
     found = Rotation(cluster=run.cluster.name, what="ca")
     servers = [member.name for member in run.cluster.of("servers")]
     if not restarted:
@@ -138,9 +147,15 @@ def _planned(nr: Nornir, run: Run, arguments: Mapping[str, Any]) -> Rotation:
 
 
 def _joined(first: Report | None, report: Report) -> Report:
-    """Return the report of the second deploy, with the changes of the first."""
+    """Return the report of the second deploy, with what the first has changed, noted and left out."""
+    if first is None:
+        return report
     for name, host in report.hosts.items():
-        if first is not None and name in first.hosts:
+        if name in first.hosts:
             host.changes = [*first.hosts[name].changes, *host.changes]
             host.restarts = [*first.hosts[name].restarts, *host.restarts]
+            host.error = host.error or first.hosts[name].error
+    report.notes = list(dict.fromkeys([*first.notes, *report.notes]))
+    report.skipped = list(dict.fromkeys([*first.skipped, *report.skipped]))
+    report.exit_code = report.exit_code or first.exit_code
     return report
