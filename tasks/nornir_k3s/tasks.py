@@ -302,14 +302,14 @@ def k3s_reset(task: Task, shared: Shared, *, dry_run: bool | None = None) -> Res
 def k3s_rotate(task: Task, shared: Shared, *, what: str, dry_run: bool | None = None) -> Result:
     """Rotate a secret of the cluster, as `rotate` does; `result` is its `Report`, of a dry run its `Rotation`.
 
-    It is done once, by the first server of the inventory; others are skipped.
+    It is done once, by the first server of this inventory; others are skipped.
 
     Arguments:
         what: As for `rotate`.
         dry_run: Change nothing, but return the plan; Nornir's own setting by default.
     """
     run = shared.whole(task)
-    if task.host.name != next(member.name for member in run.cluster.of("servers")):
+    if task.host.name not in [m.name for m in run.cluster.of("servers") if m.name in run.present][:1]:
         return Result(host=task.host, result="not the first server", severity_level=logging.DEBUG)
     arguments: dict[str, Any] = {
         "base": run.store.base,

@@ -13,11 +13,12 @@ import pytest
 from nornir_k3s import tasks
 from nornir_k3s.cli import options_of_changes
 from nornir_k3s.cli import rotate as command
-from nornir_k3s.errors import Busy, Declined, UsageError
+from nornir_k3s.errors import Busy, Declined, OutsideWindow, UsageError
 from nornir_k3s.model.plan import Change, HostPlan, Plan
 from nornir_k3s.model.report import Report
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.model.secret import Secret
+from nornir_k3s.phases import window
 from nornir_k3s.run import shared
 from nornir_k3s.state import locks
 from nornir_k3s.state.store import Store
@@ -27,7 +28,7 @@ from nornir_k3s.workflows import rotate, rotate_database_password
 from .conftest import HOSTS
 from .test_command_ends import Ctx, ctx, parsed, returns
 from .test_command_work import answers, fails
-from .test_left import nr
+from .test_left import nr, prepared
 
 __all__ = ["ctx"]  # a fixture
 
@@ -129,6 +130,24 @@ def test_a_plan_changes_nothing_and_neither_does_a_no_nor_a_deploy_meanwhile(dep
     assert deployed.deploys == []
 
 
+def test_no_password_is_made_outside_the_window(deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "closed", lambda run: "" if run.ignore_window else "Mon")
+    with pytest.raises(OutsideWindow, match="nothing was changed"):
+        deployed.rotate()
+    assert deployed.file.read_text() == "old\n"
+    deployed.rotate(ignore_window=True)
+    assert deployed.file.read_text() != "old\n"
+
+
+@pytest.mark.parametrize("name", ["db1", "s2"])
+def test_an_inventory_that_lacks_one_who_needs_the_password_is_refused(deployed: Deployed, name: str) -> None:
+    prepared(HOSTS, deployed.folder)
+    team = nr({one: host for one, host in HOSTS.items() if one != name})
+    with pytest.raises(UsageError, match=f"{name}: not in this inventory"):
+        rotate.rotate(team, "database-password", base=deployed.folder, state=deployed.folder / "state")
+    assert deployed.file.read_text() == "old\n"
+
+
 EXTERNAL = {"endpoint": {"file": "endpoint"}}
 
 
@@ -175,6 +194,16 @@ def test_the_task_rotates_once_and_later_tasks_begin_anew(tmp_path: Path, monkey
         assert dry or now is not before, "another host may have begun anew already"
         before = now
     assert asked == [("token", {"whole": True})]
+
+
+def test_the_task_is_done_by_a_server_that_this_inventory_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared(HOSTS, tmp_path)
+    monkeypatch.setattr(tasks, "plan_rotation", returns(PLANNED))
+    team = nr({name: host for name, host in HOSTS.items() if name != "s1"})
+    arguments: dict[str, Any] = {"base": tmp_path, "state": tmp_path / "state", "what": "token", "dry_run": True}
+    results = team.run(task=tasks.k3s_rotate, **arguments)
+    assert not results.failed, results["s2"].exception
+    assert results["s2"].result == PLANNED
 
 
 # What the command asks, shows and writes.

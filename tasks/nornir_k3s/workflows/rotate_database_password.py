@@ -13,6 +13,8 @@ from nornir_k3s.errors import Declined, UsageError
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.report import Report
 from nornir_k3s.model.rotation import Rotation
+from nornir_k3s.model.together import few
+from nornir_k3s.phases import window
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
@@ -32,7 +34,7 @@ def plan(
         K3sError: As `rotate` does before its first change.
     """
     arguments = {"base": base, "state": state, "options": options}
-    return _planned(nr, _look(nr, arguments), arguments)
+    return _planned(nr, _look(nr, arguments, Choice()), arguments)
 
 
 def rotate(
@@ -48,27 +50,33 @@ def rotate(
 
     Raises:
         UsageError: There is no such password, or it is not ours to make; nothing was changed.
+        OutsideWindow: K3s may not restart now; nothing was changed.
         K3sError: As `deploy` does.
     """
     arguments: dict[str, Any] = {"base": base, "state": state, "options": options}
-    run = _look(nr, arguments)
+    choice = Choice(ignore_window=ignore_window)
+    run = _look(nr, arguments, choice)
+    window.require_open(run, [member.name for member in run.cluster.of("servers")])
     found = _planned(nr, run, arguments)
     if confirm and not confirm(found):
         raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes rotates without asking")
     with locks.deploy_lock(run.store.folder):
         run.store.write(NAME, k3s.new_token().reveal() + "\n")
-    return deploy(nr, **arguments, choice=Choice(ignore_window=ignore_window))
+    return deploy(nr, **arguments, choice=choice)
 
 
-def _look(nr: Nornir, arguments: Mapping[str, Any]) -> Run:
+def _look(nr: Nornir, arguments: Mapping[str, Any], choice: Choice) -> Run:
     """Return a run that has read no host yet.
 
     Raises:
-        UsageError: There is nothing to rotate.
+        UsageError: There is nothing to rotate, or a host that needs the password is not in this inventory.
     """
     folders = paths.of(nr, arguments["base"], arguments["state"])
-    given = arguments["options"] or {}
-    run = gather.prepare(nr, base=folders.base, state=folders.state, options=given, keep=False, artifacts=False)
+    given: dict[str, Any] = {"options": arguments["options"] or {}, "choice": choice, "keep": False}
+    run = gather.prepare(nr, base=folders.base, state=folders.state, artifacts=False, **given)
+    if away := [name for name in sorted(run.away) if {"servers", "datastore"} & set(run.member(name).roles)]:
+        text = f"{few(away)}: not in this inventory: the datastore and all servers get the new password"
+        raise UsageError(text, hint="nothing was changed; run it with the whole inventory")
     if problem := _refusal(run.cluster):
         raise UsageError(problem, hint="nothing was changed")
     if run.store.read(NAME) is None:
@@ -90,7 +98,8 @@ def _refusal(cluster: Cluster) -> str:
 def _planned(nr: Nornir, run: Run, arguments: Mapping[str, Any]) -> Rotation:
     """Return the plan of a deploy with another password."""
     options = {**(arguments["options"] or {}), "fresh": (NAME,)}
-    deployed = plans.plan(nr, base=arguments["base"], state=arguments["state"], options=options)
+    choice = Choice(ignore_window=run.ignore_window)
+    deployed = plans.plan(nr, base=arguments["base"], state=arguments["state"], options=options, choice=choice)
     found = Rotation(cluster=run.cluster.name, what="database-password")
     found.add(["controller"], f"make a new password, {run.store.folder / NAME}")
     found.add_deploy(deployed)
