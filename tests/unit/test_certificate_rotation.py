@@ -31,7 +31,7 @@ from nornir_k3s.workflows import rotate, rotate_certificates
 from .conftest import HOSTS
 from .hosts import changed
 from .test_certificate import CA, signed
-from .test_left import nr
+from .test_left import nr, prepared
 from .test_promises import converged, known, listed
 from .test_rollback import SPEC, Host, ready
 from .test_rotation import change
@@ -231,6 +231,16 @@ def test_one_that_did_not_end_is_finished_by_the_next(deploys: Deploys, how: str
     plan = rotate.plan_rotation(nr(HOSTS), "certificates", base=deploys.folder, state=deploys.folder / "state")
     assert plan.notes[-1].startswith("it goes on with the rotation that began at 20")
     deploys.fails, deploys.skips = False, []
+    deploys.rotate()
+    assert deploys.begun() == first
+    assert not deploys.file.exists()
+
+
+def test_one_of_a_filtered_inventory_goes_on_with_the_whole_one(deploys: Deploys) -> None:
+    prepared(HOSTS, deploys.folder)
+    team = nr({name: host for name, host in HOSTS.items() if name != "a1"})
+    rotate.rotate(team, "certificates", base=deploys.folder, state=deploys.folder / "state")
+    first = deploys.begun()
     deploys.rotate()
     assert deploys.begun() == first
     assert not deploys.file.exists()

@@ -18,6 +18,7 @@ from nornir_k3s.errors import Declined
 from nornir_k3s.model.report import Report
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.run import gather, paths
+from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
 from nornir_k3s.state import locks
 from nornir_k3s.state.store import Store
@@ -37,7 +38,7 @@ def plan(
         K3sError: As `rotate` does before its first change.
     """
     arguments = {"base": base, "state": state, "options": options}
-    return _planned(nr, _begun(_store(nr, arguments)), arguments)
+    return _planned(nr, _begun(_prepared(nr, arguments).store), arguments, Choice())
 
 
 def rotate(
@@ -55,23 +56,24 @@ def rotate(
         K3sError: As `deploy` does.
     """
     arguments: dict[str, Any] = {"base": base, "state": state, "options": options}
-    store = _store(nr, arguments)
-    begun = _begun(store)
-    if confirm and not confirm(_planned(nr, begun, arguments)):
+    choice = Choice(ignore_window=ignore_window)
+    run = _prepared(nr, arguments)
+    store, begun = run.store, _begun(run.store)
+    if confirm and not confirm(_planned(nr, begun, arguments, choice)):
         raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes rotates without asking")
     with locks.deploy_lock(store.folder):
         store.write(NAME, json.dumps({"begun": begun}) + "\n")
     given = {**arguments, "options": {**(options or {}), "renew": begun}}
-    report = deploy(nr, **given, choice=Choice(ignore_window=ignore_window))
-    if not report.skipped:
+    report = deploy(nr, **given, choice=choice)
+    if not report.skipped and not run.away:
         (store.folder / NAME).unlink(missing_ok=True)
     return report
 
 
-def _store(nr: Nornir, arguments: Mapping[str, Any]) -> Store:
+def _prepared(nr: Nornir, arguments: Mapping[str, Any]) -> Run:
     folders = paths.of(nr, arguments["base"], arguments["state"])
     given = arguments["options"] or {}
-    return gather.prepare(nr, base=folders.base, state=folders.state, options=given, keep=False, artifacts=False).store
+    return gather.prepare(nr, base=folders.base, state=folders.state, options=given, keep=False, artifacts=False)
 
 
 def _begun(store: Store) -> float:
@@ -81,9 +83,9 @@ def _begun(store: Store) -> float:
     return begun if now - RESUMED < begun <= now else now
 
 
-def _planned(nr: Nornir, begun: float, arguments: Mapping[str, Any]) -> Rotation:
+def _planned(nr: Nornir, begun: float, arguments: Mapping[str, Any], choice: Choice) -> Rotation:
     options = {**(arguments["options"] or {}), "renew": begun}
-    deployed = plans.plan(nr, base=arguments["base"], state=arguments["state"], options=options)
+    deployed = plans.plan(nr, base=arguments["base"], state=arguments["state"], options=options, choice=choice)
     found = Rotation(cluster=deployed.cluster, what="certificates")
     found.add_deploy(deployed)
     if time.time() - begun > 1:
