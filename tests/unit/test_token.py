@@ -534,6 +534,18 @@ def test_a_step_that_fails_ends_it_with_the_report(
     assert rotated.deploys == []
 
 
+def test_a_deploy_that_fails_tells_what_was_done_before_it(rotated: Rotated) -> None:
+    def deploy(_: object, **__: Any) -> Report:
+        error = CommandFailed("s2", "k3s", status=1, stderr="no")
+        error.report = Report(cluster="test", notes=["deployed"])
+        raise error
+
+    rotated.patch.setattr(rotate_token, "deploy", deploy)
+    with pytest.raises(CommandFailed) as caught:
+        rotated.rotate()
+    assert caught.value.report.notes == ["looked", "deployed"]
+
+
 def test_a_dump_comes_first_or_it_is_told_that_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[Any] = []
     monkeypatch.setattr(dump, "_dumped", lambda _: done.append("dumped"))

@@ -95,9 +95,19 @@ def rotate(
             raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes rotates without asking")
         if not begun:
             _carry_out(run)
-    report = deploy(nr, base=base, state=state, options=options, choice=choice)
-    report.notes = list(dict.fromkeys([*run.report.notes, *report.notes]))
+    try:
+        report = deploy(nr, base=base, state=state, options=options, choice=choice)
+    except K3sError as error:
+        _note(run, error.report)
+        raise
+    _note(run, report)
     return report
+
+
+def _note(run: Run, report: Report | None) -> None:
+    """Add what was noted before the deploy to its report: where the dump and the old token are."""
+    if report is not None:
+        report.notes = list(dict.fromkeys([*run.report.notes, *report.notes]))
 
 
 def _look(run: Run, *, agent: bool) -> bool:
