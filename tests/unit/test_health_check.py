@@ -123,6 +123,13 @@ def test_a_load_balancer_trusts_a_new_ca_before_a_server_restarts_with_it(deploy
     assert [one for one in run.done if one.startswith("check certificate")] == ["check certificate lb1"]
 
 
+def test_one_trusts_a_new_ca_also_where_that_of_another_has_expired(deploy: Callable[..., Any]) -> None:
+    run = deploy(500, -5, new_ca="PEM", trusts=["lb2"])
+    check_certificate.renew_ended(run)
+    renewed = [one for one in run.done if one.startswith("check certificate lb")]
+    assert renewed == ["check certificate lb2", "check certificate lb1"]
+
+
 def test_a_run_of_other_hosts_is_refused(deploy: Callable[..., Any]) -> None:
     run = deploy(-5, -5, limit=("s1", "lb2"))
     with pytest.raises(UsageError, match=r"has expired on lb1.*\n.*add lb1 to --limit"):

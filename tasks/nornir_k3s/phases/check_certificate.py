@@ -52,15 +52,12 @@ def renew_ended(run: Run) -> None:
         UsageError: The run is limited to other hosts.
     """
     names = ended(run)
-    if not names:
-        run.phase("check certificate", _distrusting(run), _renew, width=1)
-        return
     if missing := [name for name in names if name not in run.chosen(names)]:
         text = f"the certificate of the health check has expired on {few(missing)}: HAProxy sees no server up"
         raise UsageError(text, hint=f"add {few(missing)} to --limit: deploy renews it before a server restarts")
-    if is_missing(run):
+    if names and is_missing(run):
         sign(run, run.ready_servers[0])
-    run.phase("check certificate", names, _renew, width=1)
+    run.phase("check certificate", list(dict.fromkeys([*names, *_distrusting(run)])), _renew, width=1)
 
 
 def _renew(task: Task, run: Run) -> Result:
