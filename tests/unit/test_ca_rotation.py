@@ -253,7 +253,9 @@ class Deploys:
         check(given["options"])
         self.given.append(given)
         if len(self.given) == self.fails:
-            raise NotReady("s2", "not ready")
+            error = NotReady("s2", "not ready")
+            error.report = Report(cluster="test", notes=["failed"])
+            raise error
         hosts = {"s1": HostReport(role="servers", changes=[f"change {len(self.given)}"], restarts=["k3s.service"])}
         code = 4 if self.skips and not given["choice"].limit else 0
         skipped = self.skips if code else []
@@ -368,6 +370,10 @@ def test_the_report_has_what_both_deploys_left_out_and_noted(deploys: Deploys) -
     report = deploys.rotate()
     assert (report.skipped, report.exit_code) == (["a1"], 4)
     assert report.notes == ["note 1", "both", "note 2"]
+    deploys.fails = 4
+    with pytest.raises(NotReady) as caught:
+        deploys.rotate()
+    assert caught.value.report.notes == ["note 3", "both", "failed"]
 
 
 def test_what_is_left_of_it_is_planned_for_servers_alone(deploys: Deploys) -> None:

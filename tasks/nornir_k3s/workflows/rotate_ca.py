@@ -14,7 +14,7 @@ from typing import Any
 
 from nornir.core import Nornir
 
-from nornir_k3s.errors import Declined, UsageError
+from nornir_k3s.errors import Declined, K3sError, UsageError
 from nornir_k3s.model.report import Report
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.phases import cluster_ca, window
@@ -73,7 +73,11 @@ def rotate(
         first = deploy(nr, **_with(arguments, new_ca=files[BUNDLE].reveal()), choice=whole)
         restarted = time.time()
         state_of.save(run.store, files, restarted)
-    report = deploy(nr, **_with(arguments, renew=restarted), choice=_only_servers(run))
+    try:
+        report = deploy(nr, **_with(arguments, renew=restarted), choice=_only_servers(run))
+    except K3sError as error:
+        error.report = error.report and _joined(first, error.report)
+        raise
     (run.store.folder / state_of.FILE).unlink(missing_ok=True)
     return _joined(first, report)
 
