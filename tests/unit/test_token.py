@@ -31,7 +31,7 @@ from nornir_k3s.errors import (
 from nornir_k3s.model.cluster import Cluster, Member
 from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.finding import Finding
-from nornir_k3s.model.host_facts import FileState, HostFacts
+from nornir_k3s.model.host_facts import FileState, HostFacts, UnitState
 from nornir_k3s.model.k3s_facts import Api, ServerFiles
 from nornir_k3s.model.paths import STATE
 from nornir_k3s.model.report import Report
@@ -491,6 +491,27 @@ def test_a_server_restarts_with_another_agent_token_unless_one_has(site: Site, m
     with_config(run, {"s2": "debug: true\n"})
     rotate_token._begin(run)
     assert limits == [{"s1"}], "s2 runs without one"
+
+
+def test_one_that_an_interrupted_run_has_restarted_is_waited_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = site.run()
+    run.facts = seen(run.cluster, stored=run.cluster.token)
+    waited: list[str] = []
+    monkeypatch.setattr(token, "wait_for_server", lambda task, _: waited.append(task.host.name))
+    with_config(run, {"s1": "debug: true\n", "s2": "agent-token: before\n"})
+    token.resume(run)
+    assert not waited, "it is ready"
+    for state, names in (("failed", []), ("activating", ["s1"]), ("active", ["s1"])):
+        unit = {k3s.UNITS["server"]: UnitState("loaded", state)}
+        run.facts["s1"] = changed(run.facts["s1"], api={"ready": False}, units=unit)
+        waited.clear()
+        site.read.clear()
+        token.resume(run)
+        assert waited == site.read == names, state
+    waited.clear()
+    with_config(run, {"s2": "debug: true\n"})
+    token.resume(run)
+    assert not waited, "no agent token is being changed"
 
 
 def test_a_preflight_may_leave_out_what_a_rotation_cures(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

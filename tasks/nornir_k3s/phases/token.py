@@ -8,9 +8,9 @@ from nornir_k3s.apply import token as scripts
 from nornir_k3s.checks import token as checks
 from nornir_k3s.errors import HostError
 from nornir_k3s.facts.k3s_server import own_url
-from nornir_k3s.k3s import CONFIG
+from nornir_k3s.k3s import CONFIG, UNITS
 from nornir_k3s.model.secret import Secret
-from nornir_k3s.phases.host_tasks import apply_steps
+from nornir_k3s.phases.host_tasks import apply_steps, wait_for_server
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
@@ -41,6 +41,25 @@ def take(run: Run, new: Secret, why: str) -> None:
         note += f"; {run.store.folder / kept} has the old one, for older dumps"
     run.report.notes.append(note)
     run.use_token(new)
+
+
+def resume(run: Run) -> None:
+    """Wait for the server that an interrupted run has restarted with another agent token, and read it again.
+
+    Raises:
+        NotReady: It does not get ready.
+    """
+    found = [run.facts[member.name] for member in run.of("servers")]
+    other = {one.host for one in found if checks.has_other_agent_token(run.cluster, one)}
+    if other & set(run.ready_servers):
+        states = {one.host: one.unit(UNITS["server"]).active for one in found if not one.ready}
+        names = [name for name, state in states.items() if name not in other and state in ("active", "activating")]
+        run.phase("servers", names, _wait)
+
+
+def _wait(task: Task, run: Run) -> Result:
+    wait_for_server(task, run)
+    return gather.gather_host(task, run)
 
 
 def first(run: Run) -> str:

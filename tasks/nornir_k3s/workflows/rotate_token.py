@@ -115,11 +115,14 @@ def _look(run: Run, *, agent: bool) -> bool:
 
     Raises:
         UsageError: It cannot be rotated now.
+        NotReady: A server that an interrupted run has restarted does not get ready.
         PreflightFailed: A deploy would fail, too.
     """
     before = run.cluster.token
     observe.observe(run)
     observe.find_artifacts(run)
+    if agent:
+        token.resume(run)
     preflight.check_all_but(run, "agent-token" if agent else "")
     if run.cluster.token != before or checks.others(run.cluster, run.facts):
         return True
