@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nornir_k3s import k3s
+from nornir_k3s import k3s, shell
 from nornir_k3s.apply import readiness
 from nornir_k3s.k3s_journal import diagnose
 from nornir_k3s.model.cluster import Cluster
@@ -128,6 +128,22 @@ def test_a_process_that_lives_has_come_further_than_those_before(tmp_path: Path)
 
 def test_a_unit_that_systemd_has_given_up_is_not_waited_for(tmp_path: Path) -> None:
     assert wait(tmp_path, readiness.agent(), journal=[], died=0, state="failed").hopeless
+
+
+def test_keys_of_secrets_in_the_journal_are_not_shown(tmp_path: Path) -> None:
+    said = [
+        'level=info msg="Adding secrets-encryption key:  [{aescbckey-2026-11-25T08:35:03Z c2VjcmV0}]"',
+        'level=info msg="Removing aescbc key:  {aescbckey c2VjcmV0}"',
+    ]
+    answer = wait(tmp_path, readiness.server("s1"), journal=[*said, WRONG], died=3)
+    assert "Removing aescbc key: (not shown)" in answer.journal
+    assert "c2VjcmV0" not in answer.journal
+    (tmp_path / "lines").write_text("\n".join(said))
+    text = f"say() {{ printf '%s' \"$2\" | base64 -d; }}\njournalctl() {{ cat {tmp_path}/lines; }}\n"
+    script = f"{text}{shell.source('apply/steps.sh')}journal k3s.service\n"
+    shown = subprocess.run(["sh", "-eu"], input=script, capture_output=True, text=True, check=True).stdout
+    assert shown.count("(not shown)") == 2
+    assert "c2VjcmV0" not in shown
 
 
 def test_the_cause_is_kept_although_it_stands_far_above(tmp_path: Path) -> None:

@@ -78,7 +78,9 @@ started() { date -d "$(property ExecMainStartTimestamp)" +%s; }
 since() { # second option-of-journalctl...
   from=$1
   shift
-  journalctl -u "$unit" -o cat --no-pager --since "@$from" "$@" 2>/dev/null
+  # K3s logs the keys of secrets that it adds and removes (k3s: pkg/server/handlers/secrets-encrypt.go).
+  journalctl -u "$unit" -o cat --no-pager --since "@$from" "$@" 2>/dev/null |
+    sed 's/\(secrets-encryption key: \|Removing [a-z]* key: \).*/\1(not shown)/'
 }
 # K3s itself says no more than that containerd has ended, and ends too.
 containerd_said() {

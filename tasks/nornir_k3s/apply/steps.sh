@@ -87,7 +87,9 @@ receipt() { # path sha256
   { grep -vF "$1$(printf '\t')" "$STATE/receipts" 2>/dev/null || :; printf '%s\n' "$line"; } >"$STATE/.receipts"
   mv -f "$STATE/.receipts" "$STATE/receipts"
 }
-journal() { say journal "$(journalctl -u "$1" -n 20 -o cat --no-pager 2>/dev/null | base64 -w0)"; }
+journal() { say journal "$(journalctl -u "$1" -n 20 -o cat --no-pager 2>/dev/null | without_keys | base64 -w0)"; }
+# K3s logs the keys of secrets that it adds and removes (k3s: pkg/server/handlers/secrets-encrypt.go).
+without_keys() { sed 's/\(secrets-encryption key: \|Removing [a-z]* key: \).*/\1(not shown)/'; }
 act() { # unit action blocking proof reload
   # shellcheck disable=SC2034  # proofs use it
   begin=$(date +%s)
