@@ -91,6 +91,8 @@ WANTED = server("s1", None, ours=True)
         ((server("s1", running=False), server("s2", running=False)), ""),
         ((WANTED, server("s2", running=False)), ""),
         ((server("s1", "token: x\n"), bare("s2")), "no file of s1 says what K3s runs on"),
+        ((server("s1"), server("s2", "token: x\n")), "no file of s2 says what K3s runs on, and it would go on writing"),
+        ((server("s1"), server("s2", "token: x\n", running=False)), ""),
         ((bare("s1"), bare("s2")), "no server has K3s: there is nothing to move"),
         ((WANTED, bare("s2")), "s1 use the datastore of the inventory already"),
         ((ALONE, server("s2", "token: x\n", SQLITE)), "s1, s2 have an SQLite each"),

@@ -93,6 +93,10 @@ def installed(facts: HostFacts) -> bool:
     return f"{SYSTEMD}/{k3s.UNITS['server']}" in facts.present or k3s.UNITS["server"] in facts.foreign_units
 
 
+def _runs(facts: HostFacts) -> bool:
+    return facts.unit(k3s.UNITS["server"]).active in ("active", "activating")
+
+
 def origins(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> dict[str, Origin]:
     """Return what each server runs on that has K3s, and is not on the datastore of the inventory yet."""
     read = [m.name for m in cluster.of("servers") if m.name in all_facts]
@@ -142,6 +146,9 @@ def refusals(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[s
     for name, facts in servers.items():
         if names := [path for path, keys, _ in facts.extra_settings if "K3S_DATASTORE_ENDPOINT" in keys]:
             yield f"{name}: {names[0]} sets the endpoint: write it into {k3s.CONFIG} as datastore-endpoint, and restart"
+    unknown = [name for name, facts in servers.items() if _runs(facts) and name not in {*found, *on_new}]
+    if found and unknown:
+        yield f"no file of {', '.join(unknown)} says what K3s runs on, and it would go on writing: stop K3s there"
     yield from _one_origin(found)
     target = wanted(cluster)
     for what, endpoint in (("from", next(iter(found.values())).endpoint if found else None), ("to", target)):
