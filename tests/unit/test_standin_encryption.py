@@ -125,6 +125,13 @@ def test_the_staged_rotation_loses_nothing_at_any_stage(servers: list[Server]) -
         asked(s1, "rotate")
 
 
+def test_no_two_keys_have_the_same_name_however_fast_they_are_made(servers: list[Server]) -> None:
+    """A key that is replaced under its name leaves secrets that nobody can read."""
+    for _ in range(2):
+        asked(servers[0], "prepare", force=True)
+    assert len({key["name"] for key in servers[0].now._keys()}) == 3
+
+
 def test_rotating_at_once_loses_what_the_others_write(servers: list[Server]) -> None:
     s1, s2, _ = servers
     s1.write("a")

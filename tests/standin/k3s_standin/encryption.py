@@ -111,7 +111,7 @@ class Encryption:
             self._enable(on=bool(asked.get("enable")))
         elif stage == "prepare":
             self._require(force, "start", FINISHED)
-            key = _new_key(f"aescbckey-{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
+            key = self._another_key()
             self._write([*self._keys(), key], "prepare", writes=True)
         elif stage == "rotate":
             self._require(force, "prepare")
@@ -131,11 +131,17 @@ class Encryption:
             self._annotate(self.state.read_text())
             self._save()
 
+    def _another_key(self) -> dict[str, str]:
+        """Return a new key; its name is the second, and K3s, which restarts before it asks for the next, takes longer."""
+        while (name := f"aescbckey-{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}") in {key["name"] for key in self._keys()}:
+            time.sleep(0.05)
+        return _new_key(name)
+
     def _rotate_keys(self) -> None:
         """Rotate the keys at once: the others, which have the old one, read nothing afterwards."""
         self._require(False, "start", FINISHED)
         self._annotate(f"{ACTIVE}-{self._hash()}")
-        key = _new_key(f"aescbckey-{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
+        key = self._another_key()
         self._write([key, *self._keys()], self.state.read_text().partition("-")[0], writes=True)
         self._load()
         log("info", "encryption config reloaded successfully 1 times")
