@@ -29,7 +29,7 @@ def test_drift_is_found_by_itself(there: Controller) -> None:
     said = there.schedule("install", "--calendar", "'*:*:0/10'", "--jitter", "0", "--metrics", f"{HOME}/told/k3s.prom",
                           "--html", f"{HOME}/told/page.html")  # fmt: skip
     assert "installed" in said, said
-    assert (f"the checks run as {USER}" in said) == (not there.own)
+    assert (f"it runs as {USER}" in said) == (not there.own)
     try:
         eventually(lambda: _last(there, "no drift (exit 0)"))
         assert "nornir_k3s_drift_findings" in there.sh(f"cat {HOME}/told/k3s.prom")
