@@ -8,6 +8,8 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from .balancers import away
 from .conftest import Site, eventually, unchanged
 
@@ -94,6 +96,7 @@ def same_keys(site: Site, *, on: bool) -> None:
     assert all(away(site, name) == set() for name in ("lb1", "lb2"))
 
 
+@pytest.mark.matrix
 def test_secrets_are_encrypted_and_decrypted_while_the_servers_run(cluster: Site) -> None:
     """Killed while one server has the keys, and again while they rotate, which `rotate` ends; then back."""
     secrets, deploy = Secrets(cluster), ("deploy.py", "--yes")

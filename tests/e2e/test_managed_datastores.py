@@ -368,9 +368,9 @@ def test_what_is_changed_on_its_host_is_found_and_put_right_after_a_dump(
     proved(managed, kind, "managed", "drift", "dump")
 
 
-def test_it_comes_back_from_a_backup(managed: Site, kind: str, request: pytest.FixtureRequest) -> None:
-    if not request.config.getoption("--matrix"):
-        pytest.skip("a part of the matrix: test_nodes.py does the same with a MariaDB")
+@pytest.mark.matrix
+def test_it_comes_back_from_a_backup(managed: Site, kind: str) -> None:
+    """As a MariaDB does in test_nodes.py."""
     folder = managed.folder / f"backups of {kind}"
     for name in ("before", "after"):
         eventually(partial(namespace, managed, name))

@@ -153,10 +153,8 @@ def test_certificates_are_made_anew_also_by_runs_that_were_killed(
     eventually(lambda: unchanged(cluster))
 
 
-def test_the_cas_are_made_anew_also_by_a_run_that_was_killed(cluster: Site, request: pytest.FixtureRequest) -> None:
-    if not request.config.getoption("--matrix"):
-        pytest.skip("servers restart twice, agents once: minutes, for what the tests of units prove, too")
-
+@pytest.mark.matrix
+def test_the_cas_are_made_anew_also_by_a_run_that_was_killed(cluster: Site) -> None:
     def text(host: str, path: str) -> str:
         return cluster.lab.exec(host, ["cat", path]).stdout
 
