@@ -308,7 +308,7 @@ def test_what_is_killed_anywhere_is_finished_by_the_next_run(living: Make, *, be
         again = encryption.converge if any(one.notes.values()) or before != after else encryption.rotate
         carried(one, again, on=after)
         one.settled(on=after)
-        last += 2 if after and not before else 3
+        last += 1 if after and not before else 2
     assert last > 8
     one.settled(on=after)
 
@@ -325,7 +325,7 @@ def test_keys_that_were_turned_off_are_used_again_and_replaced(living: Make) -> 
             break
         carried(one, encryption.converge, on=True)
         one.settled(on=True)
-        last += 9
+        last += 5
     one.settled(on=True)
     assert one.facts("s1").encryption.sha256 != old
 
