@@ -277,7 +277,7 @@ def backed_up(site: Site) -> None:
         'f=$PWD/own.dump; printf "%s of %s, %s" "$DATASTORE_DATABASE" "$DATASTORE_USER" "$MYSQL_PWD" >"$f"; echo "$f"'
     )
     site.edit(lambda data: data["data"]["k3s_cluster"]["datastore"].update(dump_command=["sh", "-c", script]))
-    folder = site.folder / "backups"
+    folder = site.folder / "backups by a command"
     done = site.runbook("backup.py", "--to", str(folder))
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = folder.iterdir()

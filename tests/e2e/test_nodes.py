@@ -120,7 +120,7 @@ def dead(site: Site, name: str) -> None:
 
 def test_a_cluster_comes_back_from_a_backup(cluster: Site) -> None:
     """What was written since is gone; the first run of the restore is killed; agents go on."""
-    folder, path = cluster.folder / "backups", cluster.folder / "backup.json"
+    folder, path = cluster.folder / "backups of a cluster that comes back", cluster.folder / "backup.json"
     before = cluster.processes()
     eventually(lambda: namespace(cluster, "before"))
     done = cluster.runbook("backup.py", "--to", str(folder), "--keep", "1", "--verify", "--json", str(path))
