@@ -33,6 +33,7 @@ from nornir_k3s.roles.desired import Known
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
 from nornir_k3s.workflows import rotate_encryption
+from nornir_k3s.workflows.rotation_request import Request
 
 from .conftest import HOSTS
 from .test_left import nr, prepared
@@ -579,13 +580,12 @@ def rotated(living: Make, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]
     def call(work: str, *, on: bool = True, one: Living | None = None, **given: Any) -> Any:
         one = one or living(on=on)
         run = one.run(on=on)
-        arguments = {"base": one.folder, "state": None, "options": None, **given}
         with monkeypatch.context() as patch:
             patch.setattr(gather, "prepare", lambda *_, **__: run)
             patch.setattr(observe, "observe", lambda _: None)
             patch.setattr(observe, "find_artifacts", lambda _: None)
             patch.setattr(put_back, "put_back", lambda _: None)
-            return getattr(rotate_encryption, work)(nr(THREE), **arguments)
+            return getattr(rotate_encryption, work)(Request(nr(THREE), base=one.folder, **given))
 
     return call
 

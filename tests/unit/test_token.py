@@ -46,6 +46,7 @@ from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
 from nornir_k3s.state import known_cluster, tokens
 from nornir_k3s.workflows import rotate_token
+from nornir_k3s.workflows.rotation_request import Request
 
 from .conftest import HOSTS
 from .hosts import changed
@@ -379,11 +380,15 @@ class Rotated(Site):
         return Report(cluster="test", notes=["deployed", "looked"])
 
     def rotate(self, **given: Any) -> Report:
-        own: dict[str, Any] = {"base": self.folder, "state": self.folder / "state", "options": None}
-        return rotate_token.rotate(nr(HOSTS), **own, **{"ignore_window": False, "confirm": None, **given})
+        agent = given.pop("agent", False)
+        return rotate_token.rotate(replace(self.request, **given), agent=agent)
 
     def plan(self) -> Rotation:
-        return rotate_token.plan(nr(HOSTS), base=self.folder, state=self.folder / "state", options=None)
+        return rotate_token.plan(self.request)
+
+    @property
+    def request(self) -> Request:
+        return Request(nr(HOSTS), base=self.folder, state=self.folder / "state")
 
 
 @pytest.fixture
@@ -463,7 +468,7 @@ def test_another_agent_token_begins_with_one_server(rotated: Rotated) -> None:
         with_config(run, {"s1": "agent-token: agents\n", "s2": "agent-token: before\n"})
 
     rotated.begun = other
-    plan = rotate_token.plan(nr(HOSTS), base=rotated.folder, state=rotated.folder / "state", options=None, agent=True)
+    plan = rotate_token.plan(rotated.request, agent=True)
     assert plan.what == "agent-token"
     assert [(step.hosts, step.what) for step in plan.steps[1:3]] == [
         (["s1"], "restart k3s.service with the other agent token"),
@@ -528,6 +533,7 @@ def test_a_preflight_may_leave_out_what_a_rotation_cures(site: Site, monkeypatch
 def test_nothing_begins_outside_the_window(rotated: Rotated) -> None:
     rotated.patch.setattr(window, "closed", lambda run: "" if run.ignore_window else "Mon")
     assert "only in the window Mon" in rotated.plan().notes[0]
+    assert rotate_token.plan(replace(rotated.request, ignore_window=True)).notes == []
     with pytest.raises(OutsideWindow):
         rotated.rotate()
     assert rotated.dumped == []

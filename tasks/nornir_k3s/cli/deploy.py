@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from nornir_k3s.cli import plan, session
-from nornir_k3s.cli.console import confirmed
 from nornir_k3s.cli.output import write_text
+from nornir_k3s.cli.planned import can_ask, yes_or_no
 from nornir_k3s.cli.session import Session
 from nornir_k3s.errors import Declined, K3sError, PreflightFailed
 from nornir_k3s.model.report import Report
@@ -65,8 +65,7 @@ def _keep(report: Report, ctx: Session, args: argparse.Namespace) -> None:
 
 def _choice(ctx: Session, args: argparse.Namespace) -> Choice:
     until = "preflight" if args.preflight_only else args.until or ""
-    asks = sys.stdin.isatty() and ctx.err.is_terminal and not args.yes
-    confirm = _confirm(ctx) if asks else None
+    confirm = _confirm(ctx) if can_ask(ctx) and not args.yes else None
     return Choice(args.limit, until, args.only or "", confirm, args.skip_unreachable, args.ignore_window, args.trial)
 
 
@@ -76,6 +75,6 @@ def _confirm(ctx: Session) -> Callable[[Mapping[str, Sequence[str]]], bool]:
         steps = ((name, summary) for name, summaries in changes.items() for summary in summaries)
         for summary, names in hosts_by(steps).items():
             ctx.err.print(f"  {', '.join(names)}: {summary}", soft_wrap=True, markup=False)
-        return confirmed(lambda: ctx.err.input("go on? [y/N] ", markup=False))
+        return yes_or_no(ctx.err)
 
     return confirm

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from nornir_k3s.cli import session
 from nornir_k3s.cli.console import confirmed
 from nornir_k3s.cli.output import write_text
+from nornir_k3s.cli.planned import can_ask
 from nornir_k3s.cli.session import Session
 from nornir_k3s.errors import Interrupted, UsageError
 from nornir_k3s.model.drill_report import DrillPlan, DrillReport
@@ -30,8 +30,7 @@ def _plan(ctx: Session, args: argparse.Namespace) -> int:
 
 def _work(ctx: Session, args: argparse.Namespace) -> int:
     """Ask, make the faults, and write the reports that were asked for, also of a drill that was stopped."""
-    asks = sys.stdin.isatty() and ctx.err.is_terminal
-    if not asks and not args.yes:
+    if not can_ask(ctx) and not args.yes:
         drill_terminal.show_plan(drill.plan(ctx.nr, **ctx.arguments, only=args.only, skip=args.skip), ctx.err)
         raise UsageError("a drill breaks a running cluster, and there is no terminal to ask on", hint="add --yes")
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from nornir_k3s.cli import session
-from nornir_k3s.cli.console import confirmed
-from nornir_k3s.cli.output import write_text
-from nornir_k3s.cli.remove import no_terminal, show
+from nornir_k3s.cli.planned import Planned, by_name
 from nornir_k3s.cli.session import Session
-from nornir_k3s.errors import Declined, K3sError, UsageError
+from nornir_k3s.errors import UsageError
 from nornir_k3s.model.report import Report
 from nornir_k3s.model.reset import Reset
 from nornir_k3s.report import terminal
@@ -21,61 +19,31 @@ from nornir_k3s.workflows.reset import plan_reset, reset
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    return session.run(args, _plan if args.plan else _work)
+    return session.run(args, _run)
 
 
-def _plan(ctx: Session, args: argparse.Namespace) -> int:
-    found = plan_reset(ctx.nr, **ctx.arguments, datastore=_is_named(ctx, args), lost=args.lost)
-    found.notes += _timers(found.cluster)
-    if args.json:
-        write_text(args.json, found.model_dump_json(indent=2))
-    terminal.show_reset(found, ctx.report_console(args.json))
-    return 0
-
-
-def _work(ctx: Session, args: argparse.Namespace) -> int:
-    """Ask, reset, and show the report, also when it fails."""
+def _run(ctx: Session, args: argparse.Namespace) -> int:
+    """Reset; the datastore only where the option names the cluster, or a person types its name."""
     named = _is_named(ctx, args)
-    if not args.yes and not (sys.stdin.isatty() and ctx.err.is_terminal):
-        terminal.show_reset(plan_reset(ctx.nr, **ctx.arguments, datastore=named, lost=args.lost), ctx.err)
-        raise no_terminal()
 
-    def go_on(plan: Reset) -> bool:
-        terminal.show_reset(plan, ctx.err)
-        return confirmed(lambda: ctx.err.input("go on? [y/N] ", markup=False))
+    def plan() -> Reset:
+        found = plan_reset(ctx.nr, **ctx.arguments, datastore=named, lost=args.lost)
+        found.notes += _timers(found.cluster)
+        return found
 
     def with_datastore(plan: Reset) -> bool:
         if not plan.datastore:
             return False
         terminal.show_datastore(plan, ctx.err)
-        try:
-            typed = ctx.err.input("type the name of the cluster to delete its datastore, too: ", markup=False)
-        except EOFError:
-            return False
-        return typed.strip() == plan.cluster
+        return by_name(ctx.err, plan.cluster, to="delete its datastore, too")
 
-    ask = not args.yes
-    try:
-        report = reset(
-            ctx.nr,
-            **ctx.arguments,
-            lost=args.lost,
-            confirm=go_on if ask else None,
-            datastore=with_datastore if ask and not named else named,
-        )
-    except Declined:
-        raise
-    except K3sError as error:
-        if error.report:
-            show(ctx, args, error.report)
-        raise
-    return _end(ctx, args, report)
+    def work(confirm: Callable[[Reset], bool] | None) -> Report:
+        datastore = with_datastore if confirm and not named else named
+        report = reset(ctx.nr, **ctx.arguments, lost=args.lost, confirm=confirm, datastore=datastore)
+        report.notes += _timers(report.cluster)
+        return report
 
-
-def _end(ctx: Session, args: argparse.Namespace, report: Report) -> int:
-    report.notes += _timers(report.cluster)
-    show(ctx, args, report)
-    return report.exit_code
+    return Planned(plan, terminal.show_reset, work).run(ctx, args)
 
 
 def _is_named(ctx: Session, args: argparse.Namespace) -> bool:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from pathlib import Path
 
 from nornir_k3s import atomic_file
 from nornir_k3s.cli import session
-from nornir_k3s.cli.console import confirmed
 from nornir_k3s.cli.output import write_text
+from nornir_k3s.cli.planned import can_ask, yes_or_no
 from nornir_k3s.cli.session import Session
 from nornir_k3s.errors import K3sError, UsageError
 from nornir_k3s.model.upgrade_report import UpgradeReport
@@ -35,12 +34,12 @@ def _plan(ctx: Session, args: argparse.Namespace) -> int:
 
 def _work(ctx: Session, args: argparse.Namespace) -> int:
     """Ask, upgrade, and show how far it came, also when it fails."""
-    asks = sys.stdin.isatty() and ctx.err.is_terminal and not args.yes
+    asks = can_ask(ctx) and not args.yes
     out = ctx.report_console(args.json)
 
     def confirm(report: UpgradeReport) -> bool:
         upgrade_terminal.show_path(report, ctx.err)
-        return confirmed(lambda: ctx.err.input("go on? [y/N] ", markup=False))
+        return yes_or_no(ctx.err)
 
     try:
         report = upgrade.upgrade(

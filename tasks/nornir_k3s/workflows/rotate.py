@@ -21,6 +21,7 @@ from nornir_k3s.workflows import (
     rotate_encryption,
     rotate_token,
 )
+from nornir_k3s.workflows.rotation_request import Request
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,12 @@ class Kind:
     """How one secret is rotated.
 
     Arguments:
-        plan: Called with a Nornir and `base`, `state`, `options`; it changes nothing.
-        rotate: Called with the same, and `confirm` and `ignore_window`.
+        plan: Returns what `rotate` would do; it changes nothing.
+        rotate: Carries it out.
     """
 
-    plan: Callable[..., Rotation]
-    rotate: Callable[..., Report]
+    plan: Callable[[Request], Rotation]
+    rotate: Callable[[Request], Report]
 
 
 KINDS: Mapping[str, Kind] = {
@@ -73,8 +74,7 @@ def rotate(
         K3sError: As `deploy` does.
         Declined: It was not confirmed.
     """
-    kind = _kind(what)
-    return kind.rotate(nr, base=base, state=state, options=options, ignore_window=ignore_window, confirm=confirm)
+    return _kind(what).rotate(Request(nr, base, state, options, ignore_window, confirm))
 
 
 def plan_rotation(
@@ -84,16 +84,17 @@ def plan_rotation(
     base: Path | str | None = None,
     state: Path | str | None = None,
     options: Mapping[str, Any] | None = None,
+    ignore_window: bool = False,
 ) -> Rotation:
     """Return what `rotate` would do; nothing is changed.
 
     Arguments:
-        nr, what, base, state, options: As for `rotate`.
+        nr, what, base, state, options, ignore_window: As for `rotate`.
 
     Raises:
         K3sError: As `rotate` does before its first change.
     """
-    return _kind(what).plan(nr, base=base, state=state, options=options)
+    return _kind(what).plan(Request(nr, base, state, options, ignore_window))
 
 
 def _kind(what: str) -> Kind:

@@ -7,49 +7,34 @@ port 6443 that it has signed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
-from nornir.core import Nornir
-
-from nornir_k3s.errors import Declined, K3sError, UsageError
+from nornir_k3s.errors import K3sError, UsageError
 from nornir_k3s.model.report import Report
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.phases import cluster_ca, window
-from nornir_k3s.run import gather, paths
+from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
 from nornir_k3s.state import cluster_ca as state_of
 from nornir_k3s.state import locks
 from nornir_k3s.workflows import plan as plans
 from nornir_k3s.workflows.deploy import deploy
+from nornir_k3s.workflows.rotation_request import Request
 
 BUNDLE = "server-ca.crt"
 
 
-def plan(
-    nr: Nornir, *, base: Path | str | None, state: Path | str | None, options: Mapping[str, Any] | None
-) -> Rotation:
+def plan(request: Request) -> Rotation:
     """Return what `rotate` would do; nothing is changed.
 
     Raises:
         K3sError: As `rotate` does before its first change.
     """
-    arguments = {"base": base, "state": state, "options": options}
-    return _planned(nr, _look(nr, arguments, Choice()), arguments)
+    return _planned(_look(request), request)
 
 
-def rotate(
-    nr: Nornir,
-    *,
-    base: Path | str | None,
-    state: Path | str | None,
-    options: Mapping[str, Any] | None,
-    ignore_window: bool,
-    confirm: Callable[[Rotation], bool] | None,
-) -> Report:
+def rotate(request: Request) -> Report:
     """Make new CAs, have K3s store them, and bring them to all hosts.
 
     Raises:
@@ -57,24 +42,20 @@ def rotate(
         OutsideWindow: K3s may not restart now; nothing was changed.
         K3sError: K3s refuses them, or as `deploy` does.
     """
-    arguments: dict[str, Any] = {"base": base, "state": state, "options": options}
-    whole = Choice(ignore_window=ignore_window)
-    run = _look(nr, arguments, whole)
+    run = _look(request)
     window.require_open(run, run.ready_servers)  # a server that restarts by itself takes CAs that are stored
-    found = _planned(nr, run, arguments)
-    if confirm and not confirm(found):
-        raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes rotates without asking")
+    request.require_confirmed(_planned(run, request))
     files, restarted = state_of.load(run.store)
     first = None
     if not restarted:
         with locks.deploy_lock(run.store.folder):
             files = files or _made(run)
             cluster_ca.store(run, run.ready_servers[0], files)
-        first = deploy(nr, **_with(arguments, new_ca=files[BUNDLE].reveal()), choice=whole)
+        first = deploy(request.nr, **request.arguments(new_ca=files[BUNDLE].reveal()), choice=request.choice)
         restarted = time.time()
         state_of.save(run.store, files, restarted)
     try:
-        report = deploy(nr, **_with(arguments, renew=restarted), choice=_only_servers(run))
+        report = deploy(request.nr, **request.arguments(renew=restarted), choice=_only_servers(run))
     except K3sError as error:
         error.report = error.report and _joined(first, error.report)
         raise
@@ -82,24 +63,18 @@ def rotate(
     return _joined(first, report)
 
 
-def _with(arguments: Mapping[str, Any], **more: object) -> dict[str, Any]:
-    return {**arguments, "options": {**(arguments["options"] or {}), **more}}
-
-
 def _only_servers(run: Run) -> Choice:
     """Return the choice of the second restart."""
     return Choice(limit=tuple(member.name for member in run.cluster.of("servers")), ignore_window=run.ignore_window)
 
 
-def _look(nr: Nornir, arguments: Mapping[str, Any], choice: Choice) -> Run:
+def _look(request: Request) -> Run:
     """Return a run that has read the servers; what it generates on the controller is not saved.
 
     Raises:
         UsageError: One of them is not in this inventory, or not ready where no rotation was interrupted.
     """
-    folders = paths.of(nr, arguments["base"], arguments["state"])
-    given: dict[str, Any] = {"options": arguments["options"] or {}, "choice": choice, "keep": False}
-    run = gather.prepare(nr, base=folders.base, state=folders.state, artifacts=False, **given)
+    run = request.prepare()
     servers = [member.name for member in run.cluster.of("servers")]
     run.phase("observe", [name for name in servers if name not in run.away], gather.gather_host)
     files, restarted = state_of.load(run.store)
@@ -125,13 +100,13 @@ def _made(run: Run) -> state_of.Files:
     return files
 
 
-def _planned(nr: Nornir, run: Run, arguments: Mapping[str, Any]) -> Rotation:
+def _planned(run: Run, request: Request) -> Rotation:
     """Return the plan; the preflight of the deploy is part of it."""
     files, restarted = state_of.load(run.store)
     bundle = files[BUNDLE].reveal() if files else "a new one"
-    given = _with(arguments, renew=restarted) if restarted else _with(arguments, new_ca=bundle)
-    choice = _only_servers(run) if restarted else Choice(ignore_window=run.ignore_window)
-    deployed = plans.plan(nr, **given, choice=choice)
+    given = request.arguments(renew=restarted) if restarted else request.arguments(new_ca=bundle)
+    choice = _only_servers(run) if restarted else request.choice
+    deployed = plans.plan(request.nr, **given, choice=choice)
     found = Rotation(cluster=run.cluster.name, what="ca")
     servers = [member.name for member in run.cluster.of("servers")]
     if not restarted:

@@ -2,50 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
-
-from nornir.core import Nornir
-
 from nornir_k3s import k3s
-from nornir_k3s.errors import Declined, UsageError
+from nornir_k3s.errors import UsageError
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.report import Report
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.model.together import few
 from nornir_k3s.phases import window
-from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
-from nornir_k3s.run.selection import Choice
 from nornir_k3s.state import locks
 from nornir_k3s.workflows import plan as plans
 from nornir_k3s.workflows.deploy import deploy
+from nornir_k3s.workflows.rotation_request import Request
 
 NAME = "datastore-password"  # its file in the state folder
 
 
-def plan(
-    nr: Nornir, *, base: Path | str | None, state: Path | str | None, options: Mapping[str, Any] | None
-) -> Rotation:
+def plan(request: Request) -> Rotation:
     """Return what `rotate` would do; nothing is changed.
 
     Raises:
         K3sError: As `rotate` does before its first change.
     """
-    arguments = {"base": base, "state": state, "options": options}
-    return _planned(nr, _look(nr, arguments, Choice()), arguments)
+    return _planned(_look(request), request)
 
 
-def rotate(
-    nr: Nornir,
-    *,
-    base: Path | str | None,
-    state: Path | str | None,
-    options: Mapping[str, Any] | None,
-    ignore_window: bool,
-    confirm: Callable[[Rotation], bool] | None,
-) -> Report:
+def rotate(request: Request) -> Report:
     """Make a new password, and deploy it.
 
     Raises:
@@ -53,27 +35,21 @@ def rotate(
         OutsideWindow: K3s may not restart now; nothing was changed.
         K3sError: As `deploy` does.
     """
-    arguments: dict[str, Any] = {"base": base, "state": state, "options": options}
-    choice = Choice(ignore_window=ignore_window)
-    run = _look(nr, arguments, choice)
+    run = _look(request)
     window.require_open(run, [member.name for member in run.cluster.of("servers")])
-    found = _planned(nr, run, arguments)
-    if confirm and not confirm(found):
-        raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes rotates without asking")
+    request.require_confirmed(_planned(run, request))
     with locks.deploy_lock(run.store.folder):
         run.store.write(NAME, k3s.new_token().reveal() + "\n")
-    return deploy(nr, **arguments, choice=choice)
+    return deploy(request.nr, **request.arguments(), choice=request.choice)
 
 
-def _look(nr: Nornir, arguments: Mapping[str, Any], choice: Choice) -> Run:
+def _look(request: Request) -> Run:
     """Return a run that has read no host yet.
 
     Raises:
         UsageError: There is nothing to rotate, or a host that needs the password is not in this inventory.
     """
-    folders = paths.of(nr, arguments["base"], arguments["state"])
-    given: dict[str, Any] = {"options": arguments["options"] or {}, "choice": choice, "keep": False}
-    run = gather.prepare(nr, base=folders.base, state=folders.state, artifacts=False, **given)
+    run = request.prepare()
     if away := [name for name in sorted(run.away) if {"servers", "datastore"} & set(run.member(name).roles)]:
         text = f"{few(away)}: not in this inventory: the datastore and all servers get the new password"
         raise UsageError(text, hint="nothing was changed; run it with the whole inventory")
@@ -95,11 +71,9 @@ def _refusal(cluster: Cluster) -> str:
     return ""
 
 
-def _planned(nr: Nornir, run: Run, arguments: Mapping[str, Any]) -> Rotation:
+def _planned(run: Run, request: Request) -> Rotation:
     """Return the plan of a deploy with another password."""
-    options = {**(arguments["options"] or {}), "fresh": (NAME,)}
-    choice = Choice(ignore_window=run.ignore_window)
-    deployed = plans.plan(nr, base=arguments["base"], state=arguments["state"], options=options, choice=choice)
+    deployed = plans.plan(request.nr, **request.arguments(fresh=(NAME,)), choice=request.choice)
     found = Rotation(cluster=run.cluster.name, what="database-password")
     found.add(["controller"], f"make a new password, {run.store.folder / NAME}")
     found.add_deploy(deployed)

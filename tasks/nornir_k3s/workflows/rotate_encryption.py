@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
-
-from nornir.core import Nornir
+from collections.abc import Iterator
 
 from nornir_k3s import k3s
 from nornir_k3s.checks import encryption as checks
-from nornir_k3s.errors import Declined, Interrupted, K3sError, UsageError
+from nornir_k3s.errors import Interrupted, K3sError, UsageError
 from nornir_k3s.model.encryption import FINISHED, PREPARE, ROTATE
 from nornir_k3s.model.finding import CLUSTER
 from nornir_k3s.model.report import PhaseReport, Report
@@ -18,11 +14,10 @@ from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.model.together import few
 from nornir_k3s.phases import encryption, observe, put_back
 from nornir_k3s.phases.phase import Phase
-from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
-from nornir_k3s.run.selection import Choice
 from nornir_k3s.state import locks
 from nornir_k3s.workflows.chain import carry_out
+from nornir_k3s.workflows.rotation_request import Request
 
 _STAGES = (PREPARE, ROTATE, FINISHED)
 _DONE = {
@@ -33,43 +28,32 @@ _DONE = {
 AGAIN = "run the same command again: it goes on where this one ended"
 
 
-def plan(
-    nr: Nornir, *, base: Path | str | None, state: Path | str | None, options: Mapping[str, Any] | None
-) -> Rotation:
+def plan(request: Request) -> Rotation:
     """Return what `rotate` would do; nothing is changed.
 
     Raises:
         K3sError: As `rotate` does before its first change.
     """
-    run = _prepared(nr, base, state, options, ignore_window=False)
+    run = request.prepare(artifacts=True)
     _read(run)
     return _planned(run)
 
 
-def rotate(
-    nr: Nornir,
-    *,
-    base: Path | str | None,
-    state: Path | str | None,
-    options: Mapping[str, Any] | None,
-    ignore_window: bool,
-    confirm: Callable[[Rotation], bool] | None,
-) -> Report:
+def rotate(request: Request) -> Report:
     """Give the cluster a new key of secrets, or end the rotation that was begun.
 
     Raises:
         UsageError: Secrets are not encrypted, or the keys cannot change now; nothing was changed.
         K3sError: A step failed; the next run goes on from there.
     """
-    run = _prepared(nr, base, state, options, ignore_window=ignore_window)
+    run = request.prepare(artifacts=True)
     phases = (
         Phase("put-back", "bring back what an earlier run has left out", put_back.put_back),
         Phase("encryption", "prepare, rotate and reencrypt", encryption.rotate),
     )
     with locks.deploy_lock(run.store.folder):
         _read(run)
-        if confirm and not confirm(_planned(run)):
-            raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes rotates without asking")
+        request.require_confirmed(_planned(run))
         run.report.phases = [PhaseReport(name=phase.name) for phase in phases]
         try:
             for phase in phases:
@@ -81,19 +65,6 @@ def rotate(
             raise error from None
     run.end()
     return run.report
-
-
-def _prepared(
-    nr: Nornir,
-    base: Path | str | None,
-    state: Path | str | None,
-    options: Mapping[str, Any] | None,
-    *,
-    ignore_window: bool,
-) -> Run:
-    folders = paths.of(nr, base, state)
-    choice = Choice(ignore_window=ignore_window)
-    return gather.prepare(nr, base=folders.base, state=folders.state, options=options or {}, choice=choice, keep=False)
 
 
 def _read(run: Run) -> None:

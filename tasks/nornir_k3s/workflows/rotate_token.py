@@ -6,27 +6,21 @@ both in the datastore, from which the others take them (checks/token.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
-
-from nornir.core import Nornir
 
 from nornir_k3s.checks import token as checks
-from nornir_k3s.errors import Declined, Interrupted, K3sError, UsageError
+from nornir_k3s.errors import Interrupted, K3sError, UsageError
 from nornir_k3s.model.report import PhaseReport, Report
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.model.together import few
 from nornir_k3s.phases import datastore, dump, observe, preflight, servers, token, window
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.roles import left
-from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
-from nornir_k3s.run.selection import Choice
 from nornir_k3s.state import locks, tokens
 from nornir_k3s.workflows.chain import carry_out
 from nornir_k3s.workflows.deploy import deploy
+from nornir_k3s.workflows.rotation_request import Request
 
 
 def _begin(run: Run) -> None:
@@ -46,14 +40,7 @@ PHASES = (
 AGAIN = "run it again, or deploy: it goes on where this one ended"
 
 
-def plan(
-    nr: Nornir,
-    *,
-    base: Path | str | None,
-    state: Path | str | None,
-    options: Mapping[str, Any] | None,
-    agent: bool = False,
-) -> Rotation:
+def plan(request: Request, *, agent: bool = False) -> Rotation:
     """Return what `rotate` would do; nothing is changed.
 
     Arguments:
@@ -62,21 +49,11 @@ def plan(
     Raises:
         K3sError: As `rotate` does before its first change.
     """
-    folders = paths.of(nr, base, state)
-    run = gather.prepare(nr, base=folders.base, state=folders.state, options=options or {}, keep=False)
+    run = request.prepare(artifacts=True)
     return _planned(run, begun=_look(run, agent=agent), agent=agent)
 
 
-def rotate(
-    nr: Nornir,
-    *,
-    base: Path | str | None,
-    state: Path | str | None,
-    options: Mapping[str, Any] | None,
-    ignore_window: bool,
-    confirm: Callable[[Rotation], bool] | None,
-    agent: bool = False,
-) -> Report:
+def rotate(request: Request, *, agent: bool = False) -> Report:
     """Rotate the token, or finish a rotation that has begun, by hand or by a run that was killed.
 
     Arguments:
@@ -86,17 +63,15 @@ def rotate(
         UsageError: It cannot be rotated now; nothing was changed.
         K3sError: As `deploy` does; the next run, or the next deploy, goes on where it ended.
     """
-    choice, folders = Choice(ignore_window=ignore_window), paths.of(nr, base, state)
-    run = gather.prepare(nr, base=folders.base, state=folders.state, options=options or {}, choice=choice)
+    run = request.prepare(keep=True, artifacts=True)
     with locks.deploy_lock(run.store.folder):
         begun = _look(run, agent=agent)
         window.require_open(run, run.ready_servers)
-        if confirm and not confirm(_planned(run, begun=begun, agent=agent)):
-            raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes rotates without asking")
+        request.require_confirmed(_planned(run, begun=begun, agent=agent))
         if not begun:
             _carry_out(run)
     try:
-        report = deploy(nr, base=base, state=state, options=options, choice=choice)
+        report = deploy(request.nr, **request.arguments(), choice=request.choice)
     except K3sError as error:
         _note(run, error.report)
         raise
