@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 import yaml
 
 from nornir_k3s import k3s
+from nornir_k3s.k3s_installed import key_of
 from nornir_k3s.model.cluster import Cluster, Member
 from nornir_k3s.model.finding import Finding, problem
 from nornir_k3s.model.host_facts import HostFacts
@@ -24,8 +25,6 @@ _DATASTORE = ("datastore-endpoint", "K3S_DATASTORE_ENDPOINT")
 # A value of another origin would make the host part of another cluster, or one that cannot be changed later.
 _CRITICAL = {*k3s.OURS, "node-name", "cluster-cidr", "service-cidr", "secrets-encryption"}
 _ENVIRONMENT = ".service.env"
-# K3s takes these in the unit and in files (k3s: pkg/cli/cmds; pkg/configfilearg, readConfigFile).
-_SHORT = {"c": "config", "d": "data-dir", "l": "log", "o": "write-kubeconfig", "s": "server", "t": "token"}
 
 
 def check(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Finding]:
@@ -63,7 +62,7 @@ def flags(command: str) -> dict[str, object]:
             continue
         if not equal:
             value = words.pop(0) if words and not words[0].startswith("-") else "true"
-        key = _key(name.lstrip("-"))
+        key = key_of(name.lstrip("-"))
         before = found.get(key)
         found[key] = value if before is None else [*(before if isinstance(before, list) else [before]), value]
     return found
@@ -90,7 +89,7 @@ def _mapping(text: str) -> Mapping[str, object]:
         found = yaml.safe_load(text)
     except yaml.YAMLError:
         return {}
-    return {_key(str(key)): value for key, value in found.items()} if isinstance(found, dict) else {}
+    return {key_of(str(key)): value for key, value in found.items()} if isinstance(found, dict) else {}
 
 
 def _other_data(facts: HostFacts, name: str) -> str:
@@ -98,7 +97,7 @@ def _other_data(facts: HostFacts, name: str) -> str:
     state = facts.files.get(k3s.CONFIG)
     set_ = {**_mapping(state.text if state and state.text else ""), **flags(facts.unit(name).command)}
     folder = str(set_.get("data-dir", k3s.DATA)).rstrip("/")
-    if folder == k3s.DATA and any("data-dir" in map(_key, names) for _, names, _ in facts.extra_settings):
+    if folder == k3s.DATA and any("data-dir" in map(key_of, names) for _, names, _ in facts.extra_settings):
         return "another folder"
     return "" if folder == k3s.DATA else folder
 
@@ -145,7 +144,7 @@ def _settings(cluster: Cluster, member: Member, facts: HostFacts, own: str) -> I
         if path in delivered or (own in facts.foreign_units and path.endswith(_ENVIRONMENT)):
             continue
         file = "config.yaml.d" in path
-        bad = sorted({name for name in names if _key(name) in _CRITICAL and (file or _key(name) not in written)})
+        bad = sorted({name for name in names if key_of(name) in _CRITICAL and (file or key_of(name) not in written)})
         if bad:
             found = f"{path} sets {', '.join(bad)}, which would hold instead of the inventory's"
             yield problem(member.name, "extra-settings", found, "settings of the inventory only", _away(path, bad))
@@ -161,14 +160,6 @@ def _flags(member: Member, facts: HostFacts, own: str) -> Iterator[Finding]:
         found = f"{own} runs with {', '.join(f'--{name}' for name in bad)}, which hold instead of the inventory's"
         remedy = f"remove them from the unit or its drop-in (systemctl cat {own}), then systemctl daemon-reload"
         yield problem(member.name, "extra-settings", found, "settings of the inventory only", remedy)
-
-
-def _key(name: str) -> str:
-    """Return the setting behind a name of a file of settings, of a unit's flags or of the environment."""
-    if not name.startswith("K3S_"):
-        return _SHORT.get(name, name)
-    key = name.removeprefix("K3S_").lower().replace("_", "-")
-    return {"url": "server", "config-file": "config"}.get(key, key)
 
 
 def _away(path: str, names: Collection[str]) -> str:

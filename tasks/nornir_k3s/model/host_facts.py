@@ -10,6 +10,7 @@ from nornir_k3s.model import family as families
 from nornir_k3s.model.datastore_facts import Database, DatastoreHealth, Stored
 from nornir_k3s.model.encryption import Encryption
 from nornir_k3s.model.finding import Finding
+from nornir_k3s.model.installed import Installed
 from nornir_k3s.model.k3s_facts import Api, Backend, CertificateFile, RequestedApi, ServerFiles, SettingsFile, SystemPod
 
 
@@ -324,6 +325,7 @@ class HostFacts:
     effective_config: Mapping[str, Any] | None = None
     password_refused: int = 0  # when K3s last found another one than the node's
     extra_settings: tuple[SettingsFile, ...] = ()
+    installations: tuple[Installed, ...] = ()
     certificates: tuple[CertificateFile, ...] = ()
     others: tuple[Served, ...] = ()
     backends: Mapping[str, Backend] = field(default_factory=dict)

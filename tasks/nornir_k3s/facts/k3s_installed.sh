@@ -1,0 +1,42 @@
+# Every K3s that is installed on this host, with its unit, environment and files of settings: values, so secrets, too.
+
+fact_installations() { # state-folder everything-or-others
+  ours=no
+  [ ! -e "$1/installed" ] || ours=yes
+  [ "$2" = everything ] || [ "$ours" = no ] || return 0
+  for name in $(systemctl list-unit-files --no-legend --no-pager --type=service 2>/dev/null | sed 's/[[:space:]].*//'); do
+    case $name in *k3s*) installation "$name" "$ours" ;; esac
+  done
+}
+installation() { # unit ours
+  text=$(systemctl cat --no-pager "$1" 2>/dev/null) || return 0
+  case $text in *k3s*server* | *k3s*agent*) ;; *) return 0 ;; esac
+  case $1 in k3s.service | k3s-agent.service) ours=$2 ;; *) ours=no ;; esac
+  say installations unit "$1" "$(systemctl is-active "$1" 2>/dev/null)" \
+    "$(systemctl is-enabled "$1" 2>/dev/null)" "$ours" "$(printf '%s\n' "$text" | base64 -w0)"
+  configs=$(printf '%s\n' "$text" | installation_configs)
+  for path in $(systemctl show -p EnvironmentFiles "$1" | sed -n 's/^EnvironmentFiles=\(.*\) (.*/\1/p'); do
+    [ -r "$path" ] || continue
+    installation_file environment "$path"
+    configs="$configs$NEWLINE$(installation_configs <"$path")"
+  done
+  for config in $(printf '%s\n' /etc/rancher/k3s/config.yaml "$configs" | sort -u); do
+    for path in "$config" "$config".d/*.yaml "$config".d/*.yml; do
+      [ ! -f "$path" ] || installation_file settings "$path"
+    done
+  done
+}
+installation_file() { # kind path
+  [ "$(stat -Lc %s "$2")" -gt 262144 ] || say installations "$1" "$2" "$(base64 -w0 <"$2")"
+}
+# Where another file of settings is named: by a flag, or by K3S_CONFIG_FILE.
+installation_configs() {
+  sed "s/[\"'\\\\]//g" | tr -s '[:space:]' '\n' | sed '/^$/d' | {
+    word=''
+    while IFS= read -r next; do
+      case $word in --config | -c | -config) printf '%s\n' "$next" ;; esac
+      case $next in --config=/* | -c=/* | K3S_CONFIG_FILE=/*) printf '%s\n' "${next#*=}" ;; esac
+      word=$next
+    done
+  } | grep '^/' || true
+}

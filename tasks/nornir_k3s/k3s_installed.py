@@ -1,0 +1,270 @@
+"""The settings of an installed K3s: flags of its unit, config.yaml with its drop-ins, and the environment, merged.
+
+Flags hide files and files hide the environment: K3s makes flags of its files and puts them before those of the command
+line. Values of lists add up. Sources: k3s `pkg/configfilearg` (parser.go, defaultparser.go), `pkg/cli/cmds`
+(names of the variables), `install.sh` (the unit); docs.k3s.io `installation/configuration.md`, "Multiple Config Files";
+systemd.service(5), "Command lines"; systemd.exec(5), `EnvironmentFile=`.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from nornir_k3s import k3s
+from nornir_k3s.model.installed import Installed, Setting
+from nornir_k3s.model.secret import Secret
+
+# K3s takes these in the unit and in files.
+_SHORT = {"c": "config", "d": "data-dir", "l": "log", "o": "write-kubeconfig", "s": "server", "t": "token"}
+_VARIABLES = {
+    "K3S_URL": "server",
+    "K3S_CONFIG_FILE": "config",
+    "K3S_KUBECONFIG_OUTPUT": "write-kubeconfig",
+    "K3S_KUBECONFIG_MODE": "write-kubeconfig-mode",
+    "K3S_KUBECONFIG_GROUP": "write-kubeconfig-group",
+    "K3S_KUBECONFIG_NAME": "write-kubeconfig-name",
+} | {
+    f"K3S_{key.upper().replace('-', '_')}": key
+    for key in (
+        *("token", "token-file", "agent-token", "agent-token-file", "datastore-endpoint", "datastore-cafile"),
+        *("datastore-certfile", "datastore-keyfile", "data-dir", "node-name", "cluster-init", "cluster-reset"),
+        *("selinux", "lb-server-port", "resolv-conf", "system-default-registry", "debug", "vpn-auth", "vpn-auth-file"),
+        *("supervisor-port", "apiserver-port", "apiserver-bind-address"),
+    )
+}
+_EMBEDDED = frozenset(
+    [
+        "cluster-init",
+        "cluster-reset",
+        "disable-agent",
+        "disable-apiserver",
+        "disable-controller-manager",
+        "disable-etcd",
+        "rootless",
+        "with-node-id",
+        "alsologtostderr",
+        "etcd-disable-snapshots",
+        "etcd-expose-metrics",
+        "etcd-snapshot-compress",
+        "etcd-s3",
+        "etcd-s3-skip-ssl-verify",
+        "etcd-s3-insecure",
+    ]
+)
+_BOOLEANS = k3s.BOOLEANS | _EMBEDDED
+_HIDDEN = {"supervisor-port", "apiserver-port", "apiserver-bind-address", "helm-job-image"}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What the files of a systemd unit say.
+
+    Arguments:
+        command: The words of its last `ExecStart=`, with nothing replaced in them.
+        environment: Its own `Environment=`.
+    """
+
+    command: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def key_of(name: str) -> str:
+    """Return the setting behind a name in a file of settings, among a unit's flags or in the environment."""
+    if name.startswith("K3S_"):
+        return _VARIABLES.get(name, name.removeprefix("K3S_").lower().replace("_", "-"))
+    return _SHORT.get(name, k3s.OLD_NAMES.get(name, name))
+
+
+def unit(text: str) -> Unit:
+    """Return what a unit's files say, as `systemctl cat` prints them: later ones count, an empty value resets."""
+    command: tuple[str, ...] = ()
+    environment: dict[str, str] = {}
+    section = ""
+    for line in re.sub(r"\\\r?\n", " ", text).splitlines():
+        line = line.strip()  # noqa: PLW2901 - the line as systemd reads it
+        if line.startswith("["):
+            section = line
+        name, equal, value = line.partition("=")
+        if section != "[Service]" or not equal or line.startswith(("#", ";")):
+            continue
+        if name.strip() == "ExecStart":
+            command = tuple(_words(value.strip().lstrip("@-:+!")))
+        elif name.strip() == "Environment" and value.strip():
+            environment |= dict(word.split("=", 1) for word in _words(value) if "=" in word)
+        elif name.strip() == "Environment":
+            environment = {}
+    return Unit(command, environment)
+
+
+def environment(text: str) -> dict[str, str]:
+    """Return the variables of an environment file."""
+    found = {}
+    for line in re.sub(r"\\\r?\n", "", text).splitlines():
+        name, equal, value = line.strip().removeprefix("export ").partition("=")
+        if equal and re.fullmatch(r"\s*[A-Za-z_][A-Za-z0-9_]*", name):
+            words = _words(value)
+            found[name.strip()] = words[0] if len(words) == 1 else value.strip()
+    return found
+
+
+def installed(
+    name: str,
+    text: str,
+    *,
+    environments: Sequence[tuple[str, str]] = (),
+    files: Sequence[tuple[str, str]] = (),
+    active: bool = False,
+    enabled: bool = False,
+    ours: bool = False,
+) -> Installed | None:
+    """Return the K3s that a unit starts; None where it starts no K3s.
+
+    Arguments:
+        name: The unit's, such as `k3s.service`.
+        text: Its files, as `systemctl cat` prints them.
+        environments: Path and text of its environment files, in their order.
+        files: Path and text of files of settings, of which those count that K3s would read.
+        active, enabled, ours: As in the result.
+    """
+    read = unit(text)
+    variables = {key: (value, f"Environment= of {name}") for key, value in read.environment.items()}
+    for path, content in environments:
+        variables |= {key: (value, path) for key, value in environment(content).items()}
+    words = _expanded(read.command, {key: value for key, (value, _) in variables.items()}, name)
+    role = next((word for word in words[1:2] if word in ("server", "agent")), None)
+    if role is None:
+        return None
+    flags = list(_flags(words[2:]))
+    config = variables.get("K3S_CONFIG_FILE", ("", ""))[0]
+    config = config or next((value for key, value in flags if key == "config"), k3s.CONFIG)
+    problems: list[str] = []
+    ignored: list[str] = []
+    merged = _Merged()
+    for key, found in _merged_files(config, files, problems).items():
+        if role == "server" and not _known(key):
+            ignored.append(key)
+            continue
+        for one, path in found:
+            merged.add(key, one, path)
+    for key, one in flags:
+        merged.add(key, one, f"flags of {name}")
+    set_ = set(merged.found)
+    for variable, (one, path) in variables.items():
+        if variable in _VARIABLES and one and _VARIABLES[variable] not in set_:
+            merged.add(_VARIABLES[variable], one, path)
+    settings = {key: merged.setting(key) for key in merged.found if key != "config"}
+    return Installed(
+        unit=name,
+        role="server" if role == "server" else "agent",
+        active=active,
+        enabled=enabled,
+        binary=words[0],
+        ours=ours,
+        settings=settings,
+        files=tuple(dict.fromkeys(one for setting in settings.values() for one in setting.origins if one[0] == "/")),
+        ignored=tuple(sorted(set(ignored))),
+        variables={key: Secret(value) for key, (value, _) in sorted(variables.items()) if key not in _VARIABLES},
+        problems=tuple(problems),
+    )
+
+
+class _Merged:
+    """Settings as flag after flag sets them, as K3s' command line does."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, tuple[list[str], list[str]]] = {}
+
+    def add(self, key: str, value: str, origin: str) -> None:
+        """Add one flag."""
+        values, origins = self.found.setdefault(key, ([], []))
+        if key not in k3s.LISTS:
+            values.clear()
+            origins.clear()
+        if key in _BOOLEANS:
+            true = k3s.boolean(value)
+            value = value if true is None else str(true).lower()
+        parts = [part.strip() for part in value.split(",")] if key in k3s.SPLIT else [value]
+        values += [part for part in parts if part or key not in k3s.LISTS]
+        if origin not in origins:
+            origins.append(origin)
+
+    def setting(self, key: str) -> Setting:
+        """Return a setting with all that sets it."""
+        values, origins = self.found[key]
+        secret = key in k3s.MASKED
+        return Setting(tuple(Secret(one) if secret else one for one in values), tuple(origins))
+
+
+def _known(key: str) -> bool:
+    return key in k3s.SERVER_SETTINGS | k3s.OURS.keys() | k3s.MASKED | _HIDDEN | _EMBEDDED or key.startswith("etcd-")
+
+
+def _flags(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    rest = list(words)
+    while rest:
+        name, equal, value = rest.pop(0).partition("=")
+        if not name.startswith("-"):
+            continue
+        key = key_of(name.lstrip("-"))
+        if not equal:
+            takes_one = key not in _BOOLEANS and rest
+            value = rest.pop(0) if takes_one else "true" if key in _BOOLEANS else ""
+        yield key, value
+
+
+def _merged_files(
+    config: str, files: Sequence[tuple[str, str]], problems: list[str]
+) -> dict[str, list[tuple[str, str]]]:
+    """Return the settings of the main file and its drop-ins: each value with its file, without the `+` of the key."""
+    mine = [one for one in files if one[0] == config]
+    mine += sorted(one for one in files if one[0].rpartition("/")[0] == f"{config}.d")
+    merged: dict[str, list[tuple[str, str]]] = {}
+    for path, text in mine:
+        for key, value in _mapping(path, text, problems).items():
+            plain = key_of(str(key).removesuffix("+"))
+            values = [(_text(one), path) for one in (value if isinstance(value, list) else [value])]
+            before = merged.get(plain, []) if str(key).endswith("+") else []
+            merged[plain] = [*before, *values]
+    return merged
+
+
+def _mapping(path: str, text: str, problems: list[str]) -> Mapping[Any, Any]:
+    try:
+        found = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        problems.append(f"{path} is not YAML")
+        return {}
+    if found is not None and not isinstance(found, dict):
+        problems.append(f"{path} is not a mapping")
+    return found if isinstance(found, dict) else {}
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return text.split()
+
+
+def _expanded(words: Sequence[str], variables: Mapping[str, str], name: str) -> list[str]:
+    """Return a command as systemd starts it: `$NAME` is words of its own, `${NAME}` part of one; `%%` and `%n`."""
+    found: list[str] = []
+    stem = name.removesuffix(".service")
+    for raw in words:
+        word = re.sub(r"%([%nNp])", lambda match: {"%": "%", "n": name}.get(match[1], stem), raw)
+        if whole := re.fullmatch(r"\$([A-Za-z_][A-Za-z0-9_]*)", word):
+            found += _words(variables.get(whole[1], ""))
+        else:
+            pattern = r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)\}"
+            found.append(re.sub(pattern, lambda match: variables.get(match[1], "") if match[1] else "$", word))
+    return found
