@@ -22,7 +22,7 @@ from nornir_k3s import k3s
 from nornir_k3s.apply import cluster_ca as scripts
 from nornir_k3s.apply import rollback
 from nornir_k3s.apply import script as apply
-from nornir_k3s.errors import Declined, NotReady, OutsideWindow, UnreadableAnswer, UsageError
+from nornir_k3s.errors import CommandFailed, Declined, NotReady, OutsideWindow, UnreadableAnswer, UsageError
 from nornir_k3s.model import pem
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.host_facts import HostFacts
@@ -315,6 +315,17 @@ def test_new_cas_are_stored_deployed_and_then_all_certificates_of_servers_made_a
         "renew the certificate of the health check",
         "make all certificates anew, and restart k3s.service a second time",
     ]
+
+
+def test_cas_that_k3s_refuses_are_not_kept(deploys: Deploys, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise CommandFailed("s1", "store", status=1, stderr="see server log")
+
+    monkeypatch.setattr(cluster_ca, "store", refuse)
+    with pytest.raises(CommandFailed):
+        deploys.rotate()
+    assert not deploys.file.exists()
+    assert deploys.given == []
 
 
 @pytest.mark.parametrize(("fails", "again"), [(1, ["new_ca", "renew"]), (2, ["renew"])])

@@ -187,6 +187,11 @@ def test_what_is_refused(load: Load) -> None:
     facts["s1"] = replace(facts["s1"], server=ServerFiles("K10bb"))
     (told,) = checks.refusals(cluster, facts, "K10aa")
     assert told == "s1 is a server of another cluster: its CA is not the one of test"
+    facts["s1"], facts["a1"] = seen(cluster)["s1"], replace(facts["a1"], agent_ca="bb")
+    (told,) = checks.refusals(cluster, facts, "K10aa")
+    assert told.startswith("a1 is an agent of another cluster")
+    facts["a1"] = replace(facts["a1"], agent_ca="aa")
+    assert list(checks.refusals(cluster, facts, "K10aa")) == []
     assert list(checks.refusals(cluster, facts, "")) == []
     assert list(checks.data(cluster, facts)) == []
     silent = replace(facts["db1"], database=Database())

@@ -124,6 +124,14 @@ def test_nothing_is_purged_twice(tmp_path: Path) -> None:
     assert "dnf -qy remove a b" in log(tmp_path)
 
 
+def test_packages_of_rhel_stay_that_others_need(tmp_path: Path) -> None:
+    """Those that only other packages of this tool need go."""
+    dnf = """case "$*" in *repoquery*" a") printf 'b\\n\\n' ;; *repoquery*" b") printf 'a\\ntheirs\\n' ;; esac"""
+    done = script(tmp_path, "purge dnf a b\n", rpm="", dnf=dnf)
+    assert "stays b\n" in done.stdout
+    assert "dnf -qy remove a" in log(tmp_path)
+
+
 def test_only_what_is_new_is_removed_after_the_packages(tmp_path: Path) -> None:
     for name in ("mysql", "theirs"):
         (tmp_path / "var/lib" / name).mkdir(parents=True)

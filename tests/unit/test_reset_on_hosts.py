@@ -33,7 +33,7 @@ class Link:
     def run(self, script: str, *, what: str, **_: object) -> SimpleNamespace:
         self.scripts.append(script)
         if what == "applying":
-            return SimpleNamespace(status=0, stdout="@did\tremove:k3s\tchanged\n@end\n", stderr="")
+            return SimpleNamespace(status=0, stdout="@did\tremove:k3s\tchanged\n@stays\tcurl\n@end\n", stderr="")
         made = DATABASE if self.name == "db1" else NODE
         return SimpleNamespace(stdout=(made if "fact_made" in script else "@distribution\tdebian\n") + "@end\n")
 
@@ -58,6 +58,7 @@ def test_hosts_are_read_whatever_works_there_and_each_gets_its_steps(
     assert set(applied(scripts)) == set(HOSTS) - {"db1"}
     assert {"reset_k3s", "give_back_file", "forget_all"} <= set(scripts["s1"][-1].replace("(", " ").split())
     assert report.hosts["s1"].changes == ["remove:k3s"]
+    assert "s1: curl was not removed: other packages need it" in report.notes
     scripts.clear()
     reset(nr(HOSTS), datastore=True, base=tmp_path, state=tmp_path / "state")
     assert "purge apt mariadb-server" in scripts["db1"][-1]

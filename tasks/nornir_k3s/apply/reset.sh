@@ -97,8 +97,19 @@ purge_with_apt() { # name...
   # shellcheck disable=SC2086  # a list
   [ -z "$all" ] || apt purge $all
 }
+needed_with_dnf() { # package name...: whether one that is none of these names needs it
+  package=$1
+  shift
+  dnf -qC repoquery --installed --qf '%{name}\n' --whatrequires "$package" 2>/dev/null \
+    | grep -v '^$' | grep -qvxF "$(printf '%s\n' "$@")"
+}
 purge_with_dnf() { # name...; what came along goes with them, unless something else needs it
-  quietly dnf -qy remove "$@"
+  all=''
+  for name; do
+    if needed_with_dnf "$name" "$@"; then say stays "$name"; else all="$all $name"; fi
+  done
+  # shellcheck disable=SC2086  # a list
+  [ -z "$all" ] || quietly dnf -qy remove $all
 }
 drop_traces() { # manager package paths accounts, each of these separated by blanks: what packages leave
   if "has_$1" "$2"; then # others need it, and what is its

@@ -121,6 +121,7 @@ class Outcome:
         failed: The step that failed.
         journal: The failing unit's last journal lines.
         packages: Versions of the packages that were installed.
+        stays: Packages that others need, and that were not removed.
     """
 
     changed: tuple[str, ...] = ()
@@ -128,6 +129,7 @@ class Outcome:
     failed: str = ""
     journal: str = ""
     packages: Mapping[str, str] | None = None
+    stays: tuple[str, ...] = ()
 
 
 def parse(text: str) -> Outcome:
@@ -145,4 +147,5 @@ def parse(text: str) -> Outcome:
         failed=failed[-1].take(1)[0] if failed else "",
         journal=decoded(journal[-1].take(1)[0]) if journal else "",
         packages={record.take(2)[0]: record[1] for record in records.get("package", ())},
+        stays=tuple(record.take(1)[0] for record in records.get("stays", ())),
     )

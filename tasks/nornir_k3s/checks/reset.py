@@ -21,7 +21,7 @@ def unknown(names: Collection[str], lost: Collection[str]) -> Iterator[str]:
 
 
 def refusals(cluster: Cluster, all_facts: Mapping[str, HostFacts], ca: str) -> Iterator[str]:
-    """Yield servers of another cluster: an address may be wrong.
+    """Yield servers and agents of another cluster: an address may be wrong.
 
     Arguments:
         ca: The hash of the cluster's CA, as the last deploy has seen it; empty if unknown.
@@ -30,6 +30,13 @@ def refusals(cluster: Cluster, all_facts: Mapping[str, HostFacts], ca: str) -> I
         facts = all_facts.get(member.name)
         if facts and facts.made.state and ca and facts.server.ca_prefix not in ("", ca):
             yield f"{member.name} is a server of another cluster: its CA is not the one of {cluster.name}"
+    for member in cluster.of("agents"):
+        facts = all_facts.get(member.name)
+        if facts and facts.made.state and ca and facts.agent_ca and f"K10{facts.agent_ca}" != ca:
+            yield (
+                f"{member.name} is an agent of another cluster: its CA is not the one of {cluster.name}"
+                " (after a rotation of the CA that it missed: run deploy first)"
+            )
 
 
 def data(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[str]:

@@ -187,6 +187,8 @@ def apply_steps(
     report = run.report.hosts[name]
     report.changes += outcome.changed
     report.kept += outcome.kept
+    if outcome.stays:
+        run.report.notes.append(f"{name}: {', '.join(outcome.stays)} was not removed: other packages need it")
     report.restarts += [
         s.target for s in steps if s.action in ("start", "restart", "reload") and s.id in outcome.changed
     ]

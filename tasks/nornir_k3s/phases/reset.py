@@ -11,6 +11,7 @@ from nornir.core.task import Result, Task
 from nornir_k3s import facts
 from nornir_k3s.facts import Fact, Query
 from nornir_k3s.facts.database import Database
+from nornir_k3s.facts.k3s_node import AgentCA
 from nornir_k3s.facts.k3s_server import ServerFiles
 from nornir_k3s.facts.made import Holds, MadeByUs, OtherClusters
 from nornir_k3s.facts.system import Distribution, System
@@ -30,7 +31,7 @@ Steps = Mapping[str, Sequence[Step]]
 def read_host(task: Task, run: Run) -> Result:
     """Read what this tool has put on this host, whatever works there, into the run."""
     first = _read(task, run, (System(), Distribution()), DEBIAN)
-    wanted: list[Fact[Any]] = [MadeByUs(), ServerFiles()]
+    wanted: list[Fact[Any]] = [MadeByUs(), ServerFiles(), AgentCA()]
     if run.cluster.is_managed:
         wanted += [Database(), Holds(), OtherClusters()]
     found = _read(task, run, wanted, first.family)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from nornir_k3s.errors import K3sError, UsageError
+from nornir_k3s.errors import CommandFailed, K3sError, UsageError
 from nornir_k3s.model.report import Report
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.phases import cluster_ca, window
@@ -49,8 +49,7 @@ def rotate(request: Request) -> Report:
     first = None
     if not restarted:
         with locks.deploy_lock(run.store.folder):
-            files = files or _made(run)
-            cluster_ca.store(run, run.ready_servers[0], files)
+            files = _stored(run, files)
         first = deploy(request.nr, **request.arguments(new_ca=files[BUNDLE].reveal()), choice=request.choice)
         restarted = time.time()
         state_of.save(run.store, files, restarted)
@@ -83,6 +82,22 @@ def _look(request: Request) -> Run:
         text = f"{', '.join(missing)} is not ready: every server must get the new CA"
         raise UsageError(text, hint="nothing was changed; run deploy first")
     return run
+
+
+def _stored(run: Run, begun: state_of.Files) -> state_of.Files:
+    """Have K3s store new CAs, or those of a rotation that was begun; return them.
+
+    Raises:
+        CommandFailed: K3s refuses them: new ones are thrown away.
+    """
+    files = begun or _made(run)
+    try:
+        cluster_ca.store(run, run.ready_servers[0], files)
+    except CommandFailed as error:
+        if not begun and error.status == 1:  # else its script was killed, and they may be stored
+            (run.store.folder / state_of.FILE).unlink(missing_ok=True)
+        raise
+    return files
 
 
 def _made(run: Run) -> state_of.Files:
