@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +16,13 @@ from nornir_k3s.inventory.yaml_reader import read
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.host_facts import HostFacts, UnitState
 from nornir_k3s.model.k3s_facts import Api
+from nornir_k3s.model.report import PhaseReport, Report
 from nornir_k3s.model.window import Window
+from nornir_k3s.phases import put_back, servers, token
 from nornir_k3s.phases import window as phase
+from nornir_k3s.phases.phase import Phase
+from nornir_k3s.run.selection import Choice
+from nornir_k3s.workflows import deploy
 
 BERLIN = "Europe/Berlin"
 NIGHT = {"days": ["sat"], "start": "22:00", "end": "04:00", "timezone": BERLIN}
@@ -145,6 +151,34 @@ def test_outside_the_window_the_run_ends_and_says_when_it_goes_on(*, changed: bo
     assert "K3s restarts on s1, a1 only in the window (" in caught.value.message
     assert "), which opens " in caught.value.message
     assert caught.value.message.startswith("nothing was changed: ") is not changed
+
+
+@pytest.mark.parametrize(("due", "done"), [(False, []), (True, ["stage", "token"])])
+def test_a_rotated_token_is_written_outside_the_window(
+    monkeypatch: pytest.MonkeyPatch, *, due: bool, done: list[str]
+) -> None:
+    """A server that restarts by itself before the window opens would not start without it."""
+
+    def refused(*_: object) -> None:
+        raise OutsideWindow("closed")
+
+    monkeypatch.setattr(phase, "require_open", refused)
+    monkeypatch.setattr(phase, "restarting", lambda *_: ["s1"])
+    monkeypatch.setattr(token, "is_due", lambda _: due)
+    monkeypatch.setattr(put_back, "put_back", lambda _: None)
+    monkeypatch.setattr(servers, "changes_running", lambda _: True)
+    worked: list[str] = []
+    chain = [Phase(name, "", partial(_note, name, worked)) for name in ("stage", "token")]
+    chain.append(Phase("servers", "", refused))
+    report = Report(cluster="test", phases=[PhaseReport(name=one.name) for one in chain])
+    run: Any = SimpleNamespace(report=report, thread=SimpleNamespace(), ready_servers=[], facts={})
+    with pytest.raises(OutsideWindow):
+        deploy._carry_out(run, Choice(), chain)
+    assert worked == done
+
+
+def _note(name: str, worked: list[str], _: object) -> None:
+    worked.append(name)
 
 
 def test_nothing_waits_that_need_not() -> None:

@@ -81,8 +81,16 @@ def rotate(run: Run) -> None:
 
 def write(run: Run) -> None:
     """Write a rotated token into the config.yaml of all servers at once: each would die when it restarts without it."""
-    names = [member.name for member in run.of("servers") if is_behind(run, member.name)]
-    run.phase("token", run.chosen(names), write_host)
+    run.phase("token", _behind(run), write_host)
+
+
+def is_due(run: Run) -> bool:
+    """Return whether a server would die if it restarted by itself now: it must not wait for a window."""
+    return bool(_behind(run))
+
+
+def _behind(run: Run) -> list[str]:
+    return run.chosen(member.name for member in run.of("servers") if is_behind(run, member.name))
 
 
 def write_now(run: Run) -> None:

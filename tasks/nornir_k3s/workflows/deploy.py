@@ -116,7 +116,8 @@ def _carry_out(run: Run, choice: Choice, chain: Sequence[Phase]) -> None:
     try:
         for step in in_steps(chain):
             if step[0].name == changes:
-                window.require_open(run, window.restarting(run, [phase.name for phase in chain]))
+                if not token.is_due(run):  # it is written before the first server restarts, which waits for the window
+                    window.require_open(run, window.restarting(run, [phase.name for phase in chain]))
                 _confirm(run, choice)
                 put_back.put_back(run)
             carry_out(run, step, together=not servers.changes_running(run))
