@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import ssl
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ from k3s_standin.datastore_sql import sqlite_store
 
 from nornir_k3s.datastore_copy import connect, table
 from nornir_k3s.datastore_copy.connect import Files
-from nornir_k3s.datastore_copy.table import DRAFT, MYSQL, POSTGRESQL, Table, fill
+from nornir_k3s.datastore_copy.dialect import DRAFT, MYSQL, POSTGRESQL, Dialect
+from nornir_k3s.datastore_copy.table import Table, fill
 from nornir_k3s.datastore_probe import mysql_login, postgresql, tls
 from nornir_k3s.datastore_probe.answers import ProbeFailed, problem
 from nornir_k3s.errors import K3sError
@@ -95,20 +97,99 @@ def test_what_drivers_return_is_one_form() -> None:
     assert [table._normal(row) for row in rows] == [(5, "n", 1, 0, None, 3, 0, b"x", b"text")] * 2
 
 
+def said_by(dialect: Dialect, *answers: list[tuple[Any, ...]]) -> tuple[Table, list[str]]:
+    """Return a table of a database that only notes what it is asked; its queries get these answers."""
+    said, left = list[str](), list(answers)
+
+    def cursor() -> Any:
+        asks = SimpleNamespace(close=lambda: None, description=None, fetchall=lambda: left.pop(0) if left else [])
+
+        def execute(text: str, *_: object) -> None:
+            said.append(text)
+            asks.description = "rows" if text.lstrip().startswith("SELECT") else None
+
+        asks.execute = execute
+        return asks
+
+    return Table(SimpleNamespace(cursor=cursor), dialect, ()), said
+
+
 @pytest.mark.parametrize("dialect", [MYSQL, POSTGRESQL])
-def test_a_draft_becomes_the_table_at_once_with_the_sequence_after_its_newest_row(dialect: table.Dialect) -> None:
-    said: list[str] = []
-    cursor = SimpleNamespace(execute=lambda text, *_: said.append(text), close=lambda: None, description=None)
-    drafted = Table(SimpleNamespace(cursor=lambda: cursor), dialect, ())
+def test_a_draft_becomes_the_table_at_once_with_the_sequence_after_its_newest_row(dialect: Dialect) -> None:
+    drafted, said = said_by(dialect)
     drafted.index()
     drafted.publish(4711)
     assert sum("UNIQUE" in one for one in said) == 1
+    begin = said.index("BEGIN")
+    assert said[-1] == "COMMIT"
     if dialect is POSTGRESQL:
-        assert (said[-5], said[-1]) == ("BEGIN", "COMMIT")
-        assert f"SELECT setval('{DRAFT}_id_seq', 4711)" in said
+        assert said[begin + 1] == f"SELECT setval('{DRAFT}_id_seq', 4711)"
         assert any("(name, id DESC, deleted)" in one for one in said)
+        made = {one.split(" INDEX ")[1].split()[0] for one in said if one.startswith("CREATE")} | {f"{DRAFT}_pkey"}
+        renamed = [one.split() for one in said[begin:] if one.startswith("ALTER INDEX")]
+        assert {words[2] for words in renamed} == made, "each index gets the name that kine gives it"
+        assert {words[5] for words in renamed} == {one.replace(DRAFT, "kine") for one in made}
     else:
-        assert said[-1] == f"RENAME TABLE {DRAFT} TO kine"
+        assert said[begin + 1 : -1] == [f"RENAME TABLE {DRAFT} TO kine"]
+
+
+def test_a_table_that_is_there_keeps_its_rows_under_another_name() -> None:
+    drafted, said = said_by(MYSQL)
+    drafted.publish(7, keep="kine_before_1")
+    assert said[1:-1] == [f"RENAME TABLE kine TO kine_before_1, {DRAFT} TO kine"]
+    renames = [
+        (0, "ALTER INDEX a RENAME TO b"),
+        (1, 'ALTER TABLE kine OWNER TO "o"'),
+        (0, "ALTER TABLE kine RENAME TO c"),
+    ]
+    drafted, said = said_by(POSTGRESQL, renames)
+    drafted.publish(7, keep="kine_before_1")
+    assert "substr('kine_before_1', 5)" in said[0]
+    assert "ALTER TABLE kine RENAME TO kine_before_1" in said[0]
+    assert said[1:4] == ["BEGIN", "ALTER INDEX a RENAME TO b", "ALTER TABLE kine RENAME TO c"]
+    assert said[-3:] == [f"ALTER TABLE {DRAFT} RENAME TO kine", 'ALTER TABLE kine OWNER TO "o"', "COMMIT"]
+
+
+def test_a_snapshot_ends_whatever_happens_inside() -> None:
+    for dialect in (MYSQL, POSTGRESQL):
+        one, said = said_by(dialect)
+        with pytest.raises(ZeroDivisionError), one.snapshot():
+            raise ZeroDivisionError
+        assert "REPEATABLE READ" in said[0]
+        assert "READ ONLY" in said[-2]
+        assert said[-1] == "ROLLBACK"
+
+
+def test_a_table_is_filled_anew_in_place_or_not_at_all(
+    source: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "_DELETED", 100)
+    path = tmp_path / "used.db"
+    store = sqlite_store(path)
+    for number in range(250):
+        store.create(f"/registry/configmaps/default/other{number}", b"")
+    with connect.sqlite(path) as used:
+        before = used.content()
+        for fails in (True, False):
+            with contextlib.suppress(K3sError), used.transaction():
+                used.empty()
+                assert used.size() == (0, 0)
+                assert fill(source, used, "kine") == used.content() == source.content()
+                if fails:
+                    used.query("SELECT nonsense")
+            assert used.content() == (before if fails else source.content())
+        used.count_on(99)
+    one, said = said_by(MYSQL)
+    one.count_on(99)
+    assert said == ["ALTER TABLE kine AUTO_INCREMENT = 100"]
+
+
+def test_how_many_rows_were_read_is_told(source: Table) -> None:
+    told = list[int]()
+    source.on_rows = told.append
+    source.content()
+    assert told[0] == 200
+    assert told[-1] == source.size()[0]
 
 
 class Connection:

@@ -24,7 +24,8 @@ from nornir_k3s.checks import preflight
 from nornir_k3s.checks.other_installs import SQLITE
 from nornir_k3s.cli import move as command
 from nornir_k3s.datastore_copy import connect
-from nornir_k3s.datastore_copy.table import DRAFT, MYSQL, Content
+from nornir_k3s.datastore_copy.dialect import DRAFT, MYSQL
+from nornir_k3s.datastore_copy.table import Content
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.finding import problem

@@ -18,7 +18,8 @@ import paramiko
 import pg8000.dbapi
 import pymysql
 
-from nornir_k3s.datastore_copy.table import MYSQL, POSTGRESQL, SQLITE, Table, why
+from nornir_k3s.datastore_copy.dialect import MYSQL, POSTGRESQL, SQLITE
+from nornir_k3s.datastore_copy.table import Table, why
 from nornir_k3s.datastore_probe import mysql_login, postgresql, postgresql_refusal, tls
 from nornir_k3s.datastore_probe.answers import ProbeFailed
 from nornir_k3s.datastore_probe.connector import Connector

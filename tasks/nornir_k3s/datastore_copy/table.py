@@ -8,80 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nornir_k3s.datastore_copy.dialect import DRAFT, Dialect
 from nornir_k3s.errors import K3sError
 
 COLUMNS = ("id", "name", "created", "deleted", "create_revision", "prev_revision", "lease", "value", "old_value")
-DRAFT = "nornir_k3s_move"  # the table while it is filled: K3s does not know it
 _ROWS, _BYTES = 200, 1 << 20  # of one piece; a database accepts statements of 16 MiB or more
+_DELETED = 20_000
 _LIST = ", ".join(COLUMNS)
 Row = tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """What differs between databases.
-
-    Arguments:
-        mark: The placeholder of a value.
-        exists: SQL that returns a row if there is a table of this name, `{}`.
-        create: SQL that makes the draft as kine makes its table.
-        index: SQL that makes kine's indexes.
-        publish: SQL that makes the draft K3s' table, at once or not at all; `{newest}` is the highest id.
-        ignores_case: Names that differ in their case only are the same.
-    """
-
-    mark: str
-    exists: str
-    create: str
-    index: tuple[str, ...] = ()
-    publish: tuple[str, ...] = ()
-    ignores_case: bool = False
-
-
-_INDEXES = (
-    f"CREATE INDEX kine_name_index ON {DRAFT} (name)",
-    f"CREATE INDEX kine_name_id_index ON {DRAFT} (name, id)",
-    f"CREATE INDEX kine_id_deleted_index ON {DRAFT} (id, deleted)",
-    f"CREATE INDEX kine_prev_revision_index ON {DRAFT} (prev_revision)",
-    f"CREATE UNIQUE INDEX kine_name_prev_revision_uindex ON {DRAFT} (name, prev_revision)",
-)
-SQLITE = Dialect(
-    mark="?",
-    exists="SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '{}'",
-    create=f"CREATE TABLE {DRAFT} (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, created INTEGER, deleted INTEGER, "
-    "create_revision INTEGER, prev_revision INTEGER, lease INTEGER, value BLOB, old_value BLOB)",
-    index=_INDEXES,
-    publish=(f"ALTER TABLE {DRAFT} RENAME TO kine",),
-)
-MYSQL = Dialect(
-    mark="%s",
-    exists="SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = '{}'",
-    create=f"CREATE TABLE {DRAFT} (id BIGINT UNSIGNED AUTO_INCREMENT, name VARCHAR(630) CHARACTER SET ascii, "
-    "created INTEGER, deleted INTEGER, create_revision BIGINT UNSIGNED, prev_revision BIGINT UNSIGNED, lease INTEGER, "
-    "value MEDIUMBLOB, old_value MEDIUMBLOB, PRIMARY KEY (id))",
-    index=_INDEXES,  # InnoDB counts on from the highest id by itself
-    publish=(f"RENAME TABLE {DRAFT} TO kine",),
-    ignores_case=True,
-)
-POSTGRESQL = Dialect(
-    mark="%s",
-    exists="SELECT 1 FROM pg_tables WHERE schemaname = current_schema() AND tablename = '{}'",
-    create=f'CREATE TABLE {DRAFT} (id BIGSERIAL CONSTRAINT kine_pkey PRIMARY KEY, name text COLLATE "C", '
-    "created INTEGER, deleted INTEGER, create_revision BIGINT, prev_revision BIGINT, lease INTEGER, "
-    "value bytea, old_value bytea)",
-    index=(*_INDEXES, f"CREATE INDEX kine_list_query_index ON {DRAFT} (name, id DESC, deleted)"),
-    publish=(
-        "BEGIN",
-        f"SELECT setval('{DRAFT}_id_seq', {{newest}})",
-        f"ALTER SEQUENCE {DRAFT}_id_seq RENAME TO kine_id_seq",
-        f"ALTER TABLE {DRAFT} RENAME TO kine",
-        "COMMIT",
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -108,6 +46,7 @@ class Table:
     def __init__(self, connection: Any, dialect: Dialect, driver_errors: tuple[type[Exception], ...]) -> None:  # noqa: ANN401 - three drivers, two without types
         self._connection, self.dialect, self._errors = connection, dialect, (*driver_errors, OSError)
         self.name = "the datastore"
+        self.on_rows: Callable[[int], None] = lambda _: None  # gets the number of rows that were read, now and then
 
     def _query(self, text: str, values: Sequence[object] = ()) -> list[Row]:
         try:
@@ -120,6 +59,37 @@ class Table:
                 raise
             raise K3sError(f"{self.name}: {why(error)}") from None
         return found
+
+    def query(self, text: str, *values: object) -> list[Row]:
+        """Return what a statement returns.
+
+        Raises:
+            K3sError: The database refuses it.
+        """
+        return self._query(text, values)
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read what is there now inside, whatever K3s writes meanwhile."""
+        for statement in self.dialect.snapshot:
+            self._query(statement)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(K3sError):
+                self._query("ROLLBACK")
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Do everything inside, or nothing."""
+        self._query("BEGIN")
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(K3sError):
+                self._query("ROLLBACK")
+            raise
+        self._query("COMMIT")
 
     def use(self, database: str) -> None:
         """Use a database of MySQL or MariaDB."""
@@ -154,12 +124,13 @@ class Table:
 
     def rows(self, name: str = "kine") -> Iterator[Row]:
         """Yield all rows by their ids."""
-        last = 0
+        last, number = 0, 0
         text = f"SELECT {_LIST} FROM {name} WHERE id > {self.dialect.mark} ORDER BY id LIMIT {_ROWS}"  # noqa: S608 - our own names
         while page := self._query(text, (last,)):
             for row in page:
                 yield _normal(row)
-            last = page[-1][0]
+            last, number = page[-1][0], number + len(page)
+            self.on_rows(number)
 
     def content(self, name: str = "kine") -> Content:
         """Read all rows, and return what they are."""
@@ -177,10 +148,10 @@ class Table:
         """Remove the draft."""
         self._query(f"DROP TABLE IF EXISTS {DRAFT}")
 
-    def insert(self, rows: Sequence[Row]) -> None:
-        """Add rows to the draft."""
+    def insert(self, rows: Sequence[Row], name: str = DRAFT) -> None:
+        """Add rows to the draft, or to K3s' table."""
         one = f"({', '.join([self.dialect.mark] * len(COLUMNS))})"
-        text = f"INSERT INTO {DRAFT} ({_LIST}) VALUES {', '.join([one] * len(rows))}"  # noqa: S608 - our own names
+        text = f"INSERT INTO {name} ({_LIST}) VALUES {', '.join([one] * len(rows))}"  # noqa: S608 - our own names
         self._query(text, [value for row in rows for value in row])
 
     def index(self) -> None:
@@ -188,14 +159,35 @@ class Table:
         for statement in self.dialect.index:
             self._query(statement)
 
-    def publish(self, newest: int) -> None:
+    def publish(self, newest: int, *, keep: str = "") -> None:
         """Make the draft K3s' table; from then on a server can start with it.
 
         Arguments:
             newest: Its highest id: the next one is higher.
+            keep: The name that the table gets which K3s has had; empty if there is none.
         """
-        for statement in self.dialect.publish:
-            self._query(statement.format(newest=newest))
+        asked = self.dialect.belongings.format(keep=keep) if keep else ""
+        more = self._query(asked) if asked else []
+        said = self.dialect.replace if keep else self.dialect.publish
+        statements = [text.format(newest=newest, keep=keep) for text in said]
+        with self.transaction():
+            for statement in (*_texts(more, 0), *statements, *_texts(more, 1)):
+                self._query(statement)
+
+    def empty(self) -> None:
+        """Delete all rows of K3s' table, some at a time: a statement has its time."""
+        some = f"SELECT MAX(id) FROM (SELECT id FROM kine ORDER BY id LIMIT {_DELETED}) AS some"  # noqa: S608 - a number
+        while (last := self._query(some)[0][0]) is not None:
+            self._query(f"DELETE FROM kine WHERE id <= {self.dialect.mark}", (last,))  # noqa: S608 - a placeholder
+
+    def count_on(self, newest: int) -> None:
+        """Let ids go on after the highest one: K3s fills each gap, one second after the other."""
+        if self.dialect.count_on:
+            self._query(self.dialect.count_on.format(newest=newest + 1))
+
+
+def _texts(rows: Sequence[Row], when: int) -> list[str]:
+    return [_text(text) for number, text in rows if number == when]
 
 
 class _Digest:
@@ -215,12 +207,13 @@ class _Digest:
         return Content(self._rows, self._newest, self._hash.hexdigest())
 
 
-def fill(source: Table, target: Table) -> Content:
+def fill(source: Table, target: Table, name: str = DRAFT) -> Content:
     """Copy all rows into the target's draft, in pieces; return what was read.
 
     Arguments:
         source: Nobody writes to it.
         target: With an empty draft.
+        name: Another table of the target, which is empty.
     """
     digest, piece, size = _Digest(), list[Row](), 0
     for row in source.rows():
@@ -228,10 +221,10 @@ def fill(source: Table, target: Table) -> Content:
         piece.append(row)
         size += sum(len(value) for value in row if isinstance(value, bytes))
         if len(piece) >= _ROWS or size >= _BYTES:
-            target.insert(piece)
+            target.insert(piece, name)
             piece, size = [], 0
     if piece:
-        target.insert(piece)
+        target.insert(piece, name)
     return digest.content
 
 

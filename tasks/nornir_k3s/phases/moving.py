@@ -21,7 +21,8 @@ from nornir_k3s.checks import moving as checks
 from nornir_k3s.checks import other_installs, preflight
 from nornir_k3s.datastore_copy import connect
 from nornir_k3s.datastore_copy.connect import Files
-from nornir_k3s.datastore_copy.table import DRAFT, Content, Table, fill
+from nornir_k3s.datastore_copy.dialect import DRAFT
+from nornir_k3s.datastore_copy.table import Content, Table, fill
 from nornir_k3s.errors import Interrupted, K3sError, PreflightFailed, UsageError
 from nornir_k3s.model.together import together
 from nornir_k3s.phases import datastore, stage, window
