@@ -369,15 +369,14 @@ def test_what_is_changed_on_its_host_is_found_and_put_right_after_a_dump(
 
 
 @pytest.mark.matrix
-def test_it_comes_back_from_a_backup(managed: Site, kind: str) -> None:
+def test_it_comes_back_from_a_backup(managed: Site, tmp_path: Path) -> None:
     """As a MariaDB does in test_nodes.py."""
-    folder = managed.folder / f"backups of {kind}"
     for name in ("before", "after"):
         eventually(partial(namespace, managed, name))
         if name == "before":
-            done = managed.runbook("backup.py", "--to", str(folder), "--verify")
+            done = managed.runbook("backup.py", "--to", str(tmp_path), "--verify")
             assert done.returncode == 0, done.stdout + done.stderr
-    (file,) = folder.iterdir()
+    (file,) = tmp_path.iterdir()
     done = managed.runbook("restore.py", str(file), "--yes")
     assert done.returncode == 0, done.stdout + done.stderr
     found = managed.kubectl("get", "namespaces", "-o", "name").stdout.split()
