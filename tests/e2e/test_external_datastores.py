@@ -261,7 +261,11 @@ def test_bare_hosts_become_a_cluster_on_it(
         return
     if service == "mysql":
         roles_and_tls(outside)
-        backed_up(outside)
+        backed_up(outside, service)
+        dumped_by_a_command(outside)
+    elif request.config.getoption("--matrix"):
+        backed_up(outside, service)
+        proved(outside, service, "external", "dump")
     another_user(outside)
     another_ca(outside, service)
     proved(outside, service, "external", "password change")
@@ -271,7 +275,55 @@ def test_bare_hosts_become_a_cluster_on_it(
         moved_to_postgresql(outside)
 
 
-def backed_up(site: Site) -> None:
+def backed_up(site: Site, service: str) -> None:
+    """By K3s' own login: verified where that may drop tables; and back, with and without that right."""
+    folder, before = site.folder / "backups by the login", moves.objects(site)
+    words = ["backup.py", "--verify", "--to", str(folder)]
+    done = site.runbook(*words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert PASSWORD not in done.stdout + done.stderr
+    if service != "postgresql":
+        assert "note: not verified: user ops lacks DROP on k3s-prod; the file has " in done.stdout
+        assert "none was verified; the last one could not be: user ops lacks DROP" in site.runbook("status.py").stdout
+        if service == "mariadb":  # and its rows are replaced in one transaction
+            comes_back(site, folder, before)
+        site.lab.exec("db1", [DATABASES[service], "-e", f"GRANT DROP ON `k3s-prod`.* TO {GRANTEES[service]}"])
+        done = site.runbook(*words)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert " KiB, verified" in done.stdout
+    assert list_tables(site, service) == {"kine"}
+    comes_back(site, folder, before)
+    (aside,) = list_tables(site, service) - {"kine"}
+    assert aside.startswith("kine_before_")
+
+
+def comes_back(site: Site, folder: Path, before: dict[str, dict[str, Any]]) -> None:
+    """What was made and deleted since a backup is undone; ids go on after it."""
+    *_, newest = sorted(folder.iterdir())
+    site.lab.exec("s1", ["k3s", "kubectl", "create", "configmap", "since"])
+    done = site.runbook("restore.py", str(newest), "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert PASSWORD not in done.stdout + done.stderr
+    moves.same(site, before)
+    assert not [key for key in moves.objects(site) if key.endswith("/since")]
+    site.lab.exec("s1", ["k3s", "kubectl", "create", "configmap", "after"])
+    site.lab.exec("s1", ["k3s", "kubectl", "delete", "configmap", "after"])
+    eventually(lambda: ready(site))
+
+
+DATABASES = {"mariadb": "mariadb", "mysql": "mysql"}
+GRANTEES = {"mariadb": "ops", "mysql": "writer"}
+
+
+def list_tables(site: Site, service: str) -> set[str]:
+    words = [DATABASES.get(service, ""), "-N", "-e", "SHOW TABLES IN `k3s-prod`"]
+    if service == "postgresql":
+        words = ["runuser", "-u", "postgres", "--", "psql", "-At", "k3s", "-c", "SELECT tablename FROM pg_tables"]
+        words[-1] += " WHERE schemaname = 'public'"
+    return set(site.lab.exec("db1", words).stdout.split())
+
+
+def dumped_by_a_command(site: Site) -> None:
     """The user's own command dumps it; what that needs to log in is in its environment."""
     script = (
         'f=$PWD/own.dump; printf "%s of %s, %s" "$DATASTORE_DATABASE" "$DATASTORE_USER" "$MYSQL_PWD" >"$f"; echo "$f"'

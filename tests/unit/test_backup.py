@@ -300,6 +300,7 @@ def test_a_dump_is_verified_in_a_scratch_database(hosts: Hosts, tmp_path: Path) 
 def external(**fields: Any) -> Nornir:
     """Return a cluster with an external PostgreSQL."""
     store = {"kind": "postgresql", "hosts": ["10.0.0.8"], "password": {"env": "TOKEN"}, **fields}
+    store = {key: value for key, value in store.items() if value is not None}
     given = {**copy.deepcopy(SETTINGS), "artifacts": {}, "token": {"env": "TOKEN"}, "datastore": store}
     some = {name: host for name, host in HOSTS.items() if name != "db1"}
     return Nornir(inventory=inventory(given, some, {}), runner=K3sRunner(), config=Config(), data=GlobalState())
@@ -311,7 +312,7 @@ def test_an_external_datastore_is_dumped_by_the_user_s_command(hosts: Hosts, tmp
     assert content(Path(report.place))["datastore.dump"].decode() == "of 10.0.0.8\n"
     assert report.manifest is not None
     assert (report.manifest.datastore, report.verified) == ("postgresql", False)
-    assert "not verified: the datastore is external" in report.notes
+    assert "not verified: datastore.dump_command dumps it" in report.notes
     report = make(tmp_path, external(dump_command=["sh", "-c", "echo s3://bucket/x"]))
     assert "the dump is not in the file: sh put it to s3://bucket/x" in report.notes
     assert "datastore.dump" not in content(Path(report.place))
@@ -319,8 +320,8 @@ def test_an_external_datastore_is_dumped_by_the_user_s_command(hosts: Hosts, tmp
         make(tmp_path, external(dump_command=["sh", "-c", "exit 3"]))
     found = plan_backup(external(dump_command="pg_dump x"), base=tmp_path, state=tmp_path / "state")
     assert found.steps[0] == "dump the postgresql with pg_dump (datastore.dump_command)"
-    with pytest.raises(UsageError, match="dumped by a command of yours"):
-        make(tmp_path, external())
+    with pytest.raises(UsageError, match="an external etcd is dumped by a command of yours"):
+        make(tmp_path, external(kind="etcd", password=None))
 
 
 def test_the_task_of_an_external_one_runs_on_one_server(hosts: Hosts, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from nornir_k3s import InventoryError, K3sError
 from nornir_k3s.checks import before_upgrade
 from nornir_k3s.errors import Interrupted
 from nornir_k3s.model.cluster import Cluster
+from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.host_facts import HostFacts, Ledger
 from nornir_k3s.model.k3s_facts import BeforeUpgrade
 from nornir_k3s.model.report import PhaseReport, Report
@@ -193,6 +195,17 @@ def test_it_runs_only_before_k3s_is_replaced_in_a_running_cluster(
     dump.dump(run)
 
 
+def test_a_dump_of_rows_leads_back_by_one_command(
+    external: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Deployed(external()).run
+    monkeypatch.setattr(dump, "_by_rows", lambda _: ("/state/x.backup.tar", "nornir-k3s restore /state/x.backup.tar"))
+    dump.dump(run)
+    assert run.report.way_back.dump == "/state/x.backup.tar"
+    how = "write `version: v1.34.3+k3s1`, then `nornir-k3s restore /state/x.backup.tar`"
+    assert run.report.notes == [f"the way back to v1.34.3+k3s1: {how}"]
+
+
 def test_without_a_command_a_minor_version_comes_with_a_warning(external: Callable[..., Cluster]) -> None:
     def ids(cluster: Cluster) -> list[str]:
         return [one.subject for one in before_upgrade.check(cluster, facts("v1.34.3+k3s1"))]
@@ -200,6 +213,13 @@ def test_without_a_command_a_minor_version_comes_with_a_warning(external: Callab
     assert "datastore-dump" in ids(external("v1.35.1+k3s1"))
     assert "datastore-dump" not in ids(external("v1.35.1+k3s1", dump_command="true"))
     assert "datastore-dump" not in ids(external("v1.34.9+k3s1"))
+    assert "datastore-dump" in ids(external("v1.35.1+k3s1", kind="etcd", password=None))
+    reached = facts("v1.34.3+k3s1")
+    reached["s1"] = replace(reached["s1"], database=Database(alive=True))
+    assert "datastore-dump" not in [one.subject for one in before_upgrade.check(external("v1.35.1+k3s1"), reached)]
     run = Deployed(external()).run
     dump.dump(run)
-    assert run.report.notes == ["the way back to v1.34.3+k3s1: within the minor version only, because there is no dump"]
+    assert run.report.notes == [
+        "the datastore was not dumped: no server reaches it",
+        "the way back to v1.34.3+k3s1: within the minor version only, because there is no dump",
+    ]

@@ -13,12 +13,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from nornir.core import Nornir
-from nornir.core.configuration import Config
-from nornir.core.state import GlobalState
 from nornir.core.task import Result, Task
 
-from nornir_k3s import Declined, K3sError, PreflightFailed, Report, UsageError, k3s, plan_backup, plan_restore, restore
+from nornir_k3s import Declined, K3sError, PreflightFailed, Report, UsageError, k3s, plan_restore, restore
 from nornir_k3s.apply import restore as scripts
 from nornir_k3s.checks import preflight as checks
 from nornir_k3s.model.backup import Manifest, Node, Part
@@ -31,7 +28,6 @@ from nornir_k3s.model.paths import STATE
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.phases import preflight
 from nornir_k3s.phases import restore as phases
-from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.roles import datastore
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
@@ -40,8 +36,8 @@ from nornir_k3s.state import backup_file, drafts, encryption, locks, restoring, 
 from nornir_k3s.state.restoring import Restoring
 from nornir_k3s.workflows import restore as workflow
 
-from .conftest import HOSTS, SETTINGS, inventory
-from .test_backup import TOKEN, key_pair, nornir
+from .conftest import SETTINGS
+from .test_backup import TOKEN, external, key_pair, nornir
 from .test_left import prepared
 
 NODES = [
@@ -210,16 +206,14 @@ def test_servers_that_are_down_or_not_in_the_inventory_keep_it_from_beginning(ho
     assert not hosts.did
 
 
-def test_an_external_datastore_is_refused(hosts: Hosts, tmp_path: Path) -> None:
-    given = {**SETTINGS, "artifacts": {}, "token": {"env": "TOKEN"}}
-    given["datastore"] = {"kind": "mariadb", "hosts": ["10.0.0.8"], "password": {"env": "TOKEN"}}
-    some = {name: host for name, host in HOSTS.items() if name != "db1"}
-    nr = Nornir(inventory=inventory(given, some, {}), runner=K3sRunner(), config=Config(), data=GlobalState())
+def test_what_cannot_go_into_an_external_datastore_is_refused(hosts: Hosts, tmp_path: Path) -> None:
     for work in (plan_restore, restore):
-        with pytest.raises(UsageError, match="this one is external"):
-            work(nr, backup(tmp_path), base=tmp_path, state=tmp_path / "state")
-    with pytest.raises(UsageError, match="dumped by a command of yours"):
-        plan_backup(nr, base=tmp_path, state=tmp_path / "state")
+        given: dict[str, Any] = {"base": tmp_path, "state": tmp_path / "state", "options": {"whole": True}}
+        with pytest.raises(UsageError, match="not restored to an external etcd"):
+            work(external(kind="etcd", password=None), backup(tmp_path), **given)
+        with pytest.raises(UsageError, match=r"no part datastore\.sqlite\.gz: its datastore\.sql\.gz is for the tools"):
+            work(external(), backup(tmp_path), **given)
+    assert not hosts.did
 
 
 def test_a_filtered_inventory_is_refused(hosts: Hosts, tmp_path: Path) -> None:

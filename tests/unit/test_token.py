@@ -581,7 +581,7 @@ def test_a_dump_comes_first_or_it_is_told_that_there_is_none(monkeypatch: pytest
     dump.now(run)
     assert done == ["dumped"]
     assert dump.announced(run) == "dump the datastore"
-    run.cluster = SimpleNamespace(is_managed=False, datastore=SimpleNamespace(dump_command=None))
+    run.cluster = SimpleNamespace(is_managed=False, datastore=SimpleNamespace(dump_command=None), endpoint=None)
     dump.now(run)
     assert report.notes == ["the datastore is not dumped: no dump_command"]
     run.cluster.datastore.dump_command = ["pg_dump", "k3s"]

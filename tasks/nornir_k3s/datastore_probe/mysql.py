@@ -24,6 +24,7 @@ from nornir_k3s.model.endpoint import Endpoint
 from nornir_k3s.model.finding import Finding
 
 NEEDED = ("SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "INDEX")
+ALL = (*NEEDED, "DROP")  # those of all that this tool has a use for
 _VARIABLES = (
     "version", "auto_increment_increment", "innodb_snapshot_isolation", "read_only", "super_read_only",
     "innodb_read_only", "max_connections", "wsrep_on", "wsrep_cluster_address",
@@ -147,6 +148,13 @@ def _grants(query: Query, product: str) -> list[str]:
         if roles and roles[0][0] not in (None, "", "NONE"):
             grants += [str(row[0]) for row in query(f"SHOW GRANTS FOR CURRENT_USER() USING {roles[0][0]}")]
     return grants
+
+
+def rights(query: Query, endpoint: Endpoint) -> set[str]:
+    """Return the rights on the endpoint's database that the user who is logged in has, by whichever role."""
+    version = str(query("SELECT VERSION()")[0][0])
+    found = _rights(_grants(query, "MariaDB" if "mariadb" in version.lower() else "MySQL"), endpoint)
+    return found | (set(ALL) if found & {"ALL", "ALL PRIVILEGES"} else set())
 
 
 def _inactive_roles(grants: list[str], rights: set[str], endpoint: Endpoint) -> list[Finding]:

@@ -13,6 +13,7 @@ from nornir_k3s.model.value_types import Command, LocalPath, Strict
 
 FORMAT = 1  # of the file, and of the report
 KEPT = 14
+ROWS = "datastore.sqlite.gz"  # the part that has the rows of K3s' table, where K3s' own login has dumped it
 
 
 class BackupOptions(Strict):
@@ -27,9 +28,7 @@ class BackupOptions(Strict):
         None, description="encrypt for the key of this certificate, PEM with RSA or EC, with openssl"
     )
 
-    verify: bool = Field(
-        False, description="restore the dump into a scratch database of the datastore's host, and compare"
-    )
+    verify: bool = Field(False, description="restore the dump into a scratch database of the same server, and compare")
 
     def below(self, base: Path) -> BackupOptions:
         """Return the options with absolute paths."""
@@ -61,7 +60,9 @@ class Manifest(BaseModel):
     ca: str = Field("", description="`K10` and the hash of the cluster's CA; empty if no server could be read")
     created: datetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
     k3s_version: str = Field(description="the newest one that a node ran")
-    datastore: str = Field(description="mariadb, mysql, postgresql or etcd: the kind that the dump is of")
+    datastore: str = Field(
+        description="the kind that the dump is of: mariadb, mysql, postgresql or etcd; an external MariaDB is a mysql"
+    )
     database: str = ""
     revision: int = Field(0, description="newest revision of the datastore before the dump; 0 if unknown")
     token: str = Field(description="first 12 hex digits of the token's SHA-256, as in the datastore's own key")
@@ -79,13 +80,15 @@ class LastBackups(BaseModel):
     made: datetime | None = None
     verified: datetime | None = Field(None, description="restored into a scratch database, and compared")
     place: str = Field("", description="of the last one")
+    unverified: str = Field("", description="why the last one was not verified, where that was wanted")
 
     def __str__(self) -> str:
         """Return their ages as a sentence; empty where there is none."""
         if self.made is None:
             return ""
         verified = f"the last verified one is {_age(self.verified)}" if self.verified else "none was verified"
-        return f"the last backup is {_age(self.made)} ({self.place}), {verified}"
+        why = f"; the last one could not be: {self.unverified}" if self.unverified else ""
+        return f"the last backup is {_age(self.made)} ({self.place}), {verified}{why}"
 
 
 def _age(moment: datetime) -> str:
@@ -107,6 +110,7 @@ class Backup(BaseModel):
     place: str = Field("", description="the file, or what the command printed last")
     encrypted: bool = False
     verified: bool = Field(False, description="the dump was restored into a scratch database, and compared")
+    unverified: str = Field("", description="why it was not verified, where that was wanted")
     bytes: int = 0
     sha256: str = Field("", description="of the file")
     manifest: Manifest | None = None

@@ -67,13 +67,17 @@ class WayBack(_Record):
     """How to go back over an upgrade: K3s is not downgraded without its datastore's content from before."""
 
     version: str = Field(description="K3s version that the cluster had")
-    dump: str = Field("", description="where the dump is: HOST:PATH, or what `datastore.dump_command` printed")
+    dump: str = Field(
+        "", description="where the dump is: HOST:PATH, a file on this machine, or what `datastore.dump_command` printed"
+    )
     restore: str = Field("", description="the command that restores the dump, with K3s stopped on all servers")
 
     def __str__(self) -> str:
         """Return it as a sentence."""
         if not self.dump:
             return f"the way back to {self.version}: within the minor version only, because there is no dump"
+        if self.restore.startswith("nornir-k3s "):  # it stops K3s itself, and deploys
+            return f"the way back to {self.version}: write `version: {self.version}`, then `{self.restore}`"
         how = f": {self.restore}" if self.restore else ""
         return (
             f"the way back to {self.version}: stop K3s on all servers, restore {self.dump}{how}, write `version: "

@@ -7,19 +7,29 @@ import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nornir.core.task import Result, Task
 
 from nornir_k3s import k3s, records, shell
 from nornir_k3s.apply import datastore_dump, restore
 from nornir_k3s.apply import script as apply
+from nornir_k3s.checks import upgrade
 from nornir_k3s.errors import K3sError, UnreadableAnswer
+from nornir_k3s.model.backup import Manifest, Node
+from nornir_k3s.model.cluster import NODES
+from nornir_k3s.model.endpoint import parse
 from nornir_k3s.model.paths import STATE
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.roles import datastore
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.gather import readable, session_of
 from nornir_k3s.ssh.session import Session
+from nornir_k3s.state import backup_file, drafts
+
+if TYPE_CHECKING:  # they load database clients
+    from nornir_k3s.datastore_copy.table import Content
+    from nornir_k3s.phases.rows import Rows
 
 FOLDER = f"{STATE}/backup"  # on the datastore's host, until the dump is on the controller
 PIECE = 16 << 20
@@ -129,3 +139,47 @@ def _settings_of(task: Task, run: Run) -> Result:
     with readable(task.host.name):
         taken = [record.take(2) for record in records.read(answer.stdout, whole=False).get("file", ())]
         return Result(host=task.host, result={name: Secret(records.decoded(word)) for name, word in taken})
+
+
+def manifest(run: Run, rows: Content | None = None) -> Manifest:
+    """Return what is known of the cluster whose data are backed up.
+
+    Arguments:
+        rows: What the dump is, where that is known.
+    """
+    cluster = run.cluster
+    found = list(upgrade.running(cluster, run.facts).values())
+    found += [one.installed_version for one in run.facts.values() if k3s.is_version(one.installed_version)]
+    nodes = [Node(name=m.node_name, role=m.role, address=m.address) for m in cluster.members if m.role in NODES]
+    newest = max((one.database.revision for one in run.facts.values()), default=0)
+    return Manifest(
+        cluster=cluster.name,
+        ca=run.ca_prefix,
+        k3s_version=max(found, key=k3s.parse_version, default=cluster.version),
+        datastore=datastore.spoken(cluster),
+        database=parse(datastore.endpoint(cluster)).database,
+        revision=rows.newest if rows else newest,
+        token=cluster.token.fingerprint(),
+        nodes=nodes,
+    )
+
+
+def tokens(run: Run) -> dict[str, Path | Secret]:
+    """Return the parts without which the data are useless."""
+    agent = {"agent-token": run.cluster.agent_token} if run.cluster.agent_token else {}
+    return {"token": run.cluster.token, **agent}
+
+
+def of_rows(run: Run, rows: Rows, folder: Path, *, number: str = "") -> tuple[Path, Manifest]:
+    """Return a file in the folder that `restore` takes, with rows and tokens alone.
+
+    Arguments:
+        number: Of the restore that replaces them and has another token already; the one before counts.
+    """
+    found, parts = manifest(run, rows.content), {rows.path.name: rows.path, **tokens(run)}
+    earlier = run.store.read(f"token.before-restore-{number}") if number else None
+    if earlier is not None:
+        parts["token"] = token = Secret(earlier.strip())
+        found.token = token.fingerprint()
+    whole = drafts.private(folder, "file")
+    return whole, backup_file.write(whole, found, parts)

@@ -10,23 +10,33 @@ from nornir_k3s import k3s
 from nornir_k3s.apply import datastore_dump
 from nornir_k3s.apply import script as apply
 from nornir_k3s.checks import upgrade
+from nornir_k3s.errors import K3sError
 from nornir_k3s.model.report import WayBack
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.roles import datastore
 from nornir_k3s.run import dump_command
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.gather import readable, session_of
+from nornir_k3s.state import backup_folder, drafts
+
+FOLDER = "dumps"  # below the state folder: those of external databases
 
 
 def needed(run: Run) -> bool:
-    """Return whether this run could damage the data of a running cluster in its managed datastore."""
-    if not run.cluster.is_managed or not run.ready_servers:
+    """Return whether this run could damage the data of a running cluster, and this tool dumps them."""
+    cluster = run.cluster
+    if not run.ready_servers or not (cluster.is_managed or by_rows(run)):
         return False
     for plan in (run.planned(name) for name in run.chosen(m.name for m in run.of("datastore"))):
         packages = [step for step in plan.stage if step.kind == "packages"]
         if packages or any(step.kind != "database" for step in (*plan.by_role["datastore"], *plan.tidy)):
             return True
     return _replaces_k3s(run)
+
+
+def by_rows(run: Run) -> bool:
+    """Return whether the datastore is external and this tool dumps it, with K3s' own login."""
+    return not run.cluster.is_managed and not _given(run) and datastore.has_rows(run.cluster)
 
 
 def command(run: Run) -> list[str]:
@@ -45,7 +55,7 @@ def dump(run: Run) -> None:
     Raises:
         K3sError: The dump failed.
     """
-    place, restore = _dumped(run) if needed(run) else (_commanded(run, command(run)), "")
+    place, restore = _made(run) if needed(run) else (_commanded(run, command(run)), "")
     if run.before_upgrade is not None and _replaces_k3s(run):
         before = min(upgrade.running(run.cluster, run.facts).values(), key=k3s.parse_version)
         run.report.way_back = WayBack(version=before, dump=place, restore=restore)
@@ -65,22 +75,48 @@ def _dumped(run: Run) -> tuple[str, str]:
     return "", ""
 
 
+def _made(run: Run) -> tuple[str, str]:
+    """Dump the datastore; return where the dump is, and the command that restores it."""
+    return _by_rows(run) if by_rows(run) else _dumped(run)
+
+
+def _by_rows(run: Run) -> tuple[str, str]:
+    """Dump an external database into a backup on this machine, mode 0600."""
+    from nornir_k3s.phases import backup, rows  # noqa: PLC0415 - loads database clients
+
+    if not rows.reached(run):
+        run.report.notes.append("the datastore was not dumped: no server reaches it")
+        return "", ""
+    kept, cluster = run.store.folder / FOLDER, run.cluster.name
+    drafts.clean(run.store.folder, "dump")
+    try:
+        with drafts.folder(run.store.folder, "dump") as folder:
+            whole, manifest = backup.of_rows(run, rows.dump(run, folder), folder)
+            path = backup_folder.keep(kept, whole, backup_folder.name(cluster, manifest.created))
+            backup_folder.thin_out(kept, cluster, datastore_dump.KEPT, new=path.name)
+    except OSError as error:
+        text = f"the datastore cannot be dumped: {error.filename or kept}: {error.strerror or error}"
+        raise K3sError(text, hint="nothing was changed: make room there, then run it again") from None
+    run.report.notes.append(f"dump of the datastore: {path} ({path.stat().st_size / 1024:.0f} KiB)")
+    return str(path), f"nornir-k3s restore {path}"
+
+
 def now(run: Run) -> None:
     """Dump the datastore, whatever else the run does.
 
     Raises:
         K3sError: The dump failed.
     """
-    if run.cluster.is_managed:
-        _dumped(run)
+    if run.cluster.is_managed or by_rows(run):
+        _made(run)
     elif not _commanded(run, _given(run)):
         run.report.notes.append(announced(run))
 
 
 def announced(run: Run) -> str:
     """Return what `now` does."""
-    if run.cluster.is_managed:
-        return "dump the datastore"
+    if run.cluster.is_managed or by_rows(run):
+        return "dump the datastore" if run.cluster.is_managed else f"dump the datastore to {run.store.folder / FOLDER}"
     words = _given(run)
     return f"run datastore.dump_command: {words[0]}" if words else "the datastore is not dumped: no dump_command"
 

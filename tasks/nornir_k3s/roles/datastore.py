@@ -11,6 +11,7 @@ from nornir_k3s.model.cluster import (
 )
 from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.dump import Recipe
+from nornir_k3s.model.endpoint import parse
 from nornir_k3s.model.family import Family, Service, every
 from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.secret import Secret
@@ -61,6 +62,16 @@ KINDS: Mapping[str, Managed] = {"mariadb": MARIADB, "mysql": MYSQL, "postgresql"
 def kind(cluster: Cluster) -> Managed:
     """Return the kind of the cluster's managed datastore."""
     return KINDS[cluster.managed.kind]
+
+
+def has_rows(cluster: Cluster) -> bool:
+    """Return whether the datastore is an external one that has K3s' table: any but etcd."""
+    return cluster.endpoint is not None and parse(cluster.endpoint).kind != "etcd"
+
+
+def spoken(cluster: Cluster) -> str:
+    """Return the kind of the datastore: of an external one, the protocol that it speaks."""
+    return parse(cluster.endpoint).kind if cluster.endpoint else cluster.managed.kind
 
 
 def spec(cluster: Cluster, member: Member, family: Family, packages: Mapping[str, str]) -> HostSpec:

@@ -15,7 +15,12 @@ def last(store: Store) -> LastBackups:
     return LastBackups.model_validate_json(store.read(_FILE) or "{}")
 
 
-def save(store: Store, made: datetime, place: str, *, verified: bool) -> None:
-    """Save that a backup was made."""
+def save(store: Store, made: datetime, place: str, *, verified: bool, unverified: str = "") -> None:
+    """Save that a backup was made.
+
+    Arguments:
+        unverified: Why it was not verified, where that was wanted.
+    """
     before = made if verified else last(store).verified
-    store.write(_FILE, LastBackups(made=made, verified=before, place=place).model_dump_json() + "\n")
+    known = LastBackups(made=made, verified=before, place=place, unverified=unverified)
+    store.write(_FILE, known.model_dump_json() + "\n")

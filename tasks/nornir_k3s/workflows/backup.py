@@ -11,16 +11,13 @@ from typing import Any
 
 from nornir.core import Nornir
 
-from nornir_k3s import k3s
-from nornir_k3s.checks import upgrade
 from nornir_k3s.errors import Interrupted, K3sError, UsageError
-from nornir_k3s.model.backup import Backup, BackupOptions, Manifest, Node
-from nornir_k3s.model.cluster import NODES
-from nornir_k3s.model.endpoint import parse
+from nornir_k3s.model.backup import ROWS, Backup, BackupOptions
 from nornir_k3s.model.report import ErrorReport
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.phases import backup as parts
-from nornir_k3s.phases import servers
+from nornir_k3s.phases import rows, servers
+from nornir_k3s.roles import datastore
 from nornir_k3s.run import dump_command, gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
@@ -112,15 +109,13 @@ def prepare(
         raise UsageError(
             f"{wanted.certificate} is not a file", hint="give the certificate that backups are encrypted for"
         )
-    if not run.cluster.is_managed and not _dump_command(run):
-        text = "an external datastore is dumped by a command of yours, and `datastore.dump_command` is not set"
+    if not run.cluster.is_managed and not _dump_command(run) and not datastore.has_rows(run.cluster):
+        text = "an external etcd is dumped by a command of yours, and `datastore.dump_command` is not set"
         raise UsageError(text, hint="docs/day2.md, Backup, shows one")
-    if (
-        run.away
-        and run.cluster.is_managed
-        and not (run.cluster.of("datastore") and set(_names(run, "datastore")) & set(run.present))
-    ):
-        raise UsageError("the datastore is not in this inventory", hint="run with the whole inventory")
+    role, what = ("datastore", "the datastore is") if run.cluster.is_managed else ("servers", "the servers are")
+    dumped_here = role == "servers" and _dump_command(run)
+    if run.away and not dumped_here and not set(_names(run, role)) & set(run.present):
+        raise UsageError(f"{what} not in this inventory", hint="run with the whole inventory")
     return run, wanted
 
 
@@ -132,11 +127,14 @@ def planned(run: Run, wanted: BackupOptions) -> Backup:
     """Return what a backup does in this run."""
     if run.cluster.is_managed:
         where = " or ".join(_names(run, "datastore"))
-        steps = [f"dump the {_kind(run)} on {where}, and remove the dump there afterwards"]
+        steps = [f"dump the {datastore.spoken(run.cluster)} on {where}, and remove the dump there afterwards"]
+    elif words := _dump_command(run):
+        steps = [f"dump the {datastore.spoken(run.cluster)} with {words[0]} (datastore.dump_command)"]
     else:
-        steps = [f"dump the {_kind(run)} with {_dump_command(run)[0]} (datastore.dump_command)"]
-    if wanted.verify and run.cluster.is_managed:
-        steps.append("restore the dump into a scratch database there, compare, and remove it")
+        steps = [f"dump the {datastore.spoken(run.cluster)} by way of a server, with the login that K3s has"]
+    if wanted.verify and not _dump_command(run):
+        scratch = "database" if run.cluster.is_managed else "database, or table,"
+        steps.append(f"restore the dump into a scratch {scratch} there, compare, and remove it")
     steps.append("read config.yaml and the encryption config of each server")
     what = (
         f"put both, and the cluster's {'tokens' if run.cluster.agent_token else 'token'}, into one file with a manifest"
@@ -151,15 +149,10 @@ def planned(run: Run, wanted: BackupOptions) -> Backup:
     report = Backup(cluster=run.cluster.name, planned=True, encrypted=bool(wanted.certificate), steps=steps)
     if not wanted.certificate:
         report.notes.append("it is not encrypted: whoever has the file has the cluster's token and data")
-    if wanted.verify and not run.cluster.is_managed:
-        report.notes.append("not verified: the datastore is external")
+    if wanted.verify and _dump_command(run):
+        report.unverified = "datastore.dump_command dumps it"
+        report.notes.append(f"not verified: {report.unverified}")
     return report
-
-
-def _kind(run: Run) -> str:
-    """Return the kind of the datastore: of an external one, the protocol that it speaks."""
-    endpoint = run.cluster.endpoint
-    return parse(endpoint).kind if endpoint else run.cluster.managed.kind
 
 
 def _dump_command(run: Run) -> Sequence[str]:
@@ -182,20 +175,22 @@ def make(run: Run, wanted: BackupOptions, report: Backup) -> None:
         report.notes.append(f"{seen.back}; this is a backup of what is there now")
     with _drafts(run.store.folder) as folder:
         content: dict[str, Path | Secret] = {}
+        dump: rows.Rows | None = None
         if run.cluster.is_managed:
             dumped = parts.dump(run, drafts.private(folder, "dump"), verify=wanted.verify)
             report.verified, content[dumped.name] = wanted.verify, dumped.path
-        else:
+        elif _dump_command(run):
             content |= _commanded(run, report)
-        content["token"] = run.cluster.token
-        if run.cluster.agent_token:
-            content["agent-token"] = run.cluster.agent_token
+        else:
+            dump = _rows(run, wanted, report, folder)
+            content[ROWS] = dump.path
+        content |= parts.tokens(run)
         own = parts.settings(run)
         missing = [name for name in _names(run, "servers") if not any(key.split("/")[1] == name for key in own)]
         if missing:
             report.notes.append(f"without the settings of {', '.join(missing)}: not read")
         whole = drafts.private(folder, "file")
-        report.manifest = backup_file.write(whole, _manifest(run), content | own)
+        report.manifest = backup_file.write(whole, parts.manifest(run, dump.content if dump else None), content | own)
         name = backup_folder.name(run.cluster.name, report.manifest.created)
         if wanted.certificate:
             encrypted, name = drafts.private(folder, "encrypted"), name + encryption.SUFFIX
@@ -211,9 +206,19 @@ def make(run: Run, wanted: BackupOptions, report: Backup) -> None:
             folder_of = _folder(run, wanted)
             report.removed = backup_folder.thin_out(folder_of, run.cluster.name, wanted.keep, new=name)
     revision.save(run.store, seen)
-    backups.save(run.store, report.manifest.created, report.place, verified=report.verified)
+    created, why = report.manifest.created, report.unverified
+    backups.save(run.store, created, report.place, verified=report.verified, unverified=why)
     report.notes += [note for note in run.report.notes if note not in report.notes]
     report.outcome = "ok"
+
+
+def _rows(run: Run, wanted: BackupOptions, report: Backup, folder: Path) -> rows.Rows:
+    """Dump an external database with K3s' own login."""
+    found = rows.dump(run, folder, verify=wanted.verify)
+    report.verified, report.unverified = wanted.verify and not found.unverified, found.unverified
+    if found.unverified:
+        report.notes.append(f"not verified: {found.unverified}; the file has {found.content}, read back and compared")
+    return found
 
 
 def _commanded(run: Run, report: Backup) -> dict[str, Path | Secret]:
@@ -247,23 +252,6 @@ def require_token(run: Run) -> None:
         raise K3sError(
             text, hint="deploy the cluster first; after a rotation of the token, give the new one as `token`"
         )
-
-
-def _manifest(run: Run) -> Manifest:
-    cluster = run.cluster
-    found = list(upgrade.running(cluster, run.facts).values())
-    found += [one.installed_version for one in run.facts.values() if k3s.is_version(one.installed_version)]
-    nodes = [Node(name=m.node_name, role=m.role, address=m.address) for m in cluster.members if m.role in NODES]
-    return Manifest(
-        cluster=cluster.name,
-        ca=run.ca_prefix,
-        k3s_version=max(found, key=k3s.parse_version, default=cluster.version),
-        datastore=_kind(run),
-        database=cluster.managed.database if cluster.is_managed else "",
-        revision=max((one.database.revision for one in run.facts.values()), default=0),
-        token=cluster.token.fingerprint(),
-        nodes=nodes,
-    )
 
 
 @contextmanager

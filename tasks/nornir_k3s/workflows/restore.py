@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +12,25 @@ from nornir.core import Nornir
 
 from nornir_k3s import k3s
 from nornir_k3s.errors import Declined, K3sError, UsageError
-from nornir_k3s.model.backup import Manifest
 from nornir_k3s.model.cluster import NODES
 from nornir_k3s.model.finding import CLUSTER
 from nornir_k3s.model.report import PhaseReport, Report
 from nornir_k3s.model.restoration import Restoration
+from nornir_k3s.phases import backup as parts
 from nornir_k3s.phases import restore as hosts
+from nornir_k3s.phases import rows
+from nornir_k3s.roles import datastore
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
 from nornir_k3s.run.selection import Choice
-from nornir_k3s.state import backup_file, drafts, encryption, locks, restoring, revision
-from nornir_k3s.state.restoring import Restoring
+from nornir_k3s.state import backup_file, backup_folder, drafts, locks, restoring, revision
+from nornir_k3s.workflows import restore_file
 from nornir_k3s.workflows import restore_fits as fits
 from nornir_k3s.workflows.deploy import deploy
+from nornir_k3s.workflows.restore_file import Opened
 
 _AGAIN = "run the same command again: it goes on where this one ended"
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """A backup that was checked, plain, and the restore of it."""
-
-    path: Path
-    manifest: Manifest
-    begun: Restoring
 
 
 def restore(
@@ -74,16 +67,17 @@ def restore(
     """
     arguments: dict[str, Any] = {"base": base, "state": state, "options": options}
     run = _prepare(nr, arguments)
-    with _drafts(run.store.folder, "restore") as folder:
+    with restore_file.folder_of(run.store.folder, "restore") as folder:
         with locks.deploy_lock(run.store.folder):
             drafts.clean(run.store.folder, "restore", keep=folder)
-            drafts.clean(run.store.folder, "restore-plan")
-            backup = _open(run, Path(file), key, folder)
-            _read(run, backup, lost)
+            for name in ("restore-plan", "restore-kept"):
+                drafts.clean(run.store.folder, name)
+            backup = restore_file.opened(run, Path(file), key, folder)
+            backup = _read(run, backup, lost, folder)
             plan = _planned(run, backup, Path(file))
             if confirm and not confirm(plan):
                 raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes restores without asking")
-            dump = None if backup.begun.replaced else _extracted(run, backup, folder)
+            dump = None if backup.begun.replaced else restore_file.extracted(run, backup, folder)
             backup = _begin(run, backup)
         try:
             if dump:
@@ -116,9 +110,9 @@ def plan_restore(
         K3sError: As `restore` does before its first change.
     """
     run = _prepare(nr, {"base": base, "state": state, "options": options})
-    with _drafts(run.store.folder, "restore-plan") as folder:
-        backup = _open(run, Path(file), key, folder)
-        _read(run, backup, lost)
+    with restore_file.folder_of(run.store.folder, "restore-plan") as folder:
+        backup = restore_file.opened(run, Path(file), key, folder)
+        backup = _read(run, backup, lost, folder)
         return _planned(run, backup, Path(file))
 
 
@@ -126,8 +120,8 @@ def _prepare(nr: Nornir, arguments: Mapping[str, Any]) -> Run:
     folders = paths.of(nr, arguments["base"], arguments["state"])
     given = complete(nr, arguments["options"])
     run = gather.prepare(nr, base=folders.base, state=folders.state, options=given, keep=False, artifacts=False)
-    if not run.cluster.is_managed:
-        text = "a backup is restored to a datastore that this tool set up, and this one is external"
+    if not run.cluster.is_managed and not datastore.has_rows(run.cluster):
+        text = "a backup is not restored to an external etcd: a snapshot is, with its own tools on its hosts"
         raise UsageError(text, hint="nothing was changed")
     if run.away:
         text = f"{', '.join(sorted(run.away))}: not in this inventory: a restore needs the whole one"
@@ -135,31 +129,8 @@ def _prepare(nr: Nornir, arguments: Mapping[str, Any]) -> Run:
     return run
 
 
-def _open(run: Run, file: Path, key: Path | str | None, folder: Path) -> _Opened:
-    """Return a backup that was checked; the plain text of an encrypted one is in the folder.
-
-    Raises:
-        UsageError: It is damaged, or the key is missing or another one.
-    """
-    path = file
-    if encryption.is_encrypted(file):
-        if key is None:
-            raise UsageError(f"{file} is encrypted", hint="give the private key with --key")
-        with _writing(folder.parent):
-            path = drafts.private(folder, "plain")
-        encryption.decrypt(file, path, Path(key))
-    manifest = backup_file.check(path)
-    sha256 = hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()
-    begun = restoring.load(run.store)
-    if begun is None or (begun.sha256 != sha256 and not begun.replaced):
-        begun = Restoring(sha256)
-    elif begun.sha256 != sha256:
-        begun = Restoring(sha256, anew=begun.anew)
-    return _Opened(path, manifest, begun)
-
-
-def _read(run: Run, backup: _Opened, lost: Collection[str]) -> None:
-    """Read all hosts, and refuse what does not fit, all of it at once.
+def _read(run: Run, backup: Opened, lost: Collection[str], folder: Path) -> Opened:
+    """Read all hosts, and refuse what does not fit, all of it at once; return the backup with what was found.
 
     Raises:
         UsageError: It is refused.
@@ -172,11 +143,20 @@ def _read(run: Run, backup: _Opened, lost: Collection[str]) -> None:
         problems = list(fits.other_ca(run, backup.manifest))
         if not backup.begun.replaced:  # afterwards it is the backup that lists servers
             problems += fits.would_write(run, lost)
+            if fits.has_rows(backup.manifest) and not _is_new(run):
+                backup = replace(backup, fit=rows.fit(run, restore_file.plain_rows(backup, folder)))
+                problems += backup.fit.problems if backup.fit else ()
     if problems:
         raise UsageError("; ".join(problems), hint="nothing was changed")
+    return backup
 
 
-def _planned(run: Run, backup: _Opened, file: Path) -> Restoration:
+def _is_new(run: Run) -> bool:
+    """Return whether a managed datastore is not set up yet on one of its hosts."""
+    return any(not run.facts[member.name].database.alive for member in run.cluster.of("datastore"))
+
+
+def _planned(run: Run, backup: Opened, file: Path) -> Restoration:
     manifest, cluster = backup.manifest, run.cluster
     changes: dict[str, list[str]] = {}
     if cluster.token.fingerprint() != manifest.token:
@@ -185,10 +165,9 @@ def _planned(run: Run, backup: _Opened, file: Path) -> Restoration:
         when = f"{manifest.created:%Y-%m-%d %H:%M:%S} UTC"
         for member in cluster.of("servers"):
             changes[member.name] = ["stop K3s"]
-        for member in cluster.of("datastore"):
-            kept = f"keep its content under a name with {backup.begun.number}"
-            data = f"restore the {manifest.datastore} of {when}, revision {manifest.revision}"
-            changes.setdefault(member.name, []).extend([kept, data])
+        data = f"restore the {manifest.datastore} of {when}, revision {manifest.revision}"
+        for name in [member.name for member in cluster.of("datastore")] or ["datastore"]:
+            changes.setdefault(name, []).extend([*_kept(run, backup), data])
     for member in cluster.of("servers"):
         changes.setdefault(member.name, []).append("start K3s with the restored data")
     for name in _anew(run, backup):
@@ -211,7 +190,23 @@ def _planned(run: Run, backup: _Opened, file: Path) -> Restoration:
     return Restoration(cluster=cluster.name, file=str(file), manifest=manifest, changes=changes, gone=gone, notes=notes)
 
 
-def _anew(run: Run, backup: _Opened) -> list[str]:
+def _kept(run: Run, backup: Opened) -> list[str]:
+    """Return what is done with the content that is there."""
+    number, found = backup.begun.number, backup.fit
+    if found is None:
+        return [f"keep its content under a name with {number}"]
+    if not found.has_table:
+        return []
+    if not found.lacks:
+        return [f"keep its table kine as {rows.KEPT.format(number)}"]
+    return [f"keep the rows of its table kine in {_aside(run, number)}, since it may not be renamed: {found.lacks}"]
+
+
+def _aside(run: Run, number: str) -> Path:
+    return run.store.folder / f"before-restore-{number}{backup_folder.SUFFIX}"
+
+
+def _anew(run: Run, backup: Opened) -> list[str]:
     """Return the hosts that are in the backup under their node's name, and have lost its password."""
     nodes = {node.name for node in backup.manifest.nodes}
     members = [member for role in NODES for member in run.cluster.of(role) if member.node_name in nodes]
@@ -219,7 +214,7 @@ def _anew(run: Run, backup: _Opened) -> list[str]:
     return list(dict.fromkeys([*backup.begun.anew, *([] if backup.begun.replaced else bare)]))
 
 
-def _begin(run: Run, backup: _Opened) -> _Opened:
+def _begin(run: Run, backup: Opened) -> Opened:
     """Note that it begins, then make the backup's token the cluster's; the one before is kept."""
     begun = replace(backup.begun, anew=tuple(_anew(run, backup)))
     restoring.save(run.store, begun)
@@ -232,51 +227,36 @@ def _begin(run: Run, backup: _Opened) -> _Opened:
     return replace(backup, begun=begun)
 
 
-def _extracted(run: Run, backup: _Opened, folder: Path) -> Path:
-    """Return the dump in a file of its own, before anything changes: the disk may be full.
-
-    Raises:
-        UsageError: It cannot be written.
-    """
-    with _writing(folder.parent):
-        dump = drafts.private(folder, "dump")
-        backup_file.extract(backup.path, fits.dump_part(run), dump)
-    return dump
-
-
-def _carry_out(nr: Nornir, run: Run, backup: _Opened, dump: Path, arguments: Mapping[str, Any]) -> None:
+def _carry_out(nr: Nornir, run: Run, backup: Opened, dump: Path, arguments: Mapping[str, Any]) -> None:
     """Replace the content of the datastore; nobody else may start K3s between the stop and that."""
-    stores = [member.name for member in run.cluster.of("datastore")]
-    new = any(not run.facts[name].database.alive for name in stores)
-    part = next(one for one in backup.manifest.parts if one.name == fits.dump_part(run))
-    if new:
+    if _is_new(run):
         with locks.deploy_lock(run.store.folder), _phases(run):
             hosts.stop(run, backup.manifest, number=backup.begun.number)
         deploy(nr, **arguments, choice=Choice(until="datastore", ignore_window=True))
     with locks.deploy_lock(run.store.folder), _phases(run):
         hosts.stop(run, backup.manifest, number=backup.begun.number)
-        hosts.replace(run, dump, part.sha256, number=backup.begun.number)
+        _replace(run, backup, dump)
         revision.forget(run.store)
         restoring.save(run.store, replace(backup.begun, replaced=True))
 
 
-@contextmanager
-def _drafts(state: Path, name: str) -> Iterator[Path]:
-    """Make a folder that goes at the end."""
-    with ExitStack() as stack:
-        with _writing(state):
-            folder = stack.enter_context(drafts.folder(state, name))
-        yield folder
+def _replace(run: Run, backup: Opened, dump: Path) -> None:
+    number = backup.begun.number
+    if fits.has_rows(backup.manifest):
+        rows.replace_rows(run, dump, number=number, keep=lambda reach: _keep(run, reach, number))
+    else:
+        part = next(one for one in backup.manifest.parts if one.name == fits.dump_part(run, backup.manifest))
+        hosts.replace(run, dump, part.sha256, number=number)
 
 
-@contextmanager
-def _writing(state: Path) -> Iterator[None]:
-    """Have a disk that is full, or read-only, be an expected error."""
-    try:
-        yield
-    except OSError as error:
-        text = f"{state} cannot be written: {error.strerror}"
-        raise UsageError(text, hint="nothing was changed: make room there, or see `state`") from None
+def _keep(run: Run, reach: rows.Reach, number: str) -> None:
+    """Keep the rows that are there as a backup in the state folder; those of an earlier run stay."""
+    path = _aside(run, number)
+    if not path.exists():
+        with restore_file.writing(run.store.folder), drafts.folder(run.store.folder, "restore-kept") as folder:
+            whole, _ = parts.of_rows(run, rows.write(reach, folder), folder, number=number)
+            backup_folder.keep(path.parent, whole, path.name)
+        run.report.notes.append(f"the rows that were there are in {path}: `nornir-k3s restore` takes it, too")
 
 
 @contextmanager
@@ -291,7 +271,7 @@ def _phases(run: Run) -> Iterator[None]:
         raise
 
 
-def _deploy(nr: Nornir, run: Run, backup: _Opened, arguments: Mapping[str, Any]) -> Report:
+def _deploy(nr: Nornir, run: Run, backup: Opened, arguments: Mapping[str, Any]) -> Report:
     """Start the servers, let hosts that were bare join, then do everything else."""
     anew = list(backup.begun.anew)
     if anew:

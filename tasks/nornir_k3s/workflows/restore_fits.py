@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from nornir_k3s import k3s
-from nornir_k3s.model.backup import Manifest
+from nornir_k3s.model.backup import ROWS, Manifest
 from nornir_k3s.roles import datastore, left
 from nornir_k3s.run.context import Run
 from nornir_k3s.state import known_cluster
@@ -16,10 +16,7 @@ def of_another(run: Run, manifest: Manifest) -> Iterator[str]:
     cluster = run.cluster
     if manifest.cluster != cluster.name:
         yield f"it is a backup of cluster {manifest.cluster}, and this one is {cluster.name}"
-    if manifest.datastore != cluster.managed.kind:
-        yield f"it has the data of a {manifest.datastore}, and the datastore is a {cluster.managed.kind}"
-    elif manifest.part(dump_part(run)) is None:
-        yield f"it has no part {dump_part(run)}: its dump is of a command of its own"
+    yield from _dump(run, manifest)
     if k3s.parse_version(cluster.version) < k3s.parse_version(manifest.k3s_version):
         yield f"its nodes ran {manifest.k3s_version}, and the inventory has the older {cluster.version}"
     if token_is_given(run) and cluster.token.fingerprint() != manifest.token:
@@ -29,8 +26,31 @@ def of_another(run: Run, manifest: Manifest) -> Iterator[str]:
         )
 
 
-def dump_part(run: Run) -> str:
+def _dump(run: Run, manifest: Manifest) -> Iterator[str]:
+    """Yield that the dump cannot be put into the datastore: one of rows goes into every database but etcd."""
+    kind = datastore.spoken(run.cluster)
+    if has_rows(manifest):
+        if kind == "etcd":
+            yield f"it has the rows of a {manifest.datastore}, and the datastore is an etcd"
+    elif not run.cluster.is_managed:
+        others = [part.name for part in manifest.parts if part.name.startswith("datastore.")]
+        what = f"its {others[0]} is for the tools of the {manifest.datastore}" if others else "its dump is elsewhere"
+        yield f"the datastore is external, and it has no part {ROWS}: {what}"
+    elif manifest.datastore != kind:
+        yield f"it has the data of a {manifest.datastore}, and the datastore is a {kind}"
+    elif manifest.part(dump_part(run, manifest)) is None:
+        yield f"it has no part {dump_part(run, manifest)}: its dump is of a command of its own"
+
+
+def has_rows(manifest: Manifest) -> bool:
+    """Return whether the dump has the rows of K3s' table, in a file of SQLite."""
+    return manifest.part(ROWS) is not None
+
+
+def dump_part(run: Run, manifest: Manifest) -> str:
     """Return the name of the part that has the datastore's dump."""
+    if has_rows(manifest):
+        return ROWS
     member = run.cluster.of("datastore")[0]
     return f"datastore.{datastore.kind(run.cluster).dump(run.cluster, member).suffix}"
 
