@@ -16,8 +16,8 @@ import pytest
 
 from nornir_k3s.errors import CommandFailed
 from nornir_k3s.model.cluster import Cluster
-from nornir_k3s.model.host_facts import FileState, HostFacts, UnitState
-from nornir_k3s.phases import load_balancers
+from nornir_k3s.model.host_facts import FileState, HostFacts, Ledger, UnitState
+from nornir_k3s.phases import agents, load_balancers, servers
 from nornir_k3s.roles import haproxy, keepalived
 from nornir_k3s.roles.timing import CLASSES
 
@@ -36,14 +36,23 @@ class Balancers:
     store: Any = None
     ca_prefix: str = "K10"
     group: int = 51
+    version: str = "vrrp_version 3\n"
+    ours: bool = True
     names: Sequence[str] = ("lb1", "lb2")
 
     def __post_init__(self) -> None:
         unit = UnitState("loaded", "active" if self.serve else "inactive", "running", "enabled", 0, 200, 200)
-        text = f"vrrp_instance k3s {{\n    virtual_router_id {self.group}\n}}\n"
+        text = (
+            f"{self.version}vrrp_instance k3s {{\n    virtual_router_id {self.group}\n    unicast_peer {{\n    }}\n}}\n"
+        )
         file = FileState("file", 0o644, "root", "root", 1, 100, "other", text=text)
         self.facts = {
-            name: HostFacts(name, units={"haproxy.service": unit}, files={keepalived.CONFIG: file})
+            name: HostFacts(
+                name,
+                units={"haproxy.service": unit},
+                files={keepalived.CONFIG: file},
+                ledger=Ledger(files=frozenset((haproxy.CONFIG,) if self.ours else ())),
+            )
             for name in ("lb1", "lb2", "lb3")
         }
 
@@ -92,6 +101,27 @@ def test_another_group_of_vrrp_comes_to_the_one_with_the_vip_while_the_others_ar
     run = Balancers(load(), "", group=77)
     load_balancers.converge(run)
     assert run.changed == [["lb1"], ["lb2"]]
+
+
+def test_an_older_version_of_vrrp_is_another_group(load: Load) -> None:
+    """As keepalived has it where others have configured it."""
+    run: Any = Balancers(load(), "lb1", version="")
+    load_balancers.converge(run)
+    assert run.changed == [["stop", "lb2"], ["lb1"], ["lb2"]]
+
+
+@pytest.mark.parametrize(
+    ("ready", "ours", "serve", "first"),
+    [(["s1"], False, True, True), (["s1"], True, True, False), ([], False, True, False), (["s1"], False, False, False)],
+)
+def test_those_of_others_change_before_a_server_restarts(
+    load: Load, ready: list[str], ours: bool, serve: bool, first: bool
+) -> None:
+    run: Any = Balancers(load(), "", ours=ours, serve=serve)
+    run.ready_servers = ready
+    step = [servers.PHASE, load_balancers.PHASE, agents.PHASE]
+    found = load_balancers.in_order(run, step)
+    assert found == ([load_balancers.PHASE, servers.PHASE, agents.PHASE] if first else step)
 
 
 def test_one_that_is_stopped_starts_with_its_change(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from nornir_k3s.phases import check_certificate
 from nornir_k3s.phases.host_tasks import converge_host
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.phases.servers import require_ready
-from nornir_k3s.roles import keepalived
+from nornir_k3s.roles import haproxy, keepalived
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.gather import read_facts, session_of
 
@@ -45,8 +45,8 @@ def _in_order(run: Run, names: Sequence[str]) -> list[str]:
     """Return the load balancers in the order of their changes: the one with the VIP last.
 
     What does not work there is found where nobody needs it yet, and if the VIP has to leave its holder, it goes to one
-    that is as it shall be. Not so with another virtual_router_id: the first one would not hear the holder any more, and
-    take the VIP while the holder has it, too. The others stop then, until the holder has it.
+    that is as it shall be. Not so with another virtual_router_id or version of VRRP: the first one would not hear the
+    holder any more, and take the VIP while the holder has it, too. The others stop then, until the holder has it.
     """
     if len(names) < 2:
         return list(names)
@@ -59,11 +59,24 @@ def _in_order(run: Run, names: Sequence[str]) -> list[str]:
 
 
 def _leaves_group(run: Run, name: str) -> bool:
-    """Return whether keepalived gets another virtual_router_id."""
-    plan = run.planned(name)
-    found = plan.facts.files.get(keepalived.CONFIG)
-    before = keepalived.router_id(found.text or "") if found else ""
-    return before not in ("", str(run.cluster.lb.virtual_router_id))
+    """Return whether keepalived gets another virtual_router_id, or another way to tell the others of it."""
+    found = run.planned(name).facts.files.get(keepalived.CONFIG)
+    before = keepalived.group(found.text or "") if found else ("", "", False)
+    wanted = (str(run.cluster.lb.virtual_router_id), "3", len(run.cluster.of("lb")) > 1)
+    return before[0] != "" and before != wanted
+
+
+def in_order(run: Run, step: Sequence[Phase]) -> list[Phase]:
+    """Return the phases of one step in their order.
+
+    Load balancers that others have set up take no server out of rotation before it restarts: they change first.
+    """
+    first = bool(run.ready_servers) and any(
+        run.facts[m.name].unit("haproxy.service").active == "active"
+        and haproxy.CONFIG not in run.facts[m.name].ledger.files
+        for m in run.of("lb")
+    )
+    return sorted(step, key=lambda phase: phase is not PHASE) if first else list(step)
 
 
 def _stop(task: Task, run: Run) -> Result:

@@ -96,10 +96,16 @@ def config(cluster: Cluster, member: Member, interface: str, scripts: str) -> st
     return re.sub(rf"\b({'|'.join(values)})\b", lambda match: values[match[1]], _CONFIG)
 
 
-def router_id(text: str) -> str:
-    """Return the virtual_router_id of a configuration; nothing if it has none."""
-    found = re.search(r"^ *virtual_router_id +(\d+)$", text, re.M)
-    return found[1] if found else ""
+def group(text: str) -> tuple[str, str, bool]:
+    """Return what keepaliveds of one group have alike: virtual_router_id, version of VRRP, and whether it is unicast.
+
+    They do not hear each other where one of it differs. All is empty where a configuration has no instance.
+    """
+    router = re.search(r"^\s*virtual_router_id\s+(\d+)", text, re.M)
+    version = re.search(r"^\s*vrrp_version\s+(\d)", text, re.M)
+    if not router:
+        return "", "", False
+    return router[1], version[1] if version else "2", re.search(r"^\s*unicast_peer\b", text, re.M) is not None
 
 
 def _addresses(cluster: Cluster, interface: str) -> tuple[str, str]:

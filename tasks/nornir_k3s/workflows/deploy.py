@@ -120,7 +120,7 @@ def _carry_out(run: Run, choice: Choice, chain: Sequence[Phase]) -> None:
                     window.require_open(run, window.restarting(run, [phase.name for phase in chain]))
                 _confirm(run, choice)
                 put_back.put_back(run)
-            carry_out(run, step, together=not servers.changes_running(run))
+            carry_out(run, load_balancers.in_order(run, step), together=not servers.changes_running(run))
     except K3sError as error:
         begun = not changes or run.report.phase(changes).state != "not begun"
         if not begun and not isinstance(error, (Declined, Interrupted)):
