@@ -3,8 +3,9 @@
 `deploy(nr)` is the whole chain, `plan(nr)` says what it would do, `drift(nr)` what no longer matches, `status(nr)` how
 the cluster is, `upgrade(nr, to="v1.36")` walks over minor versions, `drill(nr)` breaks one thing after the other and
 measures, `remove(nr, names)` takes nodes out, `backup(nr)` saves all data, `restore(nr, file)` brings them back,
-`rotate(nr, what)` gives new secrets; `k3s_facts` and the like are Nornir tasks of single steps. They take your Nornir,
-print nothing and exit nowhere. docs/workflows.md has examples.
+`rotate(nr, what)` gives new secrets, `adopt(nr, folder)` writes the inventory of a cluster that exists; `k3s_facts` and
+the like are Nornir tasks of single steps. They take your Nornir, print nothing and exit nowhere. docs/workflows.md has
+examples.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from nornir_k3s.errors import (
 )
 
 __all__ = [
+    "Adoption",
     "ArtifactError",
     "AuthenticationFailed",
     "Backup",
@@ -71,6 +73,7 @@ __all__ = [
     "UnreadableAnswer",
     "UpgradeReport",
     "UsageError",
+    "adopt",
     "backup",
     "deploy",
     "drift",
@@ -107,6 +110,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from nornir_k3s.model.adoption import Adoption
     from nornir_k3s.model.backup import Backup
     from nornir_k3s.model.drift_report import DriftReport
     from nornir_k3s.model.drill_report import DrillPlan, DrillReport
@@ -136,6 +140,7 @@ if TYPE_CHECKING:
         k3s_reset,
         k3s_rotate,
     )
+    from nornir_k3s.workflows.adopt import adopt
     from nornir_k3s.workflows.backup import backup, plan_backup
     from nornir_k3s.workflows.deploy import deploy
     from nornir_k3s.workflows.drift import drift
@@ -159,6 +164,8 @@ else:
         " k3s_backup k3s_join k3s_load_balancer k3s_ready k3s_kubeconfig k3s_remove k3s_reset"
         " k3s_rotate",
         "run.selection": "Choice",
+        "model.adoption": "Adoption",
+        "workflows.adopt": "adopt",
         "model.backup": "Backup",
         "model.restoration": "Restoration",
         "workflows.backup": "backup plan_backup",

@@ -50,7 +50,8 @@ def returns(value: Any) -> Callable[..., Any]:
 def ctx(monkeypatch: pytest.MonkeyPatch) -> Ctx:
     out = Screen(file=io.StringIO(), width=100, highlight=False, soft_wrap=True)
     found = Ctx(out, out, nr=nornir("s1"), arguments={})
-    monkeypatch.setattr(session, "_open", returns(found))
+    monkeypatch.setattr(session, "_settings", returns(None))
+    monkeypatch.setattr(session, "opened", returns(found))
     monkeypatch.setattr(session, "Screen", returns(out))
     return found
 

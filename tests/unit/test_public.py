@@ -9,6 +9,8 @@ import nornir_k3s
 from nornir_k3s import errors
 
 PUBLIC = [
+    "adopt",
+    "Adoption",
     "ArtifactError",
     "AuthenticationFailed",
     "Backup",

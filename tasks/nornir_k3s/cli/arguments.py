@@ -85,6 +85,11 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
         setup.init,
         more="It never overwrites a file. The addresses it writes are placeholders: replace them with yours.",
     ),
+    "adopt": Subcommand(
+        "write the inventory of a cluster that exists, from what runs on its hosts",
+        setup.adopt,
+        more="No host is changed. Secrets go to the state folder, never into the inventory. docs/adopt.md has more.",
+    ),
     "hostkeys": Subcommand("collect the SSH host keys and add new ones to known_hosts", setup.hostkeys),
     "plan": Subcommand(
         "show what a deploy would change; change nothing",

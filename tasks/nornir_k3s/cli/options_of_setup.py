@@ -54,6 +54,32 @@ def init(parser: Parser) -> None:
     parser.add_argument("--user", default="root", help="SSH user: root, or one with sudo (default: %(default)s)")
 
 
+def adopt(parser: Parser) -> None:
+    """Add the options of `adopt`."""
+    parser.add_argument(
+        "hosts",
+        nargs="*",
+        metavar="HOST",
+        help="[USER@]ADDRESS[:PORT], or names of the inventory (default: all of its hosts)",
+    )
+    options.common(parser)
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="write config.yaml and inventory/ there (default: beside --config)"
+    )
+    parser.add_argument("--plan", action="store_true", help="show what was found and would be written; write nothing")
+    parser.add_argument("--force", action="store_true", help="replace files that are there; copies of them are kept")
+    parser.add_argument("--name", metavar="NAME", help="name of the cluster (default: the inventory's, or k3s)")
+    parser.add_argument(
+        "--artifacts", type=Path, metavar="FOLDER", help="folder with the release of K3s, for hosts without Internet"
+    )
+    login = parser.add_argument_group("login to hosts that are given by their addresses")
+    login.add_argument("--user", default="root", help="SSH user: root, or one with sudo (default: %(default)s)")
+    login.add_argument("--key-file", type=Path, metavar="FILE", help="SSH key (default: agent and ssh_config)")
+    login.add_argument("--known-hosts", type=Path, metavar="FILE", help="host keys (default: ~/.ssh/known_hosts)")
+    login.add_argument("--sudo-password-env", metavar="NAME", help="environment variable with the password for sudo")
+    options.json_file(parser, "what was found")
+
+
 def hostkeys(parser: Parser) -> None:
     """Add the options of `hostkeys`."""
     options.common(parser)

@@ -55,8 +55,16 @@ class Session:
         return self.err if str(json) == "-" else self.out
 
 
-def run(args: argparse.Namespace, work: Callable[[Session, argparse.Namespace], int]) -> int:
-    """Run the work of a command and return its exit code; an expected error is printed without a traceback."""
+def run(
+    args: argparse.Namespace,
+    work: Callable[[Session, argparse.Namespace], int],
+    settings: Callable[[], config.Config] | None = None,
+) -> int:
+    """Run the work of a command and return its exit code; an expected error is printed without a traceback.
+
+    Arguments:
+        settings: Returns the settings of a run that has no config.yaml; by default they are those of the file.
+    """
     gc.freeze()
     gc.enable()
     err = Screen(stderr=True, highlight=False, soft_wrap=True)
@@ -65,7 +73,7 @@ def run(args: argparse.Namespace, work: Callable[[Session, argparse.Namespace], 
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _as_ctrl_c)
     try:
-        session = _open(args)
+        session = opened(settings() if settings else _settings(args))
         with session.nr as nr:
             shown: list[Processor] = [Progress(session.err)]
             session.nr = nr.with_processors([*shown, Verbose()] if args.verbose else shown)
@@ -91,8 +99,8 @@ def run(args: argparse.Namespace, work: Callable[[Session, argparse.Namespace], 
         return 1
 
 
-def _open(args: argparse.Namespace) -> Session:
-    """Return the session for these arguments.
+def _settings(args: argparse.Namespace) -> config.Config:
+    """Return the settings for these arguments.
 
     Raises:
         UsageError: The config or the inventory cannot be read.
@@ -102,8 +110,19 @@ def _open(args: argparse.Namespace) -> Session:
             f"there is no {CONFIG} in {Path.cwd()}",
             hint="run `nornir-k3s init` to write one and an inventory, or choose another file with --config",
         )
-    settings = config.load(args.config.resolve(), args.inventory)
-    log = debug_log.start(settings.state)
+    return config.load(args.config.resolve(), args.inventory)
+
+
+def opened(settings: config.Config, log: Path | None = None) -> Session:
+    """Return the session of these settings.
+
+    Arguments:
+        log: A debug log that was started already.
+
+    Raises:
+        UsageError: Nornir cannot read the inventory.
+    """
+    log = log or debug_log.start(settings.state)
     try:
         nr = InitNornir(**settings.nornir)
     except K3sError:

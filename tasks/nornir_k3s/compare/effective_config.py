@@ -215,6 +215,11 @@ def _arguments(member: Member, node: NodeState, wanted: Mapping[str, Any], cover
             )  # fmt: skip
 
 
+def running(config: Config) -> dict[str, str]:
+    """Return the settings that a server runs with, as far as `/v1-k3s/config` has them; items of lists with commas."""
+    return {key: found for key, (read, _) in _READERS.items() if (found := read(config)) is not None}
+
+
 def given(args: tuple[str, ...]) -> dict[str, list[str]]:
     """Return the settings of a command line: the values of each flag, `true` for a flag without one."""
     found: dict[str, list[str]] = {}

@@ -1,0 +1,132 @@
+"""The datastore of servers that exist: what they use, whether they agree, and what stands for it in the inventory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nornir_k3s.adoption.read import DATABASES, Found
+from nornir_k3s.checks.moving import describe
+from nornir_k3s.errors import UsageError
+from nornir_k3s.model.endpoint import Endpoint, parse
+from nornir_k3s.model.secret import Secret
+
+FILES = ("datastore-cafile", "datastore-certfile", "datastore-keyfile")
+EMBEDDED = {"sqlite": "SQLite", "etcd": "an embedded etcd"}
+# As `nornir-k3s init` writes them: no host has such an address.
+_PLACEHOLDER = "192.0.2.11"
+
+
+@dataclass
+class Datastore:
+    """What the servers use.
+
+    Arguments:
+        text: For people, without a secret.
+        endpoint: K3s' endpoint string; None for an embedded one.
+        embedded: `sqlite`, `etcd` or nothing.
+        files: The paths of its TLS files on a server, by K3s' setting.
+        hosts: Hosts that were given, and run it; the inventory does not have them.
+        notes: What to know of it.
+    """
+
+    text: str
+    endpoint: Secret | None = None
+    embedded: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
+    hosts: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def of(servers: Mapping[str, Found], others: Mapping[str, Found]) -> Datastore:
+    """Return what these servers use.
+
+    Arguments:
+        others: The other hosts, of which some may run it.
+
+    Raises:
+        UsageError: They use several, or one that this tool cannot have.
+    """
+    used = {name: _used(one) for name, one in servers.items()}
+    kinds = {kind for kind, _ in used.values()}
+    if len(kinds) > 1:
+        raise _several({name: EMBEDDED.get(kind, "an endpoint") for name, (kind, _) in used.items()})
+    kind = next(iter(kinds))
+    if kind:
+        return Datastore(f"{EMBEDDED[kind]} on {', '.join(servers)}", embedded=kind)
+    parsed = {}
+    for name, (_, text) in used.items():
+        try:
+            parsed[name] = parse(Secret(text))
+        except ValueError as error:
+            raise UsageError(f"{name}: its datastore endpoint: {error}", hint="nothing was written") from None
+    if len({(one.kind, one.hosts, one.database) for one in parsed.values()}) > 1:
+        raise _several({name: describe(one) for name, one in parsed.items()})
+    text = Counter(text for _, text in used.values()).most_common(1)[0][0]
+    first = next(name for name, (_, one) in used.items() if one == text)
+    own = servers[first].k3s
+    found = Datastore(describe(parsed[first]), Secret(text))
+    found.files = {key: own.text(key) for key in FILES if own and own.text(key)}
+    if other := sorted(name for name, (_, one) in used.items() if one != text):
+        found.notes.append(
+            f"{', '.join(other)}: another login or other parameters in the datastore endpoint than {first}, of which"
+            " the inventory has them: a deploy makes them the same"
+        )
+    found.hosts = _hosts(parsed[first], others)
+    for name in found.hosts:
+        runs = ", ".join(sorted({DATABASES[unit] for unit in others[name].active & DATABASES.keys()}))
+        found.notes.append(
+            f"{name} runs {runs}, which the servers use: it stays as it is, `external`, and no member of the inventory"
+        )
+    return found
+
+
+def _used(found: Found) -> tuple[str, str]:
+    own = found.k3s
+    endpoint = own.text("datastore-endpoint") if own else ""
+    if own and (own.text("cluster-init") == "true" or found.etcd) and not endpoint:
+        return "etcd", ""
+    if not endpoint or endpoint.startswith(("sqlite:", "sqlite3:")):
+        return ("etcd" if own and own.text("server") else "sqlite"), ""
+    return "", endpoint
+
+
+def _several(uses: Mapping[str, str]) -> UsageError:
+    listed = "; ".join(f"{name}: {use}" for name, use in uses.items())
+    return UsageError(
+        f"the servers are not of one cluster: their datastores differ: {listed}",
+        hint="give the servers of one cluster; nothing was written",
+    )
+
+
+def _hosts(endpoint: Endpoint, others: Mapping[str, Found]) -> list[str]:
+    """Return the hosts that run a database, and have an address of the endpoint."""
+    wanted = {host for host, _ in endpoint.hosts}
+    return [
+        name
+        for name, one in others.items()
+        if one.active & DATABASES.keys()
+        and (wanted & {cidr.split("/")[0] for _, cidr in one.addresses} or wanted & {one.hostname, name})
+    ]
+
+
+def inventory(found: Datastore, state: str) -> dict[str, Any]:
+    """Return `k3s_cluster.datastore`.
+
+    Arguments:
+        state: The state folder of the cluster, as the inventory names it.
+    """
+    if found.embedded:
+        return {"kind": "mariadb"}
+    own: dict[str, Any] = {"endpoint": {"file": f"{state}/endpoint"}}
+    for key in found.files:
+        name = f"{key}.pem"
+        own[key.removeprefix("datastore-")] = f"{state}/{name}" if key == "datastore-keyfile" else f"files/{name}"
+    return own
+
+
+def placeholder() -> dict[str, Any]:
+    """Return a host for the new datastore of a cluster that has an embedded one."""
+    return {"hostname": _PLACEHOLDER, "groups": ["datastore"]}

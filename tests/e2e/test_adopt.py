@@ -1,0 +1,113 @@
+"""Clusters that others have made are taken over: adopt, plan, deploy, drift; the users of their API notice nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from . import by_hand
+from .asked import Asked
+from .conftest import LAB, PROJECT, VIP, Site, bare, eventually
+
+SUDO = "LAB_SUDO_PASSWORD"
+
+
+def adopt(site: Site, folder: Path, *hosts: str) -> dict[str, object]:
+    """Run the command with addresses, and return what it tells as JSON."""
+    lab = site.folder / ".lab" / LAB
+    words = ["--out", str(folder), "--name", "lab", "--user", "ops", "--key-file", str(lab / "id_ed25519")]
+    words += [
+        "--known-hosts",
+        str(lab / "known_hosts"),
+        "--sudo-password-env",
+        SUDO,
+        "--artifacts",
+        str(site.folder / "bundle"),
+    ]
+    command = [sys.executable, str(PROJECT / "runbooks" / "adopt.py"), *hosts, *words, "--json", "-"]
+    environment = {**os.environ, SUDO: (lab / "sudo-password").read_text().strip()}
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=300, check=False, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert by_hand.TOKEN not in done.stdout + done.stderr
+    assert by_hand.PASSWORD not in done.stdout + done.stderr
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
+
+
+def of(*names: str) -> list[str]:
+    return [f"root@{by_hand.ADDRESS[name]}" if name == "a2" else by_hand.ADDRESS[name] for name in names]
+
+
+def take_over(site: Site, folder: Path) -> None:
+    """Deploy the inventory that was written: nothing restarts that the plan does not say, and no request is lost."""
+    os.environ[SUDO] = (site.folder / ".lab" / LAB / "sudo-password").read_text().strip()
+    (folder / "bundle").symlink_to(site.folder / "bundle")
+    taken = replace(site, folder=folder)
+    taken.kubeconfig.write_text(site.kubeconfig.read_text())
+    done = taken.runbook("deploy.py", "--plan", "--json", str(folder / "plan.json"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    plan = json.loads((folder / "plan.json").read_text())
+    said = {one.partition("/")[0] for one in plan["restarts"] if one.endswith(("/k3s.service", "/k3s-agent.service"))}
+    before = by_hand.started(site)
+    with Asked(taken) as asked:
+        taken.deploy("--yes")
+    after = by_hand.started(site)
+    assert asked.count
+    assert not asked.lost, asked
+    assert {name for name in before if before[name] != after[name]} <= said, done.stdout
+    assert set(taken.nodes()) == {*by_hand.SERVERS, *by_hand.AGENTS}
+    assert "nothing to change" in taken.deploy().stdout
+
+    def clean() -> None:
+        drift = taken.runbook("drift.py", "--no-history")
+        assert drift.returncode == 0, drift.stdout + drift.stderr
+
+    eventually(clean)
+
+
+def inventory(folder: Path, kind: str) -> dict[str, object]:
+    found: dict[str, object] = yaml.safe_load((folder / "inventory" / f"{kind}.yaml").read_text())
+    return found
+
+
+def test_a_cluster_made_after_the_guide(site: Site, tmp_path: Path) -> None:
+    with bare(site):
+        by_hand.guide(site)
+        found = adopt(site, tmp_path, *of("db1", "s1", "s2", "s3", "a1", "lb1", "lb2"))
+        assert [one["name"] for one in found["missing"]] == ["a2"]  # type: ignore[attr-defined]
+        assert found["differences"] == []
+        for path in (tmp_path / "inventory").rglob("*.yaml"):
+            assert by_hand.TOKEN not in path.read_text(), path
+            assert by_hand.PASSWORD not in path.read_text(), path
+        for name in ("token", "endpoint"):
+            assert stat.S_IMODE((tmp_path / ".state" / "lab" / name).stat().st_mode) == 0o600
+        again = tmp_path / "whole"
+        adopt(site, again, *of("db1", "s1", "s2", "s3", "a1", "a2", "lb1", "lb2"))
+        cluster = inventory(again, "defaults")["data"]["k3s_cluster"]  # type: ignore[index]
+        assert cluster["registration"] == {"address": VIP}
+        assert cluster["lb"] == {"virtual_router_id": 61, "prefix": 24}
+        assert cluster["server"] == by_hand._settings(site)
+        assert list(inventory(again, "hosts")) == [*by_hand.SERVERS, *by_hand.AGENTS, *by_hand.BALANCERS]
+        take_over(site, again)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("made", [by_hand.k3s_ansible, by_hand.k3sup], ids=lambda one: one.__name__)
+def test_clusters_of_other_tools(site: Site, tmp_path: Path, made: Callable[[Site], None]) -> None:
+    with bare(site):
+        made(site)
+        adopt(
+            site,
+            tmp_path,
+            *of("s1", "s2", "s3", "a1", "a2", *(by_hand.BALANCERS if made is by_hand.k3s_ansible else ())),
+        )
+        take_over(site, tmp_path)
