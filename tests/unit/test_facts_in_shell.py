@@ -96,11 +96,29 @@ def test_frontends_and_vips_of_others_are_named_and_ours_are_not(tmp_path: Path)
 def test_databases_of_others_are_named_unless_we_installed_the_service(tmp_path: Path) -> None:
     program = tmp_path / "bin/mariadb"
     program.parent.mkdir()
-    program.write_text("#!/bin/sh\nprintf '%s\\n' information_schema mysql performance_schema sys k3s shop\n")
+    program.write_text("""#!/bin/sh
+case $* in
+  *DATABASES*) printf '%s\\n' information_schema mysql performance_schema sys k3s shop ;;
+  *) printf '%s\\n' root@localhost mariadb.sys@localhost mysql@localhost k3s_0a1b2c3d@10.0.0.1 k3s_x@10.0.0.1 shop@% ;;
+esac
+""")
     program.chmod(0o755)
     path = f"{program.parent}:{os.environ['PATH']}"
-    call = ("others", "fact_others", tmp_path, "mariadb", "k3s", "mariadb-server", "mariadb.service")
-    assert lines(*call, path=path) == ["@others\tmariadb\tdatabase shop"]
+    call = (
+        "others",
+        "fact_others",
+        tmp_path,
+        "mariadb",
+        "k3s",
+        "mariadb-server",
+        "mariadb.service",
+        "k3s",
+        "/etc/mysql",
+    )
+    others = [f"@others\tmariadb\t{one}" for one in ("database shop", "user k3s_x@10.0.0.1", "user shop@%")]
+    assert lines(*call, path=path) == others
+    (tmp_path / "files").write_text("/etc/rancher/k3s/config.yaml\n")  # of another role of this host
+    assert lines(*call, path=path) == others
     (tmp_path / "packages").write_text("mariadb-server\n")  # a run was killed after it had installed it
     assert lines(*call, path=path) == []
     (tmp_path / "packages").unlink()
@@ -132,13 +150,14 @@ def test_a_database_that_lets_nobody_look_is_not_taken_for_an_empty_one(
     program("systemctl", "exit 0" if running else "exit 3")
     program("psql", "exit 2")
     path = program(client, "echo 'ERROR 1045 (28000): Access denied' >&2; exit 1")
-    found = lines("others", "fact_others", tmp_path, kind, "k3s", path=path)
+    found = lines("others", "fact_others", tmp_path, kind, "k3s", "", "", "k3s", "/etc/x", path=path)
     assert found == ([f"@others\t{kind}\tdatabases that only its own users may list"] if running else [])
 
 
 def test_databases_of_mysql_count_where_mariadb_is_wanted(program: Callable[[str, str], str], tmp_path: Path) -> None:
-    path = program("mysql", "printf '%s\\n' information_schema mysql shop")
-    assert lines("others", "fact_others", tmp_path, "mariadb", "k3s", path=path) == ["@others\tmysql\tdatabase shop"]
+    path = program("mysql", "case $* in *DATABASES*) printf '%s\\n' information_schema mysql shop ;; esac")
+    call = ("others", "fact_others", tmp_path, "mariadb", "k3s", "", "", "k3s", "/etc/mysql")
+    assert lines(*call, path=path) == ["@others\tmysql\tdatabase shop"]
 
 
 @pytest.mark.parametrize("separator", [":", ": "])

@@ -134,6 +134,7 @@ ELSEWHERE = {
     "reimaged",
     "datastore-members",
     "datastore-moved",
+    "datastore-shared",  # in test_shared_database.py
     "datastore-single",
     "interface",
     "leftovers",

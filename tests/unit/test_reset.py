@@ -169,7 +169,7 @@ def test_what_else_a_datastore_has_is_asked_whoever_installed_it(load: Load) -> 
     cluster = load({"datastore": {"kind": "postgresql"}})
     query = Query(cluster, cluster.member("db1"), HostSpec())
     (call,) = Holds().calls(query)
-    assert call == "fact_others /nowhere postgresql k3s postgresql 'postgresql@*-main.service'".replace("*-main", "*")
+    assert call == "fact_others /nowhere postgresql k3s postgresql 'postgresql@*.service' k3s /etc/postgresql"
     assert list(OtherClusters().calls(query)) == ["other_clusters"]
     assert not [*Holds().calls(Query(cluster, cluster.member("s1"), HostSpec()))]
     etcd = load({"datastore": {"kind": "etcd"}})

@@ -59,6 +59,8 @@ def of_datastore(cluster: Cluster, facts: HostFacts) -> list[Step]:
         facts: With `made`, `database`, `others` and the distribution.
     """
     made, kind, manager = facts.made, datastore.kind(cluster), facts.family.manager
+    if cluster.managed.shared:
+        return _shared(cluster, facts)
     if not has_datastore(facts):
         return []
     service = facts.family.service(cluster.managed.kind)
@@ -83,6 +85,20 @@ def of_datastore(cluster: Cluster, facts: HostFacts) -> list[Step]:
         what = f"remove {len(made.dumps)} dump(s) of the datastore"
         steps.append(Step("remove", DUMPS, what, payload=_call("remove_dumps")))
     return [*steps, _forget(manager)]
+
+
+def _shared(cluster: Cluster, facts: HostFacts) -> list[Step]:
+    """Return the steps for a server that others use: nothing else of it was changed."""
+    users = datastore.kind(cluster).own_users(cluster, facts.database)
+    steps = []
+    if facts.database.databases or facts.database.users:
+        said = ", ".join([f"database {cluster.managed.database}", *users])
+        script = datastore.kind(cluster).drop(cluster, users)
+        steps.append(Step("database", "inside", f"drop {said}, and leave what is of others", payload=script))
+    if facts.made.dumps:
+        what = f"remove {len(facts.made.dumps)} dump(s) of the datastore"
+        steps.append(Step("remove", DUMPS, what, payload=_call("remove_dumps")))
+    return [*steps, _forget(facts.family.manager)] if facts.made.state else steps
 
 
 def is_datastore(path: str) -> bool:

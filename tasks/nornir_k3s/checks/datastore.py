@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from nornir_k3s import k3s
-from nornir_k3s.checks import stored
+from nornir_k3s.checks import shared_database, stored
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.finding import Finding, problem
 from nornir_k3s.model.host_facts import HostFacts
@@ -39,6 +39,7 @@ def check(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Find
             yield problem(name, "packages", found, package, remedy)
         if cluster.is_managed:
             yield from stored.check(cluster, name, facts)
+            yield from shared_database.check(cluster, cluster.member(name), facts)
     yield from emptied(cluster, probed, all_facts)
     yield from _certified(probed)
     yield from single_host(cluster)

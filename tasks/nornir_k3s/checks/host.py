@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 
 from nornir_k3s import k3s
+from nornir_k3s.checks.stored import NAMES
 from nornir_k3s.model.cluster import (
     NODES,
     Cluster,
@@ -218,6 +219,14 @@ def _others(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Find
         severity: Severity
         expected, severity = f"a {service} of this cluster alone", "error"
         remedy = f"use another host; or let deploy configure it anew: `take_over: [{member.name}]` under k3s_cluster"
-        if member.name in cluster.take_over:
+        if service in NAMES and cluster.managed.kind != "etcd":
+            remedy += "; or let deploy only add its database and users: `datastore: {shared: true}`"
+        if service in NAMES and cluster.managed.shared:
+            expected = "a database and users beside them"
+            severity, remedy = (
+                "note",
+                "nothing to do: `shared: true` sets nothing for others, and restarts nothing",
+            )
+        elif member.name in cluster.take_over:
             severity, remedy = "note", "nothing to do: `take_over` names the host; its files are kept as copies"
         yield problem(member.name, "in-use", found, expected, remedy, severity)

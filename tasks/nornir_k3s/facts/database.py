@@ -17,7 +17,7 @@ from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.records import Record, RecordError, decoded, integer
 from nornir_k3s.roles import datastore, datastore_etcd
 from nornir_k3s.roles.datastore_mysql import MARIADB, MYSQL, MySQL
-from nornir_k3s.roles.datastore_postgresql import verifier
+from nornir_k3s.roles.datastore_postgresql import marks, verifier
 
 # Revisions since the last compaction, by the id of the newest row: no row is counted.
 REVISIONS = """
@@ -48,6 +48,14 @@ SELECT '@datastore_health', 'revisions', r.* FROM ({REVISIONS}) r;
 """  # noqa: S608 - constants
 
 
+# Of a server that others use, too, whose settings are not ours.
+_SHARED = ("auto_increment_increment", "innodb_snapshot_isolation", "max_connections", "read_only", "wsrep_on")
+_POSTGRESQL_SHARED = """
+SELECT '@database', 'setting', name, setting FROM pg_settings
+  WHERE name IN ('max_connections', 'transaction_read_only');
+"""
+
+
 class Database(Fact[datastore_facts.Database]):
     """Databases, users, rights and bootstrap rows of this cluster; members of an etcd. Its rows are records."""
 
@@ -55,7 +63,14 @@ class Database(Fact[datastore_facts.Database]):
 
     def calls(self, query: Query) -> Iterable[str]:
         """Ask the hosts of a managed datastore."""
-        return [_call("fact_database", query)] if "datastore" in query.member.roles else []
+        if "datastore" not in query.member.roles:
+            return
+        yield _call("fact_database", query)
+        managed = query.cluster.managed
+        if managed.shared and managed.kind == "postgresql":
+            yield shell.call("shared_postgresql", _POSTGRESQL_SHARED, *marks(query.cluster))
+        elif managed.shared:
+            yield shell.call("shared_mysql", (MARIADB if managed.kind == "mariadb" else MYSQL).client, *_SHARED)
 
     def parse(self, records: Sequence[Record]) -> datastore_facts.Database:
         """Return the content."""
@@ -72,6 +87,8 @@ class Database(Fact[datastore_facts.Database]):
             members=frozenset(found.get("member", ())),
             has_data="yes" in found["data"] if "data" in found else None,
             revision=max(map(integer, found.get("revision", ())), default=0),
+            hba="".join(f"{line}\n" for line in decoded(next(iter(found.get("hba", ())), "")).splitlines()),
+            settings=found.get("setting", {}),
         )
 
 

@@ -14,6 +14,14 @@ fact_database_mysql() { # client database SQL-of-accounts SQL-of-the-table
   printf '%s\n' "$3" | mysql_sql
   printf '%s\n' "$4" | mysql_sql "$2"
 }
+shared_mysql() { # client variable...
+  client=$1
+  command -v "$client" >/dev/null 2>&1 || return 0
+  shift
+  for name; do
+    mysql_sql -e "SHOW GLOBAL VARIABLES LIKE '$name'" | while read -r name value; do say database setting "$name" "$value"; done
+  done
+}
 fact_datastore_health_mysql() { # client database SQL-of-the-server SQL-of-the-table
   client=$1
   command -v "$client" >/dev/null 2>&1 || return 0
@@ -27,6 +35,13 @@ fact_database_postgresql() { # database SQL-of-accounts SQL-of-the-table
   if postgresql_sql -c 'SELECT 1' >/dev/null; then say database alive yes ''; fi
   printf '%s\n' "$2" | postgresql_sql
   printf '%s\n' "$3" | postgresql_sql -d "$1"
+}
+shared_postgresql() { # SQL-of-the-server begin end: what is between these lines of pg_hba.conf is ours
+  command -v psql >/dev/null 2>&1 || return 0
+  printf '%s\n' "$1" | postgresql_sql
+  file=$(postgresql_sql -c 'SHOW hba_file')
+  [ -r "$file" ] || return 0
+  say database hba "$(sed -n "\|^$2\$|,\|^$3\$|p" "$file" | base64 -w0)" ''
 }
 fact_datastore_health_postgresql() { # database SQL-of-the-server SQL-of-the-table
   command -v psql >/dev/null 2>&1 || return 0

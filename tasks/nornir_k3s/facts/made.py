@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from nornir_k3s import shell
 from nornir_k3s.facts.fact import Fact, Query
-from nornir_k3s.facts.others import Others
+from nornir_k3s.facts.others import Others, words
 from nornir_k3s.model.host_facts import Made
 from nornir_k3s.model.paths import DUMPS, STATE
 from nornir_k3s.records import Record
@@ -50,8 +50,7 @@ class Holds(Others):
             return
         managed = query.cluster.managed
         service = query.family.service(managed.kind)
-        words = (*service.packages[:1], service.instances) if service.packages else ("", "")
-        yield shell.call("fact_others", "/nowhere", managed.kind, managed.database, *words)
+        yield shell.call("fact_others", "/nowhere", managed.kind, *words(managed, service))
 
 
 class OtherClusters(Others):

@@ -21,6 +21,8 @@ class Database:
         members: Members of an etcd.
         has_data: Whether a member of an etcd has its data; None if unknown.
         revision: The newest one; 0 if unknown.
+        hba: This cluster's part of the pg_hba.conf of a PostgreSQL that others use, too.
+        settings: Those of a server that others use, too, as far as they matter to K3s.
     """
 
     alive: bool = False
@@ -32,6 +34,8 @@ class Database:
     members: frozenset[str] = frozenset()
     has_data: bool | None = None
     revision: int = 0
+    hba: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 class Stored(NamedTuple):

@@ -22,9 +22,25 @@ class ManagedDatastore(Strict):
     )
     password: Reference | None = Field(None, description="a reference; generated when absent")
     tls: bool = Field(True, description="with a CA of the cluster's own, which the servers verify")
+    shared: bool = Field(
+        False, description="others use it, too: only this cluster's database and users are added, no setting is changed"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shared(cls, value: Any) -> Any:  # noqa: ANN401 - what stands in the file
+        """Leave the certificate of a shared server as it is: it is one for all of its users."""
+        return {"tls": False, **value} if isinstance(value, dict) and value.get("shared") is True else value
 
     @model_validator(mode="after")
     def _etcd(self) -> ManagedDatastore:
+        if self.kind == "etcd" and self.shared:
+            raise ValueError("K3s needs an etcd of its own: it has no prefix for all of its keys; remove `shared`")
+        if self.shared and self.tls:
+            raise ValueError(
+                "the certificate of a shared server is one for all of its users: remove `tls`; "
+                "or give the datastore as fields, with its CA as `cafile`"
+            )
         if self.kind == "etcd" and self.model_fields_set & {"database", "user", "password"}:
             raise ValueError("etcd has no database, user or password: K3s uses a client certificate")
         if self.kind == "etcd" and not self.tls:

@@ -55,7 +55,9 @@ class MySQL:
         return build(Endpoint("mysql", (address,), login(cluster), password, database))
 
     def spec(self, cluster: Cluster, member: Member, service: Service) -> HostSpec:
-        """Return the desired state of the host."""
+        """Return the desired state of the host; of one that others use, only that it runs."""
+        if cluster.managed.shared:
+            return HostSpec(packages=service.packages, units=(Unit(service.unit),))
         lines = [
             "[mysqld]",
             f"bind-address = {member.address}",
@@ -128,7 +130,7 @@ class MySQL:
         """Return the users that no server needs any more: of earlier passwords and of removed servers."""
         wanted = {f"{login(cluster)}@{server.address}" for server in cluster.of("servers")}
         left = {member.address for member in cluster.left}  # with whichever password
-        ours = {name for name in content.users if name.rpartition("@")[0] in logins(cluster, content.users)}
+        ours = set(self.own_users(cluster, content))
         return [name for name in content.users if name in ours - wanted and name.rpartition("@")[2] not in left]
 
     def tidy(self, users: Sequence[str]) -> Secret:
@@ -137,8 +139,9 @@ class MySQL:
         return self._statements([f"DROP USER IF EXISTS '{user}'@'{host}';" for user, _, host in names])
 
     def own_users(self, cluster: Cluster, content: Database) -> list[str]:
-        """Return the users of this cluster: of every password and server."""
-        return [name for name in content.users if name.rpartition("@")[0] in logins(cluster, content.users)]
+        """Return the users of this cluster: of every password and server; others may have some with such names."""
+        names = [name for name in content.users if not cluster.managed.shared or name in content.grants]
+        return [name for name in names if name.rpartition("@")[0] in logins(cluster, names)]
 
     def drop(self, cluster: Cluster, users: Sequence[str]) -> Secret:
         """Return a script that removes the cluster's database and these users."""

@@ -38,12 +38,14 @@ class PostgreSQL:
     def endpoint(self, cluster: Cluster) -> Secret:
         """Return K3s' endpoint string."""
         address = (cluster.of("datastore")[0].address, PORT)
-        mode = {"sslmode": "verify-full" if cluster.keys else "disable"}
+        mode = {"sslmode": "verify-full" if cluster.keys else "prefer" if cluster.managed.shared else "disable"}
         password, database = cluster.datastore_password, cluster.managed.database
         return build(Endpoint("postgresql", (address,), login(cluster), password, database, mode))
 
     def spec(self, cluster: Cluster, member: Member, service: Service) -> HostSpec:
-        """Return the desired state of the host."""
+        """Return the desired state of the host; of one that others use, only that it runs."""
+        if cluster.managed.shared:
+            return HostSpec(packages=service.packages, units=(Unit(service.unit),))
         folder, unit = service.folder, service.unit
         hba = f"{folder}/nornir-k3s-hba.conf"
         # A file that is written in place of another one goes on with it: with the copy that `put` leaves.
@@ -79,13 +81,18 @@ class PostgreSQL:
         )
 
     def _hba(self, cluster: Cluster) -> str:
+        return HEADER + "\n".join(["local all postgres peer", *self._logins(cluster)]) + "\n"
+
+    def _logins(self, cluster: Cluster) -> list[str]:
+        """Return the lines that let the servers in, and nobody else."""
         how, database = "hostssl" if cluster.keys else "host", cluster.managed.database
         bits = {server.address: 128 if ":" in server.address else 32 for server in cluster.serving}
-        lines = [
-            "local all postgres peer",
-            *(f"{how} {database} +{cluster.managed.user} {address}/{n} scram-sha-256" for address, n in bits.items()),
-        ]
-        return HEADER + "\n".join(lines) + "\n"
+        return [f"{how} {database} +{cluster.managed.user} {address}/{n} scram-sha-256" for address, n in bits.items()]
+
+    def added(self, cluster: Cluster) -> str:
+        """Return the part of the pg_hba.conf of others that is this cluster's, with the lines that mark it."""
+        begin, end = marks(cluster)
+        return "\n".join([begin, *self._logins(cluster), end]) + "\n"
 
     def missing(self, cluster: Cluster, content: Database) -> list[str]:
         """Return what the database lacks."""
@@ -97,6 +104,8 @@ class PostgreSQL:
             found.append(f"password of {user}")
         if user not in content.grants:
             found.append(f"rights of {user}")
+        if cluster.managed.shared and content.hba != self.added(cluster):
+            found.append("its lines in pg_hba.conf")
         return found
 
     def prepare(self, cluster: Cluster) -> Secret:
@@ -107,7 +116,8 @@ class PostgreSQL:
         """
         owner, user, database = cluster.managed.user, login(cluster), cluster.managed.database
         hashed = verifier(cluster.datastore_password)
-        return _statements(f"""
+        lines = self._added_script(cluster, self.added(cluster)) if cluster.managed.shared else ""
+        sql = _statements(f"""
 SELECT 'CREATE ROLE {owner} NOLOGIN' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{owner}') \\gexec
 SELECT 'CREATE ROLE {user}' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{user}') \\gexec
 ALTER ROLE {user} LOGIN PASSWORD '{hashed}' NOSUPERUSER NOCREATEDB NOCREATEROLE;
@@ -117,6 +127,11 @@ SELECT 'CREATE DATABASE {database} OWNER {owner} TEMPLATE template0 ENCODING ''U
   WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{database}') \\gexec
 REVOKE ALL ON DATABASE {database} FROM PUBLIC;
 """)  # noqa: S608 - names are checked by the schema, the verifier has no quotes
+        return Secret(lines + sql.reveal())
+
+    def _added_script(self, cluster: Cluster, text: str) -> str:
+        """Return the script that puts this text in place of what this cluster has in the pg_hba.conf of others."""
+        return shell.source("apply/shared_database.sh") + shell.call("hba_lines", *marks(cluster), text) + "\n"
 
     def dump(self, cluster: Cluster, member: Member) -> Recipe:  # noqa: ARG002 - as every kind
         """Return how the database is written to a file, for pg_restore."""
@@ -129,7 +144,7 @@ REVOKE ALL ON DATABASE {database} FROM PUBLIC;
         """Return the users that no server needs any more: of earlier passwords, unless one that has left runs."""
         if len(cluster.serving) > len(cluster.of("servers")):
             return []
-        return sorted(logins(cluster, content.users) - {login(cluster)})
+        return sorted(self._members(cluster, content) - {login(cluster)})
 
     def tidy(self, users: Sequence[str]) -> Secret:
         """Return a script that removes these users."""
@@ -137,12 +152,23 @@ REVOKE ALL ON DATABASE {database} FROM PUBLIC;
 
     def own_users(self, cluster: Cluster, content: Database) -> list[str]:
         """Return the users of this cluster: of every password, and the one that owns everything."""
-        return [*sorted(logins(cluster, content.users)), cluster.managed.user]
+        return [*sorted(self._members(cluster, content)), cluster.managed.user]
+
+    def _members(self, cluster: Cluster, content: Database) -> set[str]:
+        """Return the users of every password; others may have some with such names."""
+        names = logins(cluster, content.users)
+        return names & content.grants if cluster.managed.shared else names
 
     def drop(self, cluster: Cluster, users: Sequence[str]) -> Secret:
         """Return a script that removes the cluster's database and these users."""
         drop = f"DROP DATABASE IF EXISTS {cluster.managed.database} WITH (FORCE);"
-        return Secret(_statements(drop).reveal() + self.tidy(users).reveal())
+        lines = self._added_script(cluster, "") if cluster.managed.shared else ""
+        return Secret(_statements(drop).reveal() + self.tidy(users).reveal() + lines)
+
+
+def marks(cluster: Cluster) -> tuple[str, str]:
+    """Return the lines around what is this cluster's in the pg_hba.conf of a PostgreSQL that others use, too."""
+    return f"# nornir-k3s, cluster {cluster.name}: begin", f"# nornir-k3s, cluster {cluster.name}: end"
 
 
 def verifier(password: Secret) -> str:
