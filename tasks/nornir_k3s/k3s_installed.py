@@ -57,7 +57,7 @@ _EMBEDDED = frozenset(
         "etcd-s3-insecure",
     ]
 )
-_BOOLEANS = k3s.BOOLEANS | _EMBEDDED
+BOOLEANS = k3s.BOOLEANS | _EMBEDDED
 _HIDDEN = {"supervisor-port", "apiserver-port", "apiserver-bind-address", "helm-job-image"}
 
 
@@ -67,11 +67,13 @@ class Unit:
 
     Arguments:
         command: The words of its last `ExecStart=`, with nothing replaced in them.
-        environment: Its own `Environment=`.
+        dropin: The drop-in that has it; empty for the unit's main file.
+        environment: Its own `Environment=`, each value with the drop-in that has it.
     """
 
     command: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
+    dropin: str = ""
+    environment: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def key_of(name: str) -> str:
@@ -84,22 +86,25 @@ def key_of(name: str) -> str:
 def unit(text: str) -> Unit:
     """Return what a unit's files say, as `systemctl cat` prints them: later ones count, an empty value resets."""
     command: tuple[str, ...] = ()
-    environment: dict[str, str] = {}
-    section = ""
+    environment: dict[str, tuple[str, str]] = {}
+    section = path = dropin = ""
     for line in re.sub(r"\\\r?\n", " ", text).splitlines():
         line = line.strip()  # noqa: PLW2901 - the line as systemd reads it
+        if line.startswith("# /"):
+            section, path = "", line[2:] if ".service.d/" in line else ""
         if line.startswith("["):
             section = line
         name, equal, value = line.partition("=")
         if section != "[Service]" or not equal or line.startswith(("#", ";")):
             continue
         if name.strip() == "ExecStart":
-            command = tuple(_words(value.strip().lstrip("@-:+!")))
+            command, dropin = tuple(_words(value.strip().lstrip("@-:+!"))), path
         elif name.strip() == "Environment" and value.strip():
-            environment |= dict(word.split("=", 1) for word in _words(value) if "=" in word)
+            pairs = (word.split("=", 1) for word in _words(value) if "=" in word)
+            environment |= {variable: (found, path) for variable, found in pairs}
         elif name.strip() == "Environment":
             environment = {}
-    return Unit(command, environment)
+    return Unit(command, dropin, environment)
 
 
 def environment(text: str) -> dict[str, str]:
@@ -122,6 +127,7 @@ def installed(
     active: bool = False,
     enabled: bool = False,
     ours: bool = False,
+    changed: int = 0,
 ) -> Installed | None:
     """Return the K3s that a unit starts; None where it starts no K3s.
 
@@ -130,10 +136,10 @@ def installed(
         text: Its files, as `systemctl cat` prints them.
         environments: Path and text of its environment files, in their order.
         files: Path and text of files of settings, of which those count that K3s would read.
-        active, enabled, ours: As in the result.
+        active, enabled, ours, changed: As in the result.
     """
     read = unit(text)
-    variables = {key: (value, f"Environment= of {name}") for key, value in read.environment.items()}
+    variables = {key: (value, path or f"Environment= of {name}") for key, (value, path) in read.environment.items()}
     for path, content in environments:
         variables |= {key: (value, path) for key, value in environment(content).items()}
     words = _expanded(read.command, {key: value for key, (value, _) in variables.items()}, name)
@@ -153,7 +159,7 @@ def installed(
         for one, path in found:
             merged.add(key, one, path)
     for key, one in flags:
-        merged.add(key, one, f"flags of {name}")
+        merged.add(key, one, read.dropin or f"flags of {name}")
     set_ = set(merged.found)
     for variable, (one, path) in variables.items():
         if variable in _VARIABLES and one and _VARIABLES[variable] not in set_:
@@ -166,6 +172,7 @@ def installed(
         enabled=enabled,
         binary=words[0],
         ours=ours,
+        changed=changed,
         settings=settings,
         files=tuple(dict.fromkeys(one for setting in settings.values() for one in setting.origins if one[0] == "/")),
         ignored=tuple(sorted(set(ignored))),
@@ -186,7 +193,7 @@ class _Merged:
         if key not in k3s.LISTS:
             values.clear()
             origins.clear()
-        if key in _BOOLEANS:
+        if key in BOOLEANS:
             true = k3s.boolean(value)
             value = value if true is None else str(true).lower()
         parts = [part.strip() for part in value.split(",")] if key in k3s.SPLIT else [value]
@@ -213,8 +220,8 @@ def _flags(words: Sequence[str]) -> Iterator[tuple[str, str]]:
             continue
         key = key_of(name.lstrip("-"))
         if not equal:
-            takes_one = key not in _BOOLEANS and rest
-            value = rest.pop(0) if takes_one else "true" if key in _BOOLEANS else ""
+            takes_one = key not in BOOLEANS and rest
+            value = rest.pop(0) if takes_one else "true" if key in BOOLEANS else ""
         yield key, value
 
 

@@ -19,10 +19,12 @@ from nornir_k3s.model.step import Action, Step
 from nornir_k3s.model.urls import shown
 from nornir_k3s.roles import datastore, former, load_balancer
 from nornir_k3s.roles.desired import Known, desired_by_role
+from nornir_k3s.roles.running import Takeover, takeover
 
 SETTLED = 10  # seconds after which an active unit's node is registered, with its version
 RENEWED = 90 * 86400  # K3s renews a certificate that has less than this left when it starts (older releases: 90 days)
 EXPIRING = 7 * 86400
+NO_TAKEOVER = Takeover()
 STUCK = 90  # seconds after which a unit that is still starting is restarted
 
 
@@ -40,11 +42,20 @@ def stage(spec: HostSpec, facts: HostFacts) -> list[Step]:
             current = "no" if state.sha256 == "-" else "another"
             how = f"download {shown(artifact.url)}" if artifact.url else f"copy {artifact.source.name}"
             steps.append(Step("artifact", artifact.path, f"{how} (there is {current} file now)", payload=artifact))
-    if spec.install and (facts.ledger.installed != install_mark(spec) or missing_install_files(spec, facts)):
-        steps.append(
-            Step("install", spec.install.unit, f"run K3s' installer as {spec.install.role}", payload=spec.install)
-        )
+    if spec.install and not _is_foreign(spec, facts):
+        steps += _install(spec, facts)
     return steps
+
+
+def _install(spec: HostSpec, facts: HostFacts) -> list[Step]:
+    if not spec.install or not (facts.ledger.installed != install_mark(spec) or missing_install_files(spec, facts)):
+        return []
+    return [Step("install", spec.install.unit, f"run K3s' installer as {spec.install.role}", payload=spec.install)]
+
+
+def _is_foreign(spec: HostSpec, facts: HostFacts) -> bool:
+    """Return whether others have installed K3s: its flags go when its unit is written, so config.yaml comes first."""
+    return spec.install is not None and spec.install.unit in facts.foreign_units
 
 
 def _prepare(spec: HostSpec, facts: HostFacts) -> list[Step]:
@@ -80,30 +91,50 @@ def install_mark(spec: HostSpec) -> str:
     return f"{spec.install.role} {hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
 
-def converge(spec: HostSpec, facts: HostFacts, *, others: Iterable[HostSpec] = ()) -> list[Step]:
+def converge(
+    spec: HostSpec, facts: HostFacts, *, others: Iterable[HostSpec] = (), takeover: Takeover = NO_TAKEOVER
+) -> list[Step]:
     """Return the steps that correct files and units, in order.
 
     Arguments:
         others: The desired states of the host's other roles.
+        takeover: What becomes of a K3s that others have installed.
     """
     steps = [step for file in spec.files if (step := _file(file, facts.files.get(file.path)))]
+    steps = [_without_restart(step, takeover) if step.target in takeover.same else step for step in steps]
     unread_paths = {file.path for unit in spec.units for file in unread(unit, spec, facts)}
     # The mode of a file that the process has read already needs no restart.
     no_restart = {file.path for file in spec.files if same_text(file, facts) and file.path not in unread_paths}
+    no_restart |= takeover.same
     for gone in spec.gone:
         if gone.path in facts.ledger.files:
             steps.append(Step("remove", gone.path, f"remove {gone.path}, which is no longer needed", payload=gone))
     for path in _obsolete(spec, facts, others):
         steps.append(Step("remove", path, f"remove {path}, which is no longer needed", payload=Gone(path, "")))
     changed = {step.target for step in steps} - no_restart
+    if _is_foreign(spec, facts):
+        steps += _install(spec, facts)
     for unit in spec.units:
         action = _unit_action(unit, spec, facts, changed)
         if action:
-            steps.append(Step("unit", unit.name, f"{action} {unit.name}", payload=unit, action=action))
+            why = f": {', '.join(takeover.differ)} would differ" if takeover.differ and unit.name == _k3s(spec) else ""
+            steps.append(Step("unit", unit.name, f"{action} {unit.name}{why}", payload=unit, action=action))
     if not steps and PREVIOUS in facts.present and facts.in_service and spec.install:
         # A run was interrupted before it removed them: a later rollback must not restore files that old.
         steps.append(Step("remove", PREVIOUS, "remove the rollback copies of the last change", payload=Forget()))
     return steps
+
+
+def _k3s(spec: HostSpec) -> str:
+    return spec.install.unit if spec.install else ""
+
+
+def _without_restart(step: Step, takeover: Takeover) -> Step:
+    """Return the step of a file whose settings K3s runs with already, from the flags and files of others."""
+    if not isinstance(step.payload, File):
+        raise TypeError(step)
+    summary = f"{step.summary}; no restart: the settings that run are the same"
+    return replace(step, summary=summary, payload=replace(step.payload, runs=takeover.started))
 
 
 def _obsolete(spec: HostSpec, facts: HostFacts, others: Iterable[HostSpec]) -> list[str]:
@@ -166,6 +197,8 @@ def unread(unit: Unit, spec: HostSpec, facts: HostFacts) -> list[File]:
     reloaded = max(process.changed, facts.ledger.reloaded.get(unit.name, 0))
     for file in spec.files:
         since = process.started if file.action == "restart" else reloaded
+        if facts.ledger.same.get(file.path) == (file.sha256, process.started):
+            continue
         state = facts.files.get(file.path)
         if file.unit != unit.name or state is None or not state.changed > since > 0:
             continue
@@ -265,7 +298,12 @@ def plan_host(cluster: Cluster, member: Member, facts: HostFacts, known: Known) 
     cluster = replace(cluster, left=known.left)
     parts = desired_by_role(cluster, member, facts, known)
     steps = {
-        role: converge(part, facts, others=[one for other, one in parts.items() if other != role])
+        role: converge(
+            part,
+            facts,
+            others=[one for other, one in parts.items() if other != role],
+            takeover=takeover(cluster, member, part, facts) if role in NODES else NO_TAKEOVER,
+        )
         for role, part in parts.items()
     }
     tidy: list[Step] = []

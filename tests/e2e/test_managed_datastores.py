@@ -516,3 +516,65 @@ def test_etcd_is_upgraded_by_apt_one_member_after_the_other(managed: Site, kind:
     eventually(lambda: unchanged(managed))
     assert "nothing to change" in managed.deploy().stdout
     assert servers_started(managed, "s1", "s2") == before
+
+
+OTHERS = {
+    "mariadb": """set -eu
+apt-get -q update >/dev/null
+apt-get -qy --no-install-recommends install mariadb-server >/dev/null
+printf '[mysqld]\\nbind-address = 0.0.0.0\\n' >/etc/mysql/mariadb.conf.d/70-shop.cnf
+systemctl restart mariadb
+mariadb -e "CREATE DATABASE shop; CREATE TABLE shop.goods (id INT); CREATE USER shop@localhost IDENTIFIED BY 'open'"
+mariadb -e "GRANT ALL ON shop.* TO shop@localhost; INSERT INTO shop.goods VALUES (7)"
+""",
+    "postgresql": """set -eu
+apt-get -qy --no-install-recommends install postgresql >/dev/null
+cd /etc/postgresql/*/main
+echo "listen_addresses = '*'" >conf.d/shop.conf
+echo 'host all all 0.0.0.0/0 reject' >>pg_hba.conf
+systemctl restart 'postgresql@*-main'
+runuser -u postgres -- psql -qc "CREATE ROLE shop LOGIN PASSWORD 'open'" -c 'CREATE DATABASE shop OWNER shop'
+""",
+}
+ASK = {
+    "mariadb": ["mariadb", "-ushop", "-popen", "-NBe", "SELECT id FROM shop.goods"],
+    "postgresql": ["psql", "-Atc", "SELECT 7", "postgresql://shop:open@127.0.0.1/shop"],
+}
+LOOKS = """systemctl show -p MainPID,ExecMainStartTimestampMonotonic mariadb 'postgresql@*-main'
+cd /etc && find mysql postgresql -type f ! -name 'pg_hba.conf*' -exec sha256sum {} + | sort -k2"""
+
+
+def _set(data: dict[str, Any], known: dict[str, Any]) -> None:
+    data["data"]["k3s_cluster"].update(known)
+
+
+def test_a_database_is_added_beside_those_of_others(site: Site) -> None:
+    with bare(site):
+        for kind in ("mariadb", "postgresql"):
+            site.lab.exec("db1", ["sh", "-s"], input=OTHERS[kind], timeout=300)
+            before = site.lab.exec("db1", ["sh", "-c", LOOKS]).stdout
+            known: dict[str, Any] = {"datastore": {"kind": kind}, "accept": ["datastore-shared"]}
+            site.edit(partial(_set, known=known))
+            refused = site.runbook("deploy.py")
+            assert refused.returncode == 1
+            assert f"{kind} on this host serves others: database shop, user shop" in refused.stderr
+            assert "shared: true" in refused.stderr
+            known["datastore"] = {"kind": kind, "shared": True}
+            site.edit(partial(_set, known=known))
+            site.deploy("--until", "datastore" if kind == "mariadb" else "first-server")
+            assert "nothing to change" in site.deploy("--only", "datastore").stdout
+            assert site.lab.exec("db1", ["sh", "-c", LOOKS]).stdout == before, "its settings, and it was not restarted"
+            assert site.lab.exec("db1", ASK[kind]).stdout == "7\n"
+            assert "k3s" in str(sql(site, kind, NAMES[kind]))
+        done = site.runbook("reset.py", "--yes", "--datastore", "lab")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "k3s" not in str(sql(site, "postgresql", NAMES["postgresql"]))
+        assert "nornir" not in site.lab.exec("db1", ["sh", "-c", "cat /etc/postgresql/*/main/pg_hba.conf"]).stdout
+        assert site.lab.exec("db1", ["sh", "-c", LOOKS]).stdout == before
+        assert site.lab.exec("db1", ASK["postgresql"]).stdout == "7\n"
+
+
+NAMES = {
+    "mariadb": "SHOW DATABASES",
+    "postgresql": "SELECT datname FROM pg_database UNION SELECT rolname FROM pg_roles",
+}

@@ -166,3 +166,32 @@ def test_the_certificate_of_k3s_port_is_read_and_its_key_is_not(tmp_path: Path, 
     secret.write_text(f'{{"kind":"Secret","data"{separator}{{"tls.crt"{separator}"UEVN","tls.key"{separator}"S0VZ"}}}}')
     (found,) = lines("k3s_node", "fact_certificates", secret, tmp_path / "none.json")
     assert found == f"@certificates\t{secret}\tUEVN\t{int(secret.stat().st_mtime)}"
+
+
+def test_a_k3s_of_ours_is_read_where_others_have_added_settings(
+    program: Callable[[str, str], str], tmp_path: Path
+) -> None:
+    etc = tmp_path / "etc"
+    unit = etc / "systemd/system/k3s.service"
+    unit.parent.mkdir(parents=True)
+    ours = "[Service]\nExecStart=/usr/local/bin/k3s \\\n    server \\\n\n"
+    unit.write_text(ours)
+    (etc / "rancher/k3s/config.yaml.d").mkdir(parents=True)
+    cat = f'echo "# {unit}"; cat {unit}'
+    show = f"case $1 in list-unit-files) echo k3s.service enabled ;; cat) {cat} ;; show) ;; *) echo active ;; esac"
+    path = program("systemctl", show)
+    (tmp_path / "installed").write_text("server x")
+
+    def read() -> list[str]:
+        text = SAY + shell.source("facts/k3s_installed.sh").replace("/etc/", f"{etc}/")
+        call = shell.call("fact_installations", tmp_path, "others")
+        done = subprocess.run(["sh", "-c", text + call], capture_output=True, text=True, check=True, env={"PATH": path})
+        return done.stdout.splitlines()
+
+    assert read() == [], "its settings are known"
+    unit.write_text(ours.replace("    server", "    server \\\n\t'--debug'"))
+    assert read()[0].startswith("@installations\tunit\tk3s.service\tactive\tactive\tyes\t")
+    assert f"@installations\tchanged\t{int(unit.stat().st_ctime)}\t" in read()
+    unit.write_text(ours)
+    (etc / "rancher/k3s/config.yaml.d/x.yaml").write_text("debug: true\n")
+    assert f"@installations\tsettings\t{etc}/rancher/k3s/config.yaml.d/x.yaml\tZGVidWc6IHRydWUK" in read()

@@ -233,3 +233,34 @@ def test_folders_that_are_made_are_noted(tmp_path: Path) -> None:
     assert script(tmp_path, f"folder {tmp_path}/a/b\nfolder {tmp_path}/a/c\n").returncode == 0
     noted = (tmp_path / "state" / "folders").read_text().splitlines()
     assert sorted(noted) == [f"{tmp_path}/a", f"{tmp_path}/a/b", f"{tmp_path}/a/c"]
+
+
+def test_the_unit_of_another_s_k3s_is_kept_before_it_is_written(tmp_path: Path) -> None:
+    units = tmp_path / "etc/systemd/system"
+    units.mkdir(parents=True)
+    (units / "k3s.service").write_text("ExecStart=k3s server --debug\n")
+    (units / "k3s.service.env").write_text("K3S_TOKEN=x\n")
+    (units / "k3s.service.env").chmod(0o600)
+    installer = tmp_path / "install.sh"
+    installer.write_text(f"echo ours >{units}/k3s.service; : >{units}/k3s.service.env")
+    call = shell.call("run_installer", installer, "server", "mark", "k3s.service")
+    done = script(tmp_path, f"mkdir -p $PREVIOUS\n: >$PREVIOUS/list\n{call}\n{call}\n")
+    assert done.returncode == 0, done.stderr
+    kept = units / "k3s.service.env.before-nornir-k3s"
+    assert (kept.read_text(), kept.stat().st_mode & 0o777) == ("K3S_TOKEN=x\n", 0o600)
+    assert "--debug" in (units / "k3s.service.before-nornir-k3s").read_text()
+    done = script(tmp_path, "restore k3s.service yes\n", systemctl="exit 0")
+    assert done.returncode == 0, done.stderr
+    assert "--debug" in (units / "k3s.service").read_text()
+    assert "systemctl daemon-reload" in log(tmp_path), "it starts with its own flags again"
+    assert not (tmp_path / "state/installed").exists(), "it is another's again"
+    give = shell.call("give_back_copy", units / "k3s.service")
+    (units / "k3s.service").unlink()
+    assert script(tmp_path, give).returncode == 0
+    assert "--debug" in (units / "k3s.service").read_text()
+
+
+def test_what_a_process_has_already_is_noted_once_a_file(tmp_path: Path) -> None:
+    for started in (1, 2):
+        assert script(tmp_path, shell.call("note_same", "/etc/a", "0a", started)).returncode == 0
+    assert (tmp_path / "state/same").read_text() == f"{tmp_path}/etc/a\t0a\t2\n".replace(str(tmp_path), "")

@@ -86,6 +86,10 @@ put_back() { # unit what-it-was path
   fi
   unlist "$3"
   if [ "$2" = ours ]; then printf '%s\n' "$3" >>"$STATE/files"; fi
+  case $3 in /etc/systemd/system/*.service) # of another's K3s, which this one is again
+    rm -f "$STATE/installed"
+    systemctl daemon-reload ;;
+  esac
   say did "restored:$3" changed
 }
 restore() { # unit always; what was restarted is not done until it was seen ready: the next run would do it again

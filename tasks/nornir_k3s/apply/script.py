@@ -98,8 +98,10 @@ def _call(step: Step, spec: HostSpec) -> str:  # noqa: PLR0911 - one line a kind
 def _file(file: File) -> str:
     encoded = base64.b64encode(file.text.reveal().encode()).decode()
     check = file.check.replace("{}", '"$draft"')
-    call = shell.call("put", file.path, f"{file.mode:o}", file.owner, file.group, file.unit, check)
-    return f"{call} <<'END'\n{encoded}\nEND"
+    reader = "" if file.runs else file.unit
+    call = shell.call("put", file.path, f"{file.mode:o}", file.owner, file.group, reader, check)
+    note = shell.call("note_same", file.path, file.sha256, file.runs) + "\n" if file.runs else ""
+    return f"{note}{call} <<'END'\n{encoded}\nEND"
 
 
 def _artifact(artifact: Artifact) -> str:

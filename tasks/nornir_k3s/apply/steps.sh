@@ -46,6 +46,11 @@ put() { # path mode owner group unit check; the content comes base64-encoded on 
 label() { # path: SELinux' policy knows what it is by its name (restorecon(8))
   if command -v restorecon >/dev/null 2>&1; then restorecon "$1" 2>/dev/null || :; fi
 }
+note_same() { # path sha256 start-of-the-process: it has these settings already, and need not start again for them
+  line=$(printf '%s\t%s\t%s' "$1" "$2" "$3")
+  { grep -vF "$1$(printf '\t')" "$STATE/same" 2>/dev/null || :; printf '%s\n' "$line"; } >"$STATE/.same"
+  mv -f "$STATE/.same" "$STATE/same"
+}
 settle() { # path: it is newer now than the process that has read it, for its mode alone
   line=$(printf '%s\t%s' "$1" "$(stat -c %Z "$1")")
   { grep -vF "$1$(printf '\t')" "$STATE/settled" 2>/dev/null || :; printf '%s\n' "$line"; } >"$STATE/.settled"
@@ -170,6 +175,12 @@ initialize() { # path command: the data of a service, unless they are there
 }
 
 run_installer() { # installer role mark unit; with a clean environment: it writes every K3S_* variable into the unit's own
+  if [ ! -e "$STATE/installed" ]; then # of another's K3s, with its flags and its token
+    for path in "/etc/systemd/system/$4" "/etc/systemd/system/$4.env"; do
+      keep_previous "$path"
+      keep_foreign "$path"
+    done
+  fi
   out=$(usual_modes env -i PATH="$PATH" HOME=/root INSTALL_K3S_SKIP_DOWNLOAD=true INSTALL_K3S_SKIP_START=true \
     INSTALL_K3S_SKIP_SELINUX_RPM=true sh "$1" "$2" 2>&1) || {
     printf '%s\n' "$out" >&2

@@ -7,23 +7,25 @@ environment, and flags of the unit hide both; config.yaml.d comes after config.y
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import yaml
 
 from nornir_k3s import k3s
+from nornir_k3s.checks import extra_settings
 from nornir_k3s.k3s_installed import key_of
+from nornir_k3s.model import masking
 from nornir_k3s.model.cluster import Cluster, Member
 from nornir_k3s.model.finding import Finding, problem
 from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.model.installed import Installed
 from nornir_k3s.model.paths import MOVED
-from nornir_k3s.roles import agent, node, server
+from nornir_k3s.roles import running as running_k3s
 
 SQLITE = f"{k3s.DATA}/server/db/state.db"
 _DATASTORE = ("datastore-endpoint", "K3S_DATASTORE_ENDPOINT")
 # A value of another origin would make the host part of another cluster, or one that cannot be changed later.
-_CRITICAL = {*k3s.OURS, "node-name", "cluster-cidr", "service-cidr", "secrets-encryption"}
+_CRITICAL = {*k3s.OURS, *k3s.MUST_MATCH, "node-name"}
 _ENVIRONMENT = ".service.env"
 
 
@@ -31,41 +33,34 @@ def check(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Findin
     """Yield what another installation set or left on a server or agent."""
     own = k3s.UNITS["server" if member.role == "servers" else "agent"]
     for name in dict.fromkeys(facts.foreign_units):
-        yield from _unit(member, facts, name, own)
-    yield from _settings(cluster, member, facts, own)
-    if own not in facts.foreign_units:
-        yield from _flags(member, facts, own)
+        yield from _unit(cluster, member, facts, name, own)
+    yield from extra_settings.check(cluster, member, facts, own)
     if member.role == "servers" and on_sqlite(facts) and MOVED not in facts.present:
         found = "files of SQLite in server/db: this host was a cluster of its own, whose objects would be lost"
+        if facts.unit(own).active == "active":
+            found = (
+                "K3s runs on SQLite, with files in server/db: a cluster of this host alone, whose objects would be lost"
+            )
         remedy = (
-            f"if its objects are needed: `nornir-k3s move`; else move it away: systemctl disable --now {own}; "
+            f"if its objects are needed: {_move(cluster, facts)}; else move it away: systemctl disable --now {own}; "
             f"mv {k3s.DATA}/server {k3s.DATA}/server.before"
         )
         yield problem(member.name, "sqlite", found, "no SQLite, or a server that uses a datastore endpoint", remedy)
 
 
+def _move(cluster: Cluster, facts: HostFacts) -> str:
+    """Return what `move` needs and does with the data of a server on SQLite."""
+    known = facts.server.token in ("", cluster.token.fingerprint())
+    first = "its token is the one given" if known else f"first give the token in {k3s.DATA}/server/token as `token`"
+    return (
+        f"`nornir-k3s move` ({first}): it stops K3s here, copies its table to the datastore of the inventory, compares "
+        "both, and starts K3s on it; SQLite's files stay"
+    )
+
+
 def on_sqlite(facts: HostFacts) -> bool:
     """Return whether the K3s of this server keeps its data in SQLite, as far as its files tell."""
     return SQLITE in facts.present and not _has_endpoint(facts)
-
-
-def flags(command: str) -> dict[str, object]:
-    """Return the settings in the arguments of `k3s server` or `k3s agent`; lists of those that come several times."""
-    try:
-        words = shlex.split(command)[2:]
-    except ValueError:
-        words = command.split()[2:]
-    found: dict[str, object] = {}
-    while words:
-        name, equal, value = words.pop(0).partition("=")
-        if not name.startswith("-"):
-            continue
-        if not equal:
-            value = words.pop(0) if words and not words[0].startswith("-") else "true"
-        key = key_of(name.lstrip("-"))
-        before = found.get(key)
-        found[key] = value if before is None else [*(before if isinstance(before, list) else [before]), value]
-    return found
 
 
 def running(facts: HostFacts, inventory: Mapping[str, object]) -> Mapping[str, object]:
@@ -75,13 +70,15 @@ def running(facts: HostFacts, inventory: Mapping[str, object]) -> Mapping[str, o
         inventory: The inventory's, for a server whose file is as wanted, or was lost.
     """
     unit, state = k3s.UNITS["server"], facts.files.get(k3s.CONFIG)
+    if one := running_k3s.installation(facts, "server"):
+        return {key: setting.text for key, setting in one.settings.items()}
     if state is not None and state.text is not None:
         base = _mapping(state.text)
     elif unit in facts.foreign_units and (state is None or state.kind == "absent"):
         base = {}
     else:
         base = inventory
-    return {**base, **flags(facts.unit(unit).command)}
+    return {**base, **extra_settings.flags(facts.unit(unit).command)}
 
 
 def _mapping(text: str) -> Mapping[str, object]:
@@ -95,19 +92,24 @@ def _mapping(text: str) -> Mapping[str, object]:
 def _other_data(facts: HostFacts, name: str) -> str:
     """Return the folder, if it is another, in which a K3s of others has its data; as far as its files tell."""
     state = facts.files.get(k3s.CONFIG)
-    set_ = {**_mapping(state.text if state and state.text else ""), **flags(facts.unit(name).command)}
+    set_ = {**_mapping(state.text if state and state.text else ""), **extra_settings.flags(facts.unit(name).command)}
     folder = str(set_.get("data-dir", k3s.DATA)).rstrip("/")
     if folder == k3s.DATA and any("data-dir" in map(key_of, names) for _, names, _ in facts.extra_settings):
         return "another folder"
     return "" if folder == k3s.DATA else folder
 
 
-def _unit(member: Member, facts: HostFacts, name: str, own: str) -> Iterator[Finding]:
+def _unit(cluster: Cluster, member: Member, facts: HostFacts, name: str, own: str) -> Iterator[Finding]:
     if name in k3s.UNITS.values():
         if name != own:
             return  # check `role` reports it
-        lost = sorted(flags(facts.unit(name).command))
-        lost += sorted({key for path, keys, _ in facts.extra_settings if path.endswith(_ENVIRONMENT) for key in keys})
+        if (taken := _taken_over(cluster, member, facts)) and not _other_data(facts, name):
+            yield taken
+            return
+        lost = sorted(extra_settings.flags(facts.unit(name).command))
+        lost += sorted(
+            {key for path, keys, _ in facts.extra_settings if path.endswith(extra_settings.ENVIRONMENT) for key in keys}
+        )
         remedy = (
             "if it is another cluster's, use another host, or keep a copy of its data and uninstall it there; "
             "deploy keeps copies of files that it replaces"
@@ -137,35 +139,34 @@ def _unit(member: Member, facts: HostFacts, name: str, own: str) -> Iterator[Fin
         yield problem(member.name, "other-kubernetes", found, "no other Kubernetes", remedy)
 
 
-def _settings(cluster: Cluster, member: Member, facts: HostFacts, own: str) -> Iterator[Finding]:
-    delivered = {file.path for file in node.files(cluster, own)[0]} | facts.ledger.files
-    written = server.settings(cluster, member) if member.role == "servers" else agent.settings(cluster, member, "")
-    for path, names, _ in facts.extra_settings:
-        if path in delivered or (own in facts.foreign_units and path.endswith(_ENVIRONMENT)):
-            continue
-        file = "config.yaml.d" in path
-        bad = sorted({name for name in names if key_of(name) in _CRITICAL and (file or key_of(name) not in written)})
-        if bad:
-            found = f"{path} sets {', '.join(bad)}, which would hold instead of the inventory's"
-            yield problem(member.name, "extra-settings", found, "settings of the inventory only", _away(path, bad))
-        elif names:
-            found = f"{path} sets {', '.join(sorted(set(names)))}, beside the inventory"
-            remedy = f"move them into the inventory, and {_away(path, names)}"
-            yield problem(member.name, "extra-settings", found, "settings of the inventory only", remedy, "note")
+def _taken_over(cluster: Cluster, member: Member, facts: HostFacts) -> Finding | None:
+    """Return what a deploy makes of a K3s of others; None if its settings are not known."""
+    one = running_k3s.installation(facts, "server" if member.role == "servers" else "agent")
+    if one is None or one.problems:
+        return None
+    ours = running_k3s.wanted(extra_settings.spec(cluster, member))
+    found = f"{one.unit} was not installed by nornir-k3s"
+    expected = "a K3s of nornir-k3s, or one that the inventory describes"
+    differ = list(running_k3s.differences(cluster, member, facts, one, ours))
+    if not differ:
+        remedy = f"nothing to do: deploy writes them to {k3s.CONFIG}, and keeps copies of the unit's files"
+        found += ", and runs with the settings of the inventory"
+        return problem(member.name, "foreign-k3s", found, expected, remedy, "note")
+    lost = [key for key in differ if key in one.settings and key not in ours.settings]
+    said = [f"{key}: {_shown(one, key)}, the inventory: {_shown(ours, key)}" for key in differ]
+    remedy = "deploy changes them, and restarts it: give them in the inventory if they are to stay"
+    if lost:
+        remedy = f"deploy drops {', '.join(lost)} of the unit: give them in the inventory if they are to stay"
+    remedy += "; if it is another cluster's, use another host; copies of the files that it replaces are kept"
+    text = f"{found}, and other settings would run: {'; '.join(said)}"
+    return problem(member.name, "foreign-k3s", text, expected, remedy, "warning")
 
 
-def _flags(member: Member, facts: HostFacts, own: str) -> Iterator[Finding]:
-    bad = sorted(set(flags(facts.unit(own).command)) & _CRITICAL)
-    if bad:
-        found = f"{own} runs with {', '.join(f'--{name}' for name in bad)}, which hold instead of the inventory's"
-        remedy = f"remove them from the unit or its drop-in (systemctl cat {own}), then systemctl daemon-reload"
-        yield problem(member.name, "extra-settings", found, "settings of the inventory only", remedy)
-
-
-def _away(path: str, names: Collection[str]) -> str:
-    if "config.yaml.d" in path:
-        return f"rename the file, and K3s does not read it: mv {path} {path}.before"
-    return f"remove {', '.join(sorted(set(names)))} from {path}"
+def _shown(one: Installed, key: str) -> str:
+    """Return a setting for people; one may have a secret in it under any name."""
+    if key not in one.settings:
+        return "another" if key in one.variables else "unset"
+    return masking.HIDDEN if key in k3s.MASKED else one.settings[key].shown
 
 
 def _has_endpoint(facts: HostFacts) -> bool:

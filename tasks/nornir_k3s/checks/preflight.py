@@ -11,6 +11,7 @@ from nornir_k3s.checks import (
     datastore,
     encryption,
     feature_gates,
+    for_ever,
     host,
     left,
     load_balancers,
@@ -75,7 +76,7 @@ def check(
     findings += datastore.check(cluster, all_facts)
     findings += state.files(cluster, all_facts)
     findings += token.check(cluster, all_facts)
-    findings += state.immutable_settings(cluster, all_facts)
+    findings += for_ever.check(cluster, all_facts)
     findings += encryption.check(cluster, all_facts, limit)
     findings += arguments.settings(cluster)
     findings += arguments.manifests(cluster)

@@ -10,8 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from nornir_k3s import k3s
-from nornir_k3s.checks import encryption, other_installs, token
-from nornir_k3s.inventory import rules
+from nornir_k3s.checks import token
 from nornir_k3s.model.cluster import (
     Cluster,
     Member,
@@ -33,7 +32,10 @@ def check(member: Member, facts: HostFacts) -> Iterator[Finding]:
         yield problem(member.name, "role", f"{other} is installed: the host has the other role", "one role", remedy)
     if f"{k3s.DATA}/server/db/etcd/member/wal" in facts.present:
         found = "files of an embedded etcd in server/db/etcd: K3s would use it and ignore the datastore endpoint"
-        remedy = f"if that cluster is no longer needed, move {k3s.DATA}/server/db to another folder, and keep it"
+        remedy = (
+            "use other hosts for this cluster; `move` cannot take the data of an etcd along, which counts revisions by "
+            f"itself. If that cluster is no longer needed, move {k3s.DATA}/server/db to another folder, and keep it"
+        )
         yield problem(member.name, "embedded-etcd", found, "no embedded etcd", remedy)
 
 
@@ -94,39 +96,6 @@ def _agent_files(member: Member, facts: HostFacts, running: Sequence[str]) -> It
             f"if it comes from another cluster and does not join, move {k3s.DATA}/agent to another folder"
         )
         yield problem(member.name, "leftovers", found, "the cluster's CA or none", remedy, "warning")
-
-
-_IMMUTABLE = {
-    **dict.fromkeys(rules.CIDRS, "it cannot be changed after the first start"),
-    # Of a K3s that another tool has installed; phase servers turns it on and off on our own.
-    encryption.SETTING: "it is turned on or off when the servers have been taken over",
-}
-
-
-def immutable_settings(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
-    """Yield settings that differ from the running servers' and cannot be changed after the first start."""
-    for member in cluster.of("servers"):
-        facts = all_facts.get(member.name)
-        if not facts or not (facts.ready or k3s.UNITS["server"] in facts.foreign_units):
-            continue
-        settings = other_installs.running(facts, cluster.server)
-        foreign = k3s.UNITS["server"] in facts.foreign_units
-        for key, why in _IMMUTABLE.items():
-            if key == encryption.SETTING and not foreign:
-                continue
-            running = _in_force(cluster, settings, key)
-            wanted = _in_force(cluster, cluster.server, key)
-            if running != wanted:
-                found = f"the running cluster has {key} {running}"
-                remedy = f"restore the old value in the inventory: {why}"
-                yield problem(member.name, "for-ever", found, f"the inventory's {wanted}", remedy)
-
-
-def _in_force(cluster: Cluster, settings: Mapping[str, object], key: str) -> str:
-    """Return a setting, or K3s' default, in one form however it was written."""
-    if key in rules.CIDRS:
-        return ",".join(map(str, rules.networks(settings, key, cluster.ip_version)))
-    return str(k3s.boolean(settings.get(key, False))).lower()
 
 
 def reimaged(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:

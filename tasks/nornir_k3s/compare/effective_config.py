@@ -92,12 +92,14 @@ def _differences(cluster: Cluster, all_facts: Mapping[str, HostFacts], nodes: Se
                 found="the effective configuration cannot be read", expected="an answer at /v1-k3s/config",
                 remedy="nothing to do if this K3s is too old to have it",
             )  # fmt: skip
-        if node and node.args:
+        # How settings are written counts there: what was taken over has the same ones in another form.
+        if node and node.args and not all_facts[member.name].has_read_before(k3s.UNITS["server"]):
             covered = set(_READERS) if config is not None else set()
             yield from _arguments(member, node, wanted, covered)
     for member in cluster.of("agents"):
         node = listed.get(member.node_name)
-        if node and node.args and member.name in all_facts:
+        facts = all_facts.get(member.name)
+        if node and node.args and facts and not facts.has_read_before(k3s.UNITS["agent"]):
             yield from _arguments(member, node, agent_role.settings(cluster, member, ""), set())
 
 

@@ -202,6 +202,12 @@ def _units(host: str, spec: HostSpec, facts: HostFacts, steps: Sequence[Step]) -
                 expected="a process that has read them", remedy=f"the next deploy {action}s {unit.name}",
                 fixed_by="deploy",
             )  # fmt: skip
+        elif state.active in _ACTIVE and not action and facts.has_read_before(unit.name):
+            yield Finding(
+                host=host, kind="stale", subject=unit.name, since=at(state.started), severity="note",
+                found="it runs since before it was taken over, with the same settings from flags or other files",
+                expected="the settings of the inventory", remedy="nothing to do: it reads them when it next restarts",
+            )  # fmt: skip
 
 
 def _changed(facts: HostFacts, path: str) -> int:

@@ -18,6 +18,11 @@ def _mode(word: str) -> int:
         raise RecordError(f"{word[:40]!r} is not a mode") from None
 
 
+def _same(words: str) -> tuple[str, int]:
+    digest, _, started = words.partition(" ")
+    return digest, integer(started)
+
+
 class Files(Fact[Mapping[str, FileState]]):
     """The files of the host's spec: kind, mode, owner, size in bytes, times, SHA-256 (stat(1), sha256sum(1))."""
 
@@ -112,6 +117,7 @@ class OwnLedger(Fact[Ledger]):
         return Ledger(
             files=frozenset(notes.get("file", ())),
             settled={path: integer(value) for path, value in notes.get("settled", {}).items()},
+            same={path: _same(value) for path, value in notes.get("same", {}).items()},
             pending=frozenset(notes.get("pending", ())),
             reloaded={unit: integer(value) for unit, value in notes.get("reloaded", {}).items()},
             drained=frozenset(notes.get("drained", ())),

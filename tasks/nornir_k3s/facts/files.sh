@@ -56,6 +56,9 @@ fact_ledger() { # state-folder
   if [ -r "$1/settled" ]; then
     while IFS="$TAB" read -r path changed; do say ledger settled "$path" "$changed"; done <"$1/settled"
   fi
+  if [ -r "$1/same" ]; then
+    while IFS="$TAB" read -r path sum started; do say ledger same "$path" "$sum $started"; done <"$1/same"
+  fi
   for path in "$1"/pending/*; do [ ! -e "$path" ] || say ledger pending "${path##*/}" ''; done
   for path in "$1"/reloaded/*; do [ ! -e "$path" ] || say ledger reloaded "${path##*/}" "$(stat -c %Y "$path")"; done
   for path in "$1"/drained/*; do [ ! -e "$path" ] || say ledger drained "${path##*/}" ''; done

@@ -10,11 +10,13 @@ from nornir_k3s.facts.fact import Fact, Query
 from nornir_k3s.model.cluster import NODES
 from nornir_k3s.model.installed import Installed
 from nornir_k3s.model.paths import STATE
-from nornir_k3s.records import Record, RecordError, decoded
+from nornir_k3s.records import Record, RecordError, decoded, integer
 
 
 class Installations(Fact[tuple[Installed, ...]]):
-    """Every K3s that this tool did not install, with the settings of its unit, environment and files.
+    """Every K3s whose settings this tool does not know, with those of its unit, environment and files.
+
+    It is one that this tool did not install, or one to which somebody has added flags or drop-ins.
 
     Their values are secret in part. Sources: those of `k3s_installed`.
 
@@ -43,6 +45,9 @@ class Installations(Fact[tuple[Installed, ...]]):
                 made[-1] |= {"active": active in ("active", "activating", "reloading"), "enabled": enabled == "enabled"}
                 continue
             kind, path, text = record.take(3)
+            if made and kind == "changed":
+                made[-1]["changed"] = max(integer(path), made[-1].get("changed", 0))
+                continue
             if not made or kind not in ("environment", "settings"):
                 raise RecordError(f"not a file of a unit: {record}")
             made[-1]["environments" if kind == "environment" else "files"].append((path, decoded(text)))

@@ -3,10 +3,18 @@
 fact_installations() { # state-folder everything-or-others
   ours=no
   [ ! -e "$1/installed" ] || ours=yes
-  [ "$2" = everything ] || [ "$ours" = no ] || return 0
+  [ "$2" = everything ] || [ "$ours" = no ] || added_by_others || return 0
   for name in $(systemctl list-unit-files --no-legend --no-pager --type=service 2>/dev/null | sed 's/[[:space:]].*//'); do
     case $name in *k3s*) installation "$name" "$ours" ;; esac
   done
+}
+added_by_others() {
+  for path in /etc/rancher/k3s/config.yaml.d/*.y*ml /etc/systemd/system/k3s.service.d/*.conf \
+    /etc/systemd/system/k3s-agent.service.d/*.conf; do
+    [ ! -e "$path" ] || return 0
+  done
+  grep -qsE "^[[:space:]]+[\"']?--?[a-z]|^ExecStart=.* [\"']?--?[a-z]" /etc/systemd/system/k3s.service \
+    /etc/systemd/system/k3s-agent.service
 }
 installation() { # unit ours
   text=$(systemctl cat --no-pager "$1" 2>/dev/null) || return 0
@@ -14,6 +22,9 @@ installation() { # unit ours
   case $1 in k3s.service | k3s-agent.service) ours=$2 ;; *) ours=no ;; esac
   say installations unit "$1" "$(systemctl is-active "$1" 2>/dev/null)" \
     "$(systemctl is-enabled "$1" 2>/dev/null)" "$ours" "$(printf '%s\n' "$text" | base64 -w0)"
+  for path in $(printf '%s\n' "$text" | sed -n 's/^# \(\/.*\)/\1/p'); do
+    [ ! -e "$path" ] || say installations changed "$(stat -Lc %Z "$path")" ''
+  done
   configs=$(printf '%s\n' "$text" | installation_configs)
   for path in $(systemctl show -p EnvironmentFiles "$1" | sed -n 's/^EnvironmentFiles=\(.*\) (.*/\1/p'); do
     [ -r "$path" ] || continue
@@ -28,6 +39,7 @@ installation() { # unit ours
 }
 installation_file() { # kind path
   [ "$(stat -Lc %s "$2")" -gt 262144 ] || say installations "$1" "$2" "$(base64 -w0 <"$2")"
+  [ "$2" = /etc/rancher/k3s/config.yaml ] || say installations changed "$(stat -Lc %Z "$2")" ''
 }
 # Where another file of settings is named: by a flag, or by K3S_CONFIG_FILE.
 installation_configs() {

@@ -14,6 +14,7 @@ fact_made() { # state-folder dumps-folder
   # Copies of what was replaced by files that have gone again.
   find /etc /usr/local /opt /var/lib/pgsql -xdev -name '*.before-nornir-k3s' 2>/dev/null | while IFS= read -r path; do
     path=${path%.before-nornir-k3s}
+    case $path in /etc/systemd/system/k3s*) say made copy "$path" ''; continue ;; esac # K3s' own script removes ours
     grep -qsxF "$path" "$1/files" || [ -e "$path" ] || say made copy "$path" ''
   done
   for kind in package boolean stopped shared; do

@@ -160,6 +160,7 @@ class Ledger:
     Arguments:
         files: Files that it wrote.
         settled: Files whose mode or owner it has set, and when.
+        same: Files whose settings a process had already when they were written: their SHA-256, and its start.
         pending: Units that must restart or reload, because a run was interrupted before they did.
         reloaded: Units that it has reloaded with their own command, and when.
         drained: Servers that it has taken out of this load balancer's rotation, and not brought back yet.
@@ -170,6 +171,7 @@ class Ledger:
 
     files: frozenset[str] = frozenset()
     settled: Mapping[str, int] = field(default_factory=dict)
+    same: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     pending: frozenset[str] = frozenset()
     reloaded: Mapping[str, int] = field(default_factory=dict)
     drained: frozenset[str] = frozenset()
@@ -380,6 +382,11 @@ class HostFacts:
     def unit(self, name: str) -> UnitState:
         """Return a unit's state; a unit that was not read counts as not found."""
         return self.units.get(name, UnitState())
+
+    def has_read_before(self, unit: str) -> bool:
+        """Return whether a unit's process has the settings of its files from others, which they came from."""
+        started = self.unit(unit).started
+        return any(started == one for _, one in self.ledger.same.values()) and started > 0
 
     def interface_of(self, address: str) -> str:
         """Return the interface with this address, or nothing."""

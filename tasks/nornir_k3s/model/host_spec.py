@@ -31,6 +31,7 @@ class File:
         group: The group that owns it.
         check: A command that validates a draft; `{}` is the draft's path.
         owner: The user who owns it.
+        runs: The start of a process that has these settings already and need not read it, in seconds since the epoch.
     """
 
     path: str
@@ -42,6 +43,7 @@ class File:
     group: str = "root"
     check: str = ""
     owner: str = "root"
+    runs: int = 0
 
     @property
     def sha256(self) -> str:

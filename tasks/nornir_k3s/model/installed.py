@@ -51,6 +51,7 @@ class Installed:
         enabled: It starts at boot.
         binary: The path of K3s that the unit starts.
         ours: This tool has installed it.
+        changed: When the newest of its files changed, config.yaml apart, in seconds since the epoch; 0 if unknown.
         settings: By K3s' names; only those that are set.
         files: The files that settings come from.
         ignored: Keys of its files that a server of K3s skips, because it does not know them.
@@ -64,6 +65,7 @@ class Installed:
     enabled: bool = False
     binary: str = ""
     ours: bool = False
+    changed: int = 0
     settings: Mapping[str, Setting] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
