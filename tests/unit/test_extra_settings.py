@@ -200,6 +200,15 @@ def test_drift_has_a_note_of_what_runs_since_before_it_was_taken_over(load: Load
     assert list(effective_config.differences(cluster, {"a1": HostFacts("a1")}, [agent]))
 
 
+def test_drift_has_a_note_of_a_drop_in_that_says_what_the_inventory_says(load: Load) -> None:
+    cluster = load({"server": {"disable": ["traefik"]}})
+    for value, severity in (("traefik", "note"), ("servicelb", "warning")):
+        facts = with_dropin(cluster, f"disable: {value}\n", "disable")
+        planned = plan_host(cluster, cluster.member("s1"), facts, Known())
+        (one,) = [one for one in compare_host.differences(cluster, planned) if one.kind == "settings"]
+        assert one.severity == severity
+
+
 def test_what_a_move_does_is_told_for_a_server_on_sqlite(load: Load) -> None:
     cluster = load()
     present = frozenset([f"{k3s.DATA}/server/db/state.db"])

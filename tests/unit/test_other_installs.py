@@ -13,7 +13,7 @@ from nornir_k3s.checks.extra_settings import flags
 from nornir_k3s.checks.other_installs import SQLITE
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.finding import Finding
-from nornir_k3s.model.host_facts import FileState, HostFacts, Ledger, UnitState
+from nornir_k3s.model.host_facts import FileState, HostFacts, Ledger, Route, UnitState
 from nornir_k3s.model.k3s_facts import SettingsFile
 
 from .hosts import changed
@@ -177,3 +177,9 @@ def test_an_endpoint_that_is_sqlite_s_is_no_other_datastore(load: Load) -> None:
     facts = {"present": {SQLITE}, "foreign_units": ("k3s.service",), "files": ABSENT}
     for endpoint in ("--datastore-endpoint=sqlite:///var/lib/x.db", "--datastore-endpoint="):
         assert "sqlite" in {one.subject for one in found(load(), **facts, units=unit(endpoint))}
+
+
+def test_routes_to_the_pods_of_a_stopped_k3s_are_its_own(load: Load) -> None:
+    facts: dict[str, Any] = {"routes": (Route("10.42.0.0/24", "dev cni0"),)}
+    assert "cidr" in {one.subject for one in found(load(), **facts)}
+    assert "cidr" not in {one.subject for one in found(load(), **facts, foreign_units=("k3s.service",))}

@@ -82,7 +82,7 @@ def _file(
         both: The names that it sets, and those of them that hold.
     """
     names, holds = both
-    same = {name for name in names if _is_same(cluster, member, facts, key_of(name))}
+    same = {name for name in names if is_same(cluster, member, facts, key_of(name))}
     critical = _CRITICAL | (k3s.MUST_MATCH if running.installation(facts, "server") else frozenset())
     bad = sorted({name for name in holds - same if key_of(name) in critical})
     if bad:
@@ -97,7 +97,7 @@ def _file(
         yield problem(member.name, _ID, found, _EXPECTED, remedy, "note")
 
 
-def _is_same(cluster: Cluster, member: Member, facts: HostFacts, key: str) -> bool:
+def is_same(cluster: Cluster, member: Member, facts: HostFacts, key: str) -> bool:
     """Return whether a setting that is in force is what the inventory says; False if its value is not known."""
     one = running.installation(facts, "server" if member.role == "servers" else "agent")
     if one is None or key not in one.settings:
@@ -117,7 +117,7 @@ def _remedy(facts: HostFacts, path: str, bad: Collection[str]) -> str:
 def _flags(cluster: Cluster, member: Member, facts: HostFacts, own: str) -> Iterator[Finding]:
     one = running.installation(facts, "server" if member.role == "servers" else "agent")
     given = _given(facts, own, one)
-    bad = sorted(key for key in given & _CRITICAL if not _is_same(cluster, member, facts, key))
+    bad = sorted(key for key in given & _CRITICAL if not is_same(cluster, member, facts, key))
     if bad:
         found = f"{own} runs with {', '.join(f'--{name}' for name in bad)}, which hold instead of the inventory's"
         remedy = f"remove them from the unit or its drop-in (systemctl cat {own}), then systemctl daemon-reload"

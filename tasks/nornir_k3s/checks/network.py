@@ -108,7 +108,7 @@ def _routes(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Find
         yield problem(member.name, "default-route", found, "a default route", remedy)
     if not cluster.settings_of(member).get("resolv-conf"):
         yield from _nameservers(member, facts)
-    if facts.ledger.installed:
+    if facts.ledger.installed or set(facts.foreign_units) & set(k3s.UNITS.values()):
         return  # the routes of its own pods are in these networks
     for key in rules.CIDRS:
         for network in rules.networks(cluster.server, key, cluster.ip_version):

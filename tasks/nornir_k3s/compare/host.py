@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from nornir_k3s import k3s
+from nornir_k3s.checks import extra_settings
+from nornir_k3s.k3s_installed import key_of
 from nornir_k3s.model.cluster import (
     NODES,
     Cluster,
@@ -252,10 +254,11 @@ def _settings(cluster: Cluster, member: Member, spec: HostSpec, facts: HostFacts
         keys = sorted(set(names))
         overriding = [key for key in keys if key.rstrip("+") in known | set(k3s.OURS)]
         override = f"; {', '.join(overriding)} override the inventory" if overriding and "config.yaml.d" in path else ""
+        same = all(extra_settings.is_same(cluster, member, facts, key_of(key.rstrip("+"))) for key in keys)
         yield Finding(
             host=member.name, kind="settings", subject=path, found=f"unexpected settings {', '.join(keys)}{override}",
-            expected="settings of the inventory only", since=at(changed),
-            remedy=f"move them into the inventory, and remove {path}",
+            expected="settings of the inventory only", since=at(changed), severity="note" if same else "warning",
+            remedy=f"they are the inventory's: remove {path}" if same else f"move them into it, and remove {path}",
         )  # fmt: skip
 
 
