@@ -116,7 +116,7 @@ SAME: list[tuple[str, dict[str, Any], list[str]]] = [
         {"server": {"kubelet-arg": ["eviction-hard=a", "max-pods=50"]}},
         ["--kubelet-arg=max-pods=50", "--kubelet-arg=eviction-hard=a"],
     ),
-    ("agent token", {}, []),
+    ("not used with a datastore endpoint", {}, ["--server=https://10.0.0.12:6443", "--cluster-init"]),
     ("node", {}, ["--node-ip=10.0.0.12", "--node-name=s1"]),
 ]
 

@@ -37,6 +37,8 @@ _DEFAULTS = {
 # Lists whose order means nothing.
 _SETS = {"tls-san", "disable", "node-label", "node-taint", "airgap-extra-registry"}
 _ENVIRONMENTS = ("/etc/default/", "/etc/sysconfig/")
+# A server that has a datastore endpoint does not use them (k3s: pkg/cluster/managed.go, bootstrap.go).
+_UNUSED = {"server", "cluster-init"}
 # What a driver waits for a connection: no reason to restart.
 _TIMEOUTS = {"timeout", "connect_timeout"}
 
@@ -120,7 +122,7 @@ def differences(cluster: Cluster, member: Member, facts: HostFacts, one: Install
         setting = one.settings.get(key)
         kept = setting is not None and all(stays(origin, ours) for origin in setting.origins)
         hidden = kept and setting is not None and setting.origins[0].startswith(_ENVIRONMENTS) and key in ours.settings
-        if kept and not hidden:
+        if (kept and not hidden) or (key in _UNUSED and member.role == "servers" and one.text("datastore-endpoint")):
             continue
         if not same(cluster, member, facts, key, (one, ours)):
             yield key
