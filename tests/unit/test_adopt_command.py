@@ -220,3 +220,16 @@ def test_the_plan_of_a_deploy_is_shown_where_the_release_is_at_hand(
     monkeypatch.setattr(command, "plan", fails)
     assert main([*words, "--out", str(tmp_path / "b")]) == 0
     assert "`nornir-k3s plan` ends with: n1: gone" in capsys.readouterr().out
+
+
+def test_what_is_left_to_fill_in_is_told(
+    hosts: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = ("adoption", "token", encoded(f"K10{'c' * 64}::server:hush"))
+    hosts["n1"] = answer("n1", "server", token, ("adoption", "sqlite", ""))
+    assert main(["adopt", ADDRESSES["n1"], "--out", str(tmp_path / "new")]) == 0
+    printed = capsys.readouterr().out
+    assert "next: nornir-k3s move" in printed
+    assert "the data are in SQLite, and this tool runs clusters on an external datastore" in printed
+    assert "`nornir-k3s move` ends with: " in printed
+    assert "192.0.2.11 is a placeholder" in printed

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nornir import InitNornir
 
 from nornir_k3s.adoption import balancers, describe, named, read, registration
 from nornir_k3s.adoption import write as files
 from nornir_k3s.adoption.describe import Description, Login
 from nornir_k3s.adoption.read import Found, HostFile
 from nornir_k3s.errors import UnreadableAnswer, UsageError
-from nornir_k3s.inventory import config
+from nornir_k3s.inventory import cluster, config
 from nornir_k3s.k3s_installed import installed
+from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.host_facts import Address
 from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.model.secret import Secret
@@ -567,3 +569,41 @@ def test_what_is_written_is_an_inventory_that_loads(tmp_path: Path) -> None:
     blocked = places(tmp_path / "config.yaml")
     with pytest.raises(UsageError, match="cannot be written"):
         files.write(blocked, found, texts, store)
+
+
+def loaded(folder: Path, found: Description) -> Cluster:
+    """Write an inventory, and load it as a deploy does."""
+    target, store = places(folder), Store(folder / ".state/prod", base=folder / "inventory")
+    files.write(target, found, files.texts(found, {}, {"username": "ops"}), store)
+    settings = config.load(target.config)
+    with InitNornir(**settings.nornir) as nr:
+        return cluster.load(nr.inventory, store=store, base=target.base, sources=settings.problems())
+
+
+def test_the_inventory_is_one_that_a_deploy_takes(tmp_path: Path) -> None:
+    flags = f"{SERVER} --token=tok --tls-san=10.0.0.100,api.example --disable=traefik --kubelet-arg=max-pods=99"
+    flags += " --kube-apiserver-arg=audit-policy-file=/etc/k3s/audit.yaml --vpn-auth=name=x --cluster-cidr=10.99.0.0/16"
+    servers = {f"n{number}": host(number, flags) for number in (1, 2)}
+    agent = host(3, "agent --server https://10.0.0.100:6443 --node-label=a=b --node-taint=x=y:NoSchedule")
+    texts = {"/etc/k3s/audit.yaml": text("rules: []\n"), named.REGISTRIES: text("configs: {x: {auth: {}}}\n", 0o600)}
+    found = described({**servers, "n3": agent, "lb1": lb(21)}, texts=dict.fromkeys(servers, texts))
+    made = loaded(tmp_path, found)
+    assert (made.token, made.endpoint) == (Secret("tok"), Secret(ENDPOINT))
+    assert made.server["cluster-cidr"] == ["10.99.0.0/16"]
+    assert made.server["tls-san"] == ["api.example"]
+    assert made.server["vpn-auth"] == Secret("name=x")
+    assert [file.path for file in made.files] == ["/etc/k3s/audit.yaml"]
+    assert made.delivered["registries"].reveal().startswith("configs:")
+    assert made.take_over == ("lb1",)
+    assert made.lb.virtual_router_id == 61
+
+
+@pytest.mark.parametrize(("flags", "more"), [("server", {"sqlite": True}), ("server --cluster-init", {"etcd": True})])
+def test_the_inventory_of_an_embedded_datastore_is_one_that_a_move_takes(
+    tmp_path: Path, flags: str, more: dict[str, Any]
+) -> None:
+    bare = Found("db", (Address("eth0", "10.0.0.9/24"),))
+    made = loaded(tmp_path, described({"n1": host(1, f"{flags} --token=tok", **more), "db": bare}))
+    assert made.managed.kind == "mariadb"
+    assert [member.name for member in made.of("datastore")] == ["db"]
+    assert made.url == "https://10.0.0.1:6443"

@@ -17,10 +17,13 @@ adoption_host() { # data-folder
   adoption_k3s "$1"
 }
 adoption_k3s() { # data-folder
-  k3s=$(command -v k3s || echo /usr/local/bin/k3s)
-  [ -x "$k3s" ] || return 0
+  k3s=''
+  for path in "$(command -v k3s)" /usr/local/bin/k3s /opt/bin/k3s; do
+    if [ -z "$k3s" ] && [ -x "$path" ]; then k3s=$path; fi
+  done
+  [ -n "$k3s" ] || return 0
   say adoption version "$("$k3s" --version 2>/dev/null | sed -n '1s/^k3s version \([^ ]*\).*/\1/p')"
-  systemctl is-active -q k3s.service 2>/dev/null || return 0
+  [ -s /etc/rancher/k3s/k3s.yaml ] || return 0
   if nodes=$(timeout 20 "$k3s" kubectl get --raw /api/v1/nodes 2>/dev/null); then
     say adoption nodes "$(printf '%s' "$nodes" | base64 -w0)"
   fi

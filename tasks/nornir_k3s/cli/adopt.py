@@ -13,12 +13,13 @@ from nornir_k3s.cli import session
 from nornir_k3s.cli.output import write_text
 from nornir_k3s.cli.session import Session
 from nornir_k3s.errors import K3sError, UsageError
-from nornir_k3s.inventory import config
+from nornir_k3s.inventory import cluster, config
 from nornir_k3s.inventory.file_models import Options
 from nornir_k3s.inventory.problems import Sources
 from nornir_k3s.model.adoption import Adoption
 from nornir_k3s.plugins import loaded_inventory
 from nornir_k3s.report import adoption_terminal
+from nornir_k3s.state.store import Store
 from nornir_k3s.workflows.adopt import Wanted, carry_out
 from nornir_k3s.workflows.plan import plan
 
@@ -63,7 +64,7 @@ def _work(ctx: Session, args: argparse.Namespace) -> int:
     )
     found = carry_out(nr, wanted)
     if wanted.write:
-        _add_plan(found, places.config, ctx.log)
+        _add_plan(found, places.config, state, ctx.log)
     if args.json:
         write_text(args.json, found.model_dump_json(indent=2))
     adoption_terminal.show(found, ctx.report_console(args.json), written=wanted.write)
@@ -130,16 +131,16 @@ def _from_arguments(args: argparse.Namespace) -> config.Config:
     )
 
 
-def _add_plan(found: Adoption, path: Path, log: Path) -> None:
-    """Add what a deploy would change, where its release need not be downloaded for that."""
-    if found.next != "nornir-k3s plan":
-        return
+def _add_plan(found: Adoption, path: Path, state: Path, log: Path) -> None:
+    """Add what is wrong with the inventory, and what a deploy would change if its release need not be downloaded."""
+    command = found.next
     try:
         ctx = session.opened(config.load(path), log)
-        settings = ctx.nr.inventory.defaults.data["k3s_cluster"]
-        if not settings.get("artifacts", {}).get("folder"):
-            return
         with ctx.nr as nr:
-            found.plan = plan(nr, **ctx.arguments)
+            sources = ctx.arguments["options"]["sources"]
+            store = Store(state / found.cluster, base=ctx.config.base, keep=False)
+            loaded = cluster.load(nr.inventory, store=store, base=ctx.config.base, sources=sources)
+            if loaded.artifacts.folder and command == "nornir-k3s plan":
+                found.plan = plan(nr, **ctx.arguments)
     except K3sError as error:
-        found.notes.append(f"`nornir-k3s plan` ends with: {error.message}")
+        found.notes.append(f"`{command}` ends with: {error.message}")

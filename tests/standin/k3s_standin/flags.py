@@ -53,7 +53,11 @@ NUMBERS = _words("""
     v https-listen-port supervisor-port apiserver-port advertise-port lb-server-port etcd-snapshot-retention
     etcd-s3-retention
 """)
-ALIASES = {"t": "token", "s": "server", "d": "data-dir", "c": "config"}
+ALIASES = {
+    **{"t": "token", "s": "server", "d": "data-dir", "c": "config", "l": "log", "o": "write-kubeconfig"},
+    "kube-controller-arg": "kube-controller-manager-arg",
+    "kube-cloud-controller-arg": "kube-cloud-controller-manager-arg",
+}
 # Only these take several values in one, separated by commas: the CLI's own splitting is off.
 SPLIT = _words("""
     tls-san disable node-ip node-external-ip node-internal-dns node-external-dns cluster-cidr service-cidr cluster-dns
@@ -74,6 +78,7 @@ ENVIRONMENT = {
     "K3S_KUBECONFIG_OUTPUT": "write-kubeconfig",
     "K3S_KUBECONFIG_MODE": "write-kubeconfig-mode",
     "K3S_KUBECONFIG_GROUP": "write-kubeconfig-group",
+    "K3S_KUBECONFIG_NAME": "write-kubeconfig-name",
     "K3S_CLUSTER_INIT": "cluster-init",
     "K3S_CLUSTER_RESET": "cluster-reset",
     "K3S_SELINUX": "selinux",
