@@ -118,8 +118,10 @@ def test_hosts_that_are_given_by_their_addresses(
     assert main(words) == 2
     assert "already there: " in capsys.readouterr().err
     assert main([*words, "--force"]) == 0
-    assert main([*words, "--plan"]) == 0
+    capsys.readouterr()
+    assert main([*words[:-6], "--out", str(tmp_path / "other"), "--plan"]) == 0
     assert "would be written:" in capsys.readouterr().out
+    assert not (tmp_path / "other").exists()
 
 
 def test_names_of_an_inventory_with_hosts_only(

@@ -6,6 +6,7 @@ import argparse
 import re
 from functools import partial
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from nornir_k3s.adoption.write import Places
@@ -112,6 +113,8 @@ def _from_arguments(args: argparse.Namespace) -> config.Config:
         "data": {"k3s_ssh": {"sudo_password": {"env": args.sudo_password_env}}} if args.sudo_password_env else {},
     }
     places, state = _places(args)
+    if args.plan:
+        state = Path(mkdtemp(prefix="nornir-k3s-"))  # for the debug log: nothing is written beside it
     logins: list[tuple[str, str, str]] = []
     section = {
         "plugin": loaded_inventory.register(),
