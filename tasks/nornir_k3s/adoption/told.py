@@ -110,11 +110,16 @@ def _about(name: str, found: Found, listed: Mapping[str, NodeState], version: st
 def _embedded(store: Datastore) -> list[str]:
     if not store.embedded:
         return []
+    does = (
+        "then `nornir-k3s move` sets the database of the inventory up there, stops K3s, copies all objects, compares,"
+        " and starts K3s with it (docs/day2.md)"
+    )
+    if store.embedded == "etcd":
+        does = "then `nornir-k3s move --plan` says whether its objects can be moved, and how (docs/day2.md)"
     return [
         f"the data are in {EMBEDDED[store.embedded]}, and this tool runs clusters on an external datastore: until then"
         " a deploy is refused, and K3s runs on",
-        "fill in the host of group datastore in hosts.yaml; then `nornir-k3s move` sets the database of the inventory"
-        " up there, stops K3s, copies all objects, compares, and starts K3s with it (docs/day2.md)",
+        f"fill in the host of group datastore in hosts.yaml, unless you gave one; {does}",
     ]
 
 
