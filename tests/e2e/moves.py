@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import shutil
+import threading
+from contextlib import suppress
 from typing import Any
 
 import yaml
 
 from nornir_k3s.k3s import SERVER_TAINT
+from nornir_k3s.run.kubeconfig_probe import access
 
 from .conftest import Site, eventually
 
@@ -48,10 +52,94 @@ def objects(site: Site) -> dict[str, dict[str, Any]]:
     return found
 
 
-def same(site: Site, before: dict[str, dict[str, Any]]) -> None:
-    """Every object that was there before a move is there, with its content and its resourceVersion."""
+def same(site: Site, before: dict[str, dict[str, Any]], *, raised: bool = False) -> None:
+    """Every object that was there before a move is there, with its content and its resourceVersion.
+
+    Arguments:
+        raised: To an etcd: each has a higher resourceVersion than any that was seen.
+    """
     after = objects(site)
-    assert {key: after.get(key) for key in before} == before
+    found = {key: after.get(key) for key in before}
+    if raised:
+        seen = max(_taken(item) for item in before.values())
+        assert all(_taken(item) > seen for item in found.values() if item)
+        for item in (*before.values(), *filter(None, found.values())):
+            item["metadata"].pop("resourceVersion", None)
+    assert found == before
+
+
+def _taken(item: dict[str, Any]) -> int:
+    return int(item["metadata"]["resourceVersion"])
+
+
+class Informer(threading.Thread):
+    """Lists ConfigMaps, then watches them from there, as client-go's reflector does; all through the VIP."""
+
+    PATH = "/api/v1/namespaces/default/configmaps"
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(daemon=True)
+        self.view, self.cut, self._ended = dict[str, str](), 0, threading.Event()
+        self._to, self._version = access(site.kubeconfig), ""
+
+    def __enter__(self) -> Informer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self._ended.wait(0.2):
+            # The server that was asked may be away, or be stopped meanwhile.
+            with suppress(OSError, http.client.HTTPException, json.JSONDecodeError):
+                if not self._version:
+                    self._list()
+                elif self._watched():
+                    self.cut += 1
+
+    def _ask(self, query: str, timeout: float) -> http.client.HTTPResponse:
+        connection = http.client.HTTPSConnection(
+            self._to.host, self._to.port, timeout=timeout, context=self._to.context
+        )
+        connection.request("GET", f"{self.PATH}{query}")
+        return connection.getresponse()
+
+    def _list(self) -> None:
+        found = json.loads(self._ask("", 30).read())
+        self.view = {item["metadata"]["name"]: item["metadata"]["uid"] for item in found["items"]}
+        self._version = found["metadata"]["resourceVersion"]
+
+    def _watched(self) -> bool:
+        """Watch; return whether it was cut, or refused, rather than that nothing happened for some seconds."""
+        with self._ask(f"?watch=true&resourceVersion={self._version}&timeoutSeconds=600", 5) as answer:
+            if answer.status != 200:
+                return True
+            while not self._ended.is_set():
+                try:
+                    line = answer.readline()
+                except TimeoutError:
+                    return False
+                except OSError:
+                    return True
+                if not line:
+                    return True
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    self._version = ""
+                    return True
+                meta = event["object"]["metadata"]
+                self._version = meta["resourceVersion"]
+                self.view.pop(meta["name"], None)
+                if event["type"] != "DELETED":
+                    self.view[meta["name"]] = meta["uid"]
+        return False
+
+    def knows(self, site: Site) -> None:
+        """It has what there is, and nothing that is gone."""
+        items = json.loads(site.kubectl("get", "--raw", self.PATH).stdout)["items"]
+        assert self.view == {item["metadata"]["name"]: item["metadata"]["uid"] for item in items}
 
 
 def fill(site: Site, count: int = 200) -> None:

@@ -89,6 +89,23 @@ def test_names_that_a_column_that_ignores_case_cannot_hold(source: Table) -> Non
     assert source.alike() == ["/registry/clusterroles/View"]
 
 
+def test_what_is_alive_is_the_newest_value_of_each_key_but_what_kine_keeps_for_itself(source: Table) -> None:
+    for name in ("compact_rev_key", "compact_rev_key_apiserver", "gap-461"):
+        source._query("INSERT INTO kine (name, deleted, prev_revision) VALUES (?, ?, 0)", [name, int("gap" in name)])
+    source._query("INSERT INTO kine (name, deleted, prev_revision, lease) VALUES ('/registry/events/e', 0, 0, 3600)")
+    found = {one.name.rpartition("/")[2]: one for one in source.live()}
+    assert len(found) == 450 - 1 - 3 + 1, "one was deleted, three are lost, one is new"
+    assert found["c7"].value == "ü\0'\"\\%s?".encode()
+    assert found["e"] == ("/registry/events/e", b"", 3600)
+    assert source.largest() == ("/registry/configmaps/default/c449", 449 * 20)
+
+
+def test_rights_are_tried_with_a_table_that_is_made_renamed_and_dropped(source: Table, tmp_path: Path) -> None:
+    with connect.sqlite(tmp_path / "new.db") as new:
+        new.try_out()
+        assert new._query("SELECT name FROM sqlite_master WHERE name LIKE '%kine%' OR name LIKE '%nornir%'") == []
+
+
 def test_what_drivers_return_is_one_form() -> None:
     rows = [
         (b"5", "n", 1, 0, None, b"3", 0, bytearray(b"x"), "text"),

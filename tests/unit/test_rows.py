@@ -30,8 +30,9 @@ from nornir_k3s import (
     restore,
 )
 from nornir_k3s.datastore_copy import connect, rights, scratch
+from nornir_k3s.datastore_copy.content import Content
 from nornir_k3s.datastore_copy.dialect import DRAFT, MYSQL, POSTGRESQL, SQLITE, Dialect
-from nornir_k3s.datastore_copy.table import Content, Table
+from nornir_k3s.datastore_copy.table import Table
 from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.endpoint import Endpoint, parse
 from nornir_k3s.model.host_facts import HostFacts

@@ -25,6 +25,11 @@ def back() -> str:
     return _script("going back", shell.call("take_move_back", k3s.UNITS["server"], MOVING, MOVED))
 
 
+def newest() -> str:
+    """Return the script that prints `newest` and the revision that the server's API tells, if it answers."""
+    return _reading(shell.call("newest_revision"))
+
+
 def sizes(*paths: str) -> str:
     """Return the script that prints `size`, the path, its size in bytes and its SHA-256 of the files that exist."""
     return _reading(shell.call("size_of", *paths))

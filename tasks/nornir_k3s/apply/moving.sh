@@ -37,3 +37,7 @@ size_of() { # path...: of each that exists, its size in bytes and its SHA-256
 piece_of() { # path MiB MiB: so many, after so many
   say piece "$(dd if="$1" bs=1M skip="$2" count="$3" 2>/dev/null | base64 -w0)"
 }
+newest_revision() { # a list is of the newest revision; its objects have older ones
+  say newest "$(k3s kubectl get --raw '/api/v1/namespaces?limit=1' 2>/dev/null |
+    grep -o '"resourceVersion": *"[0-9]*"' | tr -dc '0-9\n' | sort -n | tail -n 1)"
+}

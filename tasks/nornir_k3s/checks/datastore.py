@@ -27,9 +27,8 @@ CERTIFIED = {
 
 def check(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
     """Yield the problems of the datastore: connections, content, versions and members."""
-    role = "datastore" if cluster.is_managed else "servers"  # an external one is probed from every server
-    probed = {m.name: all_facts[m.name] for m in cluster.of(role) if m.name in all_facts}
-    for name, facts in probed.items():
+    asked = {facts.host: facts for facts in probed(cluster, all_facts)}
+    for name, facts in asked.items():
         yield from _unreachable(name, facts)
         yield from facts.datastore
         yield from _bootstrap(cluster, name, facts, all_facts)
@@ -40,11 +39,26 @@ def check(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Find
         if cluster.is_managed:
             yield from stored.check(cluster, name, facts)
             yield from shared_database.check(cluster, cluster.member(name), facts)
-    yield from emptied(cluster, probed, all_facts)
-    yield from _certified(probed)
+    yield from emptied(cluster, asked, all_facts)
+    yield from _certified(asked)
     yield from single_host(cluster)
     if cluster.is_managed and cluster.managed.kind == "etcd":
-        yield from _members(probed)
+        yield from _members(asked)
+
+
+def probed(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[HostFacts]:
+    """Return the facts of the hosts that know what is in the datastore: an external one is probed from every server."""
+    role = "datastore" if cluster.is_managed else "servers"
+    return [all_facts[m.name] for m in cluster.of(role) if m.name in all_facts]
+
+
+def is_empty(cluster: Cluster, facts: HostFacts) -> bool:
+    """Return whether a host that knows it tells that the datastore has no data of a cluster.
+
+    One that is down cannot be queried; a managed one that was never set up is certainly empty.
+    """
+    known = facts.database.alive or (cluster.is_managed and not facts.packages)
+    return known and not facts.database.bootstrap
 
 
 def single_host(cluster: Cluster) -> Iterator[Finding]:
@@ -95,8 +109,7 @@ def emptied(cluster: Cluster, probed: Mapping[str, HostFacts], all_facts: Mappin
         return  # `_bootstrap` tells of data with another token
     alive = any(facts.database.alive for facts in probed.values())
     for name, facts in probed.items():
-        # A datastore that is down cannot be queried; a managed one that was never set up is certainly empty.
-        if alive or (cluster.is_managed and not facts.packages):
+        if alive or is_empty(cluster, facts):
             text = f"{', '.join(running)} run, but this datastore has no data of their cluster"
             remedy = "use the datastore that they use, or take the data along with `nornir-k3s move`"
             yield problem(name, "datastore-moved", text, "the cluster's data", remedy)

@@ -1,7 +1,6 @@
 """What the servers of a cluster run on, and whether its data can be moved to the datastore of the inventory.
 
-Sources: k3s `pkg/cluster/managed.go` (SQLite without an endpoint), kine `pkg/drivers` (one table in every SQL database,
-a row's id is the revision); Kubernetes `apiserver/pkg/storage/etcd3` (etcd counts revisions by itself).
+Sources: k3s `pkg/cluster/managed.go` (SQLite without an endpoint).
 """
 
 from __future__ import annotations
@@ -10,12 +9,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from nornir_k3s import k3s
+from nornir_k3s.checks import datastore as datastore_checks
 from nornir_k3s.checks import other_installs
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.endpoint import Endpoint, parse
 from nornir_k3s.model.finding import Finding, problem
 from nornir_k3s.model.host_facts import HostFacts
-from nornir_k3s.model.paths import MOVED, MOVING, SYSTEMD
+from nornir_k3s.model.paths import MOVING, SYSTEMD
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.roles import datastore, left
 
@@ -68,6 +68,11 @@ def check(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Find
     for name in stopped(cluster, all_facts):
         found = "a move of the datastore was interrupted while it was copied: K3s is stopped"
         yield problem(name, "moving", found, "no move that has not ended", _AGAIN)
+    holders = [name for name, facts in all_facts.items() if facts.database.unfinished]
+    if holders and not stopped(cluster, all_facts):
+        found = "a move of the datastore was interrupted: this etcd has a part of another datastore's keys"
+        remedy = f"{_AGAIN}; for another use of this etcd, remove its keys: etcdctl del --prefix ''"
+        yield problem(holders[0], "moving", found, "no move that has not ended", remedy)
     yield from abandoned(cluster, all_facts)
 
 
@@ -80,9 +85,11 @@ def abandoned(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[
     """Yield servers that are stopped, and would become another cluster on a datastore without their data."""
     if any(facts.ready or facts.database.bootstrap for facts in all_facts.values()):
         return
+    if not any(datastore_checks.is_empty(cluster, facts) for facts in datastore_checks.probed(cluster, all_facts)):
+        return
     for name, origin in origins(cluster, all_facts).items():
         facts = all_facts[name]
-        if origin.endpoint and facts.server.token == cluster.token.fingerprint() and MOVED not in facts.present:
+        if origin.endpoint and facts.server.token == cluster.token.fingerprint():
             found = f"K3s is stopped, and used {origin}; this datastore has no data of its cluster"
             remedy = "start K3s and take the data along with `nornir-k3s move`; or use that datastore again"
             yield problem(name, "datastore-moved", found, "the cluster's data", remedy)
@@ -150,13 +157,6 @@ def refusals(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[s
     if found and unknown:
         yield f"no file of {', '.join(unknown)} says what K3s runs on, and it would go on writing: stop K3s there"
     yield from _one_origin(found)
-    target = wanted(cluster)
-    for what, endpoint in (("from", next(iter(found.values())).endpoint if found else None), ("to", target)):
-        if endpoint and endpoint.kind == "etcd":
-            yield (
-                f"{what} etcd is not possible: it counts revisions by itself, so that objects would get lower "
-                "resourceVersions than those that controllers and kubelets have seen"
-            )
     running = [name for name in found if all_facts[name].unit(k3s.UNITS["server"]).active == "active"]
     if on_new and running:
         yield f"{', '.join(on_new)} use the new datastore, and {', '.join(running)} run on the old one: stop K3s there"

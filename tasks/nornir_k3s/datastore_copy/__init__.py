@@ -1,1 +1,1 @@
-"""Copying K3s' table from one SQL database to another, row for row."""
+"""Copying K3s' data from one datastore to another: rows of a table, keys of an etcd."""

@@ -1,6 +1,7 @@
-"""Opens K3s' table: through a server's SSH connection, with K3s' own credentials and TLS; SQLite's from a copied file.
+"""Opens K3s' table, or an etcd's keys, through a server's SSH connection, with K3s' own credentials and TLS.
 
 A managed database lets in nobody but the servers: so the way there is a server's, and nothing is installed on it.
+SQLite's table is read from a copied file.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import pg8000.dbapi
 import pymysql
 
 from nornir_k3s.datastore_copy.dialect import MYSQL, POSTGRESQL, SQLITE
+from nornir_k3s.datastore_copy.etcd import Etcd
+from nornir_k3s.datastore_copy.keys import Keys
 from nornir_k3s.datastore_copy.table import Table, why
 from nornir_k3s.datastore_probe import mysql_login, postgresql, postgresql_refusal, tls
 from nornir_k3s.datastore_probe.answers import ProbeFailed
@@ -51,8 +54,8 @@ def sqlite(path: Path) -> Iterator[Table]:
 
 
 @contextlib.contextmanager
-def opened(endpoint: Endpoint, files: Files, transport: paramiko.Transport, version: str) -> Iterator[Table]:
-    """Yield the table of an endpoint; of several hosts, that of the first one that takes writes.
+def opened(endpoint: Endpoint, files: Files, transport: paramiko.Transport, version: str) -> Iterator[Table | Keys]:
+    """Yield the table of an endpoint, or an etcd's keys; of several hosts, that of the first one that takes writes.
 
     Arguments:
         files: Its TLS files.
@@ -66,18 +69,33 @@ def opened(endpoint: Endpoint, files: Files, transport: paramiko.Transport, vers
     with contextlib.ExitStack() as stack:
         for host, port in endpoint.hosts:
             try:
-                table = _open(endpoint, files, Connector(_way(stack, transport, host, port), host, None, version))
+                found = _open(endpoint, files, Connector(_way(stack, transport, host, port), host, None, version))
             except ProbeFailed as failed:
                 reasons.append(f"{host}:{port}: {failed.finding.found}")
             except (paramiko.SSHException, ssl.SSLError, OSError) as error:
                 reasons.append(f"{host}:{port}: {why(error)}")
+            except K3sError as error:
+                reasons.append(f"{host}:{port}: {error.message}")
             else:
-                stack.callback(table.close)
-                if endpoint.kind != "postgresql" or not table.is_replica():
-                    yield table
+                stack.callback(found.close)
+                if endpoint.kind != "postgresql" or not (isinstance(found, Table) and found.is_replica()):
+                    yield found
                     return
                 reasons.append(f"{host}:{port}: it is a read-only replica")
         raise K3sError(f"the datastore cannot be opened: {'; '.join(reasons)}", hint="nothing was copied")
+
+
+@contextlib.contextmanager
+def table(endpoint: Endpoint, files: Files, transport: paramiko.Transport, version: str) -> Iterator[Table]:
+    """Yield the table of an endpoint of a SQL database, as `opened`.
+
+    Raises:
+        K3sError: It cannot be opened; or it is an etcd.
+    """
+    with opened(endpoint, files, transport, version) as found:
+        if not isinstance(found, Table):
+            raise K3sError("an etcd has no table", hint="use its own snapshots")
+        yield found
 
 
 def _way(
@@ -86,11 +104,27 @@ def _way(
     return lambda: stack.enter_context(forward(transport, host, port, timeout=TIMEOUT))
 
 
-def _open(endpoint: Endpoint, files: Files, connector: Connector) -> Table:
-    given = files.cafile or files.certfile
+def _open(endpoint: Endpoint, files: Files, connector: Connector) -> Table | Keys:
+    given = files.cafile or files.certfile or endpoint.tls
     context = tls.context(files.cafile, files.certfile, files.keyfile) if given else None
     connector = Connector(connector.connect, connector.address, context, connector.version)
+    if endpoint.kind == "etcd":
+        return _etcd(connector)
     return (_mysql if endpoint.kind == "mysql" else _postgresql)(endpoint, connector)
+
+
+def _etcd(connector: Connector) -> Keys:
+    def connect() -> Etcd:
+        sock, context, host = connector.connect(), connector.context, connector.address
+        found = Etcd(context.wrap_socket(sock, server_hostname=host) if context else sock, host)
+        try:
+            found.revision()
+        except K3sError:
+            found.close()
+            raise
+        return found
+
+    return Keys(connect)
 
 
 def _mysql(endpoint: Endpoint, connector: Connector) -> Table:

@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
 
 from nornir_k3s.datastore_copy import rights
+from nornir_k3s.datastore_copy.content import Content
 from nornir_k3s.datastore_copy.dialect import DRAFT, MYSQL
-from nornir_k3s.datastore_copy.table import Content, Table, fill
+from nornir_k3s.datastore_copy.table import Table, fill
 from nornir_k3s.errors import K3sError
 from nornir_k3s.model.endpoint import Endpoint
 

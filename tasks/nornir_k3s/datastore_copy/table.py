@@ -7,31 +7,20 @@ is never changed, its id is the revision); docs.k3s.io `datastore/backup-restore
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from nornir_k3s.datastore_copy.content import COMPACTION, Content, Digest, Live
 from nornir_k3s.datastore_copy.dialect import DRAFT, Dialect
 from nornir_k3s.errors import K3sError
 
 COLUMNS = ("id", "name", "created", "deleted", "create_revision", "prev_revision", "lease", "value", "old_value")
+_TRIAL = f"{DRAFT}_trial"
+_LIVE = "id IN (SELECT MAX(id) FROM kine GROUP BY name) AND deleted = 0"
 _ROWS, _BYTES = 200, 1 << 20  # of one piece; a database accepts statements of 16 MiB or more
 _DELETED = 20_000
 _LIST = ", ".join(COLUMNS)
 Row = tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Content:
-    """What a table holds: the number of its rows, the highest id, and a hash over all of them in this order."""
-
-    rows: int = 0
-    newest: int = 0
-    sha256: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.rows} rows up to id {self.newest}, SHA-256 {self.sha256[:12]}"
 
 
 class Table:
@@ -47,6 +36,11 @@ class Table:
         self._connection, self.dialect, self._errors = connection, dialect, (*driver_errors, OSError)
         self.name = "the datastore"
         self.on_rows: Callable[[int], None] = lambda _: None  # gets the number of rows that were read, now and then
+
+    @property
+    def ignores_case(self) -> bool:
+        """Return whether names that differ in their case only are the same."""
+        return self.dialect.ignores_case
 
     def _query(self, text: str, values: Sequence[object] = ()) -> list[Row]:
         try:
@@ -114,6 +108,34 @@ class Table:
         ((rows, newest),) = self._query("SELECT COUNT(*), COALESCE(MAX(id), 0) FROM kine")
         return int(rows), int(newest)
 
+    def mark(self) -> tuple[int, int]:
+        """Return what differs after somebody has written."""
+        return self.size()
+
+    def newest(self) -> int:
+        """Return the highest id."""
+        return self.size()[1]
+
+    def summary(self) -> str:
+        """Return how much it has, in words."""
+        rows, newest = self.size()
+        return f"{rows} rows up to id {newest}"
+
+    def largest(self) -> tuple[str, int]:
+        """Return the key with the largest value, and its size in bytes."""
+        text = f"SELECT name, COALESCE(LENGTH(value), 0) FROM kine WHERE {_LIVE} ORDER BY 2 DESC LIMIT 1"  # noqa: S608 - our own names
+        return next(((_text(name), int(size)) for name, size in self._query(text)), ("", 0))
+
+    def live(self) -> Iterator[Live]:
+        """Yield the newest value of each key that is not deleted, by its id, but what kine keeps for itself."""
+        numbers = [int(number) for (number,) in self._query(f"SELECT id FROM kine WHERE {_LIVE} ORDER BY id")]  # noqa: S608 - our own names
+        for begin in range(0, len(numbers), _ROWS):
+            some = ", ".join(str(number) for number in numbers[begin : begin + _ROWS])
+            for row in self._query(f"SELECT {_LIST} FROM kine WHERE id IN ({some}) ORDER BY id"):  # noqa: S608 - numbers
+                _, name, *_, lease, value, _ = _normal(row)
+                if name not in COMPACTION:
+                    yield Live(name, value or b"", lease or 0)
+
     def alike(self) -> list[str]:
         """Return names that differ from another one in their case only: MySQL's column cannot hold both."""
         rows = self._query(
@@ -134,10 +156,31 @@ class Table:
 
     def content(self, name: str = "kine") -> Content:
         """Read all rows, and return what they are."""
-        digest = _Digest()
+        digest = Digest()
         for row in self.rows(name):
-            digest.add(row)
+            digest.add(row[0], *row)
         return digest.content
+
+    def draft(self) -> Content:
+        """Return what is in the draft."""
+        return self.content(DRAFT)
+
+    def take(self, source: Any) -> Content:  # noqa: ANN401 - a table or an etcd's keys
+        """Fill the draft with all rows of another datastore; return what was read."""
+        self.begin()
+        found = fill(source, self)
+        self.index()
+        return found
+
+    def try_out(self) -> None:
+        """Check that a table can be made, filled, indexed, renamed and dropped."""
+        self.begin()
+        self.insert([(1, "nornir-k3s", 1, 0, 0, 0, 0, b"", None)])
+        self.index()
+        with self.transaction():
+            for text in self.dialect.publish:
+                self._query(text.format(newest=1, keep="").replace(" TO kine", f" TO {_TRIAL}"))
+        self.drop()
 
     def begin(self) -> None:
         """Make an empty draft; one of an interrupted run goes."""
@@ -146,7 +189,8 @@ class Table:
 
     def drop(self) -> None:
         """Remove the draft."""
-        self._query(f"DROP TABLE IF EXISTS {DRAFT}")
+        for name in (DRAFT, _TRIAL):
+            self._query(f"DROP TABLE IF EXISTS {name}")
 
     def insert(self, rows: Sequence[Row], name: str = DRAFT) -> None:
         """Add rows to the draft, or to K3s' table."""
@@ -190,24 +234,7 @@ def _texts(rows: Sequence[Row], when: int) -> list[str]:
     return [_text(text) for number, text in rows if number == when]
 
 
-class _Digest:
-    """The content of the rows so far."""
-
-    def __init__(self) -> None:
-        self._hash, self._rows, self._newest = hashlib.sha256(), 0, 0
-
-    def add(self, row: Row) -> None:
-        for value in row:
-            data = b"" if value is None else value if isinstance(value, bytes) else str(value).encode()
-            self._hash.update(f"{'-' if value is None else len(data)} ".encode() + data)
-        self._rows, self._newest = self._rows + 1, int(row[0])
-
-    @property
-    def content(self) -> Content:
-        return Content(self._rows, self._newest, self._hash.hexdigest())
-
-
-def fill(source: Table, target: Table, name: str = DRAFT) -> Content:
+def fill(source: Any, target: Table, name: str = DRAFT) -> Content:  # noqa: ANN401 - a table or an etcd's keys
     """Copy all rows into the target's draft, in pieces; return what was read.
 
     Arguments:
@@ -215,9 +242,9 @@ def fill(source: Table, target: Table, name: str = DRAFT) -> Content:
         target: With an empty draft.
         name: Another table of the target, which is empty.
     """
-    digest, piece, size = _Digest(), list[Row](), 0
+    digest, piece, size = Digest(), list[Row](), 0
     for row in source.rows():
-        digest.add(row)
+        digest.add(row[0], *row)
         piece.append(row)
         size += sum(len(value) for value in row if isinstance(value, bytes))
         if len(piece) >= _ROWS or size >= _BYTES:

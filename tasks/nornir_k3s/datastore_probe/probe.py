@@ -20,7 +20,7 @@ from nornir_k3s.datastore_probe import etcd, mysql, postgresql, tls
 from nornir_k3s.datastore_probe.answers import Answers, ProbeFailed, problem
 from nornir_k3s.datastore_probe.connector import Connector
 from nornir_k3s.model.cluster import Cluster
-from nornir_k3s.model.datastore_facts import Database, DatastoreHealth
+from nornir_k3s.model.datastore_facts import UNFINISHED, Database, DatastoreHealth
 from nornir_k3s.model.endpoint import Endpoint, parse
 from nornir_k3s.model.finding import Finding
 from nornir_k3s.model.host_facts import HostFacts
@@ -52,6 +52,7 @@ def probe(cluster: Cluster, facts: HostFacts, transport: paramiko.Transport, *, 
             all_answers[address] = _probe(cluster, endpoint, (host, port), transport, test_rights=test_rights)
     problems = [one for answers in all_answers.values() for one in answers.problems]
     problems += replica_findings(endpoint, all_answers)
+    bootstrap = {key: size for answers in all_answers.values() for key, size in answers.bootstrap.items()}
     versions = [(answers.product, answers.version) for answers in all_answers.values() if answers.product]
     certificates = [
         CertificateFile(f"the datastore at {address}", datetime.fromtimestamp(answers.expires, UTC), authority=False)
@@ -64,8 +65,9 @@ def probe(cluster: Cluster, facts: HostFacts, transport: paramiko.Transport, *, 
         database=Database(
             alive=bool(versions),
             versions=tuple(dict.fromkeys(versions)),
-            bootstrap={key: size for answers in all_answers.values() for key, size in answers.bootstrap.items()},
+            bootstrap={key: size for key, size in bootstrap.items() if key != UNFINISHED},
             revision=max(((answers.health.revisions or (0, 0))[0] for answers in all_answers.values()), default=0),
+            unfinished=UNFINISHED in bootstrap,
         ),
         datastore_health=_merged([answers.health for answers in all_answers.values()]),
         datastore_certificates=tuple(certificates),

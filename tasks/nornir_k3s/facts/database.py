@@ -14,6 +14,7 @@ from nornir_k3s import shell
 from nornir_k3s.facts.fact import Fact, Query
 from nornir_k3s.model import datastore_facts
 from nornir_k3s.model.cluster import Cluster
+from nornir_k3s.model.datastore_facts import UNFINISHED
 from nornir_k3s.records import Record, RecordError, decoded, integer
 from nornir_k3s.roles import datastore, datastore_etcd
 from nornir_k3s.roles.datastore_mysql import MARIADB, MYSQL, MySQL
@@ -83,12 +84,13 @@ class Database(Fact[datastore_facts.Database]):
             databases=frozenset(found.get("database", ())),
             users={name: value == "1" for name, value in found.get("user", {}).items()},
             grants=frozenset(found.get("grant", ())),
-            bootstrap={key: integer(size) for key, size in found.get("bootstrap", {}).items()},
+            bootstrap={key: integer(size) for key, size in found.get("bootstrap", {}).items() if key != UNFINISHED},
             members=frozenset(found.get("member", ())),
             has_data="yes" in found["data"] if "data" in found else None,
             revision=max(map(integer, found.get("revision", ())), default=0),
             hba="".join(f"{line}\n" for line in decoded(next(iter(found.get("hba", ())), "")).splitlines()),
             settings=found.get("setting", {}),
+            unfinished=UNFINISHED in found.get("bootstrap", ()),
         )
 
 

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+BOOTSTRAP = "/bootstrap/"  # before the hash of a token: K3s' own keys of a cluster
+UNFINISHED = f"{BOOTSTRAP}nornir-k3s-move"  # in an etcd while a move copies to it
+
 
 @dataclass(frozen=True)
 class Database:
@@ -23,6 +26,7 @@ class Database:
         revision: The newest one; 0 if unknown.
         hba: This cluster's part of the pg_hba.conf of a PostgreSQL that others use, too.
         settings: Those of a server that others use, too, as far as they matter to K3s.
+        unfinished: A move has begun to copy to it.
     """
 
     alive: bool = False
@@ -36,6 +40,12 @@ class Database:
     revision: int = 0
     hba: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
+    unfinished: bool = False
+
+    @property
+    def newest(self) -> int:
+        """The newest revision of the cluster's data; 0 where there are none, as in an etcd that was just made."""
+        return self.revision if self.bootstrap else 0
 
 
 class Stored(NamedTuple):

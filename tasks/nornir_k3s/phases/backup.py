@@ -28,7 +28,7 @@ from nornir_k3s.ssh.session import Session
 from nornir_k3s.state import backup_file, drafts
 
 if TYPE_CHECKING:  # they load database clients
-    from nornir_k3s.datastore_copy.table import Content
+    from nornir_k3s.datastore_copy.content import Content
     from nornir_k3s.phases.rows import Rows
 
 FOLDER = f"{STATE}/backup"  # on the datastore's host, until the dump is on the controller

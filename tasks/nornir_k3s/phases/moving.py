@@ -1,7 +1,7 @@
 """Phases of a move: set the new datastore up, stop K3s on all servers, copy, compare, and let K3s start again.
 
-Until the copy is whole the new datastore has no table of K3s' name, and K3s stays stopped: nothing can start with half
-of the data. The old datastore is only read.
+Until the copy is whole K3s finds no table of its name in the new datastore, or a bootstrap key of another token in an
+etcd, and it stays stopped: nothing can start with half of the data. The old datastore is only read.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from nornir_k3s.checks import moving as checks
 from nornir_k3s.checks import other_installs, preflight
 from nornir_k3s.datastore_copy import connect
 from nornir_k3s.datastore_copy.connect import Files
-from nornir_k3s.datastore_copy.dialect import DRAFT
-from nornir_k3s.datastore_copy.table import Content, Table, fill
+from nornir_k3s.datastore_copy.content import Content, lasting
+from nornir_k3s.datastore_copy.keys import Keys
+from nornir_k3s.datastore_copy.table import Table
 from nornir_k3s.errors import Interrupted, K3sError, PreflightFailed, UsageError
 from nornir_k3s.model.together import together
 from nornir_k3s.phases import datastore, stage, window
@@ -128,8 +129,8 @@ def folder(run: Run) -> Iterator[Path]:
 
 
 @contextmanager
-def source(run: Run, way: Way, at: Path) -> Iterator[Table]:
-    """Yield the table of the old datastore; SQLite's is copied to the controller first.
+def source(run: Run, way: Way, at: Path) -> Iterator[Table | Keys]:
+    """Yield the table or keys of the old datastore; SQLite's is copied to the controller first.
 
     Raises:
         K3sError: It cannot be read.
@@ -149,8 +150,8 @@ def source(run: Run, way: Way, at: Path) -> Iterator[Table]:
 
 
 @contextmanager
-def target(run: Run, way: Way, at: Path) -> Iterator[Table]:
-    """Yield the table of the new datastore.
+def target(run: Run, way: Way, at: Path) -> Iterator[Table | Keys]:
+    """Yield the table or keys of the new datastore.
 
     Raises:
         K3sError: It cannot be opened.
@@ -167,68 +168,85 @@ def target(run: Run, way: Way, at: Path) -> Iterator[Table]:
 
 
 def rehearse(run: Run, way: Way) -> None:
-    """Check before K3s stops that the copy can be made: logins, the right to make a table, names.
+    """Check before K3s stops that the copy can be made: logins, rights, names, sizes; raise an etcd's revision.
 
     Raises:
         K3sError: It cannot; nothing was changed.
     """
     with folder(run) as at, target(run, way, at) as new:
         if new.exists():
+            if not checks.stopped(run.cluster, run.facts):
+                raise _full(new)
             return  # `copy` looks whether it is the copy of an interrupted run
-        new.begin()
-        new.drop()
+        new.try_out()
         if way.origin.endpoint:
             with source(run, way, at) as old:
                 _require_names(old, new)
+                if isinstance(new, Keys):
+                    new.require_room(old)
+        if isinstance(new, Keys):
+            new.raise_to(_newest(run, way), lambda now: run.tell(way.via, f"raises etcd's revision, {now} by now"))
 
 
-def _require_names(old: Table, new: Table) -> None:
-    if new.dialect.ignores_case > old.dialect.ignores_case and (names := old.alike()):
+def _newest(run: Run, way: Way) -> int:
+    """Return the revision that the API of a server tells; 0 if it does not answer."""
+    answer = run.sessions[way.via].run(scripts.newest(), what="asking the API", timeout=run.deadlines["apply"])
+    (newest,) = read(answer.stdout)["newest"][0].take(1)
+    return int(newest) if newest.isdigit() else 0
+
+
+def _require_names(old: Table | Keys, new: Table | Keys) -> None:
+    if new.ignores_case > old.ignores_case and (names := old.alike()):
         text = f"{', '.join(names)}: another name differs in its case only, which MySQL and MariaDB cannot hold"
         raise UsageError(text, hint="rename one of the objects, or move to PostgreSQL")
 
 
 def copy(run: Run, way: Way) -> Content:
-    """Copy the table, compare it, and make it K3s'; K3s is stopped.
+    """Copy all rows or keys, compare them, and make them K3s'; K3s is stopped.
 
     Raises:
-        K3sError: It failed, or the copy differs; the new datastore has no table for K3s then, or another one.
+        K3sError: It failed, or the copy differs; no K3s can start with the new datastore then, or it has other data.
     """
     with ExitStack() as stack:
         at = stack.enter_context(folder(run))
         old = stack.enter_context(source(run, way, at))
         new = stack.enter_context(target(run, way, at))
         if not old.exists():
-            raise K3sError(f"{way.origin} has no table kine", hint="it is no datastore of K3s")
+            raise K3sError(f"{way.origin} has no data of K3s", hint="it is no datastore of K3s")
+        before = old.mark()
         if new.exists():
             return _same(run, old, new)
         _require_names(old, new)
-        new.begin()
-        found = fill(old, new)
-        new.index()
-        written = new.content(DRAFT)
-        if written != found or old.size() != (found.rows, found.newest):
+        found = new.take(old)
+        written = new.draft()
+        if written != found or old.mark() != before:
             new.drop()
             raise K3sError(f"the copy differs: {written} instead of {found}", hint="run it again")
         new.publish(found.newest)
         return found
 
 
-def _same(run: Run, old: Table, new: Table) -> Content:
+def _same(run: Run, old: Table | Keys, new: Table | Keys) -> Content:
     """Return the content where an interrupted run has made the copy already.
 
     Raises:
         UsageError: The new datastore has other data.
     """
-    there, wanted = new.size(), old.size()
-    if there == wanted and (found := new.content()) == old.content():
-        run.report.notes.append("the new datastore had the copy already, of an interrupted run")
-        return found
-    has, had = (f"{rows} rows up to id {newest}" for rows, newest in (there, wanted))
-    text = f"the new datastore has data already: {has}; the old one has {had}"
-    raise UsageError(
-        text, hint="nothing is overwritten: use an empty database, or drop its table kine if it is not needed"
-    )
+    if isinstance(old, Table) and isinstance(new, Table):
+        same = new.mark() == old.mark() and new.content() == old.content()
+    else:  # an etcd's keys end by themselves meanwhile
+        same = lasting(new.live()) == lasting(old.live())
+    if not same:
+        raise _full(new, f"; the old one has {old.summary()}")
+    run.report.notes.append("the new datastore had the copy already, of an interrupted run")
+    return lasting(new.live()) if isinstance(new, Keys) else new.content()
+
+
+def _full(new: Table | Keys, more: str = "") -> UsageError:
+    hint = "nothing is overwritten: use an empty database, or drop its table kine if it is not needed"
+    if isinstance(new, Keys):
+        hint = "nothing is overwritten: K3s needs an etcd of its own; remove its keys if they are not needed"
+    return UsageError(f"the new datastore has data already: {new.summary()}{more}", hint=hint)
 
 
 def fetch(run: Run, name: str, paths: Mapping[str, Path]) -> None:

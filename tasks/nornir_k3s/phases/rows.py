@@ -18,8 +18,9 @@ from nornir.core.task import Result, Task
 
 from nornir_k3s.datastore_copy import connect, rights, scratch
 from nornir_k3s.datastore_copy.connect import Files
+from nornir_k3s.datastore_copy.content import Content
 from nornir_k3s.datastore_copy.dialect import DRAFT
-from nornir_k3s.datastore_copy.table import Content, Table, fill
+from nornir_k3s.datastore_copy.table import Table, fill
 from nornir_k3s.errors import Interrupted, K3sError
 from nornir_k3s.model.backup import ROWS
 from nornir_k3s.model.endpoint import Endpoint, parse
@@ -111,7 +112,7 @@ def _reach(run: Run, transport: paramiko.Transport, at: Path) -> Iterator[Reach]
         path.write_text(text.reveal())
 
     def opened(endpoint: Endpoint) -> AbstractContextManager[Table]:
-        return connect.opened(endpoint, Files(**files), transport, run.cluster.version)
+        return connect.table(endpoint, Files(**files), transport, run.cluster.version)
 
     endpoint = parse(datastore.endpoint(run.cluster))
     with opened(endpoint) as table:

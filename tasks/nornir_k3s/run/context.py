@@ -193,7 +193,7 @@ class Run:
 
     def revision(self) -> revision.Seen:
         """Return what is known of the datastore's newest revision, and whether it was higher before."""
-        newest = max((one.database.revision for one in self.facts.values()), default=0)
+        newest = max((one.database.newest for one in self.facts.values()), default=0)
         units = [(one.unit(k3s.UNITS["server"]), one.skew + one.skew_error) for one in self._servers()]
         starts = [unit.started - ahead for unit, ahead in units if unit.active == "active"]
         return revision.look(self.store, self.cluster, newest, now=self.started, starts=starts)

@@ -40,8 +40,8 @@ def move(
 ) -> Report:
     """Move the data of the cluster to the datastore of the inventory, then deploy.
 
-    The new datastore is set up while the cluster runs. Then K3s is stopped on all servers, K3s' table is copied row for
-    row and compared, and everything is deployed. The old datastore is only read.
+    The new datastore is set up while the cluster runs. Then K3s is stopped on all servers, its data are copied and
+    compared, and everything is deployed. The old datastore is only read.
 
     Arguments:
         nr: A Nornir whose inventory describes the cluster with its new datastore.
@@ -137,7 +137,8 @@ def _require_no_copy(run: Run, stopped: Collection[str]) -> None:
         return
     hint = "run `nornir-k3s move` again, which starts K3s there; to stay, put the old one into the inventory first"
     if any(one.endpoint is None for one in origins.values()):
-        hint = "run `nornir-k3s move` again, which starts K3s there; to stay on SQLite, drop its table kine first"
+        content = "remove its keys" if checks.wanted(run.cluster).kind == "etcd" else "drop its table kine"
+        hint = f"run `nornir-k3s move` again, which starts K3s there; to stay on SQLite, {content} first"
     raise UsageError("the copy is whole: the datastore of the inventory has the data already", hint=hint)
 
 
@@ -152,8 +153,11 @@ def planned(run: Run) -> Move:
             changes[member.name] = [step.summary for step in (*plan.stage, *plan.by_role["datastore"])]
         changes |= {name: ["stop K3s until the copy is whole"] for name in names}
         changes["cluster"] = [f"copy {origin} to {checks.describe(checks.wanted(run.cluster))}, and compare"]
+        if checks.wanted(run.cluster).kind == "etcd":
+            changes["cluster"].insert(0, f"raise etcd's revision above that of {origin}, while the cluster runs")
     changes.setdefault("cluster", []).append("deploy: the first server, then all others, with the new datastore")
     notes = ["the API does not answer from the stop to the first server's start; pods go on", _way_back(str(origin))]
+    notes += _revisions(run, origin)
     return Move(
         cluster=run.cluster.name,
         origin=str(origin),
@@ -162,6 +166,16 @@ def planned(run: Run) -> Move:
         changes={name: said for name, said in changes.items() if said},
         notes=notes,
     )
+
+
+def _revisions(run: Run, origin: checks.Origin) -> list[str]:
+    """Return what whoever watches the API notices, besides its pause."""
+    if checks.wanted(run.cluster).kind == "etcd":
+        found = "objects get new, higher resourceVersions: whoever watches the API lists again, by itself"
+        return [f"{found}; the revision is raised by some 1,000 a second, which can take long where it is high"]
+    if origin.endpoint and origin.endpoint.kind == "etcd":
+        return ["objects keep their resourceVersion; older revisions are not copied: who watches from one lists again"]
+    return []
 
 
 def _way_back(origin: str) -> str:

@@ -78,7 +78,7 @@ def read(run: Run) -> Status:
     _fill(result, run.cluster, all_facts)
     result.problems = [f"{name} is unreachable" for name in result.unreachable]
     result.problems += _problems(result, run.cluster, all_facts)
-    newest = max((one.database.revision for one in all_facts.values()), default=0)
+    newest = max((one.database.newest for one in all_facts.values()), default=0)
     if back := revision.look(run.store, run.cluster, newest, now=run.started).back:
         result.problems.append(f"{back}: run drift")
     result.problems += works.unreached(run.cluster, all_facts)

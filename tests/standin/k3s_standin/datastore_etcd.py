@@ -16,7 +16,7 @@ from k3s_standin.datastore_sql import client_context, dial_words
 from k3s_standin.endpoint import Endpoint
 from k3s_standin.log import Fatal, log
 from k3s_standin.process import setting
-from k3s_standin.store import Entry, Store, StoreError
+from k3s_standin.store import Entry, Expired, Feed, Store, StoreError
 
 
 def _encode(data: str | bytes) -> str:
@@ -43,6 +43,13 @@ class EtcdStore(Store):
         self._idle: list[tuple[str, http.client.HTTPConnection]] = []
         self._lost = dict.fromkeys(self.urls, 0.0)
         self._turn = itertools.count()
+        self.oldest = 0  # what the API server's cache knows: from its start on
+
+    def feed(self, prefix: str, revision: int) -> Feed:
+        """Refuse what is older than the cache, as `apiserver/pkg/storage/cacher` does."""
+        if 0 < revision < self.oldest:
+            raise Expired(revision, self.oldest)
+        return super().feed(prefix, revision)
 
     def _call(self, path: str, body: dict[str, Any], timeout: float = 5) -> dict[str, Any]:
         said = ""
@@ -148,4 +155,5 @@ def open_etcd(endpoint: Endpoint, files: dict[str, str]) -> Store:
                 raise Fatal(str(error)) from None
             time.sleep(2)
         else:
+            store.oldest = store.revision()
             return store

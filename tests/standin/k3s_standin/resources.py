@@ -14,7 +14,7 @@ from typing import Any
 from k3s_standin import nodes, watch
 from k3s_standin.httpd import JSON, Answer, Request, json_answer, status
 from k3s_standin.kinds import KINDS, Kind
-from k3s_standin.store import Entry, Store
+from k3s_standin.store import Entry, Expired, Store
 
 Item = dict[str, Any]
 PASSWORD = "/registry/secrets/kube-system/{}.node-password.k3s"
@@ -115,7 +115,11 @@ class Resources:
 
     def _watch(self, request: Request, what: Target) -> Answer:
         """Send what changes from a revision on; without one, all that is there comes first."""
-        feed = self.store.feed(what.key, int(request.query.get("resourceVersion") or 0))
+        try:
+            feed = self.store.feed(what.key, int(request.query.get("resourceVersion") or 0))
+        except Expired as error:
+            said = json.loads(status(410, str(error), "Expired").body)
+            return Answer(200, JSON, json.dumps({"type": "ERROR", "object": said}).encode() + b"\n")
         seconds = watch.lifetime(request.query.get("timeoutSeconds", ""))
 
         def stream(send: Callable[[bytes], None], gone: Callable[[], bool]) -> None:

@@ -19,6 +19,13 @@ class StoreError(Exception):
     """The datastore does not answer."""
 
 
+class Expired(Exception):
+    """A watch from a revision that is not known any more."""
+
+    def __init__(self, revision: int, oldest: int) -> None:
+        super().__init__(f"too old resource version: {revision} ({oldest})")
+
+
 @dataclass(frozen=True)
 class Entry:
     """A key's value and the revision of its last change."""
