@@ -139,7 +139,7 @@ def installed(
         active, enabled, ours, changed: As in the result.
     """
     read = unit(text)
-    variables = {key: (value, path or f"Environment= of {name}") for key, (value, path) in read.environment.items()}
+    variables = {key: (value, f"Environment= of {path or name}") for key, (value, path) in read.environment.items()}
     for path, content in environments:
         variables |= {key: (value, path) for key, value in environment(content).items()}
     words = _expanded(read.command, {key: value for key, (value, _) in variables.items()}, name)

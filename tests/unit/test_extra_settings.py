@@ -128,8 +128,12 @@ def test_a_drop_in_of_the_unit_is_told_with_what_it_sets(load: Load) -> None:
     assert "systemctl daemon-reload" in one.remedy
     assert found(cluster, server(cluster, unit=f"{main}LimitNOFILE=1\n")) == {}
     variables = f"{main}Environment=K3S_URL=https://x:1 K3S_TOKEN=other\n"
-    one = found(cluster, server(cluster, unit=variables))["extra-settings"]
-    assert one.found == f"{CONF} sets server, which would hold instead of the inventory's", "config.yaml has a token"
+    for foreign in (False, True):  # config.yaml, which a deploy writes, has a token, and hides this one
+        one = found(cluster, server(cluster, unit=variables, foreign=foreign))["extra-settings"]
+        assert (one.severity, one.found) == (
+            "error",
+            f"{CONF} sets server, which would hold instead of the inventory's",
+        )
 
 
 def test_a_k3s_of_others_that_the_inventory_describes_is_taken_over(load: Load) -> None:
@@ -227,3 +231,13 @@ def test_the_environment_of_another_s_unit_is_part_of_what_is_taken_over(load: L
     cluster = load()
     facts = server(cluster, foreign=True, extra_settings=(SettingsFile(ENV, ("K3S_TOKEN",), 1),))
     assert "extra-settings" not in found(cluster, facts)
+
+
+def test_a_drop_in_that_an_uninstalled_k3s_has_left_is_found_before_the_next_one_reads_it(load: Load) -> None:
+    cluster = load()
+    for value, severity in (("hush-hush", "error"), (cluster.token.reveal(), "note")):
+        facts = with_dropin(cluster, f"token: {value}\n", "token", foreign=True)
+        bare = changed(facts, foreign_units=(), units={}, server=ServerFiles())
+        (one,) = found(cluster, bare).values()
+        assert (one.subject, one.severity) == ("extra-settings", severity)
+        assert "hush" not in f"{one.found}{one.remedy}"

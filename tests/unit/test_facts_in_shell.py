@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nornir_k3s import shell
+from nornir_k3s import facts, shell
 from nornir_k3s.records import SAY
 
 
@@ -184,7 +184,7 @@ def test_a_k3s_of_ours_is_read_where_others_have_added_settings(
 
     def read() -> list[str]:
         text = SAY + shell.source("facts/k3s_installed.sh").replace("/etc/", f"{etc}/")
-        call = shell.call("fact_installations", tmp_path, "others")
+        call = shell.call("fact_installations", tmp_path, "others", "server")
         done = subprocess.run(["sh", "-c", text + call], capture_output=True, text=True, check=True, env={"PATH": path})
         return done.stdout.splitlines()
 
@@ -195,3 +195,14 @@ def test_a_k3s_of_ours_is_read_where_others_have_added_settings(
     unit.write_text(ours)
     (etc / "rancher/k3s/config.yaml.d/x.yaml").write_text("debug: true\n")
     assert f"@installations\tsettings\t{etc}/rancher/k3s/config.yaml.d/x.yaml\tZGVidWc6IHRydWUK" in read()
+    (tmp_path / "installed").unlink()
+    unit.unlink()  # uninstalled by hand: drop-ins stay
+    (etc / "systemd/system/k3s.service.d").mkdir()
+    (etc / "systemd/system/k3s.service.d/a.conf").write_text("[Service]\nEnvironment=K3S_TOKEN=x\n")
+    program("systemctl", "exit 0")
+    (found,) = facts.parse("s1", "\n".join(read()).replace(str(tmp_path), "") + "\n", whole=False).installations
+    origins = {key: one.origin for key, one in found.settings.items()}
+    assert origins == {
+        "debug": "/etc/rancher/k3s/config.yaml.d/x.yaml",
+        "token": f"Environment= of {etc}/systemd/system/k3s.service.d/a.conf",
+    }

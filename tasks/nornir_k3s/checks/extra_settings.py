@@ -41,10 +41,10 @@ def check(cluster: Cluster, member: Member, facts: HostFacts, own: str) -> Itera
         file = "config.yaml.d" in path
         holds = {name for name in names if file or key_of(name) not in written}
         yield from _file(cluster, member, facts, path, (names, holds))
-    for path in facts.unit(own).dropins:
-        if path.startswith("/etc/") and path not in delivered and one:
-            keys = [key for key, setting in one.settings.items() if path in setting.origins]
-            yield from _file(cluster, member, facts, path, (keys, set(keys)))
+    for path, keys in sorted(_of_dropins(one).items()):
+        if path not in delivered:
+            holds = {key for key, variable in keys.items() if not variable or key not in written}
+            yield from _file(cluster, member, facts, path, (list(keys), holds))
     if own not in facts.foreign_units:
         yield from _flags(cluster, member, facts, own)
 
@@ -71,6 +71,17 @@ def flags(command: str) -> dict[str, object]:
 def spec(cluster: Cluster, member: Member) -> HostSpec:
     """Return the desired state of a server or agent, as far as its settings need it."""
     return server.spec(cluster, member, None) if member.role == "servers" else agent.spec(cluster, member, None, "")
+
+
+def _of_dropins(one: Installed | None) -> dict[str, dict[str, bool]]:
+    """Return what drop-ins of the unit set, by their paths: the settings, and whether as variables."""
+    found: dict[str, dict[str, bool]] = {}
+    for key, setting in one.settings.items() if one else ():
+        for origin in setting.origins:
+            path = origin.removeprefix(running.VARIABLE)
+            if ".service.d/" in path:
+                found.setdefault(path, {})[key] = path != origin
+    return found
 
 
 def _file(

@@ -29,9 +29,10 @@ class Installations(Fact[tuple[Installed, ...]]):
     def __init__(self, *, everything: bool = False) -> None:
         self._everything = everything
 
-    def arguments(self, query: Query) -> Iterable[object]:  # noqa: ARG002 - as every fact
-        """Name its own folder, and which are read."""
-        return (STATE, "everything" if self._everything else "others")
+    def arguments(self, query: Query) -> Iterable[object]:
+        """Name its own folder, which are read, and what the host's K3s is."""
+        role = "agent" if query.member.role == "agents" else "server"
+        return (STATE, "everything" if self._everything else "others", role)
 
     def parse(self, records: Sequence[Record]) -> tuple[Installed, ...]:
         """Return each, by its unit's name."""

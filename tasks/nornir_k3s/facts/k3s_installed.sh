@@ -1,11 +1,29 @@
 # Every K3s that is installed on this host, with its unit, environment and files of settings: values, so secrets, too.
 
-fact_installations() { # state-folder everything-or-others
+fact_installations() { # state-folder everything-or-others role
   ours=no
   [ ! -e "$1/installed" ] || ours=yes
   [ "$2" = everything ] || [ "$ours" = no ] || added_by_others || return 0
   for name in $(systemctl list-unit-files --no-legend --no-pager --type=service 2>/dev/null | sed 's/[[:space:]].*//'); do
     case $name in *k3s*) installation "$name" "$ours" ;; esac
+  done
+  [ "$2" = everything ] || leftovers "${3:-server}"
+}
+# Drop-ins stay where K3s was uninstalled: the next one would read them.
+leftovers() { # role
+  unit=k3s
+  [ "$1" = server ] || unit=k3s-agent
+  [ ! -e "/etc/systemd/system/$unit.service" ] && added_by_others || return 0
+  text=$(printf '[Service]\nExecStart=/usr/local/bin/k3s %s\n' "$1"
+    for path in "/etc/systemd/system/$unit.service.d"/*.conf; do
+      [ ! -f "$path" ] || { printf '# %s\n' "$path"; cat "$path"; }
+    done)
+  say installations unit "$unit.service" inactive disabled no "$(printf '%s\n' "$text" | base64 -w0)"
+  for path in "/etc/default/$unit" "/etc/sysconfig/$unit"; do
+    [ ! -r "$path" ] || installation_file environment "$path"
+  done
+  for path in /etc/rancher/k3s/config.yaml.d/*.yaml /etc/rancher/k3s/config.yaml.d/*.yml; do
+    [ ! -f "$path" ] || installation_file settings "$path"
   done
 }
 added_by_others() {

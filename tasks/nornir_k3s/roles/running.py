@@ -37,6 +37,7 @@ _DEFAULTS = {
 # Lists whose order means nothing.
 _SETS = {"tls-san", "disable", "node-label", "node-taint", "airgap-extra-registry"}
 _ENVIRONMENTS = ("/etc/default/", "/etc/sysconfig/")
+VARIABLE = "Environment= of "  # the origin of a setting in a unit or its drop-in begins so
 # A server that has a datastore endpoint does not use them (k3s: pkg/cluster/managed.go, bootstrap.go).
 _UNUSED = {"server", "cluster-init"}
 # What a driver waits for a connection: no reason to restart.
@@ -121,7 +122,7 @@ def differences(cluster: Cluster, member: Member, facts: HostFacts, one: Install
     for key in sorted(set(one.settings) | set(ours.settings)):
         setting = one.settings.get(key)
         kept = setting is not None and all(stays(origin, ours) for origin in setting.origins)
-        hidden = kept and setting is not None and setting.origins[0].startswith(_ENVIRONMENTS) and key in ours.settings
+        hidden = kept and setting is not None and _is_variable(setting.origins[0]) and key in ours.settings
         if (kept and not hidden) or (key in _UNUSED and member.role == "servers" and one.text("datastore-endpoint")):
             continue
         if not same(cluster, member, facts, key, (one, ours)):
@@ -130,6 +131,10 @@ def differences(cluster: Cluster, member: Member, facts: HostFacts, one: Install
     for key in sorted((set(one.variables) | set(ours.variables)) - kept_variables):
         if one.variables.get(key) != ours.variables.get(key):
             yield key
+
+
+def _is_variable(origin: str) -> bool:
+    return origin.startswith((*_ENVIRONMENTS, VARIABLE))
 
 
 def _stays_variable(facts: HostFacts, key: str) -> bool:
