@@ -10,20 +10,16 @@ from dataclasses import dataclass, replace
 from nornir_k3s import k3s, shell
 from nornir_k3s.model import masking
 from nornir_k3s.model.cluster import NODES, Cluster, Member
-from nornir_k3s.model.host_facts import ArtifactState, FileState, HostFacts, UnitState
+from nornir_k3s.model.host_facts import ArtifactState, FileState, HostFacts
 from nornir_k3s.model.host_spec import File, Forget, Gone, HostSpec, Packages, Unit, together
-from nornir_k3s.model.k3s_facts import CertificateFile
 from nornir_k3s.model.paths import PREVIOUS, SYSTEMD
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.step import Action, Step
 from nornir_k3s.model.urls import shown
-from nornir_k3s.roles import datastore, former, load_balancer
+from nornir_k3s.roles import datastore, former, load_balancer, restarts
 from nornir_k3s.roles.desired import Known, desired_by_role
 from nornir_k3s.roles.running import Takeover, takeover
 
-SETTLED = 10  # seconds after which an active unit's node is registered, with its version
-RENEWED = 90 * 86400  # K3s renews a certificate that has less than this left when it starts (older releases: 90 days)
-EXPIRING = 7 * 86400
 NO_TAKEOVER = Takeover()
 STUCK = 90  # seconds after which a unit that is still starting is restarted
 
@@ -311,7 +307,7 @@ def plan_host(cluster: Cluster, member: Member, facts: HostFacts, known: Known) 
     if _has_other_token(cluster, member, facts, known):
         steps["servers"].insert(0, _forget_passwd())
         reason = "its own files have another token than the datastore"
-    reason = reason or _restart_reason(cluster, member, spec, facts, known)
+    reason = reason or restarts.reason(cluster, member, spec, facts, known)
     if reason and spec.install:
         steps[member.role] = _with_restart(steps[member.role], spec.install.unit, spec, reason)
     if "datastore" in steps:
@@ -373,49 +369,3 @@ def _renewed(steps: list[Step], member: Member, spec: HostSpec, facts: HostFacts
     # At once before the restart: until then, what reads one of these files fails.
     last = next(number for number, step in enumerate(steps) if step.target == unit)
     return [*steps[:last], Step("certificates", unit, summary, payload=Secret(call)), *steps[last:]]
-
-
-def _restart_reason(cluster: Cluster, member: Member, spec: HostSpec, facts: HostFacts, known: Known) -> str:
-    """Return why K3s must restart although nothing that it reads has changed; nothing if it need not.
-
-    Only when it starts, a kubelet registers its node (kubernetes: pkg/kubelet/kubelet_node_status.go), and K3s renews
-    its certificates (docs.k3s.io `cli/certificate.md`).
-    """
-    state = facts.unit(spec.install.unit) if spec.install else UnitState()
-    if state.active != "active":
-        return ""
-    return _must_read(member, facts, known, state.started) or _registers(cluster, member, facts, known, state)
-
-
-def _must_read(member: Member, facts: HostFacts, known: Known, started: int) -> str:
-    """Return what K3s does only when it starts, to what it has read before; nothing if it need not."""
-    if expiring := [one.path for one in facts.certificates if _is_renewed(one, facts.now, started)]:
-        return f"it renews {', '.join(expiring)} when it starts"
-    if member.role == "servers" and _reads_keys(facts, known, started):
-        return "it reads the keys of secrets when it starts"
-    if known.went_back and started <= known.went_back.since + facts.skew + facts.skew_error:
-        return f"{known.went_back}, and the server answers from its caches"
-    return ""
-
-
-def _registers(cluster: Cluster, member: Member, facts: HostFacts, known: Known, state: UnitState) -> str:
-    """Return why the node must be registered anew; nothing if it need not."""
-    if known.nodes is None or facts.now - state.changed < SETTLED:
-        return ""
-    version = known.nodes.get(member.node_name)
-    if version is None:
-        return f"node {member.node_name} is not listed"
-    return f"node {member.node_name} runs {version}" if version != cluster.version else ""
-
-
-def _reads_keys(facts: HostFacts, known: Known, started: int) -> bool:
-    """Return whether the keys of secrets have changed since a server started (docs.k3s.io `cli/secrets-encrypt.md`)."""
-    own = facts.encryption
-    return bool(known.keys) and (own.sha256 != known.keys or (own.restarts and own.written > started))
-
-
-def _is_renewed(one: CertificateFile, now: float, started: int) -> bool:
-    """Return whether a certificate has expired, or soon will, and was no reason to renew it at the last start."""
-    end = one.expires.timestamp()
-    kept = one.written <= started and end - started < RENEWED
-    return one.path.startswith(f"{k3s.DATA}/") and not one.authority and end - now < EXPIRING and not kept

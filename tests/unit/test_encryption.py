@@ -17,7 +17,7 @@ from k3s_standin.encryption import Refused
 from k3s_standin.store import StoreError
 from nornir.core.task import Result, Task
 
-from nornir_k3s import k3s, planner, shell
+from nornir_k3s import k3s, shell
 from nornir_k3s.apply import encryption as scripts
 from nornir_k3s.checks import encryption as checks
 from nornir_k3s.compare import encryption as compare
@@ -29,6 +29,7 @@ from nornir_k3s.model.k3s_facts import Api, ServerFiles
 from nornir_k3s.model.paths import KEYS_NOTE, PREVIOUS
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.phases import drain, encryption, host_tasks, observe, put_back, rolling, rotation, servers
+from nornir_k3s.roles import restarts as restarts_of
 from nornir_k3s.roles.desired import Known
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
@@ -111,7 +112,7 @@ class Living:
 
     def _planned(self, run: Run, name: str) -> Any:
         facts = run.facts[name]
-        restarts = planner._reads_keys(facts, Known(keys=checks.changing(run.facts)), self.started[name])
+        restarts = restarts_of.reads_keys(facts, Known(keys=checks.changing(run.facts)), self.started[name])
         starts = restarts or self.setting[name] != checks.wanted(run.cluster)
         step = SimpleNamespace(target=k3s.UNITS["server"] if restarts else k3s.CONFIG)
         steps = {"servers": (step,) if starts else ()}
