@@ -33,8 +33,8 @@ def check(member: Member, facts: HostFacts) -> Iterator[Finding]:
     if f"{k3s.DATA}/server/db/etcd/member/wal" in facts.present:
         found = "files of an embedded etcd in server/db/etcd: K3s would use it and ignore the datastore endpoint"
         remedy = (
-            "use other hosts for this cluster; `move` cannot take the data of an etcd along, which counts revisions by "
-            f"itself. If that cluster is no longer needed, move {k3s.DATA}/server/db to another folder, and keep it"
+            "if its objects are needed, `nornir-k3s move --plan` says whether they can be taken along; else use other "
+            f"hosts. If that cluster is no longer needed, move {k3s.DATA}/server/db to another folder, and keep it"
         )
         yield problem(member.name, "embedded-etcd", found, "no embedded etcd", remedy)
 

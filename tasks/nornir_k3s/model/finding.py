@@ -85,7 +85,7 @@ CHECKS: Mapping[str, str] = {
     "named-file": "files that settings name are on the host, or delivered by `files`",
     "cni": "a note if flannel is off: the network of pods is then the user's, and nodes are not Ready without it",
     "role": "the host does not have the other role (server or agent) already",
-    "embedded-etcd": "no files of an embedded etcd: K3s would use it, not the datastore, and `move` cannot copy it",
+    "embedded-etcd": "no files of an embedded etcd, which K3s would use instead of the datastore",
     "foreign-k3s": "K3s on the host is this tool's, or the inventory describes it: what would change is named",
     "other-kubernetes": "no RKE2, k0s, MicroK8s or kubelet, and no second K3s",
     "extra-settings": "no other file, environment or flag has another value of what must be the inventory's",
