@@ -23,7 +23,7 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 _MOST = 1 << 17  # bytes of a request
 _COVERAGE = "COVERAGE_PROCESS_CONFIG"
@@ -74,8 +74,13 @@ class Preloaded:
             pid = int(told.readline())
             late = threading.Timer(timeout, _kill, [pid])
             late.start()
-            status = int(told.readline())
-            late.cancel()
+            try:
+                status = int(told.readline())
+            except BaseException:  # whoever interrupts a test ends what it runs
+                _kill(pid)
+                raise
+            finally:
+                late.cancel()
             said = []
             for file in (out, err):
                 file.seek(0)
@@ -112,7 +117,8 @@ def _serve(asked: socket.socket) -> dict[str, Any] | None:
         if between == 0:
             os.write(descriptors[2], f"{child}\n".encode())
             _, status = os.waitpid(child, 0)
-            os.write(descriptors[2], f"{os.waitstatus_to_exitcode(status)}\n".encode())
+            with contextlib.suppress(BrokenPipeError):  # an interrupted test does not wait for it
+                os.write(descriptors[2], f"{os.waitstatus_to_exitcode(status)}\n".encode())
             _kill(os.getpid())  # without what Python, and coverage, do at an end
         for descriptor in descriptors:
             os.close(descriptor)
@@ -138,7 +144,21 @@ def main() -> None:
     os.environ.update(request["environment"])
     sys.argv = request["words"]
     sys.path[0] = str(Path(sys.argv[0]).parent)
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        if not isinstance(end.code, int):
+            raise  # Python prints it
+        _end(end.code)
+
+
+def _end(status: int) -> NoReturn:
+    """End as Python does, but without taking apart what was imported: that is most of the time of a short command."""
+    threading._shutdown()  # type: ignore[attr-defined]  # it joins threads; Python calls it first, too
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from tests import preloaded
 
-SCRIPT = """import atexit, os, sys
+SCRIPT = """import atexit, os, sys, threading
 atexit.register(print, "the end")
+threading.Thread(target=lambda: (threading.main_thread().join(), print("a thread"))).start()
 print(sys.argv[1:], os.environ["HERE"], os.getcwd(), sys.path[0], __name__, sys.stdin.read())
 print("it fails", file=sys.stderr)
 sys.exit(int(sys.argv[1]))
@@ -44,3 +46,16 @@ def test_a_fork_that_a_signal_ends_has_its_number(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n")
     assert preloaded.run([str(script)], cwd="/", environment=os.environ, timeout=60).returncode == -15
+
+
+def test_a_fork_is_killed_when_the_test_is_interrupted(tmp_path: Path) -> None:
+    script, pid = tmp_path / "script.py", tmp_path / "pid"
+    script.write_text(
+        "import os, signal, sys, time\nopen(sys.argv[2], 'w').write(str(os.getpid()))\n"
+        "os.kill(int(sys.argv[1]), signal.SIGINT)\ntime.sleep(600)\n"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        preloaded.run([str(script), str(os.getpid()), str(pid)], cwd="/", environment=os.environ, timeout=60)
+    for attempt in Retrying(stop=stop_after_delay(30), wait=wait_fixed(0.05), reraise=True):
+        with attempt:
+            assert not Path("/proc", pid.read_text()).exists()
