@@ -10,22 +10,33 @@ esac
 # What `kubectl get --raw` gets without trouble is fetched by curl: Python takes a tenth of a second to start, hundreds of
 # times in a run of the tests. In any other case the client itself asks, in kubectl's words.
 ask() {
-  config=${K3S_STANDIN_ETC:-/etc/rancher}/k3s/k3s.yaml url=
-  case $1 in
-    --server=*) url=${1#*=}; shift ;;
-    --kubeconfig=*) config=${1#*=}; shift ;;
-  esac
+  config=${K3S_STANDIN_ETC:-/etc/rancher}/k3s/k3s.yaml url='' key=''
+  while :; do
+    case $1 in
+      --server=*) url=${1#*=} ;;
+      --kubeconfig=*) config=${1#*=} ;;
+      *) break ;;
+    esac
+    shift
+  done
   [ "$# $1 $2" = "3 get --raw" ] && [ -z "$KUBECONFIG" ] && [ -f "$config" ] && command -v curl >/dev/null || return 1
   umask 077
+  set -f
   files=$(mktemp -d) || return 1
   trap 'rm -rf "$files"' EXIT
   trap 'exit 143' TERM
-  for name in certificate-authority client-certificate client-key; do
-    sed -n "s/^ *$name-data: //p" "$config" | base64 -d >"$files/$name"
+  # shellcheck disable=SC2013  # words are wanted
+  for word in $(cat "$config"); do
+    case $key in
+      server:) url=${url:-$word} ;;
+      certificate-authority-data: | client-certificate-data: | client-key-data:)
+        printf %s "$word" | base64 -d >"$files/${key%-data:}" ;;
+      certificate-authority: | client-certificate: | client-key:) ln -s "$word" "$files/${key%:}" ;;
+    esac
+    key=$word
   done
   curl -sf --http1.1 --noproxy '*' --connect-timeout 3 -o "$files/answer" --cacert "$files/certificate-authority" \
-    --cert "$files/client-certificate" --key "$files/client-key" "${url:-$(sed -n 's/^ *server: //p' "$config")}$3" &&
-    cat "$files/answer"
+    --cert "$files/client-certificate" --key "$files/client-key" "$url$3" && cat "$files/answer"
 }
 case ${0##*/}:$1 in
   kubectl:*) (ask "$@") && exit 0 ;;

@@ -297,6 +297,19 @@ def test_kubectl_fails_in_real_kubectl_s_words(server: Node) -> None:
     assert "--no-headr" in server.kubectl("get", "nodes", "--no-headr").stderr
 
 
+def test_what_kubectl_gets_raw_needs_no_python(server: Node, agent: Node, tmp_path: Path) -> None:
+    """With the kubeconfig of a server and that of a kubelet, whose keys are files; nothing is unpacked here."""
+    head = tmp_path / "k3s"
+    head.write_text((STANDIN / "head.sh").read_text().replace("@LINES@", "1000"))
+    head.chmod(0o755)
+    kubelet = [f"--kubeconfig={agent.home}/data/agent/kubelet.kubeconfig", f"--server=https://127.0.0.1:{server.port}"]
+    for node, options in ((server, []), (server, kubelet[1:]), (agent, kubelet), (agent, kubelet[::-1])):
+        command = [str(head), "kubectl", *options, "get", "--raw", "/readyz"]
+        environment = node.environment(HOME=str(tmp_path))
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout) == (0, "ok"), (options, done.stderr)
+
+
 def test_a_node_is_deleted_with_its_secret_and_comes_back_when_it_starts_anew(server: Node, agent: Node) -> None:
     assert server.kubectl("get", "secret", "-n", "kube-system", "a1.node-password.k3s").returncode == 0
     assert server.kubectl("delete", "node", "a1").stdout == 'node "a1" deleted\n'

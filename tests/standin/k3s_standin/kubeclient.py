@@ -36,7 +36,7 @@ def read_config(options: dict[str, str]) -> dict[str, Any]:
     given = options.get("--kubeconfig")
     path = Path(given or os.environ.get("KUBECONFIG") or KUBECONFIG)
     try:
-        data = yaml.safe_load(path.read_text())
+        data = yaml.load(path.read_text(), yaml.CSafeLoader)
     except FileNotFoundError:
         if given:
             raise KubectlError(f"error: stat {path}: no such file or directory") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -68,6 +69,7 @@ def _containers(command: str, argv: list[str]) -> int:
 
 
 def _node(command: str, argv: list[str]) -> int:
+    gc.enable()
     if "--help" in argv or "-h" in argv:
         from k3s_standin import flags
 
