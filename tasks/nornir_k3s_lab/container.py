@@ -18,7 +18,7 @@ from typing import Any
 from nornir_k3s_lab import cgroups, network, nspawn
 from nornir_k3s_lab.errors import LabError
 from nornir_k3s_lab.files import package_file, write_private
-from nornir_k3s_lab.host_files import PATH, identity_files
+from nornir_k3s_lab.host_files import PATH, identity_files, mask_generators
 from nornir_k3s_lab.keys import ensure_key, ensure_password
 from nornir_k3s_lab.model import UNIFIED, HostStatus, LabHost, LabSpec
 from nornir_k3s_lab.mounts import mount_points, remove_folder, unmount_below
@@ -104,6 +104,7 @@ class Container:
         for name, text in files.items():
             (self.root / name).parent.mkdir(exist_ok=True)
             (self.root / name).write_text(text)
+        mask_generators(self.root)
         self._create_user()
         write_private(self.record, json.dumps({"host": self._wanted(), "image": str(image), "boot": _boot_id()}))
 

@@ -105,3 +105,13 @@ def test_the_files_that_differ_from_host_to_host() -> None:
     assert "10.9.0.5 s1\n" in own["etc/hosts"]
     assert own[host_files.NETWORK_FILE] == "ADDRESS=10.9.0.5/24\nGATEWAY=10.9.0.1\n"
     assert json.dumps(own).count("s1") == 2
+
+
+def test_generators_that_have_nothing_to_do_in_a_container_are_masked(tmp_path: Path) -> None:
+    folder = tmp_path / "usr/lib/systemd/system-generators"
+    folder.mkdir(parents=True)
+    for name in ("systemd-sysv-generator", "systemd-gpt-auto-generator", "of-a-package"):
+        (folder / name).touch()
+    host_files.mask_generators(tmp_path)
+    (mask,) = (tmp_path / "etc/systemd/system-generators").iterdir()
+    assert (mask.name, str(mask.readlink())) == ("systemd-gpt-auto-generator", "/dev/null")
