@@ -88,8 +88,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     files: Counter[str] = Counter()
     for report in reports:
         files[report.nodeid.partition("::")[0]] += report.duration
-    lines = [f"{seconds:8.1f} {name}" for name, seconds in files.most_common()]
+    lines = [*_ends(reports), *(f"{seconds:8.1f} {name}" for name, seconds in files.most_common())]
     slowest = sorted(reports, key=lambda report: -report.duration)
     lines += ["", *(f"{one.duration:8.1f} {one.when:8} {one.nodeid}" for one in slowest if one.duration >= 0.1)]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n")
+
+
+def _ends(reports: list[Any]) -> list[str]:
+    """Return when each process ended, in seconds since the first test; they differ if the order in FIRST is bad."""
+    last = {}
+    for report in sorted((one for one in reports if hasattr(one, "stop")), key=lambda one: float(one.stop)):
+        last[report.node.gateway.id if hasattr(report, "node") else "gw0"] = report
+    begin = min((one.start for one in reports if hasattr(one, "start")), default=0.0)
+    return [f"{one.stop - begin:8.1f} {name} ended with {one.nodeid}" for name, one in sorted(last.items())] + [""]
