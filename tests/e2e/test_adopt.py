@@ -16,7 +16,7 @@ import yaml
 
 from . import by_hand
 from .asked import Asked
-from .conftest import LAB, PROJECT, VIP, Site, bare, eventually
+from .conftest import LAB, PROJECT, VIP, Site, bare, eventually, unchanged
 
 SUDO = "LAB_SUDO_PASSWORD"
 
@@ -111,3 +111,49 @@ def test_clusters_of_other_tools(site: Site, tmp_path: Path, made: Callable[[Sit
             *of("s1", "s2", "s3", "a1", "a2", *(by_hand.BALANCERS if made is by_hand.k3s_ansible else ())),
         )
         take_over(site, tmp_path)
+
+
+# As if somebody had installed it after K3s' guide, with flags: without this tool's notes, and without config.yaml.
+BY_HAND = """set -eu
+cat >/root/flags
+sed -i -e '/^    server/{' -e 'r /root/flags' -e 'd' -e '}' /etc/systemd/system/k3s.service
+mv /etc/rancher/k3s/config.yaml /var/lib/nornir-k3s /root
+systemctl daemon-reload
+systemctl restart k3s
+"""
+
+
+def healthy(site: Site) -> None:
+    done = site.runbook("status.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def as_flags(text: str) -> str:
+    """Return the settings of a config.yaml as K3s' installer writes flags into the unit."""
+    lists = {key: value if isinstance(value, list) else [value] for key, value in yaml.safe_load(text).items()}
+    pairs = [(key, one) for key, values in lists.items() for one in values]
+    words = [f"--{key}={str(one).lower() if isinstance(one, bool) else one}".replace("%", "%%") for key, one in pairs]
+    return "    server \\\n" + "".join(f"\t'{word}' \\\n" for word in words)
+
+
+@pytest.mark.matrix
+def test_a_k3s_that_runs_with_flags_is_taken_over_without_a_restart(cluster: Site) -> None:
+    flags = as_flags(cluster.lab.exec("s2", ["cat", "/etc/rancher/k3s/config.yaml"]).stdout)
+    cluster.lab.exec("s2", ["sh", "-c", BY_HAND], input=flags, timeout=120)
+    eventually(lambda: healthy(cluster))
+    cluster.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"cluster-cidr": "10.44.0.0/16"}))
+    done = cluster.runbook("deploy.py", "--preflight-only")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "the running cluster has cluster-cidr 10.42.0.0/16" in done.stderr
+    cluster.edit(lambda data: data["data"]["k3s_cluster"]["server"].pop("cluster-cidr"))
+    before = cluster.processes()
+    done = cluster.deploy("--yes")
+    assert cluster.processes() == before, done.stdout
+    unit = cluster.lab.exec("s2", ["systemctl", "cat", "k3s"]).stdout
+    assert "--token" not in unit
+    assert "--token" in cluster.lab.exec("s2", ["cat", "/etc/systemd/system/k3s.service.before-nornir-k3s"]).stdout
+    assert "nothing to change" in cluster.deploy().stdout
+    eventually(lambda: unchanged(cluster))
+    cluster.lab.exec("s2", ["systemctl", "restart", "k3s"])
+    eventually(lambda: healthy(cluster))
+    eventually(lambda: unchanged(cluster))

@@ -548,6 +548,7 @@ def _set(data: dict[str, Any], known: dict[str, Any]) -> None:
     data["data"]["k3s_cluster"].update(known)
 
 
+@pytest.mark.matrix
 def test_a_database_is_added_beside_those_of_others(site: Site) -> None:
     with bare(site):
         for kind in ("mariadb", "postgresql"):

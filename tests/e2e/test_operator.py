@@ -21,14 +21,13 @@ from typing import Any, ClassVar
 
 import jsonschema
 import pytest
-import yaml
 
 from nornir_k3s import Plan, Report, Status
 from nornir_k3s.inventory import cluster as inventory
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.roles import load_balancer
 from nornir_k3s.state.store import Store
-from tests.e2e.conftest import LAB, PREFIX, VIP, Site, eventually, unchanged
+from tests.e2e.conftest import LAB, PREFIX, VIP, Site, eventually
 from tests.unit.conftest import HOSTS, SETTINGS
 from tests.unit.conftest import inventory as unit_inventory
 
@@ -244,45 +243,6 @@ def test_services_of_others_are_not_taken_over_without_a_word(cluster: Site) -> 
 def in_use(report: dict[str, Any]) -> list[tuple[str, str, str]]:
     found = report["findings"]
     return sorted((one["host"], one["severity"], one["found"]) for one in found if one["subject"] == "in-use")
-
-
-# As if somebody had installed it after K3s' guide, with flags: without this tool's notes, and without config.yaml.
-BY_HAND = """set -eu
-cat >/root/flags
-sed -i -e '/^    server/{' -e 'r /root/flags' -e 'd' -e '}' /etc/systemd/system/k3s.service
-mv /etc/rancher/k3s/config.yaml /var/lib/nornir-k3s /root
-systemctl daemon-reload
-systemctl restart k3s
-"""
-
-
-def as_flags(text: str) -> str:
-    """Return the settings of a config.yaml as K3s' installer writes flags into the unit."""
-    lists = {key: value if isinstance(value, list) else [value] for key, value in yaml.safe_load(text).items()}
-    pairs = [(key, one) for key, values in lists.items() for one in values]
-    words = [f"--{key}={str(one).lower() if isinstance(one, bool) else one}".replace("%", "%%") for key, one in pairs]
-    return "    server \\\n" + "".join(f"\t'{word}' \\\n" for word in words)
-
-
-def test_a_k3s_that_runs_with_flags_is_taken_over_without_a_restart(cluster: Site) -> None:
-    flags = as_flags(cluster.lab.exec("s2", ["cat", "/etc/rancher/k3s/config.yaml"]).stdout)
-    cluster.lab.exec("s2", ["sh", "-c", BY_HAND], input=flags, timeout=120)
-    eventually(lambda: _healthy(cluster))
-    cluster.edit(lambda data: data["data"]["k3s_cluster"]["server"].update({"cluster-cidr": "10.44.0.0/16"}))
-    found = data(cluster, "deploy.py", "--preflight-only", code=1)
-    assert ("s2", "for-ever") in {(one["host"], one["subject"]) for one in found["findings"]}
-    cluster.edit(lambda data: data["data"]["k3s_cluster"]["server"].pop("cluster-cidr"))
-    before = cluster.processes()
-    done = cluster.deploy("--yes")
-    assert cluster.processes() == before, done.stdout
-    unit = cluster.lab.exec("s2", ["systemctl", "cat", "k3s"]).stdout
-    assert "--token" not in unit
-    assert "--token" in cluster.lab.exec("s2", ["cat", "/etc/systemd/system/k3s.service.before-nornir-k3s"]).stdout
-    assert "nothing to change" in cluster.deploy().stdout
-    eventually(lambda: unchanged(cluster))
-    cluster.lab.exec("s2", ["systemctl", "restart", "k3s"])
-    eventually(lambda: _healthy(cluster))
-    eventually(lambda: unchanged(cluster))
 
 
 @pytest.mark.parametrize("number", [1, 2, 5, 30])
