@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import random
 import re
 import signal
 import subprocess
-import threading
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import pytest
 
+from .asked import Asked
 from .balancers import BALANCERS, drained
 from .conftest import DB, PREFIX, Site, eventually
 
@@ -185,33 +184,12 @@ def k3s_refuses(site: Site) -> None:
     site.edit(lambda data: data["data"]["k3s_cluster"].update(datastore_pool={"max_open": 50}))
 
 
-class Asked:
-    """Asks the API through the VIP, again and again, for as long as it is entered."""
-
-    def __init__(self, site: Site) -> None:
-        self.site, self.stop = site, threading.Event()
-        self.answers: list[bool] = []
-        self.thread = threading.Thread(target=self._ask)
-
-    def _ask(self) -> None:
-        while not self.stop.wait(0.1):
-            self.answers.append(self.site.kubectl("get", "--raw", "/readyz").stdout.strip() == "ok")
-
-    def __enter__(self) -> list[bool]:
-        self.thread.start()
-        return self.answers
-
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        self.thread.join()
-
-
 def test_a_server_that_does_not_come_back_gets_its_previous_files_again(intact: Site) -> None:
     intact.deploy()
     kept = {path: path.read_text() for path in (intact.folder / "inventory").iterdir()}
     files, before = state(intact), untouched(intact)
     k3s_refuses(intact)
-    with Asked(intact) as answers:
+    with Asked(intact) as asked:
         done = intact.runbook("deploy.py", "--json", str(intact.folder / "out.json"))
     after = untouched(intact)
     assert done.returncode == 1, done.stdout + done.stderr
@@ -231,7 +209,7 @@ def test_a_server_that_does_not_come_back_gets_its_previous_files_again(intact: 
     assert {h for h in before if before[h] != after[h]} == {"s1"}
     # A kubelet that has just been restarted may say for a moment that it is not ready.
     eventually(lambda: _all_ready(intact))
-    assert not [run for run in itertools.pairwise(answers) if not any(run)], "the API was away for longer than a moment"
+    asked.lost_few()
     assert intact.lab.exec("s1", ["ls", "-d", PREVIOUS], check=False).returncode != 0
     assert "+v: loud" in intact.deploy("--plan").stdout
     for path, text in kept.items():

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
-import shutil
 import socket
 import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from .asked import Asked
 from .certificates import certificate
 from .conftest import PREFIX, PROJECT, VIP, Site, eventually, unchanged
 from .test_operator import without_its_node
@@ -108,40 +106,13 @@ def address_of(site: Site, agent: str) -> str:
     return site.lab.exec(agent, ["sed", "-n", "s/^server: *//p", CONFIG]).stdout.strip()
 
 
-class Reads:
-    """Reads through the old address, again and again, for as long as it is entered."""
-
-    def __init__(self, site: Site, folder: Path) -> None:
-        self.kubeconfig, self.site, self.stop = folder / "kubeconfig", site, threading.Event()
-        shutil.copy(site.kubeconfig, self.kubeconfig)
-        self.answers: list[bool] = []
-        self.last = 0.0  # when it last worked
-        self.thread = threading.Thread(target=self._read)
-
-    def _read(self) -> None:
-        command = [str(self.site.folder / "bundle" / "k3s"), "kubectl", f"--kubeconfig={self.kubeconfig}"]
-        while not self.stop.wait(0.2):
-            done = subprocess.run([*command, "get", "--raw", "/readyz"], capture_output=True, text=True, check=False)
-            self.answers.append(done.returncode == 0)
-            if self.answers[-1]:
-                self.last = time.time()
-
-    def __enter__(self) -> Reads:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        self.thread.join()
-
-
-def test_the_old_vip_is_held_until_the_agents_have_the_new_one(others: Site, tmp_path: Path) -> None:
+def test_the_old_vip_is_held_until_the_agents_have_the_new_one(others: Site) -> None:
     others.edit(lambda data: data["data"]["k3s_cluster"].update(registration={"address": OTHER}))
-    with Reads(others, tmp_path) as reads:
+    with Asked(others) as asked:
         others.deploy("--yes")
     assert {address_of(others, name) for name in AGENTS} == {f"https://{OTHER}:6443"}
     started = [int(others.lab.exec(name, ["stat", "-c", "%Y", CONFIG]).stdout) for name in AGENTS]
-    assert reads.last > max(started), "the old VIP was gone before the last agent had the new one"
+    assert asked.last > max(started), "the old VIP was gone before the last agent had the new one"
     addresses = [others.lab.exec(name, ["ip", "-o", "addr"]).stdout for name in ("lb1", "lb2")]
     assert [VIP in text for text in addresses] == [False, False], "nobody needs it any more"
     assert sorted(OTHER in text for text in addresses) == [False, True]
@@ -158,19 +129,16 @@ def test_a_load_balancer_that_ends_tls_is_refused_and_nothing_is_changed(others:
     assert others.processes() == before
 
 
-def test_agents_move_to_an_external_load_balancer_and_join_by_it_and_nothing_is_dropped(
-    others: Site, tmp_path: Path
-) -> None:
+def test_agents_move_to_an_external_load_balancer_and_join_by_it_and_nothing_is_dropped(others: Site) -> None:
     registered(others, way="external", address=AT, port=PASSES)
     others.lab.reset("a2")  # it joins anew, while the other one moves
     without_its_node(others, "a2")
-    with Reads(others, tmp_path) as reads:
+    with Asked(others) as asked:
         done = others.deploy("--yes")
     backends = ", ".join(f"{PREFIX}.{number}:6443" for number in (12, 13, 14))
     assert f"must pass TCP through to {backends}; health check: HTTPS GET /readyz" in done.stdout + done.stderr
     assert {address_of(others, name) for name in AGENTS} == {f"https://{AT}:{PASSES}"}
-    # One may be on its way to a server at the moment that it stops.
-    assert not [pair for pair in itertools.pairwise(reads.answers) if not any(pair)], "the old address goes on"
+    asked.lost_few()  # the old address goes on
     others.answers()
     eventually(lambda: unchanged(others))
 
