@@ -35,7 +35,7 @@ K3s was {k3s}.
 - *set up*: `managed` by this tool, or `external`, by someone else.
 - *second run*: it changes nothing. *password change*: it reaches one server after the other.
 - *drift*: a change by hand is found and put right; of an external one, nothing is found where nothing differs.
-- *dump*: taken before a change, or for a backup, and read again; an external etcd is dumped by those who run it.
+- *dump*: taken before a change, or for a backup, and read again.
 """
 CGROUP_V1 = """\
 The machine had cgroup v1: none was run with cgroup v2, neither servers nor agents. Hosts with sid have v2, as their

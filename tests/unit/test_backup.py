@@ -320,8 +320,6 @@ def test_an_external_datastore_is_dumped_by_the_user_s_command(hosts: Hosts, tmp
         make(tmp_path, external(dump_command=["sh", "-c", "exit 3"]))
     found = plan_backup(external(dump_command="pg_dump x"), base=tmp_path, state=tmp_path / "state")
     assert found.steps[0] == "dump the postgresql with pg_dump (datastore.dump_command)"
-    with pytest.raises(UsageError, match="an external etcd is dumped by a command of yours"):
-        make(tmp_path, external(kind="etcd", password=None))
 
 
 def test_the_task_of_an_external_one_runs_on_one_server(hosts: Hosts, tmp_path: Path) -> None:

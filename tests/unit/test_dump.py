@@ -16,7 +16,6 @@ from nornir_k3s.apply import datastore_dump
 from nornir_k3s.apply import script as apply
 from nornir_k3s.model.host_facts import HostFacts, Ledger
 from nornir_k3s.model.paths import STATE
-from nornir_k3s.model.secret import Secret
 from nornir_k3s.phases import dump
 from nornir_k3s.roles.datastore_mysql import MARIADB
 
@@ -116,9 +115,7 @@ def test_it_is_made_before_what_could_hurt(
     )
     assert dump.needed(run) is expected
     groups["datastore"] = []
-    run.cluster = SimpleNamespace(is_managed=False, endpoint=None, datastore=SimpleNamespace(dump_command=["x"]))
+    run.cluster = SimpleNamespace(is_managed=False, datastore=SimpleNamespace(dump_command=["x"]))
     assert dump.needed(run) is False
-    run.cluster.datastore.dump_command, run.cluster.endpoint = None, Secret("mysql://u:p@tcp(h)/k3s")
+    run.cluster.datastore.dump_command = None
     assert dump.needed(run) is (ready and bool(installed) and k3s.BINARY in server)
-    run.cluster.endpoint = Secret("http://h:2379")
-    assert dump.needed(run) is False

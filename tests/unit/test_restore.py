@@ -209,8 +209,6 @@ def test_servers_that_are_down_or_not_in_the_inventory_keep_it_from_beginning(ho
 def test_what_cannot_go_into_an_external_datastore_is_refused(hosts: Hosts, tmp_path: Path) -> None:
     for work in (plan_restore, restore):
         given: dict[str, Any] = {"base": tmp_path, "state": tmp_path / "state", "options": {"whole": True}}
-        with pytest.raises(UsageError, match="not restored to an external etcd"):
-            work(external(kind="etcd", password=None), backup(tmp_path), **given)
         with pytest.raises(UsageError, match=r"no part datastore\.sqlite\.gz: its datastore\.sql\.gz is for the tools"):
             work(external(), backup(tmp_path), **given)
     assert not hosts.did

@@ -573,7 +573,7 @@ def test_a_deploy_that_fails_tells_what_was_done_before_it(rotated: Rotated) -> 
     assert caught.value.report.notes == ["looked", "deployed"]
 
 
-def test_a_dump_comes_first_or_it_is_told_that_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dump_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[Any] = []
     monkeypatch.setattr(dump, "_dumped", lambda _: done.append("dumped"))
     report = SimpleNamespace(notes=[])
@@ -581,9 +581,12 @@ def test_a_dump_comes_first_or_it_is_told_that_there_is_none(monkeypatch: pytest
     dump.now(run)
     assert done == ["dumped"]
     assert dump.announced(run) == "dump the datastore"
-    run.cluster = SimpleNamespace(is_managed=False, datastore=SimpleNamespace(dump_command=None), endpoint=None)
+    monkeypatch.setattr(dump, "_by_rows", lambda _: done.append("by rows"))
+    run.cluster = SimpleNamespace(is_managed=False, datastore=SimpleNamespace(dump_command=None))
+    run.store = SimpleNamespace(folder=Path("/state"))
     dump.now(run)
-    assert report.notes == ["the datastore is not dumped: no dump_command"]
+    assert done.pop() == "by rows"
+    assert dump.announced(run) == "dump the datastore to /state/dumps"
     run.cluster.datastore.dump_command = ["pg_dump", "k3s"]
     assert dump.announced(run) == "run datastore.dump_command: pg_dump"
 

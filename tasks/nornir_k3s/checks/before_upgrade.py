@@ -14,7 +14,6 @@ from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.finding import CLUSTER, Finding, problem
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.k3s_facts import SystemPod
-from nornir_k3s.roles import datastore
 
 _CHART_40 = ("1.33.13", "1.34.10", "1.35.7", "1.36.2")
 _RENAMED, _NEW_NAME = "kubernetesIngressNginx", "kubernetesIngressNGINX"
@@ -81,10 +80,10 @@ def _pods(pods: Sequence[SystemPod]) -> Iterator[Finding]:
 
 
 def _dump(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
-    reached = any(facts.database.alive for facts in all_facts.values())
+    readable = any(facts.database.bootstrap for facts in all_facts.values())
     if cluster.is_managed or getattr(cluster.datastore, "dump_command", None):
         return
-    if not datastore.has_rows(cluster) or not reached:
+    if not readable:
         found = "nothing dumps the external datastore: K3s does not go back over a minor version without a dump"
         remedy = "set `datastore.dump_command`, or dump it yourself and `accept: [datastore-dump]`"
         yield problem(CLUSTER, "datastore-dump", found, "a dump from before the upgrade", remedy, "warning")

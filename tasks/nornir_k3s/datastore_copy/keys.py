@@ -12,6 +12,7 @@ Kubernetes `apiserver/pkg/storage/cacher` (watches from the future), `apiserver/
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,7 @@ class Keys:
     def __init__(self, connect: Callable[[], Etcd]) -> None:
         self._connect, self.etcd, self._more = connect, connect(), list[Etcd]()
         self._at, self._kept, self._leases = 0, list[Put](), dict[int, tuple[int, int]]()
+        self.on_rows: Callable[[int], None] = lambda _: None  # as that of a table
 
     @property
     def name(self) -> str:
@@ -168,6 +170,22 @@ class Keys:
         """Note that a copy is not whole, so that no K3s starts with it; what an interrupted run has left goes."""
         self._put(Put(UNFINISHED, b""))
         self.etcd.delete("/registry/", prefix=True)
+
+    def empty(self) -> None:
+        """Remove all keys; no K3s starts with it then."""
+        self.begin()
+        for one in list(self.etcd.read(BOOTSTRAP, values=False)):
+            if one.name != UNFINISHED:
+                self.etcd.delete(one.name)
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read what is there now inside, whatever K3s writes meanwhile."""
+        before, self._at = self._at, self.etcd.revision()
+        try:
+            yield
+        finally:
+            self._at = before
 
     def drop(self) -> None:
         """Remove a copy that is not whole."""

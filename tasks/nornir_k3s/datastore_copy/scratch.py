@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
+from typing import Any
 
 from nornir_k3s.datastore_copy import rights
 from nornir_k3s.datastore_copy.content import Content
@@ -14,7 +15,7 @@ from nornir_k3s.datastore_copy.table import Table, fill
 from nornir_k3s.errors import K3sError
 from nornir_k3s.model.endpoint import Endpoint
 
-Open = Callable[[Endpoint], AbstractContextManager[Table]]
+Open = Callable[[Endpoint], AbstractContextManager[Any]]  # of a table: the server is the same
 
 
 def verify(rows: Table, wanted: Content, table: Table, endpoint: Endpoint, again: Open) -> str:
@@ -63,7 +64,7 @@ def _database(stack: ExitStack, table: Table, endpoint: Endpoint, again: Open) -
             table.query(drop + more[0])
             table.query(f"CREATE DATABASE {other.database}{more[1]}")
             made.callback(table.query, drop + more[0])
-            place = made.enter_context(again(other))
+            place: Table = made.enter_context(again(other))
         except K3sError:
             return None
         stack.enter_context(made.pop_all())

@@ -249,6 +249,7 @@ def fill(source: Any, target: Table, name: str = DRAFT) -> Content:  # noqa: ANN
         size += sum(len(value) for value in row if isinstance(value, bytes))
         if len(piece) >= _ROWS or size >= _BYTES:
             target.insert(piece, name)
+            target.on_rows(digest.rows)
             piece, size = [], 0
     if piece:
         target.insert(piece, name)

@@ -19,7 +19,7 @@ from nornir_k3s.run.context import Run
 from nornir_k3s.run.gather import readable, session_of
 from nornir_k3s.state import backup_folder, drafts
 
-FOLDER = "dumps"  # below the state folder: those of external databases
+FOLDER = "dumps"  # below the state folder: those of external datastores
 
 
 def needed(run: Run) -> bool:
@@ -36,7 +36,7 @@ def needed(run: Run) -> bool:
 
 def by_rows(run: Run) -> bool:
     """Return whether the datastore is external and this tool dumps it, with K3s' own login."""
-    return not run.cluster.is_managed and not _given(run) and datastore.has_rows(run.cluster)
+    return not run.cluster.is_managed and not _given(run)
 
 
 def command(run: Run) -> list[str]:
@@ -81,11 +81,11 @@ def _made(run: Run) -> tuple[str, str]:
 
 
 def _by_rows(run: Run) -> tuple[str, str]:
-    """Dump an external database into a backup on this machine, mode 0600."""
+    """Dump an external datastore into a backup on this machine, mode 0600."""
     from nornir_k3s.phases import backup, rows  # noqa: PLC0415 - loads database clients
 
-    if not rows.reached(run):
-        run.report.notes.append("the datastore was not dumped: no server reaches it")
+    if not any(run.facts[name].database.bootstrap for name in rows.reached(run)):
+        run.report.notes.append("the datastore was not dumped: by way of no server can K3s' data be read")
         return "", ""
     kept, cluster = run.store.folder / FOLDER, run.cluster.name
     drafts.clean(run.store.folder, "dump")
@@ -109,16 +109,15 @@ def now(run: Run) -> None:
     """
     if run.cluster.is_managed or by_rows(run):
         _made(run)
-    elif not _commanded(run, _given(run)):
-        run.report.notes.append(announced(run))
+    else:
+        _commanded(run, _given(run))
 
 
 def announced(run: Run) -> str:
     """Return what `now` does."""
     if run.cluster.is_managed or by_rows(run):
         return "dump the datastore" if run.cluster.is_managed else f"dump the datastore to {run.store.folder / FOLDER}"
-    words = _given(run)
-    return f"run datastore.dump_command: {words[0]}" if words else "the datastore is not dumped: no dump_command"
+    return f"run datastore.dump_command: {_given(run)[0]}"
 
 
 def _given(run: Run) -> list[str]:

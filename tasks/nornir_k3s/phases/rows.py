@@ -1,4 +1,4 @@
-"""K3s' table in a file of SQLite: read and put back through the SSH connection of a server, with K3s' own login.
+"""K3s' table, or its keys in an etcd, in a file of SQLite: read and put back by way of a server, with K3s' own login.
 
 So an external datastore can be dumped, and restored, by those who have no access to its host.
 """
@@ -20,6 +20,7 @@ from nornir_k3s.datastore_copy import connect, rights, scratch
 from nornir_k3s.datastore_copy.connect import Files
 from nornir_k3s.datastore_copy.content import Content
 from nornir_k3s.datastore_copy.dialect import DRAFT
+from nornir_k3s.datastore_copy.keys import Keys
 from nornir_k3s.datastore_copy.table import Table, fill
 from nornir_k3s.errors import Interrupted, K3sError
 from nornir_k3s.model.backup import ROWS
@@ -51,7 +52,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Reach:
-    """K3s' table, opened.
+    """K3s' table, or its keys in an etcd, opened.
 
     Arguments:
         table: It.
@@ -59,9 +60,9 @@ class Reach:
         again: Opens another database of the same server.
     """
 
-    table: Table
+    table: Table | Keys
     endpoint: Endpoint
-    again: scratch.Open
+    again: Callable[[Endpoint], AbstractContextManager[Table | Keys]]
 
 
 def reached(run: Run) -> list[str]:
@@ -111,8 +112,8 @@ def _reach(run: Run, transport: paramiko.Transport, at: Path) -> Iterator[Reach]
         files[key.removeprefix("datastore-")] = path = drafts.private(at, f"{key}.pem")
         path.write_text(text.reveal())
 
-    def opened(endpoint: Endpoint) -> AbstractContextManager[Table]:
-        return connect.table(endpoint, Files(**files), transport, run.cluster.version)
+    def opened(endpoint: Endpoint) -> AbstractContextManager[Table | Keys]:
+        return connect.opened(endpoint, Files(**files), transport, run.cluster.version)
 
     endpoint = parse(datastore.endpoint(run.cluster))
     with opened(endpoint) as table:
@@ -139,25 +140,31 @@ def write(reach: Reach, folder: Path, *, verify: bool = False) -> Rows:
     """
     table, plain = reach.table, drafts.private(folder, PLAIN)
     if not table.exists():
-        raise K3sError("the datastore has no table kine: there is nothing to dump", hint="deploy the cluster first")
+        raise K3sError("the datastore has no data of K3s: there is nothing to dump", hint="deploy the cluster first")
     with connect.sqlite(plain) as rows:
         rows.name = "the dump"
         for setting in ("journal_mode = MEMORY", "synchronous = OFF"):  # a file that is not whole is thrown away
             rows.query(f"PRAGMA {setting}")
         rows.begin()
+        rows.on_rows = table.on_rows
         with table.snapshot():
             found = fill(table, rows)
         rows.index()
         if (written := rows.content(DRAFT)) != found:
             raise K3sError(f"the dump differs: {written} instead of {found}", hint="run it again")
         rows.publish(found.newest)
-        rows.on_rows = table.on_rows
-        why = scratch.verify(rows, found, table, reach.endpoint, reach.again) if verify else ""
+        why = _verified(rows, found, reach) if verify else ""
     packed = drafts.private(folder, ROWS)
     with plain.open("rb") as source, gzip.open(packed, "wb", compresslevel=6) as target:
         shutil.copyfileobj(source, target, 1 << 20)
     plain.unlink()
     return Rows(packed, found, why)
+
+
+def _verified(rows: Table, found: Content, reach: Reach) -> str:
+    if isinstance(reach.table, Keys):
+        return "an etcd has no scratch database"
+    return scratch.verify(rows, found, reach.table, reach.endpoint, reach.again)
 
 
 def unpack(packed: Path, folder: Path) -> Path:
@@ -191,10 +198,11 @@ def fit(run: Run, plain: Path) -> Fit:
     """
 
     def work(reach: Reach) -> Fit:
-        table, endpoint = reach.table, reach.endpoint
+        table, endpoint, problems = reach.table, reach.endpoint, list[str]()
+        if isinstance(table, Keys):
+            return Fit((), "keys have no other name", table.exists())
         with connect.sqlite(plain) as rows:
-            alike = rows.alike() if table.dialect.ignores_case else []
-        problems = []
+            alike = rows.alike() if table.ignores_case else []
         if alike:
             text = "another name differs in its case only, which MySQL and MariaDB cannot hold"
             problems.append(f"{', '.join(alike)}: {text}")
@@ -219,16 +227,18 @@ def replace_rows(run: Run, plain: Path, *, number: str, keep: Callable[[Reach], 
 
     def work(reach: Reach) -> None:
         table, kept = reach.table, KEPT.format(number)
-        if table.exists(kept) and table.exists():
-            return  # by an earlier run
         with connect.sqlite(plain) as rows:
             rows.name, rows.on_rows = "the backup", table.on_rows
-            if rights.for_renaming(table, reach.endpoint):
-                if table.exists():
-                    keep(reach)
-                _in_place(rows, table)
+            if isinstance(table, Table) and not rights.for_renaming(table, reach.endpoint):
+                if not (table.exists(kept) and table.exists()):  # by an earlier run
+                    _beside(rows, table, kept)
+                return
+            if table.exists():
+                keep(reach)
+            if isinstance(table, Keys):
+                _into_etcd(rows, table)
             else:
-                _beside(rows, table, kept)
+                _in_place(rows, table)
 
     on_table(run, plain.parent, "datastore", work, "restoring the datastore")
 
@@ -252,6 +262,15 @@ def _in_place(rows: Table, table: Table) -> None:
         found = fill(rows, table, "kine")
         _require_same(found, table.content())
     table.count_on(found.newest)
+
+
+def _into_etcd(rows: Table, keys: Keys) -> None:
+    """Remove the keys that are there and write others; until all are there, no K3s starts with them."""
+    keys.require_room(rows)
+    keys.empty()
+    found = keys.take(rows)
+    _require_same(found, keys.draft())
+    keys.publish(found.newest)
 
 
 def _require_same(wanted: Content, found: Content) -> None:

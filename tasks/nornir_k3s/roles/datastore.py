@@ -64,11 +64,6 @@ def kind(cluster: Cluster) -> Managed:
     return KINDS[cluster.managed.kind]
 
 
-def has_rows(cluster: Cluster) -> bool:
-    """Return whether the datastore is an external one that has K3s' table: any but etcd."""
-    return cluster.endpoint is not None and parse(cluster.endpoint).kind != "etcd"
-
-
 def spoken(cluster: Cluster) -> str:
     """Return the kind of the datastore: of an external one, the protocol that it speaks."""
     return parse(cluster.endpoint).kind if cluster.endpoint else cluster.managed.kind

@@ -23,6 +23,12 @@ from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
 from nornir_k3s.state import backup_file, backup_folder, backups, drafts, encryption, locks, revision
 
+_SCRATCH = "restore the dump into a scratch database{} there, compare, and remove it"
+_VERIFY = {
+    "": _SCRATCH.format(""),
+    "etcd": "compare the dump with what was read: an etcd has no scratch database",
+    **dict.fromkeys(("mysql", "postgresql"), _SCRATCH.format(", or table,")),
+}
 _HINT = "no backup was made: correct the command, then run it again"
 
 
@@ -109,9 +115,6 @@ def prepare(
         raise UsageError(
             f"{wanted.certificate} is not a file", hint="give the certificate that backups are encrypted for"
         )
-    if not run.cluster.is_managed and not _dump_command(run) and not datastore.has_rows(run.cluster):
-        text = "an external etcd is dumped by a command of yours, and `datastore.dump_command` is not set"
-        raise UsageError(text, hint="docs/day2.md, Backup, shows one")
     role, what = ("datastore", "the datastore is") if run.cluster.is_managed else ("servers", "the servers are")
     dumped_here = role == "servers" and _dump_command(run)
     if run.away and not dumped_here and not set(_names(run, role)) & set(run.present):
@@ -133,8 +136,7 @@ def planned(run: Run, wanted: BackupOptions) -> Backup:
     else:
         steps = [f"dump the {datastore.spoken(run.cluster)} by way of a server, with the login that K3s has"]
     if wanted.verify and not _dump_command(run):
-        scratch = "database" if run.cluster.is_managed else "database, or table,"
-        steps.append(f"restore the dump into a scratch {scratch} there, compare, and remove it")
+        steps.append(_VERIFY[datastore.spoken(run.cluster) if not run.cluster.is_managed else ""])
     steps.append("read config.yaml and the encryption config of each server")
     what = (
         f"put both, and the cluster's {'tokens' if run.cluster.agent_token else 'token'}, into one file with a manifest"
@@ -213,7 +215,7 @@ def make(run: Run, wanted: BackupOptions, report: Backup) -> None:
 
 
 def _rows(run: Run, wanted: BackupOptions, report: Backup, folder: Path) -> rows.Rows:
-    """Dump an external database with K3s' own login."""
+    """Dump an external datastore with K3s' own login."""
     found = rows.dump(run, folder, verify=wanted.verify)
     report.verified, report.unverified = wanted.verify and not found.unverified, found.unverified
     if found.unverified:

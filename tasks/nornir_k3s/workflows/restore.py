@@ -19,7 +19,6 @@ from nornir_k3s.model.restoration import Restoration
 from nornir_k3s.phases import backup as parts
 from nornir_k3s.phases import restore as hosts
 from nornir_k3s.phases import rows
-from nornir_k3s.roles import datastore
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
@@ -120,9 +119,6 @@ def _prepare(nr: Nornir, arguments: Mapping[str, Any]) -> Run:
     folders = paths.of(nr, arguments["base"], arguments["state"])
     given = complete(nr, arguments["options"])
     run = gather.prepare(nr, base=folders.base, state=folders.state, options=given, keep=False, artifacts=False)
-    if not run.cluster.is_managed and not datastore.has_rows(run.cluster):
-        text = "a backup is not restored to an external etcd: a snapshot is, with its own tools on its hosts"
-        raise UsageError(text, hint="nothing was changed")
     if run.away:
         text = f"{', '.join(sorted(run.away))}: not in this inventory: a restore needs the whole one"
         raise UsageError(text, hint="nothing was changed")
@@ -199,7 +195,7 @@ def _kept(run: Run, backup: Opened) -> list[str]:
         return []
     if not found.lacks:
         return [f"keep its table kine as {rows.KEPT.format(number)}"]
-    return [f"keep the rows of its table kine in {_aside(run, number)}, since it may not be renamed: {found.lacks}"]
+    return [f"keep its content in {_aside(run, number)}, since it cannot be renamed: {found.lacks}"]
 
 
 def _aside(run: Run, number: str) -> Path:
@@ -256,7 +252,7 @@ def _keep(run: Run, reach: rows.Reach, number: str) -> None:
         with restore_file.writing(run.store.folder), drafts.folder(run.store.folder, "restore-kept") as folder:
             whole, _ = parts.of_rows(run, rows.write(reach, folder), folder, number=number)
             backup_folder.keep(path.parent, whole, path.name)
-        run.report.notes.append(f"the rows that were there are in {path}: `nornir-k3s restore` takes it, too")
+        run.report.notes.append(f"what was there is in {path}: `nornir-k3s restore` takes it, too")
 
 
 @contextmanager

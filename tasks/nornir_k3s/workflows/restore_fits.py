@@ -27,12 +27,11 @@ def of_another(run: Run, manifest: Manifest) -> Iterator[str]:
 
 
 def _dump(run: Run, manifest: Manifest) -> Iterator[str]:
-    """Yield that the dump cannot be put into the datastore: one of rows goes into every database but etcd."""
+    """Yield that the dump cannot be put into the datastore; one of rows goes into every kind."""
     kind = datastore.spoken(run.cluster)
     if has_rows(manifest):
-        if kind == "etcd":
-            yield f"it has the rows of a {manifest.datastore}, and the datastore is an etcd"
-    elif not run.cluster.is_managed:
+        return
+    if not run.cluster.is_managed:
         others = [part.name for part in manifest.parts if part.name.startswith("datastore.")]
         what = f"its {others[0]} is for the tools of the {manifest.datastore}" if others else "its dump is elsewhere"
         yield f"the datastore is external, and it has no part {ROWS}: {what}"
