@@ -88,14 +88,16 @@ def ready(site: Site) -> None:
 
 
 def create(site: Site, name: str) -> None:
-    site.kubectl("delete", "configmap", "-n", "default", name, "--ignore-not-found")
-    done = site.kubectl("create", "configmap", "-n", "default", name)
+    ask = ["k3s", "kubectl", "-n", "default"]
+    site.lab.exec("s1", [*ask, "delete", "configmap", name], check=False)  # of an earlier attempt
+    item = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}}
+    done = site.lab.exec("s1", [*ask, "create", "-f", "-"], check=False, input=json.dumps(item))
     assert done.returncode == 0, done.stderr
 
 
 def between(site: Site, kind: str, *, back: bool) -> None:
     """Move with watches open; before that, go back once from a move that is killed."""
-    site.kubectl("create", "configmap", "-n", "default", "goes")
+    create(site, "goes")
     before = moves.objects(site)
     describe(site, kind)
     path = site.folder / "move.json"
@@ -115,7 +117,7 @@ def between(site: Site, kind: str, *, back: bool) -> None:
             eventually(site.answers)
             moves.same(site, before)
         moved(site, kind, before)
-        site.kubectl("delete", "configmap", "-n", "default", "goes")
+        site.lab.exec("s1", ["k3s", "kubectl", "-n", "default", "delete", "configmap", "goes"])
         eventually(partial(informer.knows, site))
         assert "goes" not in informer.view
         assert informer.cut, "its watch has ended with the servers"
