@@ -73,6 +73,7 @@ def _step(
             shared = of(task, base, state, options)
             if task.host.name not in shared.run.present:
                 return Result(host=task.host, result="no role in this cluster", severity_level=logging.DEBUG)
+            shared.begin()
             return work(task, shared, **more)  # type: ignore[call-arg]  # each task has its own
         except K3sError as error:
             return Result(host=task.host, failed=True, exception=error, result=str(error))

@@ -78,6 +78,7 @@ class Rolling:
         settings = copy.deepcopy(SETTINGS) | {"artifacts": {}, "rolling_update": self.settings}
         nr = Nornir(inventory=inventory(settings, hosts, {}), runner=K3sRunner(), config=Config(), data=GlobalState())
         run = gather.prepare(nr, base=self.folder, state=self.folder / "state", options={})
+        run.first = None
         nodes = tuple(
             NodeState(name, name not in self.sick, self.versions.get(name, "v1.34.9+k3s1"), ours=name in self.cordoned)
             for name in AGENTS

@@ -42,7 +42,11 @@ def nr(hosts: dict[str, tuple[str, str]]) -> Nornir:
 
 
 def prepared(hosts: dict[str, tuple[str, str]], folder: Path, **options: Any) -> Run:
-    return gather.prepare(nr(hosts), base=folder, state=folder / "state", options={"whole": True, **options})
+    """Return a run of a controller that has the cluster's secrets."""
+    run = gather.prepare(nr(hosts), base=folder, state=folder / "state", options={"whole": True, **options})
+    run.store.commit()
+    run.first = None
+    return run
 
 
 def node(name: str, address: str, *, ready: bool = True, server: bool = True) -> NodeState:

@@ -29,6 +29,7 @@ from nornir_k3s.model.datastore_keys import Keys
 from nornir_k3s.model.endpoint import parse
 from nornir_k3s.model.family import DEBIAN
 from nornir_k3s.model.host_spec import HostSpec
+from nornir_k3s.model.paths import DATASTORE_KEYS
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.settings import ManagedDatastore
 from nornir_k3s.roles import datastore, mysql_password
@@ -99,7 +100,10 @@ def test_it_listens_on_the_cluster_s_address_only_and_shows_a_certificate(load: 
     key_files = [path for path, content in files(cluster).items() if "PRIVATE KEY" in content]
     assert key_files
     spec = datastore.spec(cluster, cluster.member("db1"), DEBIAN, {"postgresql": "15+248"})
-    assert all(file.mode == 0o640 and file.masking == "all" for file in spec.files if file.path in key_files)
+    kept = next(file for file in spec.files if file.path == DATASTORE_KEYS)
+    assert (kept.mode, kept.masking, kept.unit) == (0o600, "all", "")
+    others = [file for file in spec.files if file.path in key_files and file is not kept]
+    assert all(file.mode == 0o640 and file.masking == "all" for file in others)
 
 
 @pytest.mark.parametrize(("kind", "others"), [("mariadb", "50-server.cnf"), ("mysql", "mysqld.cnf")])
@@ -204,7 +208,8 @@ def test_postgresql_s_folders_follow_its_version(load: Load) -> None:
     cluster = managed(load, "postgresql")
     assert datastore.spec(cluster, cluster.member("db1"), DEBIAN, {}).files == ()
     known = {"postgresql": "17+278"}
-    assert all(path.startswith("/etc/postgresql/17/main/") for path in files(cluster, known))
+    paths = set(files(cluster, known)) - {DATASTORE_KEYS}
+    assert all(path.startswith("/etc/postgresql/17/main/") for path in paths)
 
 
 @pytest.mark.parametrize(

@@ -259,7 +259,7 @@ def test_hosts_that_failed_in_an_earlier_task_are_named_with_what_helps(
     nr: Nornir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gather, "_gathered", lambda task, *_: HostFacts(task.host.name))
-    monkeypatch.setattr(gather, "read_facts", lambda task, *_, timeout: HostFacts(task.host.name, now=timeout))
+    monkeypatch.setattr(gather, "read_facts", lambda task, *_, timeout=60: HostFacts(task.host.name, now=timeout))
     nr.data.failed_hosts.update({"s1", "a1"})
     for call in (deploy, plan):
         with pytest.raises(HostsFailed) as caught:

@@ -83,6 +83,7 @@ def test_what_is_read_again_or_becomes_known_is_planned_again(
     nr: Nornir, counted: Counter[tuple[str, str]], tmp_path: Path
 ) -> None:
     run = gather.prepare(nr, base=tmp_path, state=tmp_path / "state", options={})
+    run.first = None
     gather.gather_facts(run)
     before = run.planned("a1")
     assert run.planned("a1") is before
@@ -120,6 +121,7 @@ def test_a_host_of_another_family_is_asked_again_about_its_own_paths(
     assert not [one for one in changes if "/etc/mysql" in one]
     asked.clear()
     run = gather.prepare(nr, base=tmp_path, state=tmp_path / "state", options={})
+    run.first = None
     known_cluster.save_managers(run.store, {"lb1": "dnf", "lb2": "apt"})
     assert known_cluster.managers(run.store) == {"lb1": "dnf"}
     gather.gather_facts(run)
@@ -140,6 +142,7 @@ def test_a_clock_is_known_as_well_as_its_answer_was_fast(
 
     monkeypatch.setattr(gather, "session", session)
     run = gather.prepare(nr, base=tmp_path, state=tmp_path / "state", options={})
+    run.first = None
     before = time.time()
     gather.gather_facts(run)
     for facts in run.facts.values():

@@ -19,7 +19,7 @@ from nornir_k3s.model.report import Report
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.phases import window
-from nornir_k3s.run import shared
+from nornir_k3s.run import gather, shared
 from nornir_k3s.state import locks
 from nornir_k3s.state.store import Store
 from nornir_k3s.workflows import plan as plans
@@ -68,6 +68,7 @@ class Deployed:
         self.file.write_text("old\n")
         monkeypatch.setattr(rotate_database_password, "deploy", self._deploy)
         monkeypatch.setattr(plans, "plan", self._plan)
+        monkeypatch.setattr(gather, "gather_facts", returns(None))
 
     def _deploy(self, _: object, **given: Any) -> Report:
         self.deploys.append(given)

@@ -81,6 +81,12 @@ def running(facts: HostFacts, inventory: Mapping[str, object]) -> Mapping[str, o
     return {**base, **extra_settings.flags(facts.unit(unit).command)}
 
 
+def settings_in(text: str) -> dict[str, str]:
+    """Return the settings in the text of a config.yaml that are no lists, as texts; secrets may be among them."""
+    found = _mapping(text).items()
+    return {key: str(value) for key, value in found if isinstance(value, str | int) and not isinstance(value, bool)}
+
+
 def _mapping(text: str) -> Mapping[str, object]:
     try:
         found = yaml.safe_load(text)

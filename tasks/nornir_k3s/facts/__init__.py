@@ -15,6 +15,7 @@ from nornir_k3s.facts import (
     database,
     encryption,
     files,
+    held,
     k3s_installed,
     k3s_node,
     k3s_server,
@@ -94,6 +95,7 @@ FACTS: tuple[Fact[Any], ...] = (
     upgrade.TraefikValues(),
     upgrade.InstalledVersion(),
     made.MadeByUs(),
+    held.Held(),
 )
 
 
@@ -104,7 +106,7 @@ def script(query: Query, facts: Iterable[Fact[Any]] | None = None) -> str:
         facts: Only these, whatever their `when`; by default all that a deploy, or a drift check, needs.
     """
     wanted = [(fact, fact.when_for(query)) for fact in FACTS] if facts is None else [(fact, "always") for fact in facts]
-    left = ("upgrade", "reset", *(() if query.drift else ("drift",)))
+    left = ("upgrade", "reset", "held", *(() if query.drift else ("drift",)))
     wanted = [(fact, when) for fact, when in wanted if when not in left]
     calls = {fact: list(fact.calls(query)) for fact, _ in wanted}
     sources = dict.fromkeys(f"facts/{fact.source}.sh" for fact, _ in wanted if calls[fact])

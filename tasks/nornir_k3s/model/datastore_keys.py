@@ -24,8 +24,10 @@ class Keys:
         ca: The CA's certificate, PEM.
         hosts: Each datastore host's own pair, by its name in the inventory.
         client: K3s' client certificate for an etcd.
+        text: All of it, with the CA's key, as it is saved on the controller and on the datastore's hosts.
     """
 
     ca: str
     hosts: Mapping[str, Pair]
     client: Pair
+    text: Secret

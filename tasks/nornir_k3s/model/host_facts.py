@@ -342,6 +342,7 @@ class HostFacts:
     traefik_values: str = ""  # the own values of its chart, as far as their names matter
     latency: Mapping[str, float] = field(default_factory=dict)  # milliseconds by address
     unreachable: tuple[Unreachable, ...] = ()
+    held: Mapping[str, str] = field(default_factory=dict, repr=False)  # texts by path; secret
     # Not read by the script: the seconds that the clock is ahead of the controller's, and the results of probing an
     # external datastore.
     skew: float = 0.0

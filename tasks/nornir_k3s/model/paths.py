@@ -6,6 +6,7 @@ STATE = "/var/lib/nornir-k3s"
 INSTALLER = f"{STATE}/install.sh"
 KEYS_NOTE = f"{STATE}/encryption"  # what a run is doing to the keys of secrets
 PREVIOUS = f"{STATE}/previous"  # rollback copies of a server's files
+DATASTORE_KEYS = f"{STATE}/datastore-keys.json"  # the CA of a managed datastore, and what it has signed
 DUMPS = f"{STATE}/dumps"
 IMAGES = "/var/lib/rancher/k3s/agent/images"
 SYSTEMD = "/etc/systemd/system"  # where K3s' installer writes its unit

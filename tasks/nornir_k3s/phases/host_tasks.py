@@ -22,6 +22,7 @@ from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.paths import STATE
 from nornir_k3s.model.step import Step
 from nornir_k3s.retry import wait_until
+from nornir_k3s.run import take_back
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.gather import readable, session_of
 from nornir_k3s.state import kubeconfig
@@ -171,6 +172,7 @@ def apply_steps(
     name = task.host.name
     if not steps:
         return Result(host=task.host, changed=False)
+    take_back.settle(run)
     script = apply.script(steps, spec or run.planned(name).desired, before=before)
     answer = session_of(task, run).run(
         script.reveal(),

@@ -16,7 +16,7 @@ from nornir_k3s.errors import (
 )
 from nornir_k3s.phases import token
 from nornir_k3s.phases.phase import Phase
-from nornir_k3s.run import gather
+from nornir_k3s.run import gather, take_back
 from nornir_k3s.run.context import Run
 from nornir_k3s.state import revision
 
@@ -34,6 +34,7 @@ def observe(run: Run) -> None:
             read(run)
         except (HostError, HostsFailed) as error:
             _skip(run, error.errors if isinstance(error, HostsFailed) else [error])
+    take_back.settle(run)
     gather.look_at_address(run)
     if run.store.keep:
         revision.save(run.store, run.revision())

@@ -18,6 +18,7 @@ from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.dump import Recipe
 from nornir_k3s.model.family import DEBIAN, Service
 from nornir_k3s.model.host_spec import HEADER, File, HostSpec, Unit
+from nornir_k3s.model.paths import DATASTORE_KEYS
 from nornir_k3s.model.secret import Secret
 
 PORT = 2379
@@ -63,6 +64,7 @@ class Etcd:
             File(_pem(name), content, 0o640, masking="all", unit=service.unit, action="reload", group="etcd")
             for name, content in texts.items()
         ]
+        files += [File(DATASTORE_KEYS, keys.text, 0o600, masking="all")] if keys else []
         # It reads its certificates for every connection anew.
         unit = Unit(
             service.unit, reloadable=True, reload=":", proof=shell.call("etcd_alive", url(member, PORT), FOLDER)

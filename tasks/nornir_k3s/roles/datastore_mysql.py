@@ -19,6 +19,7 @@ from nornir_k3s.model.dump import Recipe
 from nornir_k3s.model.endpoint import Endpoint, build
 from nornir_k3s.model.family import Service
 from nornir_k3s.model.host_spec import HEADER, File, HostSpec, Unit
+from nornir_k3s.model.paths import DATASTORE_KEYS
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.roles import mysql_password
 from nornir_k3s.roles.datastore_login import connections, login, logins
@@ -75,6 +76,7 @@ class MySQL:
                 File(_pem(service, name), text, 0o640, masking="all", unit=service.unit, action="reload", group="mysql")
                 for name, text in texts.items()
             ]
+            keys.append(File(DATASTORE_KEYS, cluster.keys.text, 0o600, masking="all"))
         config = File(service.config, Secret(HEADER + "\n".join(lines) + "\n"), unit=service.unit)
         # A setting in a file that is read later would keep it from the network.
         proof = shell.call("listens", member.address, PORT)

@@ -22,6 +22,7 @@ from nornir_k3s.model.dump import Recipe
 from nornir_k3s.model.endpoint import Endpoint, build
 from nornir_k3s.model.family import Service
 from nornir_k3s.model.host_spec import HEADER, File, HostSpec, Initial, Unit
+from nornir_k3s.model.paths import DATASTORE_KEYS
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.roles.datastore_login import connections, login, logins
 
@@ -67,6 +68,7 @@ class PostgreSQL:
                 File(f"{folder}/nornir-k3s-{name}.pem", text, 0o640, "all", unit, "reload", "postgres")
                 for name, text in texts.items()
             ]
+            files.append(File(DATASTORE_KEYS, cluster.keys.text, 0o600, masking="all"))
         files.append(File(hba, Secret(self._hba(cluster)), 0o640, unit=unit, action="reload", group="postgres"))
         config = Secret(HEADER + "\n".join(lines) + "\n")
         files.append(File(service.config, config, unit=unit))

@@ -86,6 +86,9 @@ class Run:
         on_step: Gets a host's name and what it does now.
         thread: `phase`: the phase that this thread runs.
         started: When the run began (time.time).
+        reload: Loads the inventory again: the state folder has other secrets than before.
+        first: Called once, before the first host is contacted.
+        unsure: What would be generated, although a host that was not read may have it.
     """
 
     nr: Nornir
@@ -123,6 +126,9 @@ class Run:
     on_step: Callable[[str, str], None] | None = None
     thread: threading.local = field(default_factory=threading.local)
     started: float = field(default_factory=time.time)
+    reload: Callable[[], Cluster] | None = None
+    first: Callable[[Run], None] | None = None
+    unsure: tuple[str, ...] = ()
     _planned: dict[str, tuple[HostFacts, Known, PlannedHost]] = field(default_factory=dict)
 
     def member(self, name: str) -> Member:
@@ -215,6 +221,18 @@ class Run:
         self._planned[name] = facts, known, plan
         return plan
 
+    def begin(self) -> None:
+        """Do what comes before the first host is contacted; once."""
+        first, self.first = self.first, None
+        if first:
+            first(self)
+
+    def use_inventory(self) -> None:
+        """Load the inventory again, with the secrets that the state folder has now: every plan depends on them."""
+        if self.reload:
+            self.cluster = self.reload()
+            self._planned.clear()
+
     def use_token(self, token: Secret) -> None:
         """Use another token from now on: every plan depends on it."""
         self.cluster = replace(self.cluster, token=token)
@@ -301,6 +319,7 @@ class Run:
         wanted = list(names)
         if not wanted:
             return {}
+        self.begin()
         runner = K3sRunner(num_workers=width or len(wanted), stop=getattr(self.nr.runner, "stop", None))
         chosen = self.nr.filter(filter_func=lambda host: host.name in wanted).with_runner(runner)
         # Every host's failure is reported, whatever `raise_on_error` of the team's Nornir is.

@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from nornir_k3s.artifacts.source import Source
 from nornir_k3s.checks import registration, upgrade
 from nornir_k3s.errors import UnreadableAnswer
 from nornir_k3s.facts import Fact, Query
+from nornir_k3s.facts.held import Held
 from nornir_k3s.inventory import cluster
 from nornir_k3s.model.cluster import NODES, Cluster, Member
 from nornir_k3s.model.host_facts import HostFacts
@@ -28,7 +30,7 @@ from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.k3s_facts import BeforeUpgrade
 from nornir_k3s.model.report import HostReport, Report
 from nornir_k3s.records import RecordError
-from nornir_k3s.run import address_probe
+from nornir_k3s.run import address_probe, take_back
 from nornir_k3s.run.context import DEADLINES, WIDTHS, Run
 from nornir_k3s.run.options import complete
 from nornir_k3s.run.selection import Choice
@@ -70,13 +72,8 @@ def prepare(
     store = Store(state / name, base=base, keep=keep, fresh=options.get("fresh", ()))
     earlier = known_cluster.members(store)
     away = [m for m in earlier if m.name not in nr.inventory.hosts and not options.get("whole")]
-    sources, version = options.get("sources"), str(options.get("version") or "")
-    wanted = cluster.load(nr.inventory, store=store, base=base, sources=sources, away=away, version=version)
-    if away:  # in the order of the last deploy: the priorities of load balancers depend on it
-        order = {member.name: number for number, member in enumerate(earlier)}
-        wanted = replace(wanted, members=tuple(sorted(wanted.members, key=lambda m: order.get(m.name, len(order)))))
-    before = [*earlier, *known_cluster.left(store)]
-    wanted = replace(wanted, left=_left(wanted, before, away), left_others=_left_others(nr, wanted, before, away))
+    load = partial(_wanted, nr, store, base, options, earlier=earlier, away=away)
+    wanted = load()
     known_cluster.stage_members(store, wanted.members)
     known_cluster.stage_left(store, [*wanted.left, *wanted.left_others])
     run = Run(
@@ -97,11 +94,33 @@ def prepare(
         trial=choice.trial or wanted.rolling_update.trial or 0,
         renew=float(options.get("renew") or 0),
         new_ca=str(options.get("new_ca") or ""),
+        reload=load,
+        first=partial(take_back.begin, read=read_held),
     )
     run.on_progress = next((p.bytes_done for p in nr.processors if hasattr(p, "bytes_done")), None)
     run.on_step = next((p.host_does for p in nr.processors if hasattr(p, "host_does")), None)
-    store.commit()
+    store.commit(generated=False)
     return run
+
+
+def _wanted(
+    nr: Nornir,
+    store: Store,
+    base: Path,
+    options: Mapping[str, Any],
+    *,
+    earlier: Sequence[Member],
+    away: Sequence[Member],
+) -> Cluster:
+    """Return the cluster that the inventory describes, with the secrets that the state folder has now."""
+    store.discard()
+    sources, version = options.get("sources"), str(options.get("version") or "")
+    wanted = cluster.load(nr.inventory, store=store, base=base, sources=sources, away=away, version=version)
+    if away:  # in the order of the last deploy: the priorities of load balancers depend on it
+        order = {member.name: number for number, member in enumerate(earlier)}
+        wanted = replace(wanted, members=tuple(sorted(wanted.members, key=lambda m: order.get(m.name, len(order)))))
+    before = [*earlier, *known_cluster.left(store)]
+    return replace(wanted, left=_left(wanted, before, away), left_others=_left_others(nr, wanted, before, away))
 
 
 def _left(wanted: Cluster, earlier: Sequence[Member], away: Sequence[Member]) -> tuple[Member, ...]:
@@ -150,6 +169,22 @@ def gather_facts(run: Run, *, lenient: Collection[str] = ()) -> None:
     names = run.present
     others = set(names) - set(run.chosen(names))
     run.phase("observe", names, gather_host, width=run.widths["stage"], lenient={*others, *lenient})
+    if take_back.renew(run, read_held):
+        again = [name for name in names if name in run.facts]
+        run.phase("observe", again, gather_host, width=run.widths["stage"], lenient={*others, *lenient})
+
+
+def read_held(run: Run, names: Sequence[str]) -> tuple[Mapping[str, Mapping[str, str]], Sequence[str]]:
+    """Return the secrets that these hosts hold, by path (`checks.held` says what they are), and who was not read."""
+    notes, unread = list(run.report.notes), dict(run.unread)
+    results = run.phase("take back", names, _held, width=run.widths["stage"], lenient=names)
+    run.report.notes, run.unread = notes, unread  # who is down is told by what reads all hosts
+    found = {name: one.held for name, one in results.items() if isinstance(one, HostFacts)}
+    return found, [name for name in names if name not in found]
+
+
+def _held(task: Task, run: Run) -> Result:
+    return Result(host=task.host, result=read_facts(task, run, [Held()]), severity_level=logging.DEBUG)
 
 
 def look_at_address(run: Run, *, idle: float = 0) -> None:

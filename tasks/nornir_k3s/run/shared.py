@@ -16,7 +16,7 @@ from nornir.core.task import Task
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.report import HostReport
 from nornir_k3s.plugins.runner import K3sRunner
-from nornir_k3s.run import gather, paths
+from nornir_k3s.run import gather, paths, take_back
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.restarts import Restarts
 
@@ -38,6 +38,13 @@ class Shared:
         self.run = run
         self.restarts = family.restarts
         self._hosts = family.hosts
+
+    def begin(self) -> None:
+        """Do what comes before the first host is contacted, while other tasks wait."""
+        with _creating:
+            self.run.begin()
+            if not self.run.unsure:
+                take_back.settle(self.run)
 
     def whole(self, task: Task) -> Run:
         """Return a run that reaches all hosts which this Nornir object and its copies have, also those filtered out.

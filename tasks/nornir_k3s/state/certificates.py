@@ -11,9 +11,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from nornir_k3s.model import pem
 
 CA_VALIDITY = timedelta(days=20 * 365)
 VALIDITY = timedelta(days=365)
@@ -79,6 +82,29 @@ def matches(certificate: str, names: Sequence[str], ca: PemPair) -> bool:
     loaded = x509.load_pem_x509_certificate(certificate.encode())
     authority = x509.load_pem_x509_certificate(ca["certificate"].encode())
     return loaded.issuer == authority.subject and _names(loaded) == set(names)
+
+
+def signed_at(certificate: str) -> datetime:
+    """Return since when a certificate, PEM, is valid: one that was signed later is newer."""
+    return pem.certificate(certificate).not_valid_before_utc
+
+
+def has_signed(ca: PemPair, pair: PemPair) -> bool:
+    """Return whether a CA has signed a certificate, and the key is the one of that certificate.
+
+    Arguments:
+        ca: Its `certificate` is enough.
+
+    Raises:
+        ValueError, TypeError: One of them is damaged.
+    """
+    authority, own = pem.certificate(ca["certificate"]), pem.certificate(pair["certificate"])
+    key = serialization.load_pem_private_key(pair["key"].encode(), password=None)
+    try:
+        own.verify_directly_issued_by(authority)
+    except (InvalidSignature, ValueError):
+        return False
+    return key.public_key() == own.public_key()
 
 
 def _name(common_name: str) -> x509.Name:

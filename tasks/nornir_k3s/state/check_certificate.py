@@ -10,6 +10,7 @@ import json
 import time
 from datetime import UTC, datetime, timedelta
 
+from nornir_k3s.model import pem
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.state import certificates
 from nornir_k3s.state.store import Store
@@ -34,6 +35,39 @@ def load(store: Store, ca_prefix: str, *, since: float = 0) -> Secret:
     return Secret("")
 
 
+def take(store: Store, ca_prefix: str, text: str, authority: str) -> bool:
+    """Take back the certificate and key that load balancers have, if they are newer than what is saved.
+
+    Arguments:
+        ca_prefix: `K10` and the hash of the cluster's CA.
+        text: As HAProxy reads them.
+        authority: The CA of K3s' clients, PEM: its first certificate signs.
+
+    Returns:
+        Whether they were; not if the CA has not signed it, or it expires soon.
+    """
+    own, issuers = pem.blocks(text), pem.blocks(authority)
+    if not (own and issuers and ca_prefix):
+        return False
+    end = text.index(own[0]) + len(own[0])
+    key = text[end:].lstrip("\n")
+    certificate = text.removesuffix(key)
+    try:
+        signed = certificates.signed_at(certificate)
+        pair = {"certificate": certificate, "key": key}
+        lasts = certificates.valid_for(certificate, RENEW_BEFORE, datetime.now(UTC))
+        if not lasts or not certificates.has_signed({"certificate": issuers[0]}, pair):
+            return False
+        before = load(store, ca_prefix).reveal()
+        if before and certificates.signed_at(pem.blocks(before)[0]) >= signed:
+            return False
+    except (ValueError, TypeError):
+        return False
+    name = f"{NAME}.json"
+    store.take(name, _text(ca_prefix, certificate, Secret(key), signed.timestamp()), store.read(name))
+    return True
+
+
 def request() -> tuple[str, Secret]:
     """Return a certificate request and its new private key, both PEM."""
     pair = certificates.request(NAME)
@@ -42,5 +76,8 @@ def request() -> tuple[str, Secret]:
 
 def save(store: Store, ca_prefix: str, certificate: str, key: Secret) -> None:
     """Save a signed certificate with its key and the CA it belongs to."""
-    text = json.dumps({"ca": ca_prefix, "certificate": certificate, "key": key.reveal(), "signed": time.time()})
-    store.write(f"{NAME}.json", text + "\n")
+    store.write(f"{NAME}.json", _text(ca_prefix, certificate, key, time.time()))
+
+
+def _text(ca_prefix: str, certificate: str, key: Secret, signed: float) -> str:
+    return json.dumps({"ca": ca_prefix, "certificate": certificate, "key": key.reveal(), "signed": signed}) + "\n"

@@ -1,4 +1,7 @@
-"""The keys of a managed datastore: a CA of the cluster's own, and what it has signed, saved 0600 on the controller."""
+"""The keys of a managed datastore: a CA of the cluster's own, and what it has signed.
+
+They are saved 0600 on the controller, and kept on the datastore's hosts, from where another controller takes them back.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,15 @@ from typing import Any
 from nornir_k3s.errors import UsageError
 from nornir_k3s.model.datastore_keys import Keys, Pair
 from nornir_k3s.model.secret import Secret
-from nornir_k3s.state.certificates import create_ca, issue, matches, valid_for
+from nornir_k3s.state.certificates import create_ca, has_signed, issue, matches, signed_at, valid_for
 from nornir_k3s.state.store import Store
 
 FILE = "datastore-keys.json"
 RENEW_BEFORE = timedelta(days=90)
 CLIENT = "k3s"
+Signed = tuple[datetime, datetime]
+NEVER: Signed = (datetime.min.replace(tzinfo=UTC),) * 2
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError)
 
 
 def load(store: Store, *, cluster: str, hosts: Mapping[str, Sequence[str]], now: datetime | None = None) -> Keys:
@@ -42,12 +48,32 @@ def load(store: Store, *, cluster: str, hosts: Mapping[str, Sequence[str]], now:
                 valid_for(pair["certificate"], RENEW_BEFORE, now) and matches(pair["certificate"], names, ca)
             ):
                 issued[name] = issue(name, names, ca, now)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except _DAMAGED:
         hint = "restore it from a backup; without it the datastore gets a new CA, and every server a new file"
         raise UsageError(f"{store.folder / FILE} is damaged", hint=hint) from None
     issued = {name: issued[name] for name in (*hosts, CLIENT)}
     current = {"ca": ca, "issued": issued}
+    whole = Secret(json.dumps(current, sort_keys=True) + "\n")
     if current != saved:
-        store.stage(FILE, Secret(json.dumps(current)))
+        store.generate(FILE, whole)
     pairs = {name: Pair(pair["certificate"], Secret(pair["key"])) for name, pair in issued.items()}
-    return Keys(ca["certificate"], {name: pairs[name] for name in hosts}, pairs[CLIENT])
+    return Keys(ca["certificate"], {name: pairs[name] for name in hosts}, pairs[CLIENT], whole)
+
+
+def signed(text: str) -> Signed | None:
+    """Return when the CA, and the newest of its certificates, were signed: later ones replace earlier ones.
+
+    Arguments:
+        text: Keys as they are saved.
+
+    Returns:
+        None: It is damaged, or a certificate is not of this CA.
+    """
+    try:
+        saved = json.loads(text)
+        ca, pairs = saved["ca"], list(saved["issued"].values())
+        if not (has_signed(ca, ca) and all(has_signed(ca, pair) for pair in pairs)):
+            return None
+        return signed_at(ca["certificate"]), max(signed_at(pair["certificate"]) for pair in pairs)
+    except _DAMAGED:
+        return None

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from nornir_k3s import atomic_file
-from nornir_k3s.errors import UsageError
+from nornir_k3s.errors import Busy, UsageError
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.state.references import resolve
+
+_LOCK = "secrets.lock"
 
 
 class Store:
@@ -30,6 +35,8 @@ class Store:
         self.keep = keep
         self.fresh = fresh
         self._staged: dict[str, Secret] = {}
+        self._generated: dict[str, tuple[Secret, str | None]] = {}  # and what was saved then
+        self._taken: dict[str, str] = {}
 
     def secret(
         self, name: str, reference: Mapping[str, Any] | None, *, make: Callable[[], Secret] | None = None
@@ -51,23 +58,91 @@ class Store:
             return Secret(saved.strip())
         if make is None:
             raise UsageError(f"{name} is not given")
-        return self._staged.setdefault(name, make())
+        if name not in self._generated:
+            self.generate(name, make())
+        return self._generated[name][0]
+
+    @property
+    def generated(self) -> tuple[str, ...]:
+        """The names of the secrets that were made and are not saved yet."""
+        return tuple(self._generated)
+
+    def generate(self, name: str, text: Secret) -> None:
+        """Have `commit` write a generated secret."""
+        self._generated[name] = text, self.read(name)
+
+    def discard(self) -> None:
+        """Forget the generated secrets: the hosts have others."""
+        self._generated.clear()
 
     def stage(self, name: str, text: Secret) -> None:
         """Have `commit` write a file."""
         self._staged[name] = text
 
-    def commit(self) -> None:
-        """Write the generated secrets and the staged files.
+    def commit(self, *, generated: bool = True) -> None:
+        """Write the staged files, and the generated secrets.
+
+        Arguments:
+            generated: False: these wait, until the hosts were asked whether they have others.
+
+        Raises:
+            UsageError: The folder cannot be written.
+            Busy: Another run has made secrets meanwhile.
+        """
+        if not self.keep:
+            return
+        for name, text in self._staged.items():
+            self.save(name, text.reveal() + "\n")
+        self._staged.clear()
+        if generated and self._generated:
+            with self.locked():
+                self._commit_generated()
+
+    def _commit_generated(self) -> None:
+        if late := [name for name, (_, before) in self._generated.items() if self._saved(name) != before]:
+            raise Busy(f"another run has made {', '.join(late)} meanwhile", hint="run it again")
+        for name, (text, _) in self._generated.items():
+            self.save(name, text.reveal().rstrip("\n") + "\n")
+        self._generated.clear()
+
+    def take(self, name: str, text: str, before: str | None) -> None:
+        """Save what hosts have, unless another process has saved something else meanwhile.
+
+        Where the folder cannot be written it is known to this run alone.
+
+        Arguments:
+            before: What was saved when this was decided.
+        """
+        self._taken[name] = text
+        with contextlib.suppress(UsageError), self.locked():
+            if self._saved(name) == before:
+                self.save(name, text)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from changing secrets of this folder.
 
         Raises:
             UsageError: The folder cannot be written.
         """
-        for name, text in self._staged.items() if self.keep else ():
-            try:
-                self.write(name, text.reveal() + "\n")
-            except OSError as error:
-                raise UsageError(f"{self.folder} cannot be written: {error.strerror}", hint="see `state`") from None
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            held = FileLock(self.folder / _LOCK, mode=0o600, preserve_lock_file=True).acquire()
+        except OSError as error:
+            raise self._unusable("written", error) from None
+        with held:
+            yield
+
+    def save(self, name: str, text: str) -> None:
+        """Write a file of the folder.
+
+        Raises:
+            UsageError: The folder cannot be written.
+        """
+        try:
+            self.write(name, text)
+        except OSError as error:
+            raise self._unusable("written", error) from None
 
     def write(self, name: str, text: str) -> None:
         """Write a file of the folder, 0600 and atomically.
@@ -77,8 +152,24 @@ class Store:
         """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         atomic_file.write(self.folder / name, text)
+        self._taken.pop(name, None)
 
     def read(self, name: str) -> str | None:
-        """Return the text of a file of the folder, or None where there is none."""
-        path = self.folder / name
-        return path.read_text() if path.exists() else None
+        """Return the text of a file of the folder, or None where there is none.
+
+        Raises:
+            UsageError: It cannot be read.
+        """
+        return self._taken[name] if name in self._taken else self._saved(name)
+
+    def _saved(self, name: str) -> str | None:
+        try:
+            return (self.folder / name).read_text()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._unusable("read", error) from None
+
+    def _unusable(self, how: str, error: OSError) -> UsageError:
+        hint = "see `state`; its files are for one account only, which several controllers may share: docs/team.md"
+        return UsageError(f"{self.folder} cannot be {how}: {error.strerror}", hint=hint)

@@ -32,7 +32,7 @@ from nornir_k3s.run import paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.gather import prepare
 from nornir_k3s.run.selection import ALWAYS, Choice
-from nornir_k3s.state import locks, revision
+from nornir_k3s.state import database_password, locks, revision
 from nornir_k3s.workflows.chain import carry_out, in_steps
 
 
@@ -95,6 +95,8 @@ def deploy(
         with locks.deploy_lock(run.store.folder):
             _carry_out(run, choice, chain)
             revision.save(run.store, run.revision())
+            if run.limit is None and not choice.until and not choice.only:
+                database_password.end(run.store)
         batches.raise_failed(run)
     except K3sError as raised:
         error = batches.failure(run, raised)

@@ -24,7 +24,7 @@ from nornir_k3s.model.finding import Finding
 from nornir_k3s.model.kubeconfig import KubeconfigAnswer
 from nornir_k3s.report.history import History
 from nornir_k3s.roles import left
-from nornir_k3s.run import gather, kubeconfig_probe, paths
+from nornir_k3s.run import gather, kubeconfig_probe, paths, take_back
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
 from nornir_k3s.run.selection import Choice
@@ -32,6 +32,7 @@ from nornir_k3s.state import backups, locks, revision
 
 # Maximum seconds: a check that a timer starts does not wait as long as a deploy for a host that is down.
 CONNECT, OBSERVE = 20.0, 60.0
+_NOTES = ("left out", take_back.NOTE)  # those of a run that are told
 SETTLE = 2.0  # seconds until what may be passing is read again: keepalived has moved the VIP by then
 
 
@@ -96,6 +97,8 @@ def _read(run: Run, report: DriftReport, limits: Limits) -> None:
         gather.look_at_address(run, idle=idle)
         gather.find_artifacts(run)
     answer = asked.result()
+    if answer.error and run.report.kubeconfig:  # it was taken back meanwhile
+        answer = kubeconfig_probe.probe(path)
     _no_deploy(run)
     found = _compared(run, answer, limits)
     if again := passing.hosts(run.cluster, run.facts, found):
@@ -115,7 +118,7 @@ def _read(run: Run, report: DriftReport, limits: Limits) -> None:
     marked, notes = compare.accepted(compare.ordered(found), run.cluster.known_drift, datetime.now(UTC).date())
     report.differences, report.notes = marked, notes if run.limit is None else []
     report.notes += [str(report.backups)] if report.backups.made else []
-    report.notes += [*run.cluster.notes, *(note for note in run.report.notes if note.startswith("left out"))]
+    report.notes += [*run.cluster.notes, *(note for note in run.report.notes if note.startswith(_NOTES))]
     _fill(run, report, names)
 
 

@@ -9,13 +9,13 @@ from nornir_k3s.model.report import Report
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.model.together import few
 from nornir_k3s.phases import window
+from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
-from nornir_k3s.state import locks
+from nornir_k3s.state import database_password, locks
+from nornir_k3s.state.database_password import NAME
 from nornir_k3s.workflows import plan as plans
 from nornir_k3s.workflows.deploy import deploy
 from nornir_k3s.workflows.rotation_request import Request
-
-NAME = "datastore-password"  # its file in the state folder
 
 
 def plan(request: Request) -> Rotation:
@@ -39,12 +39,12 @@ def rotate(request: Request) -> Report:
     window.require_open(run, [member.name for member in run.cluster.of("servers")])
     request.require_confirmed(_planned(run, request))
     with locks.deploy_lock(run.store.folder):
-        run.store.write(NAME, k3s.new_token().reveal() + "\n")
+        database_password.replace(run.store, k3s.new_token())
     return deploy(request.nr, **request.arguments(), choice=request.choice)
 
 
 def _look(request: Request) -> Run:
-    """Return a run that has read no host yet.
+    """Return a run that knows the password as it is now.
 
     Raises:
         UsageError: There is nothing to rotate, or a host that needs the password is not in this inventory.
@@ -55,6 +55,7 @@ def _look(request: Request) -> Run:
         raise UsageError(text, hint="nothing was changed; run it with the whole inventory")
     if problem := _refusal(run.cluster):
         raise UsageError(problem, hint="nothing was changed")
+    gather.gather_facts(run)  # another controller may have rotated it
     if run.store.read(NAME) is None:
         raise UsageError("the cluster has no password of its datastore yet", hint="nornir-k3s deploy makes it")
     return run

@@ -1,0 +1,107 @@
+"""What the hosts of a living cluster say its secrets are, and whether they agree; messages never have a secret."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+
+from nornir_k3s import k3s
+from nornir_k3s.checks.other_installs import settings_in
+from nornir_k3s.facts import held
+from nornir_k3s.model import pem
+from nornir_k3s.model.cluster import Cluster
+from nornir_k3s.model.endpoint import Endpoint, parse
+from nornir_k3s.model.paths import DATASTORE_KEYS
+from nornir_k3s.model.secret import Secret
+from nornir_k3s.model.together import few
+from nornir_k3s.roles import haproxy
+
+TOKEN, AGENT_TOKEN, ENDPOINT, PASSWORD = "token", "agent token", "datastore endpoint", "database password"
+KEYS, CA, CHECK = "keys of the datastore", "CA of K3s", "certificate of the health check"
+_CONFIGURED = "token of the settings"
+_FULL = re.compile(r"K10[0-9a-f]*::([^:]*):")  # the form of K3s' token files (k3s: pkg/clientaccess/token.go)
+
+Values = Mapping[str, Mapping[str, Secret]]  # by what it is, then by host
+
+
+def values(cluster: Cluster, texts: Mapping[str, Mapping[str, str]]) -> Values:
+    """Return each secret as each host has it; what a host does not have is not there.
+
+    Arguments:
+        texts: The fact `held` of each host that was read.
+    """
+    found: dict[str, dict[str, Secret]] = {}
+    for host, files in texts.items():
+        for what, text in _of_host(cluster, files):
+            if text:
+                found.setdefault(what, {})[host] = Secret(text)
+    tokens = found.setdefault(TOKEN, {})
+    for host, value in found.pop(_CONFIGURED, {}).items():
+        if tokens[host] != value:
+            tokens[f"{host} ({k3s.CONFIG})"] = value
+    return {what: by_host for what, by_host in found.items() if by_host}
+
+
+def _of_host(cluster: Cluster, files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    if k3s.UNITS["server"] in files or held.INSTALLED in files:  # else it is what a cluster of before has left
+        yield from _of_server(cluster, files)
+    yield CHECK, files.get(haproxy.CHECK_CERT, "")
+    yield KEYS, files.get(DATASTORE_KEYS, "")
+
+
+def _of_server(cluster: Cluster, files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    settings = _environment(files.get(held.ENVIRONMENT, "")) | settings_in(files.get(k3s.CONFIG, ""))
+    token, agent = files.get(held.TOKEN, "").strip(), files.get(held.AGENT_TOKEN, "").strip()
+    yield TOKEN, _FULL.sub("", token or settings.get("token", ""))
+    yield _CONFIGURED, _FULL.sub("", settings.get("token", ""))
+    by_file = _FULL.sub("", agent) if (match := _FULL.match(agent)) and match[1] == "node" else ""
+    yield AGENT_TOKEN, settings.get("agent-token") or by_file
+    yield ENDPOINT, settings.get("datastore-endpoint", "")
+    if (endpoint := managed(cluster, settings)) is not None:
+        yield PASSWORD, endpoint.password.reveal()
+    yield CA, files.get(held.SERVER_CA, "")
+
+
+def managed(cluster: Cluster, settings: Mapping[str, str]) -> Endpoint | None:
+    """Return the endpoint in a server's settings, if it is the managed database of this cluster."""
+    text = settings.get("datastore-endpoint", "")
+    if not text or not cluster.is_managed or cluster.managed.kind == "etcd":
+        return None
+    try:
+        endpoint = parse(Secret(text))
+    except ValueError:
+        return None
+    own = {member.address for member in cluster.of("datastore")}
+    return endpoint if own & {host for host, _ in endpoint.hosts} else None
+
+
+def _environment(text: str) -> dict[str, str]:
+    """Return the settings in the environment file of K3s' unit (k3s: install.sh, create_env_file)."""
+    found = re.findall(r"^K3S_([A-Z_]+)=(.*)$", text, re.M)
+    return {name.lower().replace("_", "-"): value.strip().strip("'\"") for name, value in found}
+
+
+def disagreements(found: Values, wanted: Collection[str]) -> list[str]:
+    """Return which of these secrets are not the same on all hosts that have them, and on which hosts."""
+    problems = []
+    for what in wanted:
+        groups: dict[Secret, list[str]] = {}
+        for host, value in found.get(what, {}).items():
+            groups.setdefault(_same(what, value, groups), []).append(host)
+        if len(groups) > 1:
+            first, *others = sorted(groups.values(), key=len, reverse=True)
+            problems += [f"{what}: {few(names)} has another one than {few(first)}" for names in others]
+    return problems
+
+
+def _same(what: str, value: Secret, groups: Collection[Secret]) -> Secret:
+    """Return the value of the group that this one belongs to: CAs do, if they have a certificate in common."""
+    if what == CA:
+        own = set(pem.blocks(value.reveal()))
+        return next((one for one in groups if own & set(pem.blocks(one.reveal()))), value)
+    return value
+
+
+def any_of(found: Values, what: str) -> Secret | None:
+    """Return a secret that hosts agree on; None where no host has it."""
+    return next(iter(found.get(what, {}).values()), None)

@@ -1,0 +1,39 @@
+"""What a host holds of its cluster's secrets; asked only by a controller that lacks some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from nornir_k3s import k3s
+from nornir_k3s.facts.fact import Fact, Query
+from nornir_k3s.facts.k3s_server import KUBECONFIG
+from nornir_k3s.model.paths import DATASTORE_KEYS, STATE
+from nornir_k3s.records import Record, decoded
+from nornir_k3s.roles import haproxy
+
+TOKEN = f"{k3s.DATA}/server/token"
+AGENT_TOKEN = f"{k3s.DATA}/server/agent-token"
+SERVER_CA = f"{k3s.DATA}/server/tls/server-ca.crt"
+CLIENT_CA = f"{k3s.DATA}/server/tls/client-ca.crt"
+ENVIRONMENT = "/etc/systemd/system/k3s.service.env"
+INSTALLED = f"{STATE}/installed"
+FILES = {
+    "servers": (INSTALLED, k3s.CONFIG, ENVIRONMENT, TOKEN, AGENT_TOKEN, SERVER_CA, CLIENT_CA, KUBECONFIG),
+    "lb": (haproxy.CHECK_CERT,),
+    "datastore": (DATASTORE_KEYS,),
+}
+
+
+class Held(Fact[Mapping[str, str]]):
+    """Texts of the files that hold a cluster's secrets (k3s: pkg/server, printTokens; pkg/configfilearg); secret."""
+
+    name, source, roles, when = "held", "held", tuple(FILES), "held"
+
+    def arguments(self, query: Query) -> Iterable[object] | None:
+        """Name the files of the host's roles."""
+        unit = k3s.UNITS["server"] if "servers" in query.member.roles else ""
+        return [unit, *(path for role in query.member.roles for path in FILES.get(role, ()))]
+
+    def parse(self, records: Sequence[Record]) -> Mapping[str, str]:
+        """Return each text by its path, and the unit of K3s if it runs."""
+        return {path: decoded(text) for path, text in (record.take(2) for record in records)}
