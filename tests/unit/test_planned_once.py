@@ -103,7 +103,8 @@ def test_a_host_of_another_family_is_asked_again_about_its_own_paths(
 
     def session(task: Any, **_: Any) -> Any:
         def run(script: str, **_: Any) -> Any:
-            asked.setdefault(task.host.name, []).append(script)
+            if "fact_held" not in script:  # the look for secrets, which come first
+                asked.setdefault(task.host.name, []).append(script)
             return SimpleNamespace(stdout=rocky.replace("NAME", task.host.name), status=0)
 
         return SimpleNamespace(run=run, round_trips=1)

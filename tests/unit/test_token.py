@@ -234,7 +234,7 @@ def test_the_preflight_says_where_the_new_token_is(load: Load) -> None:
     assert told["foreign-data"] == f"set the token that s1 has in {k3s.DATA}/server/token"
     facts["s1"] = changed(facts["s1"], server=files(cluster.token))
     told = {one.subject: one.remedy for one in preflight.check(cluster, facts)}
-    assert told["foreign-data"] == "set that cluster's token, or use another database"
+    assert told["foreign-data"].startswith("give that cluster's token (`token: {file: PATH}`), restore a backup")
 
 
 # The phases.

@@ -86,7 +86,9 @@ def _bootstrap(cluster: Cluster, host: str, facts: HostFacts, all_facts: Mapping
     for name, size in facts.database.bootstrap.items():
         if name != own:
             found = f"the datastore has the data of a cluster with another token (bootstrap key {name})"
-            remedy = "set that cluster's token, or use another database"
+            remedy = (
+                "give that cluster's token (`token: {file: PATH}`), restore a backup of it, or use another database"
+            )
             if holders := [one.host for one in all_facts.values() if one.server.token == name.rpartition("/")[2]]:
                 remedy = f"set the token that {holders[0]} has in {k3s.DATA}/server/token"
             yield problem(host, "foreign-data", found, f"bootstrap key {own}, this token's, or no data", remedy)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import re
+import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 
 from nornir_k3s.errors import UsageError
 
-_NAME = r"\d{8}-\d{6}-\d+\.log"
+_NAME = r"\d{8}-\d{6}-\d+(-[0-9a-f]{4})?\.log"
 _KEPT = 20
 
 
@@ -24,7 +25,8 @@ def start(state: Path) -> Path:
         UsageError: The folder cannot be written.
     """
     folder = state / "log"
-    path = folder / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.log"
+    # Controllers that share the folder may have processes of the same number.
+    path = folder / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}-{secrets.token_hex(2)}.log"
     try:
         for each in (state, folder):
             each.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -169,9 +169,13 @@ def gather_facts(run: Run, *, lenient: Collection[str] = ()) -> None:
     names = run.present
     others = set(names) - set(run.chosen(names))
     run.phase("observe", names, gather_host, width=run.widths["stage"], lenient={*others, *lenient})
+    take_over(run, lenient={*others, *lenient})
+
+
+def take_over(run: Run, *, lenient: Collection[str] = ()) -> None:
+    """Take over what another controller has changed since, and read again what depends on it."""
     if take_back.renew(run, read_held):
-        again = [name for name in names if name in run.facts]
-        run.phase("observe", again, gather_host, width=run.widths["stage"], lenient={*others, *lenient})
+        run.phase("observe", list(run.facts), gather_host, width=run.widths["stage"], lenient=lenient)
 
 
 def read_held(run: Run, names: Sequence[str]) -> tuple[Mapping[str, Mapping[str, str]], Sequence[str]]:

@@ -80,6 +80,7 @@ def read(run: Run) -> None:
     stores, nodes = ([n for n in _names(run, role) if n in run.present] for role in ("datastore", "servers"))
     spare = {*nodes, *(stores if len(stores) > 1 else ())} - set(stores if len(stores) == 1 else ())
     run.phase("observe", dict.fromkeys([*stores, *nodes]), gather.gather_host, lenient=spare)
+    gather.take_over(run, lenient=spare)
 
 
 def plan_backup(

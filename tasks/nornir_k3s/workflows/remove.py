@@ -110,6 +110,7 @@ def read(run: Run, names: Sequence[str], *, lost: bool) -> list[Member]:
     roles = ("lb", "datastore") if _may_be_servers(run, names) else ()
     others = [m.name for role in roles for m in run.cluster.of(role) if m.name not in run.away]
     run.phase("observe", dict.fromkeys([*others, *servers]), gather.gather_host, lenient=servers)
+    gather.take_over(run, lenient=servers)
     refuse(checks.unknown(run.cluster, run.facts, names))
     found = (checks.find(run.cluster, run.facts, name) for name in dict.fromkeys(names))
     leaving = list({member.name: member for member in found if member}.values())

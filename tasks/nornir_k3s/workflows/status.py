@@ -27,7 +27,7 @@ from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.model.status import Balancer, Certificate, NodeStatus, Status
 from nornir_k3s.roles import left
-from nornir_k3s.run import gather, kubectl, paths
+from nornir_k3s.run import gather, kubectl, paths, take_back
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
 from nornir_k3s.run.selection import Choice
@@ -72,7 +72,7 @@ def read(run: Run) -> Status:
     results = run.phase("status", names, _read, width=run.widths["stage"], lenient=names)
     all_facts = {name: value for name, value in results.items() if isinstance(value, HostFacts)}
     result = Status(cluster=run.cluster.name, version=run.cluster.version, url=run.cluster.url)
-    result.notes = list(run.cluster.notes)
+    result.notes = [*run.cluster.notes, *(note for note in run.report.notes if note.startswith(take_back.NOTE))]
     result.backups = backups.last(run.store)
     result.unreachable = [name for name in names if name not in all_facts]
     _fill(result, run.cluster, all_facts)
