@@ -17,15 +17,19 @@ def state(site: Site, name: str) -> Path:
     return site.folder / ".state" / "lab" / name
 
 
-@pytest.fixture(scope="module")
-def second(cluster: Site, tmp_path_factory: pytest.TempPathFactory) -> Site:
+def controller(cluster: Site, folder: Path) -> Site:
     """Another controller: the same config and inventory, and nothing else."""
-    folder = tmp_path_factory.mktemp("second")
     shutil.copytree(cluster.folder / "inventory", folder / "inventory")
     shutil.copy(cluster.folder / "config.yaml", folder / "config.yaml")
     for shared in (".lab", "bundle"):  # the key that logs in, host keys, and the release
         (folder / shared).symlink_to(cluster.folder / shared)
     return replace(cluster, folder=folder)
+
+
+@pytest.fixture(scope="module")
+def second(cluster: Site, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A controller that lives as long as the tests."""
+    return controller(cluster, tmp_path_factory.mktemp("second"))
 
 
 def test_a_controller_without_a_state_takes_it_back_and_finds_nothing_to_do(cluster: Site, second: Site) -> None:
@@ -55,3 +59,21 @@ def test_what_one_controller_rotates_the_other_takes_over(cluster: Site, second:
     assert state(cluster, "datastore-password").read_text() == state(second, "datastore-password").read_text()
     assert cluster.processes() == before
     unchanged(cluster)
+
+
+def test_a_job_with_secrets_by_reference_needs_no_state(
+    cluster: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = controller(cluster, tmp_path)
+    monkeypatch.setenv("K3S_DATABASE_PASSWORD", state(cluster, "datastore-password").read_text().strip())
+    secrets = {
+        "token": {"command": ["cat", str(state(cluster, "token"))]},
+        "datastore": {"kind": "mariadb", "password": {"env": "K3S_DATABASE_PASSWORD"}},
+    }
+    job.edit(lambda data: data["data"]["k3s_cluster"].update(secrets))
+    done = job.runbook("deploy.py", "--plan", "--exit-code")
+    assert done.returncode == 0, done.stdout + done.stderr
+    shutil.rmtree(job.folder / ".state")
+    done = job.runbook("drift.py", "--no-history")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not state(job, "token").exists()

@@ -479,6 +479,13 @@ def test_a_state_of_another_account_is_told_in_words(tmp_path: Path, monkeypatch
         pass
 
 
+def test_a_lock_that_does_not_end_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nornir_k3s.state.store._PATIENCE", 0.01)
+    one, other = (Store(tmp_path / "state", base=tmp_path) for _ in range(2))
+    with one.locked(), pytest.raises(Busy, match="is held by another process"), other.locked():
+        pass
+
+
 def test_secrets_that_other_ways_of_installing_leave_are_read_too(living: Living) -> None:
     texts = {
         "s1": {

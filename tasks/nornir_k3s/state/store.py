@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from nornir_k3s import atomic_file
 from nornir_k3s.errors import Busy, UsageError
@@ -15,6 +15,7 @@ from nornir_k3s.model.secret import Secret
 from nornir_k3s.state.references import resolve
 
 _LOCK = "secrets.lock"
+_PATIENCE = 60.0  # seconds; the lock is held for as long as some small files are written
 
 
 class Store:
@@ -124,10 +125,13 @@ class Store:
 
         Raises:
             UsageError: The folder cannot be written.
+            Busy: Another process keeps the lock.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            held = FileLock(self.folder / _LOCK, mode=0o600, preserve_lock_file=True).acquire()
+            held = FileLock(self.folder / _LOCK, timeout=_PATIENCE, mode=0o600, preserve_lock_file=True).acquire()
+        except Timeout:
+            raise Busy(f"{self.folder / _LOCK} is held by another process", hint="end it, then run again") from None
         except OSError as error:
             raise self._unusable("written", error) from None
         with held:
