@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -141,6 +141,15 @@ class Site:
             ).stdout
             for host, names in units.items()
         }
+
+
+def controller(cluster: Site, folder: Path) -> Site:
+    """Another controller: the same config and inventory, and nothing else."""
+    shutil.copytree(cluster.folder / "inventory", folder / "inventory")
+    shutil.copy(cluster.folder / "config.yaml", folder / "config.yaml")
+    for shared in (".lab", "bundle"):  # the key that logs in, host keys, and the release
+        (folder / shared).symlink_to(cluster.folder / shared)
+    return replace(cluster, folder=folder)
 
 
 def eventually(check: Callable[[], Any], deadline: float = 120) -> Any:

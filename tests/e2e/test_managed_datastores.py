@@ -25,6 +25,7 @@ from .conftest import (
     Site,
     add_packages_of,
     bare,
+    controller,
     eventually,
     health,
     namespace,
@@ -163,6 +164,19 @@ def test_it_becomes_a_cluster_and_a_second_run_does_nothing(managed: Site, kind:
     eventually(managed.answers)
     managed.deploy()
     proved(managed, kind, "managed", "deploy", "second run")
+
+
+def test_another_controller_finds_nothing_to_do(
+    managed: Site, kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    if not request.config.getoption("--matrix"):  # test_controllers.py has one kind
+        return
+    other, before = controller(managed, tmp_path), started(managed, kind)
+    done = other.runbook("drift.py", "--no-history")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "keys of the datastore" in done.stdout
+    assert "nothing to change" in other.deploy("--yes").stdout
+    assert started(managed, kind) == before
 
 
 def nothing_is_deprecated(site: Site, host: str) -> None:

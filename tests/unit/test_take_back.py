@@ -149,7 +149,7 @@ def test_nothing_is_generated_where_a_living_cluster_has_it(living: Living) -> N
         assert one.keys == living.cluster.keys
     assert run.store.generated == ()
     note = run.report.notes[-1]
-    assert "taken back from the hosts (s1, s2, db1): token, database password, keys of the datastore" in note
+    assert "taken back from the hosts (s1, s2, db1, lb1, lb2): token, database password, keys of the datastore" in note
     assert "unknown here: what drift checks found before" in note
     secrets = [secret.reveal() for secret in living.cluster.secrets()]
     assert not [one for one in secrets if one in note]

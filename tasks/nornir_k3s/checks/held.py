@@ -62,6 +62,12 @@ def _of_server(cluster: Cluster, files: Mapping[str, str]) -> Iterator[tuple[str
     yield CA, files.get(held.SERVER_CA, "")
 
 
+def ca_prefix(files: Mapping[str, str]) -> str:
+    """Return `K10` and the hash of the cluster's CA, as a server's token file has it; nothing of other hosts."""
+    prefix, separator, _ = files.get(held.TOKEN, "").partition("::")
+    return prefix if separator and prefix.startswith("K10") else ""
+
+
 def managed(cluster: Cluster, settings: Mapping[str, str]) -> Endpoint | None:
     """Return the endpoint in a server's settings, if it is the managed database of this cluster."""
     text = settings.get("datastore-endpoint", "")

@@ -70,6 +70,8 @@ def begin(run: Run, read: Read) -> None:
     _require_agreement(found, [*wanted, checks.CA], run)
     taken = [what for what in wanted if _take(run, found, what)]
     unknown = [what for what in wanted if what not in taken]
+    prefix = next((one for files in texts.values() if (one := checks.ca_prefix(files))), "")
+    taken += [checks.CHECK] if _take_check(run, found, texts, prefix) else []
     silent = [name for name in unread if {"servers", "datastore"} & set(run.member(name).roles)]
     if found.get(checks.TOKEN) and checks.KEYS in unknown and not silent:
         run.report.notes.append(_NO_CA)
@@ -96,9 +98,8 @@ def renew(run: Run, read: Read) -> bool:
         texts, _ = read(run, _hosts(run, roles)) if roles else ({}, ())
         found = {**checks.values(run.cluster, texts), checks.PASSWORD: _newer_passwords(run)}
         _require_agreement(found, [checks.TOKEN, checks.PASSWORD], run)
-        clients = {host: files[held.CLIENT_CA] for host, files in texts.items() if held.CLIENT_CA in files}
         for what in wanted:
-            done = _take_check(run, found, clients) if what == checks.CHECK else _take(run, found, what)
+            done = _take_check(run, found, texts, run.ca_prefix) if what == checks.CHECK else _take(run, found, what)
             taken += [what] if done else []
     if {*taken} - {checks.CHECK}:
         run.use_inventory()
@@ -166,10 +167,10 @@ def _newest_keys(found: checks.Values) -> Secret | None:
     return max(sound, key=_signed, default=None)
 
 
-def _take_check(run: Run, found: checks.Values, clients: Mapping[str, str]) -> bool:
-    authority = next(iter(clients.values()), "")
-    texts = {one.reveal() for one in found.get(checks.CHECK, {}).values()}
-    taken = [text for text in texts if check_certificate.take(run.store, run.ca_prefix, text, authority)]
+def _take_check(run: Run, found: checks.Values, texts: Mapping[str, Mapping[str, str]], ca_prefix: str) -> bool:
+    authority = next((files[held.CLIENT_CA] for files in texts.values() if held.CLIENT_CA in files), "")
+    pems = {one.reveal() for one in found.get(checks.CHECK, {}).values()}
+    taken = [pem_ for pem_ in pems if check_certificate.take(run.store, ca_prefix, pem_, authority)]
     return bool(taken)
 
 
