@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from nornir_k3s.checks import preflight
-from nornir_k3s.checks.feature_gates import LOCKED, REMOVED
+from nornir_k3s.checks.feature_gates import OFF, ON, REMOVED
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.host_facts import HostFacts
 
@@ -26,6 +26,14 @@ API, KUBELET = "kube-apiserver-arg", "kubelet-arg"
         (KUBELET, "InPlacePodVerticalScaling=true", "v1.36.3+k3s1", ""),
         (KUBELET, "NodeSwap=false", "v1.34.9+k3s1", "turns NodeSwap off"),
         (KUBELET, "KubeletInUserNamespace=true", "v1.36.3+k3s1", ""),
+        (API, "StrictCostEnforcementForVAP=true", "v1.35.0+k3s1", "which Kubernetes 1.35 does not have"),
+        (API, "StrictCostEnforcementForVAP=true", "v1.34.9+k3s1", ""),
+        (API, "StrictCostEnforcementForVAP=f", "v1.34.9+k3s1", "turns StrictCostEnforcementForVAP off"),
+        (KUBELET, "UserNamespacesSupport=false", "v1.36.3+k3s1", "on for good since Kubernetes 1.36"),
+        (KUBELET, "UserNamespacesSupport=false", "v1.35.7+k3s1", ""),
+        (API, "GitRepoVolumeDriver=true", "v1.36.3+k3s1", "turns GitRepoVolumeDriver on, which is off for good"),
+        (API, "GitRepoVolumeDriver=false", "v1.36.3+k3s1", ""),
+        (API, "GitRepoVolumeDriver=true", "v1.35.7+k3s1", ""),
         (API, "AllAlpha=false", "v1.36.3+k3s1", ""),
     ],
 )
@@ -46,5 +54,6 @@ def test_agents_too_and_settings_of_one_host(load: Load) -> None:
 
 
 def test_no_gate_is_listed_twice() -> None:
-    names = [name for table in (REMOVED, LOCKED) for some in table.values() for name in some]
-    assert len(names) == len(set(names))
+    for tables in ((REMOVED,), (ON, OFF)):
+        names = [name for table in tables for some in table.values() for name in some]
+        assert len(names) == len(set(names))

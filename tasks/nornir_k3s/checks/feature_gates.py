@@ -1,12 +1,13 @@
 """Checks of feature gates: a component does not start with one that it does not know, or cannot turn off.
 
-Sources: kubernetes `test/compatibility_lifecycle/reference` (`versioned_feature_list.yaml` of 1.34, `feature_list.md`
-of 1.36: what is locked since when, and what the later one lacks); `component-base/featuregate` (`Set`).
+Sources: kubernetes `test/compatibility_lifecycle/reference` (`versioned_feature_list.yaml` of 1.34 and 1.36: what is
+locked since when, and what the later one lacks); what 1.35 lacks already: its changelog, and the pull requests 132157,
+133684, 133686, 133687, 133720, 133742, 134552 and 134994; `component-base/featuregate` (`Set`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from nornir_k3s import k3s
 from nornir_k3s.model.cluster import Cluster, Member, Setting
@@ -16,33 +17,38 @@ _APPS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet
 ARGUMENTS = tuple(f"{name}-arg" for name in _APPS)
 # Gone at the latest in this version.
 REMOVED = {
+    "1.35": (
+        *("AllowServiceLBStatusOnNonLB", "ComponentSLIs", "CronJobsScheduledAnnotation", "LoadBalancerIPMode"),
+        *("PodIndexLabel", "SizeMemoryBackedVolumes", "StatefulSetAutoDeletePVC", "StrictCostEnforcementForVAP"),
+        *("StrictCostEnforcementForWebhooks", "UserNamespacesPodSecurityStandards"),
+    ),
     "1.36": (
-        *("AllowServiceLBStatusOnNonLB", "ComponentSLIs", "CronJobsScheduledAnnotation", "CSIMigrationPortworx"),
-        *("DevicePluginCDIDevices", "InTreePluginPortworxUnregister", "LegacySidecarContainers", "LoadBalancerIPMode"),
-        *("MemoryManager", "PodIndexLabel", "ServiceTrafficDistribution", "SizeMemoryBackedVolumes"),
-        *("StatefulSetAutoDeletePVC", "StrictCostEnforcementForVAP", "StrictCostEnforcementForWebhooks"),
-        *("StructuredAuthorizationConfiguration", "TopologyAwareHints", "UserNamespacesPodSecurityStandards"),
+        *(
+            "CSIMigrationPortworx",
+            "DevicePluginCDIDevices",
+            "InTreePluginPortworxUnregister",
+            "LegacySidecarContainers",
+        ),
+        *("MemoryManager", "ServiceTrafficDistribution", "StructuredAuthorizationConfiguration", "TopologyAwareHints"),
         "WatchFromStorageWithoutResourceVersion",
     ),
 }
 # True, and locked to that since this version.
-LOCKED = {
+ON = {
     "1.30": ("PodSchedulingReadiness",),
-    "1.31": ("LogarithmicScaleDown",),
+    "1.31": ("DevicePluginCDIDevices", "LogarithmicScaleDown"),
     "1.32": (
-        *(
-            "CustomResourceFieldSelectors",
-            "RetryGenerateName",
-            "ServiceAccountTokenJTI",
-            "ServiceAccountTokenPodNodeInfo",
-        ),
-        *("ServiceAccountTokenNodeBindingValidation", "TopologyManagerPolicyOptions"),
+        *("ComponentSLIs", "CronJobsScheduledAnnotation", "CustomResourceFieldSelectors", "LoadBalancerIPMode"),
+        *("MemoryManager", "PodIndexLabel", "RetryGenerateName", "ServiceAccountTokenJTI"),
+        *("ServiceAccountTokenNodeBindingValidation", "ServiceAccountTokenPodNodeInfo", "SizeMemoryBackedVolumes"),
+        *("StatefulSetAutoDeletePVC", "StrictCostEnforcementForVAP", "StrictCostEnforcementForWebhooks"),
+        *("StructuredAuthorizationConfiguration", "TopologyManagerPolicyOptions"),
     ),
     "1.33": (
         *("AnyVolumeDataSource", "BtreeWatchCache", "CPUManagerPolicyOptions", "CRDValidationRatcheting"),
         *("HonorPVReclaimPolicy", "JobBackoffLimitPerIndex", "JobSuccessPolicy", "MatchLabelKeysInPodAffinity"),
         *("NFTablesProxyMode", "NodeInclusionPolicyInPodTopologySpread", "RecursiveReadOnlyMounts"),
-        *("ServiceAccountTokenNodeBinding", "SidecarContainers"),
+        *("ServiceAccountTokenNodeBinding", "ServiceTrafficDistribution", "SidecarContainers", "TopologyAwareHints"),
     ),
     "1.34": (
         *("APIServerTracing", "AnonymousAuthConfigurableEndpoints", "AuthorizeNodeWithSelectors"),
@@ -51,7 +57,7 @@ LOCKED = {
         *("PodLifecycleSleepAction", "PodLifecycleSleepActionAllowZero", "RecoverVolumeExpansionFailure"),
         *("RelaxedDNSSearchValidation", "RelaxedEnvironmentVariableValidation", "ResilientWatchCacheInitialization"),
         *("SchedulerQueueingHints", "SeparateTaintEvictionController", "StreamingCollectionEncodingToJSON"),
-        *("StreamingCollectionEncodingToProtobuf", "StructuredAuthenticationConfiguration"),
+        *("StreamingCollectionEncodingToProtobuf", "StructuredAuthenticationConfiguration", "WinDSR", "WinOverlay"),
     ),
     "1.35": (
         *("AggregatedDiscoveryRemoveBetaType", "DisableAllocatorDualWrite", "DynamicResourceAllocation"),
@@ -59,21 +65,36 @@ LOCKED = {
         *("PodObservedGenerationTracking", "PreferSameTrafficDistribution", "SupplementalGroupsPolicy"),
         "SystemdWatchdog",
     ),
-    "1.36": ("CSIServiceAccountTokenSecrets", "KubeletFineGrainedAuthz", "VolumeAttributesClass"),
+    "1.36": (
+        *("CSIServiceAccountTokenSecrets", "DRAAdminAccess", "DeclarativeValidation", "DisableNodeKubeProxyVersion"),
+        *("ExternalServiceAccountTokenSigner", "ImageVolume", "KubeletFineGrainedAuthz", "KubeletPSI"),
+        *("KubeletPodResourcesDynamicResources", "KubeletPodResourcesGet", "MutableCSINodeAllocatableCount"),
+        *("NodeLogQuery", "ProcMountType", "SELinuxChangePolicy", "SELinuxMountReadWriteOncePod"),
+        *("UserNamespacesSupport", "VolumeAttributesClass"),
+    ),
 }
+# False, and locked to that.
+OFF = {
+    "1.32": ("AllowServiceLBStatusOnNonLB",),
+    "1.35": ("AllowOverwriteTerminationGracePeriodSeconds",),
+    "1.36": ("GitRepoVolumeDriver", "SeparateCacheWatchRPC"),
+}
+# What strconv.ParseBool takes, in lower case.
+_TRUE, _FALSE = ("true", "t", "1"), ("false", "f", "0")
 
 
 def check(cluster: Cluster, member: Member) -> Iterator[Finding]:
     """Yield the feature gates of a host that its components refuse."""
     settings = cluster.settings_of(member)
-    removed = {name: since for since, names in REMOVED.items() if _reached(cluster, since) for name in names}
-    locked = {name: since for since, names in LOCKED.items() if _reached(cluster, since) for name in names}
+    removed, on, off = (_names(cluster, table) for table in (REMOVED, ON, OFF))
     for key in ARGUMENTS:
         for name, value in _gates(settings.get(key, [])):
             if name in removed:
                 found = f"{key} has the feature gate {name}, which Kubernetes {removed[name]} does not have"
-            elif name in locked and value in ("false", "f", "0"):
-                found = f"{key} turns {name} off, which is on for good since Kubernetes {locked[name]}"
+            elif name in on and value in _FALSE:
+                found = f"{key} turns {name} off, which is on for good since Kubernetes {on[name]}"
+            elif name in off and value in _TRUE:
+                found = f"{key} turns {name} on, which is off for good since Kubernetes {off[name]}"
             else:
                 continue
             expected = f"feature gates that K3s {cluster.version} takes: it would not start"
@@ -89,5 +110,7 @@ def _gates(given: Setting) -> Iterator[tuple[str, str]]:
                 yield name, value.strip().lower()
 
 
-def _reached(cluster: Cluster, minor: str) -> bool:
-    return k3s.reached(cluster.version, f"{minor}.0")
+def _names(cluster: Cluster, table: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """Return the gates of a table that count for the version of this cluster, and since which one they do."""
+    reached = {since: names for since, names in table.items() if k3s.reached(cluster.version, f"{since}.0")}
+    return {name: since for since, names in reached.items() for name in names}
