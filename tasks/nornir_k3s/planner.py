@@ -80,10 +80,13 @@ def missing_install_files(spec: HostSpec, facts: HostFacts) -> list[str]:
 
 
 def install_mark(spec: HostSpec) -> str:
-    """Return the mark that a finished installation leaves on the host: role, and a hash of binary and installer."""
+    """Return the mark that a finished installation leaves on the host: role, and a hash of the installer.
+
+    Another binary needs no installer: unit and links stay (docs.k3s.io `upgrades/manual.md`, by binary).
+    """
     if not spec.install:
         return ""
-    content = "".join(artifact.sha256 for artifact in spec.artifacts[:2])
+    content = "".join(artifact.sha256 for artifact in spec.artifacts if artifact.path == spec.install.script)
     return f"{spec.install.role} {hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
 

@@ -16,14 +16,16 @@ UNIT = "k3s.service"
 TEXT = "token: abc\nnode-name: s1\n"
 FILE = File("/etc/rancher/k3s/config.yaml", Secret(TEXT), 0o600, masking="yaml", unit=UNIT)
 BINARY = Artifact(Path("k3s"), "/usr/local/bin/k3s", "a" * 64)
+INSTALLER = Artifact(Path("install.sh"), "/var/lib/nornir-k3s/install.sh", "b" * 64)
 SPEC = HostSpec(
     packages=("haproxy",),
-    artifacts=(BINARY,),
-    install=Install("server", "/var/lib/nornir-k3s/install.sh", UNIT),
+    artifacts=(BINARY, INSTALLER),
+    install=Install("server", INSTALLER.path, UNIT),
     files=(FILE,),
     units=(Unit(UNIT),),
 )
 SAME = FileState("file", 0o600, "root", "root", len(TEXT), 100, FILE.sha256)
+ARTIFACTS = {one.path: ArtifactState(one.sha256, one.mode, 100) for one in (BINARY, INSTALLER)}
 RUNNING = UnitState("loaded", "active", "running", "enabled", 0, 200, 200)
 
 
@@ -32,7 +34,7 @@ def converged() -> HostFacts:
         "s1",
         packages={"haproxy": "2.6"},
         files={FILE.path: SAME},
-        artifacts={BINARY.path: ArtifactState(BINARY.sha256, BINARY.mode, 100)},
+        artifacts=ARTIFACTS,
         units={UNIT: RUNNING},
         ledger=Ledger(installed=install_mark(SPEC)),
     )
@@ -45,10 +47,23 @@ def test_a_converged_host_needs_nothing() -> None:
 
 def test_a_bare_host_needs_everything_in_order() -> None:
     bare = HostFacts("s1", files={FILE.path: FileState("absent")}, artifacts={})
-    assert [s.id for s in stage(SPEC, bare)] == ["packages:haproxy", f"artifact:{BINARY.path}", f"install:{UNIT}"]
+    artifacts = [f"artifact:{one.path}" for one in (BINARY, INSTALLER)]
+    assert [s.id for s in stage(SPEC, bare)] == ["packages:haproxy", *artifacts, f"install:{UNIT}"]
     steps = converge(SPEC, bare)
     assert [s.id for s in steps] == [f"file:{FILE.path}", f"unit:{UNIT}"]
     assert steps[-1].action == "start"
+
+
+@pytest.mark.parametrize(
+    ("newer", "steps"),
+    [
+        (replace(BINARY, sha256="c" * 64), [f"artifact:{BINARY.path}"]),
+        (replace(INSTALLER, sha256="c" * 64), [f"artifact:{INSTALLER.path}", f"install:{UNIT}"]),
+    ],
+)
+def test_the_installer_runs_for_another_installer_not_for_another_binary(newer: Artifact, steps: list[str]) -> None:
+    spec = replace(SPEC, artifacts=tuple(newer if newer.path == one.path else one for one in SPEC.artifacts))
+    assert [s.id for s in stage(spec, converged())] == steps
 
 
 @pytest.mark.parametrize(
@@ -74,13 +89,13 @@ def test_what_a_unit_needs(file: FileState, unit: UnitState, pending: set[str], 
 
 
 def test_a_new_binary_restarts_the_unit() -> None:
-    seen = changed(converged(), artifacts={BINARY.path: ArtifactState("b" * 64, 0o755, 100)})
+    seen = changed(converged(), artifacts={**ARTIFACTS, BINARY.path: ArtifactState("b" * 64, 0o755, 100)})
     assert [s.id for s in stage(SPEC, seen)] == [f"artifact:{BINARY.path}"]
     assert [s.action for s in converge(SPEC, seen)] == ["restart"]
 
 
 def test_a_binary_that_was_put_there_by_a_run_that_was_killed_restarts_the_unit() -> None:
-    seen = changed(converged(), artifacts={BINARY.path: ArtifactState(BINARY.sha256, BINARY.mode, 300)})
+    seen = changed(converged(), artifacts={**ARTIFACTS, BINARY.path: ArtifactState(BINARY.sha256, BINARY.mode, 300)})
     assert stage(SPEC, seen) == []
     assert [s.action for s in converge(SPEC, seen)] == ["restart"]
 

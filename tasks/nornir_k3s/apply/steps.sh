@@ -98,7 +98,7 @@ without_keys() { sed 's/\(secrets-encryption key: \|Removing [a-z]* key: \).*/\1
 act() { # unit action blocking proof reload
   # shellcheck disable=SC2034  # proofs use it
   begin=$(date +%s)
-  systemctl enable -q "$1"
+  systemctl is-enabled -q "$1" 2>/dev/null || systemctl enable -q "$1" # which makes systemd read all units again
   # A package's own scripts may have started it before its files were written.
   if [ "$2" = start ] && [ -e "$STATE/pending/$1" ] && systemctl is-active -q "$1"; then
     set -- "$1" restart "$3" "$4" "$5"
