@@ -315,18 +315,22 @@ def main_pids(site: Site) -> list[str]:
 
 @pytest.mark.parametrize("change", ["its port", "its group of VRRP"])
 def test_no_request_is_lost_while_the_load_balancers_change(cluster: Site, change: str) -> None:
-    """The one with the VIP is the last, or the only one that keepalived runs on. On a busy machine the VIP may move."""
+    """The one with the VIP is the last, or the only one that keepalived runs on.
+
+    On a machine that is too busy the VIP may move meanwhile, and K3s lose its leases: then it is done once more.
+    Nothing else may lose a request, also not the first time.
+    """
     told = cluster.folder / "changed.json"
-    for number in range(1, 7):
+    for number in range(1, 5):
         eventually(partial(all_servers_are, cluster, "UP"))
-        k3s, holder = k3s_starts(cluster), eventually(cluster.holder)
+        holder = eventually(cluster.holder)
         new = {"stats": {"port": 8405 + number}} if change == "its port" else {"virtual_router_id": 51 + number}
         cluster.edit(lambda data, new=new: data["data"]["k3s_cluster"]["lb"].update(new))  # type: ignore[misc]  # its default
         with Asked(cluster) as asked:
             cluster.deploy("--yes", "--json", str(told))
-        if (k3s_starts(cluster), eventually(cluster.holder)) == (k3s, holder) and not asked.lost:
+        asked.lost_none()
+        if not asked.disturbances:
             break
-    assert asked.count
     assert not asked.lost, asked
     assert cluster.holder() == holder
     hosts = json.loads(told.read_text())["hosts"]
