@@ -207,7 +207,7 @@ def test_a_server_that_comes_back_with_the_old_one_is_told(
 ) -> None:
     fresh = HostFacts("s1", server=ServerFiles("K10", "", ca), api=Api(ready=True))
     monkeypatch.setattr(host_tasks, "apply_steps", lambda *_, **__: "done")
-    monkeypatch.setattr(host_tasks, "wait_for_server", lambda *_: fresh)
+    monkeypatch.setattr(host_tasks, "wait_for_server", lambda *_, **__: fresh)
     monkeypatch.setattr(host_tasks, "require_same_cluster", lambda *_: None)
     monkeypatch.setattr(rollback, "begin", lambda *_, **__: "")
     monkeypatch.setattr(host_tasks, "has_other_agent_token", lambda *_: False)
@@ -219,7 +219,7 @@ def test_a_server_that_comes_back_with_the_old_one_is_told(
         new_ca="NEW",
         facts={"s1": fresh},
         done=set(),
-        cluster=0,
+        cluster=SimpleNamespace(version="v1"),
     )
     task: Any = SimpleNamespace(host=SimpleNamespace(name="s1"))
     if told:

@@ -260,9 +260,13 @@ def test_what_a_server_s_node_said_before_its_start_does_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, said: tuple[str, int] | None, own_cni: bool, missing: str
 ) -> None:
     posts(tmp_path, monkeypatch, said)
-    answer = wait(tmp_path, readiness.server("s1", own_cni=own_cni), journal=[], died=0, active=True)
+    script = readiness.server("s1", own_cni=own_cni, version=VERSION)
+    answer = wait(tmp_path, script, journal=[], died=0, active=True)
     assert answer.ready is (not missing)
     assert answer.missing == missing
+    other = wait(tmp_path, readiness.server("s1", own_cni=own_cni, version="v9"), journal=[], died=0, active=True)
+    assert not other.ready
+    assert other.missing == (missing if SINCE not in (said or ()) else f"node s1 runs {VERSION}, expected v9")
 
 
 @pytest.mark.parametrize(

@@ -310,7 +310,7 @@ def test_the_tokens_of_a_server_are_put_back_with_its_agent_token(
 
     for name, work in (
         ("apply_steps", applied),
-        ("wait_for_server", lambda *_: facts),
+        ("wait_for_server", lambda *_, **__: facts),
         ("require_same_cluster", lambda *_: None),
         ("has_other_agent_token", lambda *_: True),
     ):
@@ -319,7 +319,13 @@ def test_the_tokens_of_a_server_are_put_back_with_its_agent_token(
     steps = (*more, host.write("config", "new\n"), START)
     plan = SimpleNamespace(desired=SPEC, facts=facts, returns=False, by_role={"servers": steps})
     run: Any = SimpleNamespace(
-        planned=lambda _: plan, trial=0, deadlines={"apply": 1}, new_ca="", facts={"s1": facts}, done=set(), cluster=0
+        planned=lambda _: plan,
+        trial=0,
+        deadlines={"apply": 1},
+        new_ca="",
+        facts={"s1": facts},
+        done=set(),
+        cluster=SimpleNamespace(version="v1"),
     )
     host_tasks.converge_server(SimpleNamespace(host=SimpleNamespace(name="s1")), run)  # type: ignore[arg-type]  # a task
     host.run(scripts[0])

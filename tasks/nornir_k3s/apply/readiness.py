@@ -49,13 +49,14 @@ class Wait:
     datastore: Sequence[tuple[str, int]] = ()
 
 
-def server(node: str, wait: Wait = Wait(), *, own_cni: bool = False) -> str:
+def server(node: str, wait: Wait = Wait(), *, own_cni: bool = False, version: str = "") -> str:
     """Return a script that waits until a server is ready.
 
     Arguments:
         own_cni: The CNI is the user's: a node that lacks nothing else counts as Ready.
+        version: What its node must run; empty for any.
     """
-    return _script(k3s.UNITS["server"], node, wait, own_cni=own_cni)
+    return _script(k3s.UNITS["server"], node, wait, "", "", version, own_cni=own_cni)
 
 
 def agent(

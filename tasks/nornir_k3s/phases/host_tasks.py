@@ -49,7 +49,7 @@ def converge_server(task: Task, run: Run) -> Result:
     if has_other_agent_token(run.cluster, plan.facts) and all(step.target != k3s.PASSWD for step in steps):
         before += shell.call("keep_previous", k3s.PASSWD) + "\n"  # with the other one there, it would not start again
     result = apply_steps(task, run, steps, deadline=run.deadlines["apply"], before=before)
-    fresh = wait_for_server(task, run)
+    fresh = wait_for_server(task, run, version=run.cluster.version)
     require_same_cluster(run, name, fresh)
     if run.new_ca not in ("", fresh.server.ca_certificate):
         text = "it has started with the old CA: the datastore does not have the new one"
@@ -60,13 +60,17 @@ def converge_server(task: Task, run: Run) -> Result:
     return result
 
 
-def wait_for_server(task: Task, run: Run) -> HostFacts:
-    """Wait until this server is ready; return its files, API and kubeconfig."""
+def wait_for_server(task: Task, run: Run, *, version: str = "") -> HostFacts:
+    """Wait until this server is ready; return its files, API and kubeconfig.
+
+    Arguments:
+        version: What its node must run; empty for any.
+    """
     member = run.member(task.host.name)
     after = facts.script(facts.Query(run.cluster, member, HostSpec()), [ServerFiles(), DirectApi(), Kubeconfig()])
 
     def script(wait: readiness.Wait) -> str:
-        return readiness.server(member.node_name, wait, own_cni=run.cluster.own_cni) + after
+        return readiness.server(member.node_name, wait, own_cni=run.cluster.own_cni, version=version) + after
 
     text, _ = _wait(task, run, script, "server", heard=lambda text: _keep(run, member, text))
     return facts.parse(member.name, text)
