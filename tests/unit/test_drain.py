@@ -19,10 +19,12 @@ KUBECTL = """#!/bin/sh
 cd FOLDER; echo "$*" >>calls
 shift
 case $1 in
-  get) if [ "$2" = --raw ]; then [ ! -e deaf ] && printf ok; exit; fi
-    [ -e "$3" ] || { echo "Error from server (NotFound): nodes \\"$3\\" not found" >&2; exit 1; }
-    case $5 in *unschedulable*) grep -o true "$3" || : ;; *) grep -o '{.*' "$3" || : ;; esac ;;
-  patch) case $6 in *null*) : >"$3" ;; *) printf 'true {"nornir-k3s/cordoned":"yes"}' >"$3" ;; esac ;;
+  get) if [ "$3" = /readyz ]; then [ ! -e deaf ] && printf ok; exit; fi
+    node=${3##*/}
+    [ -e "$node" ] || { echo "Error from server (NotFound): nodes \\"$node\\" not found" >&2; exit 1; }
+    printf '{"managedFields":[{"f:nornir-k3s/cordoned":{},"f:unschedulable":{}}],%s}' "$(cat "$node")" ;;
+  patch) case $6 in *null*) : >"$3" ;;
+    *) printf '"annotations":{"nornir-k3s/cordoned":"yes"},"spec":{"unschedulable":true}' >"$3" ;; esac ;;
   drain) [ ! -e "$2.blocked" ] || { echo "evicting pod default/x" >&2; echo "Cannot evict pod" >&2; exit 1; } ;;
 esac
 """
@@ -71,12 +73,13 @@ def test_one_that_fails_is_uncordoned_and_says_why(folder: Path) -> None:
 
 
 def test_what_somebody_else_has_cordoned_stays_so(folder: Path) -> None:
-    (folder / "a1").write_text("true")
-    (folder / "a2").write_text("true")
+    cordoned = '"annotations":{},"spec":{"unschedulable":true}'
+    for node in ("a1", "a2"):
+        (folder / node).write_text(cordoned)
     (folder / "a2.blocked").touch()
     assert run(drain.drain(["a1", "a2"], Drain()))["a1"] == ""
     run(drain.release(["a1", "a2"]))
-    assert [(folder / node).read_text() for node in ("a1", "a2")] == ["true", "true"]
+    assert [(folder / node).read_text() for node in ("a1", "a2")] == [cordoned, cordoned]
     assert "patch a1" not in verbs(folder)
 
 

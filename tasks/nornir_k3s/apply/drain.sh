@@ -10,13 +10,14 @@ answers() { # whether the API is ready: a server that is being restarted is aske
   done
 }
 patch() { "$k3s" kubectl patch node "$1" --type=merge -p "$2"; } # node patch
+says() { printf '%s' "$found" | grep -qE "\"$1\": ?$2"; } # key value
 cordon() { # node
-  found=$("$k3s" kubectl get node "$1" -o 'jsonpath={.spec.unschedulable}') || return 1
-  [ "$found" = true ] || patch "$1" "{\"metadata\":{\"annotations\":{\"$MARK\":\"yes\"}},\"spec\":{\"unschedulable\":true}}"
+  found=$("$k3s" kubectl get --raw "/api/v1/nodes/$1") || return 1
+  says unschedulable true || patch "$1" "{\"metadata\":{\"annotations\":{\"$MARK\":\"yes\"}},\"spec\":{\"unschedulable\":true}}"
 }
 release() { # node
-  found=$("$k3s" kubectl get node "$1" -o 'jsonpath={.metadata.annotations}') || return 1
-  case $found in *"\"$MARK\""*) ;; *) return 0 ;; esac
+  found=$("$k3s" kubectl get --raw "/api/v1/nodes/$1") || return 1
+  says "$MARK" '"yes"' || return 0
   patch "$1" "{\"metadata\":{\"annotations\":{\"$MARK\":null}},\"spec\":{\"unschedulable\":null}}"
 }
 drain_nodes() { # k3s nodes option-of-kubectl-drain...; all are cordoned before the first is drained

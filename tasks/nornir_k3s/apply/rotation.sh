@@ -11,16 +11,19 @@ ORDERS='use IO::Socket::UNIX; my ($note, $socket, @orders) = @ARGV;
 entries() { # server: its entries, one a backend: backend, sessions, state
   perl -e "$ORDERS" '' "$SOCKET" 'show stat' 2>/dev/null | awk -F, -v s="$1" '$2 == s { print $1, $5, $18 }'
 }
+look() { listed=$(entries "$1"); } # server: what the next two functions go by
 each_entry() { # server state program argument...: the program gets an order for each entry of the server as well
   server=$1 state=$2
   shift 2
-  for backend in $(entries "$server" | cut -d' ' -f1); do set -- "$@" "set server $backend/$server state $state"; done
+  for backend in $(printf '%s\n' "$listed" | cut -d' ' -f1); do
+    set -- "$@" "set server $backend/$server state $state"
+  done
   "$@" >/dev/null 2>&1
 }
-is_away() { entries "$1" | awk '$1 == "servers" && $3 ~ /^(DRAIN|MAINT)/ { found = 1 } END { exit !found }'; } # server
+is_away() { printf '%s\n' "$listed" | awk '$1 == "servers" && $3 ~ /^(DRAIN|MAINT)/ { found = 1 } END { exit !found }'; }
 timer() { printf 'nornir-k3s-rotation-%s' "$1" | tr -c 'A-Za-z0-9_.-' _; } # server
 cancelled() { systemctl stop -q "$(timer "$1").timer" 2>/dev/null || :; } # server
-back() { # server
+back() { # server, that was looked at
   # shellcheck disable=SC2153  # STATE is set by the script around this
   each_entry "$1" ready perl -e "$ORDERS" "$STATE/drained/$1" "$SOCKET" || :
   cancelled "$1"
@@ -30,10 +33,11 @@ leave() { # server seconds-for-sessions seconds-until-it-comes-back servers-that
   mkdir -p "$STATE/drained"
   for other in "$STATE"/drained/*; do
     case " $4 " in *" ${other##*/} "*) continue ;; esac
-    [ ! -e "$other" ] || back "${other##*/}"
+    [ ! -e "$other" ] || { look "${other##*/}" && back "${other##*/}"; }
   done
-  [ -n "$(entries "$1")" ] || { say rotation "$1" absent 0; return 0; }
-  if is_away "$1"; then say rotation "$1" away 0; return 0; fi # somebody else has taken it out, and it stays so
+  look "$1"
+  [ -n "$listed" ] || { say rotation "$1" absent 0; return 0; }
+  if is_away; then say rotation "$1" away 0; return 0; fi # somebody else has taken it out, and it stays so
   : >"$STATE/drained/$1"
   each_entry "$1" ready systemd-run -q --collect --unit "$(timer "$1")" --on-active="$3" \
     perl -e "$ORDERS" "$STATE/drained/$1" "$SOCKET" || :
@@ -47,7 +51,8 @@ leave() { # server seconds-for-sessions seconds-until-it-comes-back servers-that
   say rotation "$1" drained "$left"
 }
 come_back() { # server seconds
-  if [ -e "$STATE/drained/$1" ]; then back "$1"; elif is_away "$1"; then say rotation "$1" away 0; return 0; fi
+  look "$1"
+  if [ -e "$STATE/drained/$1" ]; then back "$1"; elif is_away; then say rotation "$1" away 0; return 0; fi
   begin=$(date +%s)
   while :; do
     missing=$(entries "$1" | awk '$3 !~ /^(UP|no)/ { print $1 " says " $3; exit }')
