@@ -36,7 +36,7 @@ from nornir_k3s.model.k3s_facts import Api, NodeState
 from nornir_k3s.model.plan import Plan
 from nornir_k3s.model.report import PhaseReport
 from nornir_k3s.model.rolling_update import RollingUpdate
-from nornir_k3s.phases import agents, batches, drain, put_back, registration, servers, stage, verify, window
+from nornir_k3s.phases import agents, batches, drain, put_back, registration, servers, stage, token, verify, window
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.report import terminal
@@ -318,6 +318,7 @@ def test_the_phases_after_it_run_and_the_end_is_a_failure(
     run, seen = rolling.run(), []
     after = Phase("after", "", lambda run: seen.extend(run.names), reads=True)
     monkeypatch.setattr(workflow, "prepare", lambda *_, **__: run)
+    monkeypatch.setattr(token, "is_due", lambda _: False)
     monkeypatch.setattr(workflow, "phases", lambda: (agents.PHASE, after))
     with pytest.raises(NotReady) as caught:
         workflow.deploy(run.nr, base=tmp_path, state=tmp_path / "state")
@@ -480,6 +481,7 @@ def test_a_run_outside_the_window_changes_nothing_if_k3s_would_restart(
         return SimpleNamespace(**{**vars(only_agents(this, name)), "starts_k3s": name in AGENTS and not quiet})
 
     monkeypatch.setattr(Run, "planned", planned)
+    monkeypatch.setattr(token, "is_due", lambda _: False)
     monkeypatch.setattr(workflow, "prepare", lambda *_, **__: run)
     if quiet:
         workflow.deploy(run.nr, base=tmp_path, state=tmp_path / "state")
