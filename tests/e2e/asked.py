@@ -15,7 +15,7 @@ from nornir_k3s.run.kubeconfig_probe import Access, access
 
 from .conftest import Site
 
-EVERY = 0.1  # seconds between the beginnings of two requests
+EVERY = 0.1
 MOMENT = 3  # requests
 PATH = "/api/v1/namespaces/default"
 PATIENCE = 120  # seconds; what is late on a busy machine is not lost: with a load of 60, handshakes took over a minute
@@ -71,10 +71,16 @@ def unexplained(lost: Iterable[Lost], disturbances: Sequence[Disturbance]) -> li
 
 
 class Asked:
-    """Asks with the kubeconfig of the beginning what only the datastore knows, each time on a new connection."""
+    """Asks with the kubeconfig of the beginning what only the datastore knows, each time on a new connection.
 
-    def __init__(self, site: Site) -> None:
+    Arguments:
+        every: Seconds between the beginnings of two requests.
+        pause: Seconds between a connection and its request: as if the server took that long.
+    """
+
+    def __init__(self, site: Site, *, every: float = EVERY, pause: float = 0) -> None:
         self.count, self.lost, self.last, self._site = 0, list[Lost](), 0.0, site
+        self._every, self._pause = every, pause
         self.disturbances: list[Disturbance] = []
         self._to: Access = access(site.kubeconfig)
         self._ended, self._pool = threading.Event(), ThreadPoolExecutor(64)
@@ -123,7 +129,7 @@ class Asked:
     def _tick(self) -> None:
         begin = time.monotonic()
         for number in itertools.count(1):
-            if self._ended.wait(max(0.0, begin + number * EVERY - time.monotonic())):
+            if self._ended.wait(max(0.0, begin + number * self._every - time.monotonic())):
                 return
             self._pool.submit(self._one, number)
 
@@ -142,6 +148,8 @@ class Asked:
             self._to.host, self._to.port, timeout=PATIENCE, context=self._to.context
         )
         try:
+            connection.connect()
+            time.sleep(self._pause)
             connection.request("GET", PATH)
             answer = connection.getresponse()
             answer.read()

@@ -12,6 +12,7 @@ import pytest
 
 from nornir_k3s.apply import rotation
 from nornir_k3s.model import pem
+from nornir_k3s.phases.rotation import SESSIONS
 from nornir_k3s.roles import haproxy
 
 from .asked import Asked
@@ -55,7 +56,7 @@ def window(**more: Any) -> Any:
 
 
 def test_each_server_leaves_before_it_restarts_and_comes_back(cluster: Site) -> None:
-    """And only in the maintenance window."""
+    """And only in the maintenance window. Requests are answered that take longer than sessions are waited for."""
     cluster.edit(label("each"))
     opens = datetime.now(UTC) + timedelta(days=3)
     cluster.edit(window(window={"days": [f"{opens:%A}".lower()]}))
@@ -63,9 +64,10 @@ def test_each_server_leaves_before_it_restarts_and_comes_back(cluster: Site) -> 
     assert done.returncode == 7, done.stdout + done.stderr
     assert f"which opens {opens:%a %Y-%m-%d} 00:00 UTC" in done.stderr
     cluster.edit(window())
-    with watched(cluster) as seen, Asked(cluster) as asked:
+    with watched(cluster) as seen, Asked(cluster) as asked, Asked(cluster, every=0.5, pause=SESSIONS + 2) as slow:
         cluster.deploy("--yes", "--try", "20m")
     asked.lost_none()
+    slow.lost_none()
     for server in SERVERS:
         left = cluster.lab.exec(server, ["sh", "-c", ON_TRIAL]).stdout
         assert left == "", "its change is confirmed"

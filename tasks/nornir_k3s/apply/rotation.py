@@ -13,16 +13,17 @@ from nornir_k3s.records import integer, read
 from nornir_k3s.roles import load_balancer
 
 
-def leave(server: str, *, sessions: int, after: int, together: Sequence[str] = ()) -> str:
+def leave(server: str, *, sessions: int, after: int, requests: int = 0, together: Sequence[str] = ()) -> str:
     """Return the script that takes a server out, and waits until its sessions have ended.
 
     Arguments:
         server: Its name in HAProxy.
         sessions: Seconds to wait for its sessions; watches may last longer.
+        requests: Seconds to wait for those that have just begun, if that is longer.
         after: Seconds after which the host itself brings it back, whatever happens to this run.
         together: Others that stay out; by default only one server is out.
     """
-    return _script(server, shell.call("leave", server, sessions, after, " ".join(together)))
+    return _script(server, shell.call("leave", server, sessions, after, " ".join(together), requests))
 
 
 def come_back(server: str, *, seconds: int) -> str:

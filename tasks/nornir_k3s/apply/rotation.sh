@@ -29,7 +29,13 @@ back() { # server, that was looked at
   cancelled "$1"
 }
 
-leave() { # server seconds-for-sessions seconds-until-it-comes-back servers-that-stay-out
+# How many of a server's sessions began at most 10 seconds before it left (the guide, `show sess`): a request may be
+# under way there, which a busy server has not answered yet. Those that are older are watches, or idle.
+requests() { # server seconds-since-it-left
+  perl -e "$ORDERS" '' "$SOCKET" 'show sess' 2>/dev/null |
+    sed -n "s/.* srv=$1 .* age=\([0-9]*\)s .*/\1/p" | awk -v most="$(($2 + 10))" '$1 <= most { n++ } END { print n + 0 }'
+}
+leave() { # server seconds-for-sessions seconds-until-it-comes-back servers-that-stay-out seconds-for-requests
   mkdir -p "$STATE/drained"
   for other in "$STATE"/drained/*; do
     case " $4 " in *" ${other##*/} "*) continue ;; esac
@@ -44,8 +50,9 @@ leave() { # server seconds-for-sessions seconds-until-it-comes-back servers-that
   each_entry "$1" drain perl -e "$ORDERS" '' "$SOCKET" || :
   begin=$(date +%s)
   while :; do
-    left=$(entries "$1" | awk '{ sum += $2 } END { print sum + 0 }')
-    [ "$left" -gt 0 ] && [ $(($(date +%s) - begin)) -lt "$2" ] || break
+    left=$(entries "$1" | awk '{ sum += $2 } END { print sum + 0 }') took=$(($(date +%s) - begin))
+    [ "$left" -gt 0 ] || break
+    [ "$took" -lt "$2" ] || { [ "$took" -lt "$5" ] && [ "$(requests "$1" "$took")" -gt 0 ]; } || break
     sleep 0.2
   done
   say rotation "$1" drained "$left"

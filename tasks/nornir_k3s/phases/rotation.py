@@ -20,6 +20,7 @@ from nornir_k3s.run.gather import read_facts, readable, session_of
 
 OTHERS = 60.0  # seconds to wait until all other servers are ready
 SESSIONS = 5  # seconds to wait for the sessions of a server: a watch that goes on is ended by its restart
+REQUESTS = 30  # seconds for those that have just begun: on a busy server, each may be one request
 
 
 @contextmanager
@@ -156,9 +157,9 @@ def _leaving(run: Run, name: str, together: Sequence[str] = ()) -> Callable[[Tas
     def leave(task: Task, run: Run) -> Result:
         link = session_of(task, run)
         answer = link.run(
-            scripts.leave(server, sessions=SESSIONS, after=after, together=others),
+            scripts.leave(server, sessions=SESSIONS, requests=REQUESTS, after=after, together=others),
             what=f"taking {server} out of rotation",
-            timeout=SESSIONS + 60,
+            timeout=REQUESTS + 60,
         )
         with readable(task.host.name):
             state, left = scripts.parse(answer.stdout)
