@@ -34,6 +34,8 @@ FIRST = (
     "test_managed_datastores.py",
     "test_three_machines.py",
     "test_upgrade.py",
+    "test_adopt.py",
+    "test_moves.py",
     "test_lab.py",
     "test_bad_input.py",
     "test_standin_running.py",
