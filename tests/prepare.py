@@ -15,7 +15,7 @@ from tests import bundle
 
 
 def say(line: str) -> None:
-    print(line, flush=True)
+    print(f"{line}\n", end="", flush=True)  # whole lines: images are built at the same time
 
 
 def main() -> None:

@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from nornir_k3s_lab import packages
@@ -54,17 +55,24 @@ def ensure_images(
             for folder in cache.iterdir():
                 if folder not in (*used, *current):
                     remove_folder(folder)
-            for release in missing:
-                if not images[release].exists():
-                    _build(images[release], release, say, lock)
+            missing = [release for release in missing if not images[release].exists()]
+            _build_all({release: images[release] for release in missing}, say, lock)
     return images
 
 
-def _build(image: Path, release: str, say: Callable[[str], None], lock: int) -> None:
+def _build_all(images: Mapping[str, Path], say: Callable[[str], None], lock: int) -> None:
+    """Build images at the same time: each keeps one core busy, or waits for a download."""
+    known = packages.targets() if images else ""
+    archives = {release: packages.sources(release, _own_release(), known) for release in images}
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda release: _build(images[release], release, archives[release], say, lock), images))
+
+
+def _build(image: Path, release: str, archives: str, say: Callable[[str], None], lock: int) -> None:
     draft = image.with_name(f"building-{image.name}")
     draft.mkdir(mode=0o755)
     say(f"building the image of {release} hosts (once): downloading packages")
-    packages.download(release, _own_release(), draft / "packages", draft / "apt", lock)
+    packages.download(release, archives, draft / "packages", draft / "apt", lock)
     say(f"building the image of {release} hosts (once): installing the base system, about half a minute")
     _install_base(draft, release, lock)
     _configure(draft / "root")

@@ -58,7 +58,8 @@ def _architecture() -> str:
     return run(["dpkg", "--print-architecture"]).stdout.strip()
 
 
-def _targets() -> str:
+def targets() -> str:
+    """Return what the apt of this machine knows: a line with codename, URI and component for each index."""
     argv = ["apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI) $(COMPONENT)", "Created-By: Packages"]
     if not (found := run(argv, check=False).stdout):
         run(["apt-get", "update", "-q"], check=False)  # one unreachable source need not matter
@@ -66,12 +67,12 @@ def _targets() -> str:
     return found
 
 
-def download(release: str, own: str, packages: Path, scratch: Path, lock: int) -> None:
+def download(release: str, archives: str, packages: Path, scratch: Path, lock: int) -> None:
     """Download the packages of a release with everything they depend on, and write the index of the repository.
 
     Arguments:
         release: The release.
-        own: The release of this machine.
+        archives: Its sources.list, as `sources` returns it.
         packages: The folder of the repository, which does not exist yet.
         scratch: A folder for apt's own files, which does not exist yet.
         lock: A file descriptor that apt inherits.
@@ -80,7 +81,7 @@ def download(release: str, own: str, packages: Path, scratch: Path, lock: int) -
     (scratch / "lists/partial").mkdir(parents=True)
     status, source = scratch / "status", scratch / "sources.list"
     status.touch()  # no package is installed: apt downloads every dependency, too
-    source.write_text(sources(release, own, _targets()))
+    source.write_text(archives)
     options = {
         "Dir::State::status": status,
         "Dir::State::lists": scratch / "lists",

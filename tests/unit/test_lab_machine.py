@@ -220,6 +220,8 @@ def test_a_new_image_leaves_those_of_other_releases_and_of_running_hosts(
         (tmp_path / name).mkdir()
     used, trixie = tmp_path / "image-111111111111", image.image_folder(tmp_path, "trixie")
     trixie.mkdir()
+    monkeypatch.setattr(packages, "targets", str)
+    monkeypatch.setattr(packages, "sources", lambda *_: "")
     monkeypatch.setattr(image, "_build", lambda folder, *_: folder.mkdir())
     made = image.ensure_images(tmp_path, ["bookworm", "trixie"], lambda _: None, [used])
     assert set(tmp_path.iterdir()) == {used, *made.values()}
