@@ -64,7 +64,7 @@ prepared: setup tools
 	$(RUN) -m tests.prepare
 
 # Each datastore on each release that has it, managed and external, which writes down what passed; and what takes minutes.
-MATRIX := managed_datastores external_datastores moves upgrade rotation encryption bench adopt
+MATRIX := managed_datastores external_datastores moves upgrade rotation encryption bench adopt controllers
 test-matrix: setup tools prepared
 	$(RUN) -m pytest $(MATRIX:%=tests/e2e/test_%.py) --matrix --tested docs/tested.md -n $(JOBS)
 

@@ -29,6 +29,7 @@ from nornir_k3s.errors import (
     NotReady,
     OutcomeUnknown,
     OutsideWindow,
+    PlanMoved,
     PreflightFailed,
     UnreadableAnswer,
     UsageError,
@@ -63,12 +64,14 @@ __all__ = [
     "OutcomeUnknown",
     "OutsideWindow",
     "Plan",
+    "PlanMoved",
     "PreflightFailed",
     "Removal",
     "Report",
     "Reset",
     "Restoration",
     "Rotation",
+    "SavedPlan",
     "Status",
     "UnreadableAnswer",
     "UpgradeReport",
@@ -100,6 +103,7 @@ __all__ = [
     "plan_reset",
     "plan_restore",
     "plan_rotation",
+    "plan_to_save",
     "remove",
     "replace",
     "reset",
@@ -122,6 +126,7 @@ if TYPE_CHECKING:
     from nornir_k3s.model.reset import Reset
     from nornir_k3s.model.restoration import Restoration
     from nornir_k3s.model.rotation import Rotation
+    from nornir_k3s.model.saved_plan import SavedPlan
     from nornir_k3s.model.status import Status
     from nornir_k3s.model.upgrade_report import UpgradeReport
     from nornir_k3s.run.selection import Choice
@@ -146,7 +151,7 @@ if TYPE_CHECKING:
     from nornir_k3s.workflows.drift import drift
     from nornir_k3s.workflows.drill import drill
     from nornir_k3s.workflows.move import move, move_back, plan_move
-    from nornir_k3s.workflows.plan import plan
+    from nornir_k3s.workflows.plan import plan, plan_to_save
     from nornir_k3s.workflows.remove import plan_removal, remove
     from nornir_k3s.workflows.replace import plan_replacement, replace
     from nornir_k3s.workflows.reset import plan_reset, reset
@@ -178,7 +183,8 @@ else:
         "workflows.move": "move move_back plan_move",
         "model.plan": "Change HostPlan Plan",
         "model.status": "Status",
-        "workflows.plan": "plan",
+        "workflows.plan": "plan plan_to_save",
+        "model.saved_plan": "SavedPlan",
         "model.removal": "Removal",
         "workflows.remove": "plan_removal remove",
         "workflows.replace": "plan_replacement replace",

@@ -13,6 +13,7 @@ K3sError                 exit 1
  │  ├ OutcomeUnknown     exit 1   connection lost or timeout before the script's result was known
  │  └ NotReady           exit 1   timeout while waiting for a condition
  ├ PreflightFailed       exit 1   problems found before the first change
+ ├ PlanMoved            exit 1   what a saved plan stands on is not as it was
  ├ Declined              exit 6   the operator did not confirm
  ├ OutsideWindow         exit 7   K3s may not restart now: outside the maintenance window
  ├ Busy                  exit 5   another run is in progress on the cluster
@@ -164,6 +165,19 @@ class PreflightFailed(K3sError):
             ),
             hint="fix these; nothing was changed on any host",
         )
+
+
+class PlanMoved(K3sError):
+    """What a saved plan stands on is not as it was: it is not carried out.
+
+    Arguments:
+        problems: What is not, host by host.
+    """
+
+    def __init__(self, problems: Sequence[str], *, hint: str = "") -> None:
+        self.problems = list(problems)
+        lines = "\n".join(f"  - {one}" for one in self.problems)
+        super().__init__(f"the saved plan does not hold any more:\n{lines}", hint=hint)
 
 
 class Declined(K3sError):

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
+import weakref
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
@@ -25,9 +27,11 @@ from nornir_k3s.model.cluster import NODES
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.phases import alone, host_tasks, servers, stage
 from nornir_k3s.phases import reset as resets
+from nornir_k3s.phases.cluster_lock import Together
 from nornir_k3s.roles import left
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
+from nornir_k3s.run.restarts import Restarts
 from nornir_k3s.run.shared import Shared, forget, of
 from nornir_k3s.state import kubeconfig
 from nornir_k3s.workflows import remove as removal
@@ -36,6 +40,14 @@ from nornir_k3s.workflows.backup import backup, plan_backup
 from nornir_k3s.workflows.rotate import plan_rotation, rotate
 
 P = ParamSpec("P")
+_locks: weakref.WeakKeyDictionary[Restarts, Together] = weakref.WeakKeyDictionary()
+_guard = threading.Lock()
+
+
+def _together(shared: Shared) -> Together:
+    """Return the lock of the tasks on this Nornir object and its copies."""
+    with _guard:
+        return _locks.setdefault(shared.restarts, Together())
 
 
 class Facts(BaseModel):
@@ -169,11 +181,14 @@ def _converged(task: Task, shared: Shared, roles: Collection[str], *, dry_run: b
     if task.is_dry_run(dry_run):
         return _planned(task, run)
     _needs_ca(run, name)
-    results = [stage.stage_host(task, run)]
-    for role in ("datastore", "servers", "lb", "agents"):  # in the order of deploy's phases
-        if role in roles:
-            results.append(_role(task, shared, role))
-            gather.gather_host(task, run)  # other roles, and later tasks, need the new facts
+    with _together(shared).changing(run) as lock:
+        if run.planned(name).steps:
+            lock.require(run)
+        results = [stage.stage_host(task, run)]
+        for role in ("datastore", "servers", "lb", "agents"):  # in the order of deploy's phases
+            if role in roles:
+                results.append(_role(task, shared, role))
+                gather.gather_host(task, run)  # other roles, and later tasks, need the new facts
     diff = "\n".join(one.diff for one in results if one.diff)
     done = [change for one in results for change in one.result or []]
     return Result(host=task.host, changed=any(one.changed for one in results), diff=diff, result=done)
@@ -254,7 +269,8 @@ def k3s_remove(task: Task, shared: Shared, *, lost: bool = False, dry_run: bool 
         planned = removal.planned(run, leaving, lost=lost)
         said = [f"{name}: {summary}" for name, summaries in planned.changes.items() for summary in summaries]
         if not task.is_dry_run(dry_run):
-            removal.carry_out_removal(run, leaving, lost=lost)
+            with _together(shared).changing(run):
+                removal.carry_out_removal(run, leaving, lost=lost)
             shared.run.facts.clear()
     return Result(host=task.host, changed=True, result=said)
 
@@ -294,7 +310,9 @@ def k3s_reset(task: Task, shared: Shared, *, dry_run: bool | None = None) -> Res
     resets.read_host(task, run)
     steps = reset.steps(run, data_stay=True).hosts[task.host.name]
     if steps and not task.is_dry_run(dry_run):
-        resets.apply_to_host(task, run, steps)
+        with _together(shared).changing(run) as lock:
+            lock.require(run)
+            resets.apply_to_host(task, run, steps)
     run.facts.pop(task.host.name)
     return Result(host=task.host, changed=bool(steps), result=[step.summary for step in steps])
 

@@ -19,7 +19,14 @@ ask() {
     esac
     shift
   done
-  [ "$# $1 $2" = "3 get --raw" ] && [ -z "$KUBECONFIG" ] && [ -f "$config" ] && command -v curl >/dev/null || return 1
+  method=GET
+  case "$# $1 $2 $4 $5" in
+    "3 get --raw  ") ;;
+    "5 create --raw -f -") method=POST ;;
+    "5 replace --raw -f -") method=PUT ;;
+    *) return 1 ;;
+  esac
+  [ -z "$KUBECONFIG" ] && [ -f "$config" ] && command -v curl >/dev/null || return 1
   umask 077
   set -f
   files=$(mktemp -d) || return 1
@@ -35,13 +42,23 @@ ask() {
     esac
     key=$word
   done
-  curl -sf --http1.1 --noproxy '*' --connect-timeout 3 -o "$files/answer" --cacert "$files/certificate-authority" \
-    --cert "$files/client-certificate" --key "$files/client-key" "$url$3" && cat "$files/answer"
+  url=$url$3
+  set --
+  [ "$method" = GET ] || set -- -X "$method" -H 'Content-Type: application/json' --data-binary "@$body"
+  curl -sf "$@" --http1.1 --noproxy '*' --connect-timeout 3 -o "$files/answer" --cacert "$files/certificate-authority" \
+    --cert "$files/client-certificate" --key "$files/client-key" "$url" && cat "$files/answer"
 }
-case ${0##*/}:$1 in
-  kubectl:*) (ask "$@") && exit 0 ;;
-  k3s:kubectl) (shift; ask "$@") && exit 0 ;;
+# What a request sends is read here, once, for both.
+body='' answered=''
+case "$* " in *" --raw "*" -f - ")
+  body=$(umask 077; mktemp) && cat >"$body" && exec <"$body" || exit 1 ;;
 esac
+case ${0##*/}:$1 in
+  kubectl:*) (ask "$@") && answered=yes ;;
+  k3s:kubectl) (shift; ask "$@") && answered=yes ;;
+esac
+[ -z "$body" ] || rm -f "$body"
+[ -z "$answered" ] || exit 0
 
 # Below the data directory where K3s is installed; elsewhere, as for a person who is not root, at home.
 data=$K3S_DATA_DIR previous=

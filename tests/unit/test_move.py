@@ -221,7 +221,7 @@ class Link:
 
     def __init__(self) -> None:
         self.ran: list[str] = []
-        self.transport, self.round_trips = None, 0
+        self.transport, self.round_trips, self.alive = None, 0, False
 
     def run(self, script: str, **more: Any) -> Any:
         self.ran.append(more["what"])

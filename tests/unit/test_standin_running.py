@@ -308,6 +308,42 @@ def test_what_kubectl_gets_raw_needs_no_python(server: Node, agent: Node, tmp_pa
         environment = node.environment(HOME=str(tmp_path))
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, done.stdout) == (0, "ok"), (options, done.stderr)
+    home = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
+    sent = json.dumps({"metadata": {"name": "sent"}, "spec": {"holderIdentity": "ann"}})
+    for verb, path in (("create", home), ("replace", f"{home}/sent")):
+        command = [str(head), "kubectl", verb, "--raw", path, "-f", "-"]
+        environment = server.environment(HOME=str(tmp_path))
+        done = subprocess.run(
+            command, env=environment, input=sent, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["spec"]["holderIdentity"] == "ann"
+        sent = done.stdout
+
+
+def test_a_lease_is_replaced_only_by_who_has_read_the_newest_one(server: Node, tmp_path: Path) -> None:
+    home, file = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases", tmp_path / "lease.json"
+    meta: dict[str, str] = {"name": "work", "namespace": "kube-system"}
+
+    def send(verb: str, path: str, holder: str) -> subprocess.CompletedProcess[str]:
+        data = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta}
+        file.write_text(json.dumps(data | {"spec": {"holderIdentity": holder}}))
+        return server.kubectl(verb, "--raw", path, "-f", str(file))
+
+    made = send("create", home, "ann")
+    assert made.returncode == 0, made.stderr
+    again = send("create", home, "bob")
+    said = 'Error from server (AlreadyExists): leases.coordination.k8s.io "work" already exists\n'
+    assert (again.returncode, again.stderr) == (1, said)
+    meta["resourceVersion"] = json.loads(made.stdout)["metadata"]["resourceVersion"]
+    first, second = (send("replace", f"{home}/work", holder) for holder in ("ann", "bob"))
+    assert json.loads(first.stdout)["spec"]["holderIdentity"] == "ann"
+    assert second.returncode == 1
+    assert second.stderr.startswith(
+        "Error from server (Conflict): Operation cannot be fulfilled on leases.coordination"
+    )
+    assert "the object has been modified; please apply your changes to the latest version" in second.stderr
+    assert "must specify one of -f and -k" in server.kubectl("create", "--raw", home).stderr
 
 
 def test_a_node_is_deleted_with_its_secret_and_comes_back_when_it_starts_anew(server: Node, agent: Node) -> None:

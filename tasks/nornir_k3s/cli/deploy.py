@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from nornir_k3s.cli import plan, session
 from nornir_k3s.cli.output import write_text
 from nornir_k3s.cli.planned import can_ask, yes_or_no
 from nornir_k3s.cli.session import Session
-from nornir_k3s.errors import Declined, K3sError, PreflightFailed
+from nornir_k3s.errors import Declined, K3sError, PreflightFailed, UsageError
 from nornir_k3s.model.report import Report
+from nornir_k3s.model.saved_plan import FORMAT, SavedPlan
 from nornir_k3s.model.together import hosts_by
 from nornir_k3s.report import terminal
 from nornir_k3s.run.selection import Choice
@@ -35,7 +37,8 @@ def _work(ctx: Session, args: argparse.Namespace) -> int:
     """Deploy, and show the report, also when it fails."""
     out = ctx.report_console(args.json)
     try:
-        report = deploy(ctx.nr, **ctx.arguments, choice=_choice(ctx, args))
+        plan = _saved(args.apply) if args.apply else None
+        report = deploy(ctx.nr, **ctx.arguments, choice=_choice(ctx, args), plan=plan)
     except K3sError as error:
         if error.report:
             _keep(error.report, ctx, args)
@@ -55,6 +58,24 @@ def _work(ctx: Session, args: argparse.Namespace) -> int:
     else:
         terminal.show(report, out)
     return report.exit_code
+
+
+def _saved(path: Path) -> SavedPlan:
+    """Return the plan in a file.
+
+    Raises:
+        UsageError: There is none.
+    """
+    hint = "--apply takes a file that `deploy --plan --out FILE` has written"
+    try:
+        found = SavedPlan.model_validate_json(path.read_text())
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", hint=hint) from None
+    except ValueError:
+        raise UsageError(f"{path} is no saved plan", hint=hint) from None
+    if found.format != FORMAT:
+        raise UsageError(f"{path} has format {found.format}, and this version reads {FORMAT}", hint=hint)
+    return found
 
 
 def _keep(report: Report, ctx: Session, args: argparse.Namespace) -> None:

@@ -62,6 +62,16 @@ def exit_code(parser: Parser) -> None:
     )
 
 
+def out(parser: Parser) -> None:
+    """Add the file that a plan is saved in."""
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="with a plan: save it for review; deploy --apply carries it out",
+    )
+
+
 def window(parser: Parser) -> None:
     """Add what ignores the window."""
     parser.add_argument(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from pathlib import Path
 
 from nornir_k3s.cli import options
 from nornir_k3s.cli.parser import Parser, names
@@ -14,6 +15,13 @@ def deploy(parser: Parser) -> None:
     options.common(parser)
     parser.add_argument("--plan", action="store_true", help="show what would be changed, with diffs; change nothing")
     options.exit_code(parser)
+    options.out(parser)
+    parser.add_argument(
+        "--apply",
+        type=Path,
+        metavar="FILE",
+        help="carry out a plan that --plan --out has saved, or nothing",
+    )
     parser.add_argument("--preflight-only", action="store_true", help="check every host, report all problems, and stop")
     options.selection(parser)
     parser.add_argument("--list-phases", action="store_true", help="list the phases and exit")
@@ -26,6 +34,7 @@ def plan(parser: Parser) -> None:
     options.common(parser)
     options.selection(parser)
     options.exit_code(parser)
+    options.out(parser)
     options.json_file(parser, "the plan")
 
 
@@ -37,6 +46,14 @@ def phases_conflict(args: argparse.Namespace) -> str:
         return "--preflight-only excludes --plan, --until and --only"
     if args.exit_code and not getattr(args, "plan", True):
         return "--exit-code needs --plan"
+    if args.out and not getattr(args, "plan", True):
+        return "--out needs --plan"
+    if getattr(args, "apply", None):
+        chosen = ("plan", "preflight_only", "limit", "until", "only", "skip_unreachable", "ignore_window", "trial")
+        if any(getattr(args, one) for one in chosen):
+            return (
+                "--apply takes hosts and phases from the plan: of others, only --json, --yes and --verbose go with it"
+            )
     return ""
 
 

@@ -42,6 +42,7 @@ __all__ = ["FACTS", "Fact", "Query", "main_unit", "parse", "script"]
 
 FACTS: tuple[Fact[Any], ...] = (
     system.Clock(),
+    files.AtWork(),
     system.System(),
     system.Distribution(),
     system.Capacity(),
@@ -73,6 +74,7 @@ FACTS: tuple[Fact[Any], ...] = (
     k3s_server.ServerFiles(),
     k3s_server.Api(),
     encryption.Encryption(),
+    k3s_server.ClusterLease(),
     k3s_server.Kubeconfig(),
     k3s_server.EffectiveConfig(),
     k3s_server.PasswordRefused(),
@@ -106,7 +108,7 @@ def script(query: Query, facts: Iterable[Fact[Any]] | None = None) -> str:
         facts: Only these, whatever their `when`; by default all that a deploy, or a drift check, needs.
     """
     wanted = [(fact, fact.when_for(query)) for fact in FACTS] if facts is None else [(fact, "always") for fact in facts]
-    left = ("upgrade", "reset", "held", *(() if query.drift else ("drift",)))
+    left = ("upgrade", "reset", "held", "status", *(() if query.drift else ("drift",)))
     wanted = [(fact, when) for fact, when in wanted if when not in left]
     calls = {fact: list(fact.calls(query)) for fact, _ in wanted}
     sources = dict.fromkeys(f"facts/{fact.source}.sh" for fact, _ in wanted if calls[fact])

@@ -14,7 +14,7 @@ from nornir_k3s.records import Record
 
 T = TypeVar("T")
 R = TypeVar("R", bound=tuple[Any, ...])
-When = Literal["always", "setup", "drift", "upgrade", "reset", "held"]
+When = Literal["always", "setup", "drift", "upgrade", "reset", "held", "status"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Fact(Generic[T]):
     `name` is its field of `HostFacts`, the name of its records and, after `fact_`, of the shell function in `source`.
     `roles` says which hosts have it. `when` says when they are asked: `always`; `setup`: only while the host's service
     does not run yet; `drift`: only in a drift check; `upgrade`: in a second look, before a newer minor version;
-    `reset`: before all goes; `held`: where the controller lacks a secret.
+    `reset`: before all goes; `held`: where the controller lacks a secret; `status`: by `status` alone.
     """
 
     name: ClassVar[str]

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from nornir_k3s import k3s, shell
 from nornir_k3s.facts.fact import Fact, Query
 from nornir_k3s.model.host_facts import ArtifactState, FileState, Ledger
-from nornir_k3s.model.paths import IMAGES, STATE
+from nornir_k3s.model.paths import IMAGES, STATE, WORK
+from nornir_k3s.model.work import Work, owner
 from nornir_k3s.records import Record, RecordError, decoded, integer
 
 
@@ -97,6 +98,22 @@ class Present(Fact[frozenset[str]]):
     def parse(self, records: Sequence[Record]) -> frozenset[str]:
         """Return the paths."""
         return frozenset(record.take(1)[0] for record in records)
+
+
+class AtWork(Fact[Work]):
+    """Who holds the lock of runs on the host (flock(1)), and its number; see `apply/hold.sh`."""
+
+    name, source = "work", "files"
+
+    def arguments(self, query: Query) -> Iterable[object]:  # noqa: ARG002 - as every fact
+        """Read the lock's folder."""
+        return (WORK,)
+
+    def parse(self, records: Sequence[Record]) -> Work:
+        """Return what is known of it; the owner counts while it is held."""
+        held, number, known = records[0].take(3)
+        text = decoded(known) if held == "yes" and known not in ("", "-") else ""
+        return Work(held == "yes", integer(number), owner(text))
 
 
 class OwnLedger(Fact[Ledger]):

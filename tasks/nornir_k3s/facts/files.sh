@@ -48,6 +48,17 @@ fact_images() { # state-folder deep-or-quick folder
   for path in "$3"/*.tar*; do [ ! -f "$path" ] || artifact "$path"; done
 }
 
+# Whoever holds this lock changes the cluster, maybe from another controller. Ours is shared and let go at once.
+fact_work() { # folder; first of all facts: what is read after its number is out of date when that has risen
+  [ -r "$1/owner" ] || return 0
+  number=0 known=- held=no
+  read -r number known <"$1/owner" || :
+  if [ -r "$1/lock" ] && command -v flock >/dev/null 2>&1; then
+    (exec 9<"$1/lock" && flock -ns 9) || held=yes
+  fi
+  say work "$held" "$number" "$known"
+}
+
 fact_present() { for path in "$@"; do [ ! -e "$path" ] || say present "$path"; done; }
 
 # Whoever holds the lock changes the host: a deploy, maybe from another controller. Ours is shared and let go at once.

@@ -13,7 +13,8 @@ from nornir_k3s.facts.fact import Fact, Query
 from nornir_k3s.facts.nodes import nodes
 from nornir_k3s.model import k3s_facts
 from nornir_k3s.model.cluster import Cluster, Member
-from nornir_k3s.records import Record, RecordError, decoded
+from nornir_k3s.model.lease import HOME, NAME, Lease
+from nornir_k3s.records import Record, RecordError, decoded, integer
 
 KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"
 
@@ -84,6 +85,25 @@ class ApiThroughAddress(Api):
         url = query.cluster.url
         yield shell.call("wait_for_nodes", k3s.BINARY, url, self._seconds, *self._names)
         yield shell.call("fact_api", k3s.BINARY, url, "explain")
+
+
+class ClusterLease(Fact[Lease]):
+    """The Lease of the run that changes the cluster (kubernetes.io, concepts/architecture/leases)."""
+
+    name, source, roles, when = "lease", "k3s_server", _SERVERS, "status"
+
+    def arguments(self, query: Query) -> Iterable[object]:  # noqa: ARG002 - as every fact
+        """Use K3s' own kubectl."""
+        return (k3s.BINARY, f"{HOME}/{NAME}")
+
+    def parse(self, records: Sequence[Record]) -> Lease:
+        """Return it."""
+        word, now = records[0].take(2)
+        try:
+            data = json.loads(decoded(word))
+        except ValueError:
+            raise RecordError("the Lease is not JSON") from None
+        return Lease(data if isinstance(data, dict) else {}, integer(now))
 
 
 class Kubeconfig(Fact[str]):

@@ -80,7 +80,7 @@ def look(run: Run, names: Iterable[str]) -> dict[str, Look]:
             ),
         )
 
-    return run.phase("look", list(names), task)
+    return run.phase("look", list(names), task, reads=True)
 
 
 def begin(run: Run, fault: Fault, host: str) -> None:

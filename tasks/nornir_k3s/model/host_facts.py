@@ -12,6 +12,8 @@ from nornir_k3s.model.encryption import Encryption
 from nornir_k3s.model.finding import Finding
 from nornir_k3s.model.installed import Installed
 from nornir_k3s.model.k3s_facts import Api, Backend, CertificateFile, RequestedApi, ServerFiles, SettingsFile, SystemPod
+from nornir_k3s.model.lease import Lease
+from nornir_k3s.model.work import Work
 
 
 @dataclass(frozen=True)
@@ -289,6 +291,7 @@ class HostFacts:
 
     host: str
     now: float = 0.0
+    work: Work = field(default_factory=Work)
     system: System = field(default_factory=System)
     distribution: tuple[str, ...] = ()
     capacity: Capacity = field(default_factory=Capacity)
@@ -324,6 +327,7 @@ class HostFacts:
     registration: str | None = None  # why an agent does not reach the registration address; None if it was not asked
     api: Api = field(default_factory=Api)
     kubeconfig: str = field(default="", repr=False)
+    lease: Lease | None = None
     effective_config: Mapping[str, Any] | None = None
     password_refused: int = 0  # when K3s last found another one than the node's
     extra_settings: tuple[SettingsFile, ...] = ()

@@ -12,3 +12,4 @@ IMAGES = "/var/lib/rancher/k3s/agent/images"
 SYSTEMD = "/etc/systemd/system"  # where K3s' installer writes its unit
 MOVING = f"{STATE}/moving"  # K3s is stopped while its datastore is copied
 MOVED = f"{STATE}/moved"  # what leads back to the datastore from before a move
+WORK = "/run/nornir-k3s"  # the lock of the run that changes the host: nothing of it outlives a reboot

@@ -50,6 +50,7 @@ class Status(BaseModel):
     datastore: dict[str, str] = Field(default_factory=dict, description="state of each of its hosts or addresses")
     certificates: list[Certificate] = Field(default_factory=list, description="the first to expire first")
     backups: LastBackups = Field(default_factory=LastBackups, description="the last one, and the last verified one")
+    at_work: list[str] = Field(default_factory=list, description="who changes the cluster now, and since when")
     unreachable: list[str] = Field(default_factory=list)
     problems: list[str] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list, description="what else an operator should know; ids in brackets")

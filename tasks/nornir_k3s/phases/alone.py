@@ -89,7 +89,7 @@ def _read_others(run: Run) -> None:
     """Read servers and load balancers that were not read yet; one that cannot be read is no reason to stop here."""
     members = [member for role in ("servers", "lb") for member in run.cluster.of(role)]
     names = [m.name for m in members if m.name not in run.facts and m.name not in run.away]
-    run.phase("observe", names, gather.gather_host, lenient=names)
+    run.phase("observe", names, gather.gather_host, lenient=names, reads=True)
 
 
 def _require_servers_first(run: Run, name: str) -> None:

@@ -128,7 +128,7 @@ def _fetch(link: Session, path: str, size: int, target: Path, run: Run) -> None:
 def settings(run: Run) -> dict[str, Secret]:
     """Return the parts that are read from servers, `servers/NAME/FILE`; one that cannot be read is only a note."""
     names = [member.name for member in run.of("servers")]
-    found = run.phase("server settings", names, _settings_of, lenient=names)
+    found = run.phase("server settings", names, _settings_of, lenient=names, reads=True)
     return {f"servers/{name}/{file}": text for name, files in found.items() if files for file, text in files.items()}
 
 

@@ -218,7 +218,7 @@ def _restart(run: Run, lead: str) -> None:
 
 
 def _read(run: Run) -> None:
-    run.phase("observe", [member.name for member in run.of("servers")], gather.gather_host)
+    run.phase("observe", [member.name for member in run.of("servers")], gather.gather_host, reads=True)
 
 
 def _do(run: Run, lead: str, what: str, script: str) -> None:
@@ -241,7 +241,7 @@ def _do(run: Run, lead: str, what: str, script: str) -> None:
         return Result(host=task.host, changed=bool(outcome.changed))
 
     run.phase("encryption", [lead], ask)
-    run.phase("observe", [lead], gather.gather_host)
+    run.phase("observe", [lead], gather.gather_host, reads=True)
 
 
 def announced(run: Run) -> list[str]:

@@ -13,7 +13,7 @@ from nornir_k3s import facts, k3s, k3s_journal, shell
 from nornir_k3s.apply import readiness, rollback
 from nornir_k3s.apply import script as apply
 from nornir_k3s.checks.token import has_other_agent_token
-from nornir_k3s.errors import CommandFailed, HostError, NotReady
+from nornir_k3s.errors import CommandFailed, HostError, NotReady, PlanMoved
 from nornir_k3s.facts.k3s_server import DirectApi, Kubeconfig, ServerFiles
 from nornir_k3s.model.cluster import Member
 from nornir_k3s.model.endpoint import parse
@@ -177,6 +177,7 @@ def apply_steps(
     if not steps:
         return Result(host=task.host, changed=False)
     take_back.settle(run)
+    _require_allowed(run, name, steps)
     script = apply.script(steps, spec or run.planned(name).desired, before=before)
     answer = session_of(task, run).run(
         script.reveal(),
@@ -206,6 +207,17 @@ def apply_steps(
         raise CommandFailed(name, outcome.failed or "the script", status=answer.status, stderr=answer.stderr)
     shown = "\n".join(step.diff or step.summary for step in steps)
     return Result(host=task.host, changed=bool(outcome.changed), diff=shown, result=list(outcome.changed))
+
+
+def _require_allowed(run: Run, name: str, steps: Sequence[Step]) -> None:
+    """Check that a run which carries out a saved plan does nothing else.
+
+    Raises:
+        PlanMoved: A step is not in it.
+    """
+    if run.allowed is not None and (more := [one for one in steps if f"{name}/{one.id}" not in run.allowed]):
+        found = [f"{name}: {one.summary}: this step is not in it" for one in more]
+        raise PlanMoved(found, hint="what was in the plan before it is done: plan again, and have that reviewed")
 
 
 def _follow(run: Run, name: str, steps: Sequence[Step]) -> Callable[[str], None]:

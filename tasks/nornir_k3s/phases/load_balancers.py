@@ -50,7 +50,7 @@ def _in_order(run: Run, names: Sequence[str]) -> list[str]:
     """
     if len(names) < 2:
         return list(names)
-    holds = run.phase("load balancers", names, _has_vip)
+    holds = run.phase("load balancers", names, _has_vip, reads=True)
     holder, others = ([name for name in names if bool(holds[name]) is has] for has in (True, False))
     if len(names) < len(run.cluster.of("lb")) or not (holder and all(_leaves_group(run, name) for name in names)):
         return [*others, *holder]

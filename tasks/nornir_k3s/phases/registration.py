@@ -34,10 +34,10 @@ def await_address(run: Run, running: Sequence[str], new: Sequence[str]) -> None:
         K3sError: It does not, or it does not lead to the cluster.
     """
     width = run.widths["agents"]
-    run.phase("agents", [name for name in running if moves(run, name)], _answers, width=width)
+    run.phase("agents", [name for name in running if moves(run, name)], _answers, width=width, reads=True)
     if not new or run.cluster.registration.way != "external":
         return
-    run.phase("agents", new, _connects, width=width)
+    run.phase("agents", new, _connects, width=width, reads=True)
     with contextlib.suppress(NotReady):
         _wait(run, lambda: _look(run), host=CLUSTER, seconds=HERE)
     found = [one for one in registration.check(run.cluster, run.facts, run.address) if one.severity == "error"]

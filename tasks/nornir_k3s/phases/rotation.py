@@ -133,7 +133,7 @@ def require_others(run: Run, name: str) -> None:
     read, away = [other for other in others if other in run.facts], list(others)
 
     def all_ready() -> bool:
-        answers = run.phase("servers", read, _ready)
+        answers = run.phase("servers", read, _ready, reads=True)
         away[:] = [other for other in others if not answers.get(other)]
         return not away or len(read) < len(others)
 

@@ -32,7 +32,7 @@ def _release_vips(run: Run) -> None:
     """Let load balancers give away VIPs that no host uses any more."""
     before, now = (former_vips(run.cluster, run.facts, moved) for moved in ((), run.done))
     if set(before) - set(now):
-        run.phase("tidy", [m.name for m in run.of("lb")], gather.gather_host)
+        run.phase("tidy", [m.name for m in run.of("lb")], gather.gather_host, reads=True)
         load_balancers.converge(run)
 
 

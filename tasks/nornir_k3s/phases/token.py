@@ -25,12 +25,12 @@ def adopt(run: Run) -> None:
     name = checks.holder(run.cluster, run.facts, known_cluster.ca(run.store)[0])
     if not name or run.cluster.token_given:
         return
-    new: Secret = run.phase("token", [name], _read)[name]
+    new: Secret = run.phase("token", [name], _read, reads=True)[name]
     if new.fingerprint() != checks.stored(run.facts):
         raise HostError(name, "its token has changed meanwhile", hint="run it again")
     take(run, new, f"the token was rotated on {name}")
     others = set(run.facts) - set(run.chosen(run.facts))
-    run.phase("observe", list(run.facts), gather.gather_host, width=run.widths["stage"], lenient=others)
+    run.phase("observe", list(run.facts), gather.gather_host, width=run.widths["stage"], lenient=others, reads=True)
 
 
 def take(run: Run, new: Secret, why: str) -> None:

@@ -54,7 +54,9 @@ def verify(run: Run) -> None:
     problems = works.problems(run.cluster, answers, run.limit, before, run.left_out) if answers else ["not checked yet"]
 
     def works_now() -> bool:
-        answers.update(run.phase("verify", names, verify_host, width=run.widths["stage"], spare=run.agents(names)))
+        answers.update(
+            run.phase("verify", names, verify_host, width=run.widths["stage"], spare=run.agents(names), reads=True)
+        )
         lost = run.left_out.intersection(names)
         names[:] = [name for name in names if name not in lost]
         for name in lost:

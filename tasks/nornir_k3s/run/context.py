@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from nornir.core import Nornir
 from nornir.core.task import Result, Task
@@ -49,6 +49,13 @@ DEADLINES = {
 WIDTHS = {"stage": 20, "agents": 10}
 
 
+class Lock(Protocol):
+    """What keeps other runs away from the cluster."""
+
+    def require(self, run: Run) -> None:
+        """Have it before something is changed, or raise `Busy`."""
+
+
 @dataclass
 class Run:
     """One run over one cluster.
@@ -84,6 +91,8 @@ class Run:
         before_upgrade: What was found before K3s is replaced by a newer version.
         unread: Hosts that could not be read, and why, where that does not end the run.
         on_step: Gets a host's name and what it does now.
+        allowed: Of a run that carries out a saved plan: the steps in it, as HOST/STEP; None for all.
+        lock: Keeps other runs away; None for a run that only reads.
         thread: `phase`: the phase that this thread runs.
         started: When the run began (time.time).
         reload: Loads the inventory again: the state folder has other secrets than before.
@@ -124,6 +133,8 @@ class Run:
     before_upgrade: BeforeUpgrade | None = None
     on_progress: OnProgress | None = None
     on_step: Callable[[str, str], None] | None = None
+    allowed: frozenset[str] | None = None
+    lock: Lock | None = None
     thread: threading.local = field(default_factory=threading.local)
     started: float = field(default_factory=time.time)
     reload: Callable[[], Cluster] | None = None
@@ -302,6 +313,7 @@ class Run:
         width: int | None = None,
         lenient: Collection[str] = (),
         spare: Collection[str] = (),
+        reads: bool = False,
     ) -> dict[str, Any]:
         """Run a task on hosts, as one Nornir run, and return each host's result.
 
@@ -312,6 +324,7 @@ class Run:
             width: Hosts at the same time.
             lenient: Hosts whose failure is only a note.
             spare: Agents whose failure ends only their own part of the run.
+            reads: The task changes nothing on any host; all others need the lock.
 
         Raises:
             K3sError: One host failed; HostsFailed for several. The task has ended on all hosts.
@@ -320,6 +333,8 @@ class Run:
         if not wanted:
             return {}
         self.begin()
+        if self.lock and not reads:
+            self.lock.require(self)
         runner = K3sRunner(num_workers=width or len(wanted), stop=getattr(self.nr.runner, "stop", None))
         chosen = self.nr.filter(filter_func=lambda host: host.name in wanted).with_runner(runner)
         # Every host's failure is reported, whatever `raise_on_error` of the team's Nornir is.

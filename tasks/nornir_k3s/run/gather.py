@@ -168,20 +168,20 @@ def gather_facts(run: Run, *, lenient: Collection[str] = ()) -> None:
     """Read every host once; hosts outside the run's limit, and `lenient` ones, may be unreachable."""
     names = run.present
     others = set(names) - set(run.chosen(names))
-    run.phase("observe", names, gather_host, width=run.widths["stage"], lenient={*others, *lenient})
+    run.phase("observe", names, gather_host, width=run.widths["stage"], lenient={*others, *lenient}, reads=True)
     take_over(run, lenient={*others, *lenient})
 
 
 def take_over(run: Run, *, lenient: Collection[str] = ()) -> None:
     """Take over what another controller has changed since, and read again what depends on it."""
     if take_back.renew(run, read_held):
-        run.phase("observe", list(run.facts), gather_host, width=run.widths["stage"], lenient=lenient)
+        run.phase("observe", list(run.facts), gather_host, width=run.widths["stage"], lenient=lenient, reads=True)
 
 
 def read_held(run: Run, names: Sequence[str]) -> tuple[Mapping[str, Mapping[str, str]], Sequence[str]]:
     """Return the secrets that these hosts hold, by path (`checks.held` says what they are), and who was not read."""
     notes, unread = list(run.report.notes), dict(run.unread)
-    results = run.phase("take back", names, _held, width=run.widths["stage"], lenient=names)
+    results = run.phase("take back", names, _held, width=run.widths["stage"], lenient=names, reads=True)
     run.report.notes, run.unread = notes, unread  # who is down is told by what reads all hosts
     found = {name: one.held for name, one in results.items() if isinstance(one, HostFacts)}
     return found, [name for name in names if name not in found]
@@ -218,7 +218,7 @@ def look_at_upgrade(run: Run) -> None:
     others = set(names) - set(run.chosen(names))
     if run.drift:
         return
-    run.phase("look at what an upgrade changes", names, _upgrade_facts, lenient=others)
+    run.phase("look at what an upgrade changes", names, _upgrade_facts, lenient=others, reads=True)
     if asked:
         run.before_upgrade = BeforeUpgrade(
             pods=run.facts[asked[0]].system_pods if asked[0] in run.facts else None,

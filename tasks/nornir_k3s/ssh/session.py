@@ -204,6 +204,27 @@ class Session:
         if status != 0:
             raise CommandFailed(self.host, what, status=status, stderr=err)
 
+    def open(self, script: str, *arguments: object, what: str) -> paramiko.Channel:
+        """Start a script as root whose stdin stays open, on the connection that is there, and return its channel.
+
+        Arguments:
+            script: As `shell.open_command` takes it; arguments are in the host's process list.
+            what: What it does, for messages.
+
+        Raises:
+            HostUnreachable: There is no connection; none is made.
+        """
+        transport, command = self._link.transport, shell.open_command(script, *arguments)
+        try:
+            if transport is None:
+                raise EOFError("the connection was lost")
+            channel = watched(lambda: _exec(transport, command), limit=OPEN_DEADLINE, stop=self.stop)
+            channel.sendall(shell.password_line(self._password()))
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            log.debug("%s: no channel for %s", self.host, what, exc_info=True)
+            raise classify(self._link.target, error) from None
+        return channel
+
     def _exchange(
         self, channel: paramiko.Channel, what: str, timeout: float, on_line: Callable[[str], None] | None
     ) -> Exchange:

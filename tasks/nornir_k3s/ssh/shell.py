@@ -29,6 +29,15 @@ def put_command(target: str, *, sha256: str, mode: int, deadline: float) -> str:
     return _as_root([*_timeout(deadline), "/bin/sh", "-c", _snippet("put.sh"), "put", target, sha256, f"{mode:04o}"])
 
 
+def open_command(script: str, *arguments: object) -> str:
+    """Return the command line that runs a script whose stdin stays open; no deadline ends it.
+
+    Arguments:
+        script: Each of its lines must be complete when joined to the next one by `;`, or end with a backslash.
+    """
+    return _as_root(["/bin/sh", "-c", _one_line(script), "nornir-k3s", *map(str, arguments)])
+
+
 def _timeout(deadline: float) -> list[str]:
     return ["timeout", "-k", "5", str(max(1, math.ceil(deadline)))]
 
@@ -39,8 +48,13 @@ def _as_root(argv: list[str]) -> str:
 
 @functools.cache
 def _snippet(name: str) -> str:
-    """Return a shell file beside this module as one line: csh, which may be the login shell, takes no other."""
-    text = re.sub(r"\\\n\s*", "", (Path(__file__).parent / name).read_text())
+    """Return a shell file beside this module as one line."""
+    return _one_line((Path(__file__).parent / name).read_text())
+
+
+def _one_line(script: str) -> str:
+    """Return a script as one line: csh, which may be the login shell, takes no other."""
+    text = re.sub(r"\\\n\s*", "", script)
     lines = (line.strip() for line in text.splitlines())
     return "; ".join(line for line in lines if line and not line.startswith("#"))
 

@@ -1,7 +1,7 @@
-"""Locks on a cluster: one deploy at a time; a drift check waits for nobody, and gives way to a deploy.
+"""Locks of one controller: one deploy at a time; a drift check waits for nobody, and gives way to a deploy.
 
 The lock files are in the cluster's state folder on the controller. A lock ends with the process that holds it; its file
-stays, so that all processes lock the same one.
+stays, so that all processes lock the same one. `phases/cluster_lock.py` keeps other controllers away.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from nornir_k3s import atomic_file
 from nornir_k3s.errors import Busy, UsageError
+from nornir_k3s.model.work import Owner, owner
 
-_DEPLOY, _DRIFT = "deploy.lock", "drift.lock"
+_DEPLOY, _DRIFT, _OWNER = "deploy.lock", "drift.lock", "deploy.owner"
 
 
 @contextlib.contextmanager
@@ -29,6 +31,11 @@ def deploy_lock(folder: Path) -> Iterator[None]:
     with _locked(folder / _DEPLOY, f"another deploy of {folder.name} is in progress"):
         os.utime(folder / _DEPLOY)  # a drift check reads from it that a deploy began
         yield
+
+
+def name_owner(folder: Path, who: Owner) -> None:
+    """Say who has the lock of a deploy; only the run that has it does."""
+    atomic_file.write(folder / _OWNER, who.text)
 
 
 @contextlib.contextmanager
@@ -59,10 +66,20 @@ def _last_deploy(folder: Path) -> int:
 def _locked(path: Path, taken: str) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        held = FileLock(path, mode=0o600, blocking=False, preserve_lock_file=True).acquire()
+        # Of Nornir tasks, the thread that ends last lets it go.
+        held = FileLock(path, mode=0o600, blocking=False, preserve_lock_file=True, thread_local=False).acquire()
     except Timeout:
-        raise Busy(taken, hint="run it again when that has ended") from None
+        who = _owner(path.parent) if path.name == _DEPLOY else None
+        raise Busy(f"{taken}: {who}" if who else taken, hint="run it again when that has ended") from None
     except OSError as error:
         raise UsageError(f"{path.parent} cannot be written: {error.strerror}", hint="see `state`") from None
     with held:
         yield
+
+
+def _owner(folder: Path) -> Owner | None:
+    """Return who has the lock of a deploy, if that run has said so already."""
+    try:
+        return owner((folder / _OWNER).read_text())
+    except OSError:
+        return None

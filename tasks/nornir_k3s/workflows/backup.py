@@ -17,11 +17,12 @@ from nornir_k3s.model.report import ErrorReport
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.phases import backup as parts
 from nornir_k3s.phases import rows, servers
+from nornir_k3s.phases.cluster_lock import changing
 from nornir_k3s.roles import datastore
 from nornir_k3s.run import dump_command, gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
-from nornir_k3s.state import backup_file, backup_folder, backups, drafts, encryption, locks, revision
+from nornir_k3s.state import backup_file, backup_folder, backups, drafts, encryption, revision
 
 _SCRATCH = "restore the dump into a scratch database{} there, compare, and remove it"
 _VERIFY = {
@@ -59,7 +60,7 @@ def backup(
     run, wanted = prepare(nr, base, state, options)
     report = planned(run, wanted).model_copy(update={"planned": False})
     try:
-        with locks.deploy_lock(run.store.folder):
+        with changing(run, "backup"):
             read(run)
             make(run, wanted, report)
     except (K3sError, KeyboardInterrupt) as raised:
@@ -79,7 +80,7 @@ def read(run: Run) -> None:
     """
     stores, nodes = ([n for n in _names(run, role) if n in run.present] for role in ("datastore", "servers"))
     spare = {*nodes, *(stores if len(stores) > 1 else ())} - set(stores if len(stores) == 1 else ())
-    run.phase("observe", dict.fromkeys([*stores, *nodes]), gather.gather_host, lenient=spare)
+    run.phase("observe", dict.fromkeys([*stores, *nodes]), gather.gather_host, lenient=spare, reads=True)
     gather.take_over(run, lenient=spare)
 
 

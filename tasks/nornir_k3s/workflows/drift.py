@@ -15,6 +15,7 @@ from typing import Any
 
 from nornir.core import Nornir
 
+from nornir_k3s.checks import at_work
 from nornir_k3s.compare import backup, certificate_expiry, compare, datastore, kubeconfig, load_balancers, passing
 from nornir_k3s.errors import Busy
 from nornir_k3s.model.drift_limits import Limits
@@ -103,7 +104,9 @@ def _read(run: Run, report: DriftReport, limits: Limits) -> None:
     found = _compared(run, answer, limits)
     if again := passing.hosts(run.cluster, run.facts, found):
         time.sleep(SETTLE)
-        run.phase("look again", [name for name in names if name in again], gather.gather_host, lenient=names)
+        run.phase(
+            "look again", [name for name in names if name in again], gather.gather_host, lenient=names, reads=True
+        )
         if passing.CONTROLLER in again:
             answer = kubeconfig_probe.probe(path)
             gather.look_at_address(run, idle=idle)
@@ -123,8 +126,10 @@ def _read(run: Run, report: DriftReport, limits: Limits) -> None:
 
 
 def _no_deploy(run: Run) -> None:
-    if busy := [name for name, facts in run.facts.items() if facts.ledger.locked]:
-        raise Busy(f"a deploy is in progress on {', '.join(busy)}", hint="run again when it has ended")
+    if busy := [name for name, facts in run.facts.items() if facts.ledger.locked or facts.work.held]:
+        who = "; ".join(at_work.owners(run.facts))
+        text = f"a deploy is in progress on {', '.join(busy)}" + (f": {who}" if who else "")
+        raise Busy(text, hint="run again when it has ended")
 
 
 def _compared(run: Run, answer: KubeconfigAnswer, limits: Limits) -> list[Finding]:

@@ -24,11 +24,12 @@ from nornir_k3s.faults.objects import NAMESPACE, make_namespace, remove_namespac
 from nornir_k3s.faults.rounds import Drill, LeftOut, NotRight
 from nornir_k3s.model.drill_limits import DrillOptions
 from nornir_k3s.model.drill_report import DrillPlan, DrillReport, PlannedFault
+from nornir_k3s.phases.cluster_lock import changing
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.kubeconfig_probe import Access, access
 from nornir_k3s.run.options import complete
-from nornir_k3s.state import kubeconfig, locks
+from nornir_k3s.state import kubeconfig
 from nornir_k3s.workflows import status
 
 
@@ -68,7 +69,7 @@ def drill(
     settings = _settings(nr, options)
     report = DrillReport(cluster=run.cluster.name, version=run.cluster.version, url=run.cluster.url, rate=settings.rate)
     begin = time.monotonic()
-    with locks.deploy_lock(run.store.folder):
+    with changing(run, "drill"):
         chosen = _possible(run, chosen, report)
         report.notes[:0] = planned.notes
         places = _places(run, report)

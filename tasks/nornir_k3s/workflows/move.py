@@ -15,12 +15,12 @@ from nornir_k3s.model.move import Move
 from nornir_k3s.model.paths import MOVED
 from nornir_k3s.model.report import PhaseReport, Report
 from nornir_k3s.phases import moving, observe
+from nornir_k3s.phases.cluster_lock import changing
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
 from nornir_k3s.run.selection import Choice
-from nornir_k3s.state import locks
 from nornir_k3s.workflows.chain import carry_out
 from nornir_k3s.workflows.deploy import deploy
 
@@ -60,9 +60,14 @@ def move(
         Busy: A deploy is in progress.
     """
     run = _prepare(nr, base, state, options, keep=True, ignore_window=ignore_window)
+    with changing(run, "move"):
+        _move(run, confirm)
+        return _deploy(run, nr, base=base, state=state, options=options)
+
+
+def _move(run: Run, confirm: Callable[[Move], bool] | None) -> None:
     try:
-        with locks.deploy_lock(run.store.folder):
-            _carry_out(run, confirm)
+        _carry_out(run, confirm)
     except (K3sError, KeyboardInterrupt) as raised:
         error = raised if isinstance(raised, K3sError) else Interrupted("stopped between two phases", hint=AGAIN)
         if isinstance(error, Interrupted):
@@ -70,7 +75,6 @@ def move(
         run.report.end(error, "interrupted" if isinstance(error, Interrupted) else "failed")
         error.report = run.report
         raise error from None
-    return _deploy(run, nr, base=base, state=state, options=options)
 
 
 def plan_move(
@@ -110,9 +114,11 @@ def move_back(
         K3sError: It failed on a host.
     """
     run = _prepare(nr, base, state, options, keep=False)
-    with locks.deploy_lock(run.store.folder):
+    with changing(run, "move"):
         own, stores = ([m.name for m in run.cluster.of(role)] for role in ("servers", "datastore"))
-        run.phase("observe", dict.fromkeys([*own, *stores]), gather.gather_host, lenient=set(stores) - set(own))
+        run.phase(
+            "observe", dict.fromkeys([*own, *stores]), gather.gather_host, lenient=set(stores) - set(own), reads=True
+        )
         stopped = checks.stopped(run.cluster, run.facts)  # no server has begun, whatever the inventory is by now
         if not stopped and (on_new := checks.switched(run.cluster, run.facts)):
             hint = f"run `nornir-k3s move` again; docs/day2.md says how to go back by hand, with {MOVED}"

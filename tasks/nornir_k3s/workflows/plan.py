@@ -8,10 +8,22 @@ from typing import Any
 
 from nornir.core import Nornir
 
-from nornir_k3s.checks import upgrade
+from nornir_k3s.checks import at_work, upgrade
 from nornir_k3s.model.plan import Change, HostPlan, NodeUpgrade, Plan
+from nornir_k3s.model.saved_plan import SavedPlan
 from nornir_k3s.model.together import few
-from nornir_k3s.phases import batches, datastore, drain, dump, encryption, observe, preflight, servers, window
+from nornir_k3s.phases import (
+    batches,
+    datastore,
+    drain,
+    dump,
+    encryption,
+    observe,
+    preflight,
+    saved_plan,
+    servers,
+    window,
+)
 from nornir_k3s.run import gather, kubeconfig_probe, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
@@ -36,13 +48,39 @@ def plan(
     Raises:
         K3sError: As `deploy` does before its first change.
     """
-    choice, folders = choice or Choice(), paths.of(nr, base, state)
-    chain = choice.chain(deploy.phases())
+    return _made(nr, base, state, options, choice or Choice())[1]
+
+
+def plan_to_save(
+    nr: Nornir,
+    *,
+    base: Path | str | None = None,
+    state: Path | str | None = None,
+    options: Mapping[str, Any] | None = None,
+    choice: Choice | None = None,
+) -> SavedPlan:
+    """Return what `deploy` would do, with what that stands on: `deploy(plan=…)` does exactly that, or nothing.
+
+    Arguments:
+        nr, base, state, options, choice: As for `deploy`.
+
+    Raises:
+        K3sError: As `deploy` does before its first change.
+    """
+    run, found = _made(nr, base, state, options, choice or Choice())
+    return saved_plan.saved(run, choice or Choice(), found)
+
+
+def _made(
+    nr: Nornir, base: Path | str | None, state: Path | str | None, options: Mapping[str, Any] | None, choice: Choice
+) -> tuple[Run, Plan]:
+    folders, chain = paths.of(nr, base, state), choice.chain(deploy.phases())
     run = gather.prepare(nr, base=folders.base, state=folders.state, options=options or {}, choice=choice, keep=False)
     observe.observe(run)
     observe.find_artifacts(run)
     preflight.check(run)
     names = [phase.name for phase in chain]
+    run.report.notes += [f"{one}: what is planned here may be done by then" for one in at_work.owners(run.facts)]
     if "dump" in names and dump.needed(run):
         run.report.notes.append("the datastore would be dumped first")
     if "dump" in names and (words := dump.command(run)):
@@ -59,7 +97,7 @@ def plan(
     if (waiting := window.restarting(run, names)) and (text := window.closed(run)):
         run.report.notes.append(f"now K3s would not restart on {few(waiting)}: only in the window {text}")
     hosts = {name: _host(run, name, names) for name in run.names}
-    return Plan(
+    return run, Plan(
         cluster=run.cluster.name,
         version=run.cluster.version,
         hosts=hosts,

@@ -20,10 +20,11 @@ from nornir_k3s.model.removal import Removal
 from nornir_k3s.model.report import HostReport, PhaseReport, Report
 from nornir_k3s.model.step import Step
 from nornir_k3s.phases import removal, reset
+from nornir_k3s.phases.cluster_lock import changing
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
-from nornir_k3s.state import known_cluster, locks
+from nornir_k3s.state import known_cluster
 from nornir_k3s.workflows.chain import carry_out
 
 AGAIN = "run the same command again: it goes on where this one ended"
@@ -62,7 +63,7 @@ def remove(
         Busy: A deploy is in progress.
     """
     run = prepare(nr, base, state, options)
-    with locks.deploy_lock(run.store.folder):
+    with changing(run, "remove"):
         leaving = read(run, names, lost=lost)
         if confirm and not confirm(planned(run, leaving, lost=lost)):
             raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes removes without asking")
@@ -109,7 +110,7 @@ def read(run: Run, names: Sequence[str], *, lost: bool) -> list[Member]:
     servers = [m.name for m in run.cluster.of("servers") if m.name not in run.away and not (lost and m.name in names)]
     roles = ("lb", "datastore") if _may_be_servers(run, names) else ()
     others = [m.name for role in roles for m in run.cluster.of(role) if m.name not in run.away]
-    run.phase("observe", dict.fromkeys([*others, *servers]), gather.gather_host, lenient=servers)
+    run.phase("observe", dict.fromkeys([*others, *servers]), gather.gather_host, lenient=servers, reads=True)
     gather.take_over(run, lenient=servers)
     refuse(checks.unknown(run.cluster, run.facts, names))
     found = (checks.find(run.cluster, run.facts, name) for name in dict.fromkeys(names))
@@ -118,7 +119,7 @@ def read(run: Run, names: Sequence[str], *, lost: bool) -> list[Member]:
     add(run, leaving)
     if not lost:
         _reach(run, [member.name for member in leaving if member.name not in run.facts])
-        run.phase("observe", removal.balancers(leaving), reset.read_host)
+        run.phase("observe", removal.balancers(leaving), reset.read_host, reads=True)
     return leaving
 
 
@@ -165,7 +166,7 @@ def _reach(run: Run, names: Sequence[str]) -> None:
     try:
         for name in names:
             run.nr.data.recover_host(name)  # read once, leniently
-        run.phase("observe", names, gather.gather_host)
+        run.phase("observe", names, gather.gather_host, reads=True)
     except HostUnreachable as error:
         error.hint = f"{error.hint}; if the host is gone for good: --lost"
         raise

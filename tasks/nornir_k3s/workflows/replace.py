@@ -15,8 +15,8 @@ from nornir_k3s.model.finding import CLUSTER
 from nornir_k3s.model.removal import Removal
 from nornir_k3s.model.report import PhaseReport, Report
 from nornir_k3s.phases import removal
+from nornir_k3s.phases.cluster_lock import changing
 from nornir_k3s.run.context import Run
-from nornir_k3s.state import locks
 from nornir_k3s.workflows import remove
 from nornir_k3s.workflows.chain import carry_out
 from nornir_k3s.workflows.deploy import deploy
@@ -52,11 +52,11 @@ def replace(
     run, member = _look(nr, name, arguments)
     if confirm and not confirm(_planned(run, member)):
         raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes replaces without asking")
-    with locks.deploy_lock(run.store.folder):
+    with changing(run, "replace"):
         phase = next(one for one in removal.phases([member], lost=True, anew=True) if one.name == "node")
         run.report.phases = [PhaseReport(name=phase.name)]
         carry_out(run, [phase], together=False)
-    return deploy(nr, **arguments)
+        return deploy(nr, **arguments)
 
 
 def plan_replacement(

@@ -17,8 +17,9 @@ from nornir_k3s.model.report import PhaseReport, Report
 from nornir_k3s.model.reset import Reset
 from nornir_k3s.model.step import Step
 from nornir_k3s.phases import reset as phases
+from nornir_k3s.phases.cluster_lock import changing
 from nornir_k3s.run.context import Run
-from nornir_k3s.state import known_cluster, locks
+from nornir_k3s.state import known_cluster
 from nornir_k3s.workflows import remove
 from nornir_k3s.workflows.chain import carry_out
 
@@ -64,7 +65,7 @@ def reset(
         Busy: A deploy is in progress.
     """
     run = remove.prepare(nr, base, state, options)
-    with locks.deploy_lock(run.store.folder):
+    with changing(run, "reset"):
         read(run, lost)
         plan = planned(run, lost, data_stay=datastore is not True)
         if confirm and not confirm(plan):
@@ -108,7 +109,7 @@ def read(run: Run, lost: Collection[str]) -> None:
     names = [member.name for member in run.cluster.members]
     remove.refuse([*checks.filtered(run.away), *checks.unknown(names, lost)])
     try:
-        run.phase("observe", [name for name in names if name not in lost], phases.read_host)
+        run.phase("observe", [name for name in names if name not in lost], phases.read_host, reads=True)
     except (HostUnreachable, HostsFailed) as error:
         down = [one.host for one in getattr(error, "errors", [error]) if isinstance(one, HostUnreachable)]
         if down:

@@ -19,11 +19,12 @@ from nornir_k3s.model.restoration import Restoration
 from nornir_k3s.phases import backup as parts
 from nornir_k3s.phases import restore as hosts
 from nornir_k3s.phases import rows
+from nornir_k3s.phases.cluster_lock import changing
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
 from nornir_k3s.run.selection import Choice
-from nornir_k3s.state import backup_file, backup_folder, drafts, locks, restoring, revision
+from nornir_k3s.state import backup_file, backup_folder, drafts, restoring, revision
 from nornir_k3s.workflows import restore_file
 from nornir_k3s.workflows import restore_fits as fits
 from nornir_k3s.workflows.deploy import deploy
@@ -66,18 +67,17 @@ def restore(
     """
     arguments: dict[str, Any] = {"base": base, "state": state, "options": options}
     run = _prepare(nr, arguments)
-    with restore_file.folder_of(run.store.folder, "restore") as folder:
-        with locks.deploy_lock(run.store.folder):
-            drafts.clean(run.store.folder, "restore", keep=folder)
-            for name in ("restore-plan", "restore-kept"):
-                drafts.clean(run.store.folder, name)
-            backup = restore_file.opened(run, Path(file), key, folder)
-            backup = _read(run, backup, lost, folder)
-            plan = _planned(run, backup, Path(file))
-            if confirm and not confirm(plan):
-                raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes restores without asking")
-            dump = None if backup.begun.replaced else restore_file.extracted(run, backup, folder)
-            backup = _begin(run, backup)
+    with restore_file.folder_of(run.store.folder, "restore") as folder, changing(run, "restore"):
+        drafts.clean(run.store.folder, "restore", keep=folder)
+        for name in ("restore-plan", "restore-kept"):
+            drafts.clean(run.store.folder, name)
+        backup = restore_file.opened(run, Path(file), key, folder)
+        backup = _read(run, backup, lost, folder)
+        plan = _planned(run, backup, Path(file))
+        if confirm and not confirm(plan):
+            raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes restores without asking")
+        dump = None if backup.begun.replaced else restore_file.extracted(run, backup, folder)
+        backup = _begin(run, backup)
         try:
             if dump:
                 _carry_out(nr, run, backup, dump, arguments)
@@ -135,7 +135,7 @@ def _read(run: Run, backup: Opened, lost: Collection[str], folder: Path) -> Open
     spare = {name for name in run.present if not {"servers", "datastore"} & set(run.member(name).roles)}
     problems = list(fits.of_another(run, backup.manifest))
     if not problems:
-        run.phase("observe", run.present, gather.gather_host, width=run.widths["stage"], lenient=spare)
+        run.phase("observe", run.present, gather.gather_host, width=run.widths["stage"], lenient=spare, reads=True)
         problems = list(fits.other_ca(run, backup.manifest))
         if not backup.begun.replaced:  # afterwards it is the backup that lists servers
             problems += fits.would_write(run, lost)
@@ -226,10 +226,10 @@ def _begin(run: Run, backup: Opened) -> Opened:
 def _carry_out(nr: Nornir, run: Run, backup: Opened, dump: Path, arguments: Mapping[str, Any]) -> None:
     """Replace the content of the datastore; nobody else may start K3s between the stop and that."""
     if _is_new(run):
-        with locks.deploy_lock(run.store.folder), _phases(run):
+        with _phases(run):
             hosts.stop(run, backup.manifest, number=backup.begun.number)
         deploy(nr, **arguments, choice=Choice(until="datastore", ignore_window=True))
-    with locks.deploy_lock(run.store.folder), _phases(run):
+    with _phases(run):
         hosts.stop(run, backup.manifest, number=backup.begun.number)
         _replace(run, backup, dump)
         revision.forget(run.store)
@@ -273,8 +273,8 @@ def _deploy(nr: Nornir, run: Run, backup: Opened, arguments: Mapping[str, Any]) 
     if anew:
         deploy(nr, **arguments, choice=Choice(until="servers", ignore_window=True))
         again = _prepare(nr, arguments)
-        with locks.deploy_lock(run.store.folder):
-            again.phase("observe", [m.name for m in again.cluster.of("servers")], gather.gather_host)
+        with changing(again, "restore"):
+            again.phase("observe", [m.name for m in again.cluster.of("servers")], gather.gather_host, reads=True)
             hosts.forget_nodes(again, anew)
         restoring.save(run.store, replace(backup.begun, replaced=True, anew=()))
     return deploy(nr, **arguments, choice=Choice(ignore_window=True))

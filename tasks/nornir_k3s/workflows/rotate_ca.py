@@ -13,11 +13,11 @@ from nornir_k3s.errors import CommandFailed, K3sError, UsageError
 from nornir_k3s.model.report import Report
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.phases import cluster_ca, window
+from nornir_k3s.phases.cluster_lock import changing
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
 from nornir_k3s.state import cluster_ca as state_of
-from nornir_k3s.state import locks
 from nornir_k3s.workflows import plan as plans
 from nornir_k3s.workflows.deploy import deploy
 from nornir_k3s.workflows.rotation_request import Request
@@ -45,11 +45,15 @@ def rotate(request: Request) -> Report:
     run = _look(request)
     window.require_open(run, run.ready_servers)  # a server that restarts by itself takes CAs that are stored
     request.require_confirmed(_planned(run, request))
+    with changing(run, "rotate"):
+        return _carry_out(run, request)
+
+
+def _carry_out(run: Run, request: Request) -> Report:
     files, restarted = state_of.load(run.store)
     first = None
     if not restarted:
-        with locks.deploy_lock(run.store.folder):
-            files = _stored(run, files)
+        files = _stored(run, files)
         first = deploy(request.nr, **request.arguments(new_ca=files[BUNDLE].reveal()), choice=request.choice)
         restarted = time.time()
         state_of.save(run.store, files, restarted)
@@ -75,7 +79,7 @@ def _look(request: Request) -> Run:
     """
     run = request.prepare()
     servers = [member.name for member in run.cluster.of("servers")]
-    run.phase("observe", [name for name in servers if name not in run.away], gather.gather_host)
+    run.phase("observe", [name for name in servers if name not in run.away], gather.gather_host, reads=True)
     files, restarted = state_of.load(run.store)
     ready = [*run.ready_servers, *(set(run.facts) if restarted or (files and run.ready_servers) else ())]
     if missing := [name for name in servers if name not in ready]:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from nornir_k3s.model.report import Report
 from nornir_k3s.model.rotation import Rotation
-from nornir_k3s.state import locks
+from nornir_k3s.phases.cluster_lock import changing
 from nornir_k3s.state.store import Store
 from nornir_k3s.workflows import plan as plans
 from nornir_k3s.workflows.deploy import deploy
@@ -39,9 +39,9 @@ def rotate(request: Request) -> Report:
     run = request.prepare()
     store, begun = run.store, _begun(run.store)
     request.require_confirmed(_planned(begun, request))
-    with locks.deploy_lock(store.folder):
+    with changing(run, "rotate"):
         store.write(NAME, json.dumps({"begun": begun}) + "\n")
-    report = deploy(request.nr, **request.arguments(renew=begun), choice=request.choice)
+        report = deploy(request.nr, **request.arguments(renew=begun), choice=request.choice)
     if not report.skipped and not run.away:
         (store.folder / NAME).unlink(missing_ok=True)
     return report

@@ -9,9 +9,10 @@ from nornir_k3s.model.report import Report
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.model.together import few
 from nornir_k3s.phases import window
+from nornir_k3s.phases.cluster_lock import changing
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
-from nornir_k3s.state import database_password, locks
+from nornir_k3s.state import database_password
 from nornir_k3s.state.database_password import NAME
 from nornir_k3s.workflows import plan as plans
 from nornir_k3s.workflows.deploy import deploy
@@ -38,9 +39,9 @@ def rotate(request: Request) -> Report:
     run = _look(request)
     window.require_open(run, [member.name for member in run.cluster.of("servers")])
     request.require_confirmed(_planned(run, request))
-    with locks.deploy_lock(run.store.folder):
+    with changing(run, "rotate"):
         database_password.replace(run.store, k3s.new_token())
-    return deploy(request.nr, **request.arguments(), choice=request.choice)
+        return deploy(request.nr, **request.arguments(), choice=request.choice)
 
 
 def _look(request: Request) -> Run:

@@ -13,9 +13,9 @@ from nornir_k3s.model.report import PhaseReport, Report
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.model.together import few
 from nornir_k3s.phases import encryption, observe, put_back
+from nornir_k3s.phases.cluster_lock import changing
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.run.context import Run
-from nornir_k3s.state import locks
 from nornir_k3s.workflows.chain import carry_out
 from nornir_k3s.workflows.rotation_request import Request
 
@@ -51,7 +51,7 @@ def rotate(request: Request) -> Report:
         Phase("put-back", "bring back what an earlier run has left out", put_back.put_back),
         Phase("encryption", "prepare, rotate and reencrypt", encryption.rotate),
     )
-    with locks.deploy_lock(run.store.folder):
+    with changing(run, "rotate"):
         _read(run)
         request.require_confirmed(_planned(run))
         run.report.phases = [PhaseReport(name=phase.name) for phase in phases]

@@ -14,10 +14,11 @@ from nornir_k3s.model.report import PhaseReport, Report
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.model.together import few
 from nornir_k3s.phases import datastore, dump, observe, preflight, servers, token, window
+from nornir_k3s.phases.cluster_lock import changing
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.roles import left
 from nornir_k3s.run.context import Run
-from nornir_k3s.state import locks, tokens
+from nornir_k3s.state import tokens
 from nornir_k3s.workflows.chain import carry_out
 from nornir_k3s.workflows.deploy import deploy
 from nornir_k3s.workflows.rotation_request import Request
@@ -64,17 +65,17 @@ def rotate(request: Request, *, agent: bool = False) -> Report:
         K3sError: As `deploy` does; the next run, or the next deploy, goes on where it ended.
     """
     run = request.prepare(keep=True, artifacts=True)
-    with locks.deploy_lock(run.store.folder):
+    with changing(run, "rotate"):
         begun = _look(run, agent=agent)
         window.require_open(run, run.ready_servers)
         request.require_confirmed(_planned(run, begun=begun, agent=agent))
         if not begun:
             _carry_out(run)
-    try:
-        report = deploy(request.nr, **request.arguments(), choice=request.choice)
-    except K3sError as error:
-        _note(run, error.report)
-        raise
+        try:
+            report = deploy(request.nr, **request.arguments(), choice=request.choice)
+        except K3sError as error:
+            _note(run, error.report)
+            raise
     _note(run, report)
     return report
 

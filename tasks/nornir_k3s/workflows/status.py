@@ -12,13 +12,14 @@ from nornir.core.task import Result, Task
 
 from nornir_k3s import k3s
 from nornir_k3s.artifacts import channels
-from nornir_k3s.checks import datastore, skew, works
+from nornir_k3s.checks import at_work, datastore, skew, works
 from nornir_k3s.checks import left as left_hosts
 from nornir_k3s.compare import certificate_expiry, load_balancers
 from nornir_k3s.facts import Fact
 from nornir_k3s.facts.database import Database
+from nornir_k3s.facts.files import AtWork
 from nornir_k3s.facts.k3s_node import Certificates, ThroughAddress
-from nornir_k3s.facts.k3s_server import Api
+from nornir_k3s.facts.k3s_server import Api, ClusterLease
 from nornir_k3s.facts.load_balancer import Backends
 from nornir_k3s.facts.network import Addresses, UnreachableDatastore
 from nornir_k3s.model.cluster import Cluster
@@ -69,10 +70,12 @@ def status(
 def read(run: Run) -> Status:
     """Return the state of the cluster of a run."""
     names = run.present
-    results = run.phase("status", names, _read, width=run.widths["stage"], lenient=names)
+    results = run.phase("status", names, _read, width=run.widths["stage"], lenient=names, reads=True)
     all_facts = {name: value for name, value in results.items() if isinstance(value, HostFacts)}
     result = Status(cluster=run.cluster.name, version=run.cluster.version, url=run.cluster.url)
-    result.notes = [*run.cluster.notes, *(note for note in run.report.notes if note.startswith(take_back.NOTE))]
+    result.at_work = at_work.owners(all_facts)
+    taken_back = (note for note in run.report.notes if note.startswith(take_back.NOTE))
+    result.notes = [*result.at_work, *run.cluster.notes, *taken_back]
     result.backups = backups.last(run.store)
     result.unreachable = [name for name in names if name not in all_facts]
     _fill(result, run.cluster, all_facts)
@@ -93,10 +96,10 @@ def read(run: Run) -> Status:
 
 
 _FACTS: Mapping[str, tuple[Fact[Any], ...]] = {
-    "servers": (Api(), Certificates(), UnreachableDatastore()),
-    "agents": (Certificates(), ThroughAddress()),
-    "lb": (Addresses(), Backends(), Certificates()),
-    "datastore": (Database(), Certificates()),
+    "servers": (AtWork(), Api(), ClusterLease(), Certificates(), UnreachableDatastore()),
+    "agents": (AtWork(), Certificates(), ThroughAddress()),
+    "lb": (AtWork(), Addresses(), Backends(), Certificates()),
+    "datastore": (AtWork(), Database(), Certificates()),
 }
 
 

@@ -17,6 +17,7 @@ from nornir_k3s.checks import upgrade as checks
 from nornir_k3s.errors import Declined, Interrupted, K3sError, UsageError
 from nornir_k3s.model.report import ErrorReport
 from nornir_k3s.model.upgrade_report import UpgradeReport, UpgradeStep
+from nornir_k3s.phases.cluster_lock import locked
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
@@ -117,11 +118,18 @@ def upgrade(
         require_return(report)
     if report.steps and confirm is not None and not confirm(report):
         raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes upgrades without asking")
+    with locked(paths.of(nr, base, state).state / report.cluster, "upgrade"):
+        _walk(nr, report, given, replace(asked, confirm=None), said)
+    return report
+
+
+def _walk(nr: Nornir, report: UpgradeReport, given: Mapping[str, Any], choice: Choice, said: Tell) -> None:
+    """Deploy one version after the other; the lock is held in between."""
     for number, step in enumerate(report.steps, 1):
         said(f"step {number} of {len(report.steps)}: {step.version}")
-        own = {**given, "options": {**(options or {}), "version": step.version}}
+        own = {**given, "options": {**(given["options"] or {}), "version": step.version}}
         try:
-            step.report = deploy(nr, **own, choice=replace(asked, confirm=None))
+            step.report = deploy(nr, **own, choice=choice)
         except K3sError as error:
             step.state, step.report = "failed", error.report
             now = {} if isinstance(error, Interrupted) else _nodes(nr, **given)
@@ -136,7 +144,6 @@ def upgrade(
             report.notes.append(f"stopped after {step.version}: {_stand(report)}; {left_out} left out")
             break
         said(f"every node runs {step.version}")
-    return report
 
 
 def require_return(report: UpgradeReport) -> None:

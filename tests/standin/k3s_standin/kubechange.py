@@ -12,7 +12,7 @@ import yaml
 
 from k3s_standin import kinds
 from k3s_standin.kinds import Kind
-from k3s_standin.kubeclient import KubectlError
+from k3s_standin.kubeclient import KubectlError, failure
 from k3s_standin.kubedrain import Drainer
 from k3s_standin.kubeget import MERGE, Getter
 
@@ -49,7 +49,29 @@ class Changer(Getter):
     def _home(self, kind: Kind, item: Item) -> str:
         return kind.path(item["metadata"].get("namespace") or self.namespace)
 
+    def _send(self, method: str) -> int:
+        """Make one request with what the file holds, and print the answer: `--raw`."""
+        source = self.options.get("--filename")
+        if not source:
+            raise KubectlError("error: must specify one of -f and -k")
+        body = json.loads(sys.stdin.read() if source == "-" else Path(source).read_text())
+        code, data = self.client.call(method, self.options["--raw"], body)
+        if code >= 400:
+            raise failure(code, data)
+        sys.stdout.write(data.decode())
+        return 0
+
+    def replace(self, _: list[str]) -> int:
+        if "--raw" in self.options:
+            return self._send("PUT")
+        for kind, item in self._documents():
+            self.client.ask("PUT", f"{self._home(kind, item)}/{quote(item['metadata']['name'])}", item)
+            print(f"{self.title(kind)}/{item['metadata']['name']} replaced")
+        return 0
+
     def create(self, words: list[str]) -> int:
+        if "--raw" in self.options:
+            return self._send("POST")
         if len(words) == 3 and self.kind(words[1]).plural == "namespaces":
             documents = [(kinds.KINDS["namespaces"], {"metadata": {"name": words[2]}})]
         else:

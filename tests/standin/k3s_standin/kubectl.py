@@ -28,6 +28,7 @@ class Kubectl(Changer):
         verbs: dict[str, Callable[[list[str]], int]] = {
             "get": self.get,
             "create": self.create,
+            "replace": self.replace,
             "apply": self.apply,
             "delete": self.delete,
             "patch": self.patch,

@@ -60,6 +60,10 @@ def target(path: str) -> Target | None:
     return Target(kind, namespace, *rest[1:])
 
 
+class _Modified(Exception):
+    """The object is another one than the request was made for."""
+
+
 class Resources:
     """The objects of a cluster."""
 
@@ -148,7 +152,14 @@ class Resources:
         made = Target(kind, meta.get("namespace", ""), name)
         if not self.store.create(made.key, json.dumps(item).encode()):
             return status(409, f'{kind.full} "{name}" already exists', "AlreadyExists")
-        return json_answer(item, 201)
+        return json_answer(self._written(made.key, item), 201)
+
+    def _written(self, key: str, item: Item) -> Item:
+        """Return an object as it was written, with its revision; an older one if it is another object by now."""
+        entry = self.store.get(key)
+        same = entry is not None and json.loads(entry.value) == item
+        revision = str(entry.revision) if entry and same else "1"
+        return item | {"metadata": item["metadata"] | {"resourceVersion": revision}}
 
     def _pod_range(self, name: str) -> Item:
         """Give a node the first free range of pod addresses."""
@@ -165,21 +176,23 @@ class Resources:
     def _change(self, request: Request, what: Target) -> Answer:
         body = _body(request)
 
+        wanted = body.get("metadata", {}).get("resourceVersion") if request.method == "PUT" else None
+
         def change(item: Item) -> Item:
-            item["metadata"].pop("resourceVersion", None)
+            if item["metadata"].pop("resourceVersion", None) != wanted and wanted:
+                raise _Modified
             new = _merge(item, body) if request.method == "PATCH" else _replaced(item, body, what)
             return nodes.own_taints(new) if what.kind.plural == "nodes" else new
 
-        wanted = body.get("metadata", {}).get("resourceVersion")
-        entry = self.store.get(what.key)
-        if request.method == "PUT" and wanted and entry and str(entry.revision) != str(wanted):
+        try:
+            changed = self.store.update(what.key, change)
+        except _Modified:
             text = (
                 f'Operation cannot be fulfilled on {what.kind.full} "{what.name}": the object has been modified;'
                 " please apply your changes to the latest version and try again"
             )
             return status(409, text, "Conflict")
-        changed = self.store.update(what.key, change)
-        return json_answer(changed) if changed is not None else not_found(what)
+        return json_answer(self._written(what.key, changed)) if changed is not None else not_found(what)
 
     def _delete_all(self, request: Request, what: Target) -> Answer:
         """Delete what a list would show, and answer with it."""

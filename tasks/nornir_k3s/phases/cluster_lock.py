@@ -1,0 +1,327 @@
+"""One run at a time changes a cluster, from whichever controller.
+
+A run holds a lock on every host that it has a connection to (`apply/hold.sh`), and while the API answers the Lease
+(`phases/lease.py`). It is taken before the first change, so that a run without changes takes none, and it is looked at
+before each further one. It ends with the run, however that ends. What was read before another run has changed something
+is out of date: `take` says so.
+"""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from nornir_k3s.apply.hold import ANSWER, LASTS, Hold, now
+from nornir_k3s.errors import Busy, HostUnreachable, Interrupted, K3sError, OutcomeUnknown
+from nornir_k3s.model.work import Owner, owner
+from nornir_k3s.phases.lease import ClusterLease
+from nornir_k3s.run.context import Run
+from nornir_k3s.state import locks
+
+log = logging.getLogger(__name__)
+BEAT = 5.0  # seconds between two beats
+RENEW = 10.0  # seconds between two renewals of the Lease
+HINT = f"run it again when that has ended; a run that is dead loses its lock by itself within {LASTS} seconds"
+_begun: dict[Path, set[tuple[str, int]]] = {}  # by state folder: hosts, and numbers of their locks that are ours
+
+
+@cache
+def _me() -> Owner:
+    """Return this process as an owner."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, in a container
+        user = "unknown"
+    host = socket.gethostname()
+    return Owner(f"{user}@{host}/{uuid.uuid4().hex[:8]}", user, host, "work", 0)
+
+
+class ClusterLock:
+    """The lock of one run, and of those that are parts of it.
+
+    Arguments:
+        command: The subcommand that people know the run by.
+        folder: The cluster's state folder.
+    """
+
+    def __init__(self, command: str, folder: Path) -> None:
+        self.owner = replace(_me(), command=command, since=time.time())
+        self._ours = _begun.setdefault(folder, set())
+        self._holds: dict[str, Hold] = {}
+        self._lease = ClusterLease(self.owner)
+        self._lost = ""
+        self._taken = False
+        self._run: Run | None = None
+        self._guard = threading.RLock()
+        self._ended = threading.Event()
+
+    def take(self, run: Run) -> bool:
+        """Take the lock; return whether what the run has read still holds: nobody has changed anything since.
+
+        Raises:
+            Busy: Another run has it.
+            K3sError: A host cannot hold it.
+        """
+        with self._guard:
+            if self._taken:
+                return True
+            first, *others = _order(run) or [""]
+            if not first:
+                return True  # no host can be changed yet
+            try:
+                for names in ([first], others):  # the first one decides between two runs that begin together
+                    self._hold(run, names)
+                if other := self._lease.take(run, frozenset(self._holds), self._beat):
+                    raise Busy(str(other), hint=HINT)
+                still = [name for name, hold in self._holds.items() if self._as_read(run, name, hold.number)]
+                self._begin(self._holds.values())
+            except BaseException:
+                self._drop()
+                raise
+            self._taken, self._run = True, run
+            threading.Thread(target=self._keep, name="nornir-k3s-lock", daemon=True).start()
+            return len(still) == len(self._holds)
+
+    def require(self, run: Run) -> None:
+        """Have the lock, on every host that this run reaches by now, before something is changed.
+
+        Raises:
+            Busy: Another run has it, or has changed something since this one has read the hosts.
+        """
+        with self._guard:
+            if not self._taken:
+                if not self.take(run):
+                    self.release()
+                    text = "another run has changed the cluster since this one has read it"
+                    raise Busy(text, hint="run it again: it reads the hosts anew")
+                return
+            self._run = run
+            self._take_again([name for name in _order(run) if name not in self._holds])
+            late = [hold for hold in self._holds.values() if hold.alive and not hold.fresh(LASTS / 2)]
+            gone = [name for name, hold in self._holds.items() if hold in late and not hold.confirmed(LASTS / 2)]
+            gone += [name for name, hold in self._holds.items() if not hold.alive]
+            self._take_again(gone)
+            if self._lease.held and now() - self._lease.asked > LASTS:
+                self._renew()
+            if self._lost:
+                raise Busy(self._lost, hint="nothing more was changed; run it again when that has ended")
+
+    def release(self) -> None:
+        """Let the lock go; a run that reads the hosts from now on sees that something was changed."""
+        self._ended.set()
+        with self._guard:
+            if self._run is not None and not self._lost:
+                self._lease.leave(self._run)
+            self._drop()
+            self._taken, self._run, self._ended = False, None, threading.Event()
+
+    def _drop(self) -> None:
+        for hold in self._holds.values():
+            hold.close()
+        self._holds.clear()
+
+    def _hold(self, run: Run, names: Iterable[str]) -> None:
+        """Take the lock on these hosts, as far as there is a connection.
+
+        Raises:
+            Busy: Another run has it on one of them.
+        """
+        holds = {name: Hold(run.sessions[name], self.owner) for name in names}
+        if not holds:
+            return
+        with ThreadPoolExecutor(len(holds), thread_name_prefix="lock") as pool:
+            taking = {name: pool.submit(hold.take) for name, hold in holds.items()}
+            while wait(taking.values(), timeout=BEAT).not_done:
+                self._beat()  # a host that is slow must not cost the others
+        errors = []
+        for name, future in taking.items():
+            try:
+                found = future.result()
+            except HostUnreachable:
+                log.debug("%s: not locked: there is no connection", name)
+            except K3sError as error:
+                errors.append(error)
+            else:
+                if found.busy:
+                    other = owner(found.owner)
+                    errors.insert(0, Busy(str(other) if other else f"another run has just begun on {name}", hint=HINT))
+                else:
+                    self._holds[name] = holds[name]
+        if errors:
+            raise errors[0]
+
+    def _begin(self, holds: Iterable[Hold]) -> None:
+        """Tell these hosts that changes begin.
+
+        Raises:
+            OutcomeUnknown: One does not answer.
+        """
+        holds, begin = list(holds), now()
+        for hold in holds:
+            hold.begin()
+        beat = begin
+        while silent := [hold for hold in holds if not hold.begun]:
+            for hold in holds:
+                hold.hear()
+            if now() - begin > ANSWER or not all(hold.alive for hold in silent):
+                text = "it has lost the lock of the cluster before the first change"
+                raise OutcomeUnknown(silent[0].session.host, text)
+            if now() - beat > BEAT:
+                self._beat()
+                beat = now()
+            time.sleep(0.005)
+        for hold in holds:  # it rises once more at the end
+            self._ours.update((hold.session.host, number) for number in (hold.number, hold.number + 1))
+
+    def _as_read(self, run: Run, name: str, number: int) -> bool:
+        """Return whether nobody else has changed anything since this run has read the host."""
+        if name not in run.facts:
+            return True
+        read = run.facts[name].work
+        other = read.held and (read.owner is None or read.owner.id != self.owner.id)
+        since = range(read.number + 1, number + 1)
+        return not other and read.number <= number and all((name, one) in self._ours for one in since)
+
+    def _take_again(self, names: Iterable[str]) -> None:
+        """Take the lock on hosts that are new, or that have ended it because their connection was lost."""
+        for name in names:
+            before, run = self._holds.get(name), self._run
+            if run is None or name not in run.sessions or not run.sessions[name].alive:
+                continue
+            hold = Hold(run.sessions[name], self.owner)
+            try:
+                found = hold.take()
+                if before is None and not found.busy and not self._as_read(run, name, found.number):
+                    self._lost = f"another run has changed {name} since this one has read it"
+                elif found.number > (before.number + 1 if before else found.number):
+                    who = owner(found.owner)
+                    self._lost = f"this run has lost its lock on {name}" + (f": {who}" if who else " to another run")
+                elif found.busy and before is None:
+                    self._lost = str(owner(found.owner) or f"another run is at work on {name}")
+                if found.busy or self._lost:  # its former process may have it until it misses the beats
+                    hold.close()
+                    continue
+                self._holds[name] = hold
+                self._begin([hold])
+            except Interrupted:
+                raise
+            except K3sError:
+                log.debug("%s: the lock cannot be taken again now", name, exc_info=True)
+                hold.close()
+
+    def _beat(self) -> None:
+        for hold in self._holds.values():
+            hold.beat()
+
+    def _renew(self) -> None:
+        if self._run is not None:
+            other = self._lease.renew(self._run, frozenset(self._holds))
+            if other is not None and self._lease.other_lives:
+                self._lost = f"this run has lost the Lease of the cluster: {other}"
+
+    def _keep(self) -> None:
+        """Send the beats, and renew the Lease, until the lock is let go."""
+        ended, renewed = self._ended, now()
+        while not ended.wait(BEAT):
+            with self._guard:
+                if ended.is_set():
+                    return
+                self._beat()
+                try:
+                    self._take_again([name for name, hold in self._holds.items() if not hold.alive])
+                except K3sError:
+                    log.debug("the lock cannot be taken again", exc_info=True)
+            if now() - renewed >= RENEW:
+                self._renew()
+                renewed = now()
+
+
+_scopes: dict[Path, tuple[int, ClusterLock]] = {}
+
+
+@contextmanager
+def locked(folder: Path, command: str) -> Iterator[ClusterLock]:
+    """Keep other runs away from the cluster: those of this controller from now on, all others before the first change.
+
+    A run that is a part of another one shares its lock.
+
+    Arguments:
+        folder: The cluster's state folder.
+        command: The subcommand that people know the run by.
+
+    Raises:
+        Busy: Another run of this controller changes the cluster.
+    """
+    thread = threading.get_ident()
+    if (scope := _scopes.get(folder)) and scope[0] == thread:
+        yield scope[1]
+        return
+    lock = ClusterLock(command, folder)
+    with locks.deploy_lock(folder):
+        locks.name_owner(folder, lock.owner)
+        _scopes[folder] = thread, lock
+        try:
+            yield lock
+        finally:
+            del _scopes[folder]
+            lock.release()
+
+
+@contextmanager
+def changing(run: Run, command: str) -> Iterator[ClusterLock]:
+    """Keep other runs away from the cluster while this one changes it, as `locked` does.
+
+    Raises:
+        Busy: Another run of this controller changes the cluster.
+    """
+    with locked(run.store.folder, command) as lock:
+        before, run.lock = run.lock, lock
+        try:
+            yield lock
+        finally:
+            run.lock = before
+
+
+class Together:
+    """The lock of Nornir tasks on many hosts at once: the first one takes it, the last one lets it go."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._runs: list[Run] = []
+        self._scope = ExitStack()
+        self._lock: ClusterLock | None = None
+
+    @contextmanager
+    def changing(self, run: Run) -> Iterator[ClusterLock]:
+        """Keep other runs away from the cluster, as `changing` does."""
+        with self._guard:
+            if self._lock is None:
+                self._lock = self._scope.enter_context(changing(run, "tasks"))
+            run.lock = lock = self._lock
+            self._runs.append(run)
+        try:
+            yield lock
+        finally:
+            with self._guard:
+                self._runs.pop(next(number for number, one in enumerate(self._runs) if one is run))
+                if not any(one is run for one in self._runs):
+                    run.lock = None
+                if not self._runs:
+                    self._lock = None
+                    self._scope.close()
+
+
+def _order(run: Run) -> list[str]:
+    """Return the hosts that this run has a connection to, servers first; the same order for every controller."""
+    names = [name for name, session in run.sessions.items() if session.alive]
+    return sorted(names, key=lambda name: ("servers" not in run.member(name).roles, name))
