@@ -85,19 +85,6 @@ def opened(endpoint: Endpoint, files: Files, transport: paramiko.Transport, vers
         raise K3sError(f"the datastore cannot be opened: {'; '.join(reasons)}", hint="nothing was copied")
 
 
-@contextlib.contextmanager
-def table(endpoint: Endpoint, files: Files, transport: paramiko.Transport, version: str) -> Iterator[Table]:
-    """Yield the table of an endpoint of a SQL database, as `opened`.
-
-    Raises:
-        K3sError: It cannot be opened; or it is an etcd.
-    """
-    with opened(endpoint, files, transport, version) as found:
-        if not isinstance(found, Table):
-            raise K3sError("an etcd has no table", hint="use its own snapshots")
-        yield found
-
-
 def _way(
     stack: contextlib.ExitStack, transport: paramiko.Transport, host: str, port: int
 ) -> Callable[[], socket.socket]:
