@@ -239,6 +239,16 @@ def test_passwords_that_differ_are_refused(living: Living) -> None:
         take_back.begin(second(living), living.read)
 
 
+def test_the_password_of_a_user_that_others_made_is_not_taken(living: Living) -> None:
+    for name in ("s1", "s2"):
+        text = living.hosts[name][k3s.CONFIG]
+        living.hosts[name][k3s.CONFIG] = text.replace(login(living.cluster), "admin")
+    run = second(living)
+    take_back.begin(run, living.read)
+    assert run.cluster.datastore_password != living.cluster.datastore_password
+    assert run.cluster.token == living.cluster.token
+
+
 def test_a_ca_that_was_rotated_on_some_servers_is_the_same_cluster(living: Living) -> None:
     living.hosts["s2"][held.SERVER_CA] = certificates.create_ca("new", NOW)["certificate"] + living.ca
     run = second(living)

@@ -15,6 +15,7 @@ from nornir_k3s.model.paths import DATASTORE_KEYS
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.together import few
 from nornir_k3s.roles import haproxy
+from nornir_k3s.roles.datastore_login import logins
 
 TOKEN, AGENT_TOKEN, ENDPOINT, PASSWORD = "token", "agent token", "datastore endpoint", "database password"
 KEYS, CA, CHECK = "keys of the datastore", "CA of K3s", "certificate of the health check"
@@ -69,7 +70,7 @@ def ca_prefix(files: Mapping[str, str]) -> str:
 
 
 def managed(cluster: Cluster, settings: Mapping[str, str]) -> Endpoint | None:
-    """Return the endpoint in a server's settings, if it is the managed database of this cluster."""
+    """Return the endpoint in a server's settings, if it is the managed database with a user of this tool."""
     text = settings.get("datastore-endpoint", "")
     if not text or not cluster.is_managed or cluster.managed.kind == "etcd":
         return None
@@ -78,7 +79,7 @@ def managed(cluster: Cluster, settings: Mapping[str, str]) -> Endpoint | None:
     except ValueError:
         return None
     own = {member.address for member in cluster.of("datastore")}
-    return endpoint if own & {host for host, _ in endpoint.hosts} else None
+    return endpoint if own & {host for host, _ in endpoint.hosts} and logins(cluster, [endpoint.user]) else None
 
 
 def _environment(text: str) -> dict[str, str]:
