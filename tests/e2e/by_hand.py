@@ -18,7 +18,7 @@ SERVERS, AGENTS, BALANCERS = ("s1", "s2", "s3"), ("a1", "a2"), ("lb1", "lb2")
 ADDRESS = {name: f"{PREFIX}.{number}" for number, name in enumerate(("db1", *SERVERS, *AGENTS, *BALANCERS), 11)}
 _INSTALL = "set -e\nexport DEBIAN_FRONTEND=noninteractive\napt-get -q update && apt-get -qy install "
 _DATABASE = f"""{_INSTALL} mariadb-server
-printf '[mysqld]\\nbind-address = 0.0.0.0\\n' >/etc/mysql/mariadb.conf.d/99-k3s.cnf
+printf '[mysqld]\\nbind-address = 0.0.0.0\\nmax_connections = 500\\n' >/etc/mysql/mariadb.conf.d/99-k3s.cnf
 systemctl restart mariadb
 mariadb <<'SQL'
 CREATE DATABASE k3s;
