@@ -24,6 +24,7 @@ FIRST = (
     "test_drill.py",
     "test_load_balancers.py",
     "test_nodes.py",
+    "test_controllers.py",
     "test_encryption.py",
     "test_schedule.py",
     "test_k3s_as_observed.py",

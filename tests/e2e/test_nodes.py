@@ -134,8 +134,10 @@ def test_a_cluster_comes_back_from_a_backup(cluster: Site) -> None:
     assert (report["place"], report["verified"]) == (str(file), True)
     parts = {one["name"] for one in report["manifest"]["parts"]}
     assert {"datastore.sql.gz", "token", "servers/s1/config.yaml", "servers/s3/config.yaml"} <= parts
-    script = f"tar -xOf {file} datastore.sql.gz | zcat | grep -cE '^(CREATE TABLE `kine`|-- Dump completed)'"
-    assert subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout == "2\n"
+    script = "tar -xOf \"$1\" datastore.sql.gz | zcat | grep -cE '^(CREATE TABLE `kine`|-- Dump completed)'"
+    assert (
+        subprocess.run(["sh", "-c", script, "-", str(file)], capture_output=True, text=True, check=True).stdout == "2\n"
+    )
     assert not cluster.lab.exec("db1", ["ls", "/var/lib/nornir-k3s/backup"]).stdout
     assert cluster.processes() == before
     eventually(lambda: namespace(cluster, "after"))

@@ -16,6 +16,8 @@ from tests.conftest import BY_KIND, FIRST
 def test_files_with_a_place_of_their_own_exist() -> None:
     names = {path.name for path in Path(__file__).parents[1].rglob("test_*.py")}
     assert {*FIRST, *BY_KIND} <= names
+    ends = {path.name for path in Path(__file__).parents[1].glob("e2e/test_*.py")}
+    assert ends <= set(FIRST), "FIRST in tests/conftest.py says when they run"
 
 
 @pytest.mark.parametrize(("unified", "words"), [(True, "had cgroup v2"), (False, "none was run with cgroup v2")])
