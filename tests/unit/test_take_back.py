@@ -416,6 +416,22 @@ def test_the_newest_keys_count_and_damaged_ones_do_not(living: Living) -> None:
     assert run.store.read(datastore_keys.FILE) == renewed, "an older one is drift"
 
 
+def test_a_ca_of_the_hosts_goes_before_one_that_was_made_meanwhile(living: Living) -> None:
+    run = living.controller("late")  # two first deploys at once: the other one was first
+    run.first = None
+    run.store.commit()
+    run.use_inventory()
+    assert run.cluster.keys
+    assert run.cluster.keys.ca not in living.keys
+    living.facts(run, living.cluster)
+    assert take_back.renew(run, living.read)
+    assert run.store.read(datastore_keys.FILE) == living.keys
+    assert (run.cluster.token, run.cluster.keys) == (living.cluster.token, living.cluster.keys)
+    assert run.cluster.datastore_password == living.cluster.datastore_password
+    assert datastore_keys.replaces(living.keys, "damaged")
+    assert not datastore_keys.replaces("damaged", living.keys)
+
+
 def test_the_newest_certificate_of_the_check_counts_if_the_cluster_has_signed_it(living: Living) -> None:
     run = known(living)
     before = run.check_certificate().reveal()

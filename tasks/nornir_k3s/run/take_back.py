@@ -144,7 +144,7 @@ def _take(run: Run, found: checks.Values, what: str) -> bool:
     before = run.store.read(name)
     if value is None or value.reveal().strip() == (before or "").strip():
         return False
-    if what == checks.KEYS and before and (datastore_keys.signed(before) or _NEVER) >= _signed(value):
+    if what == checks.KEYS and before and not datastore_keys.replaces(value.reveal(), before):
         return False
     if what == checks.TOKEN and before:
         run.store.take(f"{name}-{Secret(before.strip()).fingerprint()}", before, None)

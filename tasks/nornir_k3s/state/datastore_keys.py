@@ -77,3 +77,16 @@ def signed(text: str) -> Signed | None:
         return signed_at(ca["certificate"]), max(signed_at(pair["certificate"]) for pair in pairs)
     except _DAMAGED:
         return None
+
+
+def replaces(found: str, own: str) -> bool:
+    """Return whether keys that hosts have replace ours: those of another CA do, which was made when nobody knew theirs.
+
+    Arguments:
+        found, own: Keys as they are saved.
+    """
+    try:
+        same = json.loads(found)["ca"]["certificate"] == json.loads(own)["ca"]["certificate"]
+    except _DAMAGED:
+        return signed(found) is not None
+    return not same or (signed(found) or NEVER) > (signed(own) or NEVER)
