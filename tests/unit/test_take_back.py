@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from nornir.core.task import Result, Task
 
 from nornir_k3s import k3s
 from nornir_k3s.checks import held as checks
@@ -27,7 +28,7 @@ from nornir_k3s.model.paths import DATASTORE_KEYS
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.roles import datastore, haproxy
 from nornir_k3s.roles.datastore_login import login
-from nornir_k3s.run import gather, take_back
+from nornir_k3s.run import gather, shared, take_back
 from nornir_k3s.run.context import Run
 from nornir_k3s.state import certificates, check_certificate, database_password, datastore_keys, known_cluster
 from nornir_k3s.state.store import Store
@@ -477,6 +478,24 @@ def test_hosts_are_read_once_before_everything_else(living: Living, monkeypatch:
     assert run.cluster.token == living.cluster.token
     assert len(run.report.notes) == 1
     assert run.unread == {}, "what reads all hosts says who is down"
+
+
+@pytest.mark.parametrize("down", ["", "s2"])
+def test_a_task_saves_what_it_generates_if_all_have_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, down: str
+) -> None:
+    def session(task: Any, **_: Any) -> Any:
+        if task.host.name == down:
+            raise K3sError("no route")
+        return SimpleNamespace(run=lambda *_, **__: SimpleNamespace(stdout="@end\n", status=0), round_trips=1)
+
+    def work(task: Task) -> Result:
+        shared.of(task, tmp_path, tmp_path / "state", None).begin()
+        return Result(host=task.host)
+
+    monkeypatch.setattr(gather, "session", session)
+    assert not nr(HOSTS).run(task=work).failed
+    assert (tmp_path / "state" / "test" / "token").exists() is (not down)
 
 
 def test_two_runs_do_not_replace_each_other_s_secrets(tmp_path: Path) -> None:
