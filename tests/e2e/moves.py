@@ -6,7 +6,8 @@ import http.client
 import json
 import shutil
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import yaml
@@ -99,15 +100,19 @@ class Informer(threading.Thread):
                 elif self._watched():
                     self.cut += 1
 
-    def _ask(self, query: str, timeout: float) -> http.client.HTTPResponse:
+    @contextmanager
+    def _ask(self, query: str, timeout: float) -> Iterator[http.client.HTTPResponse]:
         connection = http.client.HTTPSConnection(
             self._to.host, self._to.port, timeout=timeout, context=self._to.context
         )
-        connection.request("GET", f"{self.PATH}{query}")
-        return connection.getresponse()
+        with closing(connection):
+            connection.request("GET", f"{self.PATH}{query}")
+            with connection.getresponse() as answer:
+                yield answer
 
     def _list(self) -> None:
-        found = json.loads(self._ask("", 30).read())
+        with self._ask("", 30) as answer:
+            found = json.loads(answer.read())
         self.view = {item["metadata"]["name"]: item["metadata"]["uid"] for item in found["items"]}
         self._version = found["metadata"]["resourceVersion"]
 
