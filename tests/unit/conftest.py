@@ -10,9 +10,12 @@ from typing import Any
 import hypothesis
 import pytest
 from nornir.core.inventory import Defaults, Group, Groups, Host, Hosts, Inventory, ParentGroups
+from nornir.core.task import Task
 
+from nornir_k3s.errors import HostUnreachable
 from nornir_k3s.inventory import cluster
 from nornir_k3s.model.cluster import Cluster
+from nornir_k3s.run import gather
 from nornir_k3s.state.store import Store
 
 HOSTS = {
@@ -48,6 +51,16 @@ def inventory(
             name, hostname=address, groups=ParentGroups([groups[group]]), data=data.get(name, {}), defaults=defaults
         )
     return Inventory(hosts=members, groups=groups, defaults=defaults)
+
+
+@pytest.fixture(autouse=True)
+def no_host_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unit tests reach no host: one that has no session of its own is down."""
+
+    def session(task: Task, **_: object) -> None:
+        raise HostUnreachable(task.host.name, "no route to it from a unit test")
+
+    monkeypatch.setattr(gather, "session", session)
 
 
 @pytest.fixture

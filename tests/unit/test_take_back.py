@@ -18,7 +18,7 @@ from nornir.core.task import Result, Task
 
 from nornir_k3s import k3s
 from nornir_k3s.checks import held as checks
-from nornir_k3s.errors import Busy, K3sError, UsageError
+from nornir_k3s.errors import Busy, HostsFailed, HostUnreachable, K3sError, UsageError
 from nornir_k3s.facts import held
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.datastore_facts import Database
@@ -478,6 +478,24 @@ def test_hosts_are_read_once_before_everything_else(living: Living, monkeypatch:
     assert run.cluster.token == living.cluster.token
     assert len(run.report.notes) == 1
     assert run.unread == {}, "what reads all hosts says who is down"
+
+
+def test_a_host_that_is_down_is_waited_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[str] = []
+
+    def session(task: Any, **_: Any) -> Any:
+        tries.append(task.host.name)
+        raise HostUnreachable(task.host.name, "no route")
+
+    monkeypatch.setattr(gather, "session", session)
+    run = gather.prepare(nr(HOSTS), base=tmp_path, state=tmp_path / "state", options={}, artifacts=False)
+    with pytest.raises(HostsFailed):
+        run.phase("observe", ["s1", "s2"], gather.gather_host, reads=True)
+    assert sorted(tries) == ["db1", "lb1", "lb2", "s1", "s2"]
+    run.nr.data.reset_failed_hosts()
+    with pytest.raises(HostUnreachable):
+        run.phase("observe", ["s1"], gather.gather_host, reads=True)
+    assert tries[-1] == "s1", "it may be back"
 
 
 @pytest.mark.parametrize("down", ["", "s2"])

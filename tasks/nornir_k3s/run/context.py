@@ -90,6 +90,7 @@ class Run:
         address: What was found at the registration address.
         before_upgrade: What was found before K3s is replaced by a newer version.
         unread: Hosts that could not be read, and why, where that does not end the run.
+        down: Hosts that did not answer when secrets were looked for: when (time.monotonic), and why.
         on_step: Gets a host's name and what it does now.
         allowed: Of a run that carries out a saved plan: the steps in it, as HOST/STEP; None for all.
         lock: Keeps other runs away; None for a run that only reads.
@@ -129,6 +130,7 @@ class Run:
     left_out: set[str] = field(default_factory=set)
     failed: list[K3sError] = field(default_factory=list)
     unread: dict[str, str] = field(default_factory=dict)
+    down: dict[str, tuple[float, HostUnreachable]] = field(default_factory=dict)
     address: AddressAnswer | None = None
     before_upgrade: BeforeUpgrade | None = None
     on_progress: OnProgress | None = None

@@ -20,7 +20,7 @@ from nornir.core.task import Result, Task
 from nornir_k3s import facts
 from nornir_k3s.artifacts.source import Source
 from nornir_k3s.checks import registration, upgrade
-from nornir_k3s.errors import UnreadableAnswer
+from nornir_k3s.errors import HostUnreachable, UnreadableAnswer
 from nornir_k3s.facts import Fact, Query
 from nornir_k3s.facts.held import Held
 from nornir_k3s.inventory import cluster
@@ -188,7 +188,11 @@ def read_held(run: Run, names: Sequence[str]) -> tuple[Mapping[str, Mapping[str,
 
 
 def _held(task: Task, run: Run) -> Result:
-    return Result(host=task.host, result=read_facts(task, run, [Held()]), severity_level=logging.DEBUG)
+    try:
+        return Result(host=task.host, result=read_facts(task, run, [Held()]), severity_level=logging.DEBUG)
+    except HostUnreachable as error:
+        run.down[task.host.name] = time.monotonic(), error
+        raise
 
 
 def look_at_address(run: Run, *, idle: float = 0) -> None:
@@ -258,8 +262,12 @@ def readable(host: str) -> Iterator[None]:
 
 def session_of(task: Task, run: Run) -> Session:
     """Return the connected session of this task's host, and add it to the run."""
-    link = session(task, deadline=run.deadlines["connect"])
-    run.sessions[task.host.name] = link
+    name, deadline = task.host.name, run.deadlines["connect"]
+    begin, error = run.down.pop(name, (0.0, None))
+    if error and time.monotonic() - begin < deadline:
+        raise error  # it was waited for just now
+    link = session(task, deadline=deadline)
+    run.sessions[name] = link
     return link
 
 
