@@ -147,8 +147,9 @@ def same(cluster: Cluster, member: Member, facts: HostFacts, key: str, both: tup
     Arguments:
         both: What runs, and what would run.
     """
-    if key in ("token", "token-file") and member.role == "servers" and facts.server.token:
-        return facts.server.token == cluster.token.fingerprint()  # it may be in K3s' own file only
+    in_own_file = key == "token-file" or (key == "token" and key not in both[0].settings)
+    if in_own_file and member.role == "servers" and facts.server.token:
+        return facts.server.token == cluster.token.fingerprint()
     found, other = (form(cluster, key, one) for one in both)
     if found == other:
         return True
