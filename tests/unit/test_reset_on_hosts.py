@@ -16,6 +16,7 @@ from nornir_k3s.phases import host_tasks
 from nornir_k3s.phases import reset as phases
 from nornir_k3s.run.context import Run
 from nornir_k3s.workflows import remove
+from nornir_k3s.workflows import reset as workflow
 
 from .conftest import HOSTS
 from .test_left import nr, prepared
@@ -35,7 +36,8 @@ class Link:
         if what == "applying":
             return SimpleNamespace(status=0, stdout="@did\tremove:k3s\tchanged\n@stays\tcurl\n@end\n", stderr="")
         made = DATABASE if self.name == "db1" else NODE
-        return SimpleNamespace(stdout=(made if "fact_made" in script else "@distribution\tdebian\n") + "@end\n")
+        work = "@work\tno\t6\t-\n" if "fact_work /run" in script else ""
+        return SimpleNamespace(stdout=work + (made if "fact_made" in script else "@distribution\tdebian\n") + "@end\n")
 
 
 @pytest.fixture
@@ -63,6 +65,20 @@ def test_hosts_are_read_whatever_works_there_and_each_gets_its_steps(
     reset(nr(HOSTS), datastore=True, base=tmp_path, state=tmp_path / "state")
     assert "purge apt mariadb-server" in scripts["db1"][-1]
     assert "fact_others /nowhere" in scripts["db1"][1]
+
+
+@pytest.mark.usefixtures("scripts")
+def test_the_number_of_the_lock_is_read_so_that_runs_of_before_refuse_no_reset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: dict[str, int] = {}
+
+    def note(run: Run, *_: object, **__: object) -> None:
+        read.update({name: facts.work.number for name, facts in run.facts.items()})
+
+    monkeypatch.setattr(workflow, "_carry_out", note)
+    reset(nr(HOSTS), base=tmp_path, state=tmp_path / "state")
+    assert read == dict.fromkeys(HOSTS, 6)
 
 
 def run_task(inventory: Nornir, name: str, task: Any, folder: Path, **more: Any) -> Any:

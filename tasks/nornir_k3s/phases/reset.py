@@ -11,6 +11,7 @@ from nornir.core.task import Result, Task
 from nornir_k3s import facts
 from nornir_k3s.facts import Fact, Query
 from nornir_k3s.facts.database import Database
+from nornir_k3s.facts.files import AtWork
 from nornir_k3s.facts.k3s_node import AgentCA
 from nornir_k3s.facts.k3s_server import ServerFiles
 from nornir_k3s.facts.made import Holds, MadeByUs, OtherClusters
@@ -30,12 +31,12 @@ Steps = Mapping[str, Sequence[Step]]
 
 def read_host(task: Task, run: Run) -> Result:
     """Read what this tool has put on this host, whatever works there, into the run."""
-    first = _read(task, run, (System(), Distribution()), DEBIAN)
+    first = _read(task, run, (AtWork(), System(), Distribution()), DEBIAN)  # the lock compares what was read
     wanted: list[Fact[Any]] = [MadeByUs(), ServerFiles(), AgentCA()]
     if run.cluster.is_managed:
         wanted += [Database(), Holds(), OtherClusters()]
     found = _read(task, run, wanted, first.family)
-    run.facts[task.host.name] = replace(found, system=first.system, distribution=first.distribution)
+    run.facts[task.host.name] = replace(found, work=first.work, system=first.system, distribution=first.distribution)
     return Result(host=task.host)
 
 
