@@ -645,3 +645,23 @@ def test_the_thread_that_ends_last_lets_the_lock_go(controller: Callable[..., Co
     thread.join()
     with changing(ann.run, "deploy"):
         pass
+
+
+def test_hosts_that_other_threads_reach_or_leave_out_meanwhile_harm_nothing(
+    controller: Callable[..., Controller],
+) -> None:
+    ann = controller()
+
+    class Reached(SimpleNamespace):
+        @property
+        def alive(self) -> bool:
+            ann.sessions["a1"] = ann.sessions["s1"]
+            return False
+
+    class Facts(dict[str, HostFacts]):
+        def __contains__(self, name: object) -> bool:
+            return self.pop(str(name), None) is not None
+
+    ann.sessions["a2"] = cast(Session, Reached(channels=()))
+    ann.run.facts = Facts(ann.run.facts)
+    assert ann.lock.take(ann.run)

@@ -185,9 +185,10 @@ class ClusterLock:
 
     def _as_read(self, run: Run, name: str, number: int) -> bool:
         """Return whether nobody else has changed anything since this run has read the host."""
-        if name not in run.facts:
+        facts = run.facts.get(name)
+        if facts is None:
             return True
-        read = run.facts[name].work
+        read = facts.work
         other = read.held and (read.owner is None or read.owner.id != self.owner.id)
         since = range(read.number + 1, number + 1)
         return not other and read.number <= number and all((name, one) in self._ours for one in since)
@@ -323,5 +324,5 @@ class Together:
 
 def _order(run: Run) -> list[str]:
     """Return the hosts that this run has a connection to, servers first; the same order for every controller."""
-    names = [name for name, session in run.sessions.items() if session.alive]
+    names = [name for name, session in list(run.sessions.items()) if session.alive]  # other threads add some
     return sorted(names, key=lambda name: ("servers" not in run.member(name).roles, name))

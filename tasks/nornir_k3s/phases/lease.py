@@ -135,4 +135,5 @@ class ClusterLease:
 def _asked(run: Run) -> list[str]:
     """Return the servers that can be asked: with a connection, and ready if they were read."""
     linked = [m.name for m in run.cluster.of("servers") if m.name in run.sessions and run.sessions[m.name].alive]
-    return [name for name in linked if name not in run.facts or run.facts[name].ready]
+    facts = dict(run.facts)  # other threads read hosts, and leave some out
+    return [name for name in linked if name not in facts or facts[name].ready]
