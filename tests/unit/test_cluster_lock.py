@@ -61,6 +61,8 @@ class Channel:
         pass
 
     def sendall(self, data: bytes) -> None:
+        if self.closed:
+            raise OSError("the channel is closed")
         assert self.process.stdin
         self.process.stdin.write(data)
         self.process.stdin.flush()
@@ -665,3 +667,47 @@ def test_hosts_that_other_threads_reach_or_leave_out_meanwhile_harm_nothing(
     ann.sessions["a2"] = cast(Session, Reached(channels=()))
     ann.run.facts = Facts(ann.run.facts)
     assert ann.lock.take(ann.run)
+
+
+def test_neither_an_api_that_hangs_nor_a_slow_host_costs_another_one_its_lock(
+    controller: Callable[..., Controller], api: Api_, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holds, "LASTS", 0.6)
+    monkeypatch.setattr(cluster_lock, "BEAT", 0.05)
+    monkeypatch.setattr(cluster_lock, "RENEW", 0.05)
+    ann, take, answers = with_api(controller()), holds.Hold.take, threading.Event()
+    ann.lock.take(ann.run)
+    monkeypatch.setattr(ann.lock._lease, "renew", lambda *_: answers.wait(20) and None)
+    begin = holds.now()
+    while holds.now() - begin < 0.9:
+        assert all(one.read() == Work(True, 1, ANN) for one in ann.sessions.values())
+
+    def slow(hold: holds.Hold) -> holds.Taken:
+        time.sleep(0.8)  # what the test is about
+        return take(hold)
+
+    monkeypatch.setattr(holds.Hold, "take", slow)
+    ann.sessions["s2"].channels[0].close()
+    ann.lock.require(ann.run)
+    answers.set()
+    assert ann.sessions["s2"].read() == Work(True, 3, ANN)
+    assert ann.sessions["s1"].read() == Work(True, 1, ANN)
+
+
+def test_a_run_that_has_lost_its_lock_takes_nothing_from_one_that_is_about_to_begin(
+    controller: Callable[..., Controller], api: Api_, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_lock, "BEAT", 3600)
+    ann, bob = with_api(controller()), controller(BOB)
+    ann.lock.take(ann.run)
+    for session in ann.sessions.values():
+        session.channels[0].close()
+    api.held_by(BOB, hosts="s1,s2")
+    ann.lock._renew()
+    assert api.lease
+    assert api.lease["spec"]["holderIdentity"] == BOB.id
+    other = holds.Hold(cast(Any, bob.sessions["s1"]), BOB)
+    assert not other.take().busy
+    with pytest.raises(Busy, match="bob@desk makes a backup"):
+        ann.lock.require(ann.run)
+    other.close()

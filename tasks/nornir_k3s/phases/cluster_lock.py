@@ -14,14 +14,14 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from nornir_k3s.apply.hold import ANSWER, LASTS, Hold, now
+from nornir_k3s.apply.hold import ANSWER, LASTS, Hold, Taken, now
 from nornir_k3s.errors import Busy, HostUnreachable, Interrupted, K3sError, OutcomeUnknown
 from nornir_k3s.model.work import Owner, owner
 from nornir_k3s.phases.lease import ClusterLease
@@ -89,7 +89,8 @@ class ClusterLock:
                 self._drop()
                 raise
             self._taken, self._run = True, run
-            threading.Thread(target=self._keep, name="nornir-k3s-lock", daemon=True).start()
+            for work in (self._keep, self._keep_lease):  # an API that hangs must not cost the hosts their beats
+                threading.Thread(target=work, name="nornir-k3s-lock", daemon=True).start()
             return len(still) == len(self._holds)
 
     def require(self, run: Run) -> None:
@@ -107,14 +108,13 @@ class ClusterLock:
                 return
             self._run = run
             self._take_again([name for name in _order(run) if name not in self._holds])
-            late = [hold for hold in self._holds.values() if hold.alive and not hold.fresh(LASTS / 2)]
-            gone = [name for name, hold in self._holds.items() if hold in late and not hold.confirmed(LASTS / 2)]
-            gone += [name for name, hold in self._holds.items() if not hold.alive]
-            self._take_again(gone)
-            if self._lease.held and now() - self._lease.asked > LASTS:
-                self._renew()
-            if self._lost:
-                raise Busy(self._lost, hint="nothing more was changed; run it again when that has ended")
+            late = {name: hold for name, hold in self._holds.items() if hold.alive and not hold.fresh(LASTS / 2)}
+            gone = [*_silent(late), *(name for name, hold in self._holds.items() if not hold.alive)]
+            self._take_again(dict.fromkeys(gone))
+        if self._lease.held and now() - self._lease.asked > LASTS:
+            self._renew()
+        if self._lost:
+            raise Busy(self._lost, hint="nothing more was changed; run it again when that has ended")
 
     def release(self) -> None:
         """Let the lock go; a run that reads the hosts from now on sees that something was changed."""
@@ -137,12 +137,7 @@ class ClusterLock:
             Busy: Another run has it on one of them.
         """
         holds = {name: Hold(run.sessions[name], self.owner) for name in names}
-        if not holds:
-            return
-        with ThreadPoolExecutor(len(holds), thread_name_prefix="lock") as pool:
-            taking = {name: pool.submit(hold.take) for name, hold in holds.items()}
-            while wait(taking.values(), timeout=BEAT).not_done:
-                self._beat()  # a host that is slow must not cost the others
+        taking = self._taking(holds)
         errors = []
         for name, future in taking.items():
             try:
@@ -159,6 +154,16 @@ class ClusterLock:
                     self._holds[name] = holds[name]
         if errors:
             raise errors[0]
+
+    def _taking(self, holds: Mapping[str, Hold]) -> Mapping[str, Future[Taken]]:
+        """Have these hosts answer, all at once: one that is slow must not cost the others their lock."""
+        if not holds:
+            return {}
+        with ThreadPoolExecutor(len(holds), thread_name_prefix="lock") as pool:
+            taking = {name: pool.submit(hold.take) for name, hold in holds.items()}
+            while wait(taking.values(), timeout=BEAT).not_done:
+                self._beat()
+        return taking
 
     def _begin(self, holds: Iterable[Hold]) -> None:
         """Tell these hosts that changes begin.
@@ -195,20 +200,20 @@ class ClusterLock:
 
     def _take_again(self, names: Iterable[str]) -> None:
         """Take the lock on hosts that are new, or that have ended it because their connection was lost."""
-        for name in names:
-            before, run = self._holds.get(name), self._run
-            if run is None or name not in run.sessions or not run.sessions[name].alive:
-                continue
-            hold = Hold(run.sessions[name], self.owner)
+        run = self._run
+        able = [name for name in names if run and name in run.sessions and run.sessions[name].alive]
+        holds = {name: Hold(run.sessions[name], self.owner) for name in able} if run else {}
+        for name, taking in self._taking(holds).items():
+            before, hold = self._holds.get(name), holds[name]
             try:
-                found = hold.take()
-                if before is None and not found.busy and not self._as_read(run, name, found.number):
+                found = taking.result()
+                who = owner(found.owner)
+                if before is None and run and not found.busy and not self._as_read(run, name, found.number):
                     self._lost = f"another run has changed {name} since this one has read it"
                 elif found.number > (before.number + 1 if before else found.number):
-                    who = owner(found.owner)
                     self._lost = f"this run has lost its lock on {name}" + (f": {who}" if who else " to another run")
-                elif found.busy and before is None:
-                    self._lost = str(owner(found.owner) or f"another run is at work on {name}")
+                elif found.busy and (before is None or (who and who.id != self.owner.id)):
+                    self._lost = str(who or f"another run is at work on {name}")
                 if found.busy or self._lost:  # its former process may have it until it misses the beats
                     hold.close()
                     continue
@@ -226,13 +231,15 @@ class ClusterLock:
 
     def _renew(self) -> None:
         if self._run is not None:
-            other = self._lease.renew(self._run, frozenset(self._holds))
+            holds = list(self._holds.items())
+            own = frozenset(name for name, hold in holds if hold.alive and now() - hold.heard < LASTS)
+            other = self._lease.renew(self._run, own)
             if other is not None and self._lease.other_lives:
                 self._lost = f"this run has lost the Lease of the cluster: {other}"
 
     def _keep(self) -> None:
-        """Send the beats, and renew the Lease, until the lock is let go."""
-        ended, renewed = self._ended, now()
+        """Send the beats until the lock is let go."""
+        ended = self._ended
         while not ended.wait(BEAT):
             with self._guard:
                 if ended.is_set():
@@ -242,9 +249,12 @@ class ClusterLock:
                     self._take_again([name for name, hold in self._holds.items() if not hold.alive])
                 except K3sError:
                     log.debug("the lock cannot be taken again", exc_info=True)
-            if now() - renewed >= RENEW:
-                self._renew()
-                renewed = now()
+
+    def _keep_lease(self) -> None:
+        """Renew the Lease until the lock is let go."""
+        ended = self._ended
+        while not ended.wait(RENEW):
+            self._renew()
 
 
 _scopes: dict[Path, tuple[int, ClusterLock]] = {}
@@ -326,3 +336,12 @@ def _order(run: Run) -> list[str]:
     """Return the hosts that this run has a connection to, servers first; the same order for every controller."""
     names = [name for name, session in list(run.sessions.items()) if session.alive]  # other threads add some
     return sorted(names, key=lambda name: ("servers" not in run.member(name).roles, name))
+
+
+def _silent(holds: Mapping[str, Hold]) -> list[str]:
+    """Return the hosts that do not answer a beat in time; all are asked at once, so that no other misses one."""
+    if not holds:
+        return []
+    with ThreadPoolExecutor(len(holds), thread_name_prefix="lock") as pool:
+        answers = pool.map(lambda hold: hold.confirmed(LASTS / 2), holds.values())
+        return [name for name, answered in zip(holds, answers, strict=True) if not answered]
