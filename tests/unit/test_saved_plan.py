@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from nornir_k3s.model.plan import Plan
 from nornir_k3s.model.saved_plan import Basis, SavedPlan
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.step import Step
-from nornir_k3s.phases import host_tasks, saved_plan
+from nornir_k3s.phases import cluster_lock, host_tasks, saved_plan
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
 
@@ -190,3 +191,15 @@ def test_options_that_exclude_each_other_are_told() -> None:
     out = known | {"out": Path("p"), "apply": None}
     assert options_of_changes.phases_conflict(argparse.Namespace(**out)) == "--out needs --plan"
     assert not options_of_changes.phases_conflict(argparse.Namespace(**out | {"plan": True}))
+
+
+def test_a_user_without_a_name_can_save_a_plan(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    def getuser() -> str:
+        raise OSError("No username set in the environment")  # in a container; a KeyError before Python 3.13
+
+    monkeypatch.setattr(getpass, "getuser", getuser)
+    cluster_lock.me.cache_clear()
+    try:
+        assert plan_of(load(), STEP).by.startswith("unknown@")
+    finally:
+        cluster_lock.me.cache_clear()

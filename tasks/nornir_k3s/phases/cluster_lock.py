@@ -36,7 +36,7 @@ _begun: dict[Path, set[tuple[str, int]]] = {}  # by state folder: hosts, and num
 
 
 @cache
-def _me() -> Owner:
+def me() -> Owner:
     """Return this process as an owner."""
     try:
         user = getpass.getuser()
@@ -55,7 +55,7 @@ class ClusterLock:
     """
 
     def __init__(self, command: str, folder: Path) -> None:
-        self.owner = replace(_me(), command=command, since=time.time())
+        self.owner = replace(me(), command=command, since=time.time())
         self._ours = _begun.setdefault(folder, set())
         self._holds: dict[str, Hold] = {}
         self._lease = ClusterLease(self.owner)

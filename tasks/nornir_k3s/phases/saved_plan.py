@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -11,6 +9,7 @@ from nornir_k3s.checks import plan_basis
 from nornir_k3s.errors import PlanMoved
 from nornir_k3s.model.plan import Plan
 from nornir_k3s.model.saved_plan import Basis, SavedChoice, SavedPlan
+from nornir_k3s.phases.cluster_lock import me
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
 
@@ -31,7 +30,7 @@ def saved(run: Run, choice: Choice, plan: Plan) -> SavedPlan:
         tool=version("nornir-k3s"),
         cluster=run.cluster.name,
         created=f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
-        by=f"{getpass.getuser()}@{socket.gethostname()}",
+        by=f"{me().user}@{me().host}",
         choice=chosen,
         basis=_basis(run),
         plan=plan,
