@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from nornir.core.task import Result, Task
 
-from nornir_k3s import Declined, K3sError, PreflightFailed, Report, UsageError, k3s, plan_restore, restore
+from nornir_k3s import Busy, Declined, K3sError, PreflightFailed, Report, UsageError, k3s, plan_restore, restore
 from nornir_k3s.apply import restore as scripts
 from nornir_k3s.checks import preflight as checks
 from nornir_k3s.model.backup import Manifest, Node, Part
@@ -28,6 +28,7 @@ from nornir_k3s.model.paths import STATE
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.phases import preflight
 from nornir_k3s.phases import restore as phases
+from nornir_k3s.phases.cluster_lock import ClusterLock
 from nornir_k3s.roles import datastore
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
@@ -146,6 +147,19 @@ def test_the_order(hosts: Hosts, tmp_path: Path) -> None:
     assert restoring.load(run.store) is None
     assert run.store.read("revision.json") is None, "the datastore went back on purpose"
     assert not list((tmp_path / "state" / "test").glob(".restore*"))
+
+
+def test_nothing_is_saved_while_another_controller_works(
+    hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def require(*_: object) -> None:
+        raise Busy("ann@ci-7 deploys")
+
+    monkeypatch.setattr(ClusterLock, "require", require)
+    with pytest.raises(Busy):
+        hosts.restore(backup(tmp_path), token=None)
+    assert not hosts.did
+    assert not {"token", restoring.FILE} & {path.name for path in (tmp_path / "state" / "test").iterdir()}
 
 
 @pytest.mark.parametrize(

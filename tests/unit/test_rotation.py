@@ -19,6 +19,7 @@ from nornir_k3s.model.report import Report
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.phases import window
+from nornir_k3s.phases.cluster_lock import ClusterLock
 from nornir_k3s.run import gather, shared
 from nornir_k3s.state import locks
 from nornir_k3s.state.store import Store
@@ -127,6 +128,20 @@ def test_a_plan_changes_nothing_and_neither_does_a_no_nor_a_deploy_meanwhile(dep
         deployed.rotate(confirm=lambda _: False)
     with locks.deploy_lock(deployed.file.parent), pytest.raises(Busy):
         deployed.rotate()
+    assert deployed.file.read_text() == "old\n"
+    assert deployed.deploys == []
+
+
+def test_no_password_is_made_while_another_controller_works(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def require(*_: object) -> None:
+        raise Busy("ann@ci-7 deploys")
+
+    monkeypatch.setattr(ClusterLock, "require", require)
+    with pytest.raises(Busy):
+        deployed.rotate()
+    assert [path.name for path in deployed.file.parent.glob("datastore-password*")] == ["datastore-password"]
     assert deployed.file.read_text() == "old\n"
     assert deployed.deploys == []
 

@@ -67,7 +67,7 @@ def restore(
     """
     arguments: dict[str, Any] = {"base": base, "state": state, "options": options}
     run = _prepare(nr, arguments)
-    with restore_file.folder_of(run.store.folder, "restore") as folder, changing(run, "restore"):
+    with restore_file.folder_of(run.store.folder, "restore") as folder, changing(run, "restore") as lock:
         drafts.clean(run.store.folder, "restore", keep=folder)
         for name in ("restore-plan", "restore-kept"):
             drafts.clean(run.store.folder, name)
@@ -77,6 +77,7 @@ def restore(
         if confirm and not confirm(plan):
             raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes restores without asking")
         dump = None if backup.begun.replaced else restore_file.extracted(run, backup, folder)
+        lock.require(run)  # before the state folder gets the backup's token
         backup = _begin(run, backup)
         try:
             if dump:

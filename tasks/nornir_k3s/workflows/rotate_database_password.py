@@ -39,7 +39,8 @@ def rotate(request: Request) -> Report:
     run = _look(request)
     window.require_open(run, [member.name for member in run.cluster.of("servers")])
     request.require_confirmed(_planned(run, request))
-    with changing(run, "rotate"):
+    with changing(run, "rotate") as lock:
+        lock.require(run)  # before the state folder gets another password
         database_password.replace(run.store, k3s.new_token())
         return deploy(request.nr, **request.arguments(), choice=request.choice)
 
