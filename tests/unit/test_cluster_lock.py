@@ -711,3 +711,17 @@ def test_a_run_that_has_lost_its_lock_takes_nothing_from_one_that_is_about_to_be
     with pytest.raises(Busy, match="bob@desk makes a backup"):
         ann.lock.require(ann.run)
     other.close()
+
+
+@pytest.mark.parametrize(("login", "error"), [("printf hello", ""), ("flock() { return 127; }", "taking the lock")])
+def test_output_of_a_login_is_left_out_and_a_host_that_cannot_lock_is_no_busy_one(
+    controller: Callable[..., Controller], monkeypatch: pytest.MonkeyPatch, login: str, error: str
+) -> None:
+    ann, source = controller(ANN, "s1"), holds.shell.source
+    monkeypatch.setattr(holds.shell, "source", lambda name: f"{login}\n{source(name)}")
+    if error:
+        with pytest.raises(CommandFailed, match=error):
+            ann.lock.take(ann.run)
+    else:
+        monkeypatch.setattr(holds, "ANSWER", 5)
+        assert ann.lock.take(ann.run)

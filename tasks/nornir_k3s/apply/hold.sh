@@ -11,11 +11,13 @@ trap '' PIPE HUP
 mkdir -p "$folder" || exit 1
 exec 8>>"$folder/lock" || exit 1
 note() { printf '%s %s\n' "$1" "$2" >"$folder/owner.draft" && mv -f "$folder/owner.draft" "$folder/owner"; }
+# What a login prints may end in the middle of a line.
+echo
 recall() { number=0 known=-; [ ! -r "$folder/owner" ] || read -r number known <"$folder/owner" || :; }
 # shellcheck disable=SC2016  # the inner shell has the line
 one='IFS= read -r line && printf %s "$line"'
 next() { timeout --foreground "$seconds" sh -c "$one" 8>&-; }
-flock -w "$patience" 8 || { recall; printf '@busy\t%s\t%s\n' "$number" "$known"; exit 75; }
+flock -w "$patience" 8 || { [ $? = 1 ] || exit 1; recall; printf '@busy\t%s\t%s\n' "$number" "$known"; exit 75; }
 recall
 begun=0
 note "$number" "$owner"
