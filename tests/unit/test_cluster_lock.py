@@ -241,6 +241,10 @@ def test_what_was_read_before_another_run_changed_something_is_out_of_date(
     bob.lock.release()
     with pytest.raises(Busy, match="another run has changed the cluster since this one has read it"):
         bob.lock.require(bob.run)
+    bob.lock.owner = replace(BOB, command="tasks")  # they share what they have read
+    with pytest.raises(Busy) as raised:
+        bob.lock.require(bob.run)
+    assert raised.value.hint == "run k3s_facts on all hosts, then it again"
     bob.read()
     bob.lock.require(bob.run)
     bob.lock.require(bob.run)

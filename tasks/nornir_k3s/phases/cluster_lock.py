@@ -30,6 +30,7 @@ from nornir_k3s.state import locks
 
 log = logging.getLogger(__name__)
 BEAT = 5.0  # seconds between two beats
+TASKS = "tasks"  # the command of Nornir tasks, which read a host once
 RENEW = 10.0  # seconds between two renewals of the Lease
 HINT = f"run it again when that has ended; a run that is dead loses its lock by itself within {LASTS} seconds"
 _begun: dict[Path, set[tuple[str, int]]] = {}  # by state folder: hosts, and numbers of their locks that are ours
@@ -104,7 +105,13 @@ class ClusterLock:
                 if not self.take(run):
                     self.release()
                     text = "another run has changed the cluster since this one has read it"
-                    raise Busy(text, hint="run it again: it reads the hosts anew")
+                    tasks = self.owner.command == TASKS
+                    hint = (
+                        "run k3s_facts on all hosts, then it again"
+                        if tasks
+                        else "run it again: it reads the hosts anew"
+                    )
+                    raise Busy(text, hint=hint)
                 return
             self._run = run
             self._take_again([name for name in _order(run) if name not in self._holds])
@@ -317,7 +324,7 @@ class Together:
         """Keep other runs away from the cluster, as `changing` does."""
         with self._guard:
             if self._lock is None:
-                self._lock = self._scope.enter_context(changing(run, "tasks"))
+                self._lock = self._scope.enter_context(changing(run, TASKS))
             run.lock = lock = self._lock
             self._runs.append(run)
         try:
