@@ -34,6 +34,7 @@ from nornir_k3s.phases import lease as phase
 from nornir_k3s.phases.cluster_lock import ClusterLock, Together, changing
 from nornir_k3s.records import RecordError
 from nornir_k3s.run.context import Run
+from nornir_k3s.shell import source
 from nornir_k3s.ssh import shell
 from nornir_k3s.ssh.session import CommandResult
 
@@ -721,8 +722,8 @@ def test_a_run_that_has_lost_its_lock_takes_nothing_from_one_that_is_about_to_be
 def test_output_of_a_login_is_left_out_and_a_host_that_cannot_lock_is_no_busy_one(
     controller: Callable[..., Controller], monkeypatch: pytest.MonkeyPatch, login: str, error: str
 ) -> None:
-    ann, source = controller(ANN, "s1"), holds.shell.source
-    monkeypatch.setattr(holds.shell, "source", lambda name: f"{login}\n{source(name)}")
+    ann = controller(ANN, "s1")
+    monkeypatch.setattr("nornir_k3s.shell.source", lambda name: f"{login}\n{source(name)}")
     if error:
         with pytest.raises(CommandFailed, match=error):
             ann.lock.take(ann.run)

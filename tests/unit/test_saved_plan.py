@@ -27,6 +27,8 @@ from nornir_k3s.model.step import Step
 from nornir_k3s.phases import cluster_lock, host_tasks, saved_plan
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
+from nornir_k3s.state import datastore_keys
+from nornir_k3s.state.store import Store
 
 Load = Callable[..., Cluster]
 STEP = Step("file", "/etc/a", "write /etc/a", diff="+a", payload=File("/etc/a", Secret("hush")))
@@ -53,6 +55,7 @@ def run_of(cluster: Cluster, *steps: Step, facts: HostFacts = FACTS, **more: Any
         "widths": {"stage": 20},
         "planned": lambda _: SimpleNamespace(steps=steps),
         "allowed": None,
+        "store": SimpleNamespace(read=lambda _: None),
     }
     return cast(Run, SimpleNamespace(**values | more))
 
@@ -203,3 +206,39 @@ def test_a_user_without_a_name_can_save_a_plan(load: Load, monkeypatch: pytest.M
         assert plan_of(load(), STEP).by.startswith("unknown@")
     finally:
         cluster_lock.me.cache_clear()
+
+
+def test_certificates_that_each_run_makes_anew_do_not_count(load: Load, tmp_path: Path) -> None:
+    """Of a new host of the datastore, or in place of those that expire soon."""
+
+    def save() -> None:
+        """Save keys of a CA of their own for the host that is there."""
+        (tmp_path / datastore_keys.FILE).unlink(missing_ok=True)
+        store = Store(tmp_path, base=tmp_path, keep=False)
+        text = datastore_keys.load(store, cluster="test", hosts={"db1": ["db1"]}).text
+        (tmp_path / datastore_keys.FILE).write_text(text.reveal())
+
+    def of_new_host() -> Run:
+        store = Store(tmp_path, base=tmp_path, keep=False)
+        keys = datastore_keys.load(store, cluster="test", hosts={"db1": ["db1"], "db2": ["db2"]})
+        files = {"/c": Secret(keys.hosts["db2"].certificate), "/k": keys.hosts["db2"].key, "/all": keys.text}
+        steps = [
+            Step("file", path, f"write {path}", diff=f"+{one.reveal()}", payload=File(path, one))
+            for path, one in files.items()
+        ]
+        own = File("/own", Secret(keys.hosts["db1"].certificate + suffix))
+        cluster = replace(load(), keys=keys)
+        return run_of(cluster, *steps, Step("file", "/own", "write /own", payload=own), store=store)
+
+    suffix = ""
+    save()
+    shown = Plan(cluster="test", version="v", hosts={}, phases=[])
+    plan = saved_plan.saved(of_new_host(), Choice(), shown)
+    saved_plan.require_unmoved(of_new_host(), plan)
+    suffix = "# another one"
+    with pytest.raises(PlanMoved, match="the step file:/own would do something else"):
+        saved_plan.require_unmoved(of_new_host(), plan)
+    suffix = ""
+    save()
+    with pytest.raises(PlanMoved, match="the step file:/own would do something else"):
+        saved_plan.require_unmoved(of_new_host(), plan)

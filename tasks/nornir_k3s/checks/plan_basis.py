@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from nornir_k3s.model.step import Step
 # They follow from others, or from what a controller has saved, and change nothing on a host by themselves.
 _NO_SETTINGS = frozenset(("notes", "hidden", "left", "left_others", "former_vips", "keys", "members", "known_drift"))
 _SHOWN = 60
+_PEM = re.compile(r"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
 
 
 def of(
@@ -28,6 +30,7 @@ def of(
     facts: Mapping[str, HostFacts],
     steps: Mapping[str, tuple[Step, ...]],
     options: Mapping[str, object],
+    fresh: Collection[str] = (),
 ) -> Basis:
     """Return what a plan stands on.
 
@@ -36,6 +39,7 @@ def of(
     Arguments:
         facts, steps: Of each host that may be changed.
         options: Those of config.yaml that matter for a deploy.
+        fresh: First lines of certificates and keys that this run has made: those of each run are others.
     """
     begun = any(one.server.token for one in facts.values())
     key = cluster.token.reveal().encode() if begun else b""
@@ -44,7 +48,7 @@ def of(
     return Basis(
         settings={name: _fingerprint(key, value) for name, value in {**settings, **options}.items()},
         facts={name: dict(_facts(key, one)) for name, one in facts.items()},
-        steps={name: {step.id: _step(key, step) for step in own} for name, own in steps.items()},
+        steps={name: {step.id: _step(key, step, fresh) for step in own} for name, own in steps.items()},
     )
 
 
@@ -103,13 +107,20 @@ def _facts(key: bytes, facts: HostFacts) -> Iterator[tuple[str, str]]:
         yield f"node {node.name}", ", ".join(filter(None, words))
 
 
-def _step(key: bytes, step: Step) -> str:
+def made(pems: str) -> set[str]:
+    """Return the first lines of certificates and keys, which no other one has."""
+    return set(re.findall(r"-----BEGIN [A-Z ]+-----(?:\n|\\n)([A-Za-z0-9+/=]+)", pems))
+
+
+def _step(key: bytes, step: Step, fresh: Collection[str]) -> str:
     known: tuple[object, ...] = (step.summary, step.action)
-    return _fingerprint(key, (*known, step.diff, step.payload) if key else known)
+    return _fingerprint(key, (*known, step.diff, step.payload) if key else known, fresh)
 
 
-def _fingerprint(key: bytes, value: object) -> str:
+def _fingerprint(key: bytes, value: object, fresh: Collection[str] = ()) -> str:
     text = json.dumps(_plain(value, secrets=bool(key)), sort_keys=True)
+    if fresh:
+        text = _PEM.sub(lambda found: "new" if any(one in found[0] for one in fresh) else found[0], text)
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:16]
 
 

@@ -12,6 +12,7 @@ from nornir_k3s.model.saved_plan import Basis, SavedChoice, SavedPlan
 from nornir_k3s.phases.cluster_lock import me
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
+from nornir_k3s.state import datastore_keys
 
 _HINT = "nothing was changed: plan again, and have that reviewed"
 
@@ -65,4 +66,6 @@ def _basis(run: Run) -> Basis:
     names = [name for name in run.present if name in run.facts]
     steps = {name: run.planned(name).steps for name in run.names}
     options = {"deadlines": dict(run.deadlines), "widths": dict(run.widths)}
-    return plan_basis.of(run.cluster, {name: run.facts[name] for name in names}, steps, options)
+    keys = run.cluster.keys.text.reveal() if run.cluster.keys else ""
+    fresh = plan_basis.made(keys) - plan_basis.made((run.store.read(datastore_keys.FILE) or "") if keys else "")
+    return plan_basis.of(run.cluster, {name: run.facts[name] for name in names}, steps, options, fresh)
