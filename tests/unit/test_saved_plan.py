@@ -15,20 +15,22 @@ import pytest
 from nornir_k3s.checks import plan_basis
 from nornir_k3s.cli import deploy as command
 from nornir_k3s.cli import options_of_changes
-from nornir_k3s.errors import PlanMoved, UsageError
+from nornir_k3s.errors import Busy, K3sError, PlanMoved, UsageError
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.host_facts import ArtifactState, FileState, HostFacts, Ledger, UnitState
 from nornir_k3s.model.host_spec import File
 from nornir_k3s.model.k3s_facts import Api, NodeState, ServerFiles
 from nornir_k3s.model.plan import Plan
+from nornir_k3s.model.report import PhaseReport, Report
 from nornir_k3s.model.saved_plan import Basis, SavedPlan
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.step import Step
-from nornir_k3s.phases import cluster_lock, host_tasks, saved_plan
+from nornir_k3s.phases import cluster_lock, host_tasks, load_balancers, put_back, saved_plan, servers
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
 from nornir_k3s.state import datastore_keys
 from nornir_k3s.state.store import Store
+from nornir_k3s.workflows import deploy
 
 Load = Callable[..., Cluster]
 STEP = Step("file", "/etc/a", "write /etc/a", diff="+a", payload=File("/etc/a", Secret("hush")))
@@ -242,3 +244,23 @@ def test_certificates_that_each_run_makes_anew_do_not_count(load: Load, tmp_path
     save()
     with pytest.raises(PlanMoved, match="the step file:/own would do something else"):
         saved_plan.require_unmoved(of_new_host(), plan)
+
+
+@pytest.mark.parametrize(("error", "changed"), [(PlanMoved(["s1"]), 0), (Busy("ann@ci-7"), 0), (K3sError("other"), 1)])
+def test_a_plan_that_has_moved_changes_nothing_not_even_what_an_earlier_run_has_left(
+    load: Load, monkeypatch: pytest.MonkeyPatch, error: K3sError, changed: int
+) -> None:
+    def moved(*_: object) -> None:
+        raise error
+
+    chain, done = Choice(until="stage").chain(deploy.phases()), list[Run]()
+    report = Report(cluster="test", phases=[PhaseReport(name=one.name) for one in chain])
+    run = run_of(load(), report=report, ready_servers=[], sessions={})
+    for module, name in ((deploy, "carry_out"), (deploy, "_require_window"), (load_balancers, "in_order")):
+        monkeypatch.setattr(module, name, lambda *_, **__: None)
+    monkeypatch.setattr(servers, "changes_running", lambda _: False)
+    monkeypatch.setattr(saved_plan, "require_unmoved", moved)
+    monkeypatch.setattr(put_back, "put_back", done.append)
+    with pytest.raises(type(error)):
+        deploy._carry_out(run, Choice(), chain, plan=plan_of(load(), STEP))
+    assert len(done) == changed

@@ -9,7 +9,7 @@ from typing import Any
 
 from nornir.core import Nornir
 
-from nornir_k3s.errors import Busy, Declined, Interrupted, K3sError, OutsideWindow
+from nornir_k3s.errors import Busy, Declined, Interrupted, K3sError, OutsideWindow, PlanMoved
 from nornir_k3s.model.report import Outcome, PhaseReport, Report
 from nornir_k3s.model.saved_plan import SavedPlan
 from nornir_k3s.phases import (
@@ -140,7 +140,7 @@ def _carry_out(
             carry_out(run, load_balancers.in_order(run, step), together=not servers.changes_running(run))
     except K3sError as error:
         begun = not changes or run.report.phase(changes).state != "not begun"
-        if not begun and not isinstance(error, (Declined, Interrupted)):
+        if not begun and not isinstance(error, (Busy, Declined, Interrupted, PlanMoved)):
             with suppress(K3sError):
                 put_back.put_back(run)
         raise
