@@ -384,6 +384,17 @@ def test_a_token_that_all_servers_have_is_taken_over_and_the_old_one_kept(living
     assert run.store.read(f"token-{old.fingerprint()}") == old.reveal() + "\n"
 
 
+def test_the_token_of_a_first_deploy_that_another_controller_has_not_finished_is_taken_over(living: Living) -> None:
+    """Both have read bare hosts, and made one each."""
+    run = known(living)
+    theirs = replace(living.cluster, token=Secret("new-token"))
+    living.set_servers(theirs, "s1")
+    living.facts(run, theirs)
+    living.hosts["s2"], run.facts["s2"] = {}, HostFacts("s2")
+    assert take_back.renew(run, living.read)
+    assert run.cluster.token == Secret("new-token")
+
+
 def test_a_token_of_another_cluster_is_not(living: Living) -> None:
     run = known(living)
     living.ca = certificates.create_ca("other", NOW)["certificate"]

@@ -204,12 +204,13 @@ def _settings(facts: HostFacts) -> Mapping[str, str]:
 def _has_rotated_token(run: Run) -> bool:
     """Return whether all servers have the token that the datastore's data need, and it is another one than ours.
 
-    While only some have it, the rotation is not finished: phase token of deploy does that.
+    While only some have it, the rotation is not finished: phase token of deploy does that. A server without any, of a
+    first deploy of another controller that was interrupted, says nothing.
     """
     wanted = tokens_of.stored(run.facts)
     if wanted in ("", run.cluster.token.fingerprint()):
         return False
-    servers = [run.facts[member.name] for member in run.of("servers")]
+    servers = [one for member in run.of("servers") if (one := run.facts[member.name]).server.token]
     written = {Secret(_settings(one).get("token", "")).fingerprint() for one in servers}
     return {one.server.token for one in servers} == {wanted} == written and _is_same_cluster(run)
 
