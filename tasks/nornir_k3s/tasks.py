@@ -27,7 +27,7 @@ from nornir_k3s.model.cluster import NODES
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.phases import alone, host_tasks, servers, stage
 from nornir_k3s.phases import reset as resets
-from nornir_k3s.phases.cluster_lock import Together
+from nornir_k3s.phases.task_lock import Together
 from nornir_k3s.roles import left
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run

@@ -31,7 +31,8 @@ from nornir_k3s.model.paths import WORK
 from nornir_k3s.model.work import Owner, Work
 from nornir_k3s.phases import cluster_lock
 from nornir_k3s.phases import lease as phase
-from nornir_k3s.phases.cluster_lock import ClusterLock, Together, changing
+from nornir_k3s.phases.cluster_lock import ClusterLock, changing
+from nornir_k3s.phases.task_lock import Together
 from nornir_k3s.records import RecordError
 from nornir_k3s.run.context import Run
 from nornir_k3s.shell import source

@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -308,35 +308,6 @@ def changing(run: Run, command: str) -> Iterator[ClusterLock]:
             yield lock
         finally:
             run.lock = before
-
-
-class Together:
-    """The lock of Nornir tasks on many hosts at once: the first one takes it, the last one lets it go."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._runs: list[Run] = []
-        self._scope = ExitStack()
-        self._lock: ClusterLock | None = None
-
-    @contextmanager
-    def changing(self, run: Run) -> Iterator[ClusterLock]:
-        """Keep other runs away from the cluster, as `changing` does."""
-        with self._guard:
-            if self._lock is None:
-                self._lock = self._scope.enter_context(changing(run, TASKS))
-            run.lock = lock = self._lock
-            self._runs.append(run)
-        try:
-            yield lock
-        finally:
-            with self._guard:
-                self._runs.pop(next(number for number, one in enumerate(self._runs) if one is run))
-                if not any(one is run for one in self._runs):
-                    run.lock = None
-                if not self._runs:
-                    self._lock = None
-                    self._scope.close()
 
 
 def _order(run: Run) -> list[str]:
