@@ -731,3 +731,16 @@ def test_output_of_a_login_is_left_out_and_a_host_that_cannot_lock_is_no_busy_on
     else:
         monkeypatch.setattr(holds, "ANSWER", 5)
         assert ann.lock.take(ann.run)
+
+
+def test_a_renewal_that_comes_late_takes_no_lease_for_a_run_that_has_ended(
+    controller: Callable[..., Controller], api: Api_
+) -> None:
+    ann = with_api(controller())
+    ann.lock.take(ann.run)
+    ann.lock.release()
+    ann.lock._lease.renew(ann.run, frozenset(["s1"]))
+    assert api.lease
+    assert not api.lease["spec"]["holderIdentity"]
+    ann.lock.take(ann.run)
+    assert api.lease["spec"]["holderIdentity"] == ANN.id

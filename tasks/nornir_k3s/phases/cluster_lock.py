@@ -237,10 +237,10 @@ class ClusterLock:
             hold.beat()
 
     def _renew(self) -> None:
-        if self._run is not None:
+        if run := self._run:
             holds = list(self._holds.items())
             own = frozenset(name for name, hold in holds if hold.alive and now() - hold.heard < LASTS)
-            other = self._lease.renew(self._run, own)
+            other = self._lease.renew(run, own)
             if other is not None and self._lease.other_lives:
                 self._lost = f"this run has lost the Lease of the cluster: {other}"
 

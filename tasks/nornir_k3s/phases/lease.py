@@ -39,6 +39,7 @@ class ClusterLease:
         self._owner = owner
         self._known: Lease | None = None
         self._watched = ("", 0.0)  # the renewal of another owner's that was seen last, and since when
+        self._left = False
         self._guard = threading.Lock()
 
     @property
@@ -56,7 +57,7 @@ class ClusterLease:
         Returns:
             Who has it, if that is another run that lives.
         """
-        begin = now()
+        begin, self._left = now(), False
         while (other := self.renew(run, locked)) is not None:
             if self.other_lives or now() - begin > LONGEST:
                 return other
@@ -70,6 +71,8 @@ class ClusterLease:
         """Renew the Lease, or take it; return who has it if that is another run, which may be dead."""
         with self._guard:
             self.asked = now()
+            if self._left:
+                return None  # the run has ended meanwhile
             for name in _asked(run):
                 try:
                     return self._renew(run, name, locked)
@@ -86,7 +89,7 @@ class ClusterLease:
                         break
                 except (K3sError, RecordError):
                     log.debug("the Lease cannot be let go on %s", name, exc_info=True)
-            self.held, self._known = False, None
+            self.held, self._known, self._left = False, None, True
 
     def _renew(self, run: Run, name: str, locked: frozenset[str]) -> Owner | None:
         """Renew it on this server; what another writer was faster with is read again, once.
