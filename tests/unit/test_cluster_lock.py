@@ -744,3 +744,15 @@ def test_a_renewal_that_comes_late_takes_no_lease_for_a_run_that_has_ended(
     assert not api.lease["spec"]["holderIdentity"]
     ann.lock.take(ann.run)
     assert api.lease["spec"]["holderIdentity"] == ANN.id
+
+
+@pytest.mark.parametrize("text", ["", "x y\n", "-1 -\n"])
+def test_a_note_of_the_lock_that_is_damaged_needs_nobody(
+    controller: Callable[..., Controller], tmp_path: Path, text: str
+) -> None:
+    ann = controller(ANN, "s1")
+    (tmp_path / "s1").mkdir()
+    (tmp_path / "s1" / "owner").write_text(text)
+    ann.read()
+    assert ann.lock.take(ann.run)
+    assert ann.sessions["s1"].read() == Work(True, 1, ANN)

@@ -13,7 +13,8 @@ exec 8>>"$folder/lock" || exit 1
 note() { printf '%s %s\n' "$1" "$2" >"$folder/owner.draft" && mv -f "$folder/owner.draft" "$folder/owner"; }
 # What a login prints may end in the middle of a line.
 echo
-recall() { number=0 known=-; [ ! -r "$folder/owner" ] || read -r number known <"$folder/owner" || :; }
+recall() { number=0 known=-; [ ! -r "$folder/owner" ] || read -r number known <"$folder/owner" || :; sound; }
+sound() { case $number in '' | *[!0-9]*) number=0 known=- ;; esac; }
 # shellcheck disable=SC2016  # the inner shell has the line
 one='IFS= read -r line && printf %s "$line"'
 next() { timeout --foreground "$seconds" sh -c "$one" 8>&-; }

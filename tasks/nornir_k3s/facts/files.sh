@@ -53,6 +53,7 @@ fact_work() { # folder; first of all facts: what is read after its number is out
   [ -r "$1/owner" ] || return 0
   number=0 known=- held=no
   read -r number known <"$1/owner" || :
+  case $number in '' | *[!0-9]*) number=0 known=- ;; esac # it is not ours: nobody shall have to remove it
   if [ -r "$1/lock" ] && command -v flock >/dev/null 2>&1; then
     (exec 9<"$1/lock" && flock -ns 9) || held=yes
   fi
