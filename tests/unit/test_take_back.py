@@ -335,8 +335,20 @@ def test_a_password_that_this_controller_rotates_is_not_taken_back(living: Livin
     living.set_servers(third)
     living.facts(run, third)
     assert take_back.renew(run, living.read), "another controller has rotated it since"
-    assert database_password.before(run.store) == ""
+    assert database_password.before(run.store) == set()
     assert not take_back.renew(second(living), living.read)
+
+
+def test_a_rotation_that_begins_again_after_it_was_interrupted_goes_to_no_password_of_before(living: Living) -> None:
+    run = known(living)
+    database_password.replace(run.store, Secret("interrupted"))
+    interrupted = living.with_password("interrupted")
+    living.set_servers(interrupted, "s1")
+    database_password.replace(run.store, Secret("newest"))
+    run.use_inventory()
+    living.facts(run, living.cluster, interrupted)
+    assert not take_back.renew(run, living.read)
+    assert run.cluster.datastore_password.reveal() == "newest"
 
 
 def test_one_that_the_datastore_does_not_have_is_drift(living: Living) -> None:

@@ -232,7 +232,7 @@ def _newer_passwords(run: Run) -> dict[str, Secret]:
         if endpoint is None or endpoint.password == cluster.datastore_password:
             continue
         own = replace(cluster, token=Secret(settings.get("token", "")), datastore_password=endpoint.password)
-        if endpoint.user in users and endpoint.user == login(own) and endpoint.password.fingerprint() != begun:
+        if endpoint.user in users and endpoint.user == login(own) and endpoint.password.fingerprint() not in begun:
             found[member.name] = endpoint.password
     return found
 

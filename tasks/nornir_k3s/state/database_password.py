@@ -16,13 +16,14 @@ def replace(store: Store, new: Secret) -> None:
         OSError: The folder cannot be written.
     """
     if old := store.read(NAME):
-        store.write(_BEFORE, Secret(old.strip()).fingerprint() + "\n")
+        known = before(store) | {Secret(old.strip()).fingerprint()}  # of rotations that were interrupted, too
+        store.write(_BEFORE, "\n".join(sorted(known)) + "\n")
     store.write(NAME, new.reveal() + "\n")
 
 
-def before(store: Store) -> str:
-    """Return the fingerprint of the password that servers may still have while this controller rotates it."""
-    return (store.read(_BEFORE) or "").strip()
+def before(store: Store) -> set[str]:
+    """Return the fingerprints of the passwords that servers may still have while this controller rotates it."""
+    return set((store.read(_BEFORE) or "").split())
 
 
 def end(store: Store) -> None:
