@@ -121,6 +121,15 @@ def test_a_new_password_is_planned_saved_and_deployed(deployed: Deployed) -> Non
     assert deployed.file.read_text() != new
 
 
+def test_an_agent_that_is_down_keeps_no_password_from_being_rotated(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lenient: list[Any] = []
+    monkeypatch.setattr(gather, "gather_facts", lambda _, **given: lenient.append(given["lenient"]))
+    deployed.rotate()
+    assert lenient == [["a1"]]
+
+
 def test_a_plan_changes_nothing_and_neither_does_a_no_nor_a_deploy_meanwhile(deployed: Deployed) -> None:
     found = rotate.plan_rotation(nr(HOSTS), "database-password", base=deployed.folder, state=deployed.folder / "state")
     assert found.what == "database-password"

@@ -27,7 +27,7 @@ from nornir_k3s.errors import (
 )
 from nornir_k3s.model.report import Report
 from nornir_k3s.plugins.runner import K3sRunner
-from nornir_k3s.run import gather
+from nornir_k3s.run import gather, take_back
 
 from .conftest import HOSTS, SETTINGS, inventory
 
@@ -110,6 +110,15 @@ def test_an_agent_that_is_down_stops_nothing_else(run: Callable[..., Report], ho
     report = run({"a1": HostUnreachable}, BAD)
     assert failed(report) == {("s1", "vip")}, "and hides no finding"
     assert (report.exit_code, report.outcome) == (1, "failed")
+
+
+def test_an_agent_that_is_down_does_not_keep_secrets_of_others_from_being_taken_over(
+    run: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(take_back, "renew", lambda run, _: bool(asked.append(sorted(run.facts))))
+    assert run({"a1": HostUnreachable}).skipped == ["a1"]
+    assert asked == [["db1", "lb1", "lb2", "s1", "s2"]]
 
 
 def test_a_run_on_agents_that_are_down_has_nothing_to_do(run: Callable[..., Report]) -> None:

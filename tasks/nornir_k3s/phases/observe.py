@@ -29,7 +29,7 @@ def observe(run: Run) -> None:
     Raises:
         K3sError: A host cannot be read; with the problems of those that were.
     """
-    for read in (gather.gather_facts, token.adopt, gather.look_at_upgrade):
+    for read in (gather.read_all, gather.take_over, token.adopt, gather.look_at_upgrade):
         try:
             read(run)
         except (HostError, HostsFailed) as error:

@@ -166,16 +166,26 @@ def _limit(nr: Nornir, wanted: Cluster, choice: Choice, away: Sequence[Member]) 
 
 def gather_facts(run: Run, *, lenient: Collection[str] = ()) -> None:
     """Read every host once; hosts outside the run's limit, and `lenient` ones, may be unreachable."""
-    names = run.present
-    others = set(names) - set(run.chosen(names))
+    read_all(run, lenient=lenient)
+    take_over(run, lenient=lenient)
+
+
+def read_all(run: Run, *, lenient: Collection[str] = ()) -> None:
+    """Read every host once, and no more than that: `take_over` comes next, whoever is down."""
+    names, others = run.present, _others(run)
     run.phase("observe", names, gather_host, width=run.widths["stage"], lenient={*others, *lenient}, reads=True)
-    take_over(run, lenient={*others, *lenient})
 
 
 def take_over(run: Run, *, lenient: Collection[str] = ()) -> None:
     """Take over what another controller has changed since, and read again what depends on it."""
     if take_back.renew(run, read_held):
-        run.phase("observe", list(run.facts), gather_host, width=run.widths["stage"], lenient=lenient, reads=True)
+        may_fail = {*_others(run), *lenient}
+        run.phase("observe", list(run.facts), gather_host, width=run.widths["stage"], lenient=may_fail, reads=True)
+
+
+def _others(run: Run) -> set[str]:
+    """Return the hosts that this run must not change."""
+    return set(run.present) - set(run.chosen(run.present))
 
 
 def read_held(run: Run, names: Sequence[str]) -> tuple[Mapping[str, Mapping[str, str]], Sequence[str]]:
