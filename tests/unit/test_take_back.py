@@ -91,6 +91,7 @@ class Living:
                 held.TOKEN: f"{PREFIX}::server:{cluster.token.reveal()}\n",
                 held.SERVER_CA: self.ca,
                 held.CLIENT_CA: self.client_ca["certificate"],
+                held.DATASTORE_CA: json.loads(self.keys)["ca"]["certificate"],
             }
 
     @staticmethod
@@ -454,6 +455,21 @@ def test_a_ca_of_the_hosts_goes_before_one_that_was_made_meanwhile(living: Livin
     assert run.cluster.datastore_password == living.cluster.datastore_password
     assert datastore_keys.replaces(living.keys, "damaged")
     assert not datastore_keys.replaces("damaged", living.keys)
+
+
+def test_keys_that_another_cluster_has_left_on_a_host_are_not_taken(living: Living) -> None:
+    run, own = known(living), living.keys
+    other = datastore_keys.load(Store(living.folder / "other", base=living.folder), cluster="other", hosts={"x": ["y"]})
+    living.hosts["db1"][DATASTORE_KEYS] = other.text.reveal()
+    living.facts(run, living.cluster)
+    assert not take_back.renew(run, living.read)
+    assert run.store.read(datastore_keys.FILE) == own
+    third = living.controller("third")
+    third.first = None
+    take_back.begin(third, living.read)
+    assert third.cluster.keys
+    assert third.cluster.keys.ca != other.ca
+    assert third.cluster.token == living.cluster.token
 
 
 def test_the_newest_certificate_of_the_check_counts_if_the_cluster_has_signed_it(living: Living) -> None:

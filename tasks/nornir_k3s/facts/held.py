@@ -9,7 +9,7 @@ from nornir_k3s.facts.fact import Fact, Query
 from nornir_k3s.facts.k3s_server import KUBECONFIG
 from nornir_k3s.model.paths import DATASTORE_KEYS, STATE
 from nornir_k3s.records import Record, decoded
-from nornir_k3s.roles import haproxy
+from nornir_k3s.roles import haproxy, server
 
 TOKEN = f"{k3s.DATA}/server/token"
 AGENT_TOKEN = f"{k3s.DATA}/server/agent-token"
@@ -17,8 +17,9 @@ SERVER_CA = f"{k3s.DATA}/server/tls/server-ca.crt"
 CLIENT_CA = f"{k3s.DATA}/server/tls/client-ca.crt"
 ENVIRONMENT = "/etc/systemd/system/k3s.service.env"
 INSTALLED = f"{STATE}/installed"
+DATASTORE_CA = f"{server.FOLDER}/datastore-cafile.pem"  # of a managed datastore with TLS
 FILES = {
-    "servers": (INSTALLED, k3s.CONFIG, ENVIRONMENT, TOKEN, AGENT_TOKEN, SERVER_CA, CLIENT_CA, KUBECONFIG),
+    "servers": (INSTALLED, k3s.CONFIG, ENVIRONMENT, TOKEN, AGENT_TOKEN, SERVER_CA, CLIENT_CA, KUBECONFIG, DATASTORE_CA),
     "lb": (haproxy.CHECK_CERT,),
     "datastore": (DATASTORE_KEYS,),
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from nornir_k3s import k3s
@@ -68,7 +68,8 @@ def begin(run: Run, read: Read) -> None:
     texts, unread = read(run, _hosts(run, ("servers", "datastore", "lb")))
     found = checks.values(run.cluster, texts)
     _require_agreement(found, [*wanted, checks.CA], run)
-    taken = [what for what in wanted if _take(run, found, what)]
+    trusted = {_sha256(files[held.DATASTORE_CA]) for files in texts.values() if held.DATASTORE_CA in files}
+    taken = [what for what in wanted if _take(run, found, what, trusted)]
     unknown = [what for what in wanted if what not in taken]
     prefix = next((one for files in texts.values() if (one := checks.ca_prefix(files))), "")
     taken += [checks.CHECK] if _take_check(run, found, texts, prefix) else []
@@ -98,8 +99,11 @@ def renew(run: Run, read: Read) -> bool:
         texts, _ = read(run, _hosts(run, roles)) if roles else ({}, ())
         found = {**checks.values(run.cluster, texts), checks.PASSWORD: _newer_passwords(run)}
         _require_agreement(found, [checks.TOKEN, checks.PASSWORD], run)
+        files = (run.facts[member.name].files for member in run.of("servers"))
+        trusted = {one[held.DATASTORE_CA].sha256 for one in files if held.DATASTORE_CA in one}
         for what in wanted:
-            done = _take_check(run, found, texts, run.ca_prefix) if what == checks.CHECK else _take(run, found, what)
+            is_check = what == checks.CHECK
+            done = _take_check(run, found, texts, run.ca_prefix) if is_check else _take(run, found, what, trusted)
             taken += [what] if done else []
     if {*taken} - {checks.CHECK}:
         run.use_inventory()
@@ -138,10 +142,10 @@ def _require_agreement(found: checks.Values, wanted: Sequence[str], run: Run) ->
         raise K3sError("hosts of this cluster do not agree: " + "; ".join(problems), hint=hint)
 
 
-def _take(run: Run, found: checks.Values, what: str) -> bool:
-    value = _newest_keys(found) if what == checks.KEYS else checks.any_of(found, what)
+def _take(run: Run, found: checks.Values, what: str, trusted: Collection[str]) -> bool:
     name = _FILES[what]
     before = run.store.read(name)
+    value = _newest_keys(found, trusted, before or "") if what == checks.KEYS else checks.any_of(found, what)
     if value is None or value.reveal().strip() == (before or "").strip():
         return False
     if what == checks.KEYS and before and not datastore_keys.replaces(value.reveal(), before):
@@ -161,10 +165,25 @@ def _signed(keys: Secret) -> datastore_keys.Signed:
     return datastore_keys.signed(keys.reveal()) or _NEVER
 
 
-def _newest_keys(found: checks.Values) -> Secret | None:
-    """Return the newest keys: a run that was killed may have written them on some of the hosts only."""
-    sound = [one for one in found.get(checks.KEYS, {}).values() if datastore_keys.signed(one.reveal())]
+def _newest_keys(found: checks.Values, trusted: Collection[str], own: str) -> Secret | None:
+    """Return the newest keys: a run that was killed may have written them on some of the hosts only.
+
+    Those of another CA than ours count if the cluster's servers have that CA: a host may have been another cluster's.
+
+    Arguments:
+        trusted: SHA-256 of the datastore's CA, as servers have it.
+        own: The keys of this controller, if it has some.
+    """
+    ours, sound = datastore_keys.authority(own), list[Secret]()
+    for one in found.get(checks.KEYS, {}).values():
+        ca = datastore_keys.authority(one.reveal())
+        if datastore_keys.signed(one.reveal()) and (ca == ours or _sha256(ca) in trusted):
+            sound.append(one)
     return max(sound, key=_signed, default=None)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _take_check(run: Run, found: checks.Values, texts: Mapping[str, Mapping[str, str]], ca_prefix: str) -> bool:
@@ -190,7 +209,7 @@ def _outdated(run: Run) -> Iterator[str]:
 
 
 def _differs(run: Run, role: str, path: str, text: str) -> bool:
-    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    sha256 = _sha256(text)
     states = (run.facts[member.name].files.get(path, FileState("absent")) for member in run.of(role))
     return any(state.kind == "file" and state.sha256 != sha256 for state in states)
 

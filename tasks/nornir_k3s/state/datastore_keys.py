@@ -79,14 +79,24 @@ def signed(text: str) -> Signed | None:
         return None
 
 
+def authority(text: str) -> str:
+    """Return the CA's certificate, PEM; nothing if the keys are damaged.
+
+    Arguments:
+        text: Keys as they are saved.
+    """
+    try:
+        return str(json.loads(text)["ca"]["certificate"])
+    except _DAMAGED:
+        return ""
+
+
 def replaces(found: str, own: str) -> bool:
     """Return whether keys that hosts have replace ours: those of another CA do, which was made when nobody knew theirs.
 
     Arguments:
         found, own: Keys as they are saved.
     """
-    try:
-        same = json.loads(found)["ca"]["certificate"] == json.loads(own)["ca"]["certificate"]
-    except _DAMAGED:
+    if authority(found) != authority(own):
         return signed(found) is not None
-    return not same or (signed(found) or NEVER) > (signed(own) or NEVER)
+    return (signed(found) or NEVER) > (signed(own) or NEVER)
