@@ -21,6 +21,7 @@ from nornir_k3s.model.family import DEBIAN, RHEL
 from nornir_k3s.model.host_facts import HostFacts, Made, Served
 from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.k3s_facts import ServerFiles
+from nornir_k3s.model.paths import DATASTORE_KEYS
 from nornir_k3s.model.step import Step
 from nornir_k3s.roles.datastore import KINDS
 from nornir_k3s.roles.datastore_login import login
@@ -109,6 +110,9 @@ def test_a_datastore_stays_unless_it_is_asked_for(load: Load) -> None:
     cluster = load()
     facts = seen(cluster)["db1"]
     assert scripts.on_host(cluster, facts, data_stay=True) == []
+    keys = replace(facts, made=replace(facts.made, files={**facts.made.files, DATASTORE_KEYS: False}))
+    assert scripts.on_host(cluster, keys, data_stay=True) == [], "nor does the key of its CA go"
+    assert f"remove {DATASTORE_KEYS}" in said(scripts.of_datastore(cluster, keys))
     assert said(scripts.of_datastore(cluster, facts)) == [
         "stop mariadb.service, and with it the datastore",
         f"remove {MYSQL}",

@@ -181,11 +181,13 @@ def test_the_notes_of_a_datastore_that_stays_are_kept(tmp_path: Path) -> None:
     script(tmp_path, ":\n")
     for name, text in {"packages": "mariadb-server\nhaproxy\n", "files": "/etc/x\n", "receipts": "x\n"}.items():
         (state / name).write_text(text)
+    (state / "datastore-keys.json").write_text("the CA of a datastore that stays")
     (state / "dumps").mkdir()
     gone = {"dpkg-query": "for name; do :; done; [ $name = haproxy ] || echo ii"}
     done = script(tmp_path, "forget_all apt keep\n", "user x\n", **gone)
     assert done.stdout == "did x changed\n", done.stderr
-    assert sorted(path.name for path in state.iterdir()) == ["before", "dumps", "files", "packages", "pending"]
+    kept = ["before", "datastore-keys.json", "dumps", "files", "packages", "pending"]
+    assert sorted(path.name for path in state.iterdir()) == kept
     assert (state / "packages").read_text() == "mariadb-server\n"
     script(tmp_path, "remove_dumps\n")
     assert not (state / "dumps").exists()

@@ -10,7 +10,7 @@ from nornir_k3s.inventory.rules import networks
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.family import Family, Service
 from nornir_k3s.model.host_facts import HostFacts, Made
-from nornir_k3s.model.paths import DUMPS, STATE
+from nornir_k3s.model.paths import DATASTORE_KEYS, DUMPS, STATE
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.step import Step
 from nornir_k3s.roles import datastore, former, load_balancer
@@ -103,7 +103,7 @@ def _shared(cluster: Cluster, facts: HostFacts) -> list[Step]:
 
 def is_datastore(path: str) -> bool:
     """Return whether a file of this tool belongs to a datastore."""
-    return path.startswith(former.OTHERS) and not path.startswith(load_balancer.FOLDERS)
+    return path == DATASTORE_KEYS or path.startswith(former.OTHERS) and not path.startswith(load_balancer.FOLDERS)
 
 
 def is_alone(cluster: Cluster, facts: HostFacts) -> bool:

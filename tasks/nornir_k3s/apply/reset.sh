@@ -160,7 +160,7 @@ forget_all() { # manager, `keep` if the datastore stays: with its notes
     while read -r name; do "has_$1" "$name" || unnote "$STATE/packages" "$name"; done <"$STATE/draft"
     for path in "$STATE"/*; do
       case ${path##*/} in
-        files | packages | before | folders | dumps | lock | pending) ;;
+        files | packages | before | folders | dumps | lock | pending | datastore-keys.json) ;;
         *) rm -rf "$path" ;;
       esac
     done
