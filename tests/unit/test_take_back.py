@@ -185,9 +185,64 @@ def test_nothing_is_made_while_a_host_that_may_have_it_is_silent(living: Living,
     living.hosts, living.down = {name: {} for name in HOSTS}, {down, "lb1"}
     run = second(living)
     take_back.begin(run, living.read)
-    with pytest.raises(K3sError, match=r"not all hosts answered .* token, database password"):
+    with pytest.raises(K3sError, match=rf"^{down}: not asked for the cluster's token, database password"):
         take_back.settle(run)
     assert run.store.read("token") is None
+
+
+def test_nothing_is_made_for_a_part_of_the_hosts(living: Living) -> None:
+    run = second(living)
+    run.away = frozenset(["s1"])
+    living.hosts = {name: {} for name in HOSTS}
+    take_back.begin(run, living.read)
+    with pytest.raises(K3sError, match="^s1: not asked for"):
+        take_back.settle(run)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "other"),
+    [
+        ("mysql://k3s_0123abcd:p@tcp(10.9.9.9:3306)/k3s", True),
+        ("mysql://k3s_0123abcd:p@tcp(10.0.0.11:3306)/test", True),
+        ("postgres://k3s_0123abcd:p@10.0.0.11:5432/k3s", True),
+        ("mysql://k3s_0123abcd:p@tcp(db.example.org:3306)/k3s", False),  # it may be a name of db1
+        ("", False),  # flags in the unit
+    ],
+)
+def test_the_token_of_a_server_with_another_datastore_is_not_taken(living: Living, endpoint: str, other: bool) -> None:
+    living.hosts = {**{name: {} for name in HOSTS}, "s2": living.hosts["s2"]}  # a first deploy, with a wrong address
+    token = living.cluster.token
+    living.hosts["s2"][k3s.CONFIG] = yaml.safe_dump({"token": token.reveal(), "datastore-endpoint": endpoint})
+    run = second(living)
+    take_back.begin(run, living.read)
+    assert (run.cluster.token != token) is other
+    if other:
+        with pytest.raises(K3sError, match=r"^s2: K3s has another datastore there[\s\S]*correct its address"):
+            take_back.settle(run)
+        assert run.store.read("token") is None
+        run.unsure = ""
+        take_back.begin(run, living.read, elsewhere=True)
+        assert run.cluster.token == token, "its data are moved"
+
+
+def test_the_ca_of_a_server_with_another_token_is_not_saved(living: Living) -> None:
+    run = living.controller("late")
+    run.first = None
+    run.store.commit()
+    run.use_inventory()
+    living.facts(run)
+    run.facts["db1"] = HostFacts("db1")
+    assert not take_back.renew(run, living.read)
+    assert known_cluster.ca(run.store) == ("", "")
+    assert not (run.store.folder / "kubeconfig").exists()
+
+
+def test_a_kubeconfig_that_is_none_ends_nothing(living: Living) -> None:
+    run = known(living)
+    run.store.write("ca.json", "{}")
+    run.facts["s1"] = replace(run.facts["s1"], kubeconfig="- half of it")
+    assert not take_back.renew(run, living.read)
+    assert known_cluster.ca(run.store) == (PREFIX, living.ca)
 
 
 def test_a_load_balancer_that_is_silent_keeps_nothing_back(living: Living) -> None:
@@ -207,7 +262,7 @@ def test_data_whose_token_nobody_has_get_no_new_one(living: Living) -> None:
 
 def test_a_run_that_keeps_nothing_generates_nothing(living: Living) -> None:
     run = second(living)
-    run.store.keep, run.unsure = False, ("token",)
+    run.store.keep, run.unsure = False, "the token"
     take_back.settle(run)
     assert run.store.read("token") is None
 

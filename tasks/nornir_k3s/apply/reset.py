@@ -103,7 +103,7 @@ def _shared(cluster: Cluster, facts: HostFacts) -> list[Step]:
 
 def is_datastore(path: str) -> bool:
     """Return whether a file of this tool belongs to a datastore."""
-    return path == DATASTORE_KEYS or path.startswith(former.OTHERS) and not path.startswith(load_balancer.FOLDERS)
+    return path == DATASTORE_KEYS or (path.startswith(former.OTHERS) and not path.startswith(load_balancer.FOLDERS))
 
 
 def is_alone(cluster: Cluster, facts: HostFacts) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Collection, Iterator, Mapping
 
@@ -14,7 +15,7 @@ from nornir_k3s.model.endpoint import Endpoint, parse
 from nornir_k3s.model.paths import DATASTORE_KEYS
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.together import few
-from nornir_k3s.roles import haproxy
+from nornir_k3s.roles import datastore, haproxy
 from nornir_k3s.roles.datastore_login import logins
 
 TOKEN, AGENT_TOKEN, ENDPOINT, PASSWORD = "token", "agent token", "datastore endpoint", "database password"
@@ -51,7 +52,7 @@ def _of_host(cluster: Cluster, files: Mapping[str, str]) -> Iterator[tuple[str, 
 
 
 def _of_server(cluster: Cluster, files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    settings = _environment(files.get(held.ENVIRONMENT, "")) | settings_in(files.get(k3s.CONFIG, ""))
+    settings = _all_settings(files)
     token, agent = files.get(held.TOKEN, "").strip(), files.get(held.AGENT_TOKEN, "").strip()
     yield TOKEN, _FULL.sub("", token or settings.get("token", ""))
     yield _CONFIGURED, _FULL.sub("", settings.get("token", ""))
@@ -80,6 +81,39 @@ def managed(cluster: Cluster, settings: Mapping[str, str]) -> Endpoint | None:
         return None
     own = {member.address for member in cluster.of("datastore")}
     return endpoint if own & {host for host, _ in endpoint.hosts} and logins(cluster, [endpoint.user]) else None
+
+
+def has_other_datastore(cluster: Cluster, files: Mapping[str, str]) -> bool:
+    """Return whether a server's K3s certainly has another datastore than the inventory's: it may be another cluster's.
+
+    A name and an address may be of one host; what is neither in config.yaml nor in the environment is not known.
+    """
+    if k3s.UNITS["server"] not in files and held.INSTALLED not in files:
+        return False
+    try:
+        found, own = (
+            parse(Secret(_all_settings(files).get("datastore-endpoint", ""))),
+            parse(datastore.endpoint(cluster)),
+        )
+    except ValueError:
+        return False
+    if (found.kind, found.database) != (own.kind, own.database):
+        return True
+    theirs = {host.lower() for host, _ in found.hosts}
+    ours = {host.lower() for host, _ in own.hosts} | {member.address for member in cluster.of("datastore")}
+    return not theirs & ours and len({_is_address(host) for host in theirs | ours}) == 1
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _all_settings(files: Mapping[str, str]) -> dict[str, str]:
+    return _environment(files.get(held.ENVIRONMENT, "")) | settings_in(files.get(k3s.CONFIG, ""))
 
 
 def _environment(text: str) -> dict[str, str]:

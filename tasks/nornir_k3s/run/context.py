@@ -98,7 +98,7 @@ class Run:
         started: When the run began (time.time).
         reload: Loads the inventory again: the state folder has other secrets than before.
         first: Called once, before the first host is contacted.
-        unsure: What would be generated, although a host that was not read may have it.
+        unsure: Why nothing may be generated: a host may have it; empty if it may.
     """
 
     nr: Nornir
@@ -141,7 +141,7 @@ class Run:
     started: float = field(default_factory=time.time)
     reload: Callable[[], Cluster] | None = None
     first: Callable[[Run], None] | None = None
-    unsure: tuple[str, ...] = ()
+    unsure: str = ""
     _planned: dict[str, tuple[HostFacts, Known, PlannedHost]] = field(default_factory=dict)
 
     def member(self, name: str) -> Member:

@@ -46,6 +46,12 @@ _NO_CA = (
     f" that, copy {datastore_keys.FILE} from the state folder of the controller that deployed it"
 )
 
+_OTHER = "K3s has another datastore there than the inventory's, so its token is not taken back"
+_OTHER_HINT = (
+    "nothing was changed. If it is another cluster's server, correct its address in the inventory; if its data shall be"
+    " moved, use `nornir-k3s move`; else correct `datastore`, or put the token into the state folder (docs/team.md)"
+)
+
 
 def lacking(run: Run) -> list[str]:
     """Return what this controller would generate because its state folder does not have it."""
@@ -53,11 +59,12 @@ def lacking(run: Run) -> list[str]:
     return [what for what, name in _FILES.items() if name in missing]
 
 
-def begin(run: Run, read: Read) -> None:
+def begin(run: Run, read: Read, *, elsewhere: bool = False) -> None:
     """Take back what is lacking, before the first host is read for anything else.
 
     Arguments:
         read: Returns the fact `held` of hosts, and the names of those that could not be read.
+        elsewhere: The cluster's data may be in another datastore than the inventory's: they are moved.
 
     Raises:
         K3sError: Hosts do not agree about a secret.
@@ -68,15 +75,23 @@ def begin(run: Run, read: Read) -> None:
     texts, unread = read(run, _hosts(run, ("servers", "datastore", "lb")))
     found = checks.values(run.cluster, texts)
     _require_agreement(found, [*wanted, checks.CA], run)
+    others = [name for name, files in texts.items() if checks.has_other_datastore(run.cluster, files)]
+    if others and not elsewhere:
+        texts = {name: files for name, files in texts.items() if name not in others}
+        found = checks.values(run.cluster, texts)
     trusted = {_sha256(files[held.DATASTORE_CA]) for files in texts.values() if held.DATASTORE_CA in files}
     taken = [what for what in wanted if _take(run, found, what, trusted)]
     unknown = [what for what in wanted if what not in taken]
     prefix = next((one for files in texts.values() if (one := checks.ca_prefix(files))), "")
     taken += [checks.CHECK] if _take_check(run, found, texts, prefix) else []
-    silent = [name for name in unread if {"servers", "datastore"} & set(run.member(name).roles)]
+    asked = (*unread, *run.away)  # one that this inventory lacks may have it, too
+    silent = [name for name in asked if {"servers", "datastore"} & set(run.member(name).roles)]
     if found.get(checks.TOKEN) and checks.KEYS in unknown and not silent:
         run.report.notes.append(_NO_CA)
-    run.unsure = tuple(unknown) if silent else ()
+    if silent and unknown:
+        run.unsure = f"{few(silent)}: not asked for the cluster's {', '.join(unknown)}"
+    if others and checks.TOKEN in unknown:
+        run.unsure = f"{few(others)}: {_OTHER}"
     if taken:
         run.use_inventory()
         hosts = dict.fromkeys(host for what in taken for host in found[what])
@@ -122,8 +137,8 @@ def settle(run: Run) -> None:
     if not run.store.keep:
         return
     if run.unsure:
-        text = f"not all hosts answered when they were asked for the cluster's {', '.join(run.unsure)}"
-        raise K3sError(text, hint="nothing was changed, and nothing was made anew: run it again")
+        hint = "nothing was changed, and nothing was made anew: run it again with all hosts"
+        raise K3sError(run.unsure, hint=_OTHER_HINT if _OTHER in run.unsure else hint)
     if tokens.NAME in run.store.generated and any(facts.database.bootstrap for facts in run.facts.values()):
         return  # data with another token: the preflight refuses them, and this one is of no use
     run.store.commit()
@@ -272,7 +287,11 @@ def _learn(run: Run) -> None:
     own = run.ca_prefix, run.ca_certificate
     if not run.ready_servers or own == known_cluster.ca(run.store) or not (all(own) and _is_same_cluster(run)):
         return
-    with contextlib.suppress(OSError):  # a state folder that cannot be written: this run has read it
+    servers = (run.facts[member.name].server for member in run.of("servers"))
+    if (own[0], run.cluster.token.fingerprint()) not in {(one.ca_prefix, one.token) for one in servers}:
+        return  # a wrong address may lead to another cluster's server
+    # A state folder that cannot be written, or a kubeconfig that is none: this run has read what it needs.
+    with contextlib.suppress(OSError, ValueError):
         known_cluster.save_ca(run.store, *own)
         if text := run.facts[run.ready_servers[0]].kubeconfig:
             run.keep_kubeconfig(text)
