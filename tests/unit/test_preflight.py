@@ -208,6 +208,19 @@ def test_a_server_from_before_a_rotation_of_the_token_is_right_if_the_datastore_
     assert all("remove" not in one.remedy and "lost" not in one.remedy for one in found.values())
 
 
+def test_a_server_of_another_cluster_is_none_from_before_a_rotation_of_the_token(load: Load) -> None:
+    cluster = load()
+    seen = healthy(cluster)
+    seen["db1"] = changed(seen["db1"], database={"alive": True, "bootstrap": {k3s.bootstrap_key(cluster.token): 11829}})
+    own = {"token": cluster.token.fingerprint(), "ca_certificate": ca("own")}
+    seen["s1"] = changed(seen["s1"], api={"ready": True}, server=own)
+    for theirs, expected in (("another", {("s2", "token")}), ("own", set())):
+        old = {"token": "0" * 12, "ca_certificate": ca(theirs)}
+        seen["s2"] = changed(seen["s2"], api={"ready": True}, server=old)
+        found = preflight.check(cluster, seen)
+        assert {(f.host, f.subject) for f in found if f.severity == "error"} == expected
+
+
 def test_our_own_services_ports_are_no_problem(load: Load) -> None:
     cluster = load()
     seen = healthy(cluster)

@@ -19,6 +19,9 @@ from nornir_k3s.model.finding import Finding, problem
 from nornir_k3s.model.host_facts import HostFacts
 
 
+_LEFT = f"If the host has left that cluster: move {k3s.DATA}/server to another folder, and keep it"
+
+
 def check(member: Member, facts: HostFacts) -> Iterator[Finding]:
     """Yield what does not fit the host's role in this cluster: another role's unit, embedded etcd."""
     other = k3s.UNITS["agent" if member.role == "servers" else "server"]
@@ -48,7 +51,11 @@ def files(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Find
     for member in servers:
         facts = all_facts[member.name]
         if facts.server.token and facts.server.token != cluster.token.fingerprint():
-            if not rotated:
+            if _is_another_cluster(cluster, facts, servers, all_facts):
+                found = "it is a server of another cluster: its token and its CA are not those of the others"
+                remedy = f"correct its address in the inventory. {_LEFT}"
+                yield problem(member.name, "token", found, "a server of this cluster, or none", remedy)
+            elif not rotated:
                 yield _token(cluster, member, facts)
         elif running and facts.server.ca_certificate:
             yield from _server_ca(member, facts, running)
@@ -57,11 +64,21 @@ def files(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Find
             yield from _agent_files(member, all_facts[member.name], running)
 
 
+def _is_another_cluster(
+    cluster: Cluster, facts: HostFacts, servers: Sequence[Member], all_facts: Mapping[str, HostFacts]
+) -> bool:
+    """Return whether a server with another token has no certificate in common with the CA of those with ours."""
+    own, token_ = _certificates(facts.server.ca_certificate), cluster.token.fingerprint()
+    ours = [one.ca_certificate for m in servers if (one := all_facts[m.name].server).token == token_]
+    known = frozenset[str]().union(*map(_certificates, ours))
+    return bool(own and known) and not own & known
+
+
 def _token(cluster: Cluster, member: Member, facts: HostFacts) -> Finding:
     found = f"the server was set up with another token, of fingerprint {facts.server.token}"
     remedy = "set that token in the inventory; to change it, `nornir-k3s rotate token`"
     if not facts.ready:
-        remedy += f". If the host has left that cluster: move {k3s.DATA}/server to another folder, and keep it"
+        remedy += f". {_LEFT}"
     return problem(member.name, "token", found, f"fingerprint {cluster.token.fingerprint()}", remedy)
 
 
