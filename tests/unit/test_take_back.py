@@ -195,7 +195,7 @@ def test_nothing_is_made_for_a_part_of_the_hosts(living: Living) -> None:
     run.away = frozenset(["s1"])
     living.hosts = {name: {} for name in HOSTS}
     take_back.begin(run, living.read)
-    with pytest.raises(K3sError, match="^s1: not asked for"):
+    with pytest.raises(K3sError, match=r"^s1: not asked for"):
         take_back.settle(run)
 
 

@@ -90,11 +90,9 @@ def has_other_datastore(cluster: Cluster, files: Mapping[str, str]) -> bool:
     """
     if k3s.UNITS["server"] not in files and held.INSTALLED not in files:
         return False
+    text = _all_settings(files).get("datastore-endpoint", "")
     try:
-        found, own = (
-            parse(Secret(_all_settings(files).get("datastore-endpoint", ""))),
-            parse(datastore.endpoint(cluster)),
-        )
+        found, own = parse(Secret(text)), parse(datastore.endpoint(cluster))
     except ValueError:
         return False
     if (found.kind, found.database) != (own.kind, own.database):
