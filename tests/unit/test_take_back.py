@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from nornir.core.task import Result, Task
 
 from nornir_k3s import k3s
 from nornir_k3s.checks import held as checks
-from nornir_k3s.errors import Busy, HostsFailed, HostUnreachable, K3sError, UsageError
+from nornir_k3s.errors import Busy, HostsFailed, HostUnreachable, InventoryError, K3sError, UsageError
 from nornir_k3s.facts import held
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.datastore_facts import Database
@@ -32,6 +33,7 @@ from nornir_k3s.run import gather, shared, take_back
 from nornir_k3s.run.context import Run
 from nornir_k3s.state import certificates, check_certificate, database_password, datastore_keys, known_cluster
 from nornir_k3s.state.store import Store
+from nornir_k3s.workflows import status
 
 from .conftest import HOSTS
 from .test_left import nr
@@ -634,6 +636,41 @@ def test_a_state_of_another_account_is_told_in_words(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(UsageError, match="cannot be written"), Store(tmp_path, base=tmp_path).locked():
         pass
+
+
+@pytest.mark.parametrize("name", ["token", "members.json", "ca.json", "packages.json"])
+@pytest.mark.parametrize("text", [b"\xff\xfe", b'[{"name": '])
+def test_a_damaged_file_of_the_state_is_told_in_words(living: Living, name: str, text: bytes) -> None:
+    run = known(living)
+    if name == "token" and text.isascii():
+        return  # any text may be one
+    (run.store.folder / name).write_bytes(text)
+    store = Store(run.store.folder, base=living.folder)
+
+    def read() -> None:
+        second(living)
+        known_cluster.ca(store)
+        known_cluster.packages(store)
+
+    with pytest.raises((UsageError, InventoryError)) as caught:
+        read()
+    assert f"{name} is damaged" in str(caught.value)
+
+
+def test_a_damaged_certificate_of_the_check_is_told_in_words(living: Living) -> None:
+    run = known(living)
+    (run.store.folder / "lb-check.json").write_text("{")
+    with pytest.raises(UsageError, match=r"lb-check\.json is damaged"):
+        run.check_certificate()
+
+
+def test_a_status_shows_what_it_can_while_hosts_do_not_agree(living: Living) -> None:
+    living.set_servers(living.with_password("new"), "s2")  # another controller rotates it now
+    run = second(living)
+    run.first = partial(take_back.begin, read=living.read)
+    found = status.read(run)
+    assert any("database password: s2 has another one than s1" in one for one in found.problems)
+    assert found.unreachable == list(run.present)
 
 
 def test_a_lock_that_does_not_end_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

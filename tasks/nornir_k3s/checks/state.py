@@ -18,7 +18,6 @@ from nornir_k3s.model.cluster import (
 from nornir_k3s.model.finding import Finding, problem
 from nornir_k3s.model.host_facts import HostFacts
 
-
 _LEFT = f"If the host has left that cluster: move {k3s.DATA}/server to another folder, and keep it"
 
 

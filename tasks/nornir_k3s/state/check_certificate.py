@@ -26,8 +26,7 @@ def load(store: Store, ca_prefix: str, *, since: float = 0) -> Secret:
         ca_prefix: `K10` and the hash of the cluster's CA; another cluster's certificate does not count.
         since: Nor does one that was signed earlier, in seconds since the epoch.
     """
-    text = store.read(f"{NAME}.json")
-    saved = json.loads(text) if text and ca_prefix else {}
+    saved = (store.read_json(f"{NAME}.json") if ca_prefix else None) or {}
     if saved.get("signed", 0) < since:
         return Secret("")
     if saved.get("ca") == ca_prefix and certificates.valid_for(saved["certificate"], RENEW_BEFORE, datetime.now(UTC)):

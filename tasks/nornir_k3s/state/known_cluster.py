@@ -54,7 +54,7 @@ def save_left(store: Store, known: Sequence[Member]) -> None:
 
 
 def _read(store: Store, file: str) -> list[Member]:
-    found = json.loads(store.read(file) or "[]")
+    found = store.read_json(file) or []
     return [Member(**{**one, "beside": tuple(one.get("beside", ()))}) for one in found]
 
 
@@ -64,7 +64,7 @@ def _text(known: Sequence[Member]) -> str:
 
 def ca(store: Store) -> tuple[str, str]:
     """Return the cluster's CA as a server reported it: `K10` with its hash, and the certificate; empty before."""
-    found = json.loads(store.read(_CA) or "{}")
+    found = store.read_json(_CA) or {}
     return str(found.get("prefix", "")), str(found.get("certificate", ""))
 
 
@@ -76,13 +76,13 @@ def save_ca(store: Store, prefix: str, certificate: str) -> None:
 
 def packages(store: Store) -> dict[str, dict[str, str]]:
     """Return the versions of packages by datastore host: files of some are named after them."""
-    found: dict[str, dict[str, str]] = json.loads(store.read(_PACKAGES) or "{}")
+    found: dict[str, dict[str, str]] = store.read_json(_PACKAGES) or {}
     return found
 
 
 def managers(store: Store) -> dict[str, str]:
     """Return the package managers of hosts that are not Debian's: their family of distributions."""
-    found: dict[str, str] = json.loads(store.read(_MANAGERS) or "{}")
+    found: dict[str, str] = store.read_json(_MANAGERS) or {}
     return found
 
 

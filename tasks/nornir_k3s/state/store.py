@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -166,13 +167,31 @@ class Store:
         """
         return self._taken[name] if name in self._taken else self._saved(name)
 
+    def read_json(self, name: str) -> Any:  # noqa: ANN401 - JSON
+        """Return what a JSON file of the folder holds, or None where there is none.
+
+        Raises:
+            UsageError: It cannot be read, or is damaged.
+        """
+        text = self.read(name)
+        try:
+            return json.loads(text) if text else None
+        except ValueError:
+            raise self._damaged(name) from None
+
     def _saved(self, name: str) -> str | None:
         try:
             return (self.folder / name).read_text()
         except FileNotFoundError:
             return None
+        except UnicodeDecodeError:
+            raise self._damaged(name) from None
         except OSError as error:
             raise self._unusable("read", error) from None
+
+    def _damaged(self, name: str) -> UsageError:
+        hint = "restore it from a copy; or move it to another folder: what hosts have of it is read again"
+        return UsageError(f"{self.folder / name} is damaged", hint=hint)
 
     def _unusable(self, how: str, error: OSError) -> UsageError:
         hint = "see `state`; its files are for one account only, which several controllers may share: docs/team.md"

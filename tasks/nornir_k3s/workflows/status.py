@@ -15,6 +15,7 @@ from nornir_k3s.artifacts import channels
 from nornir_k3s.checks import at_work, datastore, skew, works
 from nornir_k3s.checks import left as left_hosts
 from nornir_k3s.compare import certificate_expiry, load_balancers
+from nornir_k3s.errors import Interrupted, K3sError
 from nornir_k3s.facts import Fact
 from nornir_k3s.facts.database import Database
 from nornir_k3s.facts.files import AtWork
@@ -69,7 +70,13 @@ def status(
 
 def read(run: Run) -> Status:
     """Return the state of the cluster of a run."""
-    names = run.present
+    names, disagree = run.present, ""
+    try:
+        run.begin()
+    except Interrupted:
+        raise
+    except K3sError as error:  # another controller may be rotating something now
+        disagree = error.message
     results = run.phase("status", names, _read, width=run.widths["stage"], lenient=names, reads=True)
     all_facts = {name: value for name, value in results.items() if isinstance(value, HostFacts)}
     result = Status(cluster=run.cluster.name, version=run.cluster.version, url=run.cluster.url)
@@ -80,6 +87,7 @@ def read(run: Run) -> Status:
     result.unreachable = [name for name in names if name not in all_facts]
     _fill(result, run.cluster, all_facts)
     result.problems = [f"{name} is unreachable" for name in result.unreachable]
+    result.problems += [disagree] if disagree else []
     result.problems += _problems(result, run.cluster, all_facts)
     newest = max((one.database.newest for one in all_facts.values()), default=0)
     if back := revision.look(run.store, run.cluster, newest, now=run.started).back:
