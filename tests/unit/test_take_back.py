@@ -152,6 +152,7 @@ def test_nothing_is_generated_where_a_living_cluster_has_it(living: Living) -> N
         assert one.datastore_password == living.cluster.datastore_password
         assert one.keys == living.cluster.keys
     assert run.store.generated == ()
+    assert run.taken >= {checks.TOKEN, checks.PASSWORD, checks.KEYS}
     note = run.report.notes[-1]
     assert "taken back from the hosts (s1, s2, db1, lb1, lb2): token, database password, keys of the datastore" in note
     assert "unknown here: what drift checks found before" in note
@@ -451,6 +452,7 @@ def test_a_token_that_all_servers_have_is_taken_over_and_the_old_one_kept(living
     living.facts(run, new)
     assert take_back.renew(run, living.read)
     assert run.cluster.token == Secret("new-token")
+    assert checks.TOKEN in run.taken
     assert run.store.read(f"token-{old.fingerprint()}") == old.reveal() + "\n"
 
 

@@ -15,7 +15,7 @@ from nornir.core.task import Result
 
 from nornir_k3s import k3s, shell
 from nornir_k3s.apply import token as scripts
-from nornir_k3s.checks import preflight
+from nornir_k3s.checks import held, preflight
 from nornir_k3s.checks import token as checks
 from nornir_k3s.compare import host
 from nornir_k3s.errors import (
@@ -433,6 +433,17 @@ def test_one_that_has_begun_is_finished_and_no_other_begun(rotated: Rotated) -> 
     rotated.patch.setattr(token, "is_behind", lambda *_: True)
     rotated.rotate()
     assert rotated.dumped == []
+
+
+def test_a_token_that_was_taken_back_is_rotated_like_any_other(rotated: Rotated) -> None:
+    def take_back(run: Run) -> None:
+        run.use_token(NEW)
+        run.taken.add(held.TOKEN)
+        run.facts = seen(run.cluster, stored=NEW)
+
+    rotated.begun = take_back
+    rotated.rotate()
+    assert "rotate" in rotated.dumped
 
 
 def test_what_keeps_it_from_beginning_is_told_at_once(rotated: Rotated) -> None:

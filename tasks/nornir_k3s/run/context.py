@@ -98,6 +98,7 @@ class Run:
         started: When the run began (time.time).
         reload: Loads the inventory again: the state folder has other secrets than before.
         first: Called once, before the first host is contacted.
+        taken: What was taken back from the hosts.
         unsure: Why nothing may be generated: a host may have it; empty if it may.
     """
 
@@ -141,6 +142,7 @@ class Run:
     started: float = field(default_factory=time.time)
     reload: Callable[[], Cluster] | None = None
     first: Callable[[Run], None] | None = None
+    taken: set[str] = field(default_factory=set)
     unsure: str = ""
     _planned: dict[str, tuple[HostFacts, Known, PlannedHost]] = field(default_factory=dict)
 

@@ -92,6 +92,7 @@ def begin(run: Run, read: Read, *, elsewhere: bool = False) -> None:
         run.unsure = f"{few(silent)}: not asked for the cluster's {', '.join(unknown)}"
     if others and checks.TOKEN in unknown:
         run.unsure = f"{few(others)}: {_OTHER}"
+    run.taken.update(taken)
     if taken:
         run.use_inventory()
         hosts = dict.fromkeys(host for what in taken for host in found[what])
@@ -120,6 +121,7 @@ def renew(run: Run, read: Read) -> bool:
             is_check = what == checks.CHECK
             done = _take_check(run, found, texts, run.ca_prefix) if is_check else _take(run, found, what, trusted)
             taken += [what] if done else []
+    run.taken.update(taken)
     if {*taken} - {checks.CHECK}:
         run.use_inventory()
     if taken:

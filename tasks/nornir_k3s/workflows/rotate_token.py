@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from nornir_k3s.checks import held
 from nornir_k3s.checks import token as checks
 from nornir_k3s.errors import Interrupted, K3sError, UsageError
 from nornir_k3s.model.report import PhaseReport, Report
@@ -100,7 +101,8 @@ def _look(run: Run, *, agent: bool) -> bool:
     if agent:
         token.resume(run)
     preflight.check_all_but(run, "agent-token" if agent else "")
-    if run.cluster.token != before or checks.others(run.cluster, run.facts):
+    # One that was taken back is that of a rotation which has ended, or of none.
+    if (run.cluster.token != before and held.TOKEN not in run.taken) or checks.others(run.cluster, run.facts):
         return True
     if any(token.is_behind(run, member.name) for member in run.of("servers")):
         return True
