@@ -325,6 +325,14 @@ def test_a_ca_whose_key_is_nowhere_is_told_with_what_it_costs(living: Living) ->
     assert run.cluster.token == living.cluster.token
 
 
+def test_a_datastore_that_had_no_tls_lacks_no_ca(living: Living) -> None:
+    for name in ("db1", "s1", "s2"):
+        living.hosts[name] = {path: text for path, text in living.hosts[name].items() if "datastore-" not in path}
+    run = second(living)
+    take_back.begin(run, living.read)
+    assert not [one for one in run.report.notes if "restarts K3s on every server" in one]
+
+
 def test_a_secret_that_the_inventory_gives_is_not_looked_for(living: Living) -> None:
     run = second(living)
     run.store.discard()

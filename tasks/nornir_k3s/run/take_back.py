@@ -86,7 +86,7 @@ def begin(run: Run, read: Read, *, elsewhere: bool = False) -> None:
     taken += [checks.CHECK] if _take_check(run, found, texts, prefix) else []
     asked = (*unread, *run.away)  # one that this inventory lacks may have it, too
     silent = [name for name in asked if {"servers", "datastore"} & set(run.member(name).roles)]
-    if found.get(checks.TOKEN) and checks.KEYS in unknown and not silent:
+    if trusted and not elsewhere and checks.KEYS in unknown and not silent:
         run.report.notes.append(_NO_CA)
     if silent and unknown:
         run.unsure = f"{few(silent)}: not asked for the cluster's {', '.join(unknown)}"
@@ -171,7 +171,8 @@ def _take(run: Run, found: checks.Values, what: str, trusted: Collection[str]) -
         run.store.take(f"{name}-{Secret(before.strip()).fingerprint()}", before, None)
     run.store.take(name, value.reveal().strip() + "\n", before)
     if what == checks.PASSWORD:
-        database_password.end(run.store)
+        with contextlib.suppress(OSError):  # a state folder that cannot be written
+            database_password.end(run.store)
     return True
 
 
