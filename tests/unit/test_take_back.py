@@ -178,6 +178,9 @@ def test_what_a_cluster_of_before_has_left_is_not_its_token(living: Living) -> N
     run = second(living)
     take_back.begin(run, living.read)
     assert run.cluster.token != living.cluster.token
+    living.hosts["s1"][held.INSTALLED] = "agent 0123"
+    take_back.begin(run, living.read)
+    assert run.cluster.token != living.cluster.token, "one that was an agent"
     living.hosts["s1"][held.INSTALLED] = "server 0123"
     take_back.begin(run, living.read)
     assert run.cluster.token == living.cluster.token, "one of ours whose K3s is stopped"

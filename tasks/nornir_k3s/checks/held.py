@@ -45,10 +45,15 @@ def values(cluster: Cluster, texts: Mapping[str, Mapping[str, str]]) -> Values:
 
 
 def _of_host(cluster: Cluster, files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    if k3s.UNITS["server"] in files or held.INSTALLED in files:  # else it is what a cluster of before has left
+    if _is_server(files):  # else it is what a cluster of before has left
         yield from _of_server(cluster, files)
     yield CHECK, files.get(haproxy.CHECK_CERT, "")
     yield KEYS, files.get(DATASTORE_KEYS, "")
+
+
+def _is_server(files: Mapping[str, str]) -> bool:
+    """Return whether a server runs there, or this tool has installed one; an agent's config.yaml has a token, too."""
+    return k3s.UNITS["server"] in files or files.get(held.INSTALLED, "").startswith("server")
 
 
 def _of_server(cluster: Cluster, files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -88,7 +93,7 @@ def has_other_datastore(cluster: Cluster, files: Mapping[str, str]) -> bool:
 
     A name and an address may be of one host; what is neither in config.yaml nor in the environment is not known.
     """
-    if k3s.UNITS["server"] not in files and held.INSTALLED not in files:
+    if not _is_server(files):
         return False
     text = _all_settings(files).get("datastore-endpoint", "")
     try:
