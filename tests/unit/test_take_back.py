@@ -442,6 +442,18 @@ def test_a_rotation_that_was_interrupted_elsewhere_is_finished(living: Living) -
     assert run.cluster.datastore_password.reveal() == "new"
 
 
+def test_the_password_of_another_cluster_on_the_same_server_of_databases_is_not_taken(living: Living) -> None:
+    run = known(living)
+    other = living.with_password("other")
+    living.set_servers(other, "s2")  # a wrong address
+    text = living.hosts["s2"][k3s.CONFIG]
+    living.hosts["s2"][k3s.CONFIG] = text.replace(")/k3s?", ")/other?")
+    assert living.hosts["s2"][k3s.CONFIG] != text
+    living.facts(run, living.cluster, other)
+    assert not take_back.renew(run, living.read)
+    assert run.cluster.datastore_password == living.cluster.datastore_password
+
+
 def test_two_new_passwords_are_refused(living: Living) -> None:
     run = known(living)
     new, newer = living.with_password("new"), living.with_password("newer")

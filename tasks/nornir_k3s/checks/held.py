@@ -84,6 +84,8 @@ def managed(cluster: Cluster, settings: Mapping[str, str]) -> Endpoint | None:
         endpoint = parse(Secret(text))
     except ValueError:
         return None
+    if endpoint.database.lower() != cluster.managed.database.lower():
+        return None  # another cluster's, on a server of databases that both use
     own = {member.address for member in cluster.of("datastore")}
     return endpoint if own & {host for host, _ in endpoint.hosts} and logins(cluster, [endpoint.user]) else None
 
