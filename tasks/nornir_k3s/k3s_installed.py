@@ -178,6 +178,7 @@ def installed(
         ignored=tuple(sorted(set(ignored))),
         variables={key: Secret(value) for key, (value, _) in sorted(variables.items()) if key not in _VARIABLES},
         problems=tuple(problems),
+        dropins={path: Secret(text) for path, text in files if path.rpartition("/")[0] == f"{k3s.CONFIG}.d"},
     )
 
 

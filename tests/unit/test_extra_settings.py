@@ -239,3 +239,29 @@ def test_a_drop_in_that_an_uninstalled_k3s_has_left_is_found_before_the_next_one
         (one,) = found(cluster, bare).values()
         assert (one.subject, one.severity) == ("extra-settings", severity)
         assert "hush" not in f"{one.found}{one.remedy}"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("token", "hush-hush"),
+        ("datastore-endpoint", "mysql://u:hush-hush@tcp(10.0.0.9:3306)/k3s"),
+        ("disable", "servicelb"),
+    ],
+)
+def test_a_drop_in_that_flags_hide_until_they_go_is_an_error(load: Load, key: str, value: str) -> None:
+    cluster = load({"server": {"disable": ["traefik"]}})
+    flags = " ".join(f"'{word}'" for word in (*settings(cluster), "--disable=traefik"))
+    unit = f"{PLAIN.strip()} {flags}\n"
+    facts = with_dropin(cluster, f"{key}: '{value}'\n", key, unit=unit, foreign=True, system={"hostname": "s1"})
+    by_id = found(cluster, facts)
+    assert by_id["extra-settings"].severity == "error"
+    assert by_id["extra-settings"].found == f"{D} sets {key}, which would hold instead of the inventory's"
+    assert by_id["foreign-k3s"].severity == "warning", "and the takeover says that it would change"
+    assert "hush" not in str(by_id)
+
+
+def test_a_drop_in_with_another_token_than_the_server_runs_with_is_an_error(load: Load) -> None:
+    cluster = load()
+    one = found(cluster, with_dropin(cluster, "token: newer\n", "token"))["extra-settings"]
+    assert (one.severity, one.found) == ("error", f"{D} sets token, which would hold instead of the inventory's")

@@ -244,3 +244,16 @@ def test_only_a_k3s_of_others_is_taken_over(load: Load) -> None:
     cluster = load()
     spec = desired(cluster, cluster.member("s1"), None, Known())
     assert takeover(cluster, cluster.member("s1"), spec, HostFacts("s1")).same == frozenset()
+
+
+def test_drop_ins_that_flags_have_hidden_are_a_reason_to_restart(load: Load) -> None:
+    cluster = load({"server": {"debug": True, "kubelet-arg": ["max-pods=50"]}})
+    words = [*settings(cluster), "--debug", "--kubelet-arg=max-pods=50"]
+    text = f"[Service]\nExecStart={k3s.BINARY} server " + " ".join(f"'{word}'" for word in words) + "\n"
+    hidden = foreign(cluster, unit=text, configs=((DROPIN, "debug: false\nkubelet-arg+: [max-pods=60]\n"),))
+    assert restarts(cluster, hidden) == "restart k3s.service: debug, kubelet-arg would differ"
+    # The drop-ins of another config file are not read any more.
+    words.insert(0, "--config=/srv/k3s.yaml")
+    text = f"[Service]\nExecStart={k3s.BINARY} server " + " ".join(f"'{word}'" for word in words) + "\n"
+    other = foreign(cluster, unit=text, configs=(("/srv/k3s.yaml.d/a.yaml", "selinux: true\n"),))
+    assert restarts(cluster, other) == "restart k3s.service: selinux would differ"

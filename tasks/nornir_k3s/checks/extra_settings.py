@@ -93,7 +93,7 @@ def _file(
         both: The names that it sets, and those of them that hold.
     """
     names, holds = both
-    same = {name for name in names if is_same(cluster, member, facts, key_of(name))}
+    same = {name for name in names if is_same(cluster, member, facts, key_of(name), path)}
     critical = _CRITICAL | (k3s.MUST_MATCH if running.installation(facts, "server") else frozenset())
     bad = sorted({name for name in holds - same if key_of(name) in critical})
     if bad:
@@ -108,12 +108,20 @@ def _file(
         yield problem(member.name, _ID, found, _EXPECTED, remedy, "note")
 
 
-def is_same(cluster: Cluster, member: Member, facts: HostFacts, key: str) -> bool:
-    """Return whether a setting that is in force is what the inventory says; False if its value is not known."""
+def is_same(cluster: Cluster, member: Member, facts: HostFacts, key: str, path: str = "") -> bool:
+    """Return whether a setting that is in force is what the inventory says; False if its value is not known.
+
+    Arguments:
+        path: A drop-in that sets it: what it makes of our config.yaml counts, whatever hides it now.
+    """
     one = running.installation(facts, "server" if member.role == "servers" else "agent")
+    host = spec(cluster, member)
+    if one and path in one.dropins and key != "token-file":  # the text of that file is not known
+        after, ours = running.wanted(host, one), running.wanted(host)
+        return key in after.settings and running.form(cluster, key, after) == running.form(cluster, key, ours)
     if one is None or key not in one.settings:
         return False
-    return running.same(cluster, member, facts, key, (one, running.wanted(spec(cluster, member))))
+    return running.same(cluster, member, facts, key, (one, running.wanted(host)))
 
 
 def _remedy(facts: HostFacts, path: str, bad: Collection[str]) -> str:

@@ -150,7 +150,7 @@ def _taken_over(cluster: Cluster, member: Member, facts: HostFacts) -> Finding |
     one = running_k3s.installation(facts, "server" if member.role == "servers" else "agent")
     if one is None or one.problems:
         return None
-    ours = running_k3s.wanted(extra_settings.spec(cluster, member))
+    ours = running_k3s.wanted(extra_settings.spec(cluster, member), one)
     found = f"{one.unit} was not installed by nornir-k3s"
     expected = "a K3s of nornir-k3s, or one that the inventory describes"
     differ = list(running_k3s.differences(cluster, member, facts, one, ours))
@@ -159,13 +159,19 @@ def _taken_over(cluster: Cluster, member: Member, facts: HostFacts) -> Finding |
         found += ", and runs with the settings of the inventory"
         return problem(member.name, "foreign-k3s", found, expected, remedy, "note")
     lost = [key for key in differ if key in one.settings and key not in ours.settings]
-    said = [f"{key}: {_shown(one, key)}, the inventory: {_shown(ours, key)}" for key in differ]
+    said = [f"{key}: {_shown(one, key)}, {_source(ours, key)}: {_shown(ours, key)}" for key in differ]
     remedy = "deploy changes them, and restarts it: give them in the inventory if they are to stay"
     if lost:
         remedy = f"deploy drops {', '.join(lost)} of the unit: give them in the inventory if they are to stay"
     remedy += "; if it is another cluster's, use another host; copies of the files that it replaces are kept"
     text = f"{found}, and other settings would run: {'; '.join(said)}"
     return problem(member.name, "foreign-k3s", text, expected, remedy, "warning")
+
+
+def _source(ours: Installed, key: str) -> str:
+    """Return what sets a setting after a deploy."""
+    dropins = [one for one in (ours.settings[key].origins if key in ours.settings else ()) if one in ours.dropins]
+    return dropins[-1] if dropins else "the inventory"
 
 
 def _shown(one: Installed, key: str) -> str:

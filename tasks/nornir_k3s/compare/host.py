@@ -254,7 +254,7 @@ def _settings(cluster: Cluster, member: Member, spec: HostSpec, facts: HostFacts
         keys = sorted(set(names))
         overriding = [key for key in keys if key.rstrip("+") in known | set(k3s.OURS)]
         override = f"; {', '.join(overriding)} override the inventory" if overriding and "config.yaml.d" in path else ""
-        same = all(extra_settings.is_same(cluster, member, facts, key_of(key.rstrip("+"))) for key in keys)
+        same = all(extra_settings.is_same(cluster, member, facts, key_of(key.rstrip("+")), path) for key in keys)
         yield Finding(
             host=member.name, kind="settings", subject=path, found=f"unexpected settings {', '.join(keys)}{override}",
             expected="settings of the inventory only", since=at(changed), severity="note" if same else "warning",

@@ -57,6 +57,7 @@ class Installed:
         ignored: Keys of its files that a server of K3s skips, because it does not know them.
         variables: Variables of its environment that are no settings, such as those of a proxy.
         problems: Files that cannot be read as K3s would, and why.
+        dropins: The files of config.yaml.d, whether this K3s reads them or not, by path.
     """
 
     unit: str
@@ -71,6 +72,7 @@ class Installed:
     ignored: tuple[str, ...] = ()
     variables: Mapping[str, Secret] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    dropins: Mapping[str, Secret] = field(default_factory=dict)
 
     def text(self, key: str) -> str:
         """Return the value of a setting that is no list, which may be a secret; nothing where it is not set."""

@@ -20,6 +20,7 @@ from nornir_k3s.model.installed import Installed
 from nornir_k3s.model.secret import Secret
 
 _DEFAULTS = {
+    "bind-address": "0.0.0.0",  # noqa: S104 - K3s' own default
     "cluster-domain": "cluster.local",
     "data-dir": k3s.DATA,
     "egress-selector-mode": "agent",
@@ -31,7 +32,9 @@ _DEFAULTS = {
     "service-node-port-range": "30000-32767",
     "servicelb-namespace": "kube-system",
     "snapshotter": "overlayfs",
+    "tls-san-security": "true",
     "v": "0",
+    "write-kubeconfig": "/etc/rancher/k3s/k3s.yaml",
     "write-kubeconfig-mode": "0600",
 }
 # Lists whose order means nothing.
@@ -75,7 +78,7 @@ def takeover(cluster: Cluster, member: Member, spec: HostSpec, facts: HostFacts)
     one, state = installation(facts, spec.install.role), facts.unit(spec.install.unit)
     if one is None or state.active != "active":
         return Takeover()
-    ours = wanted(spec)
+    ours = wanted(spec, one)
     differ = tuple(differences(cluster, member, facts, one, ours))
     paths = [file.path for file in spec.files if file.path == k3s.CONFIG or file.path.startswith(_ENVIRONMENTS)]
     if differ or one.problems or not _has_read(facts, one, spec, state.started):
@@ -95,24 +98,32 @@ def _has_read(facts: HostFacts, one: Installed, spec: HostSpec, started: int) ->
     return facts.ledger.same.get(k3s.CONFIG) == (text.sha256, started) and config.sha256 == text.sha256
 
 
-def wanted(spec: HostSpec) -> Installed:
-    """Return the K3s that our files make of this host."""
+def wanted(spec: HostSpec, others: Installed | None = None) -> Installed:
+    """Return the K3s that our files make of this host.
+
+    Arguments:
+        others: The K3s that is there: its drop-ins stay, and are read after our config.yaml.
+    """
     if spec.install is None:
         raise ValueError("the host has no K3s")
     environments = [(f.path, f.text.reveal()) for f in spec.files if f.path.startswith(_ENVIRONMENTS)]
-    files = [(file.path, file.text.reveal()) for file in spec.files if file.path == k3s.CONFIG]
+    files = {path: text.reveal() for path, text in others.dropins.items()} if others else {}
+    files |= {f.path: f.text.reveal() for f in spec.files if f.path == k3s.CONFIG or f.path in files}
     text = f"[Service]\nExecStart={k3s.BINARY} {spec.install.role}\n"
-    found = k3s_installed.installed(spec.install.unit, text, environments=environments, files=files)
+    found = k3s_installed.installed(spec.install.unit, text, environments=environments, files=list(files.items()))
     if found is None:
         raise ValueError("the unit of K3s starts it")
     return found
 
 
 def stays(origin: str, ours: Installed) -> bool:
-    """Return whether what sets a setting is there after a deploy, too: a drop-in, or a file of the environment."""
+    """Return whether what sets a setting is there after a deploy, too: a unit's drop-in, or a file of the environment.
+
+    Drop-ins of config.yaml are among what our files make of a host: flags that go may have hidden them.
+    """
     if origin.startswith(_ENVIRONMENTS):
         return origin not in ours.files
-    return ".yaml.d/" in origin or ".service.d/" in origin
+    return ".service.d/" in origin
 
 
 def differences(cluster: Cluster, member: Member, facts: HostFacts, one: Installed, ours: Installed) -> Iterator[str]:
@@ -149,7 +160,8 @@ def same(cluster: Cluster, member: Member, facts: HostFacts, key: str, both: tup
     """
     in_own_file = key == "token-file" or (key == "token" and key not in both[0].settings)
     if in_own_file and member.role == "servers" and facts.server.token:
-        return facts.server.token == cluster.token.fingerprint()
+        after = Secret(token_password((_values(both[1], "token") or ("",))[-1]))
+        return facts.server.token == cluster.token.fingerprint() == after.fingerprint()
     found, other = (form(cluster, key, one) for one in both)
     if found == other:
         return True
@@ -168,11 +180,13 @@ def form(cluster: Cluster, key: str, one: Installed) -> tuple[str, ...]:  # noqa
         found = values or [str(network[10]) for network in _networks(cluster, "service-cidr", one)]
         return tuple(str(ipaddress.ip_address(value)) for value in found)
     if key in ("token", "agent-token"):
-        return (_password((values or _values(one, "token") or ("",))[-1]),)
+        return (token_password((values or _values(one, "token") or ("",))[-1]),)
     if key == "datastore-endpoint":
         return _endpoint(values[-1]) if values else ()
+    if key == "advertise-port" and not values:
+        return form(cluster, "https-listen-port", one)
     if key in k3s_installed.BOOLEANS:
-        return (str(bool(values) and k3s.boolean(values[-1])).lower(),)
+        return (str(k3s.boolean((values or (_DEFAULTS.get(key, "false"),))[-1])).lower(),)
     if key in _SETS:
         return tuple(sorted(set(values)))
     if key.endswith("-arg"):
@@ -193,7 +207,7 @@ def _values(one: Installed, key: str) -> tuple[str, ...]:
     return tuple(value.reveal() if isinstance(value, Secret) else value for value in values)
 
 
-def _password(text: str) -> str:
+def token_password(text: str) -> str:
     """Return the password of a token, which may come with the hash of the CA and a user."""
     return text.rpartition(":")[2] if "::" in text else text
 
