@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from nornir_k3s import facts, shell
+from nornir_k3s import facts, k3s, shell
 from nornir_k3s.apply import reset
 from nornir_k3s.checks import preflight
+from nornir_k3s.checks import reset as reset_checks
 from nornir_k3s.errors import InventoryError
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.datastore_facts import Database
@@ -164,6 +165,33 @@ def test_a_reset_drops_what_was_added_and_restarts_nothing(load: Load, kind: str
         "/var/lib/nornir-k3s",
     ]
     assert reset.of_datastore(cluster, HostFacts("db1")) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_reset_drops_no_database_of_others_that_has_its_name(load: Load, kind: str) -> None:
+    cluster = shared(load, kind)
+    theirs = HostFacts("db1", distribution=("debian",), database=Database(alive=True, databases=frozenset(["k3s"])))
+    (told,) = reset_checks.data(cluster, {"db1": theirs})
+    assert told.startswith("db1: database k3s is there already, and no user of this cluster has rights in it")
+    user = f"{login(cluster)}@10.0.0.12"
+    ours = changed(theirs, database={"users": {user: True}, "grants": frozenset([user])})
+    assert list(reset_checks.data(cluster, {"db1": ours})) == []
+    holds = changed(theirs, database={"bootstrap": {k3s.bootstrap_key(cluster.token): 9}})
+    assert list(reset_checks.data(cluster, {"db1": holds})) == []
+    assert list(reset_checks.data(cluster, {"db1": changed(theirs, database={"databases": frozenset()})})) == []
+
+
+def test_a_user_of_others_is_not_made_the_owner_of_this_cluster_s_database(load: Load) -> None:
+    others = (Served("postgresql", "database shop"), Served("postgresql", "user k3s"))
+    cluster = shared(load, "postgresql")
+    assert [one.subject for one in found(cluster, others=others) if one.severity == "error"] == ["datastore-shared"]
+    assert list(reset_checks.data(cluster, {"db1": host(cluster, others=others)}))
+    assert all(one.severity != "error" for one in found(shared(load, "postgresql", user="k3s_prod"), others=others))
+
+
+def test_a_run_that_is_killed_leaves_no_database_that_looks_like_somebody_else_s(load: Load) -> None:
+    script = datastore.kind(cluster := shared(load)).prepare(cluster).reveal()
+    assert script.rindex("GRANT ") < script.index("CREATE DATABASE")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
+from nornir_k3s.checks import shared_database
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.suggest import did_you_mean
@@ -40,9 +41,12 @@ def refusals(cluster: Cluster, all_facts: Mapping[str, HostFacts], ca: str) -> I
 
 
 def data(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[str]:
-    """Yield hosts of a managed datastore whose content is not known."""
+    """Yield hosts of a managed datastore whose content is not known, or is others'."""
     for member in cluster.of("datastore") if cluster.is_managed and cluster.managed.kind != "etcd" else ():
         facts = all_facts.get(member.name)
+        if facts and cluster.managed.shared:
+            said = (found for found, _ in shared_database.of_others(cluster, facts))
+            yield from (f"{member.name}: {found}: leave the datastore out, or correct its names" for found in said)
         if facts is None or facts.database.alive:
             continue
         service = facts.family.service(cluster.managed.kind)

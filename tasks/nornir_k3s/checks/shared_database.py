@@ -71,9 +71,20 @@ def _settings(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Fi
 
 def _database(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Finding]:
     """A database of this name may be somebody else's: K3s would put its table into it."""
-    content = facts.database
+    if facts.database.bootstrap and facts.database.databases:
+        return  # check `foreign-data` tells of other clusters
+    for found, remedy in of_others(cluster, facts):
+        yield problem(member.name, ID, found, "none of this name, or this cluster's", remedy)
+
+
+def of_others(cluster: Cluster, facts: HostFacts) -> Iterator[tuple[str, str]]:
+    """Yield what has the name of this cluster's database or user, and is somebody else's; and what to do."""
+    content, user = facts.database, cluster.managed.user
     ours = set(content.grants) & set(content.users) or k3s.bootstrap_key(cluster.token) in content.bootstrap
-    if content.databases and not ours and not content.bootstrap:  # check `foreign-data` tells of other clusters
+    if content.databases and not ours:
         found = f"database {cluster.managed.database} is there already, and no user of this cluster has rights in it"
-        remedy = "choose another name: `datastore: {database: NAME}`; or drop it if nobody needs it"
-        yield problem(member.name, ID, found, "no such database, or this cluster's", remedy)
+        yield found, "choose another name: `datastore: {database: NAME}`; or drop it if nobody needs it"
+    # Nobody logs in as the owner of this cluster's database.
+    if cluster.managed.kind == "postgresql" and any(one.what == f"user {user}" for one in facts.others):
+        found = f"{user} is a user of others, who log in with it: this cluster's users would get its rights"
+        yield found, "choose another name: `datastore: {user: NAME}`"

@@ -109,13 +109,14 @@ class MySQL:
         """
         database, tls = cluster.managed.database, " REQUIRE SSL" if cluster.keys else " REQUIRE NONE"
         identified = self.identified.format(self.stored(cluster.datastore_password))
-        lines = [f"CREATE DATABASE IF NOT EXISTS `{database}`;"]
+        lines = []
         for server in cluster.of("servers"):
             account = f"'{login(cluster)}'@'{server.address}'"
             lines.append(f"CREATE USER IF NOT EXISTS {account} {identified};")
             lines.append(f"ALTER USER {account} {identified}{tls};")
             lines.append(f"GRANT {RIGHTS} ON `{database}`.* TO {account};")
-        return self._statements(lines)
+        # Last: a run that was killed never leaves a database that looks like somebody else's.
+        return self._statements([*lines, f"CREATE DATABASE IF NOT EXISTS `{database}`;"])
 
     def dump(self, cluster: Cluster, member: Member) -> Recipe:  # noqa: ARG002 - as every kind
         """Return how to dump the database."""
