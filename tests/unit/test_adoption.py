@@ -206,6 +206,16 @@ def test_what_runs_counts_where_files_were_changed_since() -> None:
     assert {one.key: one.origin for one in found.report.settings}["cluster-cidr"] == "/v1-k3s/config"
 
 
+def test_forms_and_old_names_of_flags_are_those_that_files_have() -> None:
+    flags = f"{SERVER} --selinux=1 --docker -t tok --kube-controller-arg=a=b"
+    words = ("server", "--datastore-endpoint", "********", "--selinux", "1", "--docker", "-t", "********")
+    args = (*words, "--kube-controller-arg", "a=b")
+    made = described({"n1": host(1, flags, nodes=(node(1, args=args),))})
+    own = {**made.cluster["server"], **made.hosts["n1"].get("data", {}).get("k3s", {})}
+    assert own == {"selinux": True, "docker": True, "kube-controller-manager-arg": ["a=b"]}
+    assert "files say" not in str(made.report.notes)
+
+
 def test_defaults_and_what_is_this_tool_s_own_is_not_written() -> None:
     flags = (
         f"{SERVER} --cluster-cidr=10.42.0.0/16 --cluster-dns=10.43.0.10 --https-listen-port=6443 --node-ip=10.0.0.1"

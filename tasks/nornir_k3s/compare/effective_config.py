@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from nornir_k3s import k3s
+from nornir_k3s import k3s, k3s_installed
 from nornir_k3s.inventory import rules
 from nornir_k3s.model import masking
 from nornir_k3s.model.cluster import (
@@ -51,6 +51,7 @@ _TEXTS = {
     "https-listen-port": ("HTTPSPort", str(k3s.API_PORT)),
 }
 _ARGUMENTS = {"kube-apiserver-arg": "ExtraAPIArgs", "kube-controller-manager-arg": "ExtraControllerArgs"}
+_KNOWN = k3s.SERVER_SETTINGS | k3s.AGENT_SETTINGS | k3s.OURS.keys()
 _NODE_PORTS = "30000-32767"
 
 
@@ -223,20 +224,26 @@ def running(config: Config) -> dict[str, str]:
 
 
 def given(args: tuple[str, ...]) -> dict[str, list[str]]:
-    """Return the settings of a command line: the values of each flag, `true` for a flag without one."""
+    """Return the settings of a node's command line, by the names that K3s has for them now: the values of each flag.
+
+    K3s writes `--name=value` as two words there, of booleans, too (k3s: pkg/nodeconfig, getNodeArgs).
+    """
     found: dict[str, list[str]] = {}
-    key = ""
-    for word in args[1:]:
-        if word.startswith("--"):
-            key, equal, value = word[2:].partition("=")
-            found.setdefault(key, [])
-            if equal:
-                found[key].append(value)
-                key = ""
-        elif key:
-            found[key].append(word)
-            key = ""
-    return {key: values or ["true"] for key, values in found.items()}
+    rest = list(args[1:])
+    while rest:
+        name, equal, value = rest.pop(0).partition("=")
+        if not name.startswith("-"):
+            continue
+        key = k3s_installed.key_of(name.lstrip("-"))
+        is_boolean = key in k3s_installed.BOOLEANS or (key not in _KNOWN and rest[:1] and rest[0].startswith("-"))
+        if not equal:
+            takes_one = rest and (not is_boolean or k3s.boolean(rest[0]) is not None)
+            value = rest.pop(0) if takes_one else "true"
+        values = found.setdefault(key, [])
+        if key not in k3s.LISTS:
+            values.clear()  # the last one counts
+        values.append(str(k3s.boolean(value)).lower() if is_boolean and k3s.boolean(value) is not None else value)
+    return found
 
 
 def _words(value: Any) -> list[str]:  # noqa: ANN401 - a setting
