@@ -484,6 +484,35 @@ def test_files_that_settings_name() -> None:
     assert "audit.yaml, which a setting names, is not on n2" in "\n".join(lacking.report.notes)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "keys: [{name: a, secret: hush}]\n",
+        "- secret: hush\n",
+        '{"auths": {"a": {"auth": "hush"}}}\n',
+        "    client-key-data: hush\n",
+    ],
+)
+def test_secrets_in_files_are_found_in_every_form(content: str) -> None:
+    one = host(1, f"{SERVER} --kube-apiserver-arg=encryption-provider-config=/etc/e")
+    found = described({"n1": one}, texts={"n1": {"/etc/e": text(content, 0o600)}})
+    assert found.files == {}
+    assert found.secrets["etc-e"].reveal() == content
+
+
+def test_files_that_are_secret_whatever_is_in_them_and_certificates_with_their_key() -> None:
+    pem = "-----BEGIN CERTIFICATE-----\n-----BEGIN EC PRIVATE KEY-----\n"
+    flags = (
+        f"{SERVER} --kube-apiserver-arg=token-auth-file=/etc/tokens --vpn-auth-file=/etc/vpn"
+        " --datastore-certfile=/etc/db.pem --datastore-keyfile=/etc/db.pem"
+    )
+    own = {"/etc/tokens": text("hush,u,1\n"), "/etc/vpn": text("name=tailscale,joinKey=x\n"), "/etc/db.pem": text(pem)}
+    found = described({"n1": host(1, flags)}, texts={"n1": own})
+    assert found.files == {}
+    assert {"etc-tokens", "etc-vpn", "datastore-certfile.pem", "datastore-keyfile.pem"} <= set(found.secrets)
+    assert found.cluster["datastore"]["certfile"] == "../.state/prod/datastore-certfile.pem"
+
+
 def test_urls_of_agents() -> None:
     assert str(registration.Url("fd00::1", 6443)) == "[fd00::1]:6443"
     odd = {"n3": host(3, "agent --server=https://[x")}

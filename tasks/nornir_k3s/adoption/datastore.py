@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,10 +112,11 @@ def _hosts(endpoint: Endpoint, others: Mapping[str, Found]) -> list[str]:
     ]
 
 
-def inventory(found: Datastore, state: str) -> dict[str, Any]:
+def inventory(found: Datastore, state: str, secrets: Collection[str]) -> dict[str, Any]:
     """Return `k3s_cluster.datastore`.
 
     Arguments:
+        secrets: The files in the state folder.
         state: The state folder of the cluster, as the inventory names it.
     """
     if found.embedded:
@@ -123,7 +124,9 @@ def inventory(found: Datastore, state: str) -> dict[str, Any]:
     own: dict[str, Any] = {"endpoint": {"file": f"{state}/endpoint"}}
     for key in found.files:
         name = f"{key}.pem"
-        own[key.removeprefix("datastore-")] = f"{state}/{name}" if key == "datastore-keyfile" else f"files/{name}"
+        own[key.removeprefix("datastore-")] = (
+            f"{state}/{name}" if key == "datastore-keyfile" or name in secrets else f"files/{name}"
+        )
     return own
 
 

@@ -144,7 +144,7 @@ def describe(
     kept = named.keep({**by["servers"], **by["agents"]}, texts, store.files, state)
     version = _version(by["servers"], listed)
     made = {"name": name, "version": version, "registration": address.inventory}
-    made["datastore"] = datastore.inventory(store, state)
+    made["datastore"] = datastore.inventory(store, state, kept.secrets)
     secrets = {"token": next(filter(None, map(_token, by["servers"].values()))), **kept.secrets}
     secrets |= {name: one for own_ in placed.values() for name, one in own_.secrets.items()}
     if store.endpoint:

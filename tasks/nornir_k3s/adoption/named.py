@@ -14,7 +14,12 @@ from nornir_k3s.model.masking import has_credentials
 from nornir_k3s.model.secret import Secret
 
 REGISTRIES = "/etc/rancher/k3s/registries.yaml"
-_SECRET = re.compile(r"(?im)^\s*(auth|password|token|identity_?token)\s*:|-----BEGIN [A-Z ]*PRIVATE KEY|^\s*secret\s*:")
+_SECRET = re.compile(
+    r"(?im)(^|[{,]|-\s)\s*[\"']?(auth|password|token|identity_?token|secret|client-key-data)[\"']?\s*:"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY"
+)
+# Settings whose files are secret in whatever form they are.
+_SECRET_FILES = re.compile(r"(^| )(vpn-auth-file|token-auth-file|basic-auth-file)$")
 _PROXIES = {
     "http": ("CONTAINERD_HTTP_PROXY", "HTTP_PROXY", "http_proxy"),
     "https": ("CONTAINERD_HTTPS_PROXY", "HTTPS_PROXY", "https_proxy"),
@@ -31,12 +36,14 @@ class Kept:
         files: Texts for the folder of the inventory, by their path there.
         secrets: Texts for the state folder, by name.
         notes: What is left out, and why.
+        private: Paths on hosts that are secret, whatever is in these files.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, Secret] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    private: frozenset[str] = frozenset()
 
 
 def paths(found: Found) -> list[str]:
@@ -44,10 +51,13 @@ def paths(found: Found) -> list[str]:
     own = found.k3s
     if own is None:
         return []
-    settings = {
-        key: list(map(str, one.values)) if key.endswith("-arg") else one.text for key, one in own.settings.items()
-    }
-    return list(dict.fromkeys([REGISTRIES, *(own.text(key) for key in FILES if own.text(key)), *named(settings)]))
+    return list(dict.fromkeys([REGISTRIES, *(own.text(key) for key in FILES if own.text(key)), *_named(found)]))
+
+
+def _named(found: Found) -> dict[str, str]:
+    """Return the paths that settings name, each with its setting."""
+    own = found.k3s.settings if found.k3s else {}
+    return named({key: list(map(str, one.values)) if key.endswith("-arg") else one.text for key, one in own.items()})
 
 
 def keep(
@@ -61,7 +71,8 @@ def keep(
         tls: The TLS files of the datastore, by K3s' setting.
         state: The state folder of the cluster, as the inventory names it.
     """
-    kept = Kept()
+    all_named = (one for host in found.values() for one in _named(host).items())
+    kept = Kept(private=frozenset(path for path, name in all_named if _SECRET_FILES.search(name)))
     _tls(kept, texts, tls)
     for path in dict.fromkeys(path for own in texts.values() for path in own):
         if path not in tls.values():
@@ -75,7 +86,7 @@ def _tls(kept: Kept, texts: Mapping[str, Mapping[str, HostFile]], tls: Mapping[s
         one = next((own[path] for own in texts.values() if path in own), None)
         if one is None:
             kept.notes.append(f"{key} ({path}) could not be read on any server: put it where `datastore` names it")
-        elif key == "datastore-keyfile":
+        elif key == "datastore-keyfile" or _is_secret(one):  # a certificate may have its key in the same file
             kept.secrets[f"{key}.pem"] = one.text
         else:
             kept.files[f"files/{key}.pem"] = one.text.reveal()
@@ -103,7 +114,8 @@ def _file(
         why = f"differs on {', '.join(differ)}" if differ else f"is not on {', '.join(lack)}"
         kept.notes.append(f"{path}, which a setting names, {why}: it stays on the hosts, outside the inventory")
         return
-    name, secret = re.sub(r"[^A-Za-z0-9._-]", "-", path.strip("/")), _is_secret(first)
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", path.strip("/"))
+    secret = path in kept.private or _is_secret(first)
     _put(kept, name, first, secret=secret)
     kept.settings.setdefault("files", []).append(
         {
