@@ -88,8 +88,7 @@ def unit(text: str) -> Unit:
     command: tuple[str, ...] = ()
     environment: dict[str, tuple[str, str]] = {}
     section = path = dropin = ""
-    for line in re.sub(r"\\\r?\n", " ", text).splitlines():
-        line = line.strip()  # noqa: PLW2901 - the line as systemd reads it
+    for line in _unit_lines(text):
         if line.startswith("# /"):
             section, path = "", line[2:] if ".service.d/" in line else ""
         if line.startswith("["):
@@ -107,11 +106,27 @@ def unit(text: str) -> Unit:
     return Unit(command, dropin, environment)
 
 
+def _unit_lines(text: str) -> Iterator[str]:
+    """Yield lines as systemd reads them: continued ones as one, in which lines that are comments are left out."""
+    held = ""
+    for raw in text.splitlines():
+        line = raw.strip()
+        if held and line.startswith(("#", ";")):
+            continue
+        if line.endswith("\\"):
+            held += line[:-1] + " "
+        else:
+            yield (held + line).strip()
+            held = ""
+    if held:
+        yield held.strip()
+
+
 def environment(text: str) -> dict[str, str]:
     """Return the variables of an environment file."""
     found = {}
     for line in re.sub(r"\\\r?\n", "", text).splitlines():
-        name, equal, value = line.strip().removeprefix("export ").partition("=")
+        name, equal, value = line.strip().partition("=")
         if equal and re.fullmatch(r"\s*[A-Za-z_][A-Za-z0-9_]*", name):
             words = _words(value)
             found[name.strip()] = words[0] if len(words) == 1 else value.strip()

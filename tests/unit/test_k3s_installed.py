@@ -151,13 +151,20 @@ def test_a_drop_in_of_the_unit_replaces_the_command() -> None:
     )
 
 
+def test_comments_among_continued_lines_are_no_flags_and_end_nothing() -> None:
+    lines = ["server \\", "# '--disable' 'traefik' \\", "  ; --debug", "  --token=t \\", "#", "  --v=2"]
+    found = of(started("\n".join(lines)))
+    assert {key: found.text(key) for key in found.settings} == {"token": "t", "v": "2"}
+
+
 def test_units_that_start_no_k3s_are_none() -> None:
     assert installed("x.service", "[Service]\nExecStart=/usr/bin/nornir-k3s drift\n") is None
     assert installed("x.service", "") is None
 
 
 def test_environment_files_and_names() -> None:
-    assert environment("# no\nexport A='b c'\nB=d e\nC=\n1D=x\n") == {"A": "b c", "B": "d e", "C": ""}
+    assert environment("# no\nA='b c'\nB=d e\nC=\n1D=x\n") == {"A": "b c", "B": "d e", "C": ""}
+    assert environment("export K3S_TOKEN=x\n") == {}, "systemd ignores it"
     assert unit("[Service]\nExecStart=-/usr/bin/k3s 'server\n").command == ("/usr/bin/k3s", "'server")
     assert [key_of(name) for name in ("t", "K3S_URL", "K3S_DATA_DIR", "K3S_OTHER", "tls-san")] == [
         *("token", "server", "data-dir", "other", "tls-san"),
