@@ -118,6 +118,9 @@ SAME: list[tuple[str, dict[str, Any], list[str]]] = [
     ),
     ("not used with a datastore endpoint", {}, ["--server=https://10.0.0.12:6443", "--cluster-init"]),
     ("node", {}, ["--node-ip=10.0.0.12", "--node-name=s1"]),
+    ("listens", {}, ["--bind-address=0.0.0.0", "--advertise-port=6443", "--https-listen-port=6443"]),
+    ("kubeconfig", {}, ["--write-kubeconfig=/etc/rancher/k3s/k3s.yaml"]),
+    ("boolean that is on", {}, ["--tls-san-security"]),
 ]
 
 
@@ -132,6 +135,8 @@ def test_settings_that_mean_the_same_to_k3s_are_no_reason_to_restart(
 OTHER: list[tuple[dict[str, Any], list[str], str]] = [
     ({"server": {"cluster-dns": "10.43.0.11"}}, [], "cluster-dns"),
     ({}, ["--debug"], "debug"),
+    ({}, ["--tls-san-security=false"], "tls-san-security"),
+    ({}, ["--advertise-port=443"], "advertise-port"),
     ({"server": {"disable": ["traefik"]}}, ["--disable=traefik,servicelb"], "disable"),
     ({"server": {"tls-san": ["k3s.example"]}}, [], "tls-san"),
     (
