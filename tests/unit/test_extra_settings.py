@@ -265,3 +265,24 @@ def test_a_drop_in_with_another_token_than_the_server_runs_with_is_an_error(load
     cluster = load()
     one = found(cluster, with_dropin(cluster, "token: newer\n", "token"))["extra-settings"]
     assert (one.severity, one.found) == ("error", f"{D} sets token, which would hold instead of the inventory's")
+
+
+def test_an_agent_of_another_cluster_is_not_taken_over(load: Load) -> None:
+    cluster = load()
+
+    def agent(token: str, *away: str, **values: Any) -> dict[str, Finding]:
+        text = f"[Service]\nExecStart={k3s.BINARY} agent --server=https://x:6443 --token={token}\n"
+        one = k3s_installed.installed("k3s-agent.service", text, active=True)
+        seen = healthy(cluster)
+        base = {"installations": (one,), "foreign_units": ("k3s-agent.service",), "agent_ca": "ab" * 32}
+        seen["a1"] = changed(seen["a1"], **{**base, **values})
+        seen = {name: facts for name, facts in seen.items() if name not in away}
+        return {one.subject: one for one in preflight.check(cluster, seen) if one.host == "a1"}
+
+    one = agent("hush-hush")["leftovers"]
+    assert (one.severity, one.found[:33]) == ("error", "it is an agent of another cluster")
+    assert "hush" not in str(one)
+    assert "leftovers" not in agent("hush-hush", foreign_units=())
+    assert "leftovers" not in agent("hush-hush", "s1"), "its server was not read"
+    mine = agent(f"K10{'a' * 64}::node:{cluster.token.reveal()}")
+    assert "leftovers" not in mine or mine["leftovers"].severity == "warning", "a rotated CA"

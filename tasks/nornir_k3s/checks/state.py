@@ -17,6 +17,7 @@ from nornir_k3s.model.cluster import (
 )
 from nornir_k3s.model.finding import Finding, problem
 from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.roles import running as running_k3s
 
 _LEFT = f"If the host has left that cluster: move {k3s.DATA}/server to another folder, and keep it"
 
@@ -58,9 +59,10 @@ def files(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Find
                 yield _token(cluster, member, facts)
         elif running and facts.server.ca_certificate:
             yield from _server_ca(member, facts, running)
+    seen = running or [one for m in servers if (one := all_facts[m.name].server.ca_certificate)]
     for member in cluster.of("agents"):
-        if member.name in all_facts:
-            yield from _agent_files(member, all_facts[member.name], running)
+        if member.name in all_facts and (seen or len(servers) == len(cluster.of("servers"))):
+            yield from _agent_files(cluster, member, all_facts[member.name], seen)
 
 
 def _is_another_cluster(
@@ -103,15 +105,33 @@ def _certificates(text: str) -> frozenset[str]:
     return frozenset(one.strip() for one in text.split("-----END CERTIFICATE-----") if one.strip())
 
 
-def _agent_files(member: Member, facts: HostFacts, running: Sequence[str]) -> Iterator[Finding]:
+def _agent_files(cluster: Cluster, member: Member, facts: HostFacts, running: Sequence[str]) -> Iterator[Finding]:
     known = {hashlib.sha256(ca.encode()).hexdigest() for ca in running}
-    if facts.agent_ca and known and facts.agent_ca not in known:
+    if not facts.agent_ca or facts.agent_ca in known:
+        return
+    if k3s.UNITS["agent"] in facts.foreign_units and not _has_token(cluster, facts):
+        found = "it is an agent of another cluster: its CA and its token are not those of the servers"
+        remedy = (
+            "use another host; if that cluster no longer needs this one: kubectl delete node there, then "
+            "k3s-agent-uninstall.sh on the host, which deletes its data"
+        )
+        yield problem(member.name, "leftovers", found, "the cluster's CA or none", remedy)
+    elif known:
         found = f"{k3s.DATA}/agent has another CA than the servers"
         remedy = (
             "nothing to do after a rotation of the CA; "
             f"if it comes from another cluster and does not join, move {k3s.DATA}/agent to another folder"
         )
         yield problem(member.name, "leftovers", found, "the cluster's CA or none", remedy, "warning")
+
+
+def _has_token(cluster: Cluster, facts: HostFacts) -> bool:
+    """Return whether the agent of others has a token of this cluster; yes where it is not known."""
+    one = running_k3s.installation(facts, "agent")
+    if one is None or not one.text("token"):
+        return True
+    tokens = [token.reveal() for token in (cluster.token, cluster.agent_token) if token]
+    return running_k3s.token_password(one.text("token")) in tokens
 
 
 def reimaged(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Finding]:
