@@ -286,3 +286,21 @@ def test_an_agent_of_another_cluster_is_not_taken_over(load: Load) -> None:
     assert "leftovers" not in agent("hush-hush", "s1"), "its server was not read"
     mine = agent(f"K10{'a' * 64}::node:{cluster.token.reveal()}")
     assert "leftovers" not in mine or mine["leftovers"].severity == "warning", "a rotated CA"
+
+
+@pytest.mark.parametrize("value", ["", "sqlite:///srv/state.db"])
+def test_an_endpoint_that_is_empty_or_sqlite_is_none(load: Load, value: str) -> None:
+    cluster = load()
+    present = frozenset([f"{k3s.DATA}/server/db/state.db"])
+    text = f"datastore-endpoint: '{value}'\n"
+    facts = with_dropin(cluster, text, "datastore-endpoint", foreign=True, present=present)
+    assert found(cluster, facts)["sqlite"].severity == "error"
+
+
+@pytest.mark.parametrize("how", ["Environment=K3S_DATA_DIR=/srv/k3s\n", "Environment=K3S_CONFIG_FILE=/srv/k3s.yaml\n"])
+def test_data_in_another_folder_are_found_whatever_names_it(load: Load, how: str) -> None:
+    cluster = load()
+    unit = f"[Service]\n{how}ExecStart={k3s.BINARY} server\n"
+    facts = server(cluster, unit=unit, files=(("/srv/k3s.yaml", "data-dir: /srv/k3s\n"),), foreign=True)
+    one = found(cluster, facts)["foreign-k3s"]
+    assert (one.severity, "its data in /srv/k3s" in one.found) == ("error", True)

@@ -97,6 +97,10 @@ def _mapping(text: str) -> Mapping[str, object]:
 
 def _other_data(facts: HostFacts, name: str) -> str:
     """Return the folder, if it is another, in which a K3s of others has its data; as far as its files tell."""
+    role = "agent" if name == k3s.UNITS["agent"] else "server"
+    if one := running_k3s.installation(facts, role):
+        folder = (one.text("data-dir") or k3s.DATA).rstrip("/")
+        return "" if folder == k3s.DATA else folder
     state = facts.files.get(k3s.CONFIG)
     set_ = {**_mapping(state.text if state and state.text else ""), **extra_settings.flags(facts.unit(name).command)}
     folder = str(set_.get("data-dir", k3s.DATA)).rstrip("/")
@@ -186,6 +190,7 @@ def _has_endpoint(facts: HostFacts) -> bool:
     state = facts.files.get(k3s.CONFIG)
     if state is not None and state.kind == "file" and state.text is None and k3s.CONFIG in facts.ledger.files:
         return True
-    names = {name for _, keys, _ in facts.extra_settings for name in keys}
+    known = running_k3s.installation(facts, "server") is not None
+    names = set() if known else {name for _, keys, _ in facts.extra_settings for name in keys}
     endpoint = str(running(facts, {}).get("datastore-endpoint") or "")
     return bool(names & set(_DATASTORE)) or (not endpoint.startswith(("sqlite:", "sqlite3:")) and bool(endpoint))
