@@ -58,6 +58,7 @@ _EMBEDDED = frozenset(
     ]
 )
 BOOLEANS = k3s.BOOLEANS | _EMBEDDED
+_TAKE_VALUES = k3s.SERVER_SETTINGS | k3s.AGENT_SETTINGS | k3s.OURS.keys()
 _HIDDEN = {"supervisor-port", "apiserver-port", "apiserver-bind-address", "helm-job-image"}
 
 
@@ -195,6 +196,29 @@ def installed(
         problems=tuple(problems),
         dropins={path: Secret(text) for path, text in files if path.rpartition("/")[0] == f"{k3s.CONFIG}.d"},
     )
+
+
+def given(args: Sequence[str]) -> dict[str, list[str]]:
+    """Return the settings of a node's command line, by the names that K3s has for them now: the values of each flag.
+
+    K3s writes `--name=value` as two words there, of booleans, too (k3s: pkg/nodeconfig, getNodeArgs).
+    """
+    found: dict[str, list[str]] = {}
+    rest = list(args[1:])
+    while rest:
+        name, equal, value = rest.pop(0).partition("=")
+        if not name.startswith("-"):
+            continue
+        key = key_of(name.lstrip("-"))
+        is_boolean = key in BOOLEANS or (key not in _TAKE_VALUES and rest[:1] and rest[0].startswith("-"))
+        if not equal:
+            takes_one = rest and (not is_boolean or k3s.boolean(rest[0]) is not None)
+            value = rest.pop(0) if takes_one else "true"
+        values = found.setdefault(key, [])
+        if key not in k3s.LISTS:
+            values.clear()  # the last one counts
+        values.append(str(k3s.boolean(value)).lower() if is_boolean and k3s.boolean(value) is not None else value)
+    return found
 
 
 class _Merged:

@@ -26,6 +26,7 @@ from nornir_k3s.compare import (
     nodes,
 )
 from nornir_k3s.facts.nodes import nodes as read_nodes
+from nornir_k3s.k3s_installed import given
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.datastore_facts import DatastoreHealth
 from nornir_k3s.model.drift_limits import Limits
@@ -195,10 +196,10 @@ def test_what_a_node_was_started_with_is_compared_and_secrets_are_not(load: Call
 
 def test_arguments_are_read_as_k3s_writes_them() -> None:
     words = ("server", "--disable", "a", "--disable=b", "--debug", "--node-ip", "10.0.0.1")
-    assert effective_config.given(words) == {"disable": ["a", "b"], "debug": ["true"], "node-ip": ["10.0.0.1"]}
+    assert given(words) == {"disable": ["a", "b"], "debug": ["true"], "node-ip": ["10.0.0.1"]}
     words = ("server", "--kube-controller-arg", "a=b", "--docker", "-t", "********", "--selinux", "1", "--debug")
     words = (*words, "false", "-disable", "a", "--v", "1", "--v", "2", "--unknown", "--kubelet-arg", "--x=y")
-    assert effective_config.given(words) == {
+    assert given(words) == {
         "kube-controller-manager-arg": ["a=b"],
         "docker": ["true"],
         "token": ["********"],

@@ -304,3 +304,19 @@ def test_data_in_another_folder_are_found_whatever_names_it(load: Load, how: str
     facts = server(cluster, unit=unit, files=(("/srv/k3s.yaml", "data-dir: /srv/k3s\n"),), foreign=True)
     one = found(cluster, facts)["foreign-k3s"]
     assert (one.severity, "its data in /srv/k3s" in one.found) == ("error", True)
+
+
+def test_networks_that_a_k3s_of_others_was_started_with_count_and_not_those_of_its_files_since(load: Load) -> None:
+    def told(cidr: str, flag: str, *args: str) -> list[str]:
+        cluster = load({"server": {"cluster-cidr": cidr}})
+        api = {"nodes": (NodeState("s1", ready=True, version=cluster.version, args=args),)}
+        facts = server(cluster, unit=f"{PLAIN.strip()} --cluster-cidr={flag}\n", foreign=True, api=api)
+        every = preflight.check(cluster, {**healthy(cluster), "s1": facts})
+        return [one.found for one in every if one.subject == "for-ever"]
+
+    assert told("10.99.0.0/16", "10.50.0.0/16", "server", "--cluster-cidr", "10.99.0.0/16") == []
+    (one,) = told("10.50.0.0/16", "10.50.0.0/16", "server", "--debug")
+    assert one == "the running cluster has cluster-cidr 10.42.0.0/16"
+    (one,) = told("10.50.0.0/16", "10.50.0.0/16", "server", "--cluster-cidr", "10.99.0.0/16")
+    assert one == "the running cluster has cluster-cidr 10.99.0.0/16 (k3s.io/node-args)"
+    assert len(told("10.99.0.0/16", "10.50.0.0/16")) == 1, "nothing tells what it was started with"

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nornir_k3s import k3s
+from nornir_k3s import k3s, k3s_installed
 from nornir_k3s.adoption.read import Found
 from nornir_k3s.compare import effective_config
 from nornir_k3s.inventory import rules
@@ -176,7 +176,7 @@ def _told(
 ) -> dict[str, tuple[tuple[str, ...], str]]:
     """Return the values that K3s itself tells of settings, and how: not of secrets."""
     told: dict[str, tuple[tuple[str, ...], str]] = {}
-    started = effective_config.given(node.args) if node and node.args else {}
+    started = k3s_installed.given(node.args) if node and node.args else {}
     for key in {*started, *settings} if started else ():
         # The annotation does not have what the environment sets.
         if key not in settings or all(_as_flag(one) for one in settings[key].origins):

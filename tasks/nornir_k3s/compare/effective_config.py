@@ -51,7 +51,6 @@ _TEXTS = {
     "https-listen-port": ("HTTPSPort", str(k3s.API_PORT)),
 }
 _ARGUMENTS = {"kube-apiserver-arg": "ExtraAPIArgs", "kube-controller-manager-arg": "ExtraControllerArgs"}
-_KNOWN = k3s.SERVER_SETTINGS | k3s.AGENT_SETTINGS | k3s.OURS.keys()
 _NODE_PORTS = "30000-32767"
 
 
@@ -203,7 +202,7 @@ _READERS: Mapping[str, tuple[Callable[[Config], str | None], Any]] = {
 
 def _arguments(member: Member, node: NodeState, wanted: Mapping[str, Any], covered: set[str]) -> Iterator[Finding]:
     """Compare the arguments that a node was started with (its annotation) with those it would be started with now."""
-    started = given(node.args)
+    started = k3s_installed.given(node.args)
     expected = {key: _words(value) for key, value in wanted.items()}
     for key in sorted((set(started) | set(expected)) - covered):
         if key in k3s.MASKED:
@@ -221,29 +220,6 @@ def _arguments(member: Member, node: NodeState, wanted: Mapping[str, Any], cover
 def running(config: Config) -> dict[str, str]:
     """Return the settings that a server runs with, as far as `/v1-k3s/config` has them; items of lists with commas."""
     return {key: found for key, (read, _) in _READERS.items() if (found := read(config)) is not None}
-
-
-def given(args: tuple[str, ...]) -> dict[str, list[str]]:
-    """Return the settings of a node's command line, by the names that K3s has for them now: the values of each flag.
-
-    K3s writes `--name=value` as two words there, of booleans, too (k3s: pkg/nodeconfig, getNodeArgs).
-    """
-    found: dict[str, list[str]] = {}
-    rest = list(args[1:])
-    while rest:
-        name, equal, value = rest.pop(0).partition("=")
-        if not name.startswith("-"):
-            continue
-        key = k3s_installed.key_of(name.lstrip("-"))
-        is_boolean = key in k3s_installed.BOOLEANS or (key not in _KNOWN and rest[:1] and rest[0].startswith("-"))
-        if not equal:
-            takes_one = rest and (not is_boolean or k3s.boolean(rest[0]) is not None)
-            value = rest.pop(0) if takes_one else "true"
-        values = found.setdefault(key, [])
-        if key not in k3s.LISTS:
-            values.clear()  # the last one counts
-        values.append(str(k3s.boolean(value)).lower() if is_boolean and k3s.boolean(value) is not None else value)
-    return found
 
 
 def _words(value: Any) -> list[str]:  # noqa: ANN401 - a setting
