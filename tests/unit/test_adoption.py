@@ -424,6 +424,17 @@ def text(content: str, mode: int = 0o644) -> HostFile:
     return HostFile(Secret(content), mode, "root", "root")
 
 
+def test_agents_of_other_clusters_and_agent_tokens_that_differ_are_told() -> None:
+    servers = {"n1": host(1, f"{SERVER} --agent-token=hush", nodes=(node(1), node(2))), "n2": host(2, SERVER)}
+    found = described({**servers, "n7": host(7, "agent --server https://10.9.9.9:6443")})
+    notes = "\n".join(found.report.notes)
+    assert "n7: k3s-agent.service runs, and n7 is no node of this cluster" in notes
+    assert "the servers have different agent tokens (n1 one of their own)" in notes
+    assert "hush" not in notes
+    assert "no node of this cluster" not in "\n".join(described(TWO).report.notes)
+    assert "agent tokens" not in "\n".join(described(TWO).report.notes)
+
+
 def test_files_that_settings_name() -> None:
     flags = (
         f"{SERVER} --kube-apiserver-arg=audit-policy-file=/etc/k3s/audit.yaml --datastore-cafile=/etc/db/ca.pem"

@@ -9,7 +9,7 @@ from typing import Any
 
 from nornir_k3s import k3s
 from nornir_k3s.adoption import datastore, named, registration, settings
-from nornir_k3s.adoption.read import Found, HostFile, Role, password_of
+from nornir_k3s.adoption.read import Found, HostFile, Role, agent_token, token_of
 from nornir_k3s.adoption.registration import Registration
 from nornir_k3s.adoption.settings import Placed
 from nornir_k3s.adoption.told import origin_of, told
@@ -87,23 +87,17 @@ def roles(found: Mapping[str, Found]) -> dict[Role, dict[str, Found]]:
         raise UsageError(f"no K3s server runs on these hosts ({listed})", hint=f"give the servers, too; {_NOTHING}")
     for what, values in (
         ("CA", {name: one.ca for name, one in by["servers"].items() if one.ca}),
-        ("token", {name: _token(one).fingerprint() for name, one in by["servers"].items() if _token(one)}),
+        ("token", {name: token_of(one).fingerprint() for name, one in by["servers"].items() if token_of(one)}),
     ):
         first = {value: name for name, value in reversed(values.items())}
         if len(first) > 1:
             said = f"{' and '.join(sorted(first.values()))} have different {what}s: they are of several clusters"
             raise UsageError(said, hint=f"give the servers of one cluster; {_NOTHING}")
-    if not any(_token(one) for one in by["servers"].values()):
+    if not any(token_of(one) for one in by["servers"].values()):
         raise UsageError(
             f"{', '.join(by['servers'])}: there is no token of a cluster", hint=f"start K3s once; {_NOTHING}"
         )
     return by
-
-
-def _token(found: Found) -> Secret:
-    """Return the token: of the server's own file, since its settings may have it in another form, or changed since."""
-    own = found.k3s
-    return found.token or Secret(password_of(own.text("token")) if own else "")
 
 
 def nodes(servers: Mapping[str, Found]) -> tuple[NodeState, ...]:
@@ -145,12 +139,12 @@ def describe(
     version = _version(by["servers"], listed)
     made = {"name": name, "version": version, "registration": address.inventory}
     made["datastore"] = datastore.inventory(store, state, kept.secrets)
-    secrets = {"token": next(filter(None, map(_token, by["servers"].values()))), **kept.secrets}
+    secrets = {"token": next(filter(None, map(token_of, by["servers"].values()))), **kept.secrets}
     secrets |= {name: one for own_ in placed.values() for name, one in own_.secrets.items()}
     if store.endpoint:
         secrets["endpoint"] = store.endpoint
-    if agent_token := next(filter(None, map(_agent_token, by["servers"].values())), None):
-        made["agent_token"], secrets["agent-token"] = {"file": f"{state}/agent-token"}, agent_token
+    if own_token := next(filter(None, map(agent_token, by["servers"].values())), None):
+        made["agent_token"], secrets["agent-token"] = {"file": f"{state}/agent-token"}, own_token
     made |= {**more, **kept.settings}
     taints = _taints(placed["servers"])
     _without_registration(placed["servers"], address)
@@ -166,12 +160,6 @@ def describe(
     for host, one in report.hosts.items():
         one.address, one.taken = str(logins[host].keys.get("hostname", host)), host in hosts
     return Description(hosts, made, _origins(placed), kept.files, secrets, report)
-
-
-def _agent_token(found: Found) -> Secret | None:
-    own = found.k3s
-    token = found.agent_token or Secret(password_of(own.text("agent-token")) if own else "")
-    return token if token and token != _token(found) else None
 
 
 def _version(servers: Mapping[str, Found], listed: Mapping[str, NodeState]) -> str:

@@ -194,3 +194,16 @@ def parse_files(host: str, text: str) -> tuple[dict[str, HostFile], Mapping[str,
     except (RecordError, ValueError) as error:
         raise UnreadableAnswer(host, f"adoption: {error}") from None
     return found, names
+
+
+def token_of(found: Found) -> Secret:
+    """Return the token: of the server's own file, since its settings may have it in another form, or changed since."""
+    own = found.k3s
+    return found.token or Secret(password_of(own.text("token")) if own else "")
+
+
+def agent_token(found: Found) -> Secret | None:
+    """Return the agent token; None where the server has none of its own."""
+    own = found.k3s
+    token = found.agent_token or Secret(password_of(own.text("agent-token")) if own else "")
+    return token if token and token != token_of(found) else None

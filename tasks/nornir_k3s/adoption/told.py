@@ -7,7 +7,7 @@ from typing import Any
 
 from nornir_k3s import k3s
 from nornir_k3s.adoption.datastore import EMBEDDED, Datastore
-from nornir_k3s.adoption.read import Found, Role
+from nornir_k3s.adoption.read import Found, Role, agent_token, token_of
 from nornir_k3s.adoption.registration import Registration
 from nornir_k3s.adoption.settings import Placed
 from nornir_k3s.model import masking
@@ -75,6 +75,13 @@ def _role_of(node: NodeState) -> str:
 
 def _about_hosts(by: Mapping[Role, Mapping[str, Found]], listed: Mapping[str, NodeState], version: str) -> list[str]:
     notes = []
+    tokens = {name: agent_token(one) for name, one in by["servers"].items() if token_of(one)}
+    if len({token.fingerprint() if token else "" for token in tokens.values()}) > 1:
+        have = ", ".join(name for name, token in tokens.items() if token)
+        notes.append(
+            f"the servers have different agent tokens ({have} one of their own): agents join by some servers only; the"
+            " inventory has the first one"
+        )
     for one in {**by["servers"], **by["agents"]}.items():
         notes += _about(*one, listed, version)
     for name in by[""]:
@@ -101,6 +108,11 @@ def _about(name: str, found: Found, listed: Mapping[str, NodeState], version: st
         if other is not own:
             notes.append(f"{name}: {other.unit} is there, too, and {'runs' if other.active else 'does not run'}")
     node = listed.get(found.node_name)
+    if listed and node is None and own.active:
+        notes.append(
+            f"{name}: {own.unit} runs, and {found.node_name} is no node of this cluster: remove the host from the"
+            " inventory if it belongs to another one"
+        )
     running = node.version if node else found.version
     if running and running != version:
         notes.append(f"{name}: it runs {running}, and the inventory has {version}: a deploy changes it")
