@@ -100,7 +100,8 @@ def installed(facts: HostFacts) -> bool:
     return f"{SYSTEMD}/{k3s.UNITS['server']}" in facts.present or k3s.UNITS["server"] in facts.foreign_units
 
 
-def _runs(facts: HostFacts) -> bool:
+def runs(facts: HostFacts) -> bool:
+    """Return whether a server's K3s runs, or is about to."""
     return facts.unit(k3s.UNITS["server"]).active in ("active", "activating")
 
 
@@ -153,7 +154,7 @@ def refusals(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[s
     for name, facts in servers.items():
         if names := [path for path, keys, _ in facts.extra_settings if "K3S_DATASTORE_ENDPOINT" in keys]:
             yield f"{name}: {names[0]} sets the endpoint: write it into {k3s.CONFIG} as datastore-endpoint, and restart"
-    unknown = [name for name, facts in servers.items() if _runs(facts) and name not in {*found, *on_new}]
+    unknown = [name for name, facts in servers.items() if runs(facts) and name not in {*found, *on_new}]
     if found and unknown:
         yield f"no file of {', '.join(unknown)} says what K3s runs on, and it would go on writing: stop K3s there"
     yield from _one_origin(found)

@@ -175,9 +175,10 @@ def rehearse(run: Run, way: Way) -> None:
     """
     with folder(run) as at, target(run, way, at) as new:
         if new.exists():
-            if not checks.stopped(run.cluster, run.facts):
+            running = any(checks.runs(run.facts[name]) for name in servers(run))
+            if running and not checks.stopped(run.cluster, run.facts):
                 raise _full(new)
-            return  # `copy` looks whether it is the copy of an interrupted run
+            return  # `copy` looks whether it is the copy of an interrupted run, whose mark may be gone already
         new.try_out()
         if way.origin.endpoint:
             with source(run, way, at) as old:
