@@ -170,6 +170,9 @@ def test_before_k3s_stops_the_revision_is_raised_and_sizes_are_tried(
         table._query("UPDATE kine SET value = zeroblob(?) WHERE id = 20", [LARGEST])
         with pytest.raises(UsageError, match=f"c17 has {LARGEST} bytes, more than the datastore takes"):
             new.require_room(table)
+        gateway.refuses["/v3/kv/put"] = "grpc: received message larger than max (2200000 vs. 2097152)"
+        with pytest.raises(UsageError, match="more than the datastore takes"):
+            new.require_room(table)
         gateway.refuses["/v3/kv/put"] = "no leader"
         with pytest.raises(K3sError, match="no leader"):
             new.require_room(table)

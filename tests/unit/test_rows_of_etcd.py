@@ -114,9 +114,10 @@ def test_it_is_not_verified_and_says_so(etcd: Etcd) -> None:
 def test_what_it_does_not_take_is_told_before_anything_goes(etcd: Etcd, monkeypatch: pytest.MonkeyPatch) -> None:
     path = etcd.backup()
     monkeypatch.setattr("tests.unit.etcd_gateway.LARGEST", 1)
-    with pytest.raises(UsageError, match="more than the datastore takes"):
+    with pytest.raises(UsageError, match="more than the datastore takes: raise --max-request-bytes"):
         etcd.restore(path)
-    assert len(etcd.has()) == 451
+    assert len(etcd.has()) == 451, "no mark of a copy that is not whole, either"
+    assert etcd.of.did == [], "no server was stopped"
 
 
 def test_rows_of_a_database_go_into_an_etcd(etcd: Etcd, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -225,6 +225,9 @@ def _hint(reason: str) -> str:
         return "etcd's quota is used up: raise --quota-backend-bytes, compact, defragment, `etcdctl alarm disarm`"
     if "user name is empty" in reason or "permission denied" in reason:
         return "etcd's authentication is on, and its JSON gateway knows no user by certificate: turn it off meanwhile"
-    if "too large" in reason:
-        return "raise --max-request-bytes of etcd"
-    return ""
+    return "raise --max-request-bytes of etcd" if too_large(reason) else ""
+
+
+def too_large(reason: str) -> bool:
+    """Return whether etcd refuses a request for its size: by its own limit, or 512 KiB above that by gRPC's."""
+    return "too large" in reason or "larger than max" in reason

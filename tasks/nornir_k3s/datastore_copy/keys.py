@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from nornir_k3s.datastore_copy.content import COMPACTION, Content, Digest, Live, LiveContent, lasting
-from nornir_k3s.datastore_copy.etcd import Etcd, Key, Put
+from nornir_k3s.datastore_copy.etcd import Etcd, Key, Put, too_large
 from nornir_k3s.datastore_copy.table import Row, Table
 from nornir_k3s.errors import K3sError, UsageError
 from nornir_k3s.model.datastore_facts import BOOTSTRAP, UNFINISHED
@@ -26,6 +26,7 @@ from nornir_k3s.model.datastore_facts import BOOTSTRAP, UNFINISHED
 _STEP = 20_000  # revisions between two compactions: dummies take no space
 _CONNECTIONS = 8  # that raise the revision: etcd writes what several have sent to disk at once
 _SHARE = 1000  # keys of one lease, as Kubernetes has it
+_TRIAL, _SECONDS = "nornir-k3s-trial", 60  # no key of K3s; it ends by itself where a run was killed
 
 
 class Keys:
@@ -122,20 +123,20 @@ class Keys:
         yield (last + 1, COMPACTION[0], 1, 0, 0, newest, 0, b"", None)
 
     def require_room(self, source: Table | Keys) -> None:
-        """Check that it takes the largest value.
+        """Check that it takes the largest value; K3s may run, and what is there stays.
 
         Raises:
             UsageError: Its limit is lower.
         """
         name, size = source.largest()
         try:
-            self._put(Put(UNFINISHED, bytes(size + len(name))))
+            self._put(Put(_TRIAL, bytes(size + len(name)), self.etcd.grant(_SECONDS)))
         except K3sError as error:
-            if "too large" not in error.message:
+            if not too_large(error.message):
                 raise
             hint = "raise --max-request-bytes of etcd, or make this object smaller"
             raise UsageError(f"{name} has {size} bytes, more than {self.name} takes", hint=hint) from None
-        self._put(Put(UNFINISHED, b""))
+        self.etcd.delete(_TRIAL)
 
     def _put(self, put: Put) -> None:
         list(self.etcd.write([put]))

@@ -22,7 +22,7 @@ from nornir_k3s.datastore_copy.content import Content
 from nornir_k3s.datastore_copy.dialect import DRAFT
 from nornir_k3s.datastore_copy.keys import Keys
 from nornir_k3s.datastore_copy.table import Table, fill
-from nornir_k3s.errors import Interrupted, K3sError
+from nornir_k3s.errors import Interrupted, K3sError, UsageError
 from nornir_k3s.model.backup import ROWS
 from nornir_k3s.model.endpoint import Endpoint, parse
 from nornir_k3s.roles import datastore, server
@@ -191,7 +191,7 @@ class Fit:
 
 
 def fit(run: Run, plain: Path) -> Fit:
-    """Look whether the user may put the rows of a file in place of the datastore's; nothing is changed.
+    """Look whether the rows of a file can be put in place of the datastore's; what is there stays.
 
     Raises:
         K3sError: No server reaches the datastore.
@@ -200,7 +200,12 @@ def fit(run: Run, plain: Path) -> Fit:
     def work(reach: Reach) -> Fit:
         table, endpoint, problems = reach.table, reach.endpoint, list[str]()
         if isinstance(table, Keys):
-            return Fit((), "keys have no other name", table.exists())
+            with connect.sqlite(plain) as rows:
+                try:
+                    table.require_room(rows)
+                except UsageError as error:
+                    problems.append(f"{error.message}: {error.hint}")
+            return Fit(tuple(problems), "keys have no other name", table.exists())
         with connect.sqlite(plain) as rows:
             alike = rows.alike() if table.ignores_case else []
         if alike:
