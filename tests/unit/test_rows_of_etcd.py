@@ -11,6 +11,7 @@ import pytest
 
 from nornir_k3s import K3sError, UsageError, k3s, plan_backup, plan_restore, restore
 from nornir_k3s.datastore_copy import connect
+from nornir_k3s.datastore_copy.etcd import Etcd as Client
 from nornir_k3s.datastore_copy.etcd import Put
 from nornir_k3s.datastore_copy.keys import Keys
 from nornir_k3s.model.datastore_facts import UNFINISHED
@@ -98,6 +99,31 @@ def test_one_that_fails_half_way_starts_no_k3s_and_is_finished_by_the_next(
     assert BOOTSTRAP not in etcd.has()
     etcd.restore(path)
     assert etcd.has() == before
+
+
+def test_no_k3s_starts_while_keys_are_removed_and_what_was_there_is_kept_once(
+    etcd: Etcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, before = etcd.backup(), etcd.has()
+    etcd.write({"/registry/x/3": "two"})
+    after = etcd.has()
+    with monkeypatch.context() as patch:
+        delete = Client.delete
+
+        def killed(client: Client, first: str, *, prefix: bool = False) -> None:
+            if first == "/registry/":
+                raise K3sError("killed")
+            delete(client, first, prefix=prefix)
+
+        patch.setattr(Client, "delete", killed)
+        with pytest.raises(K3sError, match="killed"):
+            etcd.restore(path)
+    assert BOOTSTRAP not in etcd.has(), "the data have begun to go"
+    etcd.restore(path)
+    assert etcd.has() == before
+    (aside,) = (etcd.of.folder / "state" / "test").glob("before-restore-*")
+    etcd.restore(aside)
+    assert etcd.has() == after
 
 
 def test_it_is_not_verified_and_says_so(etcd: Etcd) -> None:

@@ -173,11 +173,12 @@ class Keys:
         self.etcd.delete("/registry/", prefix=True)
 
     def empty(self) -> None:
-        """Remove all keys; no K3s starts with it then."""
-        self.begin()
+        """Remove all keys, first those without which no K3s starts: a server may be booted meanwhile."""
+        self._put(Put(UNFINISHED, b""))
         for one in list(self.etcd.read(BOOTSTRAP, values=False)):
             if one.name != UNFINISHED:
                 self.etcd.delete(one.name)
+        self.begin()
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
