@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import sqlite3
 import ssl
 from collections.abc import Iterator
@@ -20,8 +21,9 @@ from nornir_k3s.datastore_copy import connect, table
 from nornir_k3s.datastore_copy.connect import Files
 from nornir_k3s.datastore_copy.dialect import DRAFT, MYSQL, POSTGRESQL, Dialect
 from nornir_k3s.datastore_copy.table import Table, fill
-from nornir_k3s.datastore_probe import mysql_login, postgresql, tls
+from nornir_k3s.datastore_probe import mysql, mysql_login, postgresql, tls
 from nornir_k3s.datastore_probe.answers import ProbeFailed, problem
+from nornir_k3s.datastore_probe.connector import Connector
 from nornir_k3s.errors import K3sError
 from nornir_k3s.model.endpoint import parse
 from nornir_k3s.model.secret import Secret
@@ -237,11 +239,11 @@ def opened(endpoint: Any = MARIADB, **files: Path) -> Any:
 
 
 def test_a_database_is_opened_as_k3s_does_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = Connection([], [], [(1,)])
+    made = Connection([], [], [], [(1,)])
     monkeypatch.setattr(mysql_login, "connect", lambda *_: made)
     with opened() as found:
         assert found.exists()
-    assert made.asked[:2] == ["SET autocommit = 1", "USE `k3s`"]
+    assert made.asked[:3] == ["SET autocommit = 1", "USE `k3s`", "SET SESSION lock_wait_timeout = 60"]
     assert made.closed
 
 
@@ -339,7 +341,7 @@ def test_tls_files_are_used_and_the_way_is_the_servers(monkeypatch: pytest.Monke
     def connects(_: object, connector: Any, used: object) -> Any:
         contexts.append(used)
         connector.connect()
-        return Connection([], [])
+        return Connection([], [], [])
 
     class Forward:
         def __init__(self, *where: object, **_: object) -> None:
@@ -357,3 +359,23 @@ def test_tls_files_are_used_and_the_way_is_the_servers(monkeypatch: pytest.Monke
         assert ways == [("10.0.0.9", 3306), "open"]
     assert ways[-1] == "closed"
     assert contexts == [(Path("/ca.pem"), None, None), "context"]
+
+
+def test_a_mysql_that_does_not_answer_is_not_waited_for_without_end() -> None:
+    here, there = socket.socketpair()
+    here.settimeout(0.05)
+    with here, there, pytest.raises(pymysql.err.OperationalError, match="timed out"):
+        mysql_login.connect(MARIADB, Connector(lambda: here, "10.0.0.9", None, "v1.34.9+k3s1"), None)
+
+
+def test_a_probe_of_a_mysql_that_is_lost_ends_as_one_without_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Connection(fails=pymysql.err.OperationalError(2013, "Lost connection to MySQL server during query"))
+    monkeypatch.setattr(mysql_login, "connect", lambda *_: made)
+    monkeypatch.setattr(mysql, "_read", lambda found, *_, **__: found.cursor().execute("SELECT 1"))
+    connector = Connector(socket.socket, "10.0.0.9", None, "v1.34.9+k3s1")
+    with pytest.raises(ConnectionError, match="Lost connection"):
+        mysql.ask(MARIADB, connector)
+    assert made.closed
+    made.fails = pymysql.err.OperationalError(1317, "interrupted")
+    with pytest.raises(pymysql.err.OperationalError):
+        mysql.ask(MARIADB, connector)

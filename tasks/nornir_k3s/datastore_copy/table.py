@@ -19,6 +19,7 @@ _TRIAL = f"{DRAFT}_trial"
 _LIVE = "id IN (SELECT MAX(id) FROM kine GROUP BY name) AND deleted = 0"
 _ROWS, _BYTES = 200, 1 << 20  # of one piece; a database accepts statements of 16 MiB or more
 _DELETED = 20_000
+_LOCK = 60  # seconds that MySQL waits until nobody else uses a table that is renamed
 _LIST = ", ".join(COLUMNS)
 Row = tuple[Any, ...]
 
@@ -89,6 +90,8 @@ class Table:
         """Use a database of MySQL or MariaDB."""
         self._query("SET autocommit = 1")
         self._query(f"USE `{database.replace('`', '``')}`")
+        # By default a day or a year: somebody's transaction that has read the table would keep K3s stopped so long.
+        self._query(f"SET SESSION lock_wait_timeout = {_LOCK}")
 
     def close(self) -> None:
         """Close the connection; one that is lost is closed already."""

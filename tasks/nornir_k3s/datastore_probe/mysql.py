@@ -23,6 +23,7 @@ from nornir_k3s.facts import database as sql
 from nornir_k3s.model.endpoint import Endpoint
 from nornir_k3s.model.finding import Finding
 
+_LOST = (2006, 2013)  # while it was asked, or no answer in time
 NEEDED = ("SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "INDEX")
 ALL = (*NEEDED, "DROP")  # those of all that this tool has a use for
 _VARIABLES = (
@@ -53,6 +54,7 @@ def ask(endpoint: Endpoint, connector: Connector) -> Answers:
     Raises:
         ProbeFailed: The login failed.
         ssl.SSLError: The TLS handshake failed.
+        ConnectionError: The connection was lost, or there was no answer in time.
     """
     try:
         connection = mysql_login.connect(endpoint, connector, connector.context)
@@ -63,6 +65,10 @@ def ask(endpoint: Endpoint, connector: Connector) -> Answers:
         raise ProbeFailed(mysql_login.refused(error, endpoint, connector)) from None
     try:
         return _read(connection, endpoint, test_rights=connector.test_rights)
+    except pymysql.err.OperationalError as error:
+        if error.args and error.args[0] in _LOST:
+            raise ConnectionError(error.args[1]) from None
+        raise
     finally:
         connection.close()
 

@@ -73,6 +73,8 @@ def connect(endpoint: Endpoint, connector: Connector, context: ssl.SSLContext | 
     Raises:
         pymysql.err.OperationalError: It failed; a failed TLS handshake is its cause.
     """
+    sock = connector.connect()
+    timeout = sock.gettimeout()  # pymysql sets its own on the socket, which is none by default
     connection: Any = pymysql.connect(
         host=connector.address,
         user=endpoint.user,
@@ -81,9 +83,11 @@ def connect(endpoint: Endpoint, connector: Connector, context: ssl.SSLContext | 
         ssl_disabled=context is None,
         auth_plugin_map=_plugins(endpoint),
         connect_timeout=10,
+        read_timeout=timeout,
+        write_timeout=timeout,
         defer_connect=True,
     )
-    connection.connect(connector.connect())
+    connection.connect(sock)
     return connection
 
 
