@@ -332,6 +332,30 @@ def test_one_that_fails_half_way_is_finished_by_the_next(database: Outside) -> N
     assert aside.stat().st_mtime_ns == written, "what was there first is kept"
 
 
+@pytest.mark.parametrize("lacks", [[], ["DROP"]])
+def test_a_server_that_goes_on_writing_is_noticed(
+    database: Outside, lacks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(database.backup().place)
+    database.fill("two")
+    database.lacks["for_renaming"] = lacks
+
+    def written(*_: object, **__: object) -> Any:
+        with connect.sqlite(database.path) as table:
+            table.query("INSERT INTO kine (name, prev_revision) VALUES ('/registry/leases/x', 0)")
+        return filled(*_, **__)
+
+    with monkeypatch.context() as patch:
+        filled = rows.fill
+        patch.setattr(rows, "fill", written)
+        with pytest.raises(K3sError, match="somebody goes on writing to the datastore") as raised:
+            restore(external(), path, **database.given)
+    assert raised.value.hint.startswith("stop K3s on servers that the inventory does not have; then run the same")
+    with connect.sqlite(database.path) as table:
+        assert table.size() == (451, 451), "what it has written is there"
+    restore(external(), path, **database.given)
+
+
 def test_what_an_earlier_run_has_put_in_place_stays(database: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
     path = Path(database.backup().place)
     database.fill("two")

@@ -239,7 +239,9 @@ def replace_rows(run: Run, plain: Path, *, number: str, keep: Callable[[Reach], 
                     _beside(rows, table, kept)
                 return
             if table.exists():
+                before = _state(table)
                 keep(reach)
+                _require_quiet(table, before)
             if isinstance(table, Keys):
                 _into_etcd(rows, table)
             else:
@@ -250,11 +252,33 @@ def replace_rows(run: Run, plain: Path, *, number: str, keep: Callable[[Reach], 
 
 def _beside(rows: Table, table: Table, kept: str) -> None:
     """Fill another table, and let it change places with the one that is there."""
+    before = _state(table) if table.exists() else None
     table.begin()
     found = fill(rows, table)
     table.index()
     _require_same(found, table.content(DRAFT))
-    table.publish(found.newest, keep=kept if table.exists() else "")
+    if before is not None:
+        _require_quiet(table, before)
+    table.publish(found.newest, keep=kept if before is not None else "")
+
+
+def _state(table: Table | Keys) -> tuple[int, int]:
+    return table.size() if isinstance(table, Table) else (0, table.etcd.revision())
+
+
+def _require_quiet(table: Table | Keys, before: tuple[int, int]) -> None:
+    """Check that nobody has written since: a server that nobody stopped would go on and write to the restored data.
+
+    Raises:
+        K3sError: Somebody has; keys that have ended by themselves do not count.
+    """
+    if isinstance(table, Keys):
+        written = any(True for _ in table.etcd.read(since=before[1] + 1, values=False))
+    else:
+        written = table.size() != before
+    if written:
+        text = "somebody goes on writing to the datastore, and K3s was stopped on all servers of the inventory"
+        raise K3sError(text, hint="stop K3s on servers that the inventory does not have")
 
 
 def _in_place(rows: Table, table: Table) -> None:
