@@ -373,6 +373,39 @@ def test_what_an_earlier_run_has_put_in_place_stays(database: Outside, monkeypat
     assert database.tables() == tables, "the table from before is not replaced by the restored one"
 
 
+def test_what_k3s_has_written_since_an_earlier_run_is_kept_too(database: Outside) -> None:
+    path = Path(database.backup().place)
+    database.fill("two")
+    database.lacks["for_renaming"], database.fails = ["DROP"], "INSERT INTO kine"
+    with pytest.raises(K3sError, match="disk full"):
+        restore(external(), path, **database.given)
+    with connect.sqlite(database.path) as table:  # the user has given up, and started K3s
+        table.query("INSERT INTO kine (name, prev_revision) VALUES ('/registry/late', 0)")
+    late, database.fails = database.content(), ""
+    restore(external(), path, **database.given)
+    _, second = sorted((database.folder / "state" / "test").glob("before-restore-*"), key=lambda one: len(one.name))
+    restore(external(), second, **database.given)
+    assert database.content() == late
+
+
+def test_what_is_kept_has_the_token_of_the_data(database: Outside, tmp_path: Path) -> None:
+    run = database.run()
+    first, second = "before-both", "of-the-first-file"
+    run.store.write("token.before-restore-aa", f"{first}\n")
+    run.store.write("token.before-restore-bb", f"{second}\n")
+    content = tmp_path / "datastore.sqlite.gz"
+    content.write_bytes(b"rows")
+    for token in (first, second, TOKEN):
+        store = Database(alive=True, bootstrap={k3s.bootstrap_key(Secret(token)): 12})
+        run.facts = {"s1": HostFacts("s1", database=store)}
+        folder = tmp_path / token
+        folder.mkdir()
+        whole, manifest = parts.of_rows(run, rows.Rows(content, Content()), folder, number="bb")
+        said = backup_file.text(whole, "token")
+        assert said is not None
+        assert (said.reveal(), manifest.token) == (token, Secret(token).fingerprint())
+
+
 def test_an_empty_database_needs_nothing_kept(database: Outside) -> None:
     path, before = Path(database.backup().place), database.content()
     for lacks in ([], ["DROP"]):

@@ -174,12 +174,20 @@ def of_rows(run: Run, rows: Rows, folder: Path, *, number: str = "") -> tuple[Pa
     """Return a file in the folder that `restore` takes, with rows and tokens alone.
 
     Arguments:
-        number: Of the restore that replaces them and has another token already; the one before counts.
+        number: Of the restore that replaces them and has another token already; the one that opens them counts.
     """
     found, parts = manifest(run, rows.content), {rows.path.name: rows.path, **tokens(run)}
-    earlier = run.store.read(f"token.before-restore-{number}") if number else None
-    if earlier is not None:
-        parts["token"] = token = Secret(earlier.strip())
-        found.token = token.fingerprint()
+    if number and (token := _token_before(run, number)):
+        parts["token"], found.token = token, token.fingerprint()
     whole = drafts.private(folder, "file")
     return whole, backup_file.write(whole, found, parts)
+
+
+def _token_before(run: Run, number: str) -> Secret | None:
+    """Return the token of the data that a restore replaces; one of another file may have begun before."""
+    names = [f"token.before-restore-{number}"]
+    names += sorted(path.name for path in run.store.folder.glob("token.before-restore-*") if path.name != names[0])
+    found = [Secret(text.strip()) for name in names if (text := run.store.read(name)) is not None]
+    keys = {key for facts in run.facts.values() for key in facts.database.bootstrap}
+    fitting = [one for one in (*found, run.cluster.token) if k3s.bootstrap_key(one) in keys]
+    return next(iter(fitting or found), None)

@@ -247,13 +247,17 @@ def _replace(run: Run, backup: Opened, dump: Path) -> None:
 
 
 def _keep(run: Run, reach: rows.Reach, number: str) -> None:
-    """Keep the rows that are there as a backup in the state folder; those of an earlier run stay."""
-    path = _aside(run, number)
-    if not path.exists():
-        with restore_file.writing(run.store.folder), drafts.folder(run.store.folder, "restore-kept") as folder:
-            whole, _ = parts.of_rows(run, rows.write(reach, folder), folder, number=number)
-            backup_folder.keep(path.parent, whole, path.name)
-        run.report.notes.append(f"what was there is in {path}: `nornir-k3s restore` takes it, too")
+    """Keep the rows that are there as a backup in the state folder, unless an earlier run has kept the same ones."""
+    path, count = _aside(run, number), 1
+    while path.exists():  # K3s may have run since
+        if backup_file.check(path).revision == reach.table.newest():
+            return
+        count += 1
+        path = _aside(run, f"{number}-{count}")
+    with restore_file.writing(run.store.folder), drafts.folder(run.store.folder, "restore-kept") as folder:
+        whole, _ = parts.of_rows(run, rows.write(reach, folder), folder, number=number)
+        backup_folder.keep(path.parent, whole, path.name)
+    run.report.notes.append(f"what was there is in {path}: `nornir-k3s restore` takes it, too")
 
 
 @contextmanager
