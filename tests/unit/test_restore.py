@@ -17,6 +17,7 @@ from nornir.core.task import Result, Task
 
 from nornir_k3s import Busy, Declined, K3sError, PreflightFailed, Report, UsageError, k3s, plan_restore, restore
 from nornir_k3s.apply import restore as scripts
+from nornir_k3s.checks import host, network
 from nornir_k3s.checks import preflight as checks
 from nornir_k3s.model.backup import Manifest, Node, Part
 from nornir_k3s.model.datastore_facts import Database
@@ -80,6 +81,8 @@ class Hosts:
         patch.setattr(phases, "session_of", self.session)
         patch.setattr(phases, "apply_steps", self.applied)
         patch.setattr(workflow, "deploy", self.deploy)
+        for check in (host, network):
+            patch.setattr(check, "check", lambda *_: ())  # these facts say nothing of a system
 
     def gathered(self, task: Task, run: Run) -> Result:
         name = task.host.name
@@ -226,6 +229,18 @@ def test_what_cannot_go_into_an_external_datastore_is_refused(hosts: Hosts, tmp_
         with pytest.raises(UsageError, match=r"no part datastore\.sqlite\.gz: its datastore\.sql\.gz is for the tools"):
             work(external(), backup(tmp_path), **given)
     assert not hosts.did
+
+
+def test_a_host_that_a_deploy_would_refuse_keeps_it_from_beginning(
+    hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = problem("a1", "disk", "1 GiB free in /var/lib", "at least 5 GiB", "free disk space")
+    slow = problem("s1", "cpu", "1 CPU core", "at least 2 for a server", "add cores", "warning")
+    monkeypatch.setattr(host, "check", lambda _, member, __: [one for one in (full, slow) if one.host == member.name])
+    path = backup(tmp_path)
+    with pytest.raises(PreflightFailed, match=r"found 1 problem\(s\):\n  - a1: 1 GiB free"):
+        hosts.restore(path)
+    assert hosts.did == [], "no server was stopped"
 
 
 def test_a_filtered_inventory_is_refused(hosts: Hosts, tmp_path: Path) -> None:

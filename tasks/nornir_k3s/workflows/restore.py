@@ -61,6 +61,7 @@ def restore(
 
     Raises:
         UsageError: The file is damaged, of another cluster, or does not fit this one; nothing was changed.
+        PreflightFailed: A host has a problem; nothing was changed.
         K3sError: As `deploy` does.
         Declined: It was not confirmed.
         Busy: A deploy is in progress.
@@ -131,6 +132,7 @@ def _read(run: Run, backup: Opened, lost: Collection[str], folder: Path) -> Open
 
     Raises:
         UsageError: It is refused.
+        PreflightFailed: A host has a problem that keeps K3s from being started again.
         HostUnreachable: A server or a host of the datastore is down.
     """
     spare = {name for name in run.present if not {"servers", "datastore"} & set(run.member(name).roles)}
@@ -145,6 +147,8 @@ def _read(run: Run, backup: Opened, lost: Collection[str], folder: Path) -> Open
                 problems += backup.fit.problems if backup.fit else ()
     if problems:
         raise UsageError("; ".join(problems), hint="nothing was changed")
+    if not backup.begun.replaced:
+        fits.require_sound(run)
     return backup
 
 

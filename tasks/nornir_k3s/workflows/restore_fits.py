@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from nornir_k3s import k3s
+from nornir_k3s.checks import host, network
+from nornir_k3s.errors import PreflightFailed
 from nornir_k3s.model.backup import ROWS, Manifest
+from nornir_k3s.model.together import together
 from nornir_k3s.roles import datastore, left
 from nornir_k3s.run.context import Run
 from nornir_k3s.state import known_cluster
@@ -72,3 +75,20 @@ def would_write(run: Run, lost: Collection[str]) -> Iterator[str]:
         if member.role == "servers" and member.name not in lost:
             text = f"server {member.name} is not in the inventory and may run"
             yield f"{text}: add it, remove it first, or, if it is gone for good, add --lost {member.name}"
+
+
+def require_sound(run: Run) -> None:
+    """Check what is wrong with hosts themselves: the deploy that starts K3s again would end with it.
+
+    Raises:
+        PreflightFailed: A host has a problem; nothing was changed.
+    """
+    members = [member for member in run.cluster.members if member.name in run.facts]
+    found = [
+        one.accept(run.cluster.accept)
+        for member in members
+        for check in (host.check, network.check)
+        for one in check(run.cluster, member, run.facts[member.name])
+    ]
+    if errors := [one for one in found if one.level == "error"]:
+        raise PreflightFailed(errors, together(errors))
