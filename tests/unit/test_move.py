@@ -170,7 +170,8 @@ def test_an_etcd_with_a_part_of_a_copy_is_no_place_for_a_cluster(load: Load) -> 
     begun = {"db1": HostFacts("db1", database=Database(alive=True, unfinished=True)), "s1": bare("s1")}
     (found,) = checks.check(load({"datastore": {"kind": "etcd"}}), begun)
     assert (found.host, found.subject, found.severity) == ("db1", "moving", "error")
-    assert "etcdctl del --prefix" in found.remedy
+    assert "after a restore, run `nornir-k3s restore FILE` again" in found.remedy
+    assert "only if none of it is needed, remove its keys: etcdctl del --prefix" in found.remedy
     assert "s1" in {one.host for one in checks.check(load(), begun | {"s1": server("s1", OLD, MOVING, running=False)})}
 
 

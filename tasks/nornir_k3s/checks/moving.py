@@ -70,9 +70,10 @@ def check(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Find
         yield problem(name, "moving", found, "no move that has not ended", _AGAIN)
     holders = [name for name, facts in all_facts.items() if facts.database.unfinished]
     if holders and not stopped(cluster, all_facts):
-        found = "a move of the datastore was interrupted: this etcd has a part of another datastore's keys"
-        remedy = f"{_AGAIN}; for another use of this etcd, remove its keys: etcdctl del --prefix ''"
-        yield problem(holders[0], "moving", found, "no move that has not ended", remedy)
+        found = "a move or a restore of the datastore was interrupted: this etcd has a part of the keys"
+        remedy = f"after a restore, run `nornir-k3s restore FILE` again; after a move, {_AGAIN}"
+        remedy += "; only if none of it is needed, remove its keys: etcdctl del --prefix ''"
+        yield problem(holders[0], "moving", found, "no move or restore that has not ended", remedy)
     yield from abandoned(cluster, all_facts)
 
 
