@@ -147,6 +147,7 @@ def test_the_order(hosts: Hosts, tmp_path: Path) -> None:
     assert sorted(hosts.did[:2]) == STOPPED
     assert hosts.did[2:] == [*REPLACED, "deploy"]
     assert "what was written since the backup is lost" in " ".join(report.notes)
+    assert "afterwards restart k3s-agent on all agents" in " ".join(report.notes)
     assert restoring.load(run.store) is None
     assert run.store.read("revision.json") is None, "the datastore went back on purpose"
     assert not list((tmp_path / "state" / "test").glob(".restore*"))

@@ -73,7 +73,9 @@ def test_it_comes_back_at_higher_revisions_and_what_was_there_is_kept(etcd: Etcd
     assert (manifest.datastore, manifest.part("datastore.sqlite.gz") is not None) == ("etcd", True)
     etcd.write({"/registry/x/3": "two", "/registry/x/new": "two", "/bootstrap/of-another": "x"})
     after, revision = etcd.has(), etcd.gateway.revision
-    (kept, _) = plan_restore(external(**ETCD), path, **etcd.of.given).changes["datastore"]
+    plan = plan_restore(external(**ETCD), path, **etcd.of.given)
+    (kept, _) = plan.changes["datastore"]
+    assert "given again" not in " ".join(plan.notes)
     assert kept.startswith("keep its content in ")
     etcd.restore(path)
     assert etcd.has() == before

@@ -20,6 +20,7 @@ from nornir_k3s.phases import backup as parts
 from nornir_k3s.phases import restore as hosts
 from nornir_k3s.phases import rows
 from nornir_k3s.phases.cluster_lock import changing
+from nornir_k3s.roles import datastore
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
@@ -30,6 +31,11 @@ from nornir_k3s.workflows import restore_fits as fits
 from nornir_k3s.workflows.deploy import deploy
 from nornir_k3s.workflows.restore_file import Opened
 
+# Kubernetes: `apiserver/pkg/storage/cacher`, where events up to the revision that a watch begins with are left out.
+_WATCHES = (
+    "revisions since the backup are given again, and who watched then misses changes until they are reached: "
+    "afterwards restart k3s-agent on all agents, and pods that watch the API"
+)
 _AGAIN = "run the same command again: it goes on where this one ended"
 
 
@@ -186,6 +192,8 @@ def _planned(run: Run, backup: Opened, file: Path) -> Restoration:
         notes.append(
             f"an earlier run has put these data in place, this one finishes it; to do that again, remove {where}"
         )
+    if not (fits.has_rows(manifest) and datastore.spoken(cluster) == "etcd"):  # whose revision goes on
+        notes.append(_WATCHES)
     if k3s.minor(cluster.version) != k3s.minor(manifest.k3s_version):
         notes.append(f"K3s {cluster.version} starts with the data of {manifest.k3s_version}: another minor version")
     return Restoration(cluster=cluster.name, file=str(file), manifest=manifest, changes=changes, gone=gone, notes=notes)
