@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from k3s_standin.datastore_sql import sqlite_store
 
-from nornir_k3s import K3sError, UsageError
+from nornir_k3s import Interrupted, K3sError, UsageError
 from nornir_k3s.apply import moving as scripts
 from nornir_k3s.checks import moving as checks
 from nornir_k3s.checks.moving import Origin
@@ -176,6 +176,17 @@ def test_before_k3s_stops_the_revision_is_raised_and_sizes_are_tried(
         gateway.refuses["/v3/kv/put"] = "no leader"
         with pytest.raises(K3sError, match="no leader"):
             new.require_room(table)
+
+
+def test_a_revision_that_is_raised_while_k3s_is_stopped_can_be_stopped(old: Path, gateway: Gateway) -> None:
+    def stopped(_: int) -> None:
+        raise Interrupted("stopped")
+
+    with connect.sqlite(old) as table, opened(gateway) as new:
+        new.on_rows = stopped
+        with pytest.raises(Interrupted):
+            new.take(table)
+    assert names(gateway) == {UNFINISHED}
 
 
 def test_the_newest_revision_is_that_of_the_api(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

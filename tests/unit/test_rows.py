@@ -391,6 +391,23 @@ def test_what_k3s_has_written_since_an_earlier_run_is_kept_too(database: Outside
     assert database.content() == late
 
 
+def test_a_disk_that_is_full_when_k3s_is_stopped_is_told_as_it_is(
+    database: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(database.backup().place)
+    database.fill("two")
+    other, database.lacks["for_renaming"] = database.content(), ["DROP"]
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(workflow.backup_folder, "keep", full)
+    with pytest.raises(K3sError, match="No space left on device; the datastore has what it had") as raised:
+        restore(external(), path, **database.given)
+    assert raised.value.hint.startswith("make room there; then run the same command again")
+    assert database.content() == other
+
+
 def test_what_is_kept_has_the_token_of_the_data(database: Outside, tmp_path: Path) -> None:
     run = database.run()
     first, second = "before-both", "of-the-first-file"

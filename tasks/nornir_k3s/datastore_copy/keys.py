@@ -204,7 +204,7 @@ class Keys:
         Keys with a lease get one of the same time, and are not compared: they end by themselves.
         """
         self.begin()
-        self.raise_to(source.newest())
+        self.raise_to(source.newest(), lambda _: self.on_rows(0))  # it may take minutes, and be stopped
         digest, last = Digest(), self.etcd.revision()
         for revision in self.etcd.write(self._puts(source, digest)):
             last = revision

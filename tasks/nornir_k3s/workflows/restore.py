@@ -266,9 +266,13 @@ def _keep(run: Run, reach: rows.Reach, number: str) -> None:
             return
         count += 1
         path = _aside(run, f"{number}-{count}")
-    with restore_file.writing(run.store.folder), drafts.folder(run.store.folder, "restore-kept") as folder:
-        whole, _ = parts.of_rows(run, rows.write(reach, folder), folder, number=number)
-        backup_folder.keep(path.parent, whole, path.name)
+    try:
+        with drafts.folder(run.store.folder, "restore-kept") as folder:
+            whole, _ = parts.of_rows(run, rows.write(reach, folder), folder, number=number)
+            backup_folder.keep(path.parent, whole, path.name)
+    except OSError as error:  # K3s is stopped already
+        text = f"{path.parent} cannot be written: {error.strerror}; the datastore has what it had"
+        raise K3sError(text, hint="make room there") from None
     run.report.notes.append(f"what was there is in {path}: `nornir-k3s restore` takes it, too")
 
 
