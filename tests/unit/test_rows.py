@@ -33,7 +33,7 @@ from nornir_k3s.checks import host, network
 from nornir_k3s.datastore_copy import connect, rights, scratch
 from nornir_k3s.datastore_copy.content import Content
 from nornir_k3s.datastore_copy.dialect import DRAFT, MYSQL, POSTGRESQL, SQLITE, Dialect
-from nornir_k3s.datastore_copy.table import Table
+from nornir_k3s.datastore_copy.table import Table, fill
 from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.endpoint import Endpoint, parse
 from nornir_k3s.model.host_facts import HostFacts
@@ -46,7 +46,7 @@ from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
-from nornir_k3s.state import backup_file, backups, restoring, revision
+from nornir_k3s.state import backup_file, backup_folder, backups, restoring, revision
 from nornir_k3s.workflows import restore as workflow
 
 from .test_backup import TOKEN, external, nornir
@@ -343,13 +343,12 @@ def test_a_server_that_goes_on_writing_is_noticed(
     database.fill("two")
     database.lacks["for_renaming"] = lacks
 
-    def written(*_: object, **__: object) -> Any:
+    def written(*given: Any) -> Content:
         with connect.sqlite(database.path) as table:
             table.query("INSERT INTO kine (name, prev_revision) VALUES ('/registry/leases/x', 0)")
-        return filled(*_, **__)
+        return fill(*given)
 
     with monkeypatch.context() as patch:
-        filled = rows.fill
         patch.setattr(rows, "fill", written)
         with pytest.raises(K3sError, match="somebody goes on writing to the datastore") as raised:
             restore(external(), path, **database.given)
@@ -401,7 +400,7 @@ def test_a_disk_that_is_full_when_k3s_is_stopped_is_told_as_it_is(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(workflow.backup_folder, "keep", full)
+    monkeypatch.setattr(backup_folder, "keep", full)
     with pytest.raises(K3sError, match="No space left on device; the datastore has what it had") as raised:
         restore(external(), path, **database.given)
     assert raised.value.hint.startswith("make room there; then run the same command again")
