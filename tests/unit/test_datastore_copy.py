@@ -379,3 +379,13 @@ def test_a_probe_of_a_mysql_that_is_lost_ends_as_one_without_a_connection(monkey
     made.fails = pymysql.err.OperationalError(1317, "interrupted")
     with pytest.raises(pymysql.err.OperationalError):
         mysql.ask(MARIADB, connector)
+
+
+def test_no_statement_is_larger_than_its_largest_row_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = list[list[int]]()
+    monkeypatch.setattr(Table, "insert", lambda _, rows, __: pieces.append([len(row[7]) for row in rows]))
+    sizes = [500_000, 500_000, 3_000_000, 10, 1_000_000, 100_000]
+    rows = [(number, f"/x/{number}", 1, 0, 0, 0, 0, bytes(size), None) for number, size in enumerate(sizes, 1)]
+    with connect.sqlite(tmp_path / "new.db") as table:
+        assert fill(SimpleNamespace(rows=lambda: rows), table).rows == 6
+    assert pieces == [[500_000, 500_000], [3_000_000], [10, 1_000_000], [100_000]]

@@ -17,7 +17,8 @@ from nornir_k3s.errors import K3sError
 COLUMNS = ("id", "name", "created", "deleted", "create_revision", "prev_revision", "lease", "value", "old_value")
 _TRIAL = f"{DRAFT}_trial"
 _LIVE = "id IN (SELECT MAX(id) FROM kine GROUP BY name) AND deleted = 0"
-_ROWS, _BYTES = 200, 1 << 20  # of one piece; a database accepts statements of 16 MiB or more
+# Of one piece. Some databases accept statements of 4 MiB alone: a row that is larger than a piece has its own.
+_ROWS, _BYTES = 200, 1 << 20
 _DELETED = 20_000
 _LOCK = 60  # seconds that MySQL waits until nobody else uses a table that is renamed
 _LIST = ", ".join(COLUMNS)
@@ -247,13 +248,14 @@ def fill(source: Any, target: Table, name: str = DRAFT) -> Content:  # noqa: ANN
     """
     digest, piece, size = Digest(), list[Row](), 0
     for row in source.rows():
-        digest.add(row[0], *row)
-        piece.append(row)
-        size += sum(len(value) for value in row if isinstance(value, bytes))
-        if len(piece) >= _ROWS or size >= _BYTES:
+        own = sum(len(value) for value in row if isinstance(value, bytes))
+        if len(piece) >= _ROWS or (piece and size + own > _BYTES):
             target.insert(piece, name)
             target.on_rows(digest.rows)
             piece, size = [], 0
+        digest.add(row[0], *row)
+        piece.append(row)
+        size += own
     if piece:
         target.insert(piece, name)
     return digest.content
