@@ -116,7 +116,12 @@ def test_an_agent_that_is_down_does_not_keep_secrets_of_others_from_being_taken_
     run: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[list[str]] = []
-    monkeypatch.setattr(take_back, "renew", lambda run, _: bool(asked.append(sorted(run.facts))))
+
+    def renew(run: Any, _: object) -> bool:
+        asked.append(sorted(run.facts))
+        return False
+
+    monkeypatch.setattr(take_back, "renew", renew)
     assert run({"a1": HostUnreachable}).skipped == ["a1"]
     assert asked == [["db1", "lb1", "lb2", "s1", "s2"]]
 
