@@ -241,6 +241,7 @@ def test_the_unit_of_another_s_k3s_is_kept_before_it_is_written(tmp_path: Path) 
     units = tmp_path / "etc/systemd/system"
     units.mkdir(parents=True)
     (units / "k3s.service").write_text("ExecStart=k3s server --debug\n")
+    (units / "k3s.service").chmod(0o644)
     (units / "k3s.service.env").write_text("K3S_TOKEN=x\n")
     (units / "k3s.service.env").chmod(0o600)
     installer = tmp_path / "install.sh"
@@ -257,9 +258,12 @@ def test_the_unit_of_another_s_k3s_is_kept_before_it_is_written(tmp_path: Path) 
     assert "systemctl daemon-reload" in log(tmp_path), "it starts with its own flags again"
     assert not (tmp_path / "state/installed").exists(), "it is another's again"
     give = shell.call("give_back_copy", units / "k3s.service")
+    kept = units / "k3s.service.before-nornir-k3s"
+    assert kept.stat().st_mode & 0o777 == 0o600, "a token may be among its flags"
     (units / "k3s.service").unlink()
     assert script(tmp_path, give).returncode == 0
     assert "--debug" in (units / "k3s.service").read_text()
+    assert (units / "k3s.service").stat().st_mode & 0o777 == 0o644, "as it was"
 
 
 def test_what_a_process_has_already_is_noted_once_a_file(tmp_path: Path) -> None:

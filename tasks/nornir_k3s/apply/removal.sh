@@ -18,7 +18,10 @@ uninstall_unit() { # unit-without-suffix
   fi
 }
 give_back() { # path: as it was before
-  if [ -e "$1.before-nornir-k3s" ] || [ -L "$1.before-nornir-k3s" ]; then mv -fT "$1.before-nornir-k3s" "$1"
+  if [ -e "$1.before-nornir-k3s" ] || [ -L "$1.before-nornir-k3s" ]; then
+    mode=$(grep -F "$1$(printf '\t')" "$STATE/modes" 2>/dev/null | head -n 1)
+    if [ -n "$mode" ] && [ ! -L "$1.before-nornir-k3s" ]; then chmod "${mode##*[!0-7]}" "$1.before-nornir-k3s"; fi
+    mv -fT "$1.before-nornir-k3s" "$1"
   else rm -f "$1"; fi
   case $1 in /etc/systemd/system/*.d/*) rmdir "$(dirname "$1")" 2>/dev/null || : ;; esac
 }

@@ -12,7 +12,17 @@ note() { grep -qsxF "$1" "$2" || printf '%s\n' "$1" >>"$2"; } # line file
 keep_foreign() {
   [ -e "$1" ] || [ -L "$1" ] || return 0
   if [ -f "$STATE/files" ] && grep -qxF "$1" "$STATE/files"; then return 0; fi
-  if [ ! -e "$1.before-nornir-k3s" ]; then cp -a "$1" "$1.before-nornir-k3s"; say kept "$1" "$1.before-nornir-k3s"; fi
+  if [ ! -e "$1.before-nornir-k3s" ]; then
+    cp -a "$1" "$1.before-nornir-k3s"
+    say kept "$1" "$1.before-nornir-k3s"
+  fi
+  # Flags, environment and settings of K3s have its token and the datastore's password: a copy is for root alone.
+  case $1 in
+    /etc/rancher/* | /etc/systemd/system/k3s* | /etc/default/k3s* | /etc/sysconfig/k3s*)
+      [ ! -L "$1" ] || return 0
+      note "$1$(printf '\t')$(stat -c %a "$1")" "$STATE/modes"
+      chmod go= "$1.before-nornir-k3s" ;;
+  esac
 }
 put() { # path mode owner group unit check; the content comes base64-encoded on stdin
   dir=$(dirname "$1")
