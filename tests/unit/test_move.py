@@ -559,10 +559,11 @@ def test_servers_go_back_together_and_not_beside_a_whole_copy(
     link.ran.clear()
     copied = {"db1": HostFacts("db1", database=Database(bootstrap={"/bootstrap/x": 9}))}
     for config, files, words in (
-        (OLD, (), "the old one into the inventory"),
-        ("token: x\n", (SQLITE,), "drop its table"),
+        (OLD, (MOVING,), "the old one into the inventory"),
+        ("token: x\n", (MOVING, SQLITE), "drop its table"),
+        (OLD, (), "the old one into the inventory"),  # killed after that mark was gone
     ):
-        run.facts = seen(server("s1", config, MOVING, MOVED, *files, running=False), bare("s2")) | copied
+        run.facts = seen(server("s1", config, MOVED, *files, running=False), bare("s2")) | copied
         with pytest.raises(UsageError, match="the copy is whole") as caught:
             move.move_back(nr(HOSTS), **given)
         assert words in caught.value.hint

@@ -139,7 +139,9 @@ def _require_no_copy(run: Run, stopped: Collection[str]) -> None:
     Raises:
         UsageError: The datastore of the inventory has the copy.
     """
-    origins = {name: one for name, one in checks.origins(run.cluster, run.facts).items() if name in stopped}
+    # The mark of a move goes when its copy is whole: a run may have been killed before the first server started there.
+    found = checks.origins(run.cluster, run.facts)
+    origins = {name: one for name, one in found.items() if name in stopped or not checks.runs(run.facts[name])}
     if not origins or not any(facts.database.bootstrap for facts in run.facts.values()):
         return
     hint = "run `nornir-k3s move` again, which starts K3s there; to stay, put the old one into the inventory first"
