@@ -195,7 +195,7 @@ def test_what_a_node_was_started_with_is_compared_and_secrets_are_not(load: Call
 
 
 def test_arguments_are_read_as_k3s_writes_them() -> None:
-    words = ("server", "--disable", "a", "--disable=b", "--debug", "--node-ip", "10.0.0.1")
+    words: tuple[str, ...] = ("server", "--disable", "a", "--disable=b", "--debug", "--node-ip", "10.0.0.1")
     assert given(words) == {"disable": ["a", "b"], "debug": ["true"], "node-ip": ["10.0.0.1"]}
     words = ("server", "--kube-controller-arg", "a=b", "--docker", "-t", "********", "--selinux", "1", "--debug")
     words = (*words, "false", "-disable", "a", "--v", "1", "--v", "2", "--unknown", "--kubelet-arg", "--x=y")

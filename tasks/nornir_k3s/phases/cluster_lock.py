@@ -313,7 +313,8 @@ def changing(run: Run, command: str) -> Iterator[ClusterLock]:
 def _order(run: Run) -> list[str]:
     """Return the hosts that this run has a connection to, servers first; the same order for every controller."""
     names = [name for name, session in list(run.sessions.items()) if session.alive]  # other threads add some
-    return sorted(names, key=lambda name: ("servers" not in run.member(name).roles, name))
+    servers = {member.name for member in run.cluster.of("servers")}  # a host that leaves is no member any more
+    return sorted(names, key=lambda name: (name not in servers, name))
 
 
 def _silent(holds: Mapping[str, Hold]) -> list[str]:
