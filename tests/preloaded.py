@@ -13,6 +13,7 @@ import json
 import os
 import pkgutil
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -76,9 +77,6 @@ class Preloaded:
             late.start()
             try:
                 status = int(told.readline())
-            except BaseException:  # whoever interrupts a test ends what it runs
-                _kill(pid)
-                raise
             finally:
                 late.cancel()
             said = []
@@ -99,6 +97,16 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+def _wait(child: int, told: int) -> None:
+    """Wait until a fork has ended; end it when nobody waits for it any more: its test was interrupted."""
+    ended, events = os.pidfd_open(child), select.poll()
+    events.register(ended, select.POLLIN)
+    events.register(told, select.POLLERR)
+    if ended not in dict(events.poll()):
+        _kill(child)
+    os.close(ended)
+
+
 def _serve(asked: socket.socket) -> dict[str, Any] | None:
     """Fork for each request; return it in the fork, and nothing when nobody asks any more."""
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -116,6 +124,7 @@ def _serve(asked: socket.socket) -> dict[str, Any] | None:
             return dict(json.loads(data))
         if between == 0:
             os.write(descriptors[2], f"{child}\n".encode())
+            _wait(child, descriptors[2])
             _, status = os.waitpid(child, 0)
             with contextlib.suppress(BrokenPipeError):  # an interrupted test does not wait for it
                 os.write(descriptors[2], f"{os.waitstatus_to_exitcode(status)}\n".encode())
