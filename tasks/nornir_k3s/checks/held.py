@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Collection, Iterator, Mapping
 
@@ -10,6 +9,7 @@ from nornir_k3s import k3s
 from nornir_k3s.checks.other_installs import settings_in
 from nornir_k3s.facts import held
 from nornir_k3s.model import pem
+from nornir_k3s.model.address import is_address
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.endpoint import Endpoint, parse
 from nornir_k3s.model.paths import DATASTORE_KEYS
@@ -106,15 +106,7 @@ def has_other_datastore(cluster: Cluster, files: Mapping[str, str]) -> bool:
         return True
     theirs = {host.lower() for host, _ in found.hosts}
     ours = {host.lower() for host, _ in own.hosts} | {member.address for member in cluster.of("datastore")}
-    return not theirs & ours and len({_is_address(host) for host in theirs | ours}) == 1
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+    return not theirs & ours and len({is_address(host) for host in theirs | ours}) == 1
 
 
 def _all_settings(files: Mapping[str, str]) -> dict[str, str]:

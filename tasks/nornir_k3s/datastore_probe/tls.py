@@ -6,13 +6,12 @@ Sources: kine `pkg/tls`, `pkg/drivers/mysql`, `pkg/drivers/pgsql` (which files t
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
 import ssl
 import time
 from pathlib import Path
 
 from nornir_k3s.datastore_probe.answers import ProbeFailed, problem
+from nornir_k3s.model.address import is_address
 from nornir_k3s.model.finding import Finding
 
 EXPIRES_SOON = 14 * 86400  # seconds
@@ -119,17 +118,11 @@ def handshake_failed(address: str, error: ssl.SSLError, names: tuple[str, ...] |
         wanted = f"a certificate for {host}"
         remedy = (
             "make one, which is its own CA: openssl req -x509 -newkey rsa:3072 -nodes -days 3650 -subj /CN=datastore"
-            f" -addext subjectAltName={'IP' if _is_address(host) else 'DNS'}:{host}"
+            f" -addext subjectAltName={'IP' if is_address(host) else 'DNS'}:{host}"
             " -keyout server-key.pem -out server-cert.pem"
         )
     found = f"the TLS handshake with the datastore at {address} failed: {reason.rstrip('.')}"
     return problem("datastore-tls", found, wanted, remedy)
-
-
-def _is_address(host: str) -> bool:
-    with contextlib.suppress(ValueError):
-        return bool(ipaddress.ip_address(host))
-    return False
 
 
 def expiry_warning(address: str, used: Context | None) -> list[Finding]:
