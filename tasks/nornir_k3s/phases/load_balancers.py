@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from nornir.core.task import Result, Task
 
+from nornir_k3s import shell
 from nornir_k3s.apply import script as apply
 from nornir_k3s.facts.network import Addresses
 from nornir_k3s.phases import check_certificate
@@ -16,6 +17,16 @@ from nornir_k3s.phases.servers import require_ready
 from nornir_k3s.roles import haproxy, keepalived
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.gather import read_facts, session_of
+
+# 3 seconds without a break: the VIP may still be there from before. Without it after 30, the others are needed.
+_KEEPS = """\
+there=0
+for _ in $(seq 150); do
+  if ip -o addr show to {vip} | grep -q .; then there=$((there + 1)); else there=0; fi
+  [ "$there" -lt 15 ] || break
+  sleep 0.2
+done
+"""
 
 
 def converge(run: Run) -> None:
@@ -29,8 +40,11 @@ def converge(run: Run) -> None:
         check_certificate.sign(run, require_ready(run))
     names = [name for name in balancers if run.planned(name).by_role["lb"]]
     if _serving(run):
-        for name in _in_order(run, names):  # the next one only if this one has not failed
+        order, alone = _in_order(run, names)
+        for name in order:  # the next one only if this one has not failed
             run.phase("load balancers", [name], _converge, width=1)
+            if name == alone:
+                run.phase("load balancers", [name], _keeps_vip, reads=True)
     else:
         run.phase("load balancers", names, _converge)
     retired = [name for name in run.names if name not in balancers and run.planned(name).by_role.get("lb")]
@@ -41,21 +55,22 @@ def _serving(run: Run) -> bool:
     return any(run.facts[m.name].unit("haproxy.service").active == "active" for m in run.of("lb"))
 
 
-def _in_order(run: Run, names: Sequence[str]) -> list[str]:
-    """Return the load balancers in the order of their changes: the one with the VIP last.
+def _in_order(run: Run, names: Sequence[str]) -> tuple[list[str], str]:
+    """Return the load balancers in the order of their changes, and the one that runs alone for a while.
 
-    What does not work there is found where nobody needs it yet, and if the VIP has to leave its holder, it goes to one
-    that is as it shall be. Not so with another virtual_router_id or version of VRRP: the first one would not hear the
-    holder any more, and take the VIP while the holder has it, too. The others stop then, until the holder has it.
+    The one with the VIP is the last. What does not work is found where nobody needs it yet, and if the VIP has to leave
+    its holder, it goes to one that is as it shall be. Not so with another virtual_router_id or version of VRRP: the
+    first one would not hear the holder any more, and take the VIP while the holder has it, too. The others stop then,
+    until the holder has it.
     """
     if len(names) < 2:
-        return list(names)
+        return list(names), ""
     holds = run.phase("load balancers", names, _has_vip, reads=True)
     holder, others = ([name for name in names if bool(holds[name]) is has] for has in (True, False))
     if len(names) < len(run.cluster.of("lb")) or not (holder and all(_leaves_group(run, name) for name in names)):
-        return [*others, *holder]
+        return [*others, *holder], ""
     run.phase("load balancers", others, _stop)
-    return [*holder, *others]
+    return [*holder, *others], holder[-1]
 
 
 def _leaves_group(run: Run, name: str) -> bool:
@@ -94,6 +109,16 @@ def _has_vip(task: Task, run: Run) -> Result:
     """Read it anew: the VIP may have moved since the run began."""
     found = read_facts(task, run, [Addresses()])
     return Result(host=task.host, result=any(found.interface_of(vip) for vip in run.cluster.vips))
+
+
+def _keeps_vip(task: Task, run: Run) -> Result:
+    """Wait until keepalived has the VIP with its new configuration, which it reads after its reload has ended.
+
+    An instance with another name begins without the VIP. One that starts meanwhile may take it, and end connections.
+    """
+    script = _KEEPS.format(vip=shell.quoted(run.cluster.vips[0]))
+    session_of(task, run).run(script, what="waiting for the VIP", timeout=run.deadlines["apply"])
+    return Result(host=task.host)
 
 
 def _converge(task: Task, run: Run) -> Result:
