@@ -14,9 +14,8 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -26,7 +25,6 @@ from nornir_k3s.errors import Busy, HostUnreachable, Interrupted, K3sError, Outc
 from nornir_k3s.model.work import Owner, owner
 from nornir_k3s.phases.lease import ClusterLease
 from nornir_k3s.run.context import Run
-from nornir_k3s.state import locks
 
 log = logging.getLogger(__name__)
 BEAT = 5.0  # seconds between two beats
@@ -262,52 +260,6 @@ class ClusterLock:
         ended = self._ended
         while not ended.wait(RENEW):
             self._renew()
-
-
-_scopes: dict[Path, tuple[int, ClusterLock]] = {}
-
-
-@contextmanager
-def locked(folder: Path, command: str) -> Iterator[ClusterLock]:
-    """Keep other runs away from the cluster: those of this controller from now on, all others before the first change.
-
-    A run that is a part of another one shares its lock.
-
-    Arguments:
-        folder: The cluster's state folder.
-        command: The subcommand that people know the run by.
-
-    Raises:
-        Busy: Another run of this controller changes the cluster.
-    """
-    thread = threading.get_ident()
-    if (scope := _scopes.get(folder)) and scope[0] == thread:
-        yield scope[1]
-        return
-    lock = ClusterLock(command, folder)
-    with locks.deploy_lock(folder):
-        locks.name_owner(folder, lock.owner)
-        _scopes[folder] = thread, lock
-        try:
-            yield lock
-        finally:
-            del _scopes[folder]
-            lock.release()
-
-
-@contextmanager
-def changing(run: Run, command: str) -> Iterator[ClusterLock]:
-    """Keep other runs away from the cluster while this one changes it, as `locked` does.
-
-    Raises:
-        Busy: Another run of this controller changes the cluster.
-    """
-    with locked(run.store.folder, command) as lock:
-        before, run.lock = run.lock, lock
-        try:
-            yield lock
-        finally:
-            run.lock = before
 
 
 def _order(run: Run) -> list[str]:

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from nornir_k3s.phases.cluster_lock import TASKS, ClusterLock, changing
+from nornir_k3s.phases.changing import changing
+from nornir_k3s.phases.cluster_lock import TASKS, ClusterLock
 from nornir_k3s.run.context import Run
 
 

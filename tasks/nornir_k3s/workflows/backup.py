@@ -17,7 +17,7 @@ from nornir_k3s.model.report import ErrorReport
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.phases import backup as parts
 from nornir_k3s.phases import rows, servers
-from nornir_k3s.phases.cluster_lock import changing
+from nornir_k3s.phases.changing import changing
 from nornir_k3s.roles import datastore
 from nornir_k3s.run import dump_command, gather, paths
 from nornir_k3s.run.context import Run

@@ -29,7 +29,8 @@ from nornir_k3s.phases import (
     verify,
     window,
 )
-from nornir_k3s.phases.cluster_lock import ClusterLock, changing
+from nornir_k3s.phases.changing import changing
+from nornir_k3s.phases.cluster_lock import ClusterLock
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.run import paths
 from nornir_k3s.run.context import Run

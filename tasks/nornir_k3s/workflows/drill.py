@@ -24,7 +24,7 @@ from nornir_k3s.faults.objects import NAMESPACE, make_namespace, remove_namespac
 from nornir_k3s.faults.rounds import Drill, LeftOut, NotRight
 from nornir_k3s.model.drill_limits import DrillOptions
 from nornir_k3s.model.drill_report import DrillPlan, DrillReport, PlannedFault
-from nornir_k3s.phases.cluster_lock import changing
+from nornir_k3s.phases.changing import changing
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.kubeconfig_probe import Access, access

@@ -16,7 +16,7 @@ from nornir_k3s.model.move import Move
 from nornir_k3s.model.paths import MOVED
 from nornir_k3s.model.report import PhaseReport, Report
 from nornir_k3s.phases import moving, observe
-from nornir_k3s.phases.cluster_lock import changing
+from nornir_k3s.phases.changing import changing
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.run import gather, paths, take_back
 from nornir_k3s.run.context import Run

@@ -20,7 +20,7 @@ from nornir_k3s.model.removal import Removal
 from nornir_k3s.model.report import HostReport, PhaseReport, Report
 from nornir_k3s.model.step import Step
 from nornir_k3s.phases import removal, reset
-from nornir_k3s.phases.cluster_lock import changing
+from nornir_k3s.phases.changing import changing
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete

@@ -15,7 +15,7 @@ from nornir_k3s.model.finding import CLUSTER
 from nornir_k3s.model.removal import Removal
 from nornir_k3s.model.report import PhaseReport, Report
 from nornir_k3s.phases import removal
-from nornir_k3s.phases.cluster_lock import changing
+from nornir_k3s.phases.changing import changing
 from nornir_k3s.run.context import Run
 from nornir_k3s.workflows import remove
 from nornir_k3s.workflows.chain import carry_out

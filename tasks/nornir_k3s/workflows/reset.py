@@ -17,7 +17,7 @@ from nornir_k3s.model.report import PhaseReport, Report
 from nornir_k3s.model.reset import Reset
 from nornir_k3s.model.step import Step
 from nornir_k3s.phases import reset as phases
-from nornir_k3s.phases.cluster_lock import changing
+from nornir_k3s.phases.changing import changing
 from nornir_k3s.run.context import Run
 from nornir_k3s.state import known_cluster
 from nornir_k3s.workflows import remove

@@ -19,7 +19,7 @@ from nornir_k3s.model.restoration import Restoration
 from nornir_k3s.phases import backup as parts
 from nornir_k3s.phases import restore as hosts
 from nornir_k3s.phases import rows
-from nornir_k3s.phases.cluster_lock import changing
+from nornir_k3s.phases.changing import changing
 from nornir_k3s.roles import datastore
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run

@@ -13,7 +13,7 @@ from nornir_k3s.errors import CommandFailed, K3sError, UsageError
 from nornir_k3s.model.report import Report
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.phases import cluster_ca, window
-from nornir_k3s.phases.cluster_lock import changing
+from nornir_k3s.phases.changing import changing
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice

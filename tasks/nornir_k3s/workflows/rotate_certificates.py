@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from nornir_k3s.model.report import Report
 from nornir_k3s.model.rotation import Rotation
-from nornir_k3s.phases.cluster_lock import changing
+from nornir_k3s.phases.changing import changing
 from nornir_k3s.state.store import Store
 from nornir_k3s.workflows import plan as plans
 from nornir_k3s.workflows.deploy import deploy

@@ -9,7 +9,7 @@ from nornir_k3s.model.report import Report
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.model.together import few
 from nornir_k3s.phases import window
-from nornir_k3s.phases.cluster_lock import changing
+from nornir_k3s.phases.changing import changing
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
 from nornir_k3s.state import database_password

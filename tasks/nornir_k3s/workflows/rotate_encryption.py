@@ -13,7 +13,7 @@ from nornir_k3s.model.report import PhaseReport, Report
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.model.together import few
 from nornir_k3s.phases import encryption, observe, put_back
-from nornir_k3s.phases.cluster_lock import changing
+from nornir_k3s.phases.changing import changing
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.run.context import Run
 from nornir_k3s.workflows.chain import carry_out

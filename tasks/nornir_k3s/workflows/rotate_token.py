@@ -15,7 +15,7 @@ from nornir_k3s.model.report import PhaseReport, Report
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.model.together import few
 from nornir_k3s.phases import datastore, dump, observe, preflight, servers, token, window
-from nornir_k3s.phases.cluster_lock import changing
+from nornir_k3s.phases.changing import changing
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.roles import left
 from nornir_k3s.run.context import Run

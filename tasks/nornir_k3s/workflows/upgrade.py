@@ -17,7 +17,7 @@ from nornir_k3s.checks import upgrade as checks
 from nornir_k3s.errors import Declined, Interrupted, K3sError, UsageError
 from nornir_k3s.model.report import ErrorReport
 from nornir_k3s.model.upgrade_report import UpgradeReport, UpgradeStep
-from nornir_k3s.phases.cluster_lock import locked
+from nornir_k3s.phases.changing import locked
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
