@@ -22,7 +22,7 @@ from nornir_k3s.model.k3s_facts import ServerFiles
 from nornir_k3s.phases import preflight
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.roles import desired
-from nornir_k3s.run import context, gather
+from nornir_k3s.run import gather, observation
 from nornir_k3s.state import known_cluster
 from nornir_k3s.workflows import plan
 
@@ -44,9 +44,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
 
         return call
 
-    monkeypatch.setattr(context, "plan_host", counting("plan", planner.plan_host))
+    monkeypatch.setattr(observation, "plan_host", counting("plan", planner.plan_host))
     monkeypatch.setattr(planner, "desired_by_role", counting("desired", desired.desired_by_role))
-    monkeypatch.setattr(context, "desired", counting("desired", desired.desired))
+    monkeypatch.setattr(observation, "desired", counting("desired", desired.desired))
     monkeypatch.setattr(Source, "find", lambda *_, **__: None)
 
     def session(task: Any, **_: Any) -> Any:

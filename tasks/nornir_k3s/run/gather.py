@@ -31,8 +31,8 @@ from nornir_k3s.model.k3s_facts import BeforeUpgrade
 from nornir_k3s.model.report import HostReport, Report
 from nornir_k3s.records import RecordError
 from nornir_k3s.run import address_probe, take_back
-from nornir_k3s.run.context import DEADLINES, WIDTHS, Run
-from nornir_k3s.run.options import complete
+from nornir_k3s.run.context import Run
+from nornir_k3s.run.options import DEADLINES, WIDTHS, complete
 from nornir_k3s.run.selection import Choice
 from nornir_k3s.ssh.session import Session, session
 from nornir_k3s.state import known_cluster
@@ -77,10 +77,10 @@ def prepare(
     known_cluster.stage_members(store, wanted.members)
     known_cluster.stage_left(store, [*wanted.left, *wanted.left_others])
     run = Run(
-        nr,
-        wanted,
-        Source(wanted, Path(options.get("cache") or state / "cache"), deep=deep, compare=drift, check=artifacts),
-        store,
+        nr=nr,
+        cluster=wanted,
+        source=Source(wanted, Path(options.get("cache") or state / "cache"), deep=deep, compare=drift, check=artifacts),
+        store=store,
         deadlines={**DEADLINES, **options.get("deadlines", {})},
         widths={**WIDTHS, **options.get("widths", {})},
         report=_report(nr, wanted, away),

@@ -15,8 +15,19 @@ from nornir_k3s.model.backup import BackupOptions
 from nornir_k3s.model.drift_limits import Limits
 from nornir_k3s.model.drill_limits import DrillOptions
 from nornir_k3s.model.suggest import did_you_mean
-from nornir_k3s.run.context import DEADLINES, WIDTHS
 
+DEADLINES = {
+    "connect": 60,
+    "observe": 60,
+    "dump": 3600,
+    "packages": 900,
+    "push": 1800,
+    "server": 600,
+    "agent": 600,
+    "apply": 300,
+    "verify": 300,
+}
+WIDTHS = {"stage": 20, "agents": 10}
 _KEYS = (
     *("deadlines", "widths", "cache", "sources", "whole", "limits", "keep_runs", "drill", "version", "fresh"),
     *("backup", "renew", "new_ca"),
