@@ -20,8 +20,8 @@ from nornir_k3s.errors import UnreadableAnswer, UsageError
 from nornir_k3s.inventory import cluster, config
 from nornir_k3s.k3s_installed import installed
 from nornir_k3s.model.cluster import Cluster
-from nornir_k3s.model.host_facts import Address
 from nornir_k3s.model.k3s_facts import NodeState
+from nornir_k3s.model.machine_facts import Address
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.state.store import Store
 

@@ -32,10 +32,11 @@ from nornir_k3s.model.datastore_facts import DatastoreHealth
 from nornir_k3s.model.drift_limits import Limits
 from nornir_k3s.model.drift_report import CertificateExpiry
 from nornir_k3s.model.finding import Finding
-from nornir_k3s.model.host_facts import Address, HostFacts, Ledger, Space, UnitState
+from nornir_k3s.model.host_facts import HostFacts, Ledger, UnitState
 from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.k3s_facts import Api, Backend, CertificateFile, NodeState
 from nornir_k3s.model.kubeconfig import KubeconfigAnswer
+from nornir_k3s.model.machine_facts import Address, Space
 from nornir_k3s.model.settings import KnownDifference
 from nornir_k3s.planner import plan_host
 from nornir_k3s.roles.desired import Known

@@ -19,8 +19,9 @@ from nornir_k3s.artifacts.source import Source
 from nornir_k3s.compare import passing
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.finding import Finding, Severity
-from nornir_k3s.model.host_facts import Address, HostFacts, UnitState, Unreachable
+from nornir_k3s.model.host_facts import HostFacts, UnitState
 from nornir_k3s.model.k3s_facts import Api
+from nornir_k3s.model.machine_facts import Address, Unreachable
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run

@@ -13,7 +13,8 @@ from nornir_k3s.checks import host as checks
 from nornir_k3s.facts import Query
 from nornir_k3s.model import family
 from nornir_k3s.model.cluster import Cluster
-from nornir_k3s.model.host_facts import HostFacts, System
+from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.model.machine_facts import System
 from nornir_k3s.planner import PlannedHost, plan_host
 from nornir_k3s.roles import datastore, former, haproxy, keepalived
 from nornir_k3s.roles.desired import Known, desired

@@ -18,7 +18,8 @@ from nornir_k3s.checks.load_balancers import router_id_taken, vip_taken
 from nornir_k3s.compare.load_balancers import differences
 from nornir_k3s.errors import InventoryError
 from nornir_k3s.model.cluster import Cluster
-from nornir_k3s.model.host_facts import Address, HostFacts, Neighbour, RoundTrips, Socket, UnitState, VrrpRouter
+from nornir_k3s.model.host_facts import HostFacts, UnitState
+from nornir_k3s.model.machine_facts import Address, Neighbour, RoundTrips, Socket, VrrpRouter
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.records import SAY
 from nornir_k3s.roles import haproxy, keepalived, load_balancer

@@ -13,8 +13,9 @@ from nornir_k3s.checks.extra_settings import flags
 from nornir_k3s.checks.other_installs import SQLITE
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.finding import Finding
-from nornir_k3s.model.host_facts import FileState, HostFacts, Ledger, Route, UnitState
+from nornir_k3s.model.host_facts import FileState, HostFacts, Ledger, UnitState
 from nornir_k3s.model.k3s_facts import SettingsFile
+from nornir_k3s.model.machine_facts import Route
 
 from .hosts import changed
 from .test_preflight import healthy

@@ -13,23 +13,20 @@ from nornir_k3s.checks.other_installs import SQLITE
 from nornir_k3s.errors import InventoryError
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.finding import CHECKS
-from nornir_k3s.model.host_facts import (
+from nornir_k3s.model.host_facts import FileState, HostFacts, Served, UnitState
+from nornir_k3s.model.k3s_facts import NodeState, SettingsFile
+from nornir_k3s.model.machine_facts import (
     Address,
-    FileState,
-    HostFacts,
     Mount,
     Nameserver,
     Neighbour,
     Reach,
     Route,
-    Served,
     Socket,
     System,
-    UnitState,
     Unreachable,
     VrrpRouter,
 )
-from nornir_k3s.model.k3s_facts import NodeState, SettingsFile
 from nornir_k3s.model.paths import MOVING
 from tests.unit.conftest import BOTH, HOSTS, ONLY_V6
 from tests.unit.hosts import changed

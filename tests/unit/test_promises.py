@@ -23,9 +23,10 @@ from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.drift_limits import Limits
 from nornir_k3s.model.finding import KINDS, Finding
-from nornir_k3s.model.host_facts import Address, ArtifactState, FileState, HostFacts, UnitState
+from nornir_k3s.model.host_facts import ArtifactState, FileState, HostFacts, UnitState
 from nornir_k3s.model.host_spec import Artifact
 from nornir_k3s.model.k3s_facts import Api, Backend, CertificateFile, NodeState
+from nornir_k3s.model.machine_facts import Address
 from nornir_k3s.phases import drain, host_tasks, servers
 from nornir_k3s.planner import PlannedHost, install_mark, plan_host
 from nornir_k3s.roles.desired import Known, desired

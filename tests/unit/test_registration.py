@@ -20,9 +20,10 @@ from nornir_k3s.model.address_answer import AddressAnswer
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.drift_limits import Limits
 from nornir_k3s.model.finding import Finding
-from nornir_k3s.model.host_facts import Address, FileState, HostFacts, Ledger, Reach, UnitState
+from nornir_k3s.model.host_facts import FileState, HostFacts, Ledger, UnitState
 from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.model.kubeconfig import KubeconfigAnswer
+from nornir_k3s.model.machine_facts import Address, Reach
 from nornir_k3s.phases import registration as waiting
 from nornir_k3s.phases import tidy
 from nornir_k3s.planner import plan_host

@@ -11,7 +11,8 @@ import pytest
 from nornir_k3s.compare import datastore, passing
 from nornir_k3s.datastore_probe.probe import probe
 from nornir_k3s.model.cluster import Cluster
-from nornir_k3s.model.host_facts import HostFacts, Unreachable
+from nornir_k3s.model.host_facts import HostFacts
+from nornir_k3s.model.machine_facts import Unreachable
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.went_back import WentBack
 from nornir_k3s.planner import plan_host

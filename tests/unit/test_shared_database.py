@@ -20,8 +20,9 @@ from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.endpoint import parse
 from nornir_k3s.model.finding import Finding
-from nornir_k3s.model.host_facts import HostFacts, Served, Socket, UnitState
+from nornir_k3s.model.host_facts import HostFacts, Served, UnitState
 from nornir_k3s.model.host_spec import HostSpec
+from nornir_k3s.model.machine_facts import Socket
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.planner import plan_host
 from nornir_k3s.roles import datastore

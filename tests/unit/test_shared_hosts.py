@@ -15,7 +15,8 @@ from nornir_k3s.errors import InventoryError
 from nornir_k3s.facts import Query
 from nornir_k3s.inventory import cluster as inventory_cluster
 from nornir_k3s.model.cluster import Cluster, Member
-from nornir_k3s.model.host_facts import Address, HostFacts, Ledger, Socket, UnitState
+from nornir_k3s.model.host_facts import HostFacts, Ledger, UnitState
+from nornir_k3s.model.machine_facts import Address, Socket
 from nornir_k3s.planner import plan_host
 from nornir_k3s.roles import haproxy as haproxy_role
 from nornir_k3s.roles import keepalived

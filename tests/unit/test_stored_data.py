@@ -14,8 +14,9 @@ from nornir_k3s.checks import preflight
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.datastore_facts import Stored
 from nornir_k3s.model.finding import Finding
-from nornir_k3s.model.host_facts import HostFacts, Repositories
+from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.host_spec import HEADER
+from nornir_k3s.model.machine_facts import Repositories
 from nornir_k3s.planner import plan_host
 from nornir_k3s.roles.desired import Known
 

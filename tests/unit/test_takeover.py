@@ -13,9 +13,10 @@ from nornir_k3s import k3s, k3s_installed
 from nornir_k3s.apply import script
 from nornir_k3s.model.bundle import Bundle
 from nornir_k3s.model.cluster import Cluster
-from nornir_k3s.model.host_facts import Address, ArtifactState, FileState, HostFacts, Ledger, UnitState
+from nornir_k3s.model.host_facts import ArtifactState, FileState, HostFacts, Ledger, UnitState
 from nornir_k3s.model.host_spec import Artifact, File
 from nornir_k3s.model.k3s_facts import ServerFiles, SettingsFile
+from nornir_k3s.model.machine_facts import Address
 from nornir_k3s.model.paths import INSTALLER
 from nornir_k3s.planner import PlannedHost, plan_host
 from nornir_k3s.roles.desired import Known, desired

@@ -11,9 +11,9 @@ from typing import Any, Literal
 from nornir_k3s import facts, k3s, shell
 from nornir_k3s.errors import UnreadableAnswer
 from nornir_k3s.facts.nodes import nodes
-from nornir_k3s.model.host_facts import Address
 from nornir_k3s.model.installed import Installed
 from nornir_k3s.model.k3s_facts import NodeState
+from nornir_k3s.model.machine_facts import Address
 from nornir_k3s.model.paths import STATE
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.records import SAY, Record, RecordError, decoded, read

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from nornir_k3s.facts.fact import Fact, Query, Words
-from nornir_k3s.model import host_facts
+from nornir_k3s.model import machine_facts
 from nornir_k3s.model.cluster import NODES
 from nornir_k3s.records import Record, RecordError, integer
 
@@ -16,7 +16,7 @@ _MODULES = ("overlay", "br_netfilter", "nf_conntrack", "iptable_nat")
 _BACKENDS = {"vxlan": "vxlan", "wireguard-native": "wireguard"}
 
 
-class Kernel(Fact[host_facts.Kernel]):
+class Kernel(Fact[machine_facts.Kernel]):
     """cgroup controllers, modules, quotas of kernel keys and inotify, iptables' version, /dev/kmsg."""
 
     name, source, roles, when = "kernel", "kernel", NODES, "setup"
@@ -26,7 +26,7 @@ class Kernel(Fact[host_facts.Kernel]):
         backend = _BACKENDS.get(str(query.cluster.server.get("flannel-backend", "vxlan")))
         return [*_MODULES, *([backend] if backend else [])]
 
-    def parse(self, records: Sequence[Record]) -> host_facts.Kernel:
+    def parse(self, records: Sequence[Record]) -> machine_facts.Kernel:
         """Return it."""
         words: dict[str, str] = {}
         modules: dict[str, str] = {}
@@ -40,7 +40,7 @@ class Kernel(Fact[host_facts.Kernel]):
             else:
                 raise RecordError(f"not a record of the kernel: {record}")
         controllers = tuple(words.get("controllers", "").split())
-        return host_facts.Kernel(
+        return machine_facts.Kernel(
             controllers,
             modules,
             integer(words.get("keys", "")),
@@ -70,12 +70,12 @@ class Booleans(Fact[Mapping[str, str]]):
         return dict(record.take(2) for record in records)  # type: ignore[misc]  # two words each
 
 
-class Selinux(Fact[host_facts.Selinux]):
+class Selinux(Fact[machine_facts.Selinux]):
     """SELinux' mode, and whether k3s-selinux is installed (docs.k3s.io `advanced.md`)."""
 
     name, source, roles, when = "selinux", "kernel", NODES, "setup"
 
-    def parse(self, records: Sequence[Record]) -> host_facts.Selinux:
+    def parse(self, records: Sequence[Record]) -> machine_facts.Selinux:
         """Return both."""
         mode, policy = records[0].take(2)
-        return host_facts.Selinux(mode, policy == "yes")
+        return machine_facts.Selinux(mode, policy == "yes")

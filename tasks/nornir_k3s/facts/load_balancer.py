@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from nornir_k3s import k3s
 from nornir_k3s.facts.fact import Fact, Query
-from nornir_k3s.model import host_facts
+from nornir_k3s.model import machine_facts
 from nornir_k3s.model.k3s_facts import Backend
 from nornir_k3s.records import Record, RecordError, integer
 from nornir_k3s.roles import haproxy, load_balancer
@@ -31,7 +31,7 @@ class Backends(Fact[Mapping[str, Backend]]):
         }
 
 
-class RoundTrips(Fact[host_facts.RoundTrips]):
+class RoundTrips(Fact[machine_facts.RoundTrips]):
     """The round trips to the servers' API: measured, until HAProxy's configuration says what it is for.
 
     Then those of HAProxy's own connections are looked at (ss(8), minrtt), if there are any.
@@ -45,7 +45,7 @@ class RoundTrips(Fact[host_facts.RoundTrips]):
         servers = query.cluster.of("servers")
         return (haproxy.CONFIG, *(word for one in servers for word in (one.node_name, one.address, port)))
 
-    def parse(self, records: Sequence[Record]) -> host_facts.RoundTrips:
+    def parse(self, records: Sequence[Record]) -> machine_facts.RoundTrips:
         """Return them; the record without a server is the configuration's."""
         rows = [record.take(2) for record in records]
         kept = [integer(limit) for name, limit in rows if not name]
@@ -53,4 +53,4 @@ class RoundTrips(Fact[host_facts.RoundTrips]):
             found = {name: float(milliseconds) for name, milliseconds in rows if name}
         except ValueError as error:
             raise RecordError(f"no round trip: {error}") from None
-        return host_facts.RoundTrips(kept[0] if kept else 0, found)
+        return machine_facts.RoundTrips(kept[0] if kept else 0, found)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from nornir_k3s import k3s
 from nornir_k3s.facts.fact import Fact, Query, Rows, When, Words
-from nornir_k3s.model import host_facts
+from nornir_k3s.model import machine_facts
 from nornir_k3s.model.cluster import NODES, Cluster, Member
 from nornir_k3s.model.endpoint import parse as parse_endpoint
 from nornir_k3s.records import Record
@@ -17,10 +17,10 @@ from nornir_k3s.roles import datastore
 REGISTRATION = "the registration address"  # the name of that target of `reach`
 
 
-class Addresses(Rows[host_facts.Address]):
+class Addresses(Rows[machine_facts.Address]):
     """Interfaces and their addresses with prefix length (ip-address(8))."""
 
-    name, source, row = "addresses", "network", host_facts.Address
+    name, source, row = "addresses", "network", machine_facts.Address
 
 
 class DefaultRoutes(Words):
@@ -29,22 +29,22 @@ class DefaultRoutes(Words):
     name, source = "default_routes", "network"
 
 
-class Routes(Rows[host_facts.Route]):
+class Routes(Rows[machine_facts.Route]):
     """Other IPv4 routes."""
 
-    name, source, roles, when, row = "routes", "network", NODES, "setup", host_facts.Route
+    name, source, roles, when, row = "routes", "network", NODES, "setup", machine_facts.Route
 
 
-class Sockets(Rows[host_facts.Socket]):
+class Sockets(Rows[machine_facts.Socket]):
     """Listening TCP sockets and their processes (ss(8))."""
 
-    name, source, row = "sockets", "network", host_facts.Socket
+    name, source, row = "sockets", "network", machine_facts.Socket
 
 
-class Nameservers(Rows[host_facts.Nameserver]):
+class Nameservers(Rows[machine_facts.Nameserver]):
     """Name servers of the files that K3s takes for containers, in its order (k3s: pkg/agent/config/config.go)."""
 
-    name, source, roles, when, row = "nameservers", "network", NODES, "setup", host_facts.Nameserver
+    name, source, roles, when, row = "nameservers", "network", NODES, "setup", machine_facts.Nameserver
 
     def arguments(self, query: Query) -> Iterable[object]:  # noqa: ARG002 - as every fact
         """Name the files: the second one is systemd-resolved's."""
@@ -84,13 +84,13 @@ def _is_address(text: str) -> bool:
     return True
 
 
-class Reach(Rows[host_facts.Reach]):
+class Reach(Rows[machine_facts.Reach]):
     """Which of the hosts that it must connect to it reaches; a port that nobody listens on yet counts as reached.
 
     An agent's tunnels need every server at all times. The others show by their work whom they reach.
     """
 
-    name, source, row = "reach", "network", host_facts.Reach
+    name, source, row = "reach", "network", machine_facts.Reach
 
     def when_for(self, query: Query) -> When:
         """Ask agents always."""
@@ -115,30 +115,30 @@ def targets(cluster: Cluster, member: Member) -> Sequence[tuple[str, str, int]]:
     return [target for target in found if target[0] != member.name]
 
 
-class Neighbours(Rows[host_facts.Neighbour]):
+class Neighbours(Rows[machine_facts.Neighbour]):
     """Another machine that answers for the VIP (ip-neighbour(8))."""
 
-    name, source, roles, when, row = "neighbours", "network", ("lb",), "setup", host_facts.Neighbour
+    name, source, roles, when, row = "neighbours", "network", ("lb",), "setup", machine_facts.Neighbour
 
     def arguments(self, query: Query) -> Iterable[object] | None:
         """Ask about each VIP."""
         return (query.cluster.registration.port, *query.cluster.vips) if query.cluster.vips else None
 
 
-class Vrrp(Rows[host_facts.VrrpRouter]):
+class Vrrp(Rows[machine_facts.VrrpRouter]):
     """Who sends VRRP in the network of this load balancer (RFC 5798); read until its own keepalived runs."""
 
-    name, source, roles, when, row = "vrrp", "vrrp", ("lb",), "setup", host_facts.VrrpRouter
+    name, source, roles, when, row = "vrrp", "vrrp", ("lb",), "setup", machine_facts.VrrpRouter
 
     def arguments(self, query: Query) -> Iterable[object]:
         """Name the address on whose interface it listens."""
         return (query.member.address,)
 
 
-class UnreachableDatastore(Rows[host_facts.Unreachable]):
+class UnreachableDatastore(Rows[machine_facts.Unreachable]):
     """Addresses of an external datastore that a server cannot connect to, and why."""
 
-    name, source, roles, row = "unreachable", "network", ("servers",), host_facts.Unreachable
+    name, source, roles, row = "unreachable", "network", ("servers",), machine_facts.Unreachable
 
     def arguments(self, query: Query) -> Iterable[object] | None:
         """Ask about each address of the endpoint."""

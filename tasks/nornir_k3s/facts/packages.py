@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from nornir_k3s.facts.fact import Fact, Query
-from nornir_k3s.model import host_facts
+from nornir_k3s.model import machine_facts
 from nornir_k3s.records import Record, RecordError, integer
 
 
@@ -27,7 +27,7 @@ class Packages(Fact[Mapping[str, str]]):
         return found
 
 
-class Repositories(Fact[host_facts.Repositories]):
+class Repositories(Fact[machine_facts.Repositories]):
     """Whether the spec's packages can be installed: broken ones, sources, candidates (apt-cache(8), dnf(8))."""
 
     name, source, roles, when = "repositories", "packages", ("datastore", "lb"), "setup"
@@ -36,7 +36,7 @@ class Repositories(Fact[host_facts.Repositories]):
         """Ask about the packages of a datastore; those of a load balancer are in every release."""
         return (query.family.manager, *(query.spec.packages if "datastore" in query.member.roles else ()))
 
-    def parse(self, records: Sequence[Record]) -> host_facts.Repositories:
+    def parse(self, records: Sequence[Record]) -> machine_facts.Repositories:
         """Return what the package manager says."""
         found: dict[str, list[str]] = {"broken": [], "unavailable": [], "sources": []}
         candidates: dict[str, str] = {}
@@ -49,4 +49,4 @@ class Repositories(Fact[host_facts.Repositories]):
                 case _:
                     raise RecordError(f"not a record of a package manager: {record}")
         sources = integer(found["sources"][0]) if found["sources"] else -1
-        return host_facts.Repositories(tuple(found["broken"]), sources, tuple(found["unavailable"]), candidates)
+        return machine_facts.Repositories(tuple(found["broken"]), sources, tuple(found["unavailable"]), candidates)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from nornir_k3s import k3s
 from nornir_k3s.facts.fact import Fact, Query
 from nornir_k3s.model.cluster import NODES
-from nornir_k3s.model.host_facts import Mount, Space
+from nornir_k3s.model.machine_facts import Mount, Space
 from nornir_k3s.records import Record, integer
 
 _MIB = 1 << 20

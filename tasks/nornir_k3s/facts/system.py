@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nornir_k3s.facts.fact import Fact, Words
-from nornir_k3s.model import host_facts
+from nornir_k3s.model import machine_facts
 from nornir_k3s.records import Record, RecordError, integer
 
 _TEXTS = (
@@ -29,16 +29,16 @@ class Clock(Fact[float]):
             raise RecordError(f"{text[:40]!r} is not a time") from None
 
 
-class System(Fact[host_facts.System]):
+class System(Fact[machine_facts.System]):
     """Architecture, kernel, names, distribution, init system, memory and disk in KiB (uname, os-release, /proc)."""
 
     name, source = "system", "system"
 
-    def parse(self, records: Sequence[Record]) -> host_facts.System:
+    def parse(self, records: Sequence[Record]) -> machine_facts.System:
         """Return the machine."""
         *words, inotify, memory, disk = records[0].take(11)
         texts: dict[str, Any] = dict(zip(_TEXTS, words, strict=True))
-        return host_facts.System(
+        return machine_facts.System(
             **texts, inotify_instances=integer(inotify), memory_kib=integer(memory), disk_kib=integer(disk)
         )
 
@@ -49,12 +49,12 @@ class Distribution(Words):
     name, source = "distribution", "system"
 
 
-class Capacity(Fact[host_facts.Capacity]):
+class Capacity(Fact[machine_facts.Capacity]):
     """The number of CPU cores, and systemd's version."""
 
     name, source, when = "capacity", "system", "setup"
 
-    def parse(self, records: Sequence[Record]) -> host_facts.Capacity:
+    def parse(self, records: Sequence[Record]) -> machine_facts.Capacity:
         """Return both."""
         cpus, systemd = records[0].take(2)
-        return host_facts.Capacity(integer(cpus), systemd)
+        return machine_facts.Capacity(integer(cpus), systemd)

@@ -11,8 +11,8 @@ from functools import partial
 from nornir_k3s import shell
 from nornir_k3s.model.cluster import Cluster, Member
 from nornir_k3s.model.family import DEBIAN, Family, every
-from nornir_k3s.model.host_facts import RoundTrips
 from nornir_k3s.model.host_spec import File, HostSpec, Unit
+from nornir_k3s.model.machine_facts import RoundTrips
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.step import Step
 from nornir_k3s.roles import haproxy, keepalived, timing

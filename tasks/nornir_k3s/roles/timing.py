@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from nornir_k3s.model.host_facts import RoundTrips
 from nornir_k3s.model.load_balancer import Timeouts
+from nornir_k3s.model.machine_facts import RoundTrips
 
 TOLERANCE = 1.5  # a class fits round trips that are longer by this factor than its limit
 UNKNOWN = 100  # ms; the limit of the class where nothing could be measured
