@@ -23,14 +23,13 @@ from nornir_k3s.checks import registration, upgrade
 from nornir_k3s.errors import HostUnreachable, UnreadableAnswer
 from nornir_k3s.facts import Fact, Query
 from nornir_k3s.facts.held import Held
-from nornir_k3s.inventory import cluster
-from nornir_k3s.model.cluster import NODES, Cluster, Member
+from nornir_k3s.model.cluster import Cluster, Member
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.k3s_facts import BeforeUpgrade
 from nornir_k3s.model.report import HostReport, Report
 from nornir_k3s.records import RecordError
-from nornir_k3s.run import address_probe, take_back
+from nornir_k3s.run import address_probe, membership, take_back
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import DEADLINES, WIDTHS, complete
 from nornir_k3s.run.selection import Choice
@@ -72,7 +71,7 @@ def prepare(
     store = Store(state / name, base=base, keep=keep, fresh=options.get("fresh", ()))
     earlier = known_cluster.members(store)
     away = [m for m in earlier if m.name not in nr.inventory.hosts and not options.get("whole")]
-    load = partial(_wanted, nr, store, base, options, earlier=earlier, away=away)
+    load = partial(membership.load, nr, store, base, options, earlier=earlier, away=away)
     wanted = load()
     known_cluster.stage_members(store, wanted.members)
     known_cluster.stage_left(store, [*wanted.left, *wanted.left_others])
@@ -84,7 +83,7 @@ def prepare(
         deadlines={**DEADLINES, **options.get("deadlines", {})},
         widths={**WIDTHS, **options.get("widths", {})},
         report=_report(nr, wanted, away),
-        limit=_limit(nr, wanted, choice, away),
+        limit=membership.changeable(nr, wanted, choice, away),
         until=choice.until,
         away=frozenset(member.name for member in away),
         drift=drift,
@@ -103,45 +102,6 @@ def prepare(
     return run
 
 
-def _wanted(
-    nr: Nornir,
-    store: Store,
-    base: Path,
-    options: Mapping[str, Any],
-    *,
-    earlier: Sequence[Member],
-    away: Sequence[Member],
-) -> Cluster:
-    """Return the cluster that the inventory describes, with the secrets that the state folder has now."""
-    store.discard()
-    sources, version = options.get("sources"), str(options.get("version") or "")
-    wanted = cluster.load(nr.inventory, store=store, base=base, sources=sources, away=away, version=version)
-    if away:  # in the order of the last deploy: the priorities of load balancers depend on it
-        order = {member.name: number for number, member in enumerate(earlier)}
-        wanted = replace(wanted, members=tuple(sorted(wanted.members, key=lambda m: order.get(m.name, len(order)))))
-    before = [*earlier, *known_cluster.left(store)]
-    return replace(wanted, left=_left(wanted, before, away), left_others=_left_others(nr, wanted, before, away))
-
-
-def _left(wanted: Cluster, earlier: Sequence[Member], away: Sequence[Member]) -> tuple[Member, ...]:
-    """Return servers and agents that were members, and that the inventory, which was not filtered, does not have."""
-    nodes = [member for role in NODES for member in wanted.of(role)]
-    known = {name for one in (*nodes, *away) for name in (one.name, one.node_name, one.address)}
-    gone = [one for one in earlier if one.role in NODES and not known & {one.name, one.node_name, one.address}]
-    return tuple({one.name: one for one in gone}.values())
-
-
-def _left_others(nr: Nornir, wanted: Cluster, earlier: Sequence[Member], away: Sequence[Member]) -> tuple[Member, ...]:
-    """Return load balancers and hosts of the datastore that were members, and that the inventory does not have.
-
-    One that has no role any more, or another one, is still in it: deploy takes down what it must not go on with.
-    """
-    there = {member.address for member in (*wanted.members, *away)}
-    names = {*nr.inventory.hosts, *(member.name for member in away)}
-    gone = [one for one in earlier if one.role not in NODES and one.name not in names and one.address not in there]
-    return tuple({one.name: one for one in gone}.values())
-
-
 def _report(nr: Nornir, wanted: Cluster, away: Sequence[Member]) -> Report:
     report = Report(cluster=wanted.name, version=wanted.version, url=wanted.url, notes=list(wanted.notes))
     report.notes += wanted.hidden
@@ -154,14 +114,6 @@ def _report(nr: Nornir, wanted: Cluster, away: Sequence[Member]) -> Report:
         names = ", ".join(member.name for member in away)
         report.notes.append(f"left out: {names}: in the last deploy, but not in this inventory (`whole=True`: removed)")
     return report
-
-
-def _limit(nr: Nornir, wanted: Cluster, choice: Choice, away: Sequence[Member]) -> frozenset[str] | None:
-    limit = choice.hosts(nr, wanted)
-    if not away:
-        return limit
-    present = frozenset(member.name for member in wanted.members if member.name in nr.inventory.hosts)
-    return present if limit is None else limit & present
 
 
 def gather_facts(run: Run, *, lenient: Collection[str] = ()) -> None:
