@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from nornir_k3s.apply import script as apply
+from nornir_k3s.host_steps import stage
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.host_spec import Artifact, HostSpec
 from nornir_k3s.model.paths import STATE
-from nornir_k3s.planner import stage
 
 URL = "https://ops:hush-hush@mirror.example/v1.34.9%2Bk3s1/k3s"
 CONTENT = b"a binary\n"

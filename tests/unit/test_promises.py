@@ -18,6 +18,7 @@ from nornir_k3s import k3s
 from nornir_k3s.checks import preflight
 from nornir_k3s.compare import certificate_expiry, compare
 from nornir_k3s.errors import NotReady
+from nornir_k3s.host_steps import install_mark
 from nornir_k3s.model.bundle import Bundle
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.datastore_facts import Database
@@ -28,7 +29,7 @@ from nornir_k3s.model.host_spec import Artifact
 from nornir_k3s.model.k3s_facts import Api, Backend, CertificateFile, NodeState
 from nornir_k3s.model.machine_facts import Address
 from nornir_k3s.phases import drain, host_tasks, servers
-from nornir_k3s.planner import PlannedHost, install_mark, plan_host
+from nornir_k3s.planner import PlannedHost, plan_host
 from nornir_k3s.roles.desired import Known, desired
 from nornir_k3s.roles.haproxy import CHECK_CERT
 from tests.unit.hosts import changed

@@ -15,6 +15,7 @@ import pytest
 from nornir_k3s import k3s
 from nornir_k3s.apply import rollback
 from nornir_k3s.apply import script as apply
+from nornir_k3s.host_steps import converge
 from nornir_k3s.model.host_facts import ArtifactState, FileState, HostFacts, UnitState
 from nornir_k3s.model.host_spec import Artifact, File, Gone, HostSpec, Install, Unit
 from nornir_k3s.model.k3s_facts import Api
@@ -26,7 +27,6 @@ from nornir_k3s.model.paths import (
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.step import Step
 from nornir_k3s.phases import host_tasks
-from nornir_k3s.planner import converge
 from tests.unit.hosts import changed
 
 UNIT = "k3s.service"

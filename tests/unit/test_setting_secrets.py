@@ -12,13 +12,13 @@ import yaml
 from nornir_k3s import k3s
 from nornir_k3s.compare import effective_config
 from nornir_k3s.errors import InventoryError
+from nornir_k3s.host_steps import diff
 from nornir_k3s.model import masking
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.host_spec import File, HostSpec
 from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.model.secret import Secret
-from nornir_k3s.planner import diff
 from nornir_k3s.roles import agent, server
 from nornir_k3s.state import known_cluster
 from nornir_k3s.state.store import Store

@@ -12,12 +12,12 @@ import pytest
 from nornir_k3s import k3s
 from nornir_k3s.checks import preflight
 from nornir_k3s.errors import InventoryError
+from nornir_k3s.host_steps import converge
 from nornir_k3s.inventory.named_files import named
 from nornir_k3s.inventory.user_files import MANIFESTS
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.host_facts import FileState, HostFacts, Ledger, UnitState
 from nornir_k3s.model.host_spec import HostSpec
-from nornir_k3s.planner import converge
 from nornir_k3s.roles import agent as agent_role
 from nornir_k3s.roles import server as server_role
 from tests.unit.hosts import changed

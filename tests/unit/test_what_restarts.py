@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from nornir_k3s.host_steps import converge
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.host_facts import FileState, HostFacts, UnitState
 from nornir_k3s.model.host_spec import File, HostSpec
 from nornir_k3s.model.secret import Secret
-from nornir_k3s.planner import converge
 from nornir_k3s.roles.desired import Known, desired
 from tests.unit.conftest import HOSTS
 

@@ -10,10 +10,10 @@ import base64
 
 from nornir_k3s import k3s, shell
 from nornir_k3s.apply import script
+from nornir_k3s.host_steps import replaces_binary
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.paths import PREVIOUS
-from nornir_k3s.planner import replaces_binary
 
 
 def possible(spec: HostSpec, facts: HostFacts, *, returns: bool = False) -> bool:

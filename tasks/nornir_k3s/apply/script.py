@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nornir_k3s import shell
+from nornir_k3s.host_steps import install_mark
 from nornir_k3s.model.host_spec import Artifact, File, Forget, Gone, HostSpec, Install, Packages, Retired, Unit
 from nornir_k3s.model.paths import INSTALLER, PREVIOUS, STATE
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.model.step import Step
 from nornir_k3s.model.urls import shown
-from nornir_k3s.planner import install_mark
 from nornir_k3s.records import END, SAY, decoded, read
 
 BUSY = 75  # exit status of a script that another run keeps out

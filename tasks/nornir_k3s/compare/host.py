@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from nornir_k3s import k3s
 from nornir_k3s.checks import extra_settings
+from nornir_k3s.host_steps import missing_install_files, replaces_binary, unread
 from nornir_k3s.k3s_installed import key_of
 from nornir_k3s.model.cluster import (
     NODES,
@@ -21,12 +22,7 @@ from nornir_k3s.model.paths import (
     PREVIOUS,
 )
 from nornir_k3s.model.step import Step
-from nornir_k3s.planner import (
-    PlannedHost,
-    missing_install_files,
-    replaces_binary,
-    unread,
-)
+from nornir_k3s.planner import PlannedHost
 from nornir_k3s.roles import haproxy
 
 RESTARTS, RECENTLY = 3, 3600  # a unit with this many restarts, the last within these seconds, is reported

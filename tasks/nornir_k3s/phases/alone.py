@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from nornir.core.task import Result, Task
 
 from nornir_k3s.errors import HostError, NotReady
+from nornir_k3s.host_steps import replaces_binary
 from nornir_k3s.model.together import few
 from nornir_k3s.phases import batches, drain, encryption, rolling, rotation, window
-from nornir_k3s.planner import replaces_binary
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.shared import Shared

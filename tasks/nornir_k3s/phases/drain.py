@@ -12,11 +12,11 @@ from nornir.core.task import Result, Task
 from nornir_k3s import k3s
 from nornir_k3s.apply import drain as scripts
 from nornir_k3s.errors import K3sError, NotReady
+from nornir_k3s.host_steps import replaces_binary
 from nornir_k3s.model.cluster import NODES
 from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.model.rolling_update import Drain
 from nornir_k3s.model.together import few
-from nornir_k3s.planner import replaces_binary
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.gather import readable, session_of

@@ -11,9 +11,9 @@ from nornir_k3s import k3s
 from nornir_k3s.apply import rollback
 from nornir_k3s.apply import script as apply
 from nornir_k3s.errors import CommandFailed, HostError, NotReady
+from nornir_k3s.host_steps import replaces_binary
 from nornir_k3s.model.paths import PREVIOUS
 from nornir_k3s.phases import host_tasks, token
-from nornir_k3s.planner import replaces_binary
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from nornir_k3s.host_steps import STUCK, converge, diff, install_mark, stage
 from nornir_k3s.model.host_facts import ArtifactState, FileState, HostFacts, Ledger, UnitState
 from nornir_k3s.model.host_spec import Artifact, File, HostSpec, Install, Unit
 from nornir_k3s.model.secret import Secret
-from nornir_k3s.planner import STUCK, converge, diff, install_mark, stage
 from tests.unit.hosts import changed
 
 UNIT = "k3s.service"
