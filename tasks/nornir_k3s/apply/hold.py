@@ -52,9 +52,10 @@ class Channel(Protocol):
 
 @dataclass(frozen=True)
 class Taken:
-    """The lock's number on the host, and the word of who has it if that is another run."""
+    """The lock's number on the host and its epoch, or the word of who has it if that is another run."""
 
     number: int
+    epoch: str = ""
     busy: bool = False
     owner: str = ""
 
@@ -69,7 +70,7 @@ class Hold:
 
     def __init__(self, session: Session, owner: Owner) -> None:
         self.session = session
-        self.number = 0
+        self.number, self.epoch = 0, ""
         self.begun = False
         self.heard = 0.0  # when the last beat was sent that the host has answered
         self._owner = owner
@@ -96,8 +97,8 @@ class Hold:
         if record[0] == "busy":
             self.close()
             return Taken(self.number, busy=True, owner=decoded(record[2]) if record[2:] and record[2] != "-" else "")
-        self.heard = begin
-        return Taken(self.number)
+        self.heard, self.epoch = begin, record[2]
+        return Taken(self.number, self.epoch)
 
     def begin(self) -> None:
         """Tell the host that changes begin; it has heard it when `begun` is set."""

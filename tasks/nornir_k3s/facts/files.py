@@ -111,9 +111,9 @@ class AtWork(Fact[Work]):
 
     def parse(self, records: Sequence[Record]) -> Work:
         """Return what is known of it; the owner counts while it is held."""
-        held, number, known = records[0].take(3)
+        held, number, known, epoch = records[0].take(4)
         text = decoded(known) if held == "yes" and known not in ("", "-") else ""
-        return Work(held == "yes", integer(number), owner(text))
+        return Work(held == "yes", integer(number), owner(text), "" if epoch == "-" else epoch)
 
 
 class OwnLedger(Fact[Ledger]):

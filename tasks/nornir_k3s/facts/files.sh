@@ -57,7 +57,9 @@ fact_work() { # folder; first of all facts: what is read after its number is out
   if [ -r "$1/lock" ] && command -v flock >/dev/null 2>&1; then
     (exec 9<"$1/lock" && flock -ns 9) || held=yes
   fi
-  say work "$held" "$number" "$known"
+  epoch=-
+  [ ! -r "$1/epoch" ] || read -r epoch <"$1/epoch" || :
+  say work "$held" "$number" "$known" "$epoch"
 }
 
 fact_present() { for path in "$@"; do [ ! -e "$path" ] || say present "$path"; done; }

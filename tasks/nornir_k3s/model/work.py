@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -71,8 +71,10 @@ class Work:
         held: A run has it now.
         number: It rises when a run begins to change things, and when that has ended.
         owner: Who has it, where it is held.
+        epoch: The same until the host reboots, which begins the number at 0 again; empty where no run had the lock yet.
     """
 
     held: bool = False
     number: int = 0
     owner: Owner | None = None
+    epoch: str = field(default="", compare=False)

@@ -31,7 +31,7 @@ BEAT = 5.0  # seconds between two beats
 TASKS = "tasks"  # the command of Nornir tasks, which read a host once
 RENEW = 10.0  # seconds between two renewals of the Lease
 HINT = f"run it again when that has ended; a run that is dead loses its lock by itself within {LASTS} seconds"
-_begun: dict[Path, set[tuple[str, int]]] = {}  # by state folder: hosts, and numbers of their locks that are ours
+_begun: dict[Path, set[tuple[str, str, int]]] = {}  # by state folder: hosts, and epochs and numbers that are ours
 
 
 @cache
@@ -82,7 +82,7 @@ class ClusterLock:
                     self._hold(run, names)
                 if other := self._lease.take(run, frozenset(self._holds), self._beat):
                     raise Busy(str(other), hint=HINT)
-                still = [name for name, hold in self._holds.items() if self._as_read(run, name, hold.number)]
+                still = [name for name, hold in self._holds.items() if self._as_read(run, name, hold)]
                 self._begin(self._holds.values())
             except BaseException:
                 self._drop()
@@ -191,17 +191,18 @@ class ClusterLock:
                 beat = now()
             time.sleep(0.005)
         for hold in holds:  # it rises once more at the end
-            self._ours.update((hold.session.host, number) for number in (hold.number, hold.number + 1))
+            self._ours.update((hold.session.host, hold.epoch, number) for number in (hold.number, hold.number + 1))
 
-    def _as_read(self, run: Run, name: str, number: int) -> bool:
+    def _as_read(self, run: Run, name: str, hold: Hold) -> bool:
         """Return whether nobody else has changed anything since this run has read the host."""
         facts = run.facts.get(name)
         if facts is None:
             return True
         read = facts.work
         other = read.held and (read.owner is None or read.owner.id != self.owner.id)
-        since = range(read.number + 1, number + 1)
-        return not other and read.number <= number and all((name, one) in self._ours for one in since)
+        start = read.number if read.epoch == hold.epoch else 0  # it has rebooted: has anybody begun since?
+        since = range(start + 1, hold.number + 1)
+        return not other and start <= hold.number and all((name, hold.epoch, one) in self._ours for one in since)
 
     def _take_again(self, names: Iterable[str]) -> None:
         """Take the lock on hosts that are new, or that have ended it because their connection was lost."""
@@ -213,9 +214,12 @@ class ClusterLock:
             try:
                 found = taking.result()
                 who = owner(found.owner)
-                if before is None and run and not found.busy and not self._as_read(run, name, found.number):
+                known = found.number if before is None else before.number + 1
+                if before and not found.busy and found.epoch != before.epoch:
+                    known = 0  # the host has rebooted; whoever has begun there since is another run
+                if before is None and run and not found.busy and not self._as_read(run, name, hold):
                     self._lost = f"another run has changed {name} since this one has read it"
-                elif found.number > (before.number + 1 if before else found.number):
+                elif found.number > known:
                     self._lost = f"this run has lost its lock on {name}" + (f": {who}" if who else " to another run")
                 elif found.busy and (before is None or (who and who.id != self.owner.id)):
                     self._lost = str(who or f"another run is at work on {name}")

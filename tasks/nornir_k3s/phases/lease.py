@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 from nornir_k3s.apply import lease as scripts
 from nornir_k3s.apply.hold import now
@@ -23,11 +24,8 @@ from nornir_k3s.run.context import Run
 log = logging.getLogger(__name__)
 STALE = 300.0  # seconds: no server's clock is so wrong (preflight `clock`)
 LONGEST = 60.0  # seconds that the owner of a Lease is watched; one that lasts longer is believed
+SLOW = 2.0  # seconds without an answer after which the other servers are asked, too
 _POLL = 2.0
-
-
-class _Silent(Exception):
-    """The API does not answer on a server."""
 
 
 class ClusterLease:
@@ -40,6 +38,7 @@ class ClusterLease:
         self._known: Lease | None = None
         self._watched = ("", 0.0)  # the renewal of another owner's that was seen last, and since when
         self._left = False
+        self._server = ""  # the one that answered last
         self._guard = threading.Lock()
 
     @property
@@ -73,47 +72,38 @@ class ClusterLease:
             self.asked = now()
             if self._left:
                 return None  # the run has ended meanwhile
-            for name in _asked(run):
-                try:
-                    return self._renew(run, name, locked)
-                except (K3sError, RecordError, _Silent):
-                    log.debug("the Lease cannot be asked for on %s", name, exc_info=True)
-            return None  # the API does not answer: the locks on hosts count
+            return self._renew(run, locked)
 
     def leave(self, run: Run) -> None:
         """Let the Lease go; if the API does not answer, it runs out."""
         with self._guard:
-            for name in _asked(run) if self.held else ():
-                try:
-                    if self._known and self._ask(run, name, scripts.leaving(self._known)).lease:
-                        break
-                except (K3sError, RecordError):
-                    log.debug("the Lease cannot be let go on %s", name, exc_info=True)
+            if self.held and self._known:
+                self._ask(run, scripts.leaving(self._known))
             self.held, self._known, self._left = False, None, True
 
-    def _renew(self, run: Run, name: str, locked: frozenset[str]) -> Owner | None:
-        """Renew it on this server; what another writer was faster with is read again, once.
+    def _renew(self, run: Run, locked: frozenset[str]) -> Owner | None:
+        """Renew it; what another writer was faster with is read again, once.
 
-        Raises:
-            _Silent: The API does not answer there.
+        Without an answer of the API the locks on hosts count.
         """
         servers = [member.name for member in run.cluster.of("servers") if member.name in locked]
         for _ in range(2):
             if not self.held:
-                found = self._ask(run, name, scripts.reading())
+                found = self._ask(run, scripts.reading())
                 if found.lease is None and found.reason != "NotFound":
-                    raise _Silent
+                    return None
                 self._known = found.lease
                 if self._known and not self._may_take(self._known, locked):
                     return self._known.owner
-            answer = self._ask(run, name, scripts.taking(self._known, self._owner, servers))
+            answer = self._ask(run, scripts.taking(self._known, self._owner, servers))
             if answer.lease:
                 self._known, self.held, self._watched = answer.lease, True, ("", 0.0)
                 return None
             if not answer.reason:
-                raise _Silent
+                return None
             self.held = False
-        return self._known.owner if self._known else None
+        self.held = self._known is not None and self._known.holder == self._owner.id  # by a script that came late
+        return self._known.owner if self._known and not self.held else None
 
     def _may_take(self, lease: Lease, locked: frozenset[str]) -> bool:
         if lease.holder in ("", self._owner.id) or lease.age > STALE:
@@ -130,9 +120,40 @@ class ClusterLease:
             self._watched = (lease.renewed or "never", now())
         return now() - self._watched[1] > lease.lasts
 
-    def _ask(self, run: Run, name: str, script: str) -> scripts.Answer:
-        answer = run.sessions[name].run(script, what="renewing the Lease", timeout=30)
-        return scripts.parse(answer.stdout)
+    def _ask(self, run: Run, script: str) -> scripts.Answer:
+        """Return the first answer of the API; an empty one if no server has any.
+
+        The server that answered last is asked first and, if it is slow, all others at the same time: servers whose
+        kubectl hangs must not add up. What comes late changes nothing: the API refuses it, since the Lease is another
+        one by then.
+        """
+        first, *others = sorted(_asked(run), key=lambda name: name != self._server) or [""]
+        if not first:
+            return scripts.Answer(None)
+        pool = ThreadPoolExecutor(1 + len(others), thread_name_prefix="lease")
+        try:
+            asked = {pool.submit(_answer, run, first, script): first}
+            while asked:
+                done, _ = wait(asked, timeout=SLOW if others else None, return_when=FIRST_COMPLETED)
+                for one in done:
+                    name, answer = asked.pop(one), one.result()
+                    if answer.lease or answer.reason:
+                        self._server = name
+                        return answer
+                asked |= {pool.submit(_answer, run, name, script): name for name in others}
+                others = []
+            return scripts.Answer(None)
+        finally:
+            pool.shutdown(wait=False)
+
+
+def _answer(run: Run, name: str, script: str) -> scripts.Answer:
+    """Return what the API answers on this server; nothing where it does not."""
+    try:
+        return scripts.parse(run.sessions[name].run(script, what="renewing the Lease", timeout=30).stdout)
+    except (K3sError, RecordError):
+        log.debug("the Lease cannot be asked for on %s", name, exc_info=True)
+        return scripts.Answer(None)
 
 
 def _asked(run: Run) -> list[str]:

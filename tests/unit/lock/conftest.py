@@ -113,9 +113,9 @@ class Session:
         )
         if not done.stdout:
             return Work()
-        _, held, number, known = done.stdout.rstrip("\n").split("\t")
+        _, held, number, known, epoch = done.stdout.rstrip("\n").split("\t")
         said = base64.b64decode(known).decode() if held == "yes" and known != "-" else ""
-        return Work(held == "yes", int(number), work.owner(said))
+        return Work(held == "yes", int(number), work.owner(said), epoch)
 
 
 class Api_:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import threading
 import time
@@ -277,3 +278,58 @@ def test_a_note_of_the_lock_that_is_damaged_needs_nobody(
     ann.read()
     assert ann.lock.take(ann.run)
     assert ann.sessions["s1"].read() == Work(True, 1, ANN)
+
+
+def reboot(one: Controller, name: str) -> None:
+    """Empty the folder of the lock, as the boot of a host does, and end what it ran."""
+    session = one.sessions[name]
+    for channel in session.channels:
+        channel.close()
+    shutil.rmtree(session.folder)
+
+
+def test_an_owner_whose_host_rebooted_and_was_changed_by_another_run_since_stops(
+    controller: Callable[..., Controller], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_lock, "BEAT", 3600)
+    ann, bob = controller(ANN, "s1"), controller(BOB, "s1")
+    for _ in range(2):  # its number is higher than that of the next boot will be
+        ann.lock.require(ann.run)
+        ann.lock.release()
+    ann.lock.require(ann.run)
+    assert ann.sessions["s1"].read().number == 5
+    reboot(ann, "s1")
+    bob.read()
+    bob.lock.require(bob.run)
+    bob.lock.release()
+    assert bob.sessions["s1"].read().number == 2
+    with pytest.raises(Busy, match="this run has lost its lock on s1 to another run"):
+        ann.lock.require(ann.run)
+
+
+def test_an_owner_whose_host_rebooted_takes_the_lock_there_again(
+    controller: Callable[..., Controller], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_lock, "BEAT", 3600)
+    ann, bob = controller(), controller(BOB)
+    ann.lock.require(ann.run)
+    for _ in range(2):
+        reboot(ann, "s2")
+        ann.lock.require(ann.run)
+        assert ann.sessions["s2"].read() == Work(True, 1, ANN)
+    with pytest.raises(Busy, match="ann@ci-7"):
+        bob.lock.require(bob.run)
+
+
+def test_what_was_read_before_a_reboot_holds_unless_another_run_has_begun_since(
+    controller: Callable[..., Controller],
+) -> None:
+    ann, bob = controller(ANN, "s1"), controller(BOB, "s1")
+    ann.lock.require(ann.run)
+    ann.lock.release()
+    ann.read()
+    bob.read()
+    reboot(ann, "s1")
+    assert ann.lock.take(ann.run)
+    ann.lock.release()
+    assert not bob.lock.take(bob.run), "the number is the same as before the reboot"

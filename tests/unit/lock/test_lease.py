@@ -21,6 +21,7 @@ from nornir_k3s.model.work import Work
 from nornir_k3s.phases import cluster_lock
 from nornir_k3s.phases import lease as phase
 from nornir_k3s.records import RecordError
+from nornir_k3s.ssh.session import CommandResult
 
 from .conftest import ANN, BOB, Api_, Controller, with_api
 
@@ -242,3 +243,60 @@ def test_a_renewal_that_comes_late_takes_no_lease_for_a_run_that_has_ended(
     assert not api.lease["spec"]["holderIdentity"]
     ann.lock.take(ann.run)
     assert api.lease["spec"]["holderIdentity"] == ANN.id
+
+
+def test_a_server_whose_kubectl_hangs_keeps_no_run_waiting(
+    controller: Callable[..., Controller], api: Api_, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(phase, "SLOW", 0.01)
+    ann, answers = controller(ANN, "s1", "s2"), threading.Event()
+    ann.ready = ["s1", "s2"]
+    ann.read()
+    monkeypatch.setattr(ann.sessions["s1"], "run", lambda *_, **__: answers.wait(60) and CommandResult("", "", 0, 0.0))
+    ann.lock.take(ann.run)
+    assert api.lease
+    assert api.lease["spec"]["holderIdentity"] == ANN.id
+    ann.lock.release()
+    assert not api.lease["spec"]["holderIdentity"]
+    assert not answers.is_set(), "nobody has waited for s1"
+    answers.set()
+
+
+def test_servers_that_do_not_answer_are_asked_at_the_same_time(
+    controller: Callable[..., Controller], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, together = controller(ANN, "s1", "s2", "s3"), threading.Barrier(2, timeout=20)
+    monkeypatch.setattr(phase, "SLOW", 0.01)
+    ann.ready = ["s1", "s2"]
+    ann.read()
+    broken: list[bool] = []
+
+    def hangs(*_: object, **__: object) -> CommandResult:
+        try:
+            together.wait()
+        except threading.BrokenBarrierError:
+            broken.append(True)
+        return CommandResult("", "", 0, 0.0)
+
+    for name in ann.ready:
+        monkeypatch.setattr(ann.sessions[name], "run", hangs)
+    ann.lock._lease.renew(ann.run, frozenset())
+    assert (ann.lock._lease.held, broken) == (False, [])
+
+
+def test_a_lease_that_is_written_by_a_script_that_came_late_is_ours(
+    controller: Callable[..., Controller], api: Api_, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, ask = with_api(controller()), api.answer
+
+    def late(script: str) -> str:
+        """Another server has carried out the same script already."""
+        if "lease_write" in script.splitlines()[-2]:
+            ask(script)
+        return ask(script)
+
+    monkeypatch.setattr(api, "answer", late)
+    assert ann.lock.take(ann.run)
+    assert api.lease
+    assert api.lease["spec"]["holderIdentity"] == ANN.id
+    assert ann.lock._lease.held
