@@ -24,7 +24,7 @@ from rich.console import Console
 
 from nornir_k3s import shell
 from nornir_k3s.errors import CommandFailed, HostUnreachable, NotReady, UsageError
-from nornir_k3s.faults import hosts, measure, probes, rounds
+from nornir_k3s.faults import hosts, measure, probes, rolling_restart, rounds
 from nornir_k3s.faults.catalogue import faults, select, targets
 from nornir_k3s.faults.client import Client as RealClient
 from nornir_k3s.faults.client import RequestFailed, from_here
@@ -432,7 +432,8 @@ class Hosts:
 def drill_of(cluster: Cluster, tell: Callable[[str], None] = lambda _: None) -> rounds.Drill:
     nr = SimpleNamespace(with_runner=lambda _: "quiet")
     made: Any = Run  # of which it needs little
-    run = made(nr, cluster, *[None] * 2, {"verify": 5}, {}, None)
+    unused = dict.fromkeys(("source", "store", "widths", "report"))
+    run = made(nr=nr, cluster=cluster, deadlines={"verify": 5}, **unused)
     report = DrillReport(cluster="test", version="v1", url="https://x")
     answers: dict[str, Any] = {"items": [], "metadata": {"resourceVersion": "1"}}
 
@@ -560,7 +561,7 @@ def test_what_is_written_after_the_list_is_no_phantom(load: Make, monkeypatch: p
 
 
 def test_a_server_comes_back_into_rotation_as_soon_as_what_takes_it_out_has_ended(
-    load: Make, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The script that takes it out keeps the one that brings it back away, for some seconds."""
     tries = iter([CommandFailed("lb2", "bringing s1 back", status=75), NotReady("lb2", "x"), None])
@@ -570,18 +571,17 @@ def test_a_server_comes_back_into_rotation_as_soon_as_what_takes_it_out_has_ende
             raise error
 
     recovered: list[str] = []
-    work = drill_of(load())
-    nr: Any = SimpleNamespace(data=SimpleNamespace(recover_host=recovered.append))
-    monkeypatch.setattr(rounds.Drill, "_begun_anew", lambda _: SimpleNamespace(nr=nr))
-    monkeypatch.setattr(rounds, "bring_back", bring_back)
-    monkeypatch.setattr(rounds, "_POLL", 0.01)
-    work._bring_back("s1", ["lb1", "lb2"])
+    run: Any = SimpleNamespace(not_stopped=recovered.extend)
+    monkeypatch.setattr(rolling_restart, "bring_back", bring_back)
+    monkeypatch.setattr(rolling_restart, "_POLL", 0.01)
+    left: list[str] = []
+    rolling_restart.bring_server_back(run, "s1", ["lb1", "lb2"], left)
     assert recovered == ["lb1", "lb2"] * 3, "Nornir leaves hosts out that failed before"
-    assert work.report.left == []
-    monkeypatch.setattr(rounds, "_BACK", 0.05)
-    work._bring_back("s1", ["lb1", "lb2"])
-    (left,) = work.report.left
-    assert left.startswith("server s1 may be out of rotation on lb1, lb2")
+    assert left == []
+    monkeypatch.setattr(rolling_restart, "_BACK", 0.05)
+    rolling_restart.bring_server_back(run, "s1", ["lb1", "lb2"], left)
+    (line,) = left
+    assert line.startswith("server s1 may be out of rotation on lb1, lb2")
 
 
 @pytest.mark.parametrize(("failures", "code"), [(0, 0), (3, 0), (9, 1)])

@@ -5,33 +5,25 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
 
-from nornir.core.task import Result, Task
-
 from nornir_k3s import k3s
-from nornir_k3s.apply import script as apply
-from nornir_k3s.errors import HostError, Interrupted, K3sError
-from nornir_k3s.faults import hosts, measure
+from nornir_k3s.errors import HostError, Interrupted
+from nornir_k3s.faults import hosts, measure, rolling_restart
 from nornir_k3s.faults.catalogue import Fault
 from nornir_k3s.faults.client import Client, RequestFailed
 from nornir_k3s.faults.objects import Objects
 from nornir_k3s.faults.probes import Probe, Watch, reader, writer
 from nornir_k3s.model.drill_limits import DrillOptions, Limit
 from nornir_k3s.model.drill_report import DrillReport, FaultResult
-from nornir_k3s.phases import host_tasks
-from nornir_k3s.phases.rotation import bring_back, leaving
-from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.run.context import Run
-from nornir_k3s.run.gather import session_of
 
 CALM = 1.0  # seconds of probes before a fault, and after all is right again
 _ANSWERS, _FIRST_ANSWERS = 3, 15.0  # of each probe in the moment before a fault; seconds that this may take
 _CAUGHT_UP = 60.0  # seconds that a watch may take to see the last events
 _POLL = 0.3
-_BACK = 60.0  # seconds that a server may take to come back into rotation after an interruption
 
 
 class NotRight(Exception):
@@ -156,7 +148,8 @@ class Drill:
     def _break(self, fault: Fault, host: str) -> tuple[float, tuple[str, ...]]:
         """Make the fault and undo it; return when it was undone, and who held the VIP meanwhile."""
         if fault.how == "restart":
-            return self._restart_all()
+            during = rolling_restart.restart_all(self.run, lambda: self._wait_for_rotation().holders, self.report.left)
+            return time.monotonic(), during
         try:
             hosts.begin(self.run, fault, host)
             until = time.monotonic() + fault.seconds + (0.5 if fault.how == "cut" else 0)
@@ -176,56 +169,12 @@ class Drill:
         """End a fault after an interruption or an error; note in the report if it could not be ended, and how to."""
         self.tell(f"ending the fault on {host}")
         try:
-            hosts.wait_until_reached(self._begun_anew(), host, fault.seconds + 60)
+            hosts.wait_until_reached(self.run.not_stopped(), host, fault.seconds + 60)
         except (HostError, KeyboardInterrupt, Interrupted) as error:  # Ctrl-C a second time
             ends = f"it ends by itself {fault.seconds:g} s after it began"
             why = error.message if isinstance(error, HostError) else "interrupted"
             text = f"{host}: {fault.what}: not undone ({why}); {ends}, or now: {hosts.UNDO}"
             self.report.left.append(text)
-
-    def _begun_anew(self) -> Run:
-        """Return the run with a new stop event: one that was stopped starts nothing more."""
-        return replace(self.run, nr=self.run.nr.with_runner(K3sRunner()))
-
-    def _restart_all(self) -> tuple[float, tuple[str, ...]]:
-        """Restart K3s on one server after the other, each ready and in rotation before the next, as a deploy does."""
-        unit = k3s.UNITS["server"]
-
-        def restart(task: Task, run: Run) -> Result:
-            session_of(task, run).run(apply.restart(unit), what="restarting", timeout=run.deadlines["apply"])
-            host_tasks.wait_for_server(task, run)
-            return Result(host=task.host)
-
-        during: tuple[str, ...] = ()
-        balancers = [member.name for member in self.run.cluster.of("lb")]
-        for member in self.run.cluster.of("servers"):
-            try:
-                with leaving(self.run, member.name, balancers):
-                    self.run.phase("restart", [member.name], restart)
-            except BaseException:
-                self._bring_back(member.name, balancers)
-                raise
-            during = self._wait_for_rotation().holders
-        return time.monotonic(), during
-
-    def _bring_back(self, server: str, balancers: Sequence[str]) -> None:
-        """Bring a server back into rotation after an interruption; note in the report where that did not work.
-
-        What takes it out may still run on a load balancer, for some seconds.
-        """
-        run, until = self._begun_anew(), time.monotonic() + _BACK
-        while True:
-            for name in balancers:
-                run.nr.data.recover_host(name)
-            try:
-                bring_back(run, server, balancers)
-            except (K3sError, KeyboardInterrupt) as error:
-                if time.monotonic() < until and isinstance(error, K3sError):
-                    time.sleep(_POLL)
-                    continue
-                text = f"server {server} may be out of rotation on {', '.join(balancers)} for some minutes"
-                self.report.left.append(f"{text}; it comes back by itself, or with `systemctl reload haproxy` there")
-            return
 
     def _rotation_is_right(self, fault: Fault, healed: float, found: FaultResult) -> tuple[str, ...]:
         after = self._wait_for_rotation()

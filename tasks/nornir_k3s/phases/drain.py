@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 
 from nornir.core.task import Result, Task
 
@@ -17,7 +16,6 @@ from nornir_k3s.model.cluster import NODES
 from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.model.rolling_update import Drain
 from nornir_k3s.model.together import few
-from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.gather import readable, session_of
 
@@ -104,7 +102,7 @@ def drained(run: Run, names: Sequence[str]) -> Iterator[list[str]]:
         yield [name for name in names if name not in run.left_out]
     except BaseException:
         with suppress(K3sError, KeyboardInterrupt):  # the next run does it
-            release(_begun_anew(run), _work_again(run, moving))
+            release(run.not_stopped(), _work_again(run, moving))
         raise
     release(run, _work_again(run, moving))
 
@@ -163,11 +161,6 @@ def empty(run: Run, names: Sequence[str]) -> dict[str, str]:
 
 def _work_again(run: Run, names: Sequence[str]) -> list[str]:
     return [name for name in names if name in run.ready_again or not run.report.hosts[name].error]
-
-
-def _begun_anew(run: Run) -> Run:
-    """Return the run as if nobody had stopped it."""
-    return replace(run, nr=run.nr.with_runner(K3sRunner()))
 
 
 def _on_server(run: Run, what: str, names: Sequence[str], script: str, timeout: float) -> Mapping[str, str]:

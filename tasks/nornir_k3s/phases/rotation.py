@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 
 from nornir.core.task import Result, Task
 
@@ -13,7 +12,6 @@ from nornir_k3s.apply import rotation as scripts
 from nornir_k3s.errors import HostError, K3sError, NotReady
 from nornir_k3s.facts.k3s_server import DirectApi
 from nornir_k3s.model.together import few
-from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.retry import wait_until
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.gather import read_facts, readable, session_of
@@ -57,7 +55,7 @@ def leaving(run: Run, name: str, balancers: Sequence[str]) -> Iterator[None]:
         yield
     except BaseException:
         with suppress(K3sError, KeyboardInterrupt):  # the load balancers' own timers do it
-            bring_back(_begun_anew(run, balancers), name, balancers)
+            bring_back(run.not_stopped(balancers), name, balancers)
         raise
     run.phase("back in rotation", balancers, _coming_back(run, name, seconds=math.ceil(run.deadlines["verify"])))
 
@@ -85,7 +83,7 @@ def others_out(run: Run, names: Sequence[str]) -> Iterator[Callable[[str], None]
     except BaseException:
         for name in out:
             with suppress(K3sError, KeyboardInterrupt):  # the load balancers' own timers do it
-                bring_back(_begun_anew(run, balancers), name, balancers)
+                bring_back(run.not_stopped(balancers), name, balancers)
         raise
 
 
@@ -110,13 +108,6 @@ def bring_all_back(run: Run) -> None:
         balancers = [name for name in _balancers(run) if member.node_name in run.facts[name].ledger.drained]
         if balancers:
             bring_back(run, member.name, balancers)
-
-
-def _begun_anew(run: Run, balancers: Sequence[str]) -> Run:
-    """Return the run as if nobody had stopped it."""
-    for name in balancers:
-        run.nr.data.recover_host(name)
-    return replace(run, nr=run.nr.with_runner(K3sRunner()))
 
 
 def _balancers(run: Run) -> list[str]:

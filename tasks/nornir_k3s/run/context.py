@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from nornir.core import Nornir
@@ -110,6 +110,16 @@ class Run(Observation):
         """Tell people what a host does now, or what is waited for."""
         if self.on_step:
             self.on_step(name, what)
+
+    def not_stopped(self, names: Iterable[str] = ()) -> Run:
+        """Return this run as if nobody had stopped it, to put back what it has begun.
+
+        Arguments:
+            names: Hosts that it needs although they may have failed: Nornir leaves these out.
+        """
+        for name in names:
+            self.nr.data.recover_host(name)
+        return replace(self, nr=self.nr.with_runner(K3sRunner()))
 
     def skip(self, name: str, why: str) -> None:
         """Leave a host that is down out of this run.
