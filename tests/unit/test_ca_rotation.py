@@ -26,7 +26,7 @@ from nornir_k3s.errors import CommandFailed, Declined, NotReady, OutsideWindow, 
 from nornir_k3s.model import pem
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.host_facts import HostFacts
-from nornir_k3s.model.k3s_facts import Api, ServerFiles
+from nornir_k3s.model.k3s_facts import Api, NodeState, ServerFiles
 from nornir_k3s.model.plan import HostPlan, Plan
 from nornir_k3s.model.report import HostReport, Report
 from nornir_k3s.model.rotation import Rotation
@@ -236,7 +236,7 @@ class Deploys:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, found: Mapping[str, Secret]) -> None:
         self.folder, self.found, self.given, self.stored = folder, found, list[dict[str, Any]](), list[Any]()
         self.file = folder / "state" / "test" / state.FILE
-        self.ready, self.fails, self.skips = {"s1", "s2"}, 0, list[str]()
+        self.ready, self.fails, self.skips, self.left = {"s1", "s2"}, 0, list[str](), ""
         self.limits: list[tuple[str, ...]] = []
         monkeypatch.setattr(gather, "gather_host", self._observe)
         monkeypatch.setattr(cluster_ca, "read", lambda *_: self.found)
@@ -246,7 +246,8 @@ class Deploys:
 
     def _observe(self, task: Any, run: Any) -> Any:
         name = task.host.name
-        run.facts[name] = HostFacts(name, api=Api(ready=name in self.ready))
+        nodes = (NodeState(self.left, True, "v", ("control-plane",), address="10.0.0.29"),) if self.left else ()
+        run.facts[name] = HostFacts(name, api=Api(ready=name in self.ready, nodes=nodes))
         return SimpleNamespace(failed=False, result=None, host=task.host, changed=False, diff="", exception=None)
 
     def _deploy(self, _: object, **given: Any) -> Report:
@@ -353,7 +354,10 @@ def test_nothing_is_made_where_a_server_is_not_ready_or_the_cas_are_others(
     deploys.ready = {"s1"}
     with pytest.raises(UsageError, match="s2 is not ready"):
         deploys.plan()
-    deploys.ready = {"s1", "s2"}
+    deploys.ready, deploys.left = {"s1", "s2"}, "s9"
+    with pytest.raises(UsageError, match="s9 left the inventory, and K3s runs there"):
+        deploys.plan()
+    deploys.left = ""
     with pytest.raises(Declined):
         deploys.rotate(confirm=lambda _: False)
     assert not deploys.stored

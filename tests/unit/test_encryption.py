@@ -25,7 +25,7 @@ from nornir_k3s.errors import Declined, NotReady, UsageError
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.encryption import Encryption
 from nornir_k3s.model.host_facts import FileState, HostFacts, UnitState
-from nornir_k3s.model.k3s_facts import Api, ServerFiles
+from nornir_k3s.model.k3s_facts import Api, NodeState, ServerFiles
 from nornir_k3s.model.paths import KEYS_NOTE, PREVIOUS
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.phases import drain, encryption, host_tasks, observe, put_back, rolling, rotation, servers
@@ -476,6 +476,14 @@ def test_what_speaks_against_it(living: Make) -> None:
     assert told(api=Api()) == ["error: the keys of secrets cannot change: s2 is not ready"]
     (provider,) = told()
     assert "aescbc only" in provider
+    (provider,) = told(encryption=Encryption(sha256="a", stage="start", provider="secretbox"))
+    assert "aescbc only" in provider
+    flags = replace(one.facts("s2").unit("k3s.service"), command="k3s server --secrets-encryption-provider=secretbox")
+    (provider,) = told(units={"k3s.service": flags})
+    assert "aescbc only" in provider
+    gone = NodeState("s9", True, "v", ("control-plane",), address="10.0.0.29")
+    (left,) = told(api=Api(ready=True, nodes=(gone,)))
+    assert left.startswith("error: s9 left the inventory and is a server"), "it would go on writing with the old key"
     (token,) = told(server=ServerFiles(token="another"))
     assert token.startswith("error: the token of s2 is not the cluster's")
     (note,) = told(skew=0.1)

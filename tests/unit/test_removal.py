@@ -21,7 +21,7 @@ from nornir_k3s.model.cluster import Cluster, Member
 from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.encryption import Encryption
 from nornir_k3s.model.host_facts import HostFacts
-from nornir_k3s.model.k3s_facts import Api, Backend, NodeState
+from nornir_k3s.model.k3s_facts import Api, Backend, NodeState, ServerFiles
 from nornir_k3s.phases import removal
 from nornir_k3s.roles.datastore_login import login
 from nornir_k3s.workflows import remove
@@ -82,6 +82,14 @@ def test_the_last_server_and_one_with_other_roles_are_refused(load: Load) -> Non
     both = replace(cluster.member("s3"), beside=("lb",))
     (told,) = checks.refusals(cluster, seen(), [both], lost=False)
     assert told.startswith("s3 is also of group lb")
+    assert not list(checks.refusals(cluster, seen(), [both], lost=False, anew=True)), "it joins again with all of them"
+    dead = seen("s3")
+    (told,) = checks.refusals(cluster, dead, [both], lost=True)
+    assert told == "s3 is also of group lb: take it out of the inventory, then remove it with --lost"
+    gone = replace(load(hosts=HOSTS), left=(both,))
+    (told,) = checks.refusals(gone, seen(), [both], lost=False)
+    assert told.startswith("s3 was also of group lb, and what is there goes on: put it back into the inventory")
+    assert not list(checks.refusals(gone, dead, [both], lost=True))
     own = replace(cluster.member("s3"), address=str(cluster.registration.address))
     (told,) = checks.refusals(cluster, seen(), [own], lost=False)
     assert "has the registration address" in told
@@ -93,6 +101,20 @@ def test_the_only_server_with_the_keys_of_secrets_stays(load: Load) -> None:
     (told,) = checks.refusals(cluster, facts, [cluster.member("s3")], lost=False)
     assert told.startswith("s3: the keys of secrets are changed from there")
     assert not list(checks.refusals(cluster, facts, [cluster.member("s2")], lost=False))
+
+
+def test_the_only_server_with_a_token_that_was_rotated_by_hand_stays(load: Load) -> None:
+    """No other host has that token: no server would start again with the datastore's data."""
+    cluster, facts = load(hosts=THREE), seen()
+    facts["db1"] = replace(facts["db1"], database=Database(bootstrap={"/bootstrap/new": 9}))
+    for name in ("s1", "s2", "s3"):
+        facts[name] = replace(facts[name], server=ServerFiles(token=cluster.token.fingerprint()))
+    facts["s3"] = replace(facts["s3"], server=ServerFiles(token="new"))
+    (told,) = checks.refusals(cluster, facts, [cluster.member("s3")], lost=False)
+    assert told.startswith("s3: the token was rotated there")
+    assert not list(checks.refusals(cluster, facts, [cluster.member("s2")], lost=False))
+    facts["s1"] = replace(facts["s1"], server=ServerFiles(token="new"))
+    assert not list(checks.refusals(cluster, facts, [cluster.member("s3")], lost=False))
 
 
 def test_names_that_are_not_of_this_cluster(load: Load) -> None:

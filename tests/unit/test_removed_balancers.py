@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from nornir_k3s.checks import removal as checks
+from nornir_k3s.errors import HostUnreachable
 from nornir_k3s.model.cluster import Cluster, Member
 from nornir_k3s.model.host_facts import HostFacts, Made, UnitState
 from nornir_k3s.model.k3s_facts import Api
@@ -97,6 +98,28 @@ def test_one_that_left_the_inventory_is_read_at_its_address(tmp_path: Path, monk
     assert (member.role, run.cluster.left_others) == ("lb", ())
     assert asked == ["lb1", "lb2", "db1", "s1", "s2", "s3", "lb3", "lb3"]
     assert run.nr.inventory.hosts["lb3"].hostname == "10.0.0.17"
+
+
+def test_one_that_is_dead_leaves_while_it_is_in_the_inventory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, asked = prepared(THREE, tmp_path), list[str]()
+
+    def observe(title: str, names: Any, *_: object, **__: object) -> None:
+        asked.extend(names)
+        if "lb2" in names:
+            raise HostUnreachable("lb2", "no answer", hint="see whether it runs")
+        run.facts |= {name: facts for name, facts in serving().items() if name != "lb2"}
+
+    monkeypatch.setattr(run, "phase", observe)
+    with pytest.raises(HostUnreachable) as caught:
+        remove.read(run, ["lb2"], lost=False)
+    assert caught.value.hint == "see whether it runs; if the host is gone for good: --lost"
+    asked.clear()
+    (member,) = remove.read(run, ["lb2"], lost=True)
+    assert member.name == "lb2"
+    assert "lb2" not in asked
+    with pytest.raises(HostUnreachable) as caught:
+        remove.read(run, ["s3"], lost=False)
+    assert caught.value.hint == "see whether it runs", "that one is not to leave"
 
 
 def test_what_this_tool_has_put_there_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

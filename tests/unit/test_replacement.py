@@ -21,7 +21,8 @@ def look(monkeypatch: pytest.MonkeyPatch, folder: Path, *problems: str, name: st
     """Return whether the node counts as lost, where the preflight finds these problems."""
     asked: list[bool] = []
 
-    def read(run: Any, names: list[str], *, lost: bool) -> list[Any]:
+    def read(run: Any, names: list[str], *, lost: bool, anew: bool) -> list[Any]:
+        assert anew, "it joins again with all its roles"
         asked.append(lost)
         return [run.cluster.member(names[0])]
 

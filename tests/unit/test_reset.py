@@ -206,6 +206,18 @@ def test_what_is_refused(load: Load) -> None:
     assert list(checks.data(cluster, {})) == []
 
 
+def test_a_token_that_only_a_server_has_does_not_go_while_its_data_stay(load: Load) -> None:
+    """`k3s token rotate` by hand: the state folder has the old one."""
+    cluster = load()
+    facts, own = seen(cluster), cluster.token.fingerprint()
+    facts["s2"] = replace(facts["s2"], server=ServerFiles("K10aa", "new"))
+    (told,) = checks.kept_token(cluster, facts)
+    assert told.startswith("the token was rotated on s2"), "what an external datastore has is not known"
+    for stored, refused in (("new", True), (own, False), ("third", False)):
+        facts["db1"] = replace(facts["db1"], database=Database(alive=True, bootstrap={f"/bootstrap/{stored}": 9}))
+        assert bool(list(checks.kept_token(cluster, facts))) is refused, stored
+
+
 @pytest.fixture
 def deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A cluster whose hosts answer, and what was done on them: by phase, the hosts."""
@@ -244,6 +256,16 @@ def test_a_plan_says_what_goes_and_what_stays(deployed: dict[str, Any]) -> None:
     assert "a1: nothing is done there, and it has the token: never start it again" in whole.notes
     assert "is kept as test.reset-DATE" in "\n".join(whole.notes)
     assert deployed["done"] == {}
+
+
+def test_a_reset_that_would_lose_the_token_of_data_that_stay_is_refused(
+    deployed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "kept_token", lambda *_: ["the token was rotated on s2"])
+    with pytest.raises(UsageError, match="rotated on s2"):
+        reset(nr(HOSTS), **deployed["arguments"])
+    assert deployed["done"] == {}
+    plan_reset(nr(HOSTS), datastore=True, **deployed["arguments"])
 
 
 def test_the_datastore_stays_and_the_state_with_it(deployed: dict[str, Any], tmp_path: Path) -> None:

@@ -17,9 +17,11 @@ from nornir_k3s.model.encryption import PREPARE, ROTATE
 from nornir_k3s.model.finding import CLUSTER, Finding, problem
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.together import few
+from nornir_k3s.roles import left as left_the
 
 Goal = Literal["", "enable", "disable", "rotate", "forget"]
 SETTING = "secrets-encryption"
+_PROVIDER, _SECRETBOX = "secrets-encryption-provider", "secretbox"
 
 
 def wanted(cluster: Cluster) -> bool:
@@ -131,17 +133,28 @@ def restarting(all_facts: Mapping[str, HostFacts]) -> list[str]:
 
 def refused(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[tuple[str, str]]:
     """Yield why K3s, or what is on the servers, does not allow new keys: what was found, and what to do."""
-    if cluster.server.get("secrets-encryption-provider") == "secretbox":
+    if _SECRETBOX in (cluster.server.get(_PROVIDER), *_providers(cluster, all_facts)):
         text = (
             "K3s can prepare new keys of aescbc only: with secretbox it replaces them at once, under the other servers"
         )
-        yield text, "remove secrets-encryption-provider, or do it by hand with only one server running"
+        yield text, f"remove {_PROVIDER} before there are keys, or do it by hand with only one server running"
+    if gone := [one.name for one in left_the.members(cluster, all_facts) if one.role == "servers"]:
+        text = f"{few(gone)} left the inventory and is a server: without the new keys it would write what nobody reads"
+        yield text, "remove it, or add it to the inventory"
     if before := token.others(cluster, all_facts):
         text = f"the token of {few(before)} is not the cluster's: K3s would save the keys with the old one"
         yield text, "deploy what ends the rotation of the token first, without another change of secrets-encryption"
     if apart := unrelated(cluster, all_facts):
         text = f"{few(apart)} have made a key each, which no other server has"
         yield text, "see docs/day2.md, Servers with different keys"
+
+
+def _providers(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[object]:
+    """Yield what servers encrypt with, or would: a drop-in or a flag may say it, and keys keep their kind."""
+    for member in running(cluster, all_facts):
+        facts = all_facts[member.name]
+        yield facts.encryption.provider
+        yield other_installs.running(facts, cluster.server).get(_PROVIDER)
 
 
 def unrelated(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from nornir_k3s.checks import token
 from nornir_k3s.model.cluster import NODES, ROLES, Cluster, Member
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.suggest import closest
@@ -38,13 +39,14 @@ def unknown(cluster: Cluster, all_facts: Mapping[str, HostFacts], names: Sequenc
 
 
 def refusals(
-    cluster: Cluster, all_facts: Mapping[str, HostFacts], leaving: Collection[Member], *, lost: bool
+    cluster: Cluster, all_facts: Mapping[str, HostFacts], leaving: Collection[Member], *, lost: bool, anew: bool = False
 ) -> Iterator[str]:
     """Yield what speaks against it.
 
     Arguments:
         leaving: The hosts to take out.
         lost: They are dead or gone: nothing is done on them.
+        anew: They join again at once, with all their roles.
     """
     yield from _balancers(cluster, all_facts, leaving, lost=lost)
     if not any(set(member.roles) & set(NODES) for member in leaving):
@@ -64,7 +66,8 @@ def refusals(
     if keys and not lost:
         text = "the keys of secrets are changed from there, and the others may not have them yet"
         yield f"{', '.join(keys)}: {text}: run deploy first, which ends that"
-    yield from _others(cluster, leaving)
+    yield from _token(cluster, all_facts, servers)
+    yield from () if anew else _others(cluster, leaving, lost=lost)
     yield from _address(cluster, all_facts, leaving, ready)
     if lost:
         nodes = {node.name for node in left.listed(cluster, all_facts) or () if node.ready}
@@ -95,10 +98,26 @@ def _serves(facts: HostFacts) -> bool:
     return all(facts.unit(name).active == "active" for name in load_balancer.UNITS)
 
 
-def _others(cluster: Cluster, leaving: Collection[Member]) -> Iterator[str]:
+def _token(cluster: Cluster, all_facts: Mapping[str, HostFacts], servers: Collection[str]) -> Iterator[str]:
+    """Yield servers that alone have the token which the datastore's data are encrypted with."""
+    stored = token.stored(all_facts)
+    holders = [name for name, facts in all_facts.items() if stored and facts.server.token == stored]
+    if stored != cluster.token.fingerprint() and holders and set(holders) <= set(servers):
+        text = "the token was rotated there, and nobody else has the new one: no server would ever start again"
+        yield f"{', '.join(holders)}: {text}: run deploy first, which takes it over"
+
+
+def _others(cluster: Cluster, leaving: Collection[Member], *, lost: bool) -> Iterator[str]:
     for member in leaving:
-        if also := [role for role in ROLES if role in member.roles and role not in NODES]:
-            yield f"{member.name} is also of group {', '.join(also)}: take it out of that, deploy, then remove it"
+        if also := ", ".join(role for role in ROLES if role in member.roles and role not in NODES):
+            here = member.name in {one.name for one in cluster.members}
+            if here and lost:
+                yield f"{member.name} is also of group {also}: take it out of the inventory, then remove it with --lost"
+            elif here:
+                yield f"{member.name} is also of group {also}: take it out of that, deploy, then remove it"
+            elif not lost:
+                text = f"put it back into the inventory, not in {also}, deploy, then remove it"
+                yield f"{member.name} was also of group {also}, and what is there goes on: {text}"
         if member.address == str(cluster.registration.address or ""):
             yield f"{member.name} has the registration address {member.address}: move that first"
 

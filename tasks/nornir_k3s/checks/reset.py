@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from nornir_k3s.checks import shared_database
+from nornir_k3s.checks import shared_database, token
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.suggest import did_you_mean
@@ -38,6 +38,18 @@ def refusals(cluster: Cluster, all_facts: Mapping[str, HostFacts], ca: str) -> I
                 f"{member.name} is an agent of another cluster: its CA is not the one of {cluster.name}"
                 " (after a rotation of the CA that it missed: run deploy first)"
             )
+
+
+def kept_token(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[str]:
+    """Yield servers that have another token than the one that is kept for data that stay."""
+    stored, names = token.stored(all_facts), token.others(cluster, all_facts)
+    if stored:
+        names = [name for name in names if all_facts[name].server.token == stored != cluster.token.fingerprint()]
+    if names:
+        yield (
+            f"the token was rotated on {', '.join(names)}, and the controller has the old one, which does not open the"
+            " data that stay: run deploy first, which takes it over, or reset the datastore, too"
+        )
 
 
 def data(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[str]:

@@ -22,5 +22,5 @@ class Encryption(Fact[encryption.Encryption]):
 
     def parse(self, records: Sequence[Record]) -> encryption.Encryption:
         """Return what the files say."""
-        sha256, stage, first, written, goal = records[0].take(5)
-        return encryption.Encryption(sha256, stage, first == "key", integer(written), goal)
+        sha256, stage, first, written, goal, provider = records[0].take(6)
+        return encryption.Encryption(sha256, stage, first == "key", integer(written), goal, provider)

@@ -20,6 +20,7 @@ class Encryption:
         written: When the file was last written, in seconds since the epoch (mtime).
         goal: What an interrupted run was at: enable, enable-again, disable, disabled, or rotate with the hash of the
             old file.
+        provider: What the keys are for: aescbc or secretbox.
     """
 
     sha256: str = ""
@@ -27,6 +28,7 @@ class Encryption:
     writes: bool = False
     written: int = 0
     goal: str = ""
+    provider: str = ""
 
     @property
     def disabled(self) -> bool:

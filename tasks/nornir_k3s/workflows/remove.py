@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from nornir.core.inventory import Host, ParentGroups
 from nornir_k3s.apply import removal as scripts
 from nornir_k3s.apply import reset as resets
 from nornir_k3s.checks import removal as checks
-from nornir_k3s.errors import Declined, HostUnreachable, Interrupted, K3sError, UsageError
+from nornir_k3s.errors import Declined, HostsFailed, HostUnreachable, Interrupted, K3sError, UsageError
 from nornir_k3s.model.cluster import Member
 from nornir_k3s.model.finding import CLUSTER
 from nornir_k3s.model.removal import Removal
@@ -98,8 +99,11 @@ def prepare(nr: Nornir, base: Path | str | None, state: Path | str | None, optio
     return gather.prepare(nr, base=folders.base, state=folders.state, options=complete(nr, options), keep=False)
 
 
-def read(run: Run, names: Sequence[str], *, lost: bool) -> list[Member]:
+def read(run: Run, names: Sequence[str], *, lost: bool, anew: bool = False) -> list[Member]:
     """Read the hosts that take part, and return the members that leave.
+
+    Arguments:
+        anew: They join again at once, with all their roles.
 
     Raises:
         UsageError: It is refused.
@@ -107,15 +111,17 @@ def read(run: Run, names: Sequence[str], *, lost: bool) -> list[Member]:
     """
     if not names:
         raise UsageError("no host is named", hint="name the servers, agents or load balancers to remove")
-    servers = [m.name for m in run.cluster.of("servers") if m.name not in run.away and not (lost and m.name in names)]
+    gone = {m.name for m in run.cluster.members if lost and {m.name, m.node_name} & set(names)}
+    servers = [m.name for m in run.cluster.of("servers") if m.name not in {*run.away, *gone}]
     roles = ("lb", "datastore") if _may_be_servers(run, names) else ()
-    others = [m.name for role in roles for m in run.cluster.of(role) if m.name not in run.away]
-    run.phase("observe", dict.fromkeys([*others, *servers]), gather.gather_host, lenient=servers, reads=True)
+    others = [m.name for role in roles for m in run.cluster.of(role) if m.name not in {*run.away, *gone}]
+    with _hint_at_lost(names):
+        run.phase("observe", dict.fromkeys([*others, *servers]), gather.gather_host, lenient=servers, reads=True)
     gather.take_over(run, lenient=servers)
     refuse(checks.unknown(run.cluster, run.facts, names))
     found = (checks.find(run.cluster, run.facts, name) for name in dict.fromkeys(names))
     leaving = list({member.name: member for member in found if member}.values())
-    refuse([*_filtered(run, names), *checks.refusals(run.cluster, run.facts, leaving, lost=lost)])
+    refuse([*_filtered(run, names), *checks.refusals(run.cluster, run.facts, leaving, lost=lost, anew=anew)])
     add(run, leaving)
     if not lost:
         _reach(run, [member.name for member in leaving if member.name not in run.facts])
@@ -163,12 +169,22 @@ def add(run: Run, leaving: Sequence[Member]) -> None:
 
 
 def _reach(run: Run, names: Sequence[str]) -> None:
-    try:
-        for name in names:
-            run.nr.data.recover_host(name)  # read once, leniently
+    for name in names:
+        run.nr.data.recover_host(name)  # read once, leniently
+    with _hint_at_lost(names):
         run.phase("observe", names, gather.gather_host, reads=True)
-    except HostUnreachable as error:
-        error.hint = f"{error.hint}; if the host is gone for good: --lost"
+
+
+@contextmanager
+def _hint_at_lost(names: Collection[str]) -> Iterator[None]:
+    """Have the error of a host that is down, and shall leave, say how it leaves without its part."""
+    try:
+        yield
+    except (HostUnreachable, HostsFailed) as error:
+        down = [one.host for one in getattr(error, "errors", [error]) if isinstance(one, HostUnreachable)]
+        if set(down) & set(names):
+            more = "if the host is gone for good: --lost"
+            error.hint = f"{error.hint}; {more}" if error.hint else more
         raise
 
 

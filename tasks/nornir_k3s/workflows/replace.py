@@ -96,7 +96,8 @@ def _look(nr: Nornir, name: str, arguments: Mapping[str, Any]) -> tuple[Run, Mem
         if others := [one for one in error.problems if one not in own]:
             raise PreflightFailed(others) from None
     try:
-        (member,) = remove.read(run, [name], lost=not own)  # a node may be listed as Ready some time after its end
+        # A node may be listed as Ready some time after its end.
+        (member,) = remove.read(run, [name], lost=not own, anew=True)
     except UsageError as error:
         error.hint = f"to set up a node anew that works: remove {name}, then deploy; nothing was changed"
         raise

@@ -130,10 +130,10 @@ def planned(run: Run, lost: Collection[str], *, data_stay: bool) -> Reset:
     """Return what is done in a run whose hosts were read.
 
     Raises:
-        UsageError: The datastore shall go, and its content is not known.
+        UsageError: The datastore shall go, and its content is not known; or it stays, and its token would go.
     """
-    if not data_stay:
-        remove.refuse(checks.data(run.cluster, run.facts))
+    refused = checks.kept_token if data_stay else checks.data
+    remove.refuse(refused(run.cluster, run.facts))
     found = steps(run, data_stay=data_stay)
     said = [
         {name: [step.summary for step in some] for name, some in part.items() if some}

@@ -12,8 +12,10 @@ from datetime import UTC, datetime
 from nornir_k3s.errors import CommandFailed, K3sError, UsageError
 from nornir_k3s.model.report import Report
 from nornir_k3s.model.rotation import Rotation
+from nornir_k3s.model.together import few
 from nornir_k3s.phases import cluster_ca, window
 from nornir_k3s.phases.changing import changing
+from nornir_k3s.roles import left
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
@@ -85,6 +87,9 @@ def _look(request: Request) -> Run:
     if missing := [name for name in servers if name not in ready]:
         text = f"{', '.join(missing)} is not ready: every server must get the new CA"
         raise UsageError(text, hint="nothing was changed; run deploy first")
+    if gone := [one.name for one in left.members(run.cluster, run.facts) if one.role == "servers"]:
+        text = f"{few(gone)} left the inventory, and K3s runs there: every server must get the new CA"
+        raise UsageError(text, hint="nothing was changed; remove it, or add it to the inventory")
     return run
 
 
