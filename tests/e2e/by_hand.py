@@ -92,8 +92,8 @@ def k3sup(site: Site) -> None:
     """Make a cluster as `k3sup install --datastore … --token …` and `k3sup join` do: agents use the first server."""
     site.lab.exec("db1", ["sh", "-s"], input=_DATABASE, timeout=300)
     for name in SERVERS:
-        more = [f"--tls-san {ADDRESS[name]}", f"--datastore-endpoint={shlex.quote(ENDPOINT)}", f"--token {TOKEN}"]
-        exec_ = " ".join(["server", *map(shlex.quote, _flags(site)), *more])
+        more = [f"--tls-san {ADDRESS[name]}", f"--datastore-endpoint={ENDPOINT}", f"--token {TOKEN}"]
+        exec_ = " ".join(["server", *_flags(site), *more])  # the installer quotes what a shell would not take
         install(site, name, f"INSTALL_K3S_EXEC={shlex.quote(exec_)} sh /usr/local/bin/install.sh")
         _api(site, name)
     for name in AGENTS:
@@ -112,7 +112,7 @@ def k3s_ansible(site: Site) -> None:
             config["server"] = f"https://{VIP}:6443"
         text = yaml.safe_dump(config)
         script = f"mkdir -p /etc/rancher/k3s\ncat >/etc/rancher/k3s/config.yaml <<'END'\n{text}END\n"
-        exec_ = f"server --datastore-endpoint={shlex.quote(ENDPOINT)}"
+        exec_ = f"server --datastore-endpoint={ENDPOINT}"
         install(site, name, f"{script}INSTALL_K3S_EXEC={shlex.quote(exec_)} sh /usr/local/bin/install.sh")
         _api(site, name)
     for name in AGENTS:
