@@ -2,21 +2,18 @@
 
 Flags hide files and files hide the environment: K3s makes flags of its files and puts them before those of the command
 line. Values of lists add up. Sources: k3s `pkg/configfilearg` (parser.go, defaultparser.go), `pkg/cli/cmds`
-(names of the variables), `install.sh` (the unit); docs.k3s.io `installation/configuration.md`, "Multiple Config Files";
-systemd.service(5), "Command lines"; systemd.exec(5), `EnvironmentFile=`.
+(names of the variables), `pkg/cli/server/server.go` (the text of `token-file` goes before `token`); docs.k3s.io
+`installation/configuration.md`, "Multiple Config Files".
 """
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
-from nornir_k3s import k3s
+from nornir_k3s import k3s, k3s_unit
 from nornir_k3s.model.installed import Installed, Setting
 from nornir_k3s.model.secret import Secret
 
@@ -60,21 +57,9 @@ _EMBEDDED = frozenset(
 BOOLEANS = k3s.BOOLEANS | _EMBEDDED
 _TAKE_VALUES = k3s.SERVER_SETTINGS | k3s.AGENT_SETTINGS | k3s.OURS.keys()
 _HIDDEN = {"supervisor-port", "apiserver-port", "apiserver-bind-address", "helm-job-image"}
-
-
-@dataclass(frozen=True)
-class Unit:
-    """What the files of a systemd unit say.
-
-    Arguments:
-        command: The words of its last `ExecStart=`, with nothing replaced in them.
-        dropin: The drop-in that has it; empty for the unit's main file.
-        environment: Its own `Environment=`, each value with the drop-in that has it.
-    """
-
-    command: tuple[str, ...] = ()
-    dropin: str = ""
-    environment: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+# The settings whose files have the text of another one.
+TOKEN_FILES = {"token-file": "token", "agent-token-file": "agent-token"}
+VARIABLE = "Environment= of "  # the origin of a variable in a unit or its drop-in begins so
 
 
 def key_of(name: str) -> str:
@@ -84,62 +69,13 @@ def key_of(name: str) -> str:
     return _SHORT.get(name, k3s.OLD_NAMES.get(name, name))
 
 
-def unit(text: str) -> Unit:
-    """Return what a unit's files say, as `systemctl cat` prints them: later ones count, an empty value resets."""
-    command: tuple[str, ...] = ()
-    environment: dict[str, tuple[str, str]] = {}
-    section = path = dropin = ""
-    for line in _unit_lines(text):
-        if line.startswith("# /"):
-            section, path = "", line[2:] if ".service.d/" in line else ""
-        if line.startswith("["):
-            section = line
-        name, equal, value = line.partition("=")
-        if section != "[Service]" or not equal or line.startswith(("#", ";")):
-            continue
-        if name.strip() == "ExecStart":
-            command, dropin = tuple(_words(value.strip().lstrip("@-:+!"))), path
-        elif name.strip() == "Environment" and value.strip():
-            pairs = (word.split("=", 1) for word in _words(value) if "=" in word)
-            environment |= {variable: (found, path) for variable, found in pairs}
-        elif name.strip() == "Environment":
-            environment = {}
-    return Unit(command, dropin, environment)
-
-
-def _unit_lines(text: str) -> Iterator[str]:
-    """Yield lines as systemd reads them: continued ones as one, in which lines that are comments are left out."""
-    held = ""
-    for raw in text.splitlines():
-        line = raw.strip()
-        if held and line.startswith(("#", ";")):
-            continue
-        if line.endswith("\\"):
-            held += line[:-1] + " "
-        else:
-            yield (held + line).strip()
-            held = ""
-    if held:
-        yield held.strip()
-
-
-def environment(text: str) -> dict[str, str]:
-    """Return the variables of an environment file."""
-    found = {}
-    for line in re.sub(r"\\\r?\n", "", text).splitlines():
-        name, equal, value = line.strip().partition("=")
-        if equal and re.fullmatch(r"\s*[A-Za-z_][A-Za-z0-9_]*", name):
-            words = _words(value)
-            found[name.strip()] = words[0] if len(words) == 1 else value.strip()
-    return found
-
-
 def installed(
     name: str,
     text: str,
     *,
     environments: Sequence[tuple[str, str]] = (),
     files: Sequence[tuple[str, str]] = (),
+    tokens: Sequence[tuple[str, str]] = (),
     active: bool = False,
     enabled: bool = False,
     ours: bool = False,
@@ -152,20 +88,24 @@ def installed(
         text: Its files, as `systemctl cat` prints them.
         environments: Path and text of its environment files, in their order.
         files: Path and text of files of settings, of which those count that K3s would read.
+        tokens: Path and text of files that `token-file` and `agent-token-file` name.
         active, enabled, ours, changed: As in the result.
     """
-    read = unit(text)
-    variables = {key: (value, f"Environment= of {path or name}") for key, (value, path) in read.environment.items()}
+    read = k3s_unit.unit(text)
+    variables = {key: (value, f"{VARIABLE}{path or name}") for key, (value, path) in read.environment.items()}
     for path, content in environments:
-        variables |= {key: (value, path) for key, value in environment(content).items()}
-    words = _expanded(read.command, {key: value for key, (value, _) in variables.items()}, name)
-    role = next((word for word in words[1:2] if word in ("server", "agent")), None)
+        variables |= {key: (value, path) for key, value in k3s_unit.environment(content).items()}
+    words = k3s_unit.expanded(read.command, {key: value for key, (value, _) in variables.items()}, name)
+    started = k3s_unit.command(words)
+    role = _role(name, words, started)
     if role is None:
         return None
-    flags = list(_flags(words[2:]))
+    flags_origin = read.dropin or f"flags of {name}"
+    variables |= {key: (value, flags_origin) for key, value in started.variables.items()}
+    problems = [f"{name}: {started.unknown}: it may have more settings than are known"] if started.unknown else []
+    flags = list(_flags(started.words[2:]))
     config = variables.get("K3S_CONFIG_FILE", ("", ""))[0]
     config = config or next((value for key, value in flags if key == "config"), k3s.CONFIG)
-    problems: list[str] = []
     ignored: list[str] = []
     merged = _Merged()
     for key, found in _merged_files(config, files, problems).items():
@@ -175,27 +115,72 @@ def installed(
         for one, path in found:
             merged.add(key, one, path)
     for key, one in flags:
-        merged.add(key, one, read.dropin or f"flags of {name}")
+        merged.add(key, one, flags_origin)
     set_ = set(merged.found)
     for variable, (one, path) in variables.items():
         if variable in _VARIABLES and one and _VARIABLES[variable] not in set_:
             merged.add(_VARIABLES[variable], one, path)
+    _read_tokens(merged, dict(tokens))
     settings = {key: merged.setting(key) for key in merged.found if key != "config"}
+    more = {key: value for key, value in sorted(variables.items()) if key not in _VARIABLES}
     return Installed(
         unit=name,
-        role="server" if role == "server" else "agent",
+        role=role,
         active=active,
         enabled=enabled,
-        binary=words[0],
+        binary=started.words[0] if started.words else words[0],
         ours=ours,
         changed=changed,
         settings=settings,
         files=tuple(dict.fromkeys(one for setting in settings.values() for one in setting.origins if one[0] == "/")),
         ignored=tuple(sorted(set(ignored))),
-        variables={key: Secret(value) for key, (value, _) in sorted(variables.items()) if key not in _VARIABLES},
+        variables={key: Secret(value) for key, (value, _) in more.items()},
+        variable_origins={key: origin for key, (_, origin) in more.items()},
         problems=tuple(problems),
         dropins={path: Secret(text) for path, text in files if path.rpartition("/")[0] == f"{k3s.CONFIG}.d"},
+        tokens={path: Secret(text) for path, text in tokens},
     )
+
+
+def of_texts(name: str, text: str, texts: Mapping[str, str]) -> Installed | None:
+    """Return the K3s that a unit starts, as `installed`; None where it starts no K3s.
+
+    Arguments:
+        name, text: As for `installed`.
+        texts: Files of the host by path, of which those count that the unit and its settings name.
+    """
+    paths = (k3s_unit.specified(path, name) for path in k3s_unit.unit(text).files)
+    environments = [(path, texts[path]) for path in paths if path in texts]
+    return installed(name, text, environments=environments, files=list(texts.items()), tokens=list(texts.items()))
+
+
+def _role(name: str, words: Sequence[str], started: k3s_unit.Command) -> Literal["server", "agent"] | None:
+    """Return what a unit starts; by its name where K3s is behind something whose settings cannot be read."""
+    if started.words:
+        return "server" if started.words[1] == "server" else "agent"
+    usual = {unit: role for role, unit in k3s.UNITS.items()}
+    return ("server" if usual[name] == "server" else "agent") if words and name in usual else None
+
+
+def _read_tokens(merged: _Merged, texts: Mapping[str, str]) -> None:
+    """Put the texts of token files in place of the tokens."""
+    for key, of in TOKEN_FILES.items():
+        path = merged.found[key][0][-1] if key in merged.found and merged.found[key][0] else ""
+        if path in texts:
+            merged.found.pop(of, None)
+            merged.add(of, texts[path].strip(), path)
+
+
+def flags(command: str) -> dict[str, Any]:
+    """Return the settings in the arguments of `k3s server` or `k3s agent`; lists of those with several values.
+
+    Arguments:
+        command: As systemd tells it, without quotes.
+    """
+    merged = _Merged()
+    for key, value in _flags(k3s_unit.command(k3s_unit.split(command)).words[2:]):
+        merged.add(key, value, "")
+    return {key: values[0] if len(values) == 1 else values for key, (values, _) in merged.found.items()}
 
 
 def given(args: Sequence[str]) -> dict[str, list[str]]:
@@ -285,33 +270,12 @@ def _mapping(path: str, text: str, problems: list[str]) -> Mapping[Any, Any]:
     try:
         found = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):
-        problems.append(f"{path} is not YAML")
+        problems.append(f"{path} is not YAML: K3s does not start with it")
         return {}
     if found is not None and not isinstance(found, dict):
-        problems.append(f"{path} is not a mapping")
+        problems.append(f"{path} is not a mapping: K3s does not start with it")
     return found if isinstance(found, dict) else {}
 
 
 def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
-
-
-def _words(text: str) -> list[str]:
-    try:
-        return shlex.split(text)
-    except ValueError:
-        return text.split()
-
-
-def _expanded(words: Sequence[str], variables: Mapping[str, str], name: str) -> list[str]:
-    """Return a command as systemd starts it: `$NAME` is words of its own, `${NAME}` part of one; `%%` and `%n`."""
-    found: list[str] = []
-    stem = name.removesuffix(".service")
-    for raw in words:
-        word = re.sub(r"%([%nNp])", lambda match: {"%": "%", "n": name}.get(match[1], stem), raw)
-        if whole := re.fullmatch(r"\$([A-Za-z_][A-Za-z0-9_]*)", word):
-            found += _words(variables.get(whole[1], ""))
-        else:
-            pattern = r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)\}"
-            found.append(re.sub(pattern, lambda match: variables.get(match[1], "") if match[1] else "$", word))
-    return found

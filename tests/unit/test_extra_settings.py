@@ -267,6 +267,25 @@ def test_a_drop_in_with_another_token_than_the_server_runs_with_is_an_error(load
     assert (one.severity, one.found) == ("error", f"{D} sets token, which would hold instead of the inventory's")
 
 
+def test_the_text_of_a_token_file_in_a_drop_in_counts(load: Load) -> None:
+    cluster = load()
+    for text, severity in ((f"{cluster.token.reveal()}\n", "note"), ("hush-hush\n", "error")):
+        facts = with_dropin(cluster, "token-file: /etc/t\n", "token-file")
+        files = ((D, "token-file: /etc/t\n"), (k3s.CONFIG, config(cluster)))
+        one = k3s_installed.installed(UNIT, PLAIN, files=files, tokens=[("/etc/t", text)], active=True, ours=True)
+        assert one is not None
+        (finding,) = found(cluster, changed(facts, installations=(one,))).values()
+        assert (finding.subject, finding.severity) == ("extra-settings", severity)
+        assert "hush" not in str(finding)
+
+
+def test_a_command_that_cannot_be_read_is_told(load: Load) -> None:
+    cluster = load()
+    facts = server(cluster, unit="[Service]\nExecStart=/opt/start-k3s.sh\n", foreign=True)
+    one = found(cluster, facts)["foreign-k3s"]
+    assert "not all of its settings can be read (k3s.service: /opt/start-k3s.sh starts it" in one.found
+
+
 def test_an_agent_of_another_cluster_is_not_taken_over(load: Load) -> None:
     cluster = load()
 

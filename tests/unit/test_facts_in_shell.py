@@ -67,9 +67,10 @@ def test_units_of_other_installations_are_found_wherever_they_are(tmp_path: Path
         folder.mkdir()
     (etc / "k3s.service").write_text("")
     (etc / "k3s-lab.service").write_text("[Service]\nExecStart=/usr/local/bin/k3s \\\n    server \\\n")
+    (etc / "k3s-own.service").write_text("[Service]\nExecStart=/bin/sh -c 'exec k3s server --debug'\n")
     (etc / "k3s-backup.service").write_text("[Service]\nExecStart=/usr/bin/k3s-backup.sh\n")
     (usr / "rke2-server.service").write_text("")
-    found = ["@foreign_units\tk3s-lab.service", "@foreign_units\trke2-server.service"]
+    found = [f"@foreign_units\t{name}.service" for name in ("k3s-lab", "k3s-own", "rke2-server")]
     assert lines("units", "fact_foreign_units", tmp_path, etc, usr) == ["@foreign_units\tk3s.service", *found]
     (tmp_path / "installed").write_text("server 0")
     assert lines("units", "fact_foreign_units", tmp_path, etc, usr) == found
@@ -166,6 +167,16 @@ def test_the_certificate_of_k3s_port_is_read_and_its_key_is_not(tmp_path: Path, 
     secret.write_text(f'{{"kind":"Secret","data"{separator}{{"tls.crt"{separator}"UEVN","tls.key"{separator}"S0VZ"}}}}')
     (found,) = lines("k3s_node", "fact_certificates", secret, tmp_path / "none.json")
     assert found == f"@certificates\t{secret}\tUEVN\t{int(secret.stat().st_mtime)}"
+
+
+@pytest.mark.parametrize("how", ["'--token-file' \\\n\t'/PATH'", "--token-file=/PATH", "K3S_TOKEN_FILE=/PATH"])
+def test_a_token_file_is_read_whatever_names_it(tmp_path: Path, how: str) -> None:
+    token = tmp_path / "token"
+    token.write_text("hush\n")
+    named = tmp_path / "unit"
+    named.write_text(f"ExecStart=k3s server {how.replace('/PATH', str(token))} --debug\n")
+    kind, path, text = lines("k3s_installed", "installation_tokens", "held", named)[0].split("\t")[1:]
+    assert (kind, path, text) == ("token", str(token), "aHVzaAo=")
 
 
 def test_a_k3s_of_ours_is_read_where_others_have_added_settings(

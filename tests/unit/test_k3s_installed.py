@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from nornir_k3s import facts, records, shell
-from nornir_k3s.k3s_installed import environment, installed, key_of, unit
+from nornir_k3s.k3s_installed import installed, key_of, of_texts
+from nornir_k3s.k3s_unit import environment, unit
 from nornir_k3s.model.installed import Installed
 from nornir_k3s.model.secret import Secret
 
@@ -120,7 +121,10 @@ def test_what_a_server_does_not_know_is_skipped_and_an_agent_gets_it() -> None:
 
 def test_files_that_are_no_yaml_are_problems() -> None:
     found = of(started("server"), (CONFIG, "a: [\n"), (f"{CONFIG}.d/b.yaml", "- a\n"), (f"{CONFIG}.d/c.yaml", ""))
-    assert found.problems == (f"{CONFIG} is not YAML", f"{CONFIG}.d/b.yaml is not a mapping")
+    assert found.problems == (
+        f"{CONFIG} is not YAML: K3s does not start with it",
+        f"{CONFIG}.d/b.yaml is not a mapping: K3s does not start with it",
+    )
 
 
 def test_booleans_never_take_the_next_word() -> None:
@@ -162,6 +166,76 @@ def test_units_that_start_no_k3s_are_none() -> None:
     assert installed("x.service", "") is None
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "/bin/sh -c 'exec k3s server --token=a:(b) --disable traefik'".replace("a:(b)", "'\"'\"'a:(b)'\"'\"'"),
+        "/usr/bin/bash -ec \"sleep 1; /usr/local/bin/k3s server --token='a:(b)' --disable traefik && true\"",
+        "/usr/bin/env GOGC=50 /usr/local/bin/k3s server '--token=a:(b)' --disable=traefik",
+        "/usr/bin/nice -n 5 /usr/local/bin/k3s server '--token=a:(b)' --disable=traefik",
+        "/opt/k3s-1.34 server '--token=a:(b)' --disable=traefik",
+    ],
+)
+def test_a_shell_or_another_program_may_start_it(command: str) -> None:
+    found = of(f"[Service]\nExecStart={command}\n")
+    assert (found.role, found.text("token"), found.values("disable")) == ("server", "a:(b)", ("traefik",))
+    assert found.problems == ()
+    assert found.variables == ({"GOGC": Secret("50")} if "env" in command else {})
+
+
+@pytest.mark.parametrize(
+    ("command", "why", "debug"),
+    [
+        ("/bin/sh -c 'exec k3s server --debug --v=$$(nproc)'", "/bin/sh puts values into its command", True),
+        ('/bin/sh -c "k3s server --debug --v=\'$$1"', "/bin/sh puts values into its command", True),
+        ("/bin/sh /opt/start.sh", "/bin/sh starts a script", False),
+        ("/opt/start-k3s.sh --debug", "/opt/start-k3s.sh starts it", False),
+    ],
+)
+def test_a_command_whose_settings_are_not_all_known_is_told(command: str, why: str, debug: bool) -> None:
+    found = of(f"[Service]\nExecStart={command}\n")
+    assert found.role == "server"
+    assert found.problems == (f"k3s.service: {why}: it may have more settings than are known",)
+    assert ("debug" in found.settings) is debug
+    assert installed("x.service", f"[Service]\nExecStart={command}\n") is None or debug, "K3s' own units alone"
+
+
+def test_the_text_of_a_token_file_is_the_token() -> None:
+    files = ((CONFIG, "token: older\n"), (f"{CONFIG}.d/t.yaml", "token-file: /etc/k3s.token\n"))
+    tokens = [("/etc/k3s.token", "hush\n"), ("/etc/agents", "two")]
+    text = started("server --agent-token-file /etc/agents --token=other")
+    found = installed("k3s.service", text, files=files, tokens=tokens)
+    assert found is not None
+    assert (found.settings["token"].values, found.settings["token"].origin) == ((Secret("hush"),), "/etc/k3s.token")
+    assert found.text("agent-token") == "two"
+    assert "hush" not in repr(found)
+    unread = of(started("server"), *files)
+    assert unread.text("token") == "older", "its text is not known"
+
+
+def test_files_are_found_by_what_names_them() -> None:
+    unit_text = "[Service]\nEnvironmentFile=/x\nEnvironmentFile=\nEnvironmentFile=-/etc/default/%N\n"
+    texts = {
+        "/etc/default/k3s": "K3S_CONFIG_FILE=/srv/k3s.yaml\nK3S_TOKEN_FILE=/t\n",
+        "/srv/k3s.yaml": "debug: true\n",
+        "/t": "hush",
+        "/x": "K3S_NODE_NAME=no\n",
+        CONFIG: "v: 2\n",
+    }
+    found = of_texts("k3s.service", f"{unit_text}ExecStart=/usr/local/bin/k3s server\n", texts)
+    assert found is not None
+    assert {key: found.text(key) for key in found.settings} == {"debug": "true", "token-file": "/t", "token": "hush"}
+    assert of_texts("x.service", "", texts) is None
+
+
+def test_what_flags_hide_in_the_environment_is_no_setting() -> None:
+    variables = "K3S_TOKEN=hidden\nK3S_DATASTORE_ENDPOINT=hidden\nK3S_NODE_NAME=hidden\nK3S_RESOLV_CONF=/r\nGOGC=50\n"
+    flags = "server --token=t --datastore-endpoint=mysql://x --node-name n"
+    found = of(started(flags), environments=(("/etc/default/k3s", variables),))
+    assert "hidden" not in [one.text for one in found.settings.values()]
+    assert found.settings["resolv-conf"].origin == found.variable_origins["GOGC"] == "/etc/default/k3s"
+
+
 def test_environment_files_and_names() -> None:
     assert environment("# no\nA='b c'\nB=d e\nC=\n1D=x\n") == {"A": "b c", "B": "d e", "C": ""}
     assert environment("export K3S_TOKEN=x\n") == {}, "systemd ignores it"
@@ -175,7 +249,9 @@ def test_the_script_reads_unit_environment_and_the_files_that_they_name(tmp_path
     config, env, unit_file = tmp_path / "k3s.yaml", tmp_path / "k3s.env", tmp_path / "unit"
     (tmp_path / "k3s.yaml.d").mkdir()
     (tmp_path / "k3s.yaml.d/a.yaml").write_text("debug: true\n")
-    config.write_text("token: hush\n")
+    token = tmp_path / "k3s.token"
+    token.write_text("hush\n")
+    config.write_text(f"token-file: '{token}'\n")
     env.write_text(f"K3S_CONFIG_FILE={config}\n")
     unit_file.write_text("[Service]\nExecStart=/usr/local/bin/k3s \\\n    server \\\n")
     fake = tmp_path / "systemctl"

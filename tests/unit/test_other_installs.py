@@ -9,8 +9,8 @@ import pytest
 
 from nornir_k3s import k3s
 from nornir_k3s.checks import preflight
-from nornir_k3s.checks.extra_settings import flags
 from nornir_k3s.checks.other_installs import SQLITE
+from nornir_k3s.k3s_installed import flags
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.finding import Finding
 from nornir_k3s.model.host_facts import FileState, HostFacts, Ledger, UnitState

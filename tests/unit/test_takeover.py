@@ -187,6 +187,39 @@ def test_variables_of_the_environment_are_settings_too(load: Load) -> None:
     assert restarts(cluster, stays) == ""
 
 
+def test_variables_of_a_drop_in_stay_and_restart_nothing(load: Load) -> None:
+    cluster = load()
+    flags = " ".join(f"'{word}'" for word in (*settings(cluster), *HOST))
+    text = (
+        f"[Service]\nExecStart={k3s.BINARY} server {flags}\n# /etc/systemd/system/k3s.service.d/10-go.conf\n[Service]\n"
+        "Environment=GOGC=50 HTTP_PROXY=http://p:1\n"
+    )
+    assert restarts(cluster, foreign(cluster, unit=text)) == ""
+    main = text.replace("# /etc/systemd/system/k3s.service.d/10-go.conf\n", "")
+    assert restarts(cluster, foreign(cluster, unit=main)) == f"restart {UNIT}: GOGC, HTTP_PROXY would differ"
+    proxied = load({"proxy": {"http": "http://p:2"}})
+    assert "HTTP_PROXY" in restarts(proxied, foreign(proxied, unit=text))
+
+
+def test_a_file_of_the_environment_that_is_replaced_does_not_stay(load: Load) -> None:
+    cluster = load({"proxy": {"http": "http://p:2"}})
+    stays = SettingsFile("/etc/default/k3s", ("GOGC",), 1)
+    endpoint = settings(cluster)[0].partition("=")[2]
+    environment = f"K3S_TOKEN={cluster.token.reveal()}\nK3S_DATASTORE_ENDPOINT='{endpoint}'\nGOGC=50\n"
+    assert "GOGC" in restarts(cluster, foreign(cluster, environment=environment, extra_settings=(stays,)))
+
+
+def test_a_token_in_a_file_is_compared_by_its_text(load: Load) -> None:
+    cluster = load()
+    other = f"restart {UNIT}: token, token-file would differ"
+    for text, differs in ((f"{cluster.token.reveal()}\n", ""), ("other\n", other)):
+        words = [settings(cluster)[0], "--token-file=/etc/t", *HOST]
+        unit = f"[Service]\nExecStart={k3s.BINARY} server " + " ".join(f"'{word}'" for word in words) + "\n"
+        one = k3s_installed.installed(UNIT, unit, tokens=[("/etc/t", text)], active=True, enabled=True, changed=400)
+        assert one is not None
+        assert restarts(cluster, changed(foreign(cluster), installations=(one,), server=ServerFiles())) == differs
+
+
 @pytest.mark.parametrize(
     "values",
     [

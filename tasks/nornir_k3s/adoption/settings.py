@@ -88,7 +88,7 @@ def of_role(role: str, found: Mapping[str, Found], listed: Mapping[str, NodeStat
             if key in _PLACED:
                 continue
             values = _plain(setting)
-            if _is_default(key, values, one):
+            if _is_default(key, values, one) or key == "data-dir":  # `told` has a note of its own
                 continue
             if reason := _refused(key, setting, known):
                 shown = masking.without_credentials(setting.shown)
@@ -156,7 +156,7 @@ def _running(name: str, found: Found, node: NodeState | None, notes: list[str]) 
     if own is None:
         return {}
     settings = dict(own.settings)
-    notes += [f"{name}: {path}: K3s does not start with it" for path in own.problems]
+    notes += [f"{name}: {problem}" for problem in own.problems]
     if own.ignored:
         notes.append(f"{name}: K3s ignores {', '.join(own.ignored)} of its files: it has no such settings")
     for key, (values, origin) in _told(found, node, settings).items():

@@ -6,10 +6,9 @@ hide the environment, and flags of the unit hide both; config.yaml.d comes after
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection, Iterator
 
-from nornir_k3s import k3s
+from nornir_k3s import k3s, k3s_installed
 from nornir_k3s.checks.for_ever import NEVER
 from nornir_k3s.k3s_installed import key_of
 from nornir_k3s.model.cluster import Cluster, Member
@@ -49,25 +48,6 @@ def check(cluster: Cluster, member: Member, facts: HostFacts, own: str) -> Itera
         yield from _flags(cluster, member, facts, own)
 
 
-def flags(command: str) -> dict[str, object]:
-    """Return the settings in the arguments of `k3s server` or `k3s agent`; lists of those that come several times."""
-    try:
-        words = shlex.split(command)[2:]
-    except ValueError:
-        words = command.split()[2:]
-    found: dict[str, object] = {}
-    while words:
-        name, equal, value = words.pop(0).partition("=")
-        if not name.startswith("-"):
-            continue
-        if not equal:
-            value = words.pop(0) if words and not words[0].startswith("-") else "true"
-        key = key_of(name.lstrip("-"))
-        before = found.get(key)
-        found[key] = value if before is None else [*(before if isinstance(before, list) else [before]), value]
-    return found
-
-
 def spec(cluster: Cluster, member: Member) -> HostSpec:
     """Return the desired state of a server or agent, as far as its settings need it."""
     return server.spec(cluster, member, None) if member.role == "servers" else agent.spec(cluster, member, None, "")
@@ -78,7 +58,7 @@ def _of_dropins(one: Installed | None) -> dict[str, dict[str, bool]]:
     found: dict[str, dict[str, bool]] = {}
     for key, setting in one.settings.items() if one else ():
         for origin in setting.origins:
-            path = origin.removeprefix(running.VARIABLE)
+            path = origin.removeprefix(k3s_installed.VARIABLE)
             if ".service.d/" in path:
                 found.setdefault(path, {})[key] = path != origin
     return found
@@ -116,8 +96,10 @@ def is_same(cluster: Cluster, member: Member, facts: HostFacts, key: str, path: 
     """
     one = running.installation(facts, "server" if member.role == "servers" else "agent")
     host = spec(cluster, member)
-    if one and path in one.dropins and key != "token-file":  # the text of that file is not known
+    in_file = key in k3s_installed.TOKEN_FILES
+    if one and path in one.dropins and not (in_file and not running.has_token_text(one, key)):
         after, ours = running.wanted(host, one), running.wanted(host)
+        key = k3s_installed.TOKEN_FILES.get(key, key)
         return key in after.settings and running.form(cluster, key, after) == running.form(cluster, key, ours)
     if one is None or key not in one.settings:
         return False
@@ -149,7 +131,7 @@ def _flags(cluster: Cluster, member: Member, facts: HostFacts, own: str) -> Iter
 def _given(facts: HostFacts, own: str, one: Installed | None) -> set[str]:
     """Return the settings that are flags of the unit; those of a drop-in are told with it."""
     if one is None:
-        return set(flags(facts.unit(own).command))
+        return set(k3s_installed.flags(facts.unit(own).command))
     return {key for key, setting in one.settings.items() if f"flags of {own}" in setting.origins}
 
 

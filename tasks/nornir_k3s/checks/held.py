@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 
-from nornir_k3s import k3s
-from nornir_k3s.checks.other_installs import settings_in
+from nornir_k3s import k3s, k3s_installed
 from nornir_k3s.facts import held
 from nornir_k3s.model import pem
 from nornir_k3s.model.address import is_address
@@ -20,6 +19,8 @@ from nornir_k3s.roles.datastore_login import logins
 
 TOKEN, AGENT_TOKEN, ENDPOINT, PASSWORD = "token", "agent token", "datastore endpoint", "database password"
 KEYS, CA, CHECK = "keys of the datastore", "CA of K3s", "certificate of the health check"
+# A unit that has no flags.
+_OURS = f"[Service]\nEnvironmentFile=-{held.ENVIRONMENT}\nExecStart={k3s.BINARY} server\n"
 _CONFIGURED = "token of the settings"
 _FULL = re.compile(r"K10[0-9a-f]*::([^:]*):")  # the form of K3s' token files (k3s: pkg/clientaccess/token.go)
 
@@ -57,7 +58,7 @@ def _is_server(files: Mapping[str, str]) -> bool:
 
 
 def _of_server(cluster: Cluster, files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    settings = _all_settings(files)
+    settings = _settings(files)
     token, agent = files.get(held.TOKEN, "").strip(), files.get(held.AGENT_TOKEN, "").strip()
     yield TOKEN, _FULL.sub("", token or settings.get("token", ""))
     yield _CONFIGURED, _FULL.sub("", settings.get("token", ""))
@@ -93,11 +94,11 @@ def managed(cluster: Cluster, settings: Mapping[str, str]) -> Endpoint | None:
 def has_other_datastore(cluster: Cluster, files: Mapping[str, str]) -> bool:
     """Return whether a server's K3s certainly has another datastore than the inventory's: it may be another cluster's.
 
-    A name and an address may be of one host; what is neither in config.yaml nor in the environment is not known.
+    A name and an address may be of one host; settings that cannot be read are not known.
     """
     if not _is_server(files):
         return False
-    text = _all_settings(files).get("datastore-endpoint", "")
+    text = _settings(files).get("datastore-endpoint", "")
     try:
         found, own = parse(Secret(text)), parse(datastore.endpoint(cluster))
     except ValueError:
@@ -109,14 +110,10 @@ def has_other_datastore(cluster: Cluster, files: Mapping[str, str]) -> bool:
     return not theirs & ours and len({is_address(host) for host in theirs | ours}) == 1
 
 
-def _all_settings(files: Mapping[str, str]) -> dict[str, str]:
-    return _environment(files.get(held.ENVIRONMENT, "")) | settings_in(files.get(k3s.CONFIG, ""))
-
-
-def _environment(text: str) -> dict[str, str]:
-    """Return the settings in the environment file of K3s' unit (k3s: install.sh, create_env_file)."""
-    found = re.findall(r"^K3S_([A-Z_]+)=(.*)$", text, re.M)
-    return {name.lower().replace("_", "-"): value.strip().strip("'\"") for name, value in found}
+def _settings(files: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the settings of K3s, wherever they come from: those of its next start."""
+    one = k3s_installed.of_texts(k3s.UNITS["server"], files.get(held.UNIT, _OURS), files)
+    return {key: setting.text for key, setting in one.settings.items()} if one else {}
 
 
 def disagreements(found: Values, wanted: Collection[str]) -> list[str]:

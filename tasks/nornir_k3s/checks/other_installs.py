@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 import yaml
 
-from nornir_k3s import k3s
+from nornir_k3s import k3s, k3s_installed
 from nornir_k3s.checks import extra_settings
 from nornir_k3s.k3s_installed import key_of
 from nornir_k3s.model import masking
@@ -78,7 +78,7 @@ def running(facts: HostFacts, inventory: Mapping[str, object]) -> Mapping[str, o
         base = {}
     else:
         base = inventory
-    return {**base, **extra_settings.flags(facts.unit(unit).command)}
+    return {**base, **k3s_installed.flags(facts.unit(unit).command)}
 
 
 def settings_in(text: str) -> dict[str, str]:
@@ -102,7 +102,7 @@ def _other_data(facts: HostFacts, name: str) -> str:
         folder = (one.text("data-dir") or k3s.DATA).rstrip("/")
         return "" if folder == k3s.DATA else folder
     state = facts.files.get(k3s.CONFIG)
-    set_ = {**_mapping(state.text if state and state.text else ""), **extra_settings.flags(facts.unit(name).command)}
+    set_ = {**_mapping(state.text if state and state.text else ""), **k3s_installed.flags(facts.unit(name).command)}
     folder = str(set_.get("data-dir", k3s.DATA)).rstrip("/")
     if folder == k3s.DATA and any("data-dir" in map(key_of, names) for _, names, _ in facts.extra_settings):
         return "another folder"
@@ -116,7 +116,7 @@ def _unit(cluster: Cluster, member: Member, facts: HostFacts, name: str, own: st
         if (taken := _taken_over(cluster, member, facts)) and not _other_data(facts, name):
             yield taken
             return
-        lost = sorted(extra_settings.flags(facts.unit(name).command))
+        lost = sorted(k3s_installed.flags(facts.unit(name).command))
         lost += sorted(
             {key for path, keys, _ in facts.extra_settings if path.endswith(extra_settings.ENVIRONMENT) for key in keys}
         )
@@ -127,6 +127,9 @@ def _unit(cluster: Cluster, member: Member, facts: HostFacts, name: str, own: st
         if lost:
             remedy = f"deploy drops {', '.join(lost)} of the unit: give them in the inventory; {remedy}"
         found = f"{name} was not installed by nornir-k3s"
+        one = running_k3s.installation(facts, "agent" if name == k3s.UNITS["agent"] else "server")
+        if one and one.problems:
+            found += f", and not all of its settings can be read ({'; '.join(one.problems)})"
         if folder := _other_data(facts, name):
             found += f", and has its data in {folder}, where the next start would not look: its cluster would be lost"
             remedy = (

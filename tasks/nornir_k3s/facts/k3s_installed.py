@@ -12,6 +12,8 @@ from nornir_k3s.model.installed import Installed
 from nornir_k3s.model.paths import STATE
 from nornir_k3s.records import Record, RecordError, decoded, integer
 
+_KINDS = {"environment": "environments", "settings": "files", "token": "tokens"}
+
 
 class Installations(Fact[tuple[Installed, ...]]):
     """Every K3s whose settings this tool does not know, with those of its unit, environment and files.
@@ -40,17 +42,16 @@ class Installations(Fact[tuple[Installed, ...]]):
         for record in records:
             if record[:1] == ("unit",):
                 _, name, active, enabled, ours, text = record.take(6)
-                made.append(
-                    {"name": name, "text": decoded(text), "environments": [], "files": [], "ours": ours == "yes"}
-                )
+                made.append({"name": name, "text": decoded(text), "environments": [], "files": [], "tokens": []})
+                made[-1]["ours"] = ours == "yes"
                 made[-1] |= {"active": active in ("active", "activating", "reloading"), "enabled": enabled == "enabled"}
                 continue
             kind, path, text = record.take(3)
             if made and kind == "changed":
                 made[-1]["changed"] = max(integer(path), made[-1].get("changed", 0))
                 continue
-            if not made or kind not in ("environment", "settings"):
+            if not made or kind not in _KINDS:
                 raise RecordError(f"not a file of a unit: {record}")
-            made[-1]["environments" if kind == "environment" else "files"].append((path, decoded(text)))
+            made[-1][_KINDS[kind]].append((path, decoded(text)))
         found = [one for given in made if (one := k3s_installed.installed(**given))]
         return tuple(sorted(found, key=lambda one: one.unit))

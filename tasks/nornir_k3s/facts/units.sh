@@ -32,7 +32,7 @@ fact_foreign_units() { # state-folder folder-of-units...
       [ -e "$path" ] || continue
       case $path in
         */k3s.service | */k3s-agent.service) [ ! -e "$state/installed" ] || continue ;;
-        */k3s-*) grep -qE '^ExecStart=.*/k3s( *\\?$| +(server|agent))' "$path" || continue ;;
+        */k3s-*) grep -qE "^ExecStart=.*[/ '\"]k3s( *\\\\?$| +(server|agent))" "$path" || continue ;;
       esac
       say foreign_units "${path##*/}"
     done

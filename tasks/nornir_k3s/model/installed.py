@@ -56,8 +56,10 @@ class Installed:
         files: The files that settings come from.
         ignored: Keys of its files that a server of K3s skips, because it does not know them.
         variables: Variables of its environment that are no settings, such as those of a proxy.
-        problems: Files that cannot be read as K3s would, and why.
+        variable_origins: What sets each of them: an environment file, a drop-in of the unit, or the unit.
+        problems: What cannot be read as K3s would, and why.
         dropins: The files of config.yaml.d, whether this K3s reads them or not, by path.
+        tokens: The texts of files that `token-file` and `agent-token-file` name, by path.
     """
 
     unit: str
@@ -71,8 +73,10 @@ class Installed:
     files: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     variables: Mapping[str, Secret] = field(default_factory=dict)
+    variable_origins: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     dropins: Mapping[str, Secret] = field(default_factory=dict)
+    tokens: Mapping[str, Secret] = field(default_factory=dict)
 
     def text(self, key: str) -> str:
         """Return the value of a setting that is no list, which may be a secret; nothing where it is not set."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nornir_k3s import k3s, k3s_installed
 from nornir_k3s.inventory import rules
@@ -40,7 +40,6 @@ _DEFAULTS = {
 # Lists whose order means nothing.
 _SETS = {"tls-san", "disable", "node-label", "node-taint", "airgap-extra-registry"}
 _ENVIRONMENTS = ("/etc/default/", "/etc/sysconfig/")
-VARIABLE = "Environment= of "  # the origin of a setting in a unit or its drop-in begins so
 # A server that has a datastore endpoint does not use them (k3s: pkg/cluster/managed.go, bootstrap.go).
 _UNUSED = {"server", "cluster-init"}
 # What a driver waits for a connection: no reason to restart.
@@ -109,11 +108,17 @@ def wanted(spec: HostSpec, others: Installed | None = None) -> Installed:
     environments = [(f.path, f.text.reveal()) for f in spec.files if f.path.startswith(_ENVIRONMENTS)]
     files = {path: text.reveal() for path, text in others.dropins.items()} if others else {}
     files |= {f.path: f.text.reveal() for f in spec.files if f.path == k3s.CONFIG or f.path in files}
-    text = f"[Service]\nExecStart={k3s.BINARY} {spec.install.role}\n"
-    found = k3s_installed.installed(spec.install.unit, text, environments=environments, files=list(files.items()))
+    tokens = {path: text.reveal() for path, text in others.tokens.items()} if others else {}
+    found = k3s_installed.installed(
+        spec.install.unit,
+        f"[Service]\nExecStart={k3s.BINARY} {spec.install.role}\n",
+        environments=environments,
+        files=list(files.items()),
+        tokens=list(tokens.items()),
+    )
     if found is None:
         raise ValueError("the unit of K3s starts it")
-    return found
+    return replace(found, files=(*found.files, *(path for path, _ in environments)))
 
 
 def stays(origin: str, ours: Installed) -> bool:
@@ -128,7 +133,7 @@ def stays(origin: str, ours: Installed) -> bool:
 
 def differences(cluster: Cluster, member: Member, facts: HostFacts, one: Installed, ours: Installed) -> Iterator[str]:
     """Yield the settings that would be others than now, as K3s understands them."""
-    if one.binary != k3s.BINARY:
+    if one.binary not in (k3s.BINARY, "k3s"):  # a shell finds it there
         yield "the path of K3s"
     for key in sorted(set(one.settings) | set(ours.settings)):
         setting = one.settings.get(key)
@@ -138,18 +143,19 @@ def differences(cluster: Cluster, member: Member, facts: HostFacts, one: Install
             continue
         if not same(cluster, member, facts, key, (one, ours)):
             yield key
-    kept_variables = {key for key in one.variables if key not in ours.variables and _stays_variable(facts, key)}
+    kept_variables = {key for key in set(one.variables) - set(ours.variables) if _stays_variable(facts, key, one, ours)}
     for key in sorted((set(one.variables) | set(ours.variables)) - kept_variables):
         if one.variables.get(key) != ours.variables.get(key):
             yield key
 
 
 def _is_variable(origin: str) -> bool:
-    return origin.startswith((*_ENVIRONMENTS, VARIABLE))
+    return origin.startswith((*_ENVIRONMENTS, k3s_installed.VARIABLE))
 
 
-def _stays_variable(facts: HostFacts, key: str) -> bool:
-    return any(path.startswith(_ENVIRONMENTS) and key in names for path, names, _ in facts.extra_settings)
+def _stays_variable(facts: HostFacts, key: str, one: Installed, ours: Installed) -> bool:
+    files = [path for path, names, _ in facts.extra_settings if path.startswith(_ENVIRONMENTS) and key in names]
+    return any(stays(origin, ours) for origin in (one.variable_origins.get(key, ""), *files))
 
 
 def same(cluster: Cluster, member: Member, facts: HostFacts, key: str, both: tuple[Installed, Installed]) -> bool:
@@ -158,6 +164,8 @@ def same(cluster: Cluster, member: Member, facts: HostFacts, key: str, both: tup
     Arguments:
         both: What runs, and what would run.
     """
+    if key in k3s_installed.TOKEN_FILES and has_token_text(both[0], key):
+        return same(cluster, member, facts, k3s_installed.TOKEN_FILES[key], both)
     in_own_file = key == "token-file" or (key == "token" and key not in both[0].settings)
     if in_own_file and member.role == "servers" and facts.server.token:
         after = Secret(token_password((_values(both[1], "token") or ("",))[-1]))
@@ -168,6 +176,11 @@ def same(cluster: Cluster, member: Member, facts: HostFacts, key: str, both: tup
     if key == "node-ip" and not found:
         return other == _default_address(facts, member)
     return key == "node-name" and found == ("",) and other == (facts.system.hostname.lower(),)
+
+
+def has_token_text(one: Installed, key: str) -> bool:
+    """Return whether the file that `token-file` or `agent-token-file` names was read."""
+    return one.text(key) in one.tokens
 
 
 def form(cluster: Cluster, key: str, one: Installed) -> tuple[str, ...]:  # noqa: PLR0911 - one a kind of setting

@@ -96,6 +96,27 @@ def test_nothing_is_made_for_a_part_of_the_hosts(living: Living) -> None:
         take_back.settle(run)
 
 
+@pytest.mark.parametrize("where", ["flags", "shell", "drop-in", "environment"])
+def test_a_datastore_is_found_wherever_a_server_has_its_settings(living: Living, where: str) -> None:
+    token, endpoint = living.cluster.token.reveal(), "mysql://k3s:p@tcp(10.9.9.9:3306)/k3s"
+    flags = f'--token={token} "--datastore-endpoint={endpoint}"'
+    start = {"flags": f"server {flags}", "shell": "server"}.get(where, "server")
+    unit = f"[Service]\nEnvironmentFile=-/etc/default/%N\nExecStart=/usr/local/bin/k3s {start}\n"
+    if where == "shell":
+        unit = f"[Service]\nExecStart=/bin/sh -c 'exec k3s server {flags}'\n"
+    living.hosts = {name: {} for name in HOSTS}
+    living.hosts["s2"] = {**ACTIVE, held.UNIT: unit, held.TOKEN: f"{PREFIX}::server:{token}\n"}
+    if where == "drop-in":
+        living.hosts["s2"][f"{k3s.CONFIG}.d/x.yaml"] = yaml.safe_dump({"datastore-endpoint": endpoint})
+    if where == "environment":
+        living.hosts["s2"]["/etc/default/k3s"] = f"K3S_DATASTORE_ENDPOINT='{endpoint}'\n"
+    run = second(living)
+    take_back.begin(run, living.read)
+    assert run.cluster.token.reveal() != token, "it is another cluster's"
+    with pytest.raises(K3sError, match=r"^s2: K3s has another datastore there"):
+        take_back.settle(run)
+
+
 @pytest.mark.parametrize(
     ("endpoint", "other"),
     [
@@ -103,7 +124,7 @@ def test_nothing_is_made_for_a_part_of_the_hosts(living: Living) -> None:
         ("mysql://k3s_0123abcd:p@tcp(10.0.0.11:3306)/test", True),
         ("postgres://k3s_0123abcd:p@10.0.0.11:5432/k3s", True),
         ("mysql://k3s_0123abcd:p@tcp(db.example.org:3306)/k3s", False),  # it may be a name of db1
-        ("", False),  # flags in the unit
+        ("", False),
     ],
 )
 def test_the_token_of_a_server_with_another_datastore_is_not_taken(living: Living, endpoint: str, other: bool) -> None:
