@@ -227,8 +227,10 @@ def test_defaults_and_what_is_this_tool_s_own_is_not_written() -> None:
     assert "server_taint" not in found.cluster
     assert found.hosts["n1"] == {"hostname": "10.0.0.1", "groups": ["servers"]}
     notes = "\n".join(found.report.notes)
-    for key in ("supervisor-port (9)", "data-dir (/srv/k3s)", "disable (nothing-like-that)"):
+    for key in ("supervisor-port (9)", "disable (nothing-like-that)"):
         assert f"n1: {key} is not taken over: " in notes
+    assert "n1: K3s has its data in /srv/k3s, and this tool expects them in /var/lib/rancher/k3s: a deploy is" in notes
+    assert "mv /srv/k3s /var/lib/rancher/k3s; remove data-dir from its settings (flags of k3s.service)" in notes
 
 
 def test_secrets_in_settings_are_references() -> None:
@@ -390,6 +392,62 @@ def test_another_login_at_the_same_database_is_told() -> None:
     found = described({**TWO, "n3": host(3, SERVER.replace("s3cret", "older"))})
     assert found.secrets["endpoint"] == Secret(ENDPOINT)
     assert "n3: another login or other parameters" in "\n".join(found.report.notes)
+
+
+def test_one_database_by_name_and_by_address_is_one() -> None:
+    named_ = SERVER.replace("10.0.0.9", "db.example.org")
+    database = Found("x", (Address("eth0", "10.0.0.9/24"),), active=frozenset({"mysql"}))
+    three = {**TWO, "n3": host(3, named_), "db": database}
+    found = described(three, names={"db.example.org": ("10.0.0.9",)})
+    assert found.secrets["endpoint"] == Secret(ENDPOINT)
+    assert "n3: another login or other parameters in the datastore endpoint than n1, or another name of its host" in (
+        "\n".join(found.report.notes)
+    )
+    only = {"n1": host(1, named_, nodes=(node(1),)), "db": database}
+    assert "db runs MySQL" in "\n".join(described(only, names={"db.example.org": ("10.0.0.9",)}).report.notes)
+    for names in ({"db.example.org": ("10.0.0.8",)}, {}):
+        with pytest.raises(UsageError, match="their datastores differ"):
+            described(three, names=names)
+
+
+def test_variables_of_drop_ins_stay_and_are_told() -> None:
+    def with_(environment: str) -> Found:
+        text_ = (
+            f"# /etc/systemd/system/k3s.service\n{unit(SERVER)}# /etc/systemd/system/k3s.service.d/p.conf\n"
+            "[Service]\nEnvironment=HTTP_PROXY=http://u:hush@p:1 GOGC=50\n"
+        )
+        one = installed("k3s.service", text_, environments=(("/etc/default/k3s", environment),), active=True)
+        assert one is not None
+        return replace(TWO["n1"], installed=(one,))
+
+    found = described({"n1": with_("KINE_X=1\n"), "n2": TWO["n2"]})
+    assert "proxy" not in found.cluster, "it would be in /etc/default/k3s, too, with other values"
+    notes = "\n".join(found.report.notes)
+    assert "n1: /etc/systemd/system/k3s.service.d/p.conf sets GOGC, HTTP_PROXY for K3s: it stays there" in notes
+    assert "n1: /etc/default/k3s sets KINE_X for K3s: it stays there" in notes
+    assert "hush" not in notes
+    found = described({"n1": with_("KINE_X=1\nHTTPS_PROXY=http://p:2\n"), "n2": TWO["n2"]})
+    assert found.cluster["proxy"] == {"https": "http://p:2"}
+    assert "the inventory cannot have: KINE_X; to keep" in "\n".join(found.report.notes), "deploy writes that file"
+
+
+def test_a_token_in_a_file_goes_to_the_state_only() -> None:
+    one = installed(
+        "k3s.service",
+        unit(SERVER),
+        files=((f"{CONFIG}.d/t.yaml", "token-file: /etc/k3s.token\nagent-token-file: /etc/agents\n"),),
+        tokens=(("/etc/k3s.token", "hush-1\n"), ("/etc/agents", "hush-2\n")),
+        active=True,
+    )
+    assert one is not None
+    found = described({"n1": host(1, SERVER, installed=(one,), token=Secret(""), ca="", nodes=(node(1),))})
+    assert (found.secrets["token"], found.secrets["agent-token"]) == (Secret("hush-1"), Secret("hush-2"))
+    assert "hush" not in f"{found.cluster}{found.hosts}{found.files}{found.report}"
+
+
+def test_data_in_another_folder_without_a_token_are_told() -> None:
+    with pytest.raises(UsageError, match="n1: K3s has its data in /srv/k3s, and this tool expects them in"):
+        described({"n1": host(1, f"{SERVER} --data-dir /srv/k3s", token=Secret(""), ca="", nodes=(node(1),))})
 
 
 def test_hosts_in_odd_states_are_told() -> None:

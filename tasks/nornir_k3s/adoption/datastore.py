@@ -40,11 +40,12 @@ class Datastore:
     notes: list[str] = field(default_factory=list)
 
 
-def of(servers: Mapping[str, Found], others: Mapping[str, Found]) -> Datastore:
+def of(servers: Mapping[str, Found], others: Mapping[str, Found], resolved: Mapping[str, tuple[str, ...]]) -> Datastore:
     """Return what these servers use.
 
     Arguments:
         others: The other hosts, of which some may run it.
+        resolved: The addresses of names, as a server resolves them.
 
     Raises:
         UsageError: They use several, or one that this tool cannot have.
@@ -56,13 +57,9 @@ def of(servers: Mapping[str, Found], others: Mapping[str, Found]) -> Datastore:
     kind = next(iter(kinds))
     if kind:
         return Datastore(f"{EMBEDDED[kind]} on {', '.join(servers)}", embedded=kind)
-    parsed = {}
-    for name, (_, text) in used.items():
-        try:
-            parsed[name] = parse(Secret(text))
-        except ValueError as error:
-            raise UsageError(f"{name}: its datastore endpoint: {error}", hint="nothing was written") from None
-    if len({(one.kind, one.hosts, one.database) for one in parsed.values()}) > 1:
+    parsed = {name: _parsed(name, text) for name, (_, text) in used.items()}
+    first_one = next(iter(parsed.values()))
+    if not all(_is_same(first_one, one, resolved) for one in parsed.values()):
         raise _several({name: describe(one) for name, one in parsed.items()})
     text = Counter(text for _, text in used.values()).most_common(1)[0][0]
     first = next(name for name, (_, one) in used.items() if one == text)
@@ -71,16 +68,47 @@ def of(servers: Mapping[str, Found], others: Mapping[str, Found]) -> Datastore:
     found.files = {key: own.text(key) for key in FILES if own and own.text(key)}
     if other := sorted(name for name, (_, one) in used.items() if one != text):
         found.notes.append(
-            f"{', '.join(other)}: another login or other parameters in the datastore endpoint than {first}, of which"
-            " the inventory has them: a deploy makes them the same"
+            f"{', '.join(other)}: another login or other parameters in the datastore endpoint than {first}, or another"
+            " name of its host; the inventory has those of the latter: a deploy makes them the same"
         )
-    found.hosts = _hosts(parsed[first], others)
+    found.hosts = _hosts(parsed[first], others, resolved)
     for name in found.hosts:
         runs = ", ".join(sorted({DATABASES[unit] for unit in others[name].active & DATABASES.keys()}))
         found.notes.append(
             f"{name} runs {runs}, which the servers use: it stays as it is, `external`, and no member of the inventory"
         )
     return found
+
+
+def endpoint(found: Found) -> Endpoint | None:
+    """Return the datastore endpoint of a server; None where it has none, or one that cannot be read."""
+    try:
+        return parse(Secret(_used(found)[1]))
+    except ValueError:
+        return None
+
+
+def _parsed(name: str, text: str) -> Endpoint:
+    try:
+        return parse(Secret(text))
+    except ValueError as error:
+        raise UsageError(f"{name}: its datastore endpoint: {error}", hint="nothing was written") from None
+
+
+def _is_same(one: Endpoint, other: Endpoint, resolved: Mapping[str, tuple[str, ...]]) -> bool:
+    """Return whether both are one database, though one may have a name and the other its address."""
+    if (one.kind, one.database) != (other.kind, other.database):
+        return False
+    both = [[(_addresses(host, resolved), port) for host, port in each.hosts] for each in (one, other)]
+    return all(
+        any(port == port_ and found & found_ for found_, port_ in theirs)
+        for mine, theirs in (both, both[::-1])
+        for found, port in mine
+    )
+
+
+def _addresses(host: str, resolved: Mapping[str, tuple[str, ...]]) -> set[str]:
+    return {host.lower(), *resolved.get(host, ())}
 
 
 def _used(found: Found) -> tuple[str, str]:
@@ -101,9 +129,9 @@ def _several(uses: Mapping[str, str]) -> UsageError:
     )
 
 
-def _hosts(endpoint: Endpoint, others: Mapping[str, Found]) -> list[str]:
+def _hosts(used: Endpoint, others: Mapping[str, Found], resolved: Mapping[str, tuple[str, ...]]) -> list[str]:
     """Return the hosts that run a database, and have an address of the endpoint."""
-    wanted = {host for host, _ in endpoint.hosts}
+    wanted = {address for host, _ in used.hosts for address in (host, *_addresses(host, resolved))}
     return [
         name
         for name, one in others.items()

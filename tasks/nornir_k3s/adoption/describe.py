@@ -12,7 +12,7 @@ from nornir_k3s.adoption import datastore, named, registration, settings
 from nornir_k3s.adoption.read import Found, HostFile, Role, agent_token, token_of
 from nornir_k3s.adoption.registration import Registration
 from nornir_k3s.adoption.settings import Placed
-from nornir_k3s.adoption.told import origin_of, told
+from nornir_k3s.adoption.told import data_elsewhere, origin_of, told
 from nornir_k3s.errors import UsageError
 from nornir_k3s.model.adoption import Adoption
 from nornir_k3s.model.k3s_facts import NodeState
@@ -94,9 +94,9 @@ def roles(found: Mapping[str, Found]) -> dict[Role, dict[str, Found]]:
             said = f"{' and '.join(sorted(first.values()))} have different {what}s: they are of several clusters"
             raise UsageError(said, hint=f"give the servers of one cluster; {_NOTHING}")
     if not any(token_of(one) for one in by["servers"].values()):
-        raise UsageError(
-            f"{', '.join(by['servers'])}: there is no token of a cluster", hint=f"start K3s once; {_NOTHING}"
-        )
+        elsewhere = [note for one in by["servers"].items() if (note := data_elsewhere(*one))]
+        text = "; ".join(elsewhere) or f"{', '.join(by['servers'])}: there is no token of a cluster"
+        raise UsageError(text, hint=_NOTHING if elsewhere else f"start K3s once; {_NOTHING}")
     return by
 
 
@@ -129,7 +129,8 @@ def describe(
     """
     by = roles(found)
     listed = {node.name: node for node in nodes(by["servers"])}
-    store = datastore.of(by["servers"], {name: one for name, one in found.items() if name not in by["servers"]})
+    others = {name: one for name, one in found.items() if name not in by["servers"]}
+    store = datastore.of(by["servers"], others, resolved)
     placed = {role: settings.of_role(role, by[role], listed, state) for role in ("servers", "agents") if by[role]}
     own = placed["servers"].shared
     port = int(own.get("https-listen-port", k3s.API_PORT))

@@ -10,6 +10,7 @@ from typing import Any
 from nornir_k3s.adoption.datastore import FILES
 from nornir_k3s.adoption.read import Found, HostFile
 from nornir_k3s.inventory.named_files import named
+from nornir_k3s.k3s_installed import VARIABLE
 from nornir_k3s.model.masking import has_credentials
 from nornir_k3s.model.secret import Secret
 
@@ -77,7 +78,7 @@ def keep(
     for path in dict.fromkeys(path for own in texts.values() for path in own):
         if path not in tls.values():
             _file(kept, path, found, texts, state)
-    _proxy(kept, found, state)
+    _variables(kept, found, state)
     return kept
 
 
@@ -141,10 +142,39 @@ def _put(kept: Kept, name: str, one: HostFile, *, secret: bool) -> None:
         kept.files[f"files/{name}"] = one.text.reveal()
 
 
-def _proxy(kept: Kept, found: Mapping[str, Found], state: str) -> None:
-    variables: dict[str, Secret] = {}
-    for one in found.values():
-        variables |= one.k3s.variables if one.k3s else {}
+def _variables(kept: Kept, found: Mapping[str, Found], state: str) -> None:
+    """Keep a proxy, and tell of other variables whether a deploy leaves them."""
+    own = {name: one.k3s for name, one in found.items() if one.k3s}
+    values: dict[tuple[str, str], Secret] = {}
+    for one in own.values():
+        values |= {(one.variable_origins.get(key, ""), key): value for key, value in one.variables.items()}
+    _proxy(kept, {key: value for (origin, key), value in values.items() if not _in_dropin(origin)}, state)
+    proxies = {name for names in _PROXIES.values() for name in names}
+    # Deploy writes a proxy to /etc/default.
+    remain = ("/etc/sysconfig/",) if "proxy" in kept.settings else ("/etc/sysconfig/", "/etc/default/")
+    lost = set()
+    stay: dict[str, set[str]] = {}
+    for origin, key in values:
+        if _in_dropin(origin) or (key not in proxies and origin.startswith(remain)):
+            stay.setdefault(origin, set()).add(key)
+        elif key not in proxies:
+            lost.add(key)
+    for origin, names in stay.items():
+        hosts = ", ".join(name for name, one in own.items() if origin in one.variable_origins.values())
+        said = f"{origin.removeprefix(VARIABLE)} sets {', '.join(sorted(names))} for K3s"
+        kept.notes.append(f"{hosts}: {said}: it stays there, outside the inventory")
+    if lost:
+        kept.notes.append(
+            f"variables of K3s' environment that the inventory cannot have: {', '.join(sorted(lost))}; to keep them,"
+            " put them into a drop-in of the unit on the hosts (systemctl edit k3s, or k3s-agent)"
+        )
+
+
+def _in_dropin(origin: str) -> bool:
+    return ".service.d/" in origin
+
+
+def _proxy(kept: Kept, variables: Mapping[str, Secret], state: str) -> None:
     proxy: dict[str, Any] = {}
     for key, names in _PROXIES.items():
         value = next((variables[name].reveal() for name in names if name in variables), "")
@@ -157,9 +187,3 @@ def _proxy(kept: Kept, found: Mapping[str, Found], state: str) -> None:
             proxy[key] = value
     if proxy.keys() & {"http", "https"}:
         kept.settings["proxy"] = proxy
-    other = sorted(variables.keys() - {name for names in _PROXIES.values() for name in names})
-    if other:
-        kept.notes.append(
-            f"variables of K3s' environment that the inventory cannot have: {', '.join(other)}; to keep them, put them"
-            " into /etc/default/k3s, or k3s-agent, on the hosts"
-        )

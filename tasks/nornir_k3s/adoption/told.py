@@ -102,6 +102,8 @@ def _about(name: str, found: Found, listed: Mapping[str, NodeState], version: st
             f"{name}: K3s is started by {own.unit}; this tool's unit is {usual}, and both at once do not work: disable"
             f" the other one when the plan asks for it"
         )
+    if elsewhere := data_elsewhere(name, found):
+        notes.append(elsewhere)
     if not own.active:
         notes.append(f"{name}: {own.unit} does not run: its settings are those of its next start")
     for other in found.installed:
@@ -117,6 +119,19 @@ def _about(name: str, found: Found, listed: Mapping[str, NodeState], version: st
     if running and running != version:
         notes.append(f"{name}: it runs {running}, and the inventory has {version}: a deploy changes it")
     return notes
+
+
+def data_elsewhere(name: str, found: Found) -> str:
+    """Return that K3s has its data in another folder than this tool expects; nothing where it has not."""
+    folder = (found.k3s.text("data-dir") if found.k3s else "").rstrip("/")
+    if not found.k3s or folder in ("", k3s.DATA):
+        return ""
+    return (
+        f"{name}: K3s has its data in {folder}, and this tool expects them in {k3s.DATA}: a deploy is refused, since it"
+        f" would start another cluster. To take it over, on one host after the other: systemctl stop {found.k3s.unit};"
+        f" mv {folder} {k3s.DATA}; remove data-dir from its settings ({found.k3s.settings['data-dir'].origin});"
+        " start it"
+    )
 
 
 def _embedded(store: Datastore) -> list[str]:

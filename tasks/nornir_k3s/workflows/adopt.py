@@ -14,7 +14,7 @@ from nornir.core import Nornir
 from nornir.core.inventory import Host
 from nornir.core.task import Result, Task
 
-from nornir_k3s.adoption import describe, named, read, registration
+from nornir_k3s.adoption import datastore, describe, named, read, registration
 from nornir_k3s.adoption import write as files
 from nornir_k3s.adoption.describe import Description, Login
 from nornir_k3s.adoption.read import Found, HostFile
@@ -112,7 +112,8 @@ def carry_out(nr: Nornir, wanted: Wanted) -> Adoption:
     names = describe.names(found) if wanted.rename else {name: name for name in found}
     by = describe.roles(found)
     urls = registration.urls(by["agents"], by["servers"], describe.nodes(by["servers"])).values()
-    hosts = sorted({url.host for url in urls})
+    endpoints = filter(None, map(datastore.endpoint, by["servers"].values()))
+    hosts = sorted({url.host for url in urls} | {host for one in endpoints for host, _ in one.hosts})
 
     def fetch(task: Task) -> tuple[dict[str, HostFile], Mapping[str, tuple[str, ...]]]:
         script = read.files_script(named.paths(found[task.host.name]), hosts)
@@ -120,7 +121,8 @@ def carry_out(nr: Nornir, wanted: Wanted) -> Adoption:
         return read.parse_files(task.host.name, answer.stdout)
 
     texts = _run(nr, "read files", fetch)
-    resolved: Mapping[str, tuple[str, ...]] = texts[next(iter(by["servers"]))][1]
+    # One server may have a name in /etc/hosts that another does not know.
+    resolved = {host: found for name in reversed(by["servers"]) for host, found in texts[name][1].items() if found}
     base = wanted.places.base
     defaults, logins = _logins(nr)
     description = describe.describe(
