@@ -161,6 +161,17 @@ def test_databases_of_mysql_count_where_mariadb_is_wanted(program: Callable[[str
     assert lines(*call, path=path) == ["@others\tmysql\tdatabase shop"]
 
 
+def test_what_a_restore_has_kept_of_an_etcd_is_named(program: Callable[[str, str], str], tmp_path: Path) -> None:
+    path = program("systemctl", "exit 3")
+    folder = tmp_path / "etcd"
+    call = ("database", "fact_database_etcd", "https://10.0.0.1:2379", "/etc/x", folder)
+    assert lines(*call, path=path) == ["@database\tdata\tno\t"]
+    for name in ("etcd", "etcd.old_0a1b2c3d", "etcd.old_4e5f6071", "etcd.verify"):
+        (tmp_path / name / "member").mkdir(parents=True)
+    kept = [f"@database\taside\t{folder}.old_{number}\tfolder" for number in ("0a1b2c3d", "4e5f6071")]
+    assert lines(*call, path=path) == ["@database\tdata\tyes\t", *kept]
+
+
 @pytest.mark.parametrize("separator", [":", ": "])
 def test_the_certificate_of_k3s_port_is_read_and_its_key_is_not(tmp_path: Path, separator: str) -> None:
     secret = tmp_path / "dynamic-cert.json"

@@ -11,6 +11,7 @@ import pytest
 from nornir_k3s.compare import datastore, passing
 from nornir_k3s.datastore_probe.probe import probe
 from nornir_k3s.model.cluster import Cluster
+from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.machine_facts import Unreachable
 from nornir_k3s.model.secret import Secret
@@ -18,10 +19,12 @@ from nornir_k3s.model.went_back import WentBack
 from nornir_k3s.planner import plan_host
 from nornir_k3s.state import revision
 from nornir_k3s.state.store import Store
+from tests.unit.conftest import HOSTS
 from tests.unit.hosts import changed
 from tests.unit.test_promises import NOW, RUNNING, STARTED, converged, known
 
 Load = Callable[..., Cluster]
+OTHERS = {name: host for name, host in HOSTS.items() if name != "db1"}
 
 
 @pytest.fixture
@@ -85,6 +88,30 @@ def test_it_is_an_error_of_drift_that_a_deploy_repairs_after_a_second_look(load:
     assert (one.id, one.severity, one.fixed_by) == ("cluster/revision:datastore", "error", "deploy")
     assert "went back from revision 9 to 4" in one.found
     assert passing.hosts(load(), {}, [one]) == {"db1", "s1", "s2"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "what", "command"),
+    [
+        ("mariadb", "k3s_old_0a1b2c3d", "database", "mariadb k3s -e 'DROP DATABASE k3s_old_0a1b2c3d'"),
+        ("mysql", "kine_before_0a1b2c3d", "table", "mysql k3s -e 'DROP TABLE kine_before_0a1b2c3d'"),
+        ("postgresql", "k3s_old_0a", "database", "runuser -u postgres -- psql k3s -c 'DROP DATABASE k3s_old_0a'"),
+        ("etcd", "/var/lib/etcd/test.old_0a1b2c3d", "folder", "rm -r /var/lib/etcd/test.old_0a1b2c3d"),
+        ("", "kine_before_0a1b2c3d", "table", "DROP TABLE kine_before_0a1b2c3d;"),
+    ],
+)
+def test_what_a_restore_has_kept_is_a_note_with_the_command_that_removes_it(
+    load: Load, kind: str, name: str, what: str, command: str
+) -> None:
+    outside = {"kind": "etcd", "hosts": ["10.0.0.9"]}
+    cluster = load({"datastore": {"kind": kind} if kind else outside}, hosts=HOSTS if kind else OTHERS)
+    kept = Database(alive=True, aside={name: what})
+    hosts = ("db1",) if kind else ("s1", "s2")  # each server reads an external one
+    where = "db1" if kind else "the datastore"
+    assert datastore.kept_aside(cluster, {host: HostFacts(host, database=kept) for host in hosts}) == [
+        f"{where} keeps what was there before a restore in {what} {name}; when you need it no more: {command}"
+    ]
+    assert datastore.kept_aside(cluster, {}) == []
 
 
 def test_a_datastore_that_no_server_reaches_has_no_revision(load: Load) -> None:

@@ -14,8 +14,10 @@ from nornir_k3s.model.drift_limits import Limits
 from nornir_k3s.model.finding import CLUSTER, Finding
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.went_back import WentBack
+from nornir_k3s.roles.datastore_mysql import MARIADB, MYSQL
 
 _MIB = 1 << 20
+_MYSQL = {"mariadb": MARIADB, "mysql": MYSQL}
 
 
 def differences(cluster: Cluster, all_facts: Mapping[str, HostFacts], limits: Limits) -> Iterator[Finding]:
@@ -46,6 +48,29 @@ def went_back(back: WentBack | None) -> Iterator[Finding]:
             remedy="find out what was restored, or failed over; deploy restarts one server after the other",
             fixed_by="deploy", severity="error",
         )  # fmt: skip
+
+
+def kept_aside(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[str]:
+    """Return notes of what restores have kept in the datastore, with the command that removes it."""
+    notes = []
+    for member in cluster.members:
+        found = all_facts[member.name].database.aside if member.name in all_facts else {}
+        where = member.name if cluster.is_managed else "the datastore"
+        for name, what in found.items():
+            text = f"{where} keeps what was there before a restore in {what} {name}; when you need it no more:"
+            notes.append(f"{text} {_removal(cluster, name, what)}")
+    return list(dict.fromkeys(notes))
+
+
+def _removal(cluster: Cluster, name: str, what: str) -> str:
+    statement = f"DROP {what.upper()} {name}"
+    if what == "folder":
+        return f"rm -r {name}"
+    if not cluster.is_managed:
+        return f"{statement};"
+    if cluster.managed.kind == "postgresql":
+        return f"runuser -u postgres -- psql {cluster.managed.database} -c '{statement}'"
+    return f"{_MYSQL[cluster.managed.kind].client} {cluster.managed.database} -e '{statement}'"
 
 
 def _latency(host: str, facts: HostFacts, limits: Limits) -> Iterator[Finding]:

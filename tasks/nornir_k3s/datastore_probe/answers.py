@@ -40,6 +40,7 @@ class Answers:
         round_trips: Seconds of some small queries.
         health: Connections in use, size, compaction.
         expires: When its certificate expires, in seconds since 1970; 0 without a verified certificate.
+        aside: Tables that restores have kept of what was there before.
         problems: Problems of its settings and rights.
     """
 
@@ -53,6 +54,7 @@ class Answers:
     round_trips: list[float] = field(default_factory=list)
     health: DatastoreHealth = field(default_factory=DatastoreHealth)
     expires: float = 0
+    aside: tuple[str, ...] = ()
     problems: list[Finding] = field(default_factory=list)
 
     def measure(self, ping: Callable[[], object]) -> None:

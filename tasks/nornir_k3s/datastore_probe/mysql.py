@@ -105,6 +105,7 @@ def _read(connection: Any, endpoint: Endpoint, *, test_rights: bool) -> Answers:
     if columns:
         answers.problems += _table(query, endpoint, answers, columns)
         _size(query, endpoint, answers)
+        answers.aside = tuple(str(name) for name, _ in query(sql.MYSQL_ASIDE.format("%s"), endpoint.database))
     elif test_rights and exists and not missing and answers.writable and rights & {"ALL", "ALL PRIVILEGES", "DROP"}:
         answers.problems += _test_rights(query, endpoint)
     answers.clock(lambda: float(query("SELECT UNIX_TIMESTAMP(NOW(6))")[0][0]))

@@ -182,6 +182,7 @@ def _read(connection: Any, connector: Connector) -> Answers:  # noqa: ANN401 - i
                 table=_pair(query(sql.POSTGRESQL_SIZE)[0]),
                 revisions=_pair(query(sql.REVISIONS)[0]),
             )
+            answers.aside = tuple(str(name) for name, _ in query(sql.POSTGRESQL_ASIDE))
     answers.clock(lambda: float(query("SELECT extract(epoch FROM clock_timestamp())")[0][0]))
     answers.measure(lambda: query("SELECT 1"))
     return answers

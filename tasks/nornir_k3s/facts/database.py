@@ -39,6 +39,16 @@ SELECT kine.name, COALESCE(LENGTH(kine.value), 0) FROM {table} AS kine
   JOIN (SELECT MAX(id) AS id FROM {table} WHERE name LIKE '/bootstrap/%' GROUP BY name) AS newest ON kine.id = newest.id
   WHERE kine.deleted = 0
 """
+# What a restore has kept beside K3s' table, and of which table or database: 8 hex digits are the restore's number.
+NUMBER = "[0-9a-f]{8}"
+MYSQL_ASIDE = f"""
+SELECT TABLE_NAME, 'table' FROM information_schema.TABLES
+  WHERE TABLE_SCHEMA = {{}} AND TABLE_NAME REGEXP '^kine_before_{NUMBER.replace("{", "{{").replace("}", "}}")}$'
+"""  # noqa: S608 - constants
+POSTGRESQL_ASIDE = f"""
+SELECT tablename, 'table' FROM pg_tables
+  WHERE schemaname = current_schema() AND tablename ~ '^kine_before_{NUMBER}$'
+"""  # noqa: S608 - constants
 _BOOTSTRAP = f"""
 SELECT '@database', 'bootstrap', b.* FROM ({BOOTSTRAP.format(table="kine")}) b;
 SELECT '@database', 'revision', COALESCE(MAX(id), 0), '' FROM kine;
@@ -91,6 +101,7 @@ class Database(Fact[datastore_facts.Database]):
             hba="".join(f"{line}\n" for line in decoded(next(iter(found.get("hba", ())), "")).splitlines()),
             settings=found.get("setting", {}),
             unfinished=UNFINISHED in found.get("bootstrap", ()),
+            aside=found.get("aside", {}),
         )
 
 
@@ -187,6 +198,9 @@ SELECT '@database', 'database', SCHEMA_NAME, '' FROM information_schema.SCHEMATA
 SELECT '@database', 'user', CONCAT(User, '@', Host), {right} FROM mysql.user WHERE User LIKE '{user}\\_%';
 SELECT '@database', 'grant', CONCAT(User, '@', Host), Db FROM mysql.db
   WHERE Db = '{database}' AND Create_priv = 'Y' AND Alter_priv = 'Y' AND Index_priv = 'Y';
+SELECT '@database', 'aside', SCHEMA_NAME, 'database' FROM information_schema.SCHEMATA
+  WHERE SCHEMA_NAME REGEXP '^{database}_old_{NUMBER}$';
+SELECT '@database', 'aside', t.* FROM ({MYSQL_ASIDE.format(f"'{database}'")}) t;
 """  # noqa: S608 - names are checked by the schema, a hash has no quotes
     return accounts, _BOOTSTRAP
 
@@ -205,8 +219,9 @@ SELECT '@database', 'database', datname, pg_get_userbyid(datdba) FROM pg_databas
 SELECT '@database', 'user', rolname, {right} FROM pg_authid WHERE rolname LIKE '{user}\\_%';
 SELECT '@database', 'grant', m.rolname, g.rolname FROM pg_auth_members
   JOIN pg_roles m ON m.oid = member JOIN pg_roles g ON g.oid = roleid WHERE g.rolname = '{user}';
+SELECT '@database', 'aside', datname, 'database' FROM pg_database WHERE datname ~ '^{database}_old_{NUMBER}$';
 """  # noqa: S608 - names are checked by the schema, the verifier has no quotes
-    return accounts, _BOOTSTRAP
+    return accounts, f"SELECT '@database', 'aside', t.* FROM ({POSTGRESQL_ASIDE}) t;{_BOOTSTRAP}"  # noqa: S608 - constants
 
 
 def _postgresql_health() -> tuple[str, str]:

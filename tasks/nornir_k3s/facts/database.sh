@@ -64,6 +64,9 @@ fact_database_etcd() { # URL folder-of-certificates data-folder
     [ -z "$newest" ] || say database revision "$newest" ''
   fi
   if [ -d "$3/member" ]; then say database data yes ''; else say database data no ''; fi
+  for folder in "$3".old_*; do
+    if [ -d "$folder" ]; then say database aside "$folder" folder; fi
+  done
 }
 fact_datastore_health_etcd() { # URL folder-of-certificates
   endpoint=$1 pems=$2

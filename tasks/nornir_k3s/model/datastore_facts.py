@@ -27,6 +27,7 @@ class Database:
         hba: This cluster's part of the pg_hba.conf of a PostgreSQL that others use, too.
         settings: Those of a server that others use, too, as far as they matter to K3s.
         unfinished: A move has begun to copy to it.
+        aside: What restores have kept of what was there before, by name: a database, table or folder.
     """
 
     alive: bool = False
@@ -41,6 +42,7 @@ class Database:
     hba: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
     unfinished: bool = False
+    aside: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def newest(self) -> int:

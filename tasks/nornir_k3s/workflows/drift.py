@@ -121,6 +121,7 @@ def _read(run: Run, report: DriftReport, limits: Limits) -> None:
     marked, notes = compare.accepted(compare.ordered(found), run.cluster.known_drift, datetime.now(UTC).date())
     report.differences, report.notes = marked, notes if run.limit is None else []
     report.notes += [str(report.backups)] if report.backups.made else []
+    report.notes += datastore.kept_aside(run.cluster, run.facts)
     report.notes += [*run.cluster.notes, *(note for note in run.report.notes if note.startswith(_NOTES))]
     _fill(run, report, names)
 

@@ -15,6 +15,7 @@ from nornir_k3s.artifacts import channels
 from nornir_k3s.checks import at_work, datastore, skew, works
 from nornir_k3s.checks import left as left_hosts
 from nornir_k3s.compare import certificate_expiry, load_balancers
+from nornir_k3s.compare.datastore import kept_aside
 from nornir_k3s.errors import Interrupted, K3sError
 from nornir_k3s.facts import Fact
 from nornir_k3s.facts.database import Database
@@ -100,6 +101,7 @@ def read(run: Run) -> Status:
         if one.days < SOON
     ]
     result.notes += [str(one) for one in datastore.single_host(run.cluster)]
+    result.notes += kept_aside(run.cluster, all_facts)
     return result
 
 
