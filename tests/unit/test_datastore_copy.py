@@ -71,6 +71,29 @@ def test_every_row_arrives_as_it_was_and_ids_go_on(
     assert entry.value == "ü\0'\"\\%s?".encode()
 
 
+def test_ids_go_on_after_a_higher_one_as_if_all_before_were_compacted(source: Table, tmp_path: Path) -> None:
+    source.query("INSERT INTO kine (name, prev_revision) VALUES ('compact_rev_key', 40)")
+    before = source.newest()
+    source.go_on_after(before - 1)
+    assert source.newest() == before, "they do already"
+    for _ in range(2):
+        source.go_on_after(before + 1000)
+        notes = [row for row in source.rows() if row[1] == "compact_rev_key"]
+        assert notes == [(before + 1001, "compact_rev_key", 1, 0, 0, before + 1000, 0, b"", None)]
+    store = sqlite_store(tmp_path / "old.db")
+    store.put("/registry/configmaps/default/new", b"")
+    assert store.revision() == before + 1002
+
+
+def test_the_sequence_of_a_postgresql_goes_on_too() -> None:
+    found, said = said_by(POSTGRESQL, [(7, 70)], [], [], [], [], [])
+    found.go_on_after(90)
+    assert [text.split("(")[0] for text in said[1:]] == [
+        "SELECT setval", "BEGIN", "DELETE FROM kine WHERE name = 'compact_rev_key'", "INSERT INTO kine ", "COMMIT",
+    ]  # fmt: skip
+    assert said[1].endswith("::regclass, 92, false)")
+
+
 def test_a_changed_value_another_order_and_null_are_other_contents(source: Table) -> None:
     before = source.content()
     for statement in (

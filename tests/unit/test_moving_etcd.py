@@ -189,6 +189,17 @@ def test_a_revision_that_is_raised_while_k3s_is_stopped_can_be_stopped(old: Path
     assert names(gateway) == {UNFINISHED}
 
 
+def test_revisions_of_a_restored_one_go_on_after_those_that_were_seen(gateway: Gateway) -> None:
+    keys = Keys(gateway.connect)
+    list(keys.etcd.write([Put("/registry/x", b"x")]))
+    before = gateway.keys["/registry/x"]
+    for after in (1, 300, 300):
+        keys.go_on_after(after)
+    keys.close()
+    assert gateway.revision == 301
+    assert gateway.keys == {"/registry/x": before}, "nothing that keeps K3s from starting, or that it has not written"
+
+
 def test_the_newest_revision_is_that_of_the_api(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert "limit=1" in scripts.newest()

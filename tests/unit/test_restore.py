@@ -7,6 +7,7 @@ import hashlib
 import os
 import subprocess
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,16 +16,30 @@ from typing import Any
 import pytest
 from nornir.core.task import Result, Task
 
-from nornir_k3s import Busy, Declined, K3sError, PreflightFailed, Report, UsageError, k3s, plan_restore, restore
+from nornir_k3s import (
+    Busy,
+    Declined,
+    Interrupted,
+    K3sError,
+    PreflightFailed,
+    Report,
+    UsageError,
+    deploy,
+    k3s,
+    plan_restore,
+    restore,
+)
 from nornir_k3s.apply import restore as scripts
 from nornir_k3s.checks import host, network
 from nornir_k3s.checks import preflight as checks
+from nornir_k3s.errors import ArtifactError, HostsFailed
 from nornir_k3s.model.backup import Manifest, Node, Part
-from nornir_k3s.model.datastore_facts import Database
+from nornir_k3s.model.datastore_facts import Database, DatastoreHealth
 from nornir_k3s.model.dump import Recipe
 from nornir_k3s.model.finding import problem
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.k3s_facts import Api, NodeState, ServerFiles
+from nornir_k3s.model.machine_facts import Space
 from nornir_k3s.model.paths import STATE
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.phases import preflight
@@ -36,7 +51,10 @@ from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
 from nornir_k3s.state import backup_file, drafts, encryption, locks, restoring, revision
 from nornir_k3s.state.restoring import Restoring
+from nornir_k3s.workflows import deploy as deploying
 from nornir_k3s.workflows import restore as workflow
+from nornir_k3s.workflows import restore_revision as revisions
+from nornir_k3s.workflows.restore_file import Opened
 
 from .conftest import SETTINGS
 from .test_backup import TOKEN, external, key_pair, nornir
@@ -73,11 +91,15 @@ class Hosts:
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.folder, self.did = folder, list[str]()
-        self.alive, self.ca, self.fails = True, CA, ""
+        self.alive, self.ca, self.fails, self.newest = True, CA, "", 90
         self.bare: set[str] = set()
         self.nodes = ["s1", "s2", "a1"]
         self.down: set[str] = set()
         patch.setattr(gather, "gather_host", self.gathered)
+        patch.setattr(gather, "read_facts", lambda task, *_: HostFacts(task.host.name))
+        patch.setattr(gather, "find_artifacts", lambda _: None)
+        patch.setattr(revisions, "newest", lambda *_: self.newest)
+        patch.setattr(revisions, "go_on_after", lambda _, __, after: self.did.append(f"go on after {after}"))
         patch.setattr(phases, "session_of", self.session)
         patch.setattr(phases, "apply_steps", self.applied)
         patch.setattr(workflow, "deploy", self.deploy)
@@ -122,6 +144,8 @@ class Hosts:
         self.did.append(f"deploy {choice.until} {token}".strip())
         self.bare.clear()
         self.alive = True
+        if not choice.until:
+            (state / "test" / restoring.FILE).unlink()
         return Report(cluster="test")
 
     def restore(self, file: Path, **more: Any) -> Report:
@@ -137,7 +161,7 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hosts:
 
 
 STOPPED = ["stopping K3s s1", "stopping K3s s2"]
-REPLACED = ["push db1", "restoring the datastore db1"]
+REPLACED = ["push db1", "restoring the datastore db1", "go on after 90"]
 
 
 def test_the_order(hosts: Hosts, tmp_path: Path) -> None:
@@ -145,12 +169,97 @@ def test_the_order(hosts: Hosts, tmp_path: Path) -> None:
     revision.save(run.store, replace(revision.look(run.store, run.cluster, 99, now=0), revision=99))
     report = hosts.restore(backup(tmp_path))
     assert sorted(hosts.did[:2]) == STOPPED
-    assert hosts.did[2:] == [*REPLACED, "deploy"]
+    assert hosts.did[2:] == [*REPLACED[:2], "go on after 99", "deploy"]
     assert "what was written since the backup is lost" in " ".join(report.notes)
-    assert "afterwards restart k3s-agent on all agents" in " ".join(report.notes)
+    assert "revisions go on after the highest one that was seen" in " ".join(report.notes)
     assert restoring.load(run.store) is None
-    assert run.store.read("revision.json") is None, "the datastore went back on purpose"
     assert not list((tmp_path / "state" / "test").glob(".restore*"))
+
+
+def test_revisions_go_on_after_the_newest_one_of_before(hosts: Hosts, tmp_path: Path) -> None:
+    """What clients have seen is known before the data go, and by the next run, which does not find it any more."""
+    hosts.fails = "restoring"
+    with pytest.raises(K3sError, match="restoring"):
+        hosts.restore(backup(tmp_path))
+    hosts.newest, hosts.did = 77, []
+    hosts.restore(backup(tmp_path))
+    assert "go on after 90" in hosts.did
+
+
+def test_an_etcd_s_revision_is_not_raised_for_hours(tmp_path: Path) -> None:
+    run = prepared_run(tmp_path)
+    file = Opened(tmp_path, backup_file.check(backup(tmp_path)), Restoring("abc"))  # of revision 77
+    assert revisions.limited(run, file, 300_078) == 300_078
+    run.cluster = replace(run.cluster, datastore=run.cluster.managed.model_copy(update={"kind": "etcd"}))
+    assert [revisions.limited(run, file, seen) for seen in (300_077, 300_078)] == [300_077, 0]
+
+
+def test_a_datastore_that_cannot_be_read_any_more_is_restored_all_the_same(
+    hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> int:
+        raise K3sError("the datastore cannot be opened: Unknown database 'k3s'")
+
+    monkeypatch.setattr(revisions, "newest", gone)
+    plan = plan_restore(nornir(), backup(tmp_path), base=tmp_path, state=tmp_path / "state", options={"whole": True})
+    assert "afterwards restart k3s-agent on all agents" in " ".join(plan.notes), "no revision is known"
+    hosts.restore(backup(tmp_path))
+    assert "go on after 0" in hosts.did
+
+    def stopped(*_: object) -> int:
+        raise Interrupted("stopped")
+
+    monkeypatch.setattr(revisions, "newest", stopped)
+    with pytest.raises(Interrupted):
+        hosts.restore(backup(tmp_path))
+
+
+def test_a_deploy_ends_what_a_restore_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a later restore of the same file would only deploy."""
+    monkeypatch.setenv("TOKEN", TOKEN)
+    monkeypatch.setattr(deploying, "_carry_out", lambda *_: None)
+    monkeypatch.setattr(deploying, "changing", lambda *_: nullcontext())
+    run = prepared_run(tmp_path)
+    restoring.save(run.store, Restoring("abc", replaced=True))
+    given: dict[str, Any] = {"base": tmp_path, "state": tmp_path / "state"}
+    for choice in (Choice(until="datastore"), Choice(limit=("s1",))):
+        deploy(nornir(), **given, choice=choice)
+        assert restoring.load(run.store) is not None
+    deploy(nornir(), **given)
+    assert restoring.load(run.store) is None
+
+
+def test_what_ends_a_restore_is_told_before_k3s_stops(
+    hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk without room for what is restored, and a release that is not there: both at once."""
+    free = {"db1": 1500, "s1": 1023, "s2": 1024}
+    health = DatastoreHealth(table=(9, 500 << 20))
+
+    def read(task: Task, *_: object) -> HostFacts:
+        space = (Space("/var/lib", free.get(task.host.name, 1), 1, 1), Space("/run", 1, 1, 1))
+        return HostFacts(task.host.name, space=space, datastore_health=health)
+
+    def no_release(_: Run) -> None:
+        raise ArtifactError("k3s is missing in bundle")
+
+    monkeypatch.setattr(gather, "read_facts", read)
+    path = backup(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(gather, "find_artifacts", no_release)
+        with pytest.raises(HostsFailed, match="k3s is missing") as caught:
+            hosts.restore(path)
+        assert "s1: 1023 MiB of disk space are free in /var/lib" in caught.value.message
+        assert "db1: 1500 MiB of disk space are free in /var/lib; expected: at least 1524 MiB" in caught.value.message
+        assert "s2" not in caught.value.message
+        free.update(s1=1024, db1=1524)
+        with pytest.raises(ArtifactError):
+            hosts.restore(path)
+        patch.setattr(gather, "find_artifacts", lambda _: (_ for _ in ()).throw(Interrupted("stopped")))
+        with pytest.raises(Interrupted):
+            hosts.restore(path)
+    assert not hosts.did, "no server was stopped"
+    hosts.restore(path)
 
 
 def test_nothing_is_saved_while_another_controller_works(
@@ -475,7 +584,8 @@ def test_files_that_do_not_fit_are_put_aside(
     server = tmp_path / "k3s" / "server"
     assert (server / "tls").exists() is not aside
     assert (server / "before-restore-abcd" / "tls").exists() is aside
-    assert "systemctl stop k3s.service" in (tmp_path / "log").read_text()
+    said = (tmp_path / "log").read_text()
+    assert said.index("systemctl disable -q k3s.service") < said.index("systemctl stop k3s.service"), "nor at a boot"
 
 
 def test_files_of_a_start_between_two_runs_are_put_aside_too(tmp_path: Path) -> None:
@@ -493,7 +603,7 @@ def test_a_bare_host_has_nothing_to_stop(tmp_path: Path) -> None:
     manifest = Manifest(cluster="test", k3s_version="v1.34.9+k3s1", datastore="mariadb", token="0" * 12)
     done = shell(tmp_path, scripts.stop(manifest, "s1", number="abcd"), systemctl="echo not-found")
     assert done.returncode == 0, done.stderr
-    assert "stop" not in (tmp_path / "log").read_text()
+    assert not {"stop", "disable"} & set((tmp_path / "log").read_text().split())
 
 
 # A MariaDB whose databases are folders, and tables files in them.

@@ -31,7 +31,7 @@ from nornir_k3s import (
 )
 from nornir_k3s.checks import host, network
 from nornir_k3s.datastore_copy import connect, rights, scratch
-from nornir_k3s.datastore_copy.content import Content
+from nornir_k3s.datastore_copy.content import COMPACTION, Content, Digest
 from nornir_k3s.datastore_copy.dialect import DRAFT, MYSQL, POSTGRESQL, SQLITE, Dialect
 from nornir_k3s.datastore_copy.table import Table, fill
 from nornir_k3s.model.datastore_facts import Database
@@ -46,8 +46,9 @@ from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.selection import Choice
-from nornir_k3s.state import backup_file, backup_folder, backups, restoring, revision
+from nornir_k3s.state import backup_file, backup_folder, backups, restoring
 from nornir_k3s.workflows import restore as workflow
+from nornir_k3s.workflows import restore_revision as revisions
 
 from .test_backup import TOKEN, external, nornir
 from .test_datastore_copy import said_by
@@ -85,6 +86,8 @@ class Outside:
         self.lacks["for_database"] = ["CREATEDB"]
         patch.setattr(connect, "opened", self.opened)
         patch.setattr(gather, "gather_host", self.gathered)
+        patch.setattr(gather, "read_facts", lambda task, *_: HostFacts(task.host.name))
+        patch.setattr(gather, "find_artifacts", lambda _: None)
         for module in (parts, rows, hosts_phases):
             patch.setattr(module, "session_of", self.session)
         patch.setattr(workflow, "deploy", self.deploy)
@@ -100,8 +103,13 @@ class Outside:
             table.publish(450)
 
     def content(self, name: str = "kine") -> Content:
+        """Return its content without the note of what is compacted."""
+        digest = Digest()
         with connect.sqlite(self.path) as table:
-            return table.content(name)
+            for row in table.rows(name):
+                if row[1] not in COMPACTION:
+                    digest.add(row[0], *row)
+        return digest.content
 
     def tables(self) -> set[str]:
         with connect.sqlite(self.path) as table:
@@ -144,6 +152,7 @@ class Outside:
 
     def deploy(self, *_: Any, choice: Choice, **__: Any) -> Report:
         self.did.append(f"deploy {choice.until}".strip())
+        (self.folder / "state" / "test" / restoring.FILE).unlink()
         return Report(cluster="test")
 
     @property
@@ -246,6 +255,44 @@ def test_another_server_is_the_way_where_one_does_not_reach_it(database: Outside
         rows.dump(database.run(), database.folder)
 
 
+def test_a_server_whose_login_is_refused_is_not_the_only_way(
+    database: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, opened = list[str](), connect.opened
+    refused = {"s2"}
+
+    @contextmanager
+    def some(endpoint: Endpoint, files: connect.Files, by: Any, version: str) -> Iterator[Any]:
+        asked.append(by)
+        if by in refused:
+            raise K3sError(f"{by}: the datastore cannot be opened")
+        with opened(endpoint, files, by, version) as table:
+            yield table
+
+    def session(task: Task, _: Run) -> Any:
+        return SimpleNamespace(transport=task.host.name)
+
+    monkeypatch.setattr(connect, "opened", some)
+    monkeypatch.setattr(rows, "session_of", session)
+    run = database.run()
+    run.facts["s1"] = replace(run.facts["s1"], api=Api(ready=False))
+    assert revisions.newest(run, database.folder) == 450
+    assert asked == ["s2", "s1"], "ready servers first"
+    refused.add("s1")
+    with pytest.raises(K3sError, match=r"s2: the datastore cannot be opened(.|\n)*s1: "):
+        revisions.newest(run, database.folder)
+    assert not run.nr.data.failed_hosts, "they can do all else"
+    asked.clear()
+
+    def fails(_: rows.Reach) -> None:
+        raise K3sError("disk full")
+
+    refused.clear()
+    with pytest.raises(K3sError, match="disk full"):
+        rows.on_table(run, database.folder, "dump", fails, "dumping")
+    assert asked == ["s2"], "what has begun is not begun again elsewhere"
+
+
 def test_a_stop_ends_it(database: Outside) -> None:
     run = database.run()
     stop = threading.Event()
@@ -294,6 +341,22 @@ def test_it_comes_back_and_the_table_that_was_there_is_kept(database: Outside) -
     assert aside.startswith("kine_before_")
     assert database.content(aside) == other
     assert nothing_left(database.folder / "state" / "test")
+
+
+@pytest.mark.parametrize("lacks", [[], ["DROP"]])
+def test_no_revision_is_given_again(database: Outside, lacks: list[str]) -> None:
+    path = Path(database.backup().place)
+    with connect.sqlite(database.path) as table:
+        for number in range(451, 500):
+            table.query("INSERT INTO kine (name, prev_revision) VALUES ('/registry/since', ?)", number)
+    database.lacks["for_renaming"] = lacks
+    plan = plan_restore(external(), path, **database.given)
+    assert "revisions go on after the highest one that was seen" in " ".join(plan.notes)
+    restore(external(), path, **database.given)
+    with connect.sqlite(database.path) as table:
+        assert [row[:6] for row in table.rows() if row[0] > 450] == [(500, "compact_rev_key", 1, 0, 0, 499)]
+        table.query("INSERT INTO kine (name, prev_revision) VALUES ('/registry/new', 0)")
+        assert table.newest() == 501
 
 
 def test_without_the_right_to_rename_the_rows_are_kept_in_a_backup(database: Outside) -> None:
@@ -366,7 +429,7 @@ def test_what_an_earlier_run_has_put_in_place_stays(database: Outside, monkeypat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(revision, "forget", killed)
+        patch.setattr(revisions, "go_on_after", killed)
         with pytest.raises(KeyboardInterrupt):
             restore(external(), path, **database.given)
     tables = database.tables()

@@ -2,7 +2,10 @@
 # a run that was killed goes on where it was. K3s is stopped on all servers meanwhile.
 file='' number=''
 stop_server() { # unit data CA token-fingerprint hash-of-the-encryption-config, or - if unknown
-  if [ "$(systemctl show -p LoadState --value "$1")" != not-found ]; then systemctl stop "$1"; fi
+  if [ "$(systemctl show -p LoadState --value "$1")" != not-found ]; then
+    systemctl disable -q "$1" # a boot must not start it with half of the data; the deploy that ends a restore enables it
+    systemctl stop "$1"
+  fi
   # Files that are newer than the datastore's, and others, keep K3s from starting (k3s: pkg/cluster/bootstrap.go): without
   # them it takes its own from the datastore, as a server that joins.
   if [ -d "$2/server" ] && ! { same_ca "$2" "$3" && same_token "$2" "$4" && same_encryption "$2" "$5"; }; then

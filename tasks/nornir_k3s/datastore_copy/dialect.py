@@ -24,7 +24,7 @@ class Dialect:
         replace: The same where K3s has a table already, which gets the name `{keep}`.
         belongings: SQL that returns statements: with 0, those before `replace`, with 1, those after it.
         snapshot: SQL that begins a transaction that reads what was there in this moment, whatever others write.
-        count_on: SQL that lets ids begin with `{newest}` in a table that was filled anew in place.
+        count_on: SQL that lets ids go on with `{newest}` in K3s' table.
         ignores_case: Names that differ in their case only are the same.
     """
 
@@ -107,4 +107,5 @@ UNION ALL SELECT 1, 'ALTER TABLE kine OWNER TO ' || quote_ident(rolname) FROM pg
     AND has_schema_privilege(rolname, current_schema(), 'CREATE')
 """,  # noqa: S608 - our own names
     snapshot=("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",),
+    count_on="SELECT setval(COALESCE(pg_get_serial_sequence('kine', 'id'), 'kine_id_seq')::regclass, {newest}, false)",
 )

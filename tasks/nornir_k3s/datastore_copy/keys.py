@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from nornir_k3s.datastore_copy.content import COMPACTION, Content, Digest, Live, LiveContent, lasting
 from nornir_k3s.datastore_copy.etcd import Etcd, Key, Put, too_large
-from nornir_k3s.datastore_copy.table import Row, Table
+from nornir_k3s.datastore_copy.table import Row, Table, compacted
 from nornir_k3s.errors import K3sError, UsageError
 from nornir_k3s.model.datastore_facts import BOOTSTRAP, UNFINISHED
 
@@ -120,7 +120,7 @@ class Keys:
             first = one.created == one.changed
             created = (1, 0, 0) if first else (0, 0, one.created)
             yield (number, one.name, *created, 0, self._seconds(one.lease, known), one.value, None)
-        yield (last + 1, COMPACTION[0], 1, 0, 0, newest, 0, b"", None)
+        yield compacted(last + 1, newest)
 
     def require_room(self, source: Table | Keys) -> None:
         """Check that it takes the largest value; K3s may run, and what is there stays.
@@ -151,6 +151,11 @@ class Keys:
             tell(now)
             self._dummies(min(revision - now, _STEP))
             self.etcd.compact(now)
+
+    def go_on_after(self, revision: int) -> None:
+        """Let revisions go on after this one; K3s is stopped, and starts only when that is done."""
+        self.raise_to(revision, lambda _: self.on_rows(0))
+        self.etcd.delete(UNFINISHED)
 
     def _dummies(self, count: int) -> None:
         if count < _CONNECTIONS * _SHARE:

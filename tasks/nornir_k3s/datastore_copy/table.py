@@ -228,10 +228,27 @@ class Table:
         while (last := self._query(some)[0][0]) is not None:
             self._query(f"DELETE FROM kine WHERE id <= {self.dialect.mark}", (last,))  # noqa: S608 - a placeholder
 
+    def go_on_after(self, revision: int) -> None:
+        """Let ids go on after this one, as if all before it were compacted; K3s is stopped.
+
+        Who watches from an earlier one is told to list again. kine reads from there on: it finds no gap to fill.
+        """
+        if self.newest() >= revision:
+            return
+        self.count_on(revision + 1)
+        with self.transaction():
+            self._query(f"DELETE FROM kine WHERE name = '{COMPACTION[0]}'")  # noqa: S608 - a constant
+            self.insert([compacted(revision + 1, revision)], "kine")
+
     def count_on(self, newest: int) -> None:
         """Let ids go on after the highest one: K3s fills each gap, one second after the other."""
         if self.dialect.count_on:
             self._query(self.dialect.count_on.format(newest=newest + 1))
+
+
+def compacted(number: int, revision: int) -> Row:
+    """Return the row of this id with which kine knows that all is compacted up to a revision."""
+    return (number, COMPACTION[0], 1, 0, 0, revision, 0, b"", None)
 
 
 def _texts(rows: Sequence[Row], when: int) -> list[str]:

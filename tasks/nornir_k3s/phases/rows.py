@@ -22,7 +22,7 @@ from nornir_k3s.datastore_copy.content import Content
 from nornir_k3s.datastore_copy.dialect import DRAFT
 from nornir_k3s.datastore_copy.keys import Keys
 from nornir_k3s.datastore_copy.table import Table, fill
-from nornir_k3s.errors import Interrupted, K3sError, UsageError
+from nornir_k3s.errors import HostsFailed, Interrupted, K3sError, UsageError
 from nornir_k3s.model.backup import ROWS
 from nornir_k3s.model.endpoint import Endpoint, parse
 from nornir_k3s.roles import datastore, server
@@ -66,13 +66,13 @@ class Reach:
 
 
 def reached(run: Run) -> list[str]:
-    """Return the servers by way of which the datastore answers; a managed one lets all of them in."""
-    servers = [member.name for member in run.of("servers")]
+    """Return the servers by way of which the datastore answers, ready ones first; a managed one lets all of them in."""
+    servers = sorted((member.name for member in run.of("servers")), key=lambda name: not run.facts[name].ready)
     return servers if run.cluster.is_managed else [one for one in servers if run.facts[one].database.alive]
 
 
 def on_table(run: Run, folder: Path, title: str, work: Callable[[Reach], T], what: str) -> T:
-    """Do something with K3s' table, by way of a server; it ends early when the run is stopped.
+    """Do something with K3s' table, by way of the first server that gets to it; it ends early when the run is stopped.
 
     Arguments:
         folder: For files of a moment, which are secret.
@@ -87,7 +87,7 @@ def on_table(run: Run, folder: Path, title: str, work: Callable[[Reach], T], wha
         found = [one.found for member in run.of("servers") for one in run.facts[member.name].datastore]
         why = f": {found[0]}" if found else ""
         raise K3sError(f"no server reaches the datastore{why}", hint="nothing was changed; run status")
-    stop = getattr(run.nr.runner, "stop", None)
+    stop, begun = getattr(run.nr.runner, "stop", None), list[str]()
 
     def on_host(task: Task, run: Run) -> Result:
         name = task.host.name
@@ -99,10 +99,20 @@ def on_table(run: Run, folder: Path, title: str, work: Callable[[Reach], T], wha
 
         run.tell(name, what)
         with drafts.folder(folder, "tls") as at, _reach(run, session_of(task, run).transport, at) as reach:
+            begun.append(name)
             reach.table.on_rows = on_rows
             return Result(host=task.host, result=work(reach))
 
-    return run.phase(title, servers[:1], on_host)[servers[0]]  # type: ignore[no-any-return]  # of the work
+    errors: list[K3sError] = []
+    for name in servers:
+        try:
+            return run.phase(title, [name], on_host)[name]  # type: ignore[no-any-return]  # of the work
+        except K3sError as error:
+            if begun or isinstance(error, Interrupted):
+                raise
+            run.nr.data.recover_host(name)  # it may do all else
+            errors.append(error)
+    raise errors[0] if len(errors) == 1 else HostsFailed(errors)
 
 
 @contextmanager

@@ -18,12 +18,14 @@ class Restoring:
     Arguments:
         sha256: Of the manifest: which backup it is.
         number: Names what is kept aside.
+        above: The highest revision that clients have seen: those after the restore are higher. 0 if unknown.
         replaced: The datastore has the backup's data, and servers may have been started with them.
         anew: Servers and agents that were bare when it began: their nodes have other passwords in the backup.
     """
 
     sha256: str
     number: str = field(default_factory=lambda: secrets.token_hex(4))
+    above: int = 0
     replaced: bool = False
     anew: tuple[str, ...] = ()
 

@@ -59,9 +59,10 @@ def save(store: Store, seen: Seen) -> None:
         store.write(_FILE, json.dumps(asdict(seen)) + "\n")
 
 
-def forget(store: Store) -> None:
-    """Forget what was seen: the datastore goes back on purpose, and no server runs."""
-    (store.folder / _FILE).unlink(missing_ok=True)
+def highest(store: Store) -> int:
+    """Return the highest revision that was seen, of whichever datastore the cluster had; 0 if none was."""
+    seen = _load(store)
+    return max(seen.revision, seen.back.before if seen.back else 0) if seen else 0
 
 
 def _load(store: Store) -> Seen | None:

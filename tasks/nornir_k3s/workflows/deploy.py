@@ -36,7 +36,7 @@ from nornir_k3s.run import paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.gather import prepare
 from nornir_k3s.run.selection import ALWAYS, Choice
-from nornir_k3s.state import database_password, revision
+from nornir_k3s.state import database_password, restoring, revision
 from nornir_k3s.workflows.chain import carry_out, in_steps
 
 
@@ -108,6 +108,8 @@ def deploy(
             revision.save(run.store, run.revision())
             if run.limit is None and not choice.until and not choice.only:
                 database_password.end(run.store)
+                if not run.failed:
+                    restoring.save(run.store, None)
         batches.raise_failed(run)
     except K3sError as raised:
         error = batches.failure(run, raised)

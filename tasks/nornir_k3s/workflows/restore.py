@@ -20,22 +20,17 @@ from nornir_k3s.phases import backup as parts
 from nornir_k3s.phases import restore as hosts
 from nornir_k3s.phases import rows
 from nornir_k3s.phases.changing import changing
-from nornir_k3s.roles import datastore
 from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
 from nornir_k3s.run.selection import Choice
-from nornir_k3s.state import backup_file, backup_folder, drafts, restoring, revision
+from nornir_k3s.state import backup_file, backup_folder, drafts, restoring
 from nornir_k3s.workflows import restore_file
 from nornir_k3s.workflows import restore_fits as fits
+from nornir_k3s.workflows import restore_revision as revisions
 from nornir_k3s.workflows.deploy import deploy
 from nornir_k3s.workflows.restore_file import Opened
 
-# Kubernetes: `apiserver/pkg/storage/cacher`, where events up to the revision that a watch begins with are left out.
-_WATCHES = (
-    "revisions since the backup are given again, and who watched then misses changes until they are reached: "
-    "afterwards restart k3s-agent on all agents, and pods that watch the API"
-)
 _AGAIN = "run the same command again: it goes on where this one ended"
 
 
@@ -93,7 +88,6 @@ def restore(
         except K3sError as error:
             error.hint = f"{error.hint}; then {_AGAIN}" if error.hint else _AGAIN
             raise
-    restoring.save(run.store, None)
     report.notes += [note for note in plan.notes if note not in report.notes]
     return report
 
@@ -154,7 +148,7 @@ def _read(run: Run, backup: Opened, lost: Collection[str], folder: Path) -> Open
     if problems:
         raise UsageError("; ".join(problems), hint="nothing was changed")
     if not backup.begun.replaced:
-        fits.require_sound(run)
+        fits.require_sound(run, backup.manifest)
     return backup
 
 
@@ -192,8 +186,8 @@ def _planned(run: Run, backup: Opened, file: Path) -> Restoration:
         notes.append(
             f"an earlier run has put these data in place, this one finishes it; to do that again, remove {where}"
         )
-    if not (fits.has_rows(manifest) and datastore.spoken(cluster) == "etcd"):  # whose revision goes on
-        notes.append(_WATCHES)
+    if not backup.begun.replaced:
+        notes.append(revisions.note(run, backup))
     if k3s.minor(cluster.version) != k3s.minor(manifest.k3s_version):
         notes.append(f"K3s {cluster.version} starts with the data of {manifest.k3s_version}: another minor version")
     return Restoration(cluster=cluster.name, file=str(file), manifest=manifest, changes=changes, gone=gone, notes=notes)
@@ -242,11 +236,14 @@ def _carry_out(nr: Nornir, run: Run, backup: Opened, dump: Path, arguments: Mapp
         with _phases(run):
             hosts.stop(run, backup.manifest, number=backup.begun.number)
         deploy(nr, **arguments, choice=Choice(until="datastore", ignore_window=True))
+        run.use_inventory()  # its password and its CA may be new
     with _phases(run):
         hosts.stop(run, backup.manifest, number=backup.begun.number)
+        begun = replace(backup.begun, above=revisions.above(run, backup, dump.parent))
+        restoring.save(run.store, begun)  # before the data are replaced, which alone may know it
         _replace(run, backup, dump)
-        revision.forget(run.store)
-        restoring.save(run.store, replace(backup.begun, replaced=True))
+        revisions.go_on_after(run, dump.parent, begun.above)
+        restoring.save(run.store, replace(begun, replaced=True))
 
 
 def _replace(run: Run, backup: Opened, dump: Path) -> None:

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+from nornir.core.task import Result, Task
+
 from nornir_k3s import k3s
 from nornir_k3s.checks import host, network
-from nornir_k3s.errors import PreflightFailed
+from nornir_k3s.errors import HostsFailed, Interrupted, K3sError, PreflightFailed
+from nornir_k3s.facts.database import DatastoreHealth
+from nornir_k3s.facts.storage import FreeSpace
 from nornir_k3s.model.backup import ROWS, Manifest
+from nornir_k3s.model.finding import Finding, problem
+from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.together import together
 from nornir_k3s.roles import datastore, left
+from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
 from nornir_k3s.state import known_cluster
+
+_LEAST = 1024  # MiB, as the preflight wants them
+_UNPACKED = 6  # times the size of a compressed dump: the table of K3s' protobuf values, with its indexes
 
 
 def of_another(run: Run, manifest: Manifest) -> Iterator[str]:
@@ -77,11 +87,12 @@ def would_write(run: Run, lost: Collection[str]) -> Iterator[str]:
             yield f"{text}: add it, remove it first, or, if it is gone for good, add --lost {member.name}"
 
 
-def require_sound(run: Run) -> None:
-    """Check what is wrong with hosts themselves: the deploy that starts K3s again would end with it.
+def require_sound(run: Run, manifest: Manifest) -> None:
+    """Check what would end the restore when K3s is stopped: problems of hosts, a full disk, a release that is missing.
 
     Raises:
         PreflightFailed: A host has a problem; nothing was changed.
+        ArtifactError: K3s' release cannot be had, and nothing was changed; HostsFailed: both.
     """
     members = [member for member in run.cluster.members if member.name in run.facts]
     found = [
@@ -90,5 +101,42 @@ def require_sound(run: Run) -> None:
         for check in (host.check, network.check)
         for one in check(run.cluster, member, run.facts[member.name])
     ]
-    if errors := [one for one in found if one.level == "error"]:
-        raise PreflightFailed(errors, together(errors))
+    found += _room(run, manifest)
+    errors: list[K3sError] = []
+    try:
+        gather.find_artifacts(run)
+    except Interrupted:
+        raise
+    except K3sError as error:
+        errors.append(error)
+    if problems := [one for one in found if one.level == "error"]:
+        errors.append(PreflightFailed(problems, together(problems)))
+    if errors:
+        raise errors[0] if len(errors) == 1 else HostsFailed(errors)
+
+
+def _room(run: Run, manifest: Manifest) -> Iterator[Finding]:
+    """Yield servers whose disk is full, and hosts of the datastore that have no room for what is restored."""
+    names = [member.name for role in ("servers", "datastore") for member in run.of(role)]
+    read = run.phase("room", dict.fromkeys(names), _read_room, width=run.widths["stage"], reads=True)
+    for name, facts in read.items():
+        need, why = _LEAST, ""
+        if "datastore" in run.member(name).roles:
+            need, why = _LEAST + _copy(run, manifest, facts), ": the data are restored beside those that are there"
+        for space in facts.space:
+            if space.path == "/var/lib" and space.free_mib < need:
+                text = f"{space.free_mib} MiB of disk space are free in /var/lib"
+                yield problem(name, "disk", text, f"at least {need} MiB{why}", "free disk space")
+
+
+def _read_room(task: Task, run: Run) -> Result:
+    return Result(host=task.host, result=gather.read_facts(task, run, [FreeSpace(), DatastoreHealth()]))
+
+
+def _copy(run: Run, manifest: Manifest, facts: HostFacts) -> int:
+    """Return the MiB of the dump and of the data in it, which are hardly larger than those that are there."""
+    part, health = manifest.part(dump_part(run, manifest)), facts.datastore_health
+    packed = part.bytes if part else 0
+    plain = packed if datastore.spoken(run.cluster) == "etcd" else _UNPACKED * packed
+    there = max((health.table or (0, 0))[1], (health.etcd_size or (0, 0))[0])
+    return (packed + max(plain, there)) >> 20
