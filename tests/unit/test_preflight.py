@@ -71,6 +71,7 @@ ONE_OF_EACH: list[tuple[str, dict[str, Any], str]] = [
     ("lb1", {"repositories": {"sources": 0}}, "packages"),
     ("lb1", {"others": (Served("haproxy", "frontend www"),)}, "in-use"),
     ("db1", {"others": (Served("mariadb", "database shop"),)}, "in-use"),
+    ("lb1", {"ssh_sessions": 1}, "ssh-sessions"),
     ("s1", {"capacity": {"cpus": 1}}, "cpu"),
     ("s1", {"system": {"memory_kib": 1024 * 1024}}, "memory"),
     ("a1", {"system": {"memory_kib": 256 * 1024}}, "memory"),

@@ -40,6 +40,7 @@ _OLD_IPTABLES = re.compile(r"v1\.8\.[0-4]\b.*nf_tables|v1\.([0-5]\.\d+|6\.[01])\
 def check(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Finding]:
     """Yield the problems of the host itself."""
     yield from _system(member, facts)
+    yield from _ssh(member, facts)
     yield from _disk(member, facts)
     yield from _firewall(cluster, member, facts)
     if member.role in NODES:
@@ -70,6 +71,13 @@ def _system(member: Member, facts: HostFacts) -> Iterator[Finding]:
     if facts.system.hostname.partition(".")[0].lower() == "localhost":
         remedy = "set one: hostnamectl set-hostname NAME"
         yield problem(member.name, "hostname", "the host name is localhost", "a unique name", remedy, "warning")
+
+
+def _ssh(member: Member, facts: HostFacts) -> Iterator[Finding]:
+    if facts.ssh_sessions == 1:
+        found = "sshd allows one session on a connection: the lock of the cluster would take the place of every command"
+        remedy = "set MaxSessions 2 or more in /etc/ssh/sshd_config, and reload sshd"
+        yield problem(member.name, "ssh-sessions", found, "at least 2", remedy)
 
 
 def _disk(member: Member, facts: HostFacts) -> Iterator[Finding]:

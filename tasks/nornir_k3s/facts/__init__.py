@@ -46,6 +46,7 @@ FACTS: tuple[Fact[Any], ...] = (
     system.System(),
     system.Distribution(),
     system.Capacity(),
+    system.SshSessions(),
     network.Addresses(),
     network.DefaultRoutes(),
     network.Routes(),

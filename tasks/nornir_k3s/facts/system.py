@@ -49,6 +49,16 @@ class Distribution(Words):
     name, source = "distribution", "system"
 
 
+class SshSessions(Fact[int]):
+    """How many sessions sshd allows on one connection (sshd_config(5), MaxSessions); 0 if it does not say."""
+
+    name, source = "ssh_sessions", "system"
+
+    def parse(self, records: Sequence[Record]) -> int:
+        """Return the number."""
+        return integer(records[0].take(1)[0])
+
+
 class Capacity(Fact[machine_facts.Capacity]):
     """The number of CPU cores, and systemd's version."""
 

@@ -23,6 +23,11 @@ fact_distribution() ( # in a shell of its own: os-release sets variables
   for one in $ID $ID_LIKE; do say distribution "$one"; done
 )
 
+fact_ssh_sessions() { # for logins that no Match block names
+  sshd=$(command -v sshd) || sshd=/usr/sbin/sshd
+  say ssh_sessions "$("$sshd" -T 2>/dev/null | sed -n 's/^maxsessions //p')"
+}
+
 fact_capacity() {
   say capacity "$(nproc 2>/dev/null)" "$(systemctl --version 2>/dev/null | sed -n '1s/^systemd \([^ ]*\).*/\1/p')"
 }

@@ -63,6 +63,7 @@ CHECKS: Mapping[str, str] = {
     "hostname": "host names are unique, and none is localhost",
     "machine": "no machine is in the inventory twice (machine-id)",
     "clock": "clocks are within 3 s of the median: otherwise K3s takes old files as newer than the datastore's",
+    "ssh-sessions": "sshd allows two sessions on one connection (MaxSessions): the lock of the cluster needs its own",
     "default-route": "servers and agents have a default route: K3s does not start without one",
     "nameserver": "containers get the host's name servers: none of resolv.conf, or systemd-resolved's, is loopback",
     "cgroup": "the K3s version supports the host's cgroups, and the memory and cpu controllers are enabled",

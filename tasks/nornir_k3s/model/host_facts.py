@@ -157,6 +157,7 @@ class HostFacts:
     system: System = field(default_factory=System)
     distribution: tuple[str, ...] = ()
     capacity: Capacity = field(default_factory=Capacity)
+    ssh_sessions: int = 0
     addresses: tuple[Address, ...] = ()
     default_routes: tuple[str, ...] = ()
     routes: tuple[Route, ...] = ()

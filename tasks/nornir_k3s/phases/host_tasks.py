@@ -176,7 +176,7 @@ def apply_steps(
     name = task.host.name
     if not steps:
         return Result(host=task.host, changed=False)
-    take_back.settle(run)
+    take_back.require_settled(run)
     _require_allowed(run, name, steps)
     script = apply.script(steps, spec or run.planned(name).desired, before=before)
     answer = session_of(task, run).run(

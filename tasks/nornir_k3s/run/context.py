@@ -60,6 +60,7 @@ class Run(Observation):
         thread: `phase`: the phase that this thread runs.
         first: Called once, before the first host is contacted.
         taken: What was taken back from the hosts.
+        has_data: The managed datastore had data of a cluster when secrets were looked for.
         unsure: Why nothing may be generated: a host may have it; empty if it may.
     """
 
@@ -90,13 +91,18 @@ class Run(Observation):
     thread: threading.local = field(default_factory=threading.local)
     first: Callable[[Run], None] | None = None
     taken: set[str] = field(default_factory=set)
+    has_data: bool = False
     unsure: str = ""
 
     def begin(self) -> None:
-        """Do what comes before the first host is contacted; once."""
-        first, self.first = self.first, None
-        if first:
-            first(self)
+        """Do what comes before the first host is contacted; once, and again if that has failed."""
+        first, self.first = self.first, None  # it contacts hosts itself
+        try:
+            if first:
+                first(self)
+        except BaseException:
+            self.first = first
+            raise
 
     def keep_kubeconfig(self, text: str) -> None:
         """Save an administrator's kubeconfig for the registration address on the controller.

@@ -22,6 +22,7 @@ from nornir_k3s.artifacts.source import Source
 from nornir_k3s.checks import registration, upgrade
 from nornir_k3s.errors import HostUnreachable, UnreadableAnswer
 from nornir_k3s.facts import Fact, Query
+from nornir_k3s.facts.database import Database
 from nornir_k3s.facts.held import Held
 from nornir_k3s.model.cluster import Cluster, Member
 from nornir_k3s.model.host_facts import HostFacts
@@ -151,10 +152,13 @@ def read_held(run: Run, names: Sequence[str]) -> tuple[Mapping[str, Mapping[str,
 
 def _held(task: Task, run: Run) -> Result:
     try:
-        return Result(host=task.host, result=read_facts(task, run, [Held()]), severity_level=logging.DEBUG)
+        found = read_facts(task, run, [Held(), Database()])
     except HostUnreachable as error:
         run.down[task.host.name] = time.monotonic(), error
         raise
+    if found.database.bootstrap:
+        run.has_data = True
+    return Result(host=task.host, result=found, severity_level=logging.DEBUG)
 
 
 def look_at_address(run: Run, *, idle: float = 0) -> None:

@@ -38,11 +38,20 @@ class Shared:
         self.run = run
         self.restarts = family.restarts
         self._hosts = family.hosts
+        self._first = run.first
+        self._reached: set[str] = set()  # when hosts were last asked for secrets
 
     def begin(self) -> None:
-        """Do what comes before the first host is contacted, while other tasks wait."""
+        """Do what comes before the first host is contacted, while other tasks wait.
+
+        Hosts are asked for the cluster's secrets again when one is back that did not answer before.
+        """
         with _creating:
-            self.run.begin()
+            if self.run.unsure and set(self.run.sessions) - self._reached:
+                self.run.unsure, self.run.first = "", self._first
+            if self.run.first:
+                self.run.begin()
+                self._reached = set(self.run.sessions)
             if not self.run.unsure:
                 take_back.settle(self.run)
 

@@ -141,9 +141,23 @@ def settle(run: Run) -> None:
     if run.unsure:
         hint = "nothing was changed, and nothing was made anew: run it again with all hosts"
         raise K3sError(run.unsure, hint=_OTHER_HINT if _OTHER in run.unsure else hint)
-    if tokens.NAME in run.store.generated and any(facts.database.bootstrap for facts in run.facts.values()):
+    has_data = run.has_data or any(facts.database.bootstrap for facts in run.facts.values())
+    if tokens.NAME in run.store.generated and has_data:
         return  # data with another token: the preflight refuses them, and this one is of no use
     run.store.commit()
+
+
+def require_settled(run: Run) -> None:
+    """Save what was generated, before a change: Nornir tasks change hosts without a preflight.
+
+    Raises:
+        K3sError: It may not be saved.
+    """
+    settle(run)
+    if run.store.keep and tokens.NAME in run.store.generated:
+        text = "the datastore has the data of a cluster whose token no host has"
+        hint = "nothing was changed or made anew: give it as `token: {file: PATH}`, or restore a backup (docs/team.md)"
+        raise K3sError(text, hint=hint)
 
 
 def _hosts(run: Run, roles: Sequence[str] | set[str]) -> list[str]:

@@ -77,7 +77,7 @@ def read(run: Run) -> Status:
     except Interrupted:
         raise
     except K3sError as error:  # another controller may be rotating something now
-        disagree = error.message
+        disagree, run.first = error.message, None
     results = run.phase("status", names, _read, width=run.widths["stage"], lenient=names, reads=True)
     all_facts = {name: value for name, value in results.items() if isinstance(value, HostFacts)}
     result = Status(cluster=run.cluster.name, version=run.cluster.version, url=run.cluster.url)

@@ -59,6 +59,7 @@ class Living:
         self.folder = folder
         self.asked: list[list[str]] = []
         self.down: set[str] = set()
+        self.data = ""  # the fingerprint of the token of the datastore's data, where nothing else says it
         run = self.controller("first")
         run.store.commit()
         self.cluster = run.cluster

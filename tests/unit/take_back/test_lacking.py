@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import yaml
-from nornir.core.task import Result, Task
 
 from nornir_k3s import k3s
 from nornir_k3s.checks import held as checks
@@ -22,7 +21,7 @@ from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.paths import DATASTORE_KEYS
 from nornir_k3s.model.secret import Secret
 from nornir_k3s.roles.datastore_login import login
-from nornir_k3s.run import gather, shared, take_back
+from nornir_k3s.run import gather, take_back
 from nornir_k3s.state import certificates, known_cluster
 from nornir_k3s.workflows import status
 
@@ -300,24 +299,6 @@ def test_a_host_that_is_down_is_waited_for_once(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(HostUnreachable):
         run.phase("observe", ["s1"], gather.gather_host, reads=True)
     assert tries[-1] == "s1", "it may be back"
-
-
-@pytest.mark.parametrize("down", ["", "s2"])
-def test_a_task_saves_what_it_generates_if_all_have_answered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, down: str
-) -> None:
-    def session(task: Any, **_: Any) -> Any:
-        if task.host.name == down:
-            raise K3sError("no route")
-        return SimpleNamespace(run=lambda *_, **__: SimpleNamespace(stdout="@end\n", status=0), round_trips=1)
-
-    def work(task: Task) -> Result:
-        shared.of(task, tmp_path, tmp_path / "state", None).begin()
-        return Result(host=task.host)
-
-    monkeypatch.setattr(gather, "session", session)
-    assert not nr(HOSTS).run(task=work).failed
-    assert (tmp_path / "state" / "test" / "token").exists() is (not down)
 
 
 def test_a_status_shows_what_it_can_while_hosts_do_not_agree(living: Living) -> None:
