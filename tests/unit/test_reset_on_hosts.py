@@ -36,7 +36,7 @@ class Link:
         if what == "applying":
             return SimpleNamespace(status=0, stdout="@did\tremove:k3s\tchanged\n@stays\tcurl\n@end\n", stderr="")
         made = DATABASE if self.name == "db1" else NODE
-        work = "@work\tno\t6\t-\n" if "fact_work /run" in script else ""
+        work = "@work\tno\t6\t-\t-\n" if "fact_work /run" in script else ""
         return SimpleNamespace(stdout=work + (made if "fact_made" in script else "@distribution\tdebian\n") + "@end\n")
 
 
