@@ -1,4 +1,4 @@
-"""A third of what drift looks at, as a pyinfra deploy: 9 of its 28 kinds.
+"""A part of what drift compares, as a pyinfra deploy: 9 of its 32 kinds.
 
 Packages, K3s' binary, links, files (content, mode, owner), units that run and are enabled; and by commands, since
 pyinfra has nothing for them, each server's API, who has the VIP, the database. BENCH names a folder: below
