@@ -90,6 +90,9 @@ def test_the_last_server_and_one_with_other_roles_are_refused(load: Load) -> Non
     (told,) = checks.refusals(gone, seen(), [both], lost=False)
     assert told.startswith("s3 was also of group lb, and what is there goes on: put it back into the inventory")
     assert not list(checks.refusals(gone, dead, [both], lost=True))
+    member = replace(both, beside=("datastore", "lb"))
+    (told,) = checks.refusals(replace(gone, left=(member,)), dead, [member], lost=True)
+    assert told.startswith("s3 is also of group datastore, lb: replace that member first")
     own = replace(cluster.member("s3"), address=str(cluster.registration.address))
     (told,) = checks.refusals(cluster, seen(), [own], lost=False)
     assert "has the registration address" in told

@@ -111,7 +111,10 @@ def _others(cluster: Cluster, leaving: Collection[Member], *, lost: bool) -> Ite
     for member in leaving:
         if also := ", ".join(role for role in ROLES if role in member.roles and role not in NODES):
             here = member.name in {one.name for one in cluster.members}
-            if here and lost:
+            if lost and "datastore" in member.roles:
+                text = "replace that member first, with its line in the inventory, as docs/datastores/etcd.md says"
+                yield f"{member.name} is also of group {also}: {text}"
+            elif here and lost:
                 yield f"{member.name} is also of group {also}: take it out of the inventory, then remove it with --lost"
             elif here:
                 yield f"{member.name} is also of group {also}: take it out of that, deploy, then remove it"
