@@ -6,6 +6,7 @@ import json
 import signal
 import ssl
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -182,6 +183,42 @@ def test_the_cas_are_made_anew_also_by_a_run_that_was_killed(cluster: Site) -> N
     assert not list(cluster.folder.glob("**/ca-rotation.json"))
     cluster.answers()
     eventually(lambda: unchanged(cluster))
+
+
+@pytest.mark.matrix
+def test_an_agent_token_comes_and_goes_and_agents_join_with_it(cluster: Site) -> None:
+    """The run that brings it is killed when one server has it. A host that was installed anew joins with it."""
+    inventory, path = cluster.folder / "inventory" / "defaults.yaml", cluster.folder / "agent-token"
+    kept = inventory.read_text()
+    path.write_text("letsAgentsJoin\n")
+    path.chmod(0o600)
+
+    def rotated(*, there: bool) -> None:
+        done = cluster.runbook("rotate.py", "agent-token", "--yes")
+        assert done.returncode == 0, done.stdout + done.stderr
+        eventually(partial(have_it, there=there))
+        for name in SERVERS:
+            cluster.lab.exec(name, ["systemctl", "restart", "k3s"])  # the second start is the one that may fail
+        eventually(lambda: unchanged(cluster))
+
+    def have_it(*, there: bool) -> None:
+        for name in (*SERVERS, "a1", "a2"):
+            text = cluster.lab.exec(name, ["cat", "/etc/rancher/k3s/config.yaml"]).stdout
+            assert ("letsAgentsJoin" in text) == there, name
+        assert cluster.nodes() == dict.fromkeys((*SERVERS, "a1", "a2"), True)
+
+    cluster.edit(lambda data: data["data"]["k3s_cluster"].update(agent_token={"file": str(path)}))
+    refused = cluster.runbook("deploy.py", "--yes")
+    assert refused.returncode == 1, refused.stdout + refused.stderr
+    assert "nornir-k3s rotate agent-token" in refused.stderr
+    killed(cluster, "servers: 1 host, 1 changed", "rotate.py", "agent-token", "--yes")
+    rotated(there=True)
+    cluster.lab.reset("a2")
+    done = cluster.runbook("replace.py", "a2", "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    eventually(lambda: have_it(there=True))
+    inventory.write_text(kept)
+    rotated(there=False)
 
 
 def test_an_agent_takes_a_change_back_by_itself_that_nobody_confirms(cluster: Site) -> None:
