@@ -394,6 +394,21 @@ def test_another_login_at_the_same_database_is_told() -> None:
     assert "n3: another login or other parameters" in "\n".join(found.report.notes)
 
 
+def test_a_datastore_behind_a_script_is_not_taken_for_sqlite() -> None:
+    def behind(script: str, **more: Any) -> dict[str, Found]:
+        one = installed("k3s.service", f"[Service]\nExecStart={script}\n", active=True)
+        assert one is not None
+        return {"n1": host(1, "server", installed=(one,), nodes=(node(1),), **more)}
+
+    with pytest.raises(UsageError, match=r"^n1: k3s.service: /opt/start-k3s.sh starts it: .* the datastore is not"):
+        described(behind("/opt/start-k3s.sh"))
+    assert "the data are in SQLite" in "\n".join(described(behind("/opt/start-k3s.sh", sqlite=True)).report.notes)
+    script = f"/bin/sh -c 'exec k3s server --datastore-endpoint=\"{ENDPOINT}\" --v=$$(nproc)'"
+    found = described(behind(script))
+    assert found.secrets["endpoint"] == Secret(ENDPOINT)
+    assert "n1: k3s.service: /bin/sh puts values into its command: it may have more" in "\n".join(found.report.notes)
+
+
 def test_one_database_by_name_and_by_address_is_one() -> None:
     named_ = SERVER.replace("10.0.0.9", "db.example.org")
     database = Found("x", (Address("eth0", "10.0.0.9/24"),), active=frozenset({"mysql"}))

@@ -15,6 +15,7 @@ from nornir_k3s.model.secret import Secret
 
 FILES = ("datastore-cafile", "datastore-certfile", "datastore-keyfile")
 EMBEDDED = {"sqlite": "SQLite", "etcd": "an embedded etcd"}
+_NOTHING = "nothing was written"
 # As `nornir-k3s init` writes them: no host has such an address.
 _PLACEHOLDER = "192.0.2.11"
 
@@ -50,6 +51,9 @@ def of(servers: Mapping[str, Found], others: Mapping[str, Found], resolved: Mapp
     Raises:
         UsageError: They use several, or one that this tool cannot have.
     """
+    if unknown := [f"{name}: {one.k3s.problems[0]}" for name, one in servers.items() if _unknown(one) and one.k3s]:
+        text = "; ".join(unknown) + ": the datastore is not among what is known"
+        raise UsageError(text, hint=f"give K3s its settings in config.yaml, or as flags of the unit; {_NOTHING}")
     used = {name: _used(one) for name, one in servers.items()}
     kinds = {kind for kind, _ in used.values()}
     if len(kinds) > 1:
@@ -92,7 +96,7 @@ def _parsed(name: str, text: str) -> Endpoint:
     try:
         return parse(Secret(text))
     except ValueError as error:
-        raise UsageError(f"{name}: its datastore endpoint: {error}", hint="nothing was written") from None
+        raise UsageError(f"{name}: its datastore endpoint: {error}", hint=_NOTHING) from None
 
 
 def _is_same(one: Endpoint, other: Endpoint, resolved: Mapping[str, tuple[str, ...]]) -> bool:
@@ -111,6 +115,12 @@ def _addresses(host: str, resolved: Mapping[str, tuple[str, ...]]) -> set[str]:
     return {host.lower(), *resolved.get(host, ())}
 
 
+def _unknown(found: Found) -> bool:
+    """Return whether a server may have an endpoint that could not be read."""
+    own = found.k3s
+    return bool(own and own.problems) and not (found.etcd or found.sqlite or _used(found)[1])
+
+
 def _used(found: Found) -> tuple[str, str]:
     own = found.k3s
     endpoint = own.text("datastore-endpoint") if own else ""
@@ -125,7 +135,7 @@ def _several(uses: Mapping[str, str]) -> UsageError:
     listed = "; ".join(f"{name}: {use}" for name, use in uses.items())
     return UsageError(
         f"the servers are not of one cluster: their datastores differ: {listed}",
-        hint="give the servers of one cluster; nothing was written",
+        hint=f"give the servers of one cluster; {_NOTHING}",
     )
 
 
