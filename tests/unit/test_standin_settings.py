@@ -56,6 +56,14 @@ def test_command_line_over_config_over_environment(files: Path) -> None:
     assert found == {"token": "file", "node-name": "line", "data-dir": "/env"}
 
 
+def test_the_text_of_a_token_file_goes_before_the_token(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (files.parent / "token").write_text("in a file\n")
+    files.write_text(f"token: hidden\ntoken-file: {files.parent / 'token'}\nagent-token: own\n")
+    monkeypatch.setenv("K3S_CONFIG_FILE", str(files))
+    settings, _ = config.load("server", [])
+    assert (settings["token"], settings["agent-token"]) == ("in a file", "own")
+
+
 def test_lists_of_command_line_and_config_accumulate_and_some_split_at_commas(files: Path) -> None:
     files.write_text("tls-san: ['a,b']\nkubelet-arg: ['x=1,y=2']\n")
     found = load(files, "server", "--tls-san=c")

@@ -145,8 +145,7 @@ def load(command: str, argv: list[str]) -> tuple[Settings, list[str]]:
     """Parse with the process' environment, and read the token files."""
     settings, args = parse(command, argv, dict(os.environ))
     for key in ("token", "agent-token"):
-        path = settings.get(f"{key}-file")
-        if path and not settings.get(key):
+        if path := settings.get(f"{key}-file"):  # it goes before the token itself (k3s: pkg/cli/server/server.go)
             settings[key] = _token_file(Path(path), wait=command == "agent")
     return settings, args
 
