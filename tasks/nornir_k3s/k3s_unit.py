@@ -6,7 +6,6 @@ Sources: systemd.service(5), "Command lines"; systemd.exec(5), `Environment=`, `
 
 from __future__ import annotations
 
-import itertools
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -142,8 +141,9 @@ def command(words: Sequence[str]) -> Command:
     """
     unknown, operators = "", set[str]()
     if words and PurePosixPath(words[0]).name in _SHELLS:
-        script = next((after for word, after in itertools.pairwise(words) if _is_c(word)), None)
-        if script is None:
+        option = next((number for number, word in enumerate(words) if _is_c(word)), len(words))
+        script = " ".join(words[option + 1 :])  # systemd tells the command of a process without its quotes
+        if not script:
             return Command(unknown=f"{words[0]} starts a script")
         if re.search(r"[$`]", re.sub(r"'[^']*'", "", script)):
             unknown = f"{words[0]} puts values into its command"

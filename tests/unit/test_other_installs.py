@@ -41,6 +41,7 @@ def test_flags_are_read_in_every_form() -> None:
     wanted = {"cluster-cidr": "10.50.0.0/16", "disable": ["traefik", "servicelb"], "debug": "true", "v": "2"}
     assert flags(command) == wanted
     assert flags("/usr/local/bin/k3s server") == flags("") == {}
+    assert flags("/bin/sh -c exec k3s server --disable traefik") == {"disable": "traefik"}
 
 
 @pytest.mark.parametrize("ready", [True, False])
