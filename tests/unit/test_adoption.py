@@ -324,9 +324,9 @@ def test_agents_that_were_not_given_tell_the_address_by_their_nodes() -> None:
 
 def test_without_agents_the_address_is_a_vip_a_name_of_the_certificate_or_the_first_server() -> None:
     assert described({**TWO, "lb1": lb(21)}).cluster["registration"] == {"address": "10.0.0.100"}
-    named_ = described({"n1": host(1, f"{SERVER} --tls-san=n1 --tls-san=api.example")})
+    named_ = described({"n1": host(1, f"{SERVER} --tls-san=n1,api.example --tls-san=old.example")})
     assert named_.cluster["registration"] == {"way": "external", "name": "api.example"}
-    assert named_.cluster["server"] == {"tls-san": ["n1"]}
+    assert named_.cluster["server"] == {"tls-san": ["old.example"]}, "K3s adds the name of its node"
     alone = described({"n1": host(1, SERVER)})
     assert alone.cluster["registration"] == {"way": "external", "address": "10.0.0.1"}
     assert "there is no fixed registration address yet" in "\n".join(alone.report.notes)
@@ -423,6 +423,18 @@ def test_one_database_by_name_and_by_address_is_one() -> None:
     for names in ({"db.example.org": ("10.0.0.8",)}, {}):
         with pytest.raises(UsageError, match="their datastores differ"):
             described(three, names=names)
+
+
+def test_names_that_k3s_has_in_its_certificate_anyway_are_no_settings() -> None:
+    flags = {number: f"{SERVER} --tls-san=10.0.0.{number},localhost --tls-san=203.0.113.{number}" for number in (1, 2)}
+    two = {"n1": host(1, flags[1], nodes=(node(1), node(2))), "n2": host(2, flags[2])}
+    found = described(two)
+    assert found.cluster["server"] == {"tls-san": ["203.0.113.2"]}, "the other one is the registration address"
+    two["n2"] = host(2, f"{SERVER} --tls-san=10.0.0.2")
+    two["n1"] = host(1, f"{SERVER} --tls-san=10.0.0.1", nodes=(node(1), node(2)))
+    found = described(two)
+    assert "server" not in found.cluster
+    assert found.report.differences == []
 
 
 def test_variables_of_drop_ins_stay_and_are_told() -> None:

@@ -187,6 +187,13 @@ def test_variables_of_the_environment_are_settings_too(load: Load) -> None:
     assert restarts(cluster, stays) == ""
 
 
+def test_names_that_k3s_has_in_its_certificate_anyway_restart_nothing(load: Load) -> None:
+    cluster = load()
+    own = ["--tls-san=10.0.0.12", "--tls-san=s1,localhost"]
+    assert restarts(cluster, foreign(cluster, *own)) == ""
+    assert "tls-san" in restarts(cluster, foreign(cluster, *own, "--tls-san=10.0.0.13"))
+
+
 def test_variables_of_a_drop_in_stay_and_restart_nothing(load: Load) -> None:
     cluster = load()
     flags = " ".join(f"'{word}'" for word in (*settings(cluster), *HOST))

@@ -13,6 +13,7 @@ from nornir_k3s.adoption.balancers import Instance
 from nornir_k3s.adoption.read import Found
 from nornir_k3s.model.address import is_address
 from nornir_k3s.model.k3s_facts import NodeState
+from nornir_k3s.roles.running import CERTIFIED
 
 
 @dataclass
@@ -129,7 +130,8 @@ def _chosen(
     if first := _first_vip(vips):
         return Url(first, port), []
     sans = [one for found in servers.values() if found.k3s for one in found.k3s.values("tls-san")]
-    named = next((one for one in sans if one not in own and one not in servers), "")
+    known = {*own, *servers, *CERTIFIED, *(one.node_name for one in servers.values())}
+    named = next((one for one in sans if one not in known), "")
     if named:
         return Url(named, port), [f"no agent tells the registration address: it is taken from tls-san, {named}"]
     name = next(iter(servers))

@@ -20,6 +20,7 @@ from nornir_k3s.model.adoption import Difference
 from nornir_k3s.model.installed import Setting
 from nornir_k3s.model.k3s_facts import NodeState
 from nornir_k3s.model.secret import Secret
+from nornir_k3s.roles.running import CERTIFIED
 
 # Those of this tool, which have places of their own in the inventory, or in the state folder.
 _PLACED = (
@@ -88,6 +89,8 @@ def of_role(role: str, found: Mapping[str, Found], listed: Mapping[str, NodeStat
             if key in _PLACED:
                 continue
             values = _plain(setting)
+            if key == "tls-san":
+                values = _names_to_add(values, one, listed.get(one.node_name))
             if _is_default(key, values, one) or key == "data-dir":  # `told` has a note of its own
                 continue
             if reason := _refused(key, setting, known):
@@ -102,6 +105,13 @@ def of_role(role: str, found: Mapping[str, Found], listed: Mapping[str, NodeStat
         for key, value in settings.items():
             settings[key] = _referenced(key, value, placed, state)
     return placed
+
+
+def _names_to_add(names: Sequence[str], found: Found, node: NodeState | None) -> tuple[str, ...]:
+    """Return the names of a certificate without those that K3s has in it anyway (k3s: pkg/cli/server/server.go)."""
+    addresses = found.k3s.values("node-ip") if found.k3s else ()
+    own = {*CERTIFIED, found.node_name, *(addresses or ((node.address,) if node else ()))}
+    return tuple(name for name in names if name not in own)
 
 
 def _referenced(key: str, value: Any, placed: Placed, state: str) -> Any:  # noqa: ANN401 - a setting
@@ -217,6 +227,8 @@ def _normal(key: str, values: Iterable[str]) -> tuple[str, ...]:
 def _is_default(key: str, values: tuple[str, ...], found: Found) -> bool:
     if key in k3s.BOOLEANS and key not in _DEFAULTS:
         return values == ("false",)
+    if key == "tls-san" and not values:
+        return True
     version = 6 if _first_version(found) == 6 else 4
     if key in rules.CIDRS:
         return _normal(key, values) == (rules.CIDRS[key][version],)

@@ -39,6 +39,8 @@ _DEFAULTS = {
 }
 # Lists whose order means nothing.
 _SETS = {"tls-san", "disable", "node-label", "node-taint", "airgap-extra-registry"}
+# Every server has them in its certificate, beside its node's name and addresses.
+CERTIFIED = frozenset({"127.0.0.1", "::1", "localhost"})
 _ENVIRONMENTS = ("/etc/default/", "/etc/sysconfig/")
 # A server that has a datastore endpoint does not use them (k3s: pkg/cluster/managed.go, bootstrap.go).
 _UNUSED = {"server", "cluster-init"}
@@ -173,6 +175,10 @@ def same(cluster: Cluster, member: Member, facts: HostFacts, key: str, both: tup
     found, other = (form(cluster, key, one) for one in both)
     if found == other:
         return True
+    if key == "tls-san":
+        own = CERTIFIED | {facts.system.hostname.lower(), *_default_address(facts, member)}
+        own |= {value for one in both for name in ("node-name", "node-ip") for value in _values(one, name)}
+        return set(found) - own == set(other) - own
     if key == "node-ip" and not found:
         return other == _default_address(facts, member)
     return key == "node-name" and found == ("",) and other == (facts.system.hostname.lower(),)
