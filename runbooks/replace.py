@@ -1,4 +1,4 @@
-"""Let a machine that was installed anew take the place of its node."""
+"""Let a reinstalled machine take the place of its node."""
 
 from common import run
 

@@ -134,7 +134,7 @@ def _renewed(steps: list[Step], member: Member, spec: HostSpec, facts: HostFacts
     if not spec.install or all(one.written >= before for one in own):
         return steps
     unit = spec.install.unit
-    steps = _with_restart(steps, unit, spec, "it makes its certificates anew when it starts")
+    steps = _with_restart(steps, unit, spec, "it makes new certificates when it starts")
     if member.role != "servers":
         return steps
     call = shell.source("apply/certificates.sh") + shell.call("drop_certificates", k3s.BINARY, unit, k3s.DATA)

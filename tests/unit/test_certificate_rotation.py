@@ -54,7 +54,7 @@ def file(path: str, written: float, *, authority: bool = False) -> CertificateFi
 
 
 DROP = "delete K3s' certificates with `k3s certificate rotate`"
-ANEW = "it makes its certificates anew when it starts"
+ANEW = "it makes new certificates when it starts"
 
 
 def test_a_server_deletes_old_ones_at_once_before_its_restart(load: Load) -> None:

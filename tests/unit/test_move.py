@@ -464,7 +464,7 @@ def test_the_order_and_the_report(run: Run, steps: list[str], tmp_path: Path) ->
     report = move.move(nr(HOSTS), base=tmp_path, state=tmp_path / "state")
     assert steps == ["observe", "artifacts", "preflight", "prepare", "rehearse", "copy", DEPLOY]
     assert report.notes[0].startswith("copied and compared: 3 rows up to id 9, SHA-256 aaaa")
-    assert f"keep their settings of before in {MOVED}" in report.notes[1]
+    assert f"keep their previous settings in {MOVED}" in report.notes[1]
     assert [phase.name for phase in report.phases] == ["preflight", "prepare", "copy"]
     assert report.notes[-1] == "of deploy"
     run.facts = seen(WANTED, server("s2", running=False))

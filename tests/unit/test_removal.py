@@ -88,7 +88,7 @@ def test_the_last_server_and_one_with_other_roles_are_refused(load: Load) -> Non
     assert told == "s3 is also of group lb: take it out of the inventory, then remove it with --lost"
     gone = replace(load(hosts=HOSTS), left=(both,))
     (told,) = checks.refusals(gone, seen(), [both], lost=False)
-    assert told.startswith("s3 was also of group lb, and what is there goes on: put it back into the inventory")
+    assert told.startswith("s3 was also of group lb, and that service still runs: put it back into the inventory")
     assert not list(checks.refusals(gone, dead, [both], lost=True))
     member = replace(both, beside=("datastore", "lb"))
     (told,) = checks.refusals(replace(gone, left=(member,)), dead, [member], lost=True)

@@ -13,7 +13,7 @@ from nornir_k3s.workflows import remove, replace
 from .conftest import HOSTS
 from .test_left import nr
 
-REIMAGED = "s2: the host was installed anew; expected: x -> y [reimaged]"
+REIMAGED = "s2: the host was reinstalled; expected: x -> y [reimaged]"
 OTHER = "s2: port 6443 is in use [port]"
 
 

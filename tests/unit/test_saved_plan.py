@@ -131,7 +131,7 @@ def test_another_inventory_or_configuration_is_told(load: Load) -> None:
         saved_plan.require_unmoved(run_of(moved, widths={"stage": 1}), plan)
     told = "\n".join(raised.value.problems)
     for name in ("token", f"host {member.name}", "widths"):
-        assert f"inventory: {name} is not what the plan was made from" in told
+        assert f"inventory: {name} has changed since the plan was made" in told
 
 
 def test_hosts_that_come_and_go_are_told(load: Load) -> None:
@@ -140,7 +140,7 @@ def test_hosts_that_come_and_go_are_told(load: Load) -> None:
         Basis(settings={}, facts={"a1": {}}, steps={}), Basis(settings={}, facts={"a2": {}}, steps={})
     )
     assert list(gone) == [
-        "a1: it was read for the plan, and is left out or not in the inventory now",
+        "a1: it was read for the plan, and is now left out or not in the inventory",
         "a2: the plan was made without it",
     ]
     assert cluster

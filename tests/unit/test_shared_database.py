@@ -101,7 +101,7 @@ def test_what_others_have_is_a_note_and_not_taken_over(load: Load) -> None:
 
 CASES: list[tuple[dict[str, Any], str]] = [
     ({"packages": {}}, "there is no mariadb on this host"),
-    ({"database": {"alive": False}}, "mariadb lets nobody in, or does not run"),
+    ({"database": {"alive": False}}, "mariadb refuses this tool's login, or does not run"),
     ({"sockets": (Socket("127.0.0.1:3306", ""), Socket("[::1]:3306", ""))}, "it listens on 127.0.0.1, ::1 only"),
     ({"sockets": ()}, "nothing listens on port 3306"),
     ({"database": {"settings": {"auto_increment_increment": "2"}}}, "auto_increment_increment is 2"),

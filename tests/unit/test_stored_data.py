@@ -153,7 +153,10 @@ def test_data_that_a_package_would_put_aside_stop_a_deploy(
 def test_what_a_package_does_with_data_of_the_other_product_depends_on_the_family(load: Load) -> None:
     cluster = load({"datastore": {"kind": "mysql"}})
     seen = HostFacts("db1", packages={"mysql-server": "8.0.41-2.el9"}, stored=(of("mariadb", "10.5.27"),))
-    for family, words in (("debian", "would put them aside and begin with none"), ("rocky", "does not read them")):
+    for family, words in (
+        ("debian", "would move them aside and start with an empty database"),
+        ("rocky", "does not read them"),
+    ):
         (problem,) = found(cluster, replace(seen, distribution=(family,)))
         assert f"the package mysql-server {words}" in str(problem)
 

@@ -154,7 +154,7 @@ def test_neither_is_it_where_all_servers_are_down_that_have_the_cluster_s_data(l
         facts[name] = changed(facts[name], files=state, api={"ready": False}, server=files(cluster.token))
     found = list(checks.check(cluster, facts))
     assert [(one.host, one.severity) for one in found] == [("s1", "error"), ("s2", "error")]
-    assert "deploy with the agent token of before" in found[0].remedy
+    assert "deploy with the previous agent token" in found[0].remedy
     facts["s2"] = changed(facts["s2"], server=ServerFiles())
     assert [one.host for one in checks.check(cluster, facts)] == ["s1"], "s2 has never started"
     facts["db1"] = HostFacts("db1")

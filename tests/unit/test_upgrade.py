@@ -219,7 +219,7 @@ def test_a_cluster_that_is_there_already_needs_nothing(walk: Walk) -> None:
 
 def test_a_cluster_that_does_not_answer_is_not_upgraded(walk: Walk) -> None:
     walk.nodes = {}
-    with pytest.raises(UsageError, match="no server tells"):
+    with pytest.raises(UsageError, match="no server answers"):
         walk.run()
 
 

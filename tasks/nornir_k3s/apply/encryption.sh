@@ -43,7 +43,7 @@ wait_for_keys() { # k3s seconds
     *) break ;;
     esac
     [ "$silent" -lt 60 ] || { echo 'K3s does not answer' >&2; return 1; }
-    [ $(($(date +%s) - begin)) -lt "$2" ] || { echo "secrets are still being encrypted anew after $2 s" >&2; return 1; }
+    [ $(($(date +%s) - begin)) -lt "$2" ] || { echo "secrets are still being encrypted again after $2 s" >&2; return 1; }
     sleep 1
   done
   [ "$(systemctl show -p ExecMainStartTimestamp k3s.service)" = "$started" ] ||

@@ -35,7 +35,7 @@ def check(cluster: Cluster, member: Member) -> Iterator[Finding]:
         for argument in _arguments(settings.get(key, [])):
             name = argument.partition("=")[0]
             if name in removed and _since(cluster.version, removed[name]):
-                found = f"{key} has {name}, which Kubernetes does not have since {removed[name]}: K3s would not start"
+                found = f"{key} has {name}, which Kubernetes {removed[name]} has removed: K3s would not start"
                 yield problem(member.name, "removed-argument", found, f"{key} without it", f"remove it from `{key}`")
     for (key, argument), (since, remedy) in DEPRECATED.items():
         if argument in _arguments(settings.get(key, [])) and _since(cluster.version, since):

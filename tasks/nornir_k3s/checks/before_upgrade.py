@@ -41,7 +41,7 @@ def _nodes(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Fin
         node = listed.get(member.node_name)
         if node and not node.ready and not (cluster.own_cni and node.lacks_cni):
             found = f"node {node.name} is not Ready, before anything is changed"
-            remedy = f"see why (kubectl describe node {node.name}): an upgrade does not cure it"
+            remedy = f"see why (kubectl describe node {node.name}): an upgrade does not fix it"
             yield problem(member.name, "node-ready", found, "Ready", remedy, "warning")
 
 
@@ -75,7 +75,7 @@ def _pods(pods: Sequence[SystemPod]) -> Iterator[Finding]:
     for owner, (ready, count) in _by_owner(pods).items():
         if ready < count:
             found = f"{owner} has {ready} of {count} pods ready, before anything is changed"
-            remedy = "see why (kubectl -n kube-system describe pods): an upgrade does not cure it"
+            remedy = "see why (kubectl -n kube-system describe pods): an upgrade does not fix it"
             yield problem(CLUSTER, "kube-system", found, "all of them ready", remedy, "warning")
 
 
@@ -98,15 +98,15 @@ def _traefik(cluster: Cluster, all_facts: Mapping[str, HostFacts], names: Sequen
     expected = f"values for chart 40, which K3s {cluster.version} brings"
     if _RENAMED in values:
         found = f"the HelmChartConfig of Traefik sets {_RENAMED}, which its chart 40 does not know"
-        remedy = f"write {_NEW_NAME} in the moment of the upgrade (in `manifests`); or `accept: [traefik]`"
+        remedy = f"write {_NEW_NAME} together with the upgrade (in `manifests`); or `accept: [traefik]`"
         yield problem(CLUSTER, "traefik", found, expected, remedy)
     elif values:
         found = "Traefik has values of its own (HelmChartConfig), made for an earlier chart"
         remedy = "compare them with https://github.com/traefik/traefik-helm-chart/releases/tag/v40.0.0"
         yield problem(CLUSTER, "traefik", found, expected, remedy, "warning")
     else:
-        found = f"K3s {cluster.version} brings chart 40 of Traefik, and takes back changes of its objects by hand"
-        remedy = "nothing to do, if nobody has; changes belong into a HelmChartConfig"
+        found = f"K3s {cluster.version} brings chart 40 of Traefik, and reverts manual changes of its objects"
+        remedy = "nothing to do if there are none; make changes in a HelmChartConfig"
         yield problem(CLUSTER, "traefik", found, "Traefik as K3s brings it", remedy, "note")
 
 
@@ -126,6 +126,6 @@ def _variables(cluster: Cluster, name: str, facts: HostFacts) -> Iterator[Findin
     unit = k3s.UNITS["server" if cluster.member(name).role == "servers" else "agent"]
     for path, names, _ in facts.extra_settings:
         if path == f"/etc/systemd/system/{unit}.env" and path not in facts.ledger.files and names:
-            found = f"{path}, which K3s' installer writes anew, sets {', '.join(sorted(set(names)))}"
+            found = f"{path}, which K3s' installer overwrites, sets {', '.join(sorted(set(names)))}"
             remedy = f"move them to /etc/default/{unit.removesuffix('.service')}, which K3s' unit reads, too"
             yield problem(name, "install-variables", found, "nothing that an upgrade loses", remedy, "warning")

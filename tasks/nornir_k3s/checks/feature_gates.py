@@ -90,11 +90,11 @@ def check(cluster: Cluster, member: Member) -> Iterator[Finding]:
     for key in ARGUMENTS:
         for name, value in _gates(settings.get(key, [])):
             if name in removed:
-                found = f"{key} has the feature gate {name}, which Kubernetes {removed[name]} does not have"
+                found = f"{key} has the feature gate {name}, which Kubernetes {removed[name]} has removed"
             elif name in on and value in _FALSE:
-                found = f"{key} turns {name} off, which is on for good since Kubernetes {on[name]}"
+                found = f"{key} turns {name} off, which is locked on since Kubernetes {on[name]}"
             elif name in off and value in _TRUE:
-                found = f"{key} turns {name} on, which is off for good since Kubernetes {off[name]}"
+                found = f"{key} turns {name} on, which is locked off since Kubernetes {off[name]}"
             else:
                 continue
             expected = f"feature gates that K3s {cluster.version} takes: it would not start"

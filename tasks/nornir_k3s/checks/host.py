@@ -226,7 +226,9 @@ def _others(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Find
         found = f"{service} on this host serves others: {', '.join(things[:5])}{more}"
         severity: Severity
         expected, severity = f"a {service} of this cluster alone", "error"
-        remedy = f"use another host; or let deploy configure it anew: `take_over: [{member.name}]` under k3s_cluster"
+        remedy = (
+            f"use another host; or let deploy replace its configuration: `take_over: [{member.name}]` under k3s_cluster"
+        )
         if service in NAMES and cluster.managed.kind != "etcd":
             remedy += "; or let deploy only add its database and users: `datastore: {shared: true}`"
         if service in NAMES and cluster.managed.shared:

@@ -58,10 +58,10 @@ def moved(before: Basis, now: Basis) -> Iterator[str]:
         name for name in {**before.settings, **now.settings} if before.settings.get(name) != now.settings.get(name)
     ]
     for name in names:
-        yield f"inventory: {name} is not what the plan was made from"
+        yield f"inventory: {name} has changed since the plan was made"
     for host in {**before.facts, **now.facts}:
         if host not in now.facts:
-            yield f"{host}: it was read for the plan, and is left out or not in the inventory now"
+            yield f"{host}: it was read for the plan, and is now left out or not in the inventory"
         elif host not in before.facts:
             yield f"{host}: the plan was made without it"
         else:

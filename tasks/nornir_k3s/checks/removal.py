@@ -73,7 +73,7 @@ def refusals(
         nodes = {node.name for node in left.listed(cluster, all_facts) or () if node.ready}
         alive = [member.name for member in leaving if member.node_name in nodes]
         if alive:
-            yield f"{', '.join(alive)} is Ready, so K3s runs there: --lost is for hosts that are gone for good"
+            yield f"{', '.join(alive)} is Ready, so K3s runs there: --lost is only for hosts that are gone for good"
 
 
 def _balancers(
@@ -120,7 +120,7 @@ def _others(cluster: Cluster, leaving: Collection[Member], *, lost: bool) -> Ite
                 yield f"{member.name} is also of group {also}: take it out of that, deploy, then remove it"
             elif not lost:
                 text = f"put it back into the inventory, not in {also}, deploy, then remove it"
-                yield f"{member.name} was also of group {also}, and what is there goes on: {text}"
+                yield f"{member.name} was also of group {also}, and that service still runs: {text}"
         if member.address == str(cluster.registration.address or ""):
             yield f"{member.name} has the registration address {member.address}: move that first"
 

@@ -38,7 +38,9 @@ def check(cluster: Cluster, member: Member, facts: HostFacts) -> Iterator[Findin
         return
     if not facts.database.alive:
         remedy = "start it; this tool logs in as root or postgres over its socket, without a password"
-        yield problem(member.name, ID, f"{managed.kind} lets nobody in, or does not run", "an answer", remedy)
+        yield problem(
+            member.name, ID, f"{managed.kind} refuses this tool's login, or does not run", "an answer", remedy
+        )
         return
     yield from _address(cluster, member, facts)
     yield from _settings(cluster, member, facts)

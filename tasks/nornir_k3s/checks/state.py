@@ -142,7 +142,7 @@ def reimaged(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[F
         facts, name = all_facts.get(member.name), member.node_name
         if server is None or facts is None or facts.node_password or name not in nodes:
             continue
-        found = f"the host was installed anew: node {name} exists, but not its password, /etc/rancher/node/password"
+        found = f"the host was reinstalled: node {name} exists, but not its password, /etc/rancher/node/password"
         remedy = (
             f"restore that file; or `nornir-k3s replace {member.name}`; or on {server.host}: "
             f"k3s kubectl delete node {name}; "

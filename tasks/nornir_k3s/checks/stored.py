@@ -72,7 +72,9 @@ def _mysql(kind: str, host: str, facts: HostFacts) -> Iterator[Finding]:
     aside = [one for one in facts.stored if one.served != "yes" and one.ours == "yes"]
     expected = f"data that {NAMES[kind]} {_upstream(version)} can read, or none".replace("  ", " ")
     if used and used.product != kind:
-        would = "would put them aside and begin with none" if facts.family is DEBIAN else "does not read them"
+        would = (
+            "would move them aside and start with an empty database" if facts.family is DEBIAN else "does not read them"
+        )
         found = f"{_of(used)}; the package {package} {would}"
         remedy = f"set `kind: {used.product}`; or dump what is needed, and remove {used.product}-server and these data"
         yield problem(host, "datastore-moved", found, expected, remedy)

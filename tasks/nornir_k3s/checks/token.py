@@ -74,7 +74,7 @@ def check(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[Find
     remedy = "nornir-k3s rotate agent-token"
     if not concerned and stored(all_facts):
         concerned = [facts for facts in servers if facts.server.token]
-        remedy = f"deploy with the agent token of before, then change it and run {remedy}"
+        remedy = f"deploy with the previous agent token, then change it and run {remedy}"
     if cluster.token_given:
         remedy = "after the deploy, on one server: `k3s token rotate --new-token NEW`; change `token`, deploy again"
     for facts in concerned:

@@ -115,7 +115,9 @@ def _removed(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[F
                 users[what, api.removed].append(name)
     for (what, removed), names in users.items():
         found = f"{what} was requested since {', '.join(names)} started; Kubernetes {removed} does not have it"
-        remedy = "find who asks for it (audit log: k8s.io/deprecated), change them; or `accept: [removed-api]`"
+        remedy = (
+            "find the clients that use it (audit log: k8s.io/deprecated) and change them; or `accept: [removed-api]`"
+        )
         yield problem(CLUSTER, "removed-api", found, "no API in use that the new version lacks", remedy)
 
 

@@ -105,7 +105,7 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
     "upgrade": Subcommand(
         "upgrade K3s over one or several minor versions, each verified before the next one",
         changes.upgrade,
-        more="It stops at the first step that fails, and says where the cluster stands. docs/upgrade.md has more.",
+        more="It stops at the first step that fails, and says which versions the nodes run. docs/upgrade.md has more.",
         conflict=lambda args: "--plan excludes --write" if args.plan and args.write else "",
     ),
     "status": Subcommand(
@@ -132,7 +132,7 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
         conflict=lambda args: "--plan excludes --write" if args.plan and args.write else "",
     ),
     "replace": Subcommand(
-        "let a machine that was installed anew take the place of its node",
+        "let a reinstalled machine take the place of its node",
         changes.replace,
         more="The node and its password are deleted, then everything is deployed. It asks once.",
     ),
@@ -161,7 +161,7 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
     "move": Subcommand(
         "move the data to the datastore that the inventory describes, then deploy",
         data.move,
-        more="From SQLite or a database to a database. K3s is stopped on all servers while it is copied. It asks once.",
+        more="From SQLite or another datastore. K3s is stopped on all servers while it is copied. It asks once.",
         conflict=lambda args: "--plan excludes --back" if args.plan and args.back else "",
     ),
     "schedule": Subcommand(

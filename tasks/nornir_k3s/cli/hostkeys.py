@@ -70,7 +70,7 @@ def _advise(missing: Sequence[HostKeyStatus], ctx: Session) -> None:
     for host, file in sorted({(one.host, one.file) for one in missing if one.state is KeyState.REVOKED}):
         ctx.out.print(f"{host}: a key it shows is revoked in {file}: do not go on", soft_wrap=True, markup=False)
     for host, file in sorted({(one.host, one.file) for one in missing if one.state is KeyState.CHANGED}):
-        words = f"{host}: its key is not the one on record in {file}. If the host was installed anew: --replace {host}."
+        words = f"{host}: its key is not the one on record in {file}. If the host was reinstalled: --replace {host}."
         ctx.out.print(f"{words} Otherwise this may be a man-in-the-middle attack", soft_wrap=True, markup=False)
     if any(one.state is KeyState.NEW for one in missing):
         ctx.out.print("next: compare the fingerprints with the hosts' own; --yes adds the new keys", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`nornir-k3s replace`: a machine that was installed anew takes the place of a node under its name."""
+"""`nornir-k3s replace`: a reinstalled machine takes the place of the node of its name."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def _password(member: Member) -> Finding:
     name = member.node_name
     return Finding(
         host=member.name, kind="node", subject="password", severity="error",
-        found=f"the node password is not that with which node {name} was registered: was the host set up anew?",
+        found=f"the node password is not that with which node {name} was registered: was the host reinstalled?",
         expected="its password in /etc/rancher/node/password",
         # docs.k3s.io `architecture.md`: the entry is made again by the next start.
         remedy=f"put the old file back, or `k3s kubectl -n kube-system delete secret {name}.node-password.k3s`; "

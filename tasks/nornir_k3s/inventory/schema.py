@@ -88,7 +88,8 @@ class ClusterModel(Strict):
     server_taint: bool = Field(True, description=f"keep workloads off the servers with {k3s.SERVER_TAINT}")
     lb: LoadBalancer = LoadBalancer(virtual_router_id=51, prefix=None)
     take_over: list[str] = Field(
-        default_factory=list, description="hosts whose database or load balancer of others may be configured anew"
+        default_factory=list,
+        description="hosts whose database or load balancer serves others, and may get a new configuration",
     )
     accept: list[str] = Field(
         default_factory=list, description="warnings of the preflight that are accepted: ID or HOST:ID"

@@ -53,7 +53,7 @@ class FaultResult(BaseModel):
     watch: WatchResult | None = None
     acknowledged: int = Field(0, description="writes that were acknowledged")
     lost: dict[str, int] = Field(default_factory=dict, description="acknowledged writes that a server does not have")
-    died: list[str] = Field(default_factory=list, description="hosts whose K3s ended without being told")
+    died: list[str] = Field(default_factory=list, description="hosts whose K3s ended although the fault did not end it")
     limit: Limit
     broken: list[str] = Field(default_factory=list, description="the limits that it broke, in words")
     zero: float = Field(0, description="seconds from the start of the timelines to the start of the fault")

@@ -10,7 +10,7 @@ from nornir_k3s.errors import Interrupted, NotReady, OutsideWindow
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.together import few
 
-_HINT = "correct what it failed of, then run k3s_facts and k3s_converge on it, and after that on the others"
+_HINT = "correct the cause of its failure, then run k3s_facts and k3s_converge on it, and after that on the others"
 
 
 class Restarts:

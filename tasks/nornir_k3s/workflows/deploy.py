@@ -177,7 +177,7 @@ def _still_holds(run: Run, read: Sequence[Phase], lock: ClusterLock, *, confirme
         carry_out(run, [phase], together=False)
     if confirmed and _steps(run) != before:
         text = "another run has changed the cluster since this one has read it: other steps would be needed now"
-        raise Busy(text, hint="run it again: it plans anew")
+        raise Busy(text, hint="run it again: it makes a new plan")
     return False
 
 

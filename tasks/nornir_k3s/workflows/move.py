@@ -188,7 +188,7 @@ def _revisions(run: Run, origin: checks.Origin) -> list[str]:
 
 
 def _way_back(origin: str) -> str:
-    return f"the old datastore, {origin}, stays as it is; the servers keep their settings of before in {MOVED}"
+    return f"the old datastore, {origin}, stays as it is; the servers keep their previous settings in {MOVED}"
 
 
 def _prepare(

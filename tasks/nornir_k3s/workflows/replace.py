@@ -1,4 +1,4 @@
-"""replace: lets a machine that was installed anew, or another one, take the place of a node under its name."""
+"""replace: lets a reinstalled machine, or another one, take the place of the node of its name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def replace(
     options: Mapping[str, Any] | None = None,
     confirm: Callable[[Removal], bool] | None = None,
 ) -> Report:
-    """Delete the node that a machine had before it was installed anew, with its password, and deploy.
+    """Delete the node that a machine had before it was reinstalled, with its password, and deploy.
 
     Arguments:
         nr: A Nornir with all hosts of the cluster.
@@ -99,7 +99,7 @@ def _look(nr: Nornir, name: str, arguments: Mapping[str, Any]) -> tuple[Run, Mem
         # A node may be listed as Ready some time after its end.
         (member,) = remove.read(run, [name], lost=not own, anew=True)
     except UsageError as error:
-        error.hint = f"to set up a node anew that works: remove {name}, then deploy; nothing was changed"
+        error.hint = f"to replace a node that works: remove {name}, then deploy; nothing was changed"
         raise
     return run, member
 

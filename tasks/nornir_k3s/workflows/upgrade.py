@@ -54,7 +54,8 @@ def plan(
     running = checks.running(run.cluster, run.facts)
     if not running:
         raise UsageError(
-            "no server tells which version the nodes run: " + ("; ".join(run.unread.values()) or "none is ready"),
+            "no server answers, so the versions of the nodes are unknown: "
+            + ("; ".join(run.unread.values()) or "none is ready"),
             hint="nornir-k3s status shows what is wrong; a cluster that is not there yet is deployed",
         )
     report = UpgradeReport(
