@@ -13,6 +13,7 @@ K3sError                 exit 1
  │  ├ OutcomeUnknown     exit 1   connection lost or timeout before the script's result was known
  │  └ NotReady           exit 1   timeout while waiting for a condition
  ├ PreflightFailed       exit 1   problems found before the first change
+ ├ HostsDisagree         exit 1   hosts have different values of one secret of the cluster
  ├ PlanMoved            exit 1   what a saved plan stands on is not as it was
  ├ Declined              exit 6   the operator did not confirm
  ├ OutsideWindow         exit 7   K3s may not restart now: outside the maintenance window
@@ -190,6 +191,10 @@ class OutsideWindow(K3sError):
     """K3s may not restart on nodes that run now: it is outside the window; what was begun is complete."""
 
     exit_code = 7
+
+
+class HostsDisagree(K3sError):
+    """Hosts have different values of one secret of the cluster: a rotation is in progress, or was interrupted."""
 
 
 class Busy(K3sError):

@@ -32,6 +32,7 @@ PUBLIC = [
     "HostKeyError",
     "HostPlan",
     "HostReport",
+    "HostsDisagree",
     "HostsFailed",
     "HostUnreachable",
     "Interrupted",

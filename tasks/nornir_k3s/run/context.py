@@ -16,6 +16,7 @@ from nornir_k3s.errors import HostError, HostsFailed, HostUnreachable, Interrupt
 from nornir_k3s.model.address_answer import AddressAnswer
 from nornir_k3s.model.k3s_facts import BeforeUpgrade
 from nornir_k3s.model.report import PhaseReport, Report
+from nornir_k3s.model.work import Owner
 from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.run.observation import Observation
 from nornir_k3s.ssh.session import Session
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 class Lock(Protocol):
     """What keeps other runs away from the cluster."""
+
+    owner: Owner
 
     def require(self, run: Run) -> None:
         """Have it before something is changed, or raise `Busy`."""

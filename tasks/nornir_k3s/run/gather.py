@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -19,16 +19,16 @@ from nornir.core.task import Result, Task
 
 from nornir_k3s import facts
 from nornir_k3s.artifacts.source import Source
-from nornir_k3s.checks import registration, upgrade
-from nornir_k3s.errors import HostUnreachable, UnreadableAnswer
+from nornir_k3s.checks import at_work, upgrade
+from nornir_k3s.errors import Busy, HostsDisagree, HostUnreachable, UnreadableAnswer
 from nornir_k3s.facts import Fact, Query
 from nornir_k3s.facts.database import Database
+from nornir_k3s.facts.files import AtWork
 from nornir_k3s.facts.held import Held
-from nornir_k3s.model.cluster import Cluster, Member
+from nornir_k3s.facts.k3s_server import ClusterLease
 from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.host_spec import HostSpec
 from nornir_k3s.model.k3s_facts import BeforeUpgrade
-from nornir_k3s.model.report import HostReport, Report
 from nornir_k3s.records import RecordError
 from nornir_k3s.run import address_probe, membership, take_back
 from nornir_k3s.run.context import Run
@@ -83,7 +83,7 @@ def prepare(
         store=store,
         deadlines={**DEADLINES, **options.get("deadlines", {})},
         widths={**WIDTHS, **options.get("widths", {})},
-        report=_report(nr, wanted, away),
+        report=membership.report(nr, wanted, away),
         limit=membership.changeable(nr, wanted, choice, away),
         until=choice.until,
         away=frozenset(member.name for member in away),
@@ -95,26 +95,12 @@ def prepare(
         renew=float(options.get("renew") or 0),
         new_ca=str(options.get("new_ca") or ""),
         reload=load,
-        first=partial(take_back.begin, read=read_held),
+        first=begin,
     )
     run.on_progress = next((p.bytes_done for p in nr.processors if hasattr(p, "bytes_done")), None)
     run.on_step = next((p.host_does for p in nr.processors if hasattr(p, "host_does")), None)
     store.commit(generated=False)
     return run
-
-
-def _report(nr: Nornir, wanted: Cluster, away: Sequence[Member]) -> Report:
-    report = Report(cluster=wanted.name, version=wanted.version, url=wanted.url, notes=list(wanted.notes))
-    report.notes += wanted.hidden
-    if todo := registration.todo(wanted):
-        report.notes.append(todo)
-    report.hosts = {
-        m.name: HostReport(role=m.role, roles=list(m.roles)) for m in wanted.members if m.name in nr.inventory.hosts
-    }
-    if away:
-        names = ", ".join(member.name for member in away)
-        report.notes.append(f"left out: {names}: in the last deploy, but not in this inventory (`whole=True`: removed)")
-    return report
 
 
 def gather_facts(run: Run, *, lenient: Collection[str] = ()) -> None:
@@ -129,9 +115,32 @@ def read_all(run: Run, *, lenient: Collection[str] = ()) -> None:
     run.phase("observe", names, gather_host, width=run.widths["stage"], lenient={*others, *lenient}, reads=True)
 
 
+def begin(run: Run, *, elsewhere: bool = False) -> None:
+    """Take back what this controller lacks, as `take_back.begin` does.
+
+    Raises:
+        Busy: Hosts do not agree about a secret, because another run is changing it.
+        HostsDisagree: They do not, and nobody is at work.
+    """
+    try:
+        take_back.begin(run, read_held, elsewhere=elsewhere)
+    except HostsDisagree as error:
+        _require_nobody_at_work(run, error)
+        take_back.begin(run, read_held, elsewhere=elsewhere)  # the other run may just have ended
+
+
 def take_over(run: Run, *, lenient: Collection[str] = ()) -> None:
-    """Take over what another controller has changed since, and read again what depends on it."""
-    if take_back.renew(run, read_held):
+    """Take over what another controller has changed since, and read again what depends on it.
+
+    Raises:
+        Busy, HostsDisagree: As `begin`.
+    """
+    try:
+        newer = take_back.renew(run, read_held)
+    except HostsDisagree as error:
+        _require_nobody_at_work(run, error)
+        raise
+    if newer:
         may_fail = {*_others(run), *lenient}
         run.phase("observe", list(run.facts), gather_host, width=run.widths["stage"], lenient=may_fail, reads=True)
 
@@ -143,11 +152,16 @@ def _others(run: Run) -> set[str]:
 
 def read_held(run: Run, names: Sequence[str]) -> tuple[Mapping[str, Mapping[str, str]], Sequence[str]]:
     """Return the secrets that these hosts hold, by path (`checks.held` says what they are), and who was not read."""
-    notes, unread = list(run.report.notes), dict(run.unread)
-    results = run.phase("take back", names, _held, width=run.widths["stage"], lenient=names, reads=True)
-    run.report.notes, run.unread = notes, unread  # who is down is told by what reads all hosts
-    found = {name: one.held for name, one in results.items() if isinstance(one, HostFacts)}
+    found = {name: one.held for name, one in _asked(run, "take back", names, _held).items()}
     return found, [name for name in names if name not in found]
+
+
+def _asked(run: Run, title: str, names: Sequence[str], task: Callable[[Task, Run], Result]) -> dict[str, HostFacts]:
+    """Return what hosts answer to a question beside the reading of all hosts, which tells who is down."""
+    notes, unread = list(run.report.notes), dict(run.unread)
+    results = run.phase(title, names, task, width=run.widths["stage"], lenient=names, reads=True)
+    run.report.notes, run.unread = notes, unread
+    return {name: one for name, one in results.items() if isinstance(one, HostFacts)}
 
 
 def _held(task: Task, run: Run) -> Result:
@@ -158,6 +172,31 @@ def _held(task: Task, run: Run) -> Result:
         raise
     if found.database.bootstrap:
         run.has_data = True
+    return Result(host=task.host, result=found, severity_level=logging.DEBUG)
+
+
+def _require_nobody_at_work(run: Run, error: HostsDisagree) -> None:
+    """Say who is at work on a cluster whose hosts do not agree.
+
+    Raises:
+        Busy: Somebody is.
+    """
+    own = run.lock.owner.id if run.lock else ""
+    found = _asked(run, "look who is at work", run.present, _at_work)
+    if who := at_work.owners(found, but=own) or at_work.owners(run.facts, but=own):
+        hint = "nothing was changed; run it again when that has ended"
+        raise Busy(f"{'; '.join(who)}; meanwhile {error.message}", hint=hint) from None
+
+
+def look_at_lease(run: Run) -> None:
+    """Read the Lease too, where a host was not read that may have the lock of a run."""
+    if run.away or not set(run.present) <= set(run.facts):
+        for name, found in _asked(run, "look who is at work", run.ready_servers, _at_work).items():
+            run.facts[name] = replace(run.facts[name], lease=found.lease)
+
+
+def _at_work(task: Task, run: Run) -> Result:
+    found = read_facts(task, run, [AtWork(), ClusterLease()])
     return Result(host=task.host, result=found, severity_level=logging.DEBUG)
 
 

@@ -9,8 +9,10 @@ from typing import Any
 
 from nornir.core import Nornir
 
+from nornir_k3s.checks import registration
 from nornir_k3s.inventory import cluster
 from nornir_k3s.model.cluster import NODES, Cluster, Member
+from nornir_k3s.model.report import HostReport, Report
 from nornir_k3s.run.selection import Choice
 from nornir_k3s.state import known_cluster
 from nornir_k3s.state.store import Store
@@ -62,3 +64,18 @@ def changeable(nr: Nornir, wanted: Cluster, choice: Choice, away: Sequence[Membe
         return limit
     present = frozenset(member.name for member in wanted.members if member.name in nr.inventory.hosts)
     return present if limit is None else limit & present
+
+
+def report(nr: Nornir, wanted: Cluster, away: Sequence[Member]) -> Report:
+    """Return the report of a run that begins: its hosts, and what is to be noted about them."""
+    made = Report(cluster=wanted.name, version=wanted.version, url=wanted.url, notes=list(wanted.notes))
+    made.notes += wanted.hidden
+    if todo := registration.todo(wanted):
+        made.notes.append(todo)
+    made.hosts = {
+        m.name: HostReport(role=m.role, roles=list(m.roles)) for m in wanted.members if m.name in nr.inventory.hosts
+    }
+    if away:
+        names = ", ".join(member.name for member in away)
+        made.notes.append(f"left out: {names}: in the last deploy, but not in this inventory (`whole=True`: removed)")
+    return made

@@ -15,7 +15,7 @@ from nornir_k3s import k3s
 from nornir_k3s.checks import held as checks
 from nornir_k3s.checks import token as tokens_of
 from nornir_k3s.checks.other_installs import settings_in
-from nornir_k3s.errors import K3sError
+from nornir_k3s.errors import HostsDisagree, K3sError
 from nornir_k3s.facts import held
 from nornir_k3s.model import pem
 from nornir_k3s.model.host_facts import FileState, HostFacts
@@ -67,7 +67,7 @@ def begin(run: Run, read: Read, *, elsewhere: bool = False) -> None:
         elsewhere: The cluster's data may be in another datastore than the inventory's: they are moved.
 
     Raises:
-        K3sError: Hosts do not agree about a secret.
+        HostsDisagree: Hosts do not agree about a secret.
     """
     wanted = lacking(run)
     if not wanted:
@@ -106,7 +106,7 @@ def renew(run: Run, read: Read) -> bool:
         Whether the hosts must be read again: what was read depends on the token and the password.
 
     Raises:
-        K3sError: Hosts do not agree about a secret.
+        HostsDisagree: Hosts do not agree about a secret.
     """
     wanted = list(_outdated(run))
     taken: list[str] = []
@@ -170,7 +170,7 @@ def _require_agreement(found: checks.Values, wanted: Sequence[str], run: Run) ->
             "nothing was changed. If another controller was interrupted, run the same command there again; else make"
             f" the hosts agree, or put the right value into {run.store.folder} (docs/team.md)"
         )
-        raise K3sError("hosts of this cluster do not agree: " + "; ".join(problems), hint=hint)
+        raise HostsDisagree("hosts of this cluster do not agree: " + "; ".join(problems), hint=hint)
 
 
 def _take(run: Run, found: checks.Values, what: str, trusted: Collection[str]) -> bool:

@@ -95,6 +95,7 @@ def _read(run: Run, report: DriftReport, limits: Limits) -> None:
     with ThreadPoolExecutor(1, thread_name_prefix="kubeconfig") as pool:
         asked = pool.submit(kubeconfig_probe.probe, path)
         gather.gather_facts(run, lenient=names)
+        gather.look_at_lease(run)
         gather.look_at_address(run, idle=idle)
         gather.find_artifacts(run)
     answer = asked.result()
@@ -127,9 +128,10 @@ def _read(run: Run, report: DriftReport, limits: Limits) -> None:
 
 
 def _no_deploy(run: Run) -> None:
-    if busy := [name for name, facts in run.facts.items() if facts.ledger.locked or facts.work.held]:
-        who = "; ".join(at_work.owners(run.facts))
-        text = f"a deploy is in progress on {', '.join(busy)}" + (f": {who}" if who else "")
+    busy = [name for name, facts in run.facts.items() if facts.ledger.locked or facts.work.held]
+    who = "; ".join(at_work.owners(run.facts))  # by the Lease, too
+    if busy or who:
+        text = "a deploy is in progress" + (f" on {', '.join(busy)}" if busy else "") + (f": {who}" if who else "")
         raise Busy(text, hint="run again when it has ended")
 
 

@@ -18,7 +18,7 @@ from nornir_k3s.model.report import PhaseReport, Report
 from nornir_k3s.phases import moving, observe
 from nornir_k3s.phases.changing import changing
 from nornir_k3s.phases.phase import Phase
-from nornir_k3s.run import gather, paths, take_back
+from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
 from nornir_k3s.run.selection import Choice
@@ -202,7 +202,7 @@ def _prepare(
 ) -> Run:
     folders = paths.of(nr, base, state)
     run = gather.prepare(nr, base=folders.base, state=folders.state, options=complete(nr, options), keep=keep)
-    run.first = partial(take_back.begin, read=gather.read_held, elsewhere=True)
+    run.first = partial(gather.begin, elsewhere=True)
     run.ignore_window = ignore_window
     if run.away:
         names = ", ".join(sorted(run.away))

@@ -9,6 +9,7 @@ from typing import Any
 from nornir.core import Nornir
 
 from nornir_k3s.checks import at_work, upgrade
+from nornir_k3s.errors import PreflightFailed
 from nornir_k3s.model.plan import Change, HostPlan, NodeUpgrade, Plan
 from nornir_k3s.model.saved_plan import SavedPlan
 from nornir_k3s.model.together import few
@@ -77,8 +78,9 @@ def _made(
     folders, chain = paths.of(nr, base, state), choice.chain(deploy.phases())
     run = gather.prepare(nr, base=folders.base, state=folders.state, options=options or {}, choice=choice, keep=False)
     observe.observe(run)
+    gather.look_at_lease(run)
     observe.find_artifacts(run)
-    preflight.check(run)
+    _check(run)
     names = [phase.name for phase in chain]
     run.report.notes += [f"{one}: what is planned here may be done by then" for one in at_work.owners(run.facts)]
     if "dump" in names and dump.needed(run):
@@ -108,6 +110,20 @@ def _made(
         notes=run.report.notes,
         skipped=run.report.skipped,
     )
+
+
+def _check(run: Run) -> None:
+    """Check the hosts; what another run changes now may be what is found.
+
+    Raises:
+        PreflightFailed: There are problems.
+    """
+    try:
+        preflight.check(run)
+    except PreflightFailed as error:
+        if who := at_work.owners(run.facts):
+            error.hint = f"{'; '.join(who)}: run it again when that has ended. {error.hint}"
+        raise
 
 
 def _drains(run: Run, phases: Sequence[str]) -> Iterator[str]:
