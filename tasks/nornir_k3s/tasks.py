@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
-import weakref
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
@@ -24,14 +22,10 @@ from pydantic import BaseModel, Field
 from nornir_k3s.checks import preflight
 from nornir_k3s.errors import K3sError, NotReady, UsageError
 from nornir_k3s.model.cluster import NODES
-from nornir_k3s.model.host_facts import HostFacts
-from nornir_k3s.phases import alone, host_tasks, servers, stage
+from nornir_k3s.phases import alone, host_tasks, servers, task_lock
 from nornir_k3s.phases import reset as resets
-from nornir_k3s.phases.task_lock import Together
 from nornir_k3s.roles import left
-from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
-from nornir_k3s.run.restarts import Restarts
 from nornir_k3s.run.shared import Shared, forget, of
 from nornir_k3s.state import kubeconfig
 from nornir_k3s.workflows import remove as removal
@@ -40,14 +34,6 @@ from nornir_k3s.workflows.backup import backup, plan_backup
 from nornir_k3s.workflows.rotate import plan_rotation, rotate
 
 P = ParamSpec("P")
-_locks: weakref.WeakKeyDictionary[Restarts, Together] = weakref.WeakKeyDictionary()
-_guard = threading.Lock()
-
-
-def _together(shared: Shared) -> Together:
-    """Return the lock of the tasks on this Nornir object and its copies."""
-    with _guard:
-        return _locks.setdefault(shared.restarts, Together())
 
 
 class Facts(BaseModel):
@@ -93,21 +79,13 @@ def _step(
     return run_on_host
 
 
-def _facts_of(task: Task, run: Run) -> HostFacts:
-    if task.host.name not in run.facts:
-        gather.gather_host(task, run)
-    if set(run.member(task.host.name).roles) & set(NODES):
-        run.source.find(run.facts[task.host.name].system.arch)
-    return run.facts[task.host.name]
-
-
 @_step
 def k3s_facts(task: Task, shared: Shared) -> Result:
     """Read a host, always again; `result` is its `Facts`."""
     run = shared.run
     run.facts.pop(task.host.name, None)
     shared.restarts.forget(task.host.name)
-    facts = _facts_of(task, run)
+    facts = alone.facts_of(task, run)
     result = Facts(
         role=run.member(task.host.name).role,
         roles=list(run.member(task.host.name).roles),
@@ -140,7 +118,7 @@ def k3s_preflight(task: Task, shared: Shared) -> Result:
 
     The task fails if a finding is an error.
     """
-    _facts_of(task, shared.run)
+    alone.facts_of(task, shared.run)
     own = [one for one in preflight.check(shared.run.cluster, shared.run.facts) if one.host == task.host.name]
     failed = any(one.severity == "error" for one in own)
     return Result(host=task.host, failed=failed, result=[f"{one.level}: {one}" for one in own])
@@ -150,15 +128,8 @@ def k3s_preflight(task: Task, shared: Shared) -> Result:
 def k3s_plan(task: Task, shared: Shared) -> Result:
     """Plan the changes of a host; `changed` says whether there are any, `result` is one line per change."""
     run = shared.run
-    _facts_of(task, run)
-    return _planned(task, run)
-
-
-def _planned(task: Task, run: Run) -> Result:
-    _needs_ca(run, task.host.name)
-    steps = run.planned(task.host.name).steps
-    diff = "\n".join(step.diff for step in steps if step.diff)
-    return Result(host=task.host, changed=bool(steps), diff=diff, result=[step.summary for step in steps])
+    alone.facts_of(task, run)
+    return alone.plan_host(task, run)
 
 
 @_step
@@ -172,62 +143,7 @@ def k3s_converge(task: Task, shared: Shared, *, dry_run: bool | None = None) -> 
     Arguments:
         dry_run: Change nothing, but return `changed` and `diff` as planned; Nornir's own setting by default.
     """
-    return _converged(task, shared, shared.run.member(task.host.name).roles, dry_run=dry_run)
-
-
-def _converged(task: Task, shared: Shared, roles: Collection[str], *, dry_run: bool | None) -> Result:
-    run, name = shared.run, task.host.name
-    _facts_of(task, run)
-    if task.is_dry_run(dry_run):
-        return _planned(task, run)
-    _needs_ca(run, name)
-    with _together(shared).changing(run) as lock:
-        if run.planned(name).steps:
-            lock.require(run)
-        results = [stage.stage_host(task, run)]
-        for role in ("datastore", "servers", "lb", "agents"):  # in the order of deploy's phases
-            if role in roles:
-                results.append(_role(task, shared, role))
-                gather.gather_host(task, run)  # other roles, and later tasks, need the new facts
-    diff = "\n".join(one.diff for one in results if one.diff)
-    done = [change for one in results for change in one.result or []]
-    return Result(host=task.host, changed=any(one.changed for one in results), diff=diff, result=done)
-
-
-def _role(task: Task, shared: Shared, role: str) -> Result:
-    match role:
-        case "servers":
-            with shared.restarts.servers:
-                return _server(task, shared)
-        case "lb":
-            with shared.restarts.servers:
-                return host_tasks.converge_host(task, shared.run, role)
-        case "agents":
-            return alone.change_agent(task, shared)
-        case _:
-            return host_tasks.converge_host(task, shared.run, role)
-
-
-def _server(task: Task, shared: Shared) -> Result:
-    run = shared.run
-    if not run.ready_servers:
-        servers.require_all_servers(run)
-        unread = [m.name for m in run.cluster.of("servers") if m.name in run.present and m.name not in run.facts]
-        if unread:
-            text = f"no ready server, and {', '.join(unread)} was not read"
-            marked = ", ".join(name for name in unread if name in run.nr.data.failed_hosts)
-            first = f"{marked} failed in an earlier task: nr.data.reset_failed_hosts(); then " if marked else ""
-            raise UsageError(text, hint=f"{first}run k3s_facts on all servers first: only one server may start alone")
-    if not run.planned(task.host.name).by_role["servers"] and run.facts[task.host.name].ready:
-        return Result(host=task.host, changed=False)
-    return alone.change_server(task, shared)
-
-
-def _needs_ca(run: Run, name: str) -> None:
-    roles = set(run.member(name).roles)
-    if roles & {"agents", "lb"} and "servers" not in roles and not run.ca_prefix:
-        text = f"{name}: the cluster's CA is unknown: no running server was read"
-        raise UsageError(text, hint="run k3s_facts on the servers first, with this Nornir object or a copy of it")
+    return alone.converge_host(task, shared, shared.run.member(task.host.name).roles, dry_run=dry_run)
 
 
 @_step
@@ -247,7 +163,7 @@ def k3s_load_balancer(task: Task, shared: Shared, *, dry_run: bool | None = None
     """Bring a load balancer to its desired state; other hosts are skipped."""
     if "lb" not in shared.run.member(task.host.name).roles:
         return Result(host=task.host, result="not a load balancer", severity_level=logging.DEBUG)
-    return _converged(task, shared, ("lb",), dry_run=dry_run)
+    return alone.converge_host(task, shared, ("lb",), dry_run=dry_run)
 
 
 def _call(step: Callable[..., Result], task: Task, shared: Shared, **more: object) -> Result:
@@ -269,7 +185,7 @@ def k3s_remove(task: Task, shared: Shared, *, lost: bool = False, dry_run: bool 
         planned = removal.planned(run, leaving, lost=lost)
         said = [f"{name}: {summary}" for name, summaries in planned.changes.items() for summary in summaries]
         if not task.is_dry_run(dry_run):
-            with _together(shared).changing(run):
+            with task_lock.together(shared).changing(run):
                 removal.carry_out_removal(run, leaving, lost=lost)
             shared.run.facts.clear()
     return Result(host=task.host, changed=True, result=said)
@@ -310,7 +226,7 @@ def k3s_reset(task: Task, shared: Shared, *, dry_run: bool | None = None) -> Res
     resets.read_host(task, run)
     steps = reset.steps(run, data_stay=True).hosts[task.host.name]
     if steps and not task.is_dry_run(dry_run):
-        with _together(shared).changing(run) as lock:
+        with task_lock.together(shared).changing(run) as lock:
             lock.require(run)
             resets.apply_to_host(task, run, steps)
     run.facts.pop(task.host.name)
@@ -368,7 +284,7 @@ def k3s_kubeconfig(task: Task, shared: Shared) -> Result:
     run = shared.run
     if run.member(task.host.name).role != "servers":
         return Result(host=task.host, result="not a server", severity_level=logging.DEBUG)
-    facts = _facts_of(task, run)
+    facts = alone.facts_of(task, run)
     if not facts.kubeconfig:
         raise NotReady(task.host.name, "no kubeconfig yet", hint="run k3s_converge on it first")
     with shared.restarts.servers:  # all servers give the same

@@ -1,17 +1,20 @@
-"""Servers and agents that a Nornir task changes each: with the rotation, the drain and the limits of a deploy."""
+"""Hosts that a Nornir task changes one by one: with the order, rotation, drain and limits of a deploy."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from nornir.core.task import Result, Task
 
-from nornir_k3s.errors import HostError, NotReady
+from nornir_k3s.errors import HostError, NotReady, UsageError
 from nornir_k3s.host_steps import replaces_binary
+from nornir_k3s.model.cluster import NODES
+from nornir_k3s.model.host_facts import HostFacts
 from nornir_k3s.model.together import few
-from nornir_k3s.phases import batches, drain, encryption, rolling, rotation, window
+from nornir_k3s.phases import batches, drain, encryption, host_tasks, rolling, rotation, servers, stage, window
+from nornir_k3s.phases.task_lock import together
 from nornir_k3s.run import gather
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.shared import Shared
@@ -19,8 +22,85 @@ from nornir_k3s.run.shared import Shared
 log = logging.getLogger(__name__)
 
 
+def facts_of(task: Task, run: Run) -> HostFacts:
+    """Return the facts of this host, which is read if no task has done it; and find the release for it."""
+    if task.host.name not in run.facts:
+        gather.gather_host(task, run)
+    if set(run.member(task.host.name).roles) & set(NODES):
+        run.source.find(run.facts[task.host.name].system.arch)
+    return run.facts[task.host.name]
+
+
+def plan_host(task: Task, run: Run) -> Result:
+    """Plan the changes of this host."""
+    _needs_ca(run, task.host.name)
+    steps = run.planned(task.host.name).steps
+    diff = "\n".join(step.diff for step in steps if step.diff)
+    return Result(host=task.host, changed=bool(steps), diff=diff, result=[step.summary for step in steps])
+
+
+def converge_host(task: Task, shared: Shared, roles: Collection[str], *, dry_run: bool | None) -> Result:
+    """Bring this host to the desired state of some of its roles, in the order of a deploy's phases.
+
+    Raises:
+        K3sError: It failed, or what it needs of other hosts was not read.
+    """
+    run, name = shared.run, task.host.name
+    facts_of(task, run)
+    if task.is_dry_run(dry_run):
+        return plan_host(task, run)
+    _needs_ca(run, name)
+    with together(shared).changing(run) as lock:
+        if run.planned(name).steps:
+            lock.require(run)
+        results = [stage.stage_host(task, run)]
+        for role in ("datastore", "servers", "lb", "agents"):  # in the order of deploy's phases
+            if role in roles:
+                results.append(_role(task, shared, role))
+                gather.gather_host(task, run)  # other roles, and later tasks, need the new facts
+    diff = "\n".join(one.diff for one in results if one.diff)
+    done = [change for one in results for change in one.result or []]
+    return Result(host=task.host, changed=any(one.changed for one in results), diff=diff, result=done)
+
+
+def _role(task: Task, shared: Shared, role: str) -> Result:
+    match role:
+        case "servers":
+            with shared.restarts.servers:
+                return _server(task, shared)
+        case "lb":
+            with shared.restarts.servers:
+                return host_tasks.converge_host(task, shared.run, role)
+        case "agents":
+            return change_agent(task, shared)
+        case _:
+            return host_tasks.converge_host(task, shared.run, role)
+
+
+def _server(task: Task, shared: Shared) -> Result:
+    run = shared.run
+    if not run.ready_servers:
+        servers.require_all_servers(run)
+        unread = [m.name for m in run.cluster.of("servers") if m.name in run.present and m.name not in run.facts]
+        if unread:
+            text = f"no ready server, and {', '.join(unread)} was not read"
+            marked = ", ".join(name for name in unread if name in run.nr.data.failed_hosts)
+            first = f"{marked} failed in an earlier task: nr.data.reset_failed_hosts(); then " if marked else ""
+            raise UsageError(text, hint=f"{first}run k3s_facts on all servers first: only one server may start alone")
+    if not run.planned(task.host.name).by_role["servers"] and run.facts[task.host.name].ready:
+        return Result(host=task.host, changed=False)
+    return change_server(task, shared)
+
+
+def _needs_ca(run: Run, name: str) -> None:
+    roles = set(run.member(name).roles)
+    if roles & {"agents", "lb"} and "servers" not in roles and not run.ca_prefix:
+        text = f"{name}: the cluster's CA is unknown: no running server was read"
+        raise UsageError(text, hint="run k3s_facts on the servers first, with this Nornir object or a copy of it")
+
+
 def change_server(task: Task, shared: Shared) -> Result:
-    """Bring a server to its desired state, out of rotation if it was ready; the caller has the servers' turn.
+    """Bring a server to its desired state, out of rotation if it was ready; the caller holds `restarts.servers`.
 
     Raises:
         K3sError: It did not get ready, or another server is not.
@@ -43,7 +123,7 @@ def change_server(task: Task, shared: Shared) -> Result:
 
 
 def change_agent(task: Task, shared: Shared) -> Result:
-    """Bring an agent to its desired state, drained before K3s is replaced; one that restarts waits for its turn.
+    """Bring an agent to its desired state, drained before K3s is replaced; one that restarts waits until it may.
 
     Raises:
         K3sError: It did not get ready or could not be drained, or it is not touched because others failed.
@@ -65,7 +145,7 @@ def change_agent(task: Task, shared: Shared) -> Result:
 
 @contextmanager
 def _may_begin(run: Run, name: str) -> Iterator[None]:
-    """Check the window when the turn has come."""
+    """Check the window when the agent may restart."""
     window.require_open(run, [name])
     yield
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from nornir_k3s.phases.changing import changing
 from nornir_k3s.phases.cluster_lock import TASKS, ClusterLock
 from nornir_k3s.run.context import Run
+from nornir_k3s.run.restarts import Restarts
+from nornir_k3s.run.shared import Shared
 
 
 class Together:
@@ -38,3 +41,13 @@ class Together:
                 if not self._runs:
                     self._lock = None
                     self._scope.close()
+
+
+_locks: weakref.WeakKeyDictionary[Restarts, Together] = weakref.WeakKeyDictionary()
+_guard = threading.Lock()
+
+
+def together(shared: Shared) -> Together:
+    """Return the lock of the tasks on this Nornir object and its copies."""
+    with _guard:
+        return _locks.setdefault(shared.restarts, Together())
