@@ -6,6 +6,7 @@ import base64
 import json
 import tarfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,19 @@ echo 'ETCD_LISTEN_CLIENT_URLS=http://0.0.0.0:2379' >/etc/default/etcd
 echo 'ETCD_ADVERTISE_CLIENT_URLS=http://{DB}:2379' >>/etc/default/etcd
 systemctl start etcd
 """
+# With client certificates; its own one is that of its gateway to itself, too.
+ETCD_TLS = ETCD.replace("http:", "https:").replace(
+    "systemctl start etcd",
+    """
+install -m 600 -o etcd /etc/ssl/db.key /etc/ssl/etcd.key
+cat >>/etc/default/etcd <<'END'
+ETCD_CERT_FILE=/etc/ssl/db.crt
+ETCD_KEY_FILE=/etc/ssl/etcd.key
+ETCD_CLIENT_CERT_AUTH=true
+ETCD_TRUSTED_CA_FILE=/etc/ssl/ca.pem
+END
+systemctl start etcd""",
+)
 # What prepares the host, its service, what the inventory says, and what is in a file that it names.
 KINDS: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "postgresql": (
@@ -118,6 +132,15 @@ KINDS: dict[str, tuple[str, str, dict[str, Any], str]] = {
         PASSWORD,
     ),
     "etcd": (ETCD, "etcd", {"endpoint": {"file": "../secret"}}, f"http://{DB}:2379"),
+    "etcd-tls": (
+        ETCD_TLS,
+        "etcd",
+        {
+            "kind": "etcd", "hosts": [DB], "cafile": "../ca.pem", "certfile": "../client.pem",
+            "keyfile": "../client-key.pem",
+        },
+        "none: it has a certificate",
+    ),
 }  # fmt: skip
 
 
@@ -130,7 +153,7 @@ SLICE = ("mariadb trixie", "mysql sid", "etcd bookworm")
 MATRIX = (
     *("mariadb bookworm", "mariadb trixie", "mysql sid"),
     *("postgresql bookworm", "postgresql trixie", "postgresql sid"),
-    *("etcd bookworm", "etcd trixie", "etcd sid"),
+    *("etcd bookworm", "etcd trixie", "etcd sid", "etcd-tls trixie"),
 )
 
 
@@ -219,6 +242,7 @@ def ready(site: Site) -> None:
 def test_bare_hosts_become_a_cluster_on_it(
     outside: Site, service: str, proved: Proved, request: pytest.FixtureRequest
 ) -> None:
+    tls = "etcd-tls" in request.node.callspec.params["outside"]
     outside.lab.exec("db1", ["systemctl", "stop", service])
     done = outside.runbook("deploy.py")
     assert done.returncode == 1
@@ -242,10 +266,12 @@ def test_bare_hosts_become_a_cluster_on_it(
     if service == "etcd":  # as Kubernetes' API server notes it after five minutes
         key, value = (base64.b64encode(text).decode() for text in (b"compact_rev_key", b"1"))
         data = json.dumps({"key": key, "value": value})
-        outside.lab.exec("db1", ["curl", "-sf", f"http://{DB}:2379/v3/kv/put", "-d", data])
+        own = ["--cacert", "/etc/ssl/ca.pem", "--cert", "/etc/ssl/db.crt", "--key", "/etc/ssl/etcd.key"]
+        url = f"{'https' if tls else 'http'}://{DB}:2379/v3/kv/put"
+        outside.lab.exec("db1", ["curl", "-sf", *(own if tls else []), url, "-d", data])
     assert health(outside) == {"table", "compaction", *(["connections"] if service != "etcd" else [])}
     ends = json.loads((outside.folder / "health.json").read_text())["certificates"]
-    port = {"postgresql": [5432], "mariadb": [3306]}.get(service, [])  # without TLS
+    port = {"postgresql": [5432], "mariadb": [3306], "etcd": [2379] if tls else []}.get(service, [])
     assert [one["path"] for one in ends if one["host"] == "cluster"] == [f"the datastore at {DB}:{p}" for p in port]
     secret = (outside.folder / "secret").read_text().strip()
     for log in Path(outside.folder / ".state" / "log").iterdir():
@@ -293,16 +319,25 @@ def backed_up(site: Site, service: str) -> None:
     comes_back(site, folder, before)
     (aside,) = list_tables(site, service) - {"kine"}
     assert aside.startswith("kine_before_")
+    eventually(lambda: unchanged(site))
+    said = site.runbook("drift.py", "--no-history").stdout
+    assert f"the datastore keeps what was there before a restore in table {aside}; when you need it no more: " in said
     if service == "mysql":
         dumped_by_a_command(site)
 
 
 def comes_back(site: Site, folder: Path, before: dict[str, dict[str, Any]]) -> None:
-    """What was made and deleted since a backup is undone; ids go on after it."""
+    """What was made and deleted since a backup is undone; ids go on after all that were seen: no watch misses it."""
     *_, newest = sorted(folder.iterdir())
-    make(site, "since")
-    done = site.runbook("restore.py", str(newest), "--yes")
-    assert done.returncode == 0, done.stdout + done.stderr
+    with moves.Informer(site) as informer:
+        make(site, "since")
+        eventually(partial(informer.knows, site))
+        assert "since" in informer.view
+        done = site.runbook("restore.py", str(newest), "--yes")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "revisions go on after the highest one that was seen" in done.stdout
+        eventually(partial(informer.knows, site))
+        assert "since" not in informer.view
     assert PASSWORD not in done.stdout + done.stderr
     moves.same(site, before)
     assert not [key for key in moves.objects(site) if key.endswith("/since")]
@@ -320,25 +355,21 @@ def make(site: Site, name: str) -> None:
 
 def etcd_backed_up(site: Site, _: str) -> None:
     """Its keys come back, at higher revisions."""
-    folder, before = site.folder / "backups of keys", contents(site)
+    folder, before = site.folder / "backups of keys", moves.objects(site)
     done = site.runbook("backup.py", "--verify", "--to", str(folder))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "note: not verified: an etcd has no scratch database; the file has " in done.stdout
-    make(site, "since")
-    done = site.runbook("restore.py", *map(str, folder.iterdir()), "--yes")
-    assert done.returncode == 0, done.stdout + done.stderr
-    after = contents(site)
-    assert {key: after.get(key) for key in before} == before
-    assert not [key for key in after if key.endswith("/since")]
+    with moves.Informer(site) as informer:
+        make(site, "since")
+        eventually(partial(informer.knows, site))
+        done = site.runbook("restore.py", *map(str, folder.iterdir()), "--yes")
+        assert done.returncode == 0, done.stdout + done.stderr
+        eventually(partial(informer.knows, site))
+        assert "since" not in informer.view
+    moves.same(site, before, raised=True)
+    assert not [key for key in moves.objects(site) if key.endswith("/since")]
     make(site, "after")
     eventually(lambda: ready(site))
-
-
-def contents(site: Site) -> dict[str, dict[str, Any]]:
-    found = moves.objects(site)
-    for item in found.values():
-        del item["metadata"]["resourceVersion"]
-    return found
 
 
 DATABASES = {"mariadb": "mariadb", "mysql": "mysql"}

@@ -16,6 +16,7 @@ import pg8000.dbapi
 import pymysql
 import pytest
 from k3s_standin.datastore_sql import sqlite_store
+from k3s_standin.store import Expired
 
 from nornir_k3s.datastore_copy import connect, table
 from nornir_k3s.datastore_copy.connect import Files
@@ -79,10 +80,15 @@ def test_ids_go_on_after_a_higher_one_as_if_all_before_were_compacted(source: Ta
     for _ in range(2):
         source.go_on_after(before + 1000)
         notes = [row for row in source.rows() if row[1] == "compact_rev_key"]
-        assert notes == [(before + 1001, "compact_rev_key", 1, 0, 0, before + 1000, 0, b"", None)]
+        assert notes == [(before + 1002, "compact_rev_key", 1, 0, 0, before + 1001, 0, b"", None)]
     store = sqlite_store(tmp_path / "old.db")
     store.put("/registry/configmaps/default/new", b"")
-    assert store.revision() == before + 1002
+    assert store.revision() == before + 1003
+    with pytest.raises(Expired):
+        store.feed("/registry/configmaps/", before + 1000)
+    assert [change[1] for change in store.feed("/registry/configmaps/", before + 1001).poll()] == [
+        "/registry/configmaps/default/new"
+    ]
 
 
 def test_the_sequence_of_a_postgresql_goes_on_too() -> None:
@@ -91,7 +97,7 @@ def test_the_sequence_of_a_postgresql_goes_on_too() -> None:
     assert [text.split("(")[0] for text in said[1:]] == [
         "SELECT setval", "BEGIN", "DELETE FROM kine WHERE name = 'compact_rev_key'", "INSERT INTO kine ", "COMMIT",
     ]  # fmt: skip
-    assert said[1].endswith("::regclass, 92, false)")
+    assert said[1].endswith("::regclass, 93, false)")
 
 
 def test_a_changed_value_another_order_and_null_are_other_contents(source: Table) -> None:

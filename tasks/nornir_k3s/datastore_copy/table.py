@@ -229,16 +229,16 @@ class Table:
             self._query(f"DELETE FROM kine WHERE id <= {self.dialect.mark}", (last,))  # noqa: S608 - a placeholder
 
     def go_on_after(self, revision: int) -> None:
-        """Let ids go on after this one, as if all before it were compacted; K3s is stopped.
+        """Let ids go on after this one, as if all up to the next one were compacted; K3s is stopped.
 
-        Who watches from an earlier one is told to list again. kine reads from there on: it finds no gap to fill.
+        Who watches from this one or an earlier one is told to list again. kine reads from there on, and fills no gap.
         """
         if self.newest() >= revision:
             return
-        self.count_on(revision + 1)
+        self.count_on(revision + 2)
         with self.transaction():
             self._query(f"DELETE FROM kine WHERE name = '{COMPACTION[0]}'")  # noqa: S608 - a constant
-            self.insert([compacted(revision + 1, revision)], "kine")
+            self.insert([compacted(revision + 2, revision + 1)], "kine")
 
     def count_on(self, newest: int) -> None:
         """Let ids go on after the highest one: K3s fills each gap, one second after the other."""

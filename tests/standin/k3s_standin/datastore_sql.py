@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from k3s_standin.log import log
-from k3s_standin.store import Change, Compared, Entry, Feed, Store, StoreError
+from k3s_standin.store import Change, Compared, Entry, Expired, Feed, Store, StoreError
 
 KEEP = 1000
 _COLUMNS = "name, created, deleted, create_revision, prev_revision, lease, value, old_value"
@@ -136,6 +136,9 @@ class SqlStore(Store):
         return int(self.run("SELECT MAX(id) FROM kine")[0][0] or 0)
 
     def feed(self, prefix: str, revision: int) -> Feed:
+        ((compacted,),) = self.run("SELECT MAX(prev_revision) FROM kine WHERE name = 'compact_rev_key'")
+        if 0 < revision < int(compacted or 0):  # kine: pkg/server/watch.go
+            raise Expired(revision, int(compacted))
         return _Log(self, prefix, revision) if revision else Compared(self, prefix, 0)
 
     def create(self, key: str, value: bytes) -> bool:
