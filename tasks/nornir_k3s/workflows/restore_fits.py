@@ -135,8 +135,9 @@ def _read_room(task: Task, run: Run) -> Result:
 
 def _copy(run: Run, manifest: Manifest, facts: HostFacts) -> int:
     """Return the MiB of the dump and of the data in it, which are hardly larger than those that are there."""
-    part, health = manifest.part(dump_part(run, manifest)), facts.datastore_health
+    name, health = dump_part(run, manifest), facts.datastore_health
+    part = manifest.part(name)
     packed = part.bytes if part else 0
-    plain = packed if datastore.spoken(run.cluster) == "etcd" else _UNPACKED * packed
+    plain = packed if name.endswith(".etcd") else _UNPACKED * packed
     there = max((health.table or (0, 0))[1], (health.etcd_size or (0, 0))[0])
     return (packed + max(plain, there)) >> 20
