@@ -147,7 +147,7 @@ CAUSES: tuple[tuple[str, Cause], ...] = (
     ("not authorized", Cause("the cluster refuses the token", "check the token in the inventory")),
     (
         "no such host",
-        Cause("a name cannot be resolved on this host", "check DNS for the name that the line has", fatal=False),
+        Cause("a name cannot be resolved on this host", "check DNS for the name in that line", fatal=False),
     ),
     (
         "failed to get CA certs",
@@ -160,7 +160,7 @@ CAUSES: tuple[tuple[str, Cause], ...] = (
     (
         "leaderelection lost",
         Cause(
-            "the datastore or this host was too slow to keep the lead of the cluster",
+            "the datastore or this host was too slow to renew the leader lease",
             "check load and disks of this host and the datastore",
             fatal=False,
         ),
@@ -183,7 +183,7 @@ _AWAY = (
     ),
     (
         "Error 1040|SQLSTATE 53300",
-        Cause("the database has no connection left", "raise its max_connections, or set `datastore_pool`", fatal=False),
+        Cause("the database has no free connection", "raise its max_connections, or set `datastore_pool`", fatal=False),
     ),
     ("SQLSTATE 57P03", Cause("the database is starting", "wait until it has started", fatal=False)),
 )
@@ -194,7 +194,7 @@ _AGAIN = (
         "containerd exited: ",
         Cause(
             "containerd has ended, and K3s with it",
-            "see its log; it may be a template of yours in /var/lib/rancher/k3s/agent/etc/containerd",
+            "see its log; a cause may be your own template in /var/lib/rancher/k3s/agent/etc/containerd",
         ),
     ),
 )

@@ -161,7 +161,7 @@ def test_a_load_balancer_that_leads_no_server_to_itself_is_no_error(others: Site
     configure(others, refused=" ".join(f"{PREFIX}.{number}" for number in (12, 13, 14)))
     others.lab.exec("a1", ["systemctl", "restart", "k3s-agent"])  # what needs the address still gets it
     done = others.deploy("--yes")
-    assert "which may lead to itself" in done.stdout + done.stderr
+    assert "which may lead back to this server" in done.stdout + done.stderr
     eventually(lambda: unchanged(others))
     configure(others, refused=f"{PREFIX}.15")
     found = report(others, "drift.py", "--no-history", code=3)["differences"]

@@ -464,7 +464,7 @@ def test_a_process_is_waited_for_while_it_gets_something(
 
 @pytest.mark.usefixtures("holder")
 def test_a_process_that_gets_nothing_is_not_waited_for(bring: Callable[..., Path]) -> None:
-    with pytest.raises(ArtifactError, match=r"k3s is being fetched by another process that gets nothing"):
+    with pytest.raises(ArtifactError, match=r"k3s is downloaded by another process that makes no progress"):
         bring(deadline=0)
 
 
@@ -516,7 +516,7 @@ def test_a_stopped_file_is_continued_by_the_next_run(bring: Callable[..., Path],
 def test_a_full_disk_is_told_in_words(bring: Callable[..., Path], folder: Path) -> None:
     (folder / VERSION).mkdir(parents=True)
     (folder / VERSION / "k3s.part").symlink_to("/dev/full")
-    with pytest.raises(ArtifactError, match=r"k3s cannot be kept: No space left on device\n.*make room"):
+    with pytest.raises(ArtifactError, match=r"k3s cannot be kept: No space left on device\n.*free disk space"):
         bring()
 
 

@@ -38,7 +38,7 @@ SAID = [
         "port is closed",
     ),
     (fatal(f"{CREATING} for configured endpoint: dial tcp 10.77.0.11:3306: i/o timeout"), "does not answer"),
-    (fatal(f"{CREATING} for configured endpoint: Error 1040: Too many connections"), "no connection left"),
+    (fatal(f"{CREATING} for configured endpoint: Error 1040: Too many connections"), "no free connection"),
     ('level=fatal msg="leaderelection lost for k3s"', "too slow"),
     (
         'level=error msg="Failed to ping database connection: failed to connect to `user=k3s`: 10.77.0.11:5432 '

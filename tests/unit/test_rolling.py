@@ -251,7 +251,7 @@ def test_a_change_on_trial_that_cannot_be_confirmed_is_left_to_the_host(
         stage.confirmed = CommandFailed("s1", "removing the previous files", status=1, stderr="it was not confirmed")
     error = stage.fail(monkeypatch)
     assert "restore" not in stage.orders
-    assert "s1: the change was not confirmed, and the host takes it back 300 s after it began: " in error.message
+    assert "s1: the change was not confirmed, and the host rolls it back 300 s after it began: " in error.message
     assert ("no SSH connection" if how == "no login" else "it was not confirmed") in error.message
 
 
@@ -264,10 +264,10 @@ def test_a_change_on_trial_that_fails_is_taken_back_at_once_where_that_is_possib
     stage.orders, stage.change = [], HostUnreachable("s1", "no SSH connection")
     stage.fail(monkeypatch)
     assert stage.orders == ["change"]
-    assert stage.notes == ["s1: it takes its change back itself 300 s after the change began"]
+    assert stage.notes == ["s1: it rolls the change back by itself 300 s after it began"]
 
 
 def test_another_minor_version_is_not_tried(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.trial, stage.seen = 300, ready(installed="b" * 64)
-    assert "not touched: another minor version cannot be taken back" in stage.fail(monkeypatch).message
+    assert "not touched: a change to another minor version cannot be rolled back" in stage.fail(monkeypatch).message
     assert stage.orders == []

@@ -151,7 +151,7 @@ class Cache:
         except OSError as error:
             raise ArtifactError(
                 f"{self.folder / name} cannot be kept: {error.strerror or error}",
-                hint="make room or give it rights there, or choose another folder for the cache",
+                hint="free disk space or grant write permission there, or choose another folder for the cache",
             ) from None
 
 
@@ -205,7 +205,7 @@ def _locked(path: Path, part: Path, stop: threading.Event, *, patience: float) -
         if stop.is_set():
             raise Interrupted("stopped") from None
         hint = f"end that process, which holds {lock.lock_file}"
-        raise ArtifactError(f"{path} is being fetched by another process that gets nothing", hint=hint) from None
+        raise ArtifactError(f"{path} is downloaded by another process that makes no progress", hint=hint) from None
     with held:
         yield
 

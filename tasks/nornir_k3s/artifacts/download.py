@@ -102,7 +102,7 @@ def _receive(
         continues = response.headers.get("content-range", "").startswith(f"bytes {done}-")
         if (partial and not continues) or response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink(missing_ok=True)
-            raise httpx.RemoteProtocolError(f"the server cannot go on from byte {done}")
+            raise httpx.RemoteProtocolError(f"the server cannot resume at byte {done}")
         response.raise_for_status()
         begin = done = done if partial else 0
         length = response.headers.get("content-length", "")
@@ -131,7 +131,7 @@ def _client(url: str) -> httpx.Client:
     except (OSError, ValueError, ImportError, httpx.InvalidURL):
         raise ArtifactError(
             f"{shown(url)} cannot be fetched with this machine's settings",
-            hint="look at HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE in the environment, and at the URL",
+            hint="check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE in the environment, and the URL",
         ) from None
 
 
@@ -159,7 +159,7 @@ def _explain(error: httpx.HTTPError, where: str) -> ArtifactError:
         version, name = unquote(where).split("/")[-2:]
         return Absent(
             f"{where} does not exist (HTTP {status}): there is no K3s {version}, or no {name} of it",
-            hint="look at `version` and the URL of the releases in the inventory",
+            hint="check `version` and the URL of the releases in the inventory",
         )
     if status:
         return ArtifactError(f"{where} was refused with HTTP {status}", hint=ELSEWHERE)

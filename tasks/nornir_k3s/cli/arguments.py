@@ -86,7 +86,7 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
         more="It never overwrites a file. The addresses it writes are placeholders: replace them with yours.",
     ),
     "adopt": Subcommand(
-        "write the inventory of a cluster that exists, from what runs on its hosts",
+        "write the inventory of an existing cluster, from what runs on its hosts",
         setup.adopt,
         more="No host is changed. Secrets go to the state folder, never into the inventory. docs/adopt.md has more.",
     ),
@@ -120,7 +120,7 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
         conflict=checks.drift_conflict,
     ),
     "drill": Subcommand(
-        "break one thing after the other in a healthy cluster, put it back, and measure what that cost",
+        "break one thing after the other in a healthy cluster, repair it, and measure what clients noticed",
         checks.drill,
         more="It asks before it begins. Exit code 1: a limit was broken, or the cluster is not healthy.",
         conflict=checks.drill_conflict,

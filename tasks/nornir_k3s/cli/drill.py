@@ -1,4 +1,4 @@
-"""`nornir-k3s drill`: break one thing after the other in a healthy cluster, put it back, and measure what that cost."""
+"""`nornir-k3s drill`: break one thing after the other, repair it, and measure what clients noticed."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def selection(parser: Parser) -> None:
     parser.add_argument(
         "--skip-unreachable",
         action="store_true",
-        help="go on without load balancers that are down, as without agents, unless one may hold the VIP; exit code 4",
+        help="go on without load balancers that are down, unless one may hold the VIP; exit code 4",
     )
     window(parser)
     trial(parser)
@@ -51,7 +51,7 @@ def trial(parser: Parser) -> None:
         type=time,
         default=0,
         metavar="TIME",
-        help="servers and agents take a change back after this time, such as 5m, unless a new login confirms it before",
+        help="servers and agents roll a change back after this time, such as 5m, unless a new login confirms it",
     )
 
 

@@ -20,7 +20,7 @@ def deploy(parser: Parser) -> None:
         "--apply",
         type=Path,
         metavar="FILE",
-        help="carry out a plan that --plan --out has saved, or nothing",
+        help="carry out exactly the plan that --plan --out has saved",
     )
     parser.add_argument("--preflight-only", action="store_true", help="check every host, report all problems, and stop")
     options.selection(parser)

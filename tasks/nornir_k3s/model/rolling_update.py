@@ -60,7 +60,7 @@ class RollingUpdate(Strict):
         None,
         alias="try",
         ge=SHORTEST_TRIAL,
-        description="as `deploy --try`: a node takes a change back after this time, unless a new login confirms it",
+        description="as `deploy --try`: a node rolls a change back after this time, unless a new login confirms it",
     )
     drain: DrainOfGroups = Field(
         default_factory=lambda: DrainOfGroups.model_validate({}), description="before K3s is replaced on a node"

@@ -80,4 +80,4 @@ def require_few_failures(run: Run, left: Sequence[str] = ()) -> None:
         count = len(run.failed)
         text = f"stopped: {count} agent{'s' * (count > 1)} failed, at most {allowed} may (rolling_update.max_failed)"
         kept = f"; not touched: {few(left)}" if left else ""
-        raise K3sError(f"{text}{kept}", hint="correct what the agents failed of, then run deploy again: it resumes")
+        raise K3sError(f"{text}{kept}", hint="correct the cause on these agents, then run deploy again: it resumes")

@@ -53,7 +53,7 @@ def announced(run: Run) -> Iterator[str]:
         else:
             yield (
                 f"{name}: {unit} would restart: the API does not answer as long as that takes, 1 to 7 s; K3s survives "
-                "about 5 s without its datastore, but not 10 s: a server that leads ends then, and starts again"
+                "about 5 s without its datastore, but not 10 s: the server with the leader lease exits and restarts"
             )
 
 

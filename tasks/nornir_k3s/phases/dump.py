@@ -96,7 +96,7 @@ def _by_rows(run: Run) -> tuple[str, str]:
             backup_folder.thin_out(kept, cluster, datastore_dump.KEPT, new=path.name)
     except OSError as error:
         text = f"the datastore cannot be dumped: {error.filename or kept}: {error.strerror or error}"
-        raise K3sError(text, hint="nothing was changed: make room there, then run it again") from None
+        raise K3sError(text, hint="nothing was changed: free disk space there, then run it again") from None
     run.report.notes.append(f"dump of the datastore: {path} ({path.stat().st_size / 1024:.0f} KiB)")
     return str(path), f"nornir-k3s restore {path}"
 

@@ -217,7 +217,7 @@ def _require_allowed(run: Run, name: str, steps: Sequence[Step]) -> None:
     """
     if run.allowed is not None and (more := [one for one in steps if f"{name}/{one.id}" not in run.allowed]):
         found = [f"{name}: {one.summary}: this step is not in it" for one in more]
-        raise PlanMoved(found, hint="what was in the plan before it is done: plan again, and have that reviewed")
+        raise PlanMoved(found, hint="the steps of the plan before it are done: make a new plan, and have it reviewed")
 
 
 def _follow(run: Run, name: str, steps: Sequence[Step]) -> Callable[[str], None]:

@@ -70,7 +70,11 @@ def _change(task: Task, run: Run, then: str, *, returns: bool = True) -> Result:
     worked = plan.facts.in_service or PREVIOUS in plan.facts.present
     on_trial = run.trial and plan.starts_k3s and plan.facts.in_service
     if on_trial and not rollback.possible(plan.desired, plan.facts, returns=plan.returns):
-        raise NotReady(name, "not touched: another minor version cannot be taken back", hint="run deploy without --try")
+        raise NotReady(
+            name,
+            "not touched: a change to another minor version cannot be rolled back",
+            hint="run deploy without --try",
+        )
     if plan.facts.in_service:
         run.begun.setdefault(name, time.monotonic())
     try:
@@ -89,7 +93,7 @@ def _change(task: Task, run: Run, then: str, *, returns: bool = True) -> Result:
         raise _rolled_back(task, run, error, then) from None
     except HostError:
         if on_trial:
-            run.report.notes.append(f"{name}: it takes its change back itself {run.trial} s after the change began")
+            run.report.notes.append(f"{name}: it rolls the change back by itself {run.trial} s after it began")
         raise
     if on_trial:
         _confirm(task, run)
@@ -111,8 +115,8 @@ def _confirm(task: Task, run: Run) -> None:
         script = apply.forget(_unit(run, name), trial=True)
         gather.session_of(task, run).run(script, what="confirming the change", timeout=60)
     except HostError as error:
-        text = f"the change was not confirmed, and the host takes it back {run.trial} s after it began"
-        hint = "look at the host when it has; then correct the change, or run deploy without --try"
+        text = f"the change was not confirmed, and the host rolls it back {run.trial} s after it began"
+        hint = "check the host after that; then correct the change, or run deploy without --try"
         raise NotReady(name, f"{text}: {_message(name, error)}", hint=hint) from None
 
 

@@ -136,9 +136,7 @@ def _notes(run: Run, server: str, answer: HostFacts) -> list[str]:
     """Return from where the registration address does not answer although it works."""
     notes, url, address = [], run.cluster.url, run.address
     if not answer.api.through_address:
-        notes.append(
-            f"{server} does not reach {url}, which may lead to itself: agents, or this machine, do, and need it"
-        )
+        notes.append(f"{server} does not reach {url}, which may lead back to this server; agents or this machine do")
     if address and (why := address.unreached or address.error):
         notes.append(f"the kubeconfig does not work on this machine, which cannot connect to {url}: {why}")
     return notes

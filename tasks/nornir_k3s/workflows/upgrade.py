@@ -56,7 +56,7 @@ def plan(
         raise UsageError(
             "no server answers, so the versions of the nodes are unknown: "
             + ("; ".join(run.unread.values()) or "none is ready"),
-            hint="nornir-k3s status shows what is wrong; a cluster that is not there yet is deployed",
+            hint="nornir-k3s status shows what is wrong; for a new cluster, run deploy",
         )
     report = UpgradeReport(
         cluster=run.cluster.name,
@@ -154,7 +154,7 @@ def require_return(report: UpgradeReport) -> None:
         UsageError: It does not.
     """
     if _crosses_minor(report):
-        text = "a change on trial (--try) must be one that can be taken back: K3s does not go back over a minor version"
+        text = "--try is for changes that can be rolled back: K3s does not go back over a minor version"
         raise UsageError(text, hint="upgrade without --try; nothing was changed")
 
 
