@@ -80,7 +80,7 @@ class Channel:
         assert self.process.stdin
         with contextlib.suppress(OSError):
             self.process.stdin.close()
-        self.process.wait(10)
+        self.process.wait(60)
         self._reader.join()
         assert self.process.stdout
         self.process.stdout.close()

@@ -169,7 +169,7 @@ def test_the_keeper_renews(controller: Callable[..., Controller], api: Api_, mon
     ann.lock.take(ann.run)
     begin = time.monotonic()
     while api.calls.count("replace") < 2:
-        assert time.monotonic() - begin < 10
+        assert time.monotonic() - begin < 60
 
 
 def test_what_the_api_says_is_understood() -> None:
@@ -191,18 +191,18 @@ def test_what_the_api_says_is_understood() -> None:
 def test_neither_an_api_that_hangs_nor_a_slow_host_costs_another_one_its_lock(
     controller: Callable[..., Controller], api: Api_, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(holds, "LASTS", 0.6)
-    monkeypatch.setattr(cluster_lock, "BEAT", 0.05)
+    monkeypatch.setattr(holds, "LASTS", 2)
+    monkeypatch.setattr(cluster_lock, "BEAT", 0.2)
     monkeypatch.setattr(cluster_lock, "RENEW", 0.05)
     ann, take, answers = with_api(controller()), holds.Hold.take, threading.Event()
     ann.lock.take(ann.run)
     monkeypatch.setattr(ann.lock._lease, "renew", lambda *_: answers.wait(20) and None)
     begin = holds.now()
-    while holds.now() - begin < 0.9:
+    while holds.now() - begin < 2.4:
         assert all(one.read() == Work(True, 1, ANN) for one in ann.sessions.values())
 
     def slow(hold: holds.Hold) -> holds.Taken:
-        time.sleep(0.8)  # what the test is about
+        time.sleep(2.4)  # what the test is about
         return take(hold)
 
     monkeypatch.setattr(holds.Hold, "take", slow)
