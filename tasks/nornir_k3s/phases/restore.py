@@ -48,7 +48,11 @@ def replace(run: Run, dump: Path, sha256: str, *, number: str) -> None:
 
 
 def forget_nodes(run: Run, names: Collection[str]) -> None:
-    """Let hosts join that were bare: agents' nodes are deleted, and the passwords of servers, which run by now."""
+    """Let hosts join that were bare: agents' nodes are deleted, and the passwords of servers.
+
+    A server registers its node's password when it starts (k3s: pkg/nodepassword): one that runs already is stopped, and
+    the deploy that comes next starts it again.
+    """
     members = [run.member(name) for name in names]
     agents = [scripts.of_node(one.node_name, anew=True) for one in members if one.role == "agents"]
     secrets = [f"{one.node_name}.node-password.k3s" for one in members if one.role == "servers"]
@@ -60,4 +64,10 @@ def forget_nodes(run: Run, names: Collection[str]) -> None:
             session_of(task, run).run(script, what="deleting node passwords", timeout=run.deadlines["apply"])
         return apply_steps(task, run, agents, deadline=run.deadlines["apply"])
 
+    def stop_host(task: Task, run: Run) -> Result:
+        script = wrapped("stop K3s", shell.call("systemctl", "stop", k3s.UNITS["server"]))
+        session_of(task, run).run(script, what="stopping K3s", timeout=run.deadlines["apply"])
+        return Result(host=task.host, changed=True)
+
     run.phase("nodes", [require_ready(run)] if members else [], forget)
+    run.phase("stop", [name for name in names if name in run.ready_servers], stop_host)

@@ -286,10 +286,10 @@ def _phases(run: Run) -> Iterator[None]:
 
 
 def _deploy(nr: Nornir, run: Run, backup: Opened, arguments: Mapping[str, Any]) -> Report:
-    """Start the servers, let hosts that were bare join, then do everything else."""
+    """Start one server, let hosts that were bare join, then do everything else."""
     anew = list(backup.begun.anew)
     if anew:
-        deploy(nr, **arguments, choice=Choice(until="servers", ignore_window=True))
+        deploy(nr, **arguments, choice=Choice(until="first-server", ignore_window=True))
         again = _prepare(nr, arguments)
         with changing(again, "restore"):
             again.phase("observe", [m.name for m in again.cluster.of("servers")], gather.gather_host, reads=True)
