@@ -41,6 +41,7 @@ def test_a_load_balancer_leaves_while_another_one_serves(load: Load) -> None:
     lb1, lb2 = cluster.member("lb1"), cluster.member("lb2")
     assert checks.find(cluster, seen(), "lb1") == lb1
     assert list(checks.refusals(cluster, serving(), [lb1], lost=False)) == []
+    assert list(checks.refusals(cluster, serving(), [lb1, cluster.member("a1")], lost=False)) == []
     (told,) = checks.refusals(cluster, serving(), [lb1, lb2], lost=False)
     assert told == "lb1, lb2: no load balancer would be left"
     (told,) = checks.refusals(cluster, serving(lb1="failed"), [lb2], lost=False)

@@ -108,7 +108,7 @@ def _token(cluster: Cluster, all_facts: Mapping[str, HostFacts], servers: Collec
 
 
 def _others(cluster: Cluster, leaving: Collection[Member], *, lost: bool) -> Iterator[str]:
-    for member in leaving:
+    for member in [one for one in leaving if set(one.roles) & set(NODES)]:
         if also := ", ".join(role for role in ROLES if role in member.roles and role not in NODES):
             here = member.name in {one.name for one in cluster.members}
             if lost and "datastore" in member.roles:
