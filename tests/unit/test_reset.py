@@ -213,6 +213,8 @@ def test_a_token_that_only_a_server_has_does_not_go_while_its_data_stay(load: Lo
     facts["s2"] = replace(facts["s2"], server=ServerFiles("K10aa", "new"))
     (told,) = checks.kept_token(cluster, facts)
     assert told.startswith("the token was rotated on s2"), "what an external datastore has is not known"
+    others = replace(facts["s2"], made=Made())
+    assert not list(checks.kept_token(cluster, {**facts, "s2": others})), "nothing of this tool's is there to go"
     for stored, refused in (("new", True), (own, False), ("third", False)):
         facts["db1"] = replace(facts["db1"], database=Database(alive=True, bootstrap={f"/bootstrap/{stored}": 9}))
         assert bool(list(checks.kept_token(cluster, facts))) is refused, stored

@@ -42,7 +42,8 @@ def refusals(cluster: Cluster, all_facts: Mapping[str, HostFacts], ca: str) -> I
 
 def kept_token(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[str]:
     """Yield servers that have another token than the one that is kept for data that stay."""
-    stored, names = token.stored(all_facts), token.others(cluster, all_facts)
+    stored = token.stored(all_facts)
+    names = [name for name in token.others(cluster, all_facts) if all_facts[name].made.state]
     if stored:
         names = [name for name in names if all_facts[name].server.token == stored != cluster.token.fingerprint()]
     if names:
