@@ -88,7 +88,7 @@ def test_what_is_done_on_a_load_balancer(load: Load) -> None:
         "put /etc/haproxy/haproxy.cfg back as it was before",
         "remove /etc/keepalived/keepalived.conf",
         "remove the package(s) haproxy, keepalived and 1 that came along",
-        "remove what keepalived leaves: /etc/keepalived",
+        "remove what keepalived leaves: /etc/keepalived, /etc/iproute2/rt_addrprotos.d/keepalived.conf",
         "remove what haproxy leaves: /var/lib/haproxy, /etc/haproxy, haproxy",
         "remove the notes of this tool, /var/lib/nornir-k3s",
     ]

@@ -2,7 +2,13 @@
 # note keeps what may have been there.
 is_new() { [ -s "$STATE/before" ] && ! grep -qxF "$1" "$STATE/before"; } # line
 was_there() { grep -qsxF "path $1" "$STATE/before"; } # path
-drop_new() { for path; do if is_new "path $path"; then rm -rf "$path" 2>/dev/null || :; fi; done; } # path...
+drop_new() { # path...; a file's folder goes with it if nothing else is there
+  for path; do
+    is_new "path $path" || continue
+    if [ -f "$path" ]; then rm -f "$path" && rmdir "${path%/*}" 2>/dev/null || :
+    else rm -rf "$path" 2>/dev/null || :; fi
+  done
+}
 
 reset_k3s() { # pod-networks node-addresses, each separated by blanks; whether the data stay for which nodes have passwords
   for unit in k3s k3s-agent; do

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+# What keepalived 2.3 writes when it starts, for iproute2 (github.com/acassen/keepalived/issues/2503).
+ADDRESS_PROTOCOL = "/etc/iproute2/rt_addrprotos.d/keepalived.conf"
+
 
 @dataclass(frozen=True)
 class Service:
@@ -24,7 +27,7 @@ class Service:
         socket: Where it takes commands.
         scripts: Where programs lie that it runs.
         booleans: SELinux' booleans that must be on.
-        traces: Folders that its packages leave when they are removed.
+        traces: Folders and files that its packages leave when they are removed.
         accounts: Users and groups that they leave.
     """
 
@@ -140,7 +143,7 @@ DEBIAN = Family(
             packages=("keepalived",),
             unit="keepalived.service",
             scripts="/etc/keepalived",
-            traces=("/etc/keepalived",),
+            traces=("/etc/keepalived", ADDRESS_PROTOCOL),
         ),
     },
 )
@@ -192,7 +195,7 @@ RHEL = Family(
             packages=("keepalived",),
             unit="keepalived.service",
             scripts="/usr/libexec/keepalived",
-            traces=("/etc/keepalived", "/usr/libexec/keepalived"),
+            traces=("/etc/keepalived", "/usr/libexec/keepalived", ADDRESS_PROTOCOL),
         ),
     },
 )
