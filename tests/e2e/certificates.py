@@ -9,7 +9,9 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from nornir_k3s.model import pem
 
 from .conftest import DB
 
@@ -24,6 +26,24 @@ def expired() -> str:
         .not_valid_after(now - datetime.timedelta(days=3))
     )
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+def ended(authority: str, key: str, name: str) -> str:
+    """Return a client's certificate that this CA has signed and that ended yesterday, with its key, PEM."""
+    now, own = datetime.datetime.now(datetime.UTC), ec.generate_private_key(ec.SECP256R1())
+    signs = serialization.load_pem_private_key(key.encode(), None)
+    assert isinstance(signs, ec.EllipticCurvePrivateKey)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    issuer = next(pem.certificates(authority)).subject
+    builder = (
+        x509.CertificateBuilder(issuer, subject, own.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=10))
+        .not_valid_after(now - datetime.timedelta(days=1))
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+    )
+    form = serialization.PrivateFormat.TraditionalOpenSSL
+    text = own.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    return (builder.sign(signs, hashes.SHA256()).public_bytes(serialization.Encoding.PEM) + text).decode()
 
 
 def certificate(folder: Path) -> None:

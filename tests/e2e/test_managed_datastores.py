@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -382,20 +383,40 @@ def test_what_is_changed_on_its_host_is_found_and_put_right_after_a_dump(
     proved(managed, kind, "managed", "drift", "dump")
 
 
+def backed_up(site: Site, folder: Path) -> tuple[Path, Path]:
+    """Make a backup of a cluster with namespace `before`, then namespace `after`; return file and private key."""
+    key, certificate, backups = folder / "key.pem", folder / "certificate.pem", folder / "backups"
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=backup"]
+    subprocess.run([*words, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    if "namespace/before" not in namespaces(site):
+        eventually(partial(namespace, site, "before"))
+    done = site.runbook("backup.py", "--to", str(backups), "--verify", "--certificate", str(certificate))
+    assert done.returncode == 0, done.stdout + done.stderr
+    eventually(partial(namespace, site, "after"))
+    (file,) = backups.iterdir()
+    refused = site.runbook("restore.py", str(file), "--yes")
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert "give the private key with --key" in refused.stderr
+    return file, key
+
+
+def namespaces(site: Site) -> list[str]:
+    return site.kubectl("get", "namespaces", "-o", "name").stdout.split()
+
+
+def came_back(site: Site, file: Path, key: Path) -> None:
+    """Restore this backup; what was there then is there, and nothing else."""
+    done = site.runbook("restore.py", str(file), "--key", str(key), "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = namespaces(site)
+    assert ("namespace/before" in found, "namespace/after" in found) == (True, False)
+    eventually(lambda: unchanged(site))
+
+
 @pytest.mark.matrix
 def test_it_comes_back_from_a_backup(managed: Site, tmp_path: Path) -> None:
-    """As a MariaDB does in test_nodes.py."""
-    for name in ("before", "after"):
-        eventually(partial(namespace, managed, name))
-        if name == "before":
-            done = managed.runbook("backup.py", "--to", str(tmp_path), "--verify")
-            assert done.returncode == 0, done.stdout + done.stderr
-    (file,) = tmp_path.iterdir()
-    done = managed.runbook("restore.py", str(file), "--yes")
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = managed.kubectl("get", "namespaces", "-o", "name").stdout.split()
-    assert ("namespace/before" in found, "namespace/after" in found) == (True, False)
-    eventually(lambda: unchanged(managed))
+    """As a MariaDB does in test_nodes.py; the file is encrypted."""
+    came_back(managed, *backed_up(managed, tmp_path))
 
 
 def address(site: Site, host: str) -> str:

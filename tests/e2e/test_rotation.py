@@ -18,6 +18,7 @@ from nornir_k3s.roles import haproxy
 
 from .asked import Asked
 from .balancers import STAT, away, drained, states, watched
+from .certificates import ended
 from .conftest import VIP, Site, eventually, unchanged
 from .killed import killed
 
@@ -182,6 +183,45 @@ def test_the_cas_are_made_anew_also_by_a_run_that_was_killed(cluster: Site) -> N
     assert all(prefix in text(name, "/etc/rancher/k3s/config.yaml") for name in ("a1", "a2"))
     assert not list(cluster.folder.glob("**/ca-rotation.json"))
     cluster.answers()
+    eventually(lambda: unchanged(cluster))
+
+
+@pytest.mark.matrix
+def test_a_check_certificate_that_ended_on_one_load_balancer_takes_no_server_out(cluster: Site) -> None:
+    """While it is so requests through that one are answered; a deploy renews it there before a server restarts."""
+    tls = "/var/lib/rancher/k3s/server/tls"
+    authority, key = (cluster.lab.exec("s1", ["cat", f"{tls}/client-ca.{one}"]).stdout for one in ("crt", "key"))
+    show = ["cat", haproxy.CHECK_CERT]
+    before = cluster.lab.exec("lb2", show).stdout
+    put = f"cat >{haproxy.CHECK_CERT} && systemctl reload haproxy"
+    cluster.lab.exec("lb2", ["sh", "-c", put], input=ended(authority, key, "lb-check"))
+
+    def sees_none() -> None:
+        assert away(cluster, "lb2") == set(SERVERS)
+
+    def holds() -> None:
+        assert cluster.holder() == "lb2"
+
+    eventually(sees_none)
+    cluster.lab.exec("lb1", ["systemctl", "stop", "keepalived"])
+    eventually(holds)
+    eventually(cluster.answers)
+    cluster.lab.exec("lb1", ["systemctl", "start", "keepalived"])
+    found = cluster.folder / "ended.json"
+
+    def told() -> None:
+        done = cluster.runbook("drift.py", "--no-history", "--json", str(found))
+        assert done.returncode == 3, done.stdout + done.stderr
+        differences = {one["id"]: one for one in json.loads(found.read_text())["differences"]}
+        assert differences[f"lb2/certificate:{haproxy.CHECK_CERT}"]["severity"] == "error"
+
+    eventually(told)
+    cluster.edit(label("ended"))
+    with Asked(cluster) as asked:
+        cluster.deploy("--yes")
+    asked.lost_none()
+    assert cluster.lab.exec("lb2", show).stdout == before
+    eventually(lambda: all_up(cluster))
     eventually(lambda: unchanged(cluster))
 
 
