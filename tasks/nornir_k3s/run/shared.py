@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,6 +20,8 @@ from nornir_k3s.plugins.runner import K3sRunner
 from nornir_k3s.run import gather, paths, take_back
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.restarts import Restarts
+
+AGAIN = 30.0  # seconds; the tasks of one run on many hosts begin together, and need not ask each
 
 
 class _Family:
@@ -39,19 +42,22 @@ class Shared:
         self.restarts = family.restarts
         self._hosts = family.hosts
         self._first = run.first
-        self._reached: set[str] = set()  # when hosts were last asked for secrets
+        self._reached, self._asked = set[str](), 0.0  # when hosts were last asked for secrets
 
     def begin(self) -> None:
         """Do what comes before the first host is contacted, while other tasks wait.
 
-        Hosts are asked for the cluster's secrets again when one is back that did not answer before.
+        Where a host did not answer that may have the cluster's secrets, all are asked again when one more is reached,
+        and after a while.
         """
         with _creating:
-            if self.run.unsure and set(self.run.sessions) - self._reached:
+            new = set(self.run.sessions) - self._reached
+            if self.run.unsure and (new or time.monotonic() - self._asked > AGAIN):
                 self.run.unsure, self.run.first = "", self._first
+                self.run.down.clear()
             if self.run.first:
                 self.run.begin()
-                self._reached = set(self.run.sessions)
+                self._reached, self._asked = set(self.run.sessions), time.monotonic()
             if not self.run.unsure:
                 take_back.settle(self.run)
 

@@ -93,14 +93,18 @@ def test_nothing_is_made_for_data_whose_token_no_host_has(answering: Living) -> 
     assert token(answering) == ""
 
 
-def test_a_host_that_is_back_is_asked_again(answering: Living) -> None:
+@pytest.mark.parametrize("reached", [True, False], ids=["it was reached", "it was asked a while ago"])
+def test_a_host_that_is_back_is_asked_again(answering: Living, monkeypatch: pytest.MonkeyPatch, reached: bool) -> None:
     answering.hosts.update(s1={}, db1={})
     answering.down, team = {"s2"}, nr(HOSTS)
     (error,) = do(answering, team, change("db1"))
     assert "s2: not asked for the cluster's token" in str(error)
     answering.down = set()
-    do(answering, team, gather.session_of)  # as what reads its facts does
-    assert do(answering, team) == []
+    if reached:
+        do(answering, team, gather.session_of)  # as what reads its facts does
+    else:
+        monkeypatch.setattr(shared, "AGAIN", 0)
+    assert do(answering, team, change("db1")) == []
     assert token(answering) == answering.cluster.token.reveal()
 
 
