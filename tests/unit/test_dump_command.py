@@ -75,7 +75,7 @@ def test_etcdctl_gets_its_files(external: Callable[..., Cluster], tmp_path: Path
 
 
 def run(folder: Path, *words: str, deadline: float = 60, stop: threading.Event | None = None) -> str:
-    return dump_command.run(
+    return dump_command.carry_out(
         words,
         {"PGPASSWORD": "hush"},
         folder=folder,

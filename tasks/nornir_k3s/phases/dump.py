@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 from nornir.core.task import Result, Task
 
 from nornir_k3s import k3s
@@ -128,14 +126,7 @@ def _commanded(run: Run, words: list[str]) -> str:
     """Run the user's command; return where it says that the dump is."""
     if not words:
         return ""
-    said = dump_command.run(
-        words,
-        dump_command.environment(run.cluster),
-        folder=run.store.base,
-        secrets=run.cluster.secrets(),
-        deadline=run.deadlines["dump"],
-        stop=getattr(run.nr.runner, "stop", None) or threading.Event(),
-    )
+    said = dump_command.dump(run, words)
     run.report.phase("dump").hosts.append("controller")
     place = said or f"what {words[0]} wrote"
     run.report.notes.append(f"dump of the datastore, by datastore.dump_command: {place}")

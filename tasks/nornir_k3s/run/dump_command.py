@@ -21,6 +21,7 @@ from nornir_k3s.model import masking
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.endpoint import parse
 from nornir_k3s.model.secret import Secret
+from nornir_k3s.run.context import Run
 
 _HINT = "nothing was changed: correct `datastore.dump_command`, then run deploy again"
 
@@ -53,11 +54,33 @@ def environment(cluster: Cluster) -> dict[str, str]:
     return found | ({"PGSSLMODE": mode} if mode else {})
 
 
+def dump(run: Run, command: Sequence[str], *, hint: str = _HINT) -> str:
+    """Dump the external datastore of a run's cluster with the user's command; return where it says that the dump is.
+
+    Arguments:
+        command: A program and its arguments.
+        hint: What to do where it fails.
+
+    Raises:
+        K3sError: It cannot be started, failed, or took longer than `deadlines.dump`.
+        Interrupted: The run was stopped.
+    """
+    return carry_out(
+        command,
+        environment(run.cluster),
+        folder=run.store.base,
+        secrets=run.cluster.secrets(),
+        deadline=run.deadlines["dump"],
+        stop=getattr(run.nr.runner, "stop", None) or threading.Event(),
+        hint=hint,
+    )
+
+
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def run(
+def carry_out(
     command: Sequence[str],
     variables: Mapping[str, str],
     *,

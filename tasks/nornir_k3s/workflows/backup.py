@@ -228,15 +228,7 @@ def _rows(run: Run, wanted: BackupOptions, report: Backup, folder: Path) -> rows
 def _commanded(run: Run, report: Backup) -> dict[str, Path | Secret]:
     """Run the user's command that dumps the datastore; the file that it names is a part of the backup."""
     words = _dump_command(run)
-    said = dump_command.run(
-        words,
-        dump_command.environment(run.cluster),
-        folder=run.store.base,
-        secrets=run.cluster.secrets(),
-        deadline=run.deadlines["dump"],
-        stop=getattr(run.nr.runner, "stop", None) or threading.Event(),
-        hint=_HINT,
-    )
+    said = dump_command.dump(run, words, hint=_HINT)
     if said and (path := run.store.base / said).is_file():
         return {"datastore.dump": path}
     report.notes.append(f"the dump is not in the file: {words[0]} put it to {said or 'where it does not say'}")
@@ -273,7 +265,7 @@ def _drafts(state: Path) -> Iterator[Path]:
 
 def _pass(run: Run, command: Sequence[str], whole: Path, name: str) -> str:
     with whole.open("rb") as file:
-        said = dump_command.run(
+        said = dump_command.carry_out(
             command,
             {"K3S_CLUSTER": run.cluster.name, "K3S_BACKUP": name},
             folder=run.store.base,
