@@ -163,7 +163,7 @@ class Deployed:
                 stage=[SimpleNamespace(kind="artifact", target="/usr/local/bin/k3s")] * replaced
             ),
             store=SimpleNamespace(base=Path("/")),
-            nr=SimpleNamespace(runner=None),
+            stop=None,
             deadlines={"dump": 60},
             report=report,
             before_upgrade=BeforeUpgrade(None, frozenset()) if replaced else None,

@@ -499,7 +499,7 @@ def test_agents_do_not_join_by_a_load_balancer_that_leads_elsewhere(
         facts={"a1": HostFacts("a1")},
         widths={"agents": 10},
         deadlines={"verify": 0.2},
-        nr=SimpleNamespace(runner=None),
+        stop=None,
         phase=lambda _title, names, task, **_: asked.append((list(names), task.__name__)),
     )
     with pytest.raises(K3sError, match=words) if words else nullcontext():

@@ -132,7 +132,7 @@ def change_agent(task: Task, shared: Shared) -> Result:
     if not run.planned(name).starts_k3s or not run.facts[name].in_service:
         return rolling.change_node(task, run)
     _require_servers_first(run, name)
-    stop = getattr(run.nr.runner, "stop", None)
+    stop = run.stop
     try:
         with shared.restarts.agent(run.cluster, name, stop), _may_begin(run, name), drain.drained(run, [name]) as able:
             if not able:

@@ -51,7 +51,7 @@ def _look(run: Run) -> bool:
 
 
 def _wait(run: Run, ready: Callable[[], bool], *, host: str, seconds: float) -> None:
-    what, stop = f"{run.cluster.url} answers", getattr(run.nr.runner, "stop", None)
+    what, stop = f"{run.cluster.url} answers", run.stop
     wait_until(ready, what=what, host=host, deadline=min(seconds, run.deadlines["verify"]), stop=stop)
 
 

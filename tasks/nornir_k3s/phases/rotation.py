@@ -128,7 +128,7 @@ def require_others(run: Run, name: str) -> None:
         away[:] = [other for other in others if not answers.get(other)]
         return not away or len(read) < len(others)
 
-    stop = getattr(run.nr.runner, "stop", None)
+    stop = run.stop
     with suppress(NotReady):
         wait_until(all_ready, what="all others are ready", host=name, deadline=OTHERS, stop=stop)
     if away:

@@ -74,7 +74,7 @@ def verify(run: Run) -> None:
                 what="the cluster works",
                 host=run.cluster.name,
                 deadline=run.deadlines["verify"],
-                stop=getattr(run.nr.runner, "stop", None),
+                stop=run.stop,
             )
     except NotReady:
         raise K3sError(
@@ -126,7 +126,7 @@ def _settle_address(run: Run) -> None:
 
     if any(one.severity == "warning" for one in _address_findings(run)):
         with contextlib.suppress(NotReady):
-            stop = getattr(run.nr.runner, "stop", None)
+            stop = run.stop
             wait_until(settled, what="the load balancer leads to every server", host=CLUSTER, deadline=15, stop=stop)
     found = [one for one in _address_findings(run) if one.severity == "warning"]
     run.report.notes += [f"{one.found}: {one.remedy}" for one in found]

@@ -97,6 +97,11 @@ class Run(Observation):
     has_data: bool = False
     unsure: str = ""
 
+    @property
+    def stop(self) -> threading.Event | None:
+        """The event that stops the run; None with a runner that cannot be stopped."""
+        return getattr(self.nr.runner, "stop", None)
+
     def begin(self) -> None:
         """Do what comes before the first host is contacted; once, and again if that has failed."""
         first, self.first = self.first, None  # it contacts hosts itself
@@ -180,7 +185,7 @@ class Run(Observation):
         self.begin()
         if self.lock and not reads:
             self.lock.require(self)
-        runner = K3sRunner(num_workers=width or len(wanted), stop=getattr(self.nr.runner, "stop", None))
+        runner = K3sRunner(num_workers=width or len(wanted), stop=self.stop)
         chosen = self.nr.filter(filter_func=lambda host: host.name in wanted).with_runner(runner)
         # Every host's failure is reported, whatever `raise_on_error` of the team's Nornir is.
         results = chosen.run(task=_adapter(task, self), name=title, raise_on_error=False)

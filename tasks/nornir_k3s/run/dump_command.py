@@ -71,7 +71,7 @@ def dump(run: Run, command: Sequence[str], *, hint: str = _HINT) -> str:
         folder=run.store.base,
         secrets=run.cluster.secrets(),
         deadline=run.deadlines["dump"],
-        stop=getattr(run.nr.runner, "stop", None) or threading.Event(),
+        stop=run.stop or threading.Event(),
         hint=hint,
     )
 

@@ -247,7 +247,7 @@ def _upgrade_facts(task: Task, run: Run) -> Result:
 
 def find_artifacts(run: Run) -> None:
     """Find, download and verify the release for the architectures of the servers and agents."""
-    stop = getattr(run.nr.runner, "stop", None)
+    stop = run.stop
     for arch in sorted({run.facts[m.name].system.arch for m in (*run.of("servers"), *run.of("agents"))}):
         run.source.find(arch, on_progress=run.on_progress, stop=stop)
 

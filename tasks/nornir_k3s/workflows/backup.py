@@ -271,7 +271,7 @@ def _pass(run: Run, command: Sequence[str], whole: Path, name: str) -> str:
             folder=run.store.base,
             secrets=run.cluster.secrets(),
             deadline=run.deadlines["dump"],
-            stop=getattr(run.nr.runner, "stop", None) or threading.Event(),
+            stop=run.stop or threading.Event(),
             stdin=file,
             what="the backup command",
             hint=_HINT,

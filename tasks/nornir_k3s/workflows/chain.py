@@ -51,7 +51,7 @@ def carry_out(run: Run, step: Sequence[Phase], *, together: bool) -> None:
 
 def _wait_for(run: Run, beside: Future[None]) -> None:
     """Wait for the phase in the other thread, and stop it on Ctrl-C, which only this thread receives."""
-    stop = getattr(run.nr.runner, "stop", None)
+    stop = run.stop
     while not beside.done():
         try:
             wait([beside], timeout=0.2)
