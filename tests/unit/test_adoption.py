@@ -451,6 +451,7 @@ def test_variables_of_drop_ins_stay_and_are_told() -> None:
     assert "proxy" not in found.cluster, "it would be in /etc/default/k3s, too, with other values"
     notes = "\n".join(found.report.notes)
     assert "n1: /etc/systemd/system/k3s.service.d/p.conf sets GOGC, HTTP_PROXY for K3s: it stays there" in notes
+    assert "drift has a warning of it until `known_drift` accepts it" in notes
     assert "n1: /etc/default/k3s sets KINE_X for K3s: it stays there" in notes
     assert "hush" not in notes
     found = described({"n1": with_("KINE_X=1\nHTTPS_PROXY=http://p:2\n"), "n2": TWO["n2"]})

@@ -237,6 +237,15 @@ def test_an_external_load_balancer_is_checked(load: Load, answer: AddressAnswer,
     assert all(words in one.found for one in checked)
 
 
+@pytest.mark.parametrize("registration", [{"address": "10.0.0.12"}, {"name": NAME}])
+def test_the_address_of_one_server_is_a_note_as_k3sup_leaves_it(load: Load, registration: dict[str, str]) -> None:
+    cluster = load({"registration": {"way": "external", **registration}}, hosts=WITHOUT_LB)
+    facts = {name: changed(one, api={"ready": name in ("s1", "s2")}) for name, one in healthy(cluster).items()}
+    answer = AddressAnswer(("10.0.0.12",) if "name" in registration else None, answers=8, seen=frozenset({"10.0.0.12"}))
+    (one,) = [one for one in preflight.check(cluster, facts, answer) if one.subject == "registration"]
+    assert (one.severity, f"{cluster.url} is s1 itself" in one.found) == ("note", True)
+
+
 def test_an_external_load_balancer_may_wait_for_the_first_server(load: Load) -> None:
     cluster = load(EXTERNAL, hosts=WITHOUT_LB)
     facts = healthy(cluster)

@@ -162,7 +162,8 @@ def _variables(kept: Kept, found: Mapping[str, Found], state: str) -> None:
     for origin, names in stay.items():
         hosts = ", ".join(name for name, one in own.items() if origin in one.variable_origins.values())
         said = f"{origin.removeprefix(VARIABLE)} sets {', '.join(sorted(names))} for K3s"
-        kept.notes.append(f"{hosts}: {said}: it stays there, outside the inventory")
+        drift = ", and drift has a warning of it until `known_drift` accepts it" if _in_dropin(origin) else ""
+        kept.notes.append(f"{hosts}: {said}: it stays there, outside the inventory{drift}")
     if lost:
         kept.notes.append(
             f"variables of K3s' environment that the inventory cannot have: {', '.join(sorted(lost))}; to keep them,"

@@ -50,17 +50,25 @@ def check(cluster: Cluster, all_facts: Mapping[str, HostFacts], address: Address
         remedy = "nothing to do; the shorter it is, the sooner clients leave a server that was taken out"
         yield _problem(found, "a short time", remedy, "note")
     never = [m.name for m in ready if not addresses_of(cluster, m, all_facts) & address.seen]
+    hosts = set(address.resolved or [str(cluster.registration.address)])
+    alone = next((m.name for m in ready if hosts and hosts <= addresses_of(cluster, m, all_facts)), "")
     wrong: list[tuple[str, str, str]] = []
+    severity: Severity = "warning"
     if cluster.registration.way == "external" and address.seen and never:
         found = f"none of {address.answers} connections to {cluster.url} was answered by {', '.join(never)}"
         remedy = "add it to the load balancer; nothing to do if all connections of a client go to one server there"
+        if alone:
+            severity = "note"
+            found = f"{cluster.url} is {alone} itself: while it is down, no agent joins, and kubectl has no cluster"
+            remedy = "give `registration` a VIP, or a name of all servers"
         wrong.append((found, "every server", remedy))
     if address.idle is not None:
+        severity = "warning"
         found = f"{cluster.url} closes a connection that is idle after {address.idle:.0f} s"
         wrong.append((found, "watches stay", "set its idle timeout to 10 minutes or more"))
     if wrong:
         found, expected, remedy = ("; ".join(words) for words in zip(*wrong, strict=True))
-        yield _problem(found, expected, remedy, "warning")
+        yield _problem(found, expected, remedy, severity)
 
 
 def _problem(found: str, expected: str, remedy: str, severity: Severity = "error") -> Finding:
