@@ -165,7 +165,10 @@ def planned(run: Run) -> Move:
         if checks.wanted(run.cluster).kind == "etcd":
             changes["cluster"].insert(0, f"raise etcd's revision above that of {origin}, while the cluster runs")
     changes.setdefault("cluster", []).append("deploy: the first server, then all others, with the new datastore")
-    notes = ["the API does not answer from the stop to the first server's start; pods go on", _way_back(str(origin))]
+    notes = [
+        "the API does not answer from the stop to the first server's start; pods keep running",
+        _way_back(str(origin)),
+    ]
     notes += _revisions(run, origin)
     return Move(
         cluster=run.cluster.name,
