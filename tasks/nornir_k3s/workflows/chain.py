@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from nornir_k3s.errors import HostsFailed, Interrupted, K3sError
+from nornir_k3s.model.report import PhaseReport
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.run.context import Run
 
@@ -47,6 +48,26 @@ def carry_out(run: Run, step: Sequence[Phase], *, together: bool) -> None:
             if isinstance(error, Interrupted) or not isinstance(other, K3sError) or other is error:
                 raise
             raise (other if isinstance(other, Interrupted) else HostsFailed([other, error])) from None
+
+
+def one_by_one(run: Run, phases: Sequence[Phase], *, hint: str) -> None:
+    """Run phases one after the other.
+
+    Arguments:
+        hint: What to do after Ctrl-C between two phases.
+
+    Raises:
+        K3sError: One failed; with the report, which has ended.
+    """
+    run.report.phases = [PhaseReport(name=phase.name) for phase in phases]
+    try:
+        for phase in phases:
+            _one(run, phase)
+    except (K3sError, KeyboardInterrupt) as raised:
+        error = raised if isinstance(raised, K3sError) else Interrupted("stopped between two phases", hint=hint)
+        run.report.end(error, "interrupted" if isinstance(error, Interrupted) else "failed")
+        error.report = run.report
+        raise error from None
 
 
 def _wait_for(run: Run, beside: Future[None]) -> None:

@@ -14,11 +14,11 @@ from nornir.core.inventory import Host, ParentGroups
 from nornir_k3s.apply import removal as scripts
 from nornir_k3s.apply import reset as resets
 from nornir_k3s.checks import removal as checks
-from nornir_k3s.errors import Declined, HostsFailed, HostUnreachable, Interrupted, K3sError, UsageError
+from nornir_k3s.errors import Declined, HostsFailed, HostUnreachable, UsageError
 from nornir_k3s.model.cluster import Member
 from nornir_k3s.model.finding import CLUSTER
 from nornir_k3s.model.removal import Removal
-from nornir_k3s.model.report import HostReport, PhaseReport, Report
+from nornir_k3s.model.report import HostReport, Report
 from nornir_k3s.model.step import Step
 from nornir_k3s.phases import removal, reset
 from nornir_k3s.phases.changing import changing
@@ -26,7 +26,7 @@ from nornir_k3s.run import gather, paths
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.options import complete
 from nornir_k3s.state import known_cluster
-from nornir_k3s.workflows.chain import carry_out
+from nornir_k3s.workflows.chain import one_by_one
 
 AGAIN = "run the same command again: it goes on where this one ended"
 
@@ -231,16 +231,8 @@ def carry_out_removal(run: Run, leaving: Sequence[Member], *, lost: bool) -> Non
         K3sError: A step failed; with the report.
     """
     chain = removal.phases(leaving, lost=lost)
-    run.report.phases = [PhaseReport(name=phase.name) for phase in chain]
     run.report.notes = _todo(run, leaving)
-    try:
-        for phase in chain:
-            carry_out(run, [phase], together=False)
-    except (K3sError, KeyboardInterrupt) as raised:
-        error = raised if isinstance(raised, K3sError) else Interrupted("stopped between two phases", hint=AGAIN)
-        run.report.end(error, "interrupted" if isinstance(error, Interrupted) else "failed")
-        error.report = run.report
-        raise error from None
+    one_by_one(run, chain, hint=AGAIN)
     names = {member.name for member in leaving}
     members = [one for one in known_cluster.members(run.store) if one.name not in names]
     known_cluster.save_members(run.store, members)

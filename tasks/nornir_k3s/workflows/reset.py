@@ -12,8 +12,8 @@ from nornir.core import Nornir
 
 from nornir_k3s.apply import reset as scripts
 from nornir_k3s.checks import reset as checks
-from nornir_k3s.errors import Declined, HostsFailed, HostUnreachable, Interrupted, K3sError
-from nornir_k3s.model.report import PhaseReport, Report
+from nornir_k3s.errors import Declined, HostsFailed, HostUnreachable
+from nornir_k3s.model.report import Report
 from nornir_k3s.model.reset import Reset
 from nornir_k3s.model.step import Step
 from nornir_k3s.phases import reset as phases
@@ -21,7 +21,7 @@ from nornir_k3s.phases.changing import changing
 from nornir_k3s.run.context import Run
 from nornir_k3s.state import known_cluster
 from nornir_k3s.workflows import remove
-from nornir_k3s.workflows.chain import carry_out
+from nornir_k3s.workflows.chain import one_by_one
 
 Asked = Callable[[Reset], bool]
 
@@ -168,16 +168,8 @@ def _former(run: Run) -> list[str]:
 def _carry_out(run: Run, lost: Collection[str], *, data_stay: bool) -> None:
     found = steps(run, data_stay=data_stay)
     chain = phases.phases(run, found.hosts, {} if data_stay else found.data)
-    run.report.phases = [PhaseReport(name=phase.name) for phase in chain]
     run.report.notes = _notes(run, lost, data_stay=data_stay)
-    try:
-        for phase in chain:
-            carry_out(run, [phase], together=False)
-    except (K3sError, KeyboardInterrupt) as raised:
-        error = raised if isinstance(raised, K3sError) else Interrupted("stopped between two phases", hint=remove.AGAIN)
-        run.report.end(error, "interrupted" if isinstance(error, Interrupted) else "failed")
-        error.report = run.report
-        raise error from None
+    one_by_one(run, chain, hint=remove.AGAIN)
     _forget(run, data_stay=data_stay)
     run.end()
 

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 
 from nornir_k3s import k3s
 from nornir_k3s.checks import encryption as checks
-from nornir_k3s.errors import Interrupted, K3sError, UsageError
+from nornir_k3s.errors import UsageError
 from nornir_k3s.model.encryption import FINISHED, PREPARE, ROTATE
 from nornir_k3s.model.finding import CLUSTER
-from nornir_k3s.model.report import PhaseReport, Report
+from nornir_k3s.model.report import Report
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.model.together import few
 from nornir_k3s.phases import encryption, observe, put_back
 from nornir_k3s.phases.changing import changing
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.run.context import Run
-from nornir_k3s.workflows.chain import carry_out
+from nornir_k3s.workflows.chain import one_by_one
 from nornir_k3s.workflows.rotation_request import Request
 
 _STAGES = (PREPARE, ROTATE, FINISHED)
@@ -54,15 +54,7 @@ def rotate(request: Request) -> Report:
     with changing(run, "rotate"):
         _read(run)
         request.require_confirmed(_planned(run))
-        run.report.phases = [PhaseReport(name=phase.name) for phase in phases]
-        try:
-            for phase in phases:
-                carry_out(run, [phase], together=False)
-        except (K3sError, KeyboardInterrupt) as raised:
-            error = raised if isinstance(raised, K3sError) else Interrupted("stopped between two steps", hint=AGAIN)
-            run.report.end(error, "interrupted" if isinstance(error, Interrupted) else "failed")
-            error.report = run.report
-            raise error from None
+        one_by_one(run, phases, hint=AGAIN)
     run.end()
     return run.report
 

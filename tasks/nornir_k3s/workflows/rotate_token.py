@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from nornir_k3s.checks import held
 from nornir_k3s.checks import token as checks
-from nornir_k3s.errors import Interrupted, K3sError, UsageError
-from nornir_k3s.model.report import PhaseReport, Report
+from nornir_k3s.errors import K3sError, UsageError
+from nornir_k3s.model.report import Report
 from nornir_k3s.model.rotation import Rotation
 from nornir_k3s.model.together import few
 from nornir_k3s.phases import datastore, dump, observe, preflight, servers, token, window
@@ -20,7 +20,7 @@ from nornir_k3s.phases.phase import Phase
 from nornir_k3s.roles import left
 from nornir_k3s.run.context import Run
 from nornir_k3s.state import tokens
-from nornir_k3s.workflows.chain import carry_out
+from nornir_k3s.workflows.chain import one_by_one
 from nornir_k3s.workflows.deploy import deploy
 from nornir_k3s.workflows.rotation_request import Request
 
@@ -71,7 +71,7 @@ def rotate(request: Request, *, agent: bool = False) -> Report:
         window.require_open(run, run.ready_servers)
         request.require_confirmed(_planned(run, begun=begun, agent=agent))
         if not begun:
-            _carry_out(run)
+            one_by_one(run, PHASES, hint=AGAIN)
         try:
             report = deploy(request.nr, **request.arguments(), choice=request.choice)
         except K3sError as error:
@@ -156,15 +156,3 @@ def _planned(run: Run, *, begun: bool, agent: bool) -> Rotation:
     if text := window.closed(run):
         found.notes.append(f"now K3s would not restart: only in the window {text}")
     return found
-
-
-def _carry_out(run: Run) -> None:
-    run.report.phases = [PhaseReport(name=phase.name) for phase in PHASES]
-    try:
-        for phase in PHASES:
-            carry_out(run, [phase], together=False)
-    except (K3sError, KeyboardInterrupt) as raised:
-        error = raised if isinstance(raised, K3sError) else Interrupted("stopped between two phases", hint=AGAIN)
-        run.report.end(error, "interrupted" if isinstance(error, Interrupted) else "failed")
-        error.report = run.report
-        raise error from None
