@@ -368,7 +368,7 @@ def test_a_rotation_by_hand_goes_on(living: Make) -> None:
     run = one.run(on=True)
     (told,) = compare.differences(run.cluster, run.facts)
     assert (told.id, told.severity, told.fixed_by) == ("cluster/encryption:keys", "error", "person")
-    assert told.remedy == "nornir-k3s rotate encryption goes on with the rotation"
+    assert told.remedy == "nornir-k3s rotate encryption finishes the rotation"
     carried(one, encryption.rotate, on=True)
     one.settled(on=True)
     assert "prepare" not in " ".join(one.order)
@@ -534,7 +534,7 @@ def test_a_cluster_that_is_down_half_way_is_to_be_started(living: Make) -> None:
     for name in NAMES:
         run.facts[name] = replace(run.facts[name], api=Api(), units={})
     assert {f.remedy for f in checks.check(run.cluster, run.facts, None)} == {
-        "start k3s.service on all servers, then deploy: it goes on with the change of the keys"
+        "start k3s.service on all servers, then deploy, which finishes the change of the keys"
     }
 
 

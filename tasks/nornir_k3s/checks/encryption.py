@@ -176,7 +176,7 @@ def _stopped(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterator[F
         return
     remedy = "restore the old value, deploy, then change it: it must be done while the servers run"
     if begun(all_facts):
-        remedy = "start k3s.service on all servers, then deploy: it goes on with the change of the keys"
+        remedy = "start k3s.service on all servers, then deploy, which finishes the change of the keys"
     for member in cluster.of("servers"):
         facts = all_facts.get(member.name)
         if facts and facts.server.token and is_on(cluster, facts) != wanted(cluster):

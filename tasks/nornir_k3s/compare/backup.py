@@ -21,5 +21,5 @@ def differences(last: LastBackups, limits: Limits, now: datetime) -> Iterator[Fi
         yield Finding(
             host=CLUSTER, kind="backup", subject="last", found=f"the last backup is {days:.0f} days old",
             expected=f"at most {limits.backup_days} days (limit backup_days)", since=last.made,
-            remedy="look at `nornir-k3s schedule status --job backup`, or run `nornir-k3s backup`",
+            remedy="check `nornir-k3s schedule status --job backup`, or run `nornir-k3s backup`",
         )  # fmt: skip

@@ -101,7 +101,7 @@ def _table(host: str, facts: HostFacts, limits: Limits) -> Iterator[Finding]:
         yield Finding(
             host=host, kind="table", subject="kine", found=f"table kine has about {rows} rows, {size // _MIB} MiB",
             expected=f"at most {limits.rows} rows and {limits.table_mib} MiB",
-            remedy="check compaction, and what writes so much: docs/datastores.md",
+            remedy="check compaction, and which clients write so much",
         )  # fmt: skip
     newest, compacted = facts.datastore_health.revisions or (0, 0)
     if newest - compacted > limits.revisions:

@@ -23,7 +23,7 @@ def differences(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterato
         yield Finding(
             host=CLUSTER, kind="encryption", subject="stage", expected="a change of keys that was carried through",
             found="a run that changes the keys of secrets was interrupted",
-            remedy="deploy goes on with it", fixed_by="deploy",
+            remedy="the next deploy finishes it", fixed_by="deploy",
         )  # fmt: skip
     elif checks.wanted(cluster) and checks.is_disabled(cluster, all_facts):
         yield Finding(
@@ -35,7 +35,7 @@ def differences(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> Iterato
         yield Finding(
             host=CLUSTER, kind="encryption", subject="stage", expected="a rotation that was carried through",
             found=f"somebody has begun to rotate the keys of secrets, and all servers are at stage {min(half)}",
-            remedy="nornir-k3s rotate encryption goes on with it",
+            remedy="nornir-k3s rotate encryption finishes it",
         )  # fmt: skip
 
 
@@ -44,11 +44,11 @@ def _apart(cluster: Cluster, all_facts: Mapping[str, HostFacts], noted: str) -> 
     groups = hosts_by((one.name, all_facts[one.name].encryption.sha256[:12] or "none") for one in servers)
     text = "; ".join(f"{', '.join(names)}: {sha256}" for sha256, names in groups.items())
     if noted:
-        remedy = "deploy goes on with the change of the keys"
+        remedy = "deploy finishes the change of the keys"
     elif checks.unrelated(cluster, all_facts):
-        remedy = "create no secrets until it is mended: see docs/day2.md, Servers with different keys"
+        remedy = "create no secrets until it is fixed: see docs/day2.md, Servers with different keys"
     else:
-        remedy = "nornir-k3s rotate encryption goes on with the rotation"
+        remedy = "nornir-k3s rotate encryption finishes the rotation"
     return Finding(
         host=CLUSTER, kind="encryption", subject="keys", severity="error",
         found=f"the servers have different keys of secrets, so that some cannot read what others write ({text})",

@@ -203,7 +203,7 @@ def _units(host: str, spec: HostSpec, facts: HostFacts, steps: Sequence[Step]) -
         elif state.active in _ACTIVE and not action and facts.has_read_before(unit.name):
             yield Finding(
                 host=host, kind="stale", subject=unit.name, since=at(state.started), severity="note",
-                found="it runs since before it was taken over, with the same settings from flags or other files",
+                found="it has been running since before the takeover, with the same settings from flags or other files",
                 expected="the settings of the inventory", remedy="nothing to do: it reads them when it next restarts",
             )  # fmt: skip
 
