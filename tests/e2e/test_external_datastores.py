@@ -321,7 +321,10 @@ def backed_up(site: Site, service: str) -> None:
     assert aside.startswith("kine_before_")
     eventually(lambda: unchanged(site))
     said = site.runbook("drift.py", "--no-history").stdout
-    assert f"the datastore keeps what was there before a restore in table {aside}; when you need it no more: " in said
+    assert (
+        f"the datastore keeps what was there before a restore in table {aside}; to remove it when nobody needs it: "
+        in said
+    )
     if service == "mysql":
         dumped_by_a_command(site)
 

@@ -109,7 +109,7 @@ def test_what_a_restore_has_kept_is_a_note_with_the_command_that_removes_it(
     hosts = ("db1",) if kind else ("s1", "s2")  # each server reads an external one
     where = "db1" if kind else "the datastore"
     assert datastore.kept_aside(cluster, {host: HostFacts(host, database=kept) for host in hosts}) == [
-        f"{where} keeps what was there before a restore in {what} {name}; when you need it no more: {command}"
+        f"{where} keeps what was there before a restore in {what} {name}; to remove it when nobody needs it: {command}"
     ]
     assert datastore.kept_aside(cluster, {}) == []
 

@@ -57,7 +57,7 @@ def kept_aside(cluster: Cluster, all_facts: Mapping[str, HostFacts]) -> list[str
         found = all_facts[member.name].database.aside if member.name in all_facts else {}
         where = member.name if cluster.is_managed else "the datastore"
         for name, what in found.items():
-            text = f"{where} keeps what was there before a restore in {what} {name}; when you need it no more:"
+            text = f"{where} keeps what was there before a restore in {what} {name}; to remove it when nobody needs it:"
             notes.append(f"{text} {_removal(cluster, name, what)}")
     return list(dict.fromkeys(notes))
 
