@@ -116,6 +116,30 @@ def test_packages_go_unless_others_need_them(tmp_path: Path, removes: str, purge
     assert call.endswith(f" purge {purged}")
 
 
+def test_a_locale_that_others_have_set_stays(tmp_path: Path) -> None:
+    """Debian's `locales` deletes it when it is purged; a run may be killed right after that."""
+    link, conf = tmp_path / "etc/default/locale", tmp_path / "etc/locale.conf"
+    link.parent.mkdir(parents=True)
+    link.symlink_to("../locale.conf")
+    conf.write_text("LANG=C.UTF-8\n")
+    killed = {"apt-get": f"case $1 in -qy*) rm -f {link} {conf}; exit 1 ;; esac"}
+    assert script(tmp_path, "purge apt locales\n", f"path {conf}\n", **killed).returncode != 0
+    assert not link.is_symlink()
+    gone = {"dpkg-query": "exit 1"}
+    assert script(tmp_path, "purge apt locales\n", **gone).stdout == "did x changed\n"
+    assert (str(link.readlink()), conf.read_text()) == ("../locale.conf", "LANG=C.UTF-8\n")
+    for path in (link, *(tmp_path / "state/locale").iterdir()):
+        path.unlink()
+    assert script(tmp_path, "purge apt locales\n", **gone).stdout == "did x changed\n"
+    assert not link.is_symlink(), "there was none"
+
+
+def test_an_account_stays_with_the_package_of_its_name(tmp_path: Path) -> None:
+    installed = {"dpkg-query": 'for name; do :; done; [ "$name" = ssl-cert ] && echo ii'}
+    assert script(tmp_path, "drop_traces apt postgresql '' 'postgres ssl-cert'\n", "path x\n", **installed).stdout
+    assert [one for one in log(tmp_path) if "del" in one] == ["userdel postgres", "groupdel postgres"]
+
+
 def test_nothing_is_purged_twice(tmp_path: Path) -> None:
     done = script(tmp_path, "purge apt a\npurge dnf a\n", **{"dpkg-query": "exit 1", "rpm": "exit 1"})
     assert done.stdout == "did x changed\ndid x changed\n"

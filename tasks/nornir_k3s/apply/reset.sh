@@ -80,7 +80,23 @@ purge() { # manager name...
   # shellcheck disable=SC2046  # a list
   set -- $(for name; do if "has_$manager" "$name" || rest_of "$name"; then echo "$name"; fi; done)
   [ $# -eq 0 ] || "purge_with_$manager" "$@"
+  give_locale_back
   say did "$STEP" changed
+}
+# Debian's `locales`, which PostgreSQL brings along, deletes these when it is purged, whoever has made them: a person, or
+# systemd at each boot.
+LOCALE='/etc/locale.conf /etc/default/locale'
+keep_locale() {
+  mkdir -p "$STATE/locale"
+  for path in $LOCALE; do
+    if [ -L "$path" ] || { [ -e "$path" ] && was_there "$path"; }; then cp -af "$path" "$STATE/locale/"; fi
+  done
+}
+give_locale_back() {
+  for path in $LOCALE; do
+    kept=$STATE/locale/${path##*/}
+    if [ ! -e "$path" ] && [ ! -L "$path" ] && { [ -e "$kept" ] || [ -L "$kept" ]; }; then cp -a "$kept" "$path"; fi
+  done
 }
 rest_of() { dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q '^.[^n]'; } # name
 apt_removes() { apt-get -s -o Debug::NoLocking=true purge "$@" | sed -n 's/^\(Purg\|Remv\) \([^ ]*\) .*/\2/p'; } # name...
@@ -100,6 +116,7 @@ purge_with_apt() { # name...
       if [ -z "$(beyond "$@")" ]; then all="$all $going"; else say stays "$going"; fi
     done
   else all=$*; fi
+  keep_locale
   # shellcheck disable=SC2086  # a list
   [ -z "$all" ] || apt purge $all
 }
@@ -125,6 +142,7 @@ drop_traces() { # manager package paths accounts, each of these separated by bla
   # shellcheck disable=SC2086  # a list
   drop_new $3
   for name in $4; do
+    ! "has_$1" "$name" || continue # a package of that name is there, and its account
     if is_new "user $name" && getent passwd "$name" >/dev/null; then userdel "$name" 2>/dev/null || :; fi
     if is_new "group $name" && getent group "$name" >/dev/null; then groupdel "$name" 2>/dev/null || :; fi
   done

@@ -122,7 +122,7 @@ DEBIAN = Family(
             folder="/etc/postgresql/{version}/main",
             config="/etc/postgresql/{version}/main/conf.d/90-nornir-k3s.conf",
             traces=("/var/lib/postgresql", "/etc/postgresql", "/etc/postgresql-common", "/var/log/postgresql"),
-            accounts=("postgres",),
+            accounts=("postgres", "ssl-cert"),
         ),
         "etcd": Service(
             packages=("etcd-server", "etcd-client"),
