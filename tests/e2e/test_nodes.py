@@ -66,8 +66,8 @@ def test_what_would_break_the_cluster_is_refused(cluster: Site) -> None:
         assert words in done.stderr
 
 
-def test_a_server_and_a_dead_agent_are_removed_and_come_back(cluster: Site) -> None:
-    """The run that removes the server is killed, and run again; the agent is dead."""
+def test_a_server_and_dead_hosts_are_removed_and_come_back(cluster: Site) -> None:
+    """The run that removes the server is killed, and run again; an agent and a load balancer are dead."""
     hosts = cluster.folder / "inventory" / "hosts.yaml"
     before, kept = cluster.processes(), hosts.read_text()
     cluster.lab.exec("a2", ["systemctl", "stop", "k3s-agent"])
@@ -91,11 +91,13 @@ def test_a_server_and_a_dead_agent_are_removed_and_come_back(cluster: Site) -> N
     assert users(cluster) == [f"{PREFIX}.12", f"{PREFIX}.13"]
     assert not any(backends(cluster, name) for name in ("lb1", "lb2"))
     eventually(lambda: dead(cluster, "a2"))
-    done = cluster.runbook("remove.py", "a2", "--yes", "--lost", "--write")
+    cluster.lab.poweroff("lb2", hard=True)
+    done = cluster.runbook("remove.py", "a2", "lb2", "--yes", "--lost", "--write")
     assert done.returncode == 0, done.stdout + done.stderr
     eventually(lambda: forgotten(cluster))
-    assert "s3:" not in hosts.read_text()
+    assert not {"s3:", "lb2:"} & set(hosts.read_text().split())
     eventually(lambda: unchanged(cluster))
+    cluster.lab.reset("lb2")
     now = cluster.processes()
     stayed = ("db1", "s1", "s2", "a1")
     assert {name: now[name] for name in stayed} == {name: before[name] for name in stayed}
