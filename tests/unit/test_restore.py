@@ -205,8 +205,9 @@ def test_a_datastore_that_cannot_be_read_any_more_is_restored_all_the_same(
     monkeypatch.setattr(revisions, "newest", gone)
     plan = plan_restore(nornir(), backup(tmp_path), base=tmp_path, state=tmp_path / "state", options={"whole": True})
     assert "afterwards restart k3s-agent on all agents" in " ".join(plan.notes), "no revision is known"
-    hosts.restore(backup(tmp_path))
+    report = hosts.restore(backup(tmp_path))
     assert "go on after 0" in hosts.did
+    assert any("Unknown database 'k3s'): they go on after 0" in note for note in report.notes)
 
     def stopped(*_: object) -> int:
         raise Interrupted("stopped")

@@ -80,7 +80,7 @@ def restore(
             raise Declined("Aborted: not confirmed; nothing was changed", hint="--yes restores without asking")
         dump = None if backup.begun.replaced else restore_file.extracted(run, backup, folder)
         lock.require(run)  # before the state folder gets the backup's token
-        backup = _begin(run, backup)
+        backup, told = _begin(run, backup), len(run.report.notes)
         try:
             if dump:
                 _carry_out(nr, run, backup, dump, arguments)
@@ -88,7 +88,7 @@ def restore(
         except K3sError as error:
             error.hint = f"{error.hint}; then {_AGAIN}" if error.hint else _AGAIN
             raise
-    report.notes += [note for note in plan.notes if note not in report.notes]
+    report.notes += [note for note in (*run.report.notes[told:], *plan.notes) if note not in report.notes]
     return report
 
 
