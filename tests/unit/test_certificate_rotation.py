@@ -212,6 +212,7 @@ def test_a_rotation_is_a_deploy_that_renews(deploys: Deploys) -> None:
     before = time.time()
     deploys.rotate(confirm=confirm, ignore_window=True)
     assert before <= deploys.begun() <= time.time()
+    assert deploys.given[0]["options"]["renew_datastore"] == deploys.begun()
     assert deploys.given[0]["choice"].ignore_window
     assert [(step.hosts, step.what) for step in asked[0].steps] == [(["s1", "s2"], DROP)]
     assert asked[0].notes == ["a note"]

@@ -234,9 +234,9 @@ def test_what_cannot_be_set_up_is_refused(
 
 
 def test_keys_are_kept_and_made_anew_before_they_end(tmp_path: Path) -> None:
-    def run(later: timedelta = timedelta(), names: tuple[str, ...] = ("10.0.0.11",)) -> Keys:
-        store = Store(tmp_path / "state", base=tmp_path)
-        made = datastore_keys.load(store, cluster="test", hosts={"db1": names}, now=datetime.now(UTC) + later)
+    def run(later: timedelta = timedelta(), names: tuple[str, ...] = ("10.0.0.11",), since: float = 0) -> Keys:
+        store, now = Store(tmp_path / "state", base=tmp_path), datetime.now(UTC) + later
+        made = datastore_keys.load(store, cluster="test", hosts={"db1": names}, now=now, since=since)
         store.commit()
         return made
 
@@ -253,6 +253,11 @@ def test_keys_are_kept_and_made_anew_before_they_end(tmp_path: Path) -> None:
     assert moved.hosts["db1"].certificate != renewed.hosts["db1"].certificate
     signed = x509.load_pem_x509_certificate(moved.hosts["db1"].certificate.encode())
     signed.verify_directly_issued_by(x509.load_pem_x509_certificate(first.ca.encode()))
+    begun = (datetime.now(UTC) + timedelta(days=310)).timestamp()
+    rotated = run(timedelta(days=310), names=("10.0.0.12",), since=begun)
+    assert (rotated.ca, rotated.client == moved.client) == (first.ca, False)
+    again = run(timedelta(days=311), names=("10.0.0.12",), since=begun)
+    assert again == rotated, "those are of this rotation"
 
 
 @pytest.mark.parametrize("text", ["{", "[]", json.dumps({"ca": {"certificate": "x", "key": "y"}})])

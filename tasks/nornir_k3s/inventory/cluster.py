@@ -42,6 +42,7 @@ def load(
     sources: Sources | None = None,
     away: Sequence[Member] = (),
     version: str = "",
+    renew: float = 0,
 ) -> Cluster:
     """Return the cluster that an inventory describes.
 
@@ -52,6 +53,7 @@ def load(
         sources: The files it was read from, if any: problems then come with file and line.
         away: Members that are not in this inventory because it was filtered.
         version: Of K3s, instead of the inventory's.
+        renew: Certificates of the managed datastore that are older are made anew, in seconds since the epoch.
 
     Raises:
         InventoryError: With every problem found.
@@ -92,7 +94,7 @@ def load(
         raise InventoryError(problems)
     made = _cluster(model, found, resolved, token, base)
     notes = tuple(filter(None, (note, shared_hosts.note(model, found))))
-    return replace(made, keys=_keys(model, found, store), notes=notes, hidden=merged.notes(hidden))
+    return replace(made, keys=_keys(model, found, store, renew), notes=notes, hidden=merged.notes(hidden))
 
 
 def _cluster(
@@ -152,11 +154,11 @@ def _built(model: ClusterModel, password: Secret | None) -> Secret | None:
     return model.datastore.endpoint(password or Secret(""))
 
 
-def _keys(model: ClusterModel, found: list[Member], store: Store) -> Keys | None:
+def _keys(model: ClusterModel, found: list[Member], store: Store, renew: float) -> Keys | None:
     if not isinstance(model.datastore, ManagedDatastore) or not model.datastore.tls:
         return None
     hosts = {member.name: [member.address] for member in found if "datastore" in member.roles}
-    return load_keys(store, cluster=model.name, hosts=hosts)
+    return load_keys(store, cluster=model.name, hosts=hosts, since=renew)
 
 
 def _absolute_files(

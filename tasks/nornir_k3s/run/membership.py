@@ -30,7 +30,10 @@ def load(
     """Return the cluster that the inventory describes, with the secrets that the state folder has now."""
     store.discard()
     sources, version = options.get("sources"), str(options.get("version") or "")
-    wanted = cluster.load(nr.inventory, store=store, base=base, sources=sources, away=away, version=version)
+    renew = float(options.get("renew_datastore") or 0)
+    wanted = cluster.load(
+        nr.inventory, store=store, base=base, sources=sources, away=away, version=version, renew=renew
+    )
     if away:  # in the order of the last deploy: the priorities of load balancers depend on it
         order = {member.name: number for number, member in enumerate(earlier)}
         wanted = replace(wanted, members=tuple(sorted(wanted.members, key=lambda m: order.get(m.name, len(order)))))

@@ -30,7 +30,7 @@ DEADLINES = {
 WIDTHS = {"stage": 20, "agents": 10}
 _KEYS = (
     *("deadlines", "widths", "cache", "sources", "whole", "limits", "keep_runs", "drill", "version", "fresh"),
-    *("backup", "renew", "new_ca"),
+    *("backup", "renew", "renew_datastore", "new_ca"),
 )
 
 

@@ -20,6 +20,7 @@ from nornir_k3s.model import pem
 
 CA_VALIDITY = timedelta(days=20 * 365)
 VALIDITY = timedelta(days=365)
+BEHIND = timedelta(hours=1)  # a host's clock may be: certificates are valid from that much before they are signed
 
 PemPair = dict[str, str]  # `certificate` and `key`, both PEM
 
@@ -89,6 +90,11 @@ def signed_at(certificate: str) -> datetime:
     return pem.certificate(certificate).not_valid_before_utc
 
 
+def is_older(certificate: str, since: float) -> bool:
+    """Return whether a certificate of `issue`, PEM, was signed before then, in seconds since the epoch."""
+    return (signed_at(certificate) + BEHIND).timestamp() < int(since)
+
+
 def has_signed(ca: PemPair, pair: PemPair) -> bool:
     """Return whether a CA has signed a certificate, and the key is the one of that certificate.
 
@@ -139,7 +145,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(valid[0] - timedelta(hours=1))  # a host's clock may be behind
+        .not_valid_before(valid[0] - BEHIND)
         .not_valid_after(valid[1])
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)

@@ -13,7 +13,7 @@ from typing import Any
 from nornir_k3s.errors import UsageError
 from nornir_k3s.model.datastore_keys import Keys, Pair
 from nornir_k3s.model.secret import Secret
-from nornir_k3s.state.certificates import create_ca, has_signed, issue, matches, signed_at, valid_for
+from nornir_k3s.state.certificates import create_ca, has_signed, is_older, issue, matches, signed_at, valid_for
 from nornir_k3s.state.store import Store
 
 FILE = "datastore-keys.json"
@@ -24,7 +24,9 @@ NEVER: Signed = (datetime.min.replace(tzinfo=UTC),) * 2
 _DAMAGED = (ValueError, KeyError, TypeError, AttributeError)
 
 
-def load(store: Store, *, cluster: str, hosts: Mapping[str, Sequence[str]], now: datetime | None = None) -> Keys:
+def load(
+    store: Store, *, cluster: str, hosts: Mapping[str, Sequence[str]], now: datetime | None = None, since: float = 0
+) -> Keys:
     """Return the keys of an earlier run; those that are missing, expire soon or have other names are replaced.
 
     Arguments:
@@ -32,21 +34,21 @@ def load(store: Store, *, cluster: str, hosts: Mapping[str, Sequence[str]], now:
         cluster: The cluster's name, for the CA's name.
         hosts: Names and addresses that each datastore host is reached by.
         now: The current time by default; another one for tests.
+        since: Certificates that were signed earlier are replaced, too, in seconds since the epoch; the CA stays.
 
     Raises:
         UsageError: The saved file is damaged.
     """
     now = now or datetime.now(UTC)
-    text = store.read(FILE)
+    kept = store.read(FILE)
     try:
-        saved: dict[str, Any] = json.loads(text) if text else {}
+        saved: dict[str, Any] = json.loads(kept) if kept else {}
         ca = saved.get("ca") or create_ca(cluster, now)
         issued = dict(saved.get("issued", {}))
         for name, names in {**hosts, CLIENT: ()}.items():
-            pair = issued.get(name)
-            if not pair or not (
-                valid_for(pair["certificate"], RENEW_BEFORE, now) and matches(pair["certificate"], names, ca)
-            ):
+            text = str((issued.get(name) or {}).get("certificate") or "")
+            lasts = text and valid_for(text, RENEW_BEFORE, now) and not is_older(text, since)
+            if not (lasts and matches(text, names, ca)):
                 issued[name] = issue(name, names, ca, now)
     except _DAMAGED:
         hint = "restore it from a backup; without it the datastore gets a new CA, and every server a new file"

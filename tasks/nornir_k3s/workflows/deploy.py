@@ -77,8 +77,9 @@ def deploy(
             of `user_defined.k3s` in config.yaml, or `.state`.
         options: `deadlines` (seconds) and `widths` (hosts at the same time), by name; `cache` and `sources`; `whole`:
             other members of the last deploy have left the cluster; `version`: of K3s, instead of the inventory's;
-            `renew`: a time in seconds since the epoch: K3s' certificates that are older are made anew; `new_ca`: CA
-            certificates, PEM, that K3s has stored in the datastore and servers take when they restart.
+            `renew`: a time in seconds since the epoch: K3s' certificates that are older are made anew;
+            `renew_datastore`: the same for those of a managed datastore; `new_ca`: CA certificates, PEM, that K3s has
+            stored in the datastore and servers take when they restart.
         choice: Hosts, phases and the confirmation; by default everything, without confirmation.
         plan: A saved plan: that is carried out, with the hosts and phases that it was made for, or nothing.
 

@@ -1,6 +1,7 @@
-"""Rotate K3s' certificates: servers make theirs anew one at a time, then agents, then the load balancers' health check.
+"""Rotate all certificates: of a managed datastore and its clients, of K3s, and of the load balancers' health check.
 
-Source: docs.k3s.io `cli/certificate.md`; k3s pkg/cli/cert. The CAs stay.
+Servers make theirs anew one at a time, then agents do. The CAs stay. Source: docs.k3s.io `cli/certificate.md`; k3s
+pkg/cli/cert.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from datetime import UTC, datetime
+from typing import Any
 
 from nornir_k3s.model.report import Report
 from nornir_k3s.model.rotation import Rotation
@@ -31,7 +33,7 @@ def plan(request: Request) -> Rotation:
 
 
 def rotate(request: Request) -> Report:
-    """Make all certificates of K3s anew that are older than this rotation, by a deploy.
+    """Make all certificates anew that are older than this rotation, by a deploy.
 
     Raises:
         K3sError: As `deploy` does.
@@ -41,10 +43,14 @@ def rotate(request: Request) -> Report:
     request.require_confirmed(_planned(begun, request))
     with changing(run, "rotate"):
         store.write(NAME, json.dumps({"begun": begun}) + "\n")
-        report = deploy(request.nr, **request.arguments(renew=begun), choice=request.choice)
+        report = deploy(request.nr, **_arguments(request, begun), choice=request.choice)
     if not report.skipped and not run.away:
         (store.folder / NAME).unlink(missing_ok=True)
     return report
+
+
+def _arguments(request: Request, begun: float) -> dict[str, Any]:
+    return request.arguments(renew=begun, renew_datastore=begun)
 
 
 def _begun(store: Store) -> float:
@@ -55,7 +61,7 @@ def _begun(store: Store) -> float:
 
 
 def _planned(begun: float, request: Request) -> Rotation:
-    deployed = plans.plan(request.nr, **request.arguments(renew=begun), choice=request.choice)
+    deployed = plans.plan(request.nr, **_arguments(request, begun), choice=request.choice)
     found = Rotation(cluster=deployed.cluster, what="certificates")
     found.add_deploy(deployed)
     if time.time() - begun > 1:
