@@ -164,12 +164,14 @@ def test_only_what_is_new_is_removed_after_the_packages(tmp_path: Path) -> None:
     gone = {"dpkg-query": "exit 1"}
     assert script(tmp_path, lines, before).stdout == "did x same\n"
     assert len([*(tmp_path / "var/lib").iterdir()]) == 2, "others need the package, and what is its"
-    written = tmp_path / "etc/rt_addrprotos.d/keepalived.conf"
-    written.parent.mkdir(parents=True)
-    written.touch()
-    lines = lines.replace("var/lib/theirs'", f"var/lib/theirs {written}'")
+    written = [tmp_path / f"etc/{name}/rt_addrprotos.d/keepalived.conf" for name in ("iproute2", "theirs")]
+    for one in written:
+        one.parent.mkdir(parents=True)
+        one.touch()
+    before += f"path {tmp_path}/etc/theirs\n"
+    lines = lines.replace("var/lib/theirs'", f"var/lib/theirs {written[0]} {written[1]}'")
     assert script(tmp_path, lines, before, **gone).stdout == "did x changed\n"
-    assert not written.parent.exists()
+    assert [path.name for path in (tmp_path / "etc").rglob("*")] == ["theirs"], "folders that are new go, too"
     assert [path.name for path in (tmp_path / "var/lib").iterdir()] == ["theirs"]
     assert [one for one in log(tmp_path) if "del" in one] == ["userdel mysql", "groupdel mysql"]
     (tmp_path / "var/lib/mysql").mkdir()

@@ -2,11 +2,13 @@
 # note keeps what may have been there.
 is_new() { [ -s "$STATE/before" ] && ! grep -qxF "$1" "$STATE/before"; } # line
 was_there() { grep -qsxF "path $1" "$STATE/before"; } # path
-drop_new() { # path...; a file's folder goes with it if nothing else is there
+drop_new() { # path...; folders of a file go with it that are new, too, and have nothing else
   for path; do
     is_new "path $path" || continue
-    if [ -f "$path" ]; then rm -f "$path" && rmdir "${path%/*}" 2>/dev/null || :
-    else rm -rf "$path" 2>/dev/null || :; fi
+    folder=''
+    if [ -f "$path" ]; then folder=${path%/*}; fi
+    rm -rf "$path" 2>/dev/null || :
+    while [ -n "$folder" ] && is_new "path $folder" && rmdir "$folder" 2>/dev/null; do folder=${folder%/*}; done
   done
 }
 
