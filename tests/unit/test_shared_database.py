@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import base64
+import copy
 import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from nornir.core import Nornir
+from nornir.core.configuration import Config
+from nornir.core.state import GlobalState
+from nornir.core.task import Task
 
 from nornir_k3s import facts, k3s, shell
 from nornir_k3s.apply import reset
 from nornir_k3s.checks import preflight
 from nornir_k3s.checks import reset as reset_checks
 from nornir_k3s.errors import InventoryError
+from nornir_k3s.facts.fact import Query
 from nornir_k3s.model.cluster import Cluster
 from nornir_k3s.model.datastore_facts import Database
 from nornir_k3s.model.endpoint import parse
@@ -29,7 +36,10 @@ from nornir_k3s.roles import datastore
 from nornir_k3s.roles.datastore_login import login
 from nornir_k3s.roles.datastore_postgresql import POSTGRESQL, marks
 from nornir_k3s.roles.desired import Known
+from nornir_k3s.run import gather
+from nornir_k3s.run.context import Run
 
+from .conftest import HOSTS, SETTINGS, inventory
 from .hosts import changed
 from .test_preflight import healthy
 
@@ -264,3 +274,22 @@ def test_the_settings_of_a_shared_server_are_read(load: Load, kind: str, call: s
     printed = "@database\tsetting\tmax_connections\t151\n@database\thba\t" + base64.b64encode(b"a\n").decode() + "\t\n"
     inside = facts.parse("db1", printed, whole=False).database
     assert (inside.settings, inside.hba) == ({"max_connections": "151"}, "a\n")
+
+
+def test_the_unit_of_a_server_whose_version_was_unknown_is_read_in_the_first_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = copy.deepcopy(SETTINGS) | {"artifacts": {}, "datastore": {"kind": "postgresql", "shared": True}}
+    nr = Nornir(inventory=inventory(settings, HOSTS, {}), config=Config(), data=GlobalState())
+    run = gather.prepare(nr, base=tmp_path, state=tmp_path / "state", options={"whole": True})
+    asked: list[list[str]] = []
+
+    def gathered(task: Task, run: Run, query: Query) -> HostFacts:
+        asked.append([unit.name for unit in query.spec.units])
+        units = {name: UnitState("loaded", "active") for name in asked[-1]}
+        return host(run.cluster, units=units, files={}, packages={"postgresql": "15+248"})
+
+    monkeypatch.setattr(gather, "_gathered", gathered)
+    gather.gather_host(cast(Task, SimpleNamespace(host=SimpleNamespace(name="db1"))), run)
+    assert asked == [[], ["postgresql@15-main.service"]]
+    assert run.facts["db1"].unit("postgresql@15-main.service").active == "active"

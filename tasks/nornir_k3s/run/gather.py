@@ -282,9 +282,10 @@ def gather_host(task: Task, run: Run) -> Result:
     query = run.query(name)
     found = run.facts[name] = _gathered(task, run, query)
     if "datastore" in query.member.roles or found.family is not query.family:
-        # The paths of its files may have been unknown: they depend on its packages, which were just read.
+        # The paths of its files and its unit may have been unknown: they depend on its packages, which were just read.
         query = run.query(name)
-        if any(one.path not in found.files for one in query.spec.files):
+        files = any(one.path not in found.files for one in query.spec.files)
+        if files or any(one.name not in found.units for one in query.spec.units):
             found = _gathered(task, run, query)
     if run.cluster.endpoint and run.member(name).role == "servers":
         # Imported here: it loads database clients, which a managed datastore does not need.
