@@ -26,6 +26,12 @@ CREATE USER k3s IDENTIFIED BY '{PASSWORD}';
 GRANT ALL ON k3s.* TO k3s;
 SQL
 """
+_NAME = "database.example.org"
+_DROP_INS = f"""mkdir -p /etc/rancher/k3s/config.yaml.d /etc/systemd/system/k3s.service.d
+printf '[Service]\\nEnvironment=GOGC=80\\n' >/etc/systemd/system/k3s.service.d/10-go.conf
+printf 'token-file: /etc/rancher/k3s/token\\n' >/etc/rancher/k3s/config.yaml.d/50-token.yaml
+(umask 077; echo {TOKEN} >/etc/rancher/k3s/token)
+"""
 # As docs.k3s.io `datastore/cluster-loadbalancer` has them.
 _BALANCER = """{install} haproxy keepalived psmisc
 cat >>/etc/haproxy/haproxy.cfg <<'END'
@@ -89,10 +95,15 @@ def guide(site: Site) -> None:
 
 
 def k3sup(site: Site) -> None:
-    """Make a cluster as `k3sup install --datastore … --token …` and `k3sup join` do: agents use the first server."""
+    """Make a cluster as `k3sup install --datastore … --token …` and `k3sup join` do: agents use the first server.
+
+    One server has the datastore's name, which it alone knows, where the others have its address.
+    """
     site.lab.exec("db1", ["sh", "-s"], input=_DATABASE, timeout=300)
+    site.lab.exec("s3", ["sh", "-c", f"echo '{DB} {_NAME}' >>/etc/hosts"])
     for name in SERVERS:
-        more = [f"--tls-san {ADDRESS[name]}", f"--datastore-endpoint={ENDPOINT}", f"--token {TOKEN}"]
+        endpoint = ENDPOINT.replace(DB, _NAME) if name == "s3" else ENDPOINT
+        more = [f"--tls-san {ADDRESS[name]}", f"--datastore-endpoint={endpoint}", f"--token {TOKEN}"]
         exec_ = " ".join(["server", *_flags(site), *more])  # the installer quotes what a shell would not take
         install(site, name, f"INSTALL_K3S_EXEC={shlex.quote(exec_)} sh /usr/local/bin/install.sh")
         _api(site, name)
@@ -102,16 +113,20 @@ def k3sup(site: Site) -> None:
 
 
 def k3s_ansible(site: Site) -> None:
-    """Make a cluster as k3s-ansible does: config.yaml 0644 on servers, and K3S_TOKEN in the environment of agents."""
+    """Make a cluster as k3s-ansible does: config.yaml 0644 on servers, and K3S_TOKEN in the environment of agents.
+
+    Somebody has added a drop-in to the unit, and one with the token in a file.
+    """
     for name in BALANCERS:
         _balancer(site, name)
     site.lab.exec("db1", ["sh", "-s"], input=_DATABASE, timeout=300)
     for number, name in enumerate(SERVERS):
-        config = {**_settings(site), "token": TOKEN, "tls-san": [VIP]}
+        config = {**_settings(site), "token": "hidden" if name == "s2" else TOKEN, "tls-san": [VIP]}
         if number:
             config["server"] = f"https://{VIP}:6443"
         text = yaml.safe_dump(config)
-        script = f"mkdir -p /etc/rancher/k3s\ncat >/etc/rancher/k3s/config.yaml <<'END'\n{text}END\n"
+        script = f"{_DROP_INS if name == 's2' else ''}mkdir -p /etc/rancher/k3s\n"
+        script += f"cat >/etc/rancher/k3s/config.yaml <<'END'\n{text}END\n"
         exec_ = f"server --datastore-endpoint={ENDPOINT}"
         install(site, name, f"{script}INSTALL_K3S_EXEC={shlex.quote(exec_)} sh /usr/local/bin/install.sh")
         _api(site, name)

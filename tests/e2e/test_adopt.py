@@ -9,7 +9,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -47,8 +49,12 @@ def of(*names: str) -> list[str]:
     return [f"root@{by_hand.ADDRESS[name]}" if name == "a2" else by_hand.ADDRESS[name] for name in names]
 
 
-def take_over(site: Site, folder: Path) -> None:
-    """Deploy the inventory that was written: nothing restarts that the plan does not say, and no request is lost."""
+def take_over(site: Site, folder: Path) -> set[str]:
+    """Deploy the inventory that was written: nothing restarts that the plan does not say, and no request is lost.
+
+    Returns:
+        The nodes whose K3s the plan restarts.
+    """
     os.environ[SUDO] = (site.folder / ".lab" / LAB / "sudo-password").read_text().strip()
     (folder / "bundle").symlink_to(site.folder / "bundle")
     taken = replace(site, folder=folder)
@@ -71,10 +77,19 @@ def take_over(site: Site, folder: Path) -> None:
         assert drift.returncode == 0, drift.stdout + drift.stderr
 
     eventually(clean)
+    return said
 
 
-def inventory(folder: Path, kind: str) -> dict[str, object]:
-    found: dict[str, object] = yaml.safe_load((folder / "inventory" / f"{kind}.yaml").read_text())
+def accept(folder: Path, id_: str) -> None:
+    """Let drift know a difference, as `adopt` says."""
+    path, data = folder / "inventory" / "defaults.yaml", inventory(folder, "defaults")
+    until = datetime.now(UTC).date() + timedelta(days=30)
+    data["data"]["k3s_cluster"]["known_drift"] = [{"id": id_, "reason": "of before", "until": until}]
+    path.write_text(yaml.safe_dump(data))
+
+
+def inventory(folder: Path, kind: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((folder / "inventory" / f"{kind}.yaml").read_text())
     return found
 
 
@@ -91,7 +106,7 @@ def test_a_cluster_made_after_the_guide(site: Site, tmp_path: Path) -> None:
             assert stat.S_IMODE((tmp_path / ".state" / "lab" / name).stat().st_mode) == 0o600
         again = tmp_path / "whole"
         adopt(site, again, *of("db1", "s1", "s2", "s3", "a1", "a2", "lb1", "lb2"))
-        cluster = inventory(again, "defaults")["data"]["k3s_cluster"]  # type: ignore[index]
+        cluster = inventory(again, "defaults")["data"]["k3s_cluster"]
         assert cluster["registration"] == {"address": VIP}
         assert cluster["lb"] == {"virtual_router_id": 61, "prefix": 24}
         assert cluster["server"] == by_hand._settings(site)
@@ -104,12 +119,18 @@ def test_a_cluster_made_after_the_guide(site: Site, tmp_path: Path) -> None:
 def test_clusters_of_other_tools(site: Site, tmp_path: Path, made: Callable[[Site], None]) -> None:
     with bare(site):
         made(site)
-        adopt(
-            site,
-            tmp_path,
-            *of("s1", "s2", "s3", "a1", "a2", *(by_hand.BALANCERS if made is by_hand.k3s_ansible else ())),
-        )
-        take_over(site, tmp_path)
+        ansible = made is by_hand.k3s_ansible
+        found = adopt(site, tmp_path, *of("s1", "s2", "s3", "a1", "a2", *(by_hand.BALANCERS if ansible else ())))
+        if ansible:
+            accept(tmp_path, "s2/settings:/etc/systemd/system/k3s.service.d/*")
+        said = take_over(site, tmp_path)
+        if ansible:
+            assert "10-go.conf sets GOGC for K3s: it stays there" in str(found["notes"])
+            assert said == set(), "its settings are the same"
+            assert "GOGC=80" in site.lab.exec("s2", ["systemctl", "show", "-p", "Environment", "k3s"]).stdout
+        else:
+            assert "s1" not in said, "agents and users have its address: its settings are the same"
+            assert "s3: another login or other parameters in the datastore endpoint than s1" in str(found["notes"])
 
 
 # As if somebody had installed it after K3s' guide, with flags: without this tool's notes, and without config.yaml.
