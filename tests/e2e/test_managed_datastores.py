@@ -29,11 +29,13 @@ from .conftest import (
     controller,
     eventually,
     health,
+    make_bare,
     namespace,
     rotate_token,
     unchanged,
     upgrade,
 )
+from .had import had
 
 # Where the hosts' groups are others than the lab's own.
 GROUPS: dict[str, dict[str, str]] = {
@@ -551,6 +553,30 @@ def test_etcd_is_upgraded_by_apt_one_member_after_the_other(managed: Site, kind:
     eventually(lambda: unchanged(managed))
     assert "nothing to change" in managed.deploy().stdout
     assert servers_started(managed, "s1", "s2") == before
+
+
+@pytest.mark.matrix
+def test_it_comes_back_from_nothing_and_goes_without_a_trace(managed: Site, kind: str, tmp_path: Path) -> None:
+    """All hosts were installed anew, and the controller has lost its state. Then a reset leaves them as they were."""
+    if is_of(managed, "bookworm"):
+        return  # one release of each kind is enough
+    file, key = backed_up(managed, tmp_path)
+    managed.hosts = "used"
+    make_bare(managed)
+    managed.hosts = "used"
+    names = [host.name for host in managed.lab.hosts]
+    before = had(managed, names)
+    came_back(managed, file, key)
+    others = {host for host in ("s1", "s2", "s3", "a1", "a2") if host not in datastores(kind)}
+    eventually(lambda: all_ready(managed, others))
+    done = managed.runbook("reset.py", "--yes", "--datastore", "lab")
+    assert done.returncode == 0, done.stdout + done.stderr
+    now = had(managed, names)
+    assert {name: now[name] ^ lines for name, lines in before.items()} == {name: set[str]() for name in names}
+
+
+def all_ready(site: Site, names: set[str]) -> None:
+    assert site.nodes() == dict.fromkeys(names, True)
 
 
 OTHERS = {
