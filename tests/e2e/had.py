@@ -11,7 +11,7 @@ from .conftest import Site
 SCRIPT = r"""
 find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp -o -path /var/tmp -o -path /srv \
   -o -path /var/cache -o -path /var/log -o -path /var/lib/apt -o -path /var/lib/dpkg -o -path /var/lib/ucf \
-  -o -path /var/lib/systemd -o -path /root -o -path /usr/share/man \) -prune \
+  -o -path /var/lib/systemd -o -path /root -o -path /usr/share/man -o -path '/etc/*shadow-' \) -prune \
   -o -printf 'file %y %m %u %g %p\n' 2>/dev/null
 find /etc -xdev -type f ! -name '*-' ! -name ld.so.cache -exec sha256sum {} + | sed 's/^/content /'
 find /var/log -mindepth 1 -maxdepth 1 -type d -printf 'file %p\n'
