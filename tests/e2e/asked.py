@@ -50,18 +50,22 @@ class Disturbance:
     end: float
 
 
-def moves(holder: str, notes: Iterable[tuple[float, str]]) -> list[Disturbance]:
+def moves(holder: str, notes: Iterable[tuple[float, str]], left: Iterable[tuple[float, str]] = ()) -> list[Disturbance]:
     """Return the moves of the VIP; a holder that says again that it has it has not moved it.
 
     Arguments:
         holder: Who had it before.
         notes: When a load balancer has noted that the VIP is there, and which one, in any order.
+        left: The same for that it is not there. One that had it all the time, too, does not note that it is back.
     """
     found = []
-    for at, host in sorted(notes):
-        if host != holder:
+    for at, host, here in sorted([*((*one, True) for one in notes), *((*one, False) for one in left)]):
+        if here and host != holder:
             found.append(Disturbance(f"the VIP went from {holder} to {host}", at - MOVED, at + MOVED))
-        holder = host
+            holder = host
+        elif not here and host == holder:
+            found.append(Disturbance(f"the VIP left {host}", at - MOVED, at + MOVED))
+            holder = "another"
     return found
 
 
@@ -97,8 +101,8 @@ class Asked:
         self._ended.set()
         self._ticker.join()
         self._pool.shutdown()
-        notes = self._said(("-t", "nornir-k3s"), "is here", "lb1", "lb2")
-        self.disturbances = [*moves(self._holder, notes), *self._ended_k3s()]
+        notes, left = (self._said(("-t", "nornir-k3s"), text, "lb1", "lb2") for text in ("is here", "is not here"))
+        self.disturbances = [*moves(self._holder, notes, left), *self._ended_k3s()]
 
     def lost_none(self) -> None:
         """Nothing was lost, but while a machine that is too busy moved the VIP, or took the leases from a server."""

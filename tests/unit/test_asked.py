@@ -24,3 +24,10 @@ def test_the_vip_has_moved_only_to_another_load_balancer() -> None:
         ("the VIP went from lb2 to lb1", 40.0),
     ]
     assert moves("lb1", [(10.0, "lb1")]) == []
+
+
+def test_the_vip_is_back_where_it_never_left() -> None:
+    """Both had it for a moment: only the other one says so."""
+    found = moves("lb1", [(20.0, "lb2")], [(5.0, "lb2"), (26.0, "lb2")])
+    assert [one.begin + MOVED for one in found] == [20.0, 26.0]
+    assert moves("lb1", [], [(5.0, "lb2")]) == []

@@ -260,7 +260,7 @@ def test_each_vip_is_on_exactly_one_load_balancer(load: Load) -> None:
 
 def test_peers_of_this_cluster_are_no_strangers_with_their_virtual_router_id(load: Load) -> None:
     cluster = load()
-    heard = (VrrpRouter("10.0.0.16", "51"), VrrpRouter("10.0.0.7", "52"), VrrpRouter("10.0.0.8", "51"))
+    heard = (VrrpRouter("10.0.0.16", "51", "3"), VrrpRouter("10.0.0.7", "52", "3"), VrrpRouter("10.0.0.8", "51", "3"))
     (found,) = router_id_taken(cluster, {"lb1": HostFacts("lb1", vrrp=heard)})
     assert found.found == "10.0.0.8 sends VRRP with virtual router ID 51"
     assert "virtual_router_id: 53" in found.remedy

@@ -104,7 +104,7 @@ ONE_OF_EACH: list[tuple[str, dict[str, Any], str]] = [
     ("s1", {"addresses": (Address("eth0", "10.0.0.12/24"), Address("eth0", "10.0.0.100/24"))}, "vip"),
     ("lb1", {"neighbours": (Neighbour("10.0.0.100", "dev eth0 lladdr 52:54:00:12:34:56 REACHABLE"),)}, "vip"),
     ("lb1", {"addresses": (Address("eth0", "10.0.0.15/28"),)}, "vip-network"),
-    ("lb2", {"vrrp": (VrrpRouter("10.0.0.7", "51"), VrrpRouter("10.0.0.8", "52"))}, "vrid"),
+    ("lb2", {"vrrp": (VrrpRouter("10.0.0.7", "51", "3"), VrrpRouter("10.0.0.8", "52", "3"))}, "vrid"),
     ("a1", {"routes": (Route("10.42.7.0/24", "dev eth1"),)}, "cidr"),
     ("a1", {"present": {"/etc/systemd/system/k3s.service"}}, "role"),
     ("s1", {"present": {f"{k3s.DATA}/server/db/etcd/member/wal"}}, "embedded-etcd"),

@@ -24,7 +24,7 @@ fact_vrrp() { # address
         ($type, $router) = unpack "C2", substr $packet, $begin;
         $source = inet_ntop $family, ((unpack_sockaddr_in6 $from)[1] // "") if $family == AF_INET6;
         $source = inet_ntoa substr $packet, 12, 4 if $family == AF_INET;
-        print "\@vrrp\t$source\t$router\n" if ($type & 15) == 1 && ! $seen{$source, $router}++;
+        print "\@vrrp\t$source\t$router\t", $type >> 4, "\n" if ($type & 15) == 1 && ! $seen{$source, $router, $type}++;
       }
     }' "$dev" "$(cat "/sys/class/net/$dev/ifindex" 2>/dev/null)" 2>/dev/null
 }

@@ -68,10 +68,11 @@ class Neighbour(NamedTuple):
 
 
 class VrrpRouter(NamedTuple):
-    """Another host or router that sends VRRP, with its virtual router ID."""
+    """Another host or router that sends VRRP, with its virtual router ID and the version of VRRP."""
 
     address: str
     router_id: str
+    version: str
 
 
 class Reach(NamedTuple):

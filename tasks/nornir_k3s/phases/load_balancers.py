@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from nornir.core.task import Result, Task
 
-from nornir_k3s import shell
 from nornir_k3s.apply import script as apply
-from nornir_k3s.facts.network import Addresses
+from nornir_k3s.errors import NotReady
+from nornir_k3s.facts.network import Addresses, Vrrp
+from nornir_k3s.model.machine_facts import VrrpRouter
 from nornir_k3s.phases import check_certificate
 from nornir_k3s.phases.host_tasks import converge_host
 from nornir_k3s.phases.phase import Phase
 from nornir_k3s.phases.servers import require_ready
+from nornir_k3s.retry import wait_until
 from nornir_k3s.roles import haproxy, keepalived
 from nornir_k3s.run.context import Run
 from nornir_k3s.run.gather import read_facts, session_of
 
-# 3 seconds without a break: the VIP may still be there from before. Without it after 30, the others are needed.
-_KEEPS = """\
-there=0
-for _ in $(seq 150); do
-  if ip -o addr show to {vip} | grep -q .; then there=$((there + 1)); else there=0; fi
-  [ "$there" -lt 15 ] || break
-  sleep 0.2
-done
-"""
+_HEARD = 30.0  # seconds; after that the others are needed in any case
 
 
 def converge(run: Run) -> None:
@@ -44,7 +39,7 @@ def converge(run: Run) -> None:
         for name in order:  # the next one only if this one has not failed
             run.phase("load balancers", [name], _converge, width=1)
             if name == alone:
-                run.phase("load balancers", [name], _keeps_vip, reads=True)
+                run.phase("load balancers", [one for one in order if one != alone], _hear, reads=True)
     else:
         run.phase("load balancers", names, _converge)
     retired = [name for name in run.names if name not in balancers and run.planned(name).by_role.get("lb")]
@@ -77,7 +72,7 @@ def _leaves_group(run: Run, name: str) -> bool:
     """Return whether keepalived gets another virtual_router_id, or another way to tell the others of it."""
     found = run.planned(name).facts.files.get(keepalived.CONFIG)
     before = keepalived.group(found.text or "") if found else ("", "", False)
-    wanted = (str(run.cluster.lb.virtual_router_id), "3", len(run.cluster.of("lb")) > 1)
+    wanted = (str(run.cluster.lb.virtual_router_id), keepalived.VERSION, len(run.cluster.of("lb")) > 1)
     return before[0] != "" and before != wanted
 
 
@@ -111,13 +106,20 @@ def _has_vip(task: Task, run: Run) -> Result:
     return Result(host=task.host, result=any(found.interface_of(vip) for vip in run.cluster.vips))
 
 
-def _keeps_vip(task: Task, run: Run) -> Result:
-    """Wait until keepalived has the VIP with its new configuration, which it reads after its reload has ended.
+def _hear(task: Task, run: Run) -> Result:
+    """Wait until another load balancer sends VRRP as this one will hear it: the holder has its new configuration.
 
-    An instance with another name begins without the VIP. One that starts meanwhile may take it, and end connections.
+    keepalived reads it after the reload has ended. One that starts before that takes the VIP, and ends connections.
     """
-    script = _KEEPS.format(vip=shell.quoted(run.cluster.vips[0]))
-    session_of(task, run).run(script, what="waiting for the VIP", timeout=run.deadlines["apply"])
+    router, name = str(run.cluster.lb.virtual_router_id), task.host.name
+    wanted = {VrrpRouter(m.address, router, keepalived.VERSION) for m in run.cluster.of("lb") if m.name != name}
+    link = session_of(task, run)
+
+    def heard() -> bool:
+        return not wanted.isdisjoint(read_facts(task, run, [Vrrp()]).vrrp)
+
+    with suppress(NotReady):
+        wait_until(heard, what="the holder of the VIP is heard", host=name, deadline=_HEARD, stop=link.stop)
     return Result(host=task.host)
 
 

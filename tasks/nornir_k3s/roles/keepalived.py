@@ -18,11 +18,12 @@ from nornir_k3s.model.host_spec import HEADER
 
 CONFIG = "/etc/keepalived/keepalived.conf"
 UNIT = "keepalived.service"
+VERSION = "3"  # of VRRP
 
 _CONFIG = f"""{HEADER}\
 global_defs {{
     router_id NAME
-    vrrp_version 3
+    vrrp_version {VERSION}
     enable_script_security
     script_user root
     vrrp_priority -20
