@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tenacity import Retrying, stop_after_delay, wait_fixed
@@ -48,14 +50,20 @@ def test_a_fork_that_a_signal_ends_has_its_number(tmp_path: Path) -> None:
     assert preloaded.run([str(script)], cwd="/", environment=os.environ, timeout=60).returncode == -15
 
 
-def test_a_fork_is_killed_when_the_test_is_interrupted(tmp_path: Path) -> None:
+def test_a_fork_is_killed_when_the_test_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by a signal: one that comes just before a read ends it only with the next one."""
     script, pid = tmp_path / "script.py", tmp_path / "pid"
-    script.write_text(
-        "import os, signal, sys, time\nopen(sys.argv[2], 'w').write(str(os.getpid()))\n"
-        "os.kill(int(sys.argv[1]), signal.SIGINT)\ntime.sleep(600)\n"
-    )
+    script.write_text("import os, sys, time\nopen(sys.argv[1], 'w').write(str(os.getpid()))\ntime.sleep(600)\n")
+
+    def timer(*_: object) -> object:
+        for attempt in Retrying(stop=stop_after_delay(60), wait=wait_fixed(0.05), reraise=True):
+            with attempt:
+                assert pid.read_text()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(preloaded, "threading", SimpleNamespace(Lock=threading.Lock, Timer=timer))
     with pytest.raises(KeyboardInterrupt):
-        preloaded.run([str(script), str(os.getpid()), str(pid)], cwd="/", environment=os.environ, timeout=60)
+        preloaded.run([str(script), str(pid)], cwd="/", environment=os.environ, timeout=60)
     for attempt in Retrying(stop=stop_after_delay(30), wait=wait_fixed(0.05), reraise=True):
         with attempt:
             assert not Path("/proc", pid.read_text()).exists()
