@@ -116,7 +116,7 @@ ROTATED: Mapping[str, str] = {
     "token": "the token of the cluster",
     "agent-token": "the token that lets agents join, which the inventory refers to; with it the token",
     "ca": "the CAs of K3s, then all its certificates",
-    "certificates": "all certificates of K3s but the CAs, and that of the load balancers' health check",
+    "certificates": "all certificates but the CAs: of K3s, a managed datastore and the load balancers' health check",
     "database-password": "the password of the managed datastore",
     "encryption": "the keys with which secrets are encrypted in the datastore",
 }
