@@ -106,7 +106,7 @@ def on_table(run: Run, folder: Path, title: str, work: Callable[[Reach], T], wha
     errors: list[K3sError] = []
     for name in servers:
         try:
-            return run.phase(title, [name], on_host)[name]  # type: ignore[no-any-return]  # of the work
+            return run.phase(title, [name], on_host)[name]  # type: ignore[no-any-return]  # the T of `work`
         except K3sError as error:
             if begun or isinstance(error, Interrupted):
                 raise

@@ -150,7 +150,7 @@ def test_a_host_that_is_down_stops_nobody_and_one_that_cannot_hold_it_does(
     controller: Callable[..., Controller], tmp_path: Path
 ) -> None:
     ann = controller()
-    ann.sessions["lb1"].open = _unreachable  # type: ignore[method-assign]  # it dies just now
+    ann.sessions["lb1"].open = _unreachable  # type: ignore[method-assign]  # the host dies here
     assert ann.lock.take(ann.run)
     ann.lock.release()
     bob = controller(BOB, "a1")
@@ -197,7 +197,7 @@ def test_a_host_that_does_not_answer_is_told(
     ann = controller(ANN, "s1")
     process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     silent = Channel(process)
-    ann.sessions["s1"].open = lambda *_, **__: silent  # type: ignore[method-assign]
+    ann.sessions["s1"].open = lambda *_, **__: silent  # type: ignore[method-assign]  # this server never answers
     with pytest.raises(OutcomeUnknown, match="did not end in time"):
         ann.lock.take(ann.run)
 
